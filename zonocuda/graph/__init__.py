@@ -1,0 +1,48 @@
+"""Networks as graphs of operators; knows nothing of zonotopes."""
+
+from zonocuda.graph.graph import Graph, Node, interpret, prune
+from zonocuda.graph.ops import (
+    Add,
+    Affine,
+    AveragePool,
+    Concat,
+    Conv,
+    ConvTranspose,
+    Expand,
+    Gather,
+    Input,
+    Linear,
+    Op,
+    Pad,
+    Rearrangement,
+    Reduce,
+    Relu,
+    Reshape,
+    ScaleShift,
+    Transpose,
+)
+
+__all__ = [
+    "Add",
+    "Affine",
+    "AveragePool",
+    "Concat",
+    "Conv",
+    "ConvTranspose",
+    "Expand",
+    "Gather",
+    "Graph",
+    "Input",
+    "Linear",
+    "Node",
+    "Op",
+    "Pad",
+    "Rearrangement",
+    "Reduce",
+    "Relu",
+    "Reshape",
+    "ScaleShift",
+    "Transpose",
+    "interpret",
+    "prune",
+]

@@ -1,0 +1,131 @@
+"""A network as a list of nodes, and the one traversal that every pass over it uses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from zonocuda.graph.ops import Input, Op, Relu, Shape
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operator at its place in the network; ``shape`` is its output's feature shape, without the batch."""
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network: nodes in an order in which every node follows its inputs, the first one the ``Input``.
+
+    ``output`` names the node whose value is the network's output. Every node is used by the output.
+    """
+
+    nodes: tuple[Node, ...]
+    output: str
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for position, node in enumerate(self.nodes):
+            if isinstance(node.op, Input) != (position == 0):
+                raise ValueError(f"graph: node {node.name!r}: the first node, and no other, must be the Input")
+            missing = [name for name in node.inputs if name not in seen]
+            if missing or node.name in seen:
+                raise ValueError(f"graph: node {node.name!r}: duplicate name or inputs {missing} not before it")
+            seen.add(node.name)
+        if self.output not in seen:
+            raise ValueError(f"graph: output {self.output!r} is not a node")
+
+    @property
+    def input_shape(self) -> Shape:
+        """Feature shape of the input."""
+        return self.nodes[0].shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """Feature shape of the output."""
+        return self[self.output].shape
+
+    def __getitem__(self, name: str) -> Node:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    @property
+    def relus(self) -> tuple[Node, ...]:
+        """The ReLU nodes, in order."""
+        return tuple(node for node in self.nodes if isinstance(node.op, Relu))
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Graph:
+        """The same network with every floating-point tensor converted (differentiably)."""
+
+        def convert(value: object) -> object:
+            if isinstance(value, Tensor) and value.is_floating_point():
+                return value.to(device=device, dtype=dtype)
+            return value
+
+        def convert_op(op: Op) -> Op:
+            fields = {f.name: convert(getattr(op, f.name)) for f in dataclasses.fields(op)}
+            return dataclasses.replace(op, **fields)
+
+        nodes = tuple(dataclasses.replace(node, op=convert_op(node.op)) for node in self.nodes)
+        return Graph(nodes, self.output)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The network's output ``[B, *output_shape]`` for ``x`` ``[B, *input_shape]``."""
+        return interpret(self, x, lambda node, inputs: node.op.apply(*inputs))
+
+
+def interpret(
+    graph: Graph,
+    value: Value,
+    transform: Callable[[Node, tuple[Value, ...]], Value],
+    observe: Callable[[Node, Value], None] | None = None,
+) -> Value:
+    """Carry ``value`` from the input to the output: ``transform(node, values of its inputs)`` at every node.
+
+    A value is forgotten after its last use. ``observe`` sees every node's value, the input's included.
+    """
+    uses = Counter(name for node in graph.nodes for name in node.inputs)
+    uses[graph.output] += 1
+    values: dict[str, Value] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, Input):
+            result = value
+        else:
+            result = transform(node, tuple(values[name] for name in node.inputs))
+            for name in node.inputs:
+                uses[name] -= 1
+                if not uses[name]:
+                    del values[name]
+        if observe is not None:
+            observe(node, result)
+        values[node.name] = result
+        del result
+    return values[graph.output]
+
+
+def prune(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
+    """The nodes that the output depends on, and the input."""
+    by_name: Mapping[str, Node] = {node.name: node for node in nodes}
+    needed: set[str] = set()
+    pending = [output]
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending.extend(by_name[name].inputs)
+    return tuple(node for node in nodes if node.name in needed or isinstance(node.op, Input))

@@ -1,0 +1,357 @@
+"""The operators of a network: what each computes, its linear part, and its adjoint.
+
+Every operator works on tensors ``[B, *features]``: dimension 0 is a batch, and every dimension that an
+operator names (``dim``, ``permutation``, ``pads``) counts the feature dimensions from 0.
+
+An *affine* operator is y = A x + b. It offers three maps:
+
+* ``apply(x)``             A x + b, the network's own computation;
+* ``linear(x)``            A x, what happens to a generator;
+* ``adjoint(v, shape)``    A^T v for the feature shape of x, what happens to a row of the dual pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+Shape = tuple[int, ...]
+Pads = tuple[tuple[int, int], ...]
+
+
+def _flat_pads(pads: Sequence[tuple[int, int]]) -> list[int]:
+    """``((top, bottom), (left, right))`` in the order of ``torch.nn.functional.pad``: last dimension first."""
+    return [amount for pair in reversed(pads) for amount in pair]
+
+
+def _dims(dims: Sequence[int]) -> list[int]:
+    """Feature dimensions as tensor dimensions (the batch comes first)."""
+    return [d + 1 for d in dims]
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One operator of a network."""
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        """The operator itself: ``[B, *features]`` of every input to ``[B, *features]`` of the output."""
+        raise NotImplementedError
+
+    @property
+    def kind(self) -> str:
+        """The operator's name in messages and results."""
+        return type(self).__name__
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Op):
+    """The network's input."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relu(Op):
+    """max(x, 0), elementwise."""
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return torch.relu(inputs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Op):
+    """y = A x + b of one input."""
+
+    has_offset: ClassVar[bool] = False
+    """Whether b can be nonzero."""
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return self.linear(inputs[0])
+
+    def linear(self, x: Tensor) -> Tensor:
+        """A x."""
+        raise NotImplementedError
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        """A^T v, for v ``[B, *output features]`` and the input's feature ``shape``."""
+        raise NotImplementedError
+
+    def offset(self, shape: Shape, like: Tensor) -> Tensor:
+        """b as ``[1, *output features]``, with the dtype and device of ``like``."""
+        return self.apply(like.new_zeros((1, *shape)))
+
+
+class Rearrangement(Affine):
+    """An affine operator whose every output is one of its inputs, each used at most once, or a constant."""
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Affine):
+    """y = W x + b on the last feature dimension; ``weight`` is ``[out, in]``, ``bias`` ``[out]`` or None."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    has_offset: ClassVar[bool] = True
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return F.linear(inputs[0], self.weight, self.bias)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        return v @ self.weight
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Affine):
+    """Convolution over 1, 2 or 3 dimensions; ``weight`` is ``[out, in / groups, *kernel]``.
+
+    ``padding`` holds (begin, end) zeros for each spatial dimension.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: Shape
+    padding: Pads
+    dilation: Shape
+    groups: int
+    has_offset: ClassVar[bool] = True
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return self._convolve(inputs[0], self.bias)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return self._convolve(x, None)
+
+    def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        convolve = _CONV[len(self.stride)]
+        begin = [pads[0] for pads in self.padding]
+        if any(b != e for b, e in self.padding):
+            x, begin = F.pad(x, _flat_pads(self.padding)), [0] * len(begin)
+        return convolve(x, self.weight, bias, self.stride, begin, self.dilation, self.groups)
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        spread = _CONV_TRANSPOSE[len(self.stride)]
+        full = spread(v, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
+        return _window(full, self.padding, shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose(Affine):
+    """Transposed convolution; ``weight`` is ``[in, out / groups, *kernel]``.
+
+    The full output, of extent (n - 1) * stride + dilation * (kernel - 1) + 1 in each spatial dimension, is
+    extended by ``output_padding`` at its end and cropped by ``padding`` (begin, end).
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: Shape
+    padding: Pads
+    output_padding: Shape
+    dilation: Shape
+    groups: int
+    has_offset: ClassVar[bool] = True
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        out = self.linear(inputs[0])
+        if self.bias is None:
+            return out
+        return out + self.bias.reshape(-1, *[1] * len(self.stride))
+
+    def _extent(self, shape: Shape) -> Shape:
+        kernel = self.weight.shape[2:]
+        return tuple(
+            (n - 1) * s + d * (k - 1) + 1
+            for n, s, d, k in zip(shape[1:], self.stride, self.dilation, kernel, strict=True)
+        )
+
+    def linear(self, x: Tensor) -> Tensor:
+        spread = _CONV_TRANSPOSE[len(self.stride)]
+        full = spread(x, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
+        extent = self._extent(tuple(x.shape[1:]))
+        size = [
+            n + extra - begin - end
+            for n, extra, (begin, end) in zip(extent, self.output_padding, self.padding, strict=True)
+        ]
+        return _window(full, self.padding, size)
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        extent = self._extent(shape)
+        before = tuple((begin, 0) for begin, _ in self.padding)
+        full = _window(F.pad(v, _flat_pads(before)), tuple((0, 0) for _ in extent), extent)
+        return _CONV[len(self.stride)](full, self.weight, None, self.stride, 0, self.dilation, self.groups)
+
+
+def _window(full: Tensor, padding: Pads, size: Sequence[int]) -> Tensor:
+    """The spatial window of extent ``size`` that begins at ``padding``; zeros beyond the end of ``full``."""
+    for axis, ((begin, _), length) in enumerate(zip(padding, size, strict=True)):
+        dim = full.dim() - len(size) + axis
+        available = max(0, min(full.shape[dim] - begin, length))
+        full = full.narrow(dim, min(begin, full.shape[dim]), available)
+    missing = [(0, length - n) for n, length in zip(full.shape[full.dim() - len(size) :], size, strict=True)]
+    return F.pad(full, _flat_pads(missing)) if any(end for _, end in missing) else full
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleShift(Affine):
+    """y = scale * x + shift, elementwise; both broadcast against the feature dimensions. None: 1 and 0."""
+
+    scale: Tensor | None
+    shift: Tensor | None
+    has_offset: ClassVar[bool] = True
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        out = self.linear(inputs[0])
+        return out if self.shift is None else out + self.shift
+
+    def linear(self, x: Tensor) -> Tensor:
+        return x if self.scale is None else x * self.scale
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        return self.linear(v)
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool(Affine):
+    """Mean over windows of ``kernel`` at ``stride`` over the trailing dimensions, without padding."""
+
+    kernel: Shape
+    stride: Shape
+
+    def linear(self, x: Tensor) -> Tensor:
+        return _AVG_POOL[len(self.kernel)](x, self.kernel, self.stride)
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        channels = shape[0]
+        share = v.new_full((channels, 1, *self.kernel), 1.0 / math.prod(self.kernel))
+        full = _CONV_TRANSPOSE[len(self.kernel)](v, share, None, self.stride, 0, 0, channels)
+        return _window(full, tuple((0, 0) for _ in self.kernel), shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce(Affine):
+    """Sum (or mean) over the feature dimensions ``dims``."""
+
+    dims: Shape
+    mean: bool
+    keepdim: bool
+
+    def linear(self, x: Tensor) -> Tensor:
+        reduce = torch.mean if self.mean else torch.sum
+        return reduce(x, dim=_dims(self.dims), keepdim=self.keepdim)
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        if not self.keepdim:
+            kept = [1 if d in self.dims else n for d, n in enumerate(shape)]
+            v = v.reshape(v.shape[0], *kept)
+        count = math.prod(shape[d] for d in self.dims) if self.mean else 1
+        return v.expand(v.shape[0], *shape) / count
+
+
+@dataclass(frozen=True, eq=False)
+class Expand(Affine):
+    """Broadcast to the feature shape ``shape``."""
+
+    shape: Shape
+
+    def linear(self, x: Tensor) -> Tensor:
+        missing = len(self.shape) - (x.dim() - 1)
+        return x.reshape(x.shape[0], *[1] * missing, *x.shape[1:]).expand(x.shape[0], *self.shape)
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        padded = (1,) * (len(self.shape) - len(shape)) + shape
+        dims = [d + 1 for d, (n, m) in enumerate(zip(padded, self.shape, strict=True)) if n != m]
+        if dims:
+            v = v.sum(dim=dims, keepdim=True)
+        return v.reshape(v.shape[0], *shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(Rearrangement):
+    """Row-major reshape of the features to ``shape``."""
+
+    shape: Shape
+
+    def linear(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], *self.shape)
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        return v.reshape(v.shape[0], *shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Transpose(Rearrangement):
+    """Permutation of the feature dimensions: output dimension i is input dimension ``permutation[i]``."""
+
+    permutation: Shape
+
+    def linear(self, x: Tensor) -> Tensor:
+        return x.permute(0, *_dims(self.permutation))
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        inverse = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)
+        return v.permute(0, *_dims(inverse))
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(Rearrangement):
+    """Constant padding: (begin, end) for every feature dimension."""
+
+    pads: Pads
+    value: float = 0.0
+    has_offset: ClassVar[bool] = True
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return F.pad(inputs[0], _flat_pads(self.pads), value=self.value)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return F.pad(x, _flat_pads(self.pads))
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        return F.pad(v, [-amount for amount in _flat_pads(self.pads)])
+
+
+@dataclass(frozen=True, eq=False)
+class Gather(Affine):
+    """Selection along one feature dimension: output position i is input position ``index[i]`` (nonnegative)."""
+
+    dim: int
+    index: tuple[int, ...]
+
+    def linear(self, x: Tensor) -> Tensor:
+        return x.index_select(self.dim + 1, torch.tensor(self.index, device=x.device))
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        out = v.new_zeros((v.shape[0], *shape))
+        return out.index_add(self.dim + 1, torch.tensor(self.index, device=v.device), v)
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Op):
+    """x + sign * y of two inputs of one shape; ``sign`` is 1 or -1."""
+
+    sign: int = 1
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        x, y = inputs
+        return x + y if self.sign == 1 else x - y
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Op):
+    """Concatenation of the inputs along one feature dimension."""
+
+    dim: int
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, dim=self.dim + 1)

@@ -1,0 +1,167 @@
+"""What is to be proven: input boxes, and linear constraints that describe the unsafe outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """The set {x : lower <= x <= upper} of flattened inputs, as ``[N]`` float64 tensors.
+
+    ``lower`` and ``upper`` enclose the exact (decimal) bounds: rounded down and up where float64 does not hold them.
+    ``float32_lower`` and ``float32_upper`` are the exact bounds rounded to the nearest float64 and then to the
+    nearest float32, the box in which a float32 counterexample counts (the judgement of VNN-COMP).
+    """
+
+    lower: Tensor
+    upper: Tensor
+    float32_lower: Tensor
+    float32_upper: Tensor
+
+    @staticmethod
+    def exact(lower: Sequence[Fraction | None], upper: Sequence[Fraction | None]) -> Box:
+        """The box of exact rational bounds; None is unbounded (-inf or +inf)."""
+        lows = [-math.inf if b is None else float(b) for b in lower]
+        highs = [math.inf if b is None else float(b) for b in upper]
+        down = [
+            math.nextafter(f, -math.inf) if b is not None and Fraction(f) > b else f
+            for f, b in zip(lows, lower, strict=True)
+        ]
+        up = [
+            math.nextafter(f, math.inf) if b is not None and Fraction(f) < b else f
+            for f, b in zip(highs, upper, strict=True)
+        ]
+        return Box(
+            torch.tensor(down, dtype=torch.float64),
+            torch.tensor(up, dtype=torch.float64),
+            torch.tensor(lows, dtype=torch.float64).float(),
+            torch.tensor(highs, dtype=torch.float64).float(),
+        )
+
+    @staticmethod
+    def from_tensors(lower: Tensor, upper: Tensor) -> Box:
+        """The box of floating-point bounds of any shape, taken as exact."""
+        low, high = (b.detach().cpu().double().flatten() for b in (lower, upper))
+        return Box(low, high, low.float(), high.float())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether some lower bound exceeds its upper bound; never true of a NaN."""
+        return bool((self.lower > self.upper).any())
+
+
+@dataclass(frozen=True)
+class LinearConstraint:
+    """sum outputs[i] * Y_i + sum inputs[j] * X_j + constant <= 0 (or < 0 where ``strict``), coefficients exact."""
+
+    outputs: Mapping[int, Fraction]
+    inputs: Mapping[int, Fraction]
+    constant: Fraction
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("outputs", "inputs"):
+            kept = {i: c for i, c in sorted(getattr(self, name).items()) if c}
+            object.__setattr__(self, name, MappingProxyType(kept))
+
+    def value(self, x: Sequence[float], y: Sequence[float]) -> Fraction:
+        """The left-hand side, exactly, for flattened finite inputs ``x`` and outputs ``y``."""
+        total = self.constant
+        for coefficients, values in ((self.outputs, y), (self.inputs, x)):
+            for i, c in coefficients.items():
+                total += c * Fraction(values[i])
+        return total
+
+    def holds(self, x: Sequence[float], y: Sequence[float]) -> bool:
+        """Whether the constraint holds, exactly; False where a value it needs is NaN or infinite."""
+        needed = [y[i] for i in self.outputs] + [x[j] for j in self.inputs]
+        if not all(math.isfinite(v) for v in needed):
+            return False
+        value = self.value(x, y)
+        return value < 0 if self.strict else value <= 0
+
+
+@dataclass(frozen=True)
+class Region:
+    """An input box and the outputs that are unsafe on it: a disjunction of conjunctions of linear constraints.
+
+    A counterexample is a point of ``box`` whose output satisfies every constraint of some disjunct. An empty
+    conjunction is satisfied by every output, and an empty disjunction by none.
+    """
+
+    box: Box
+    disjuncts: tuple[tuple[LinearConstraint, ...], ...]
+
+    def is_unsafe(self, x: Sequence[float], y: Sequence[float]) -> bool:
+        """Whether the output ``y`` at the point ``x`` satisfies some disjunct (the box is not looked at)."""
+        return any(all(row.holds(x, y) for row in rows) for rows in self.disjuncts)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A property: it holds when no region has a counterexample.
+
+    ``inputs`` and ``outputs`` are the numbers of flattened input and output variables.
+    """
+
+    inputs: int
+    outputs: int
+    regions: tuple[Region, ...]
+
+    @staticmethod
+    def robust(
+        x: Tensor,
+        eps: float | Tensor,
+        label: int,
+        outputs: int = 10,
+        clip: tuple[float, float] | None = (0.0, 1.0),
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Spec:
+        """Local robustness: output ``label`` stays the strict maximum for every input within ``eps`` of ``x``.
+
+        Args:
+            x: the input, of any shape, without a batch dimension; channels first where ``mean`` is given.
+            eps: radius in the L-infinity norm, in the units of ``x``; broadcasts against ``x``.
+            label: the output that must stay the largest.
+            outputs: number of outputs.
+            clip: the range of valid inputs, intersected with the ball; None for no clipping.
+            mean, std: per-channel normalisation applied to the clipped box, (box - mean) / std.
+
+        Raises:
+            ValueError: a negative or NaN radius, a label that is not an output, or a normalisation that does not fit.
+        """
+        radius = torch.as_tensor(eps, dtype=torch.float64)
+        if not bool((radius >= 0).all()):
+            raise ValueError(f"Spec.robust: eps must be nonnegative, got {eps}")
+        if not 0 <= label < outputs:
+            raise ValueError(f"Spec.robust: label must be one of the {outputs} outputs, got {label}")
+        center = x.detach().cpu().double()
+        lower, upper = center - radius, center + radius
+        if clip is not None:
+            lower, upper = lower.clamp(*clip), upper.clamp(*clip)
+        if (mean is None) != (std is None):
+            raise ValueError("Spec.robust: mean and std go together")
+        if mean is not None and std is not None:
+            if not len(mean) == len(std) == x.shape[0]:
+                raise ValueError(
+                    f"Spec.robust: mean and std need one value for each of the {x.shape[0]} channels of x, "
+                    f"got {len(mean)} and {len(std)}"
+                )
+            shape = (-1,) + (1,) * (x.dim() - 1)
+            shift, scale = (torch.tensor(v, dtype=torch.float64).reshape(shape) for v in (mean, std))
+            lower, upper = (lower - shift) / scale, (upper - shift) / scale
+        disjuncts = tuple(
+            (LinearConstraint({label: Fraction(1), other: Fraction(-1)}, {}, Fraction(0)),)
+            for other in range(outputs)
+            if other != label
+        )
+        return Spec(x.numel(), outputs, (Region(Box.from_tensors(lower, upper), disjuncts),))
