@@ -1,0 +1,29 @@
+// What zonocuda uses of LibTorch's stable ABI, and the one spot where that ABI (of torch 2.11) falls short.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+namespace zonocuda {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+/// Calls f(T{}) with the C++ type of a floating-point dtype that the kernels are built for.
+template <class F>
+void dispatch_dtype(const char* op, ScalarType dtype, F f) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return f(float{});
+    case ScalarType::Double:
+      return f(double{});
+    default:
+      STD_TORCH_CHECK(false, op, ": dtype must be float32 or float64, got ", torch::headeronly::toString(dtype));
+  }
+}
+
+}  // namespace zonocuda

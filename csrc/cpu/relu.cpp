@@ -1,0 +1,128 @@
+#include <optional>
+#include <tuple>
+
+#include "../common/arguments.h"
+#include "../math/relu.h"
+#include "rows.h"
+#include "tiles.h"
+
+namespace zonocuda::cpu {
+namespace {
+
+template <class T>
+const T* data_or_null(const std::optional<Tensor>& t) {
+  return t.has_value() ? t->const_data_ptr<T>() : nullptr;
+}
+
+// Two passes over a tile: |G| into the radius, then the scaled rows. The second one reads from the cache.
+template <class T>
+void relu_kernel(const Relu& out, const T* center, const T* generators, const T* slope, const T* given_lower,
+                 const T* given_upper) {
+  const Sizes& s = out.s;
+  T* const out_center = out.center.mutable_data_ptr<T>();
+  T* const out_generators = out.generators.mutable_data_ptr<T>();
+  T* const offset = out.offset.mutable_data_ptr<T>();
+  T* const lower = out.lower.mutable_data_ptr<T>();
+  T* const upper = out.upper.mutable_data_ptr<T>();
+  for_each_tile(s, sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
+    const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
+    T radius[kMaxTile] = {};
+    if (!out.external) {
+      add_abs(generators + block, s.symbols, s.features, width, radius);
+    }
+    T multiplier[kMaxTile];
+    for (int64_t j = 0; j < width; ++j) {
+      const int64_t i = b * s.features + n + j;
+      lower[i] = out.external ? given_lower[i] : center[i] - radius[j];
+      upper[i] = out.external ? given_upper[i] : center[i] + radius[j];
+      const Relaxation<T> r = relax_relu(lower[i], upper[i], slope ? slope[i] : T(0), !slope);
+      multiplier[j] = r.multiplier;
+      offset[i] = r.offset;
+      out_center[i] = r.multiplier * center[i] + r.offset;
+    }
+    scale_rows(generators + block, multiplier, s.symbols, s.features, width, out_generators + block);
+  });
+}
+
+template <class T>
+void relu_backward_kernel(const ReluBackward& out, const T* grad_center, const T* grad_generators, const T* grad_offset,
+                          const T* center, const T* generators, const T* lower, const T* upper, const T* slope,
+                          Kink kink, T tolerance, bool external, bool needs_generators, bool needs_slope) {
+  const Sizes& s = out.s;
+  const bool needs_products = needs_slope || !slope || kink == Kink::min_norm;
+  T* const out_center = out.grad_center.mutable_data_ptr<T>();
+  T* const out_generators = out.grad_generators.mutable_data_ptr<T>();
+  T* const out_slope = out.grad_slope.mutable_data_ptr<T>();
+  T* const out_lower = out.grad_lower.mutable_data_ptr<T>();
+  T* const out_upper = out.grad_upper.mutable_data_ptr<T>();
+  for_each_tile(s, 2 * sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
+    const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
+    T products[kMaxTile] = {};
+    if (needs_products) {
+      add_products(grad_generators + block, generators + block, s.symbols, s.features, width, products);
+    }
+    T multiplier[kMaxTile];
+    T shift[kMaxTile];
+    for (int64_t j = 0; j < width; ++j) {
+      const int64_t i = b * s.features + n + j;
+      const T lam = slope ? slope[i] : T(0);
+      const RelaxationGrad<T> g =
+          relax_relu_backward(lower[i], upper[i], lam, !slope, kink, tolerance, grad_center[i] * center[i] + products[j],
+                              grad_center[i] + grad_offset[i]);
+      multiplier[j] = relax_relu(lower[i], upper[i], lam, !slope).multiplier;
+      shift[j] = external ? T(0) : g.upper - g.lower;
+      out_slope[i] = g.slope;
+      out_lower[i] = g.lower;
+      out_upper[i] = g.upper;
+      out_center[i] = multiplier[j] * grad_center[i] + (external ? T(0) : g.lower + g.upper);
+    }
+    if (needs_generators) {
+      scale_and_shift_signs(grad_generators + block, generators + block, multiplier, shift, s.symbols, s.features,
+                            width, out_generators + block);
+    }
+  });
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu(const Tensor& center, const Tensor& generators,
+                                                        const std::optional<Tensor>& slope,
+                                                        const std::optional<Tensor>& lower,
+                                                        const std::optional<Tensor>& upper, int64_t /*kink*/,
+                                                        double /*kink_tolerance*/) {
+  Relu out = prepare_relu(center, generators, slope, lower, upper);
+  if (!out.s.empty()) {
+    dispatch_dtype("relu", center.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      relu_kernel<T>(out, center.const_data_ptr<T>(), generators.const_data_ptr<T>(), data_or_null<T>(slope),
+                     data_or_null<T>(lower), data_or_null<T>(upper));
+    });
+  }
+  return {out.center, out.generators, out.offset, out.lower, out.upper};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
+    const Tensor& grad_center, const Tensor& grad_generators, const Tensor& grad_offset, const Tensor& center,
+    const Tensor& generators, const Tensor& lower, const Tensor& upper, const std::optional<Tensor>& slope,
+    int64_t kink, double tolerance, bool external, bool needs_generators, bool needs_slope) {
+  ReluBackward out = prepare_relu_backward(grad_center, grad_generators, grad_offset, center, generators, lower, upper,
+                                           slope, needs_generators);
+  if (!out.s.empty()) {
+    dispatch_dtype("relu_backward", generators.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      relu_backward_kernel<T>(out, grad_center.const_data_ptr<T>(), grad_generators.const_data_ptr<T>(),
+                              grad_offset.const_data_ptr<T>(), center.const_data_ptr<T>(),
+                              generators.const_data_ptr<T>(), lower.const_data_ptr<T>(), upper.const_data_ptr<T>(),
+                              data_or_null<T>(slope), static_cast<Kink>(kink), static_cast<T>(tolerance), external,
+                              needs_generators, needs_slope);
+    });
+  }
+  return {out.grad_center, out.grad_generators, out.grad_slope, out.grad_lower, out.grad_upper};
+}
+
+STABLE_TORCH_LIBRARY_IMPL(zonocuda, CPU, m) {
+  m.impl("relu", TORCH_BOX(&relu));
+  m.impl("_relu_backward", TORCH_BOX(&relu_backward));
+}
+
+}  // namespace zonocuda::cpu

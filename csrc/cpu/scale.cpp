@@ -1,0 +1,60 @@
+#include <tuple>
+
+#include "../common/arguments.h"
+#include "rows.h"
+#include "tiles.h"
+
+namespace zonocuda::cpu {
+
+Tensor scale(const Tensor& generators, const Tensor& multiplier) {
+  Scale out = prepare_scale(generators, multiplier);
+  if (!out.s.empty()) {
+    dispatch_dtype("scale", generators.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      const Sizes& s = out.s;
+      const T* x = generators.const_data_ptr<T>();
+      const T* factor = multiplier.const_data_ptr<T>();
+      T* result = out.generators.mutable_data_ptr<T>();
+      for_each_tile(s, sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
+        const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
+        scale_rows(x + block, factor + b * s.features + n, s.symbols, s.features, width, result + block);
+      });
+    });
+  }
+  return out.generators;
+}
+
+std::tuple<Tensor, Tensor> scale_backward(const Tensor& grad, const Tensor& generators, const Tensor& multiplier,
+                                          bool needs_generators, bool needs_multiplier) {
+  ScaleBackward out = prepare_scale_backward(grad, generators, multiplier, needs_generators);
+  if (!out.s.empty()) {
+    dispatch_dtype("scale_backward", generators.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      const Sizes& s = out.s;
+      const T* g = grad.const_data_ptr<T>();
+      const T* x = generators.const_data_ptr<T>();
+      const T* factor = multiplier.const_data_ptr<T>();
+      T* grad_generators = out.grad_generators.mutable_data_ptr<T>();
+      T* grad_multiplier = out.grad_multiplier.mutable_data_ptr<T>();
+      for_each_tile(s, 2 * sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
+        const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
+        const int64_t at = b * s.features + n;
+        std::fill_n(grad_multiplier + at, width, T(0));
+        if (needs_multiplier) {
+          add_products(g + block, x + block, s.symbols, s.features, width, grad_multiplier + at);
+        }
+        if (needs_generators) {
+          scale_rows(g + block, factor + at, s.symbols, s.features, width, grad_generators + block);
+        }
+      });
+    });
+  }
+  return {out.grad_generators, out.grad_multiplier};
+}
+
+STABLE_TORCH_LIBRARY_IMPL(zonocuda, CPU, m) {
+  m.impl("scale", TORCH_BOX(&scale));
+  m.impl("_scale_backward", TORCH_BOX(&scale_backward));
+}
+
+}  // namespace zonocuda::cpu

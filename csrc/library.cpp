@@ -1,0 +1,40 @@
+// The schemas of all ops. A name with a leading underscore is the backward of the op above it.
+// `kink` and `kink_tolerance` choose the derivative at lam = u / (u - l); the forward ops only hand them on.
+// Shapes: center, lower, upper, slope, multiplier, offset [batch, features]; generators [batch, symbols, features].
+#include "common/stable.h"
+
+STABLE_TORCH_LIBRARY(zonocuda, m) {
+  m.def("concretize(Tensor center, Tensor generators) -> (Tensor lower, Tensor upper)");
+  m.def(
+      "_concretize_backward(Tensor grad_lower, Tensor grad_upper, Tensor generators) "
+      "-> (Tensor grad_center, Tensor grad_generators)");
+
+  m.def(
+      "relu(Tensor center, Tensor generators, Tensor? slope, Tensor? lower, Tensor? upper, "
+      "int kink, float kink_tolerance) -> (Tensor center, Tensor generators, Tensor offset, Tensor lower, Tensor upper)");
+  m.def(
+      "_relu_backward(Tensor grad_center, Tensor grad_generators, Tensor grad_offset, Tensor center, "
+      "Tensor generators, Tensor lower, Tensor upper, Tensor? slope, int kink, float kink_tolerance, bool external, "
+      "bool needs_generators, bool needs_slope) -> (Tensor grad_center, Tensor grad_generators, Tensor grad_slope, "
+      "Tensor grad_lower, Tensor grad_upper)");
+
+  m.def(
+      "relu_relaxation(Tensor lower, Tensor upper, Tensor? slope, int kink, float kink_tolerance) "
+      "-> (Tensor multiplier, Tensor offset)");
+  m.def(
+      "_relu_relaxation_backward(Tensor grad_multiplier, Tensor grad_offset, Tensor lower, Tensor upper, "
+      "Tensor? slope, int kink, float kink_tolerance) -> (Tensor grad_slope, Tensor grad_lower, Tensor grad_upper)");
+
+  m.def("scale(Tensor generators, Tensor multiplier) -> Tensor");
+  m.def(
+      "_scale_backward(Tensor grad, Tensor generators, Tensor multiplier, bool needs_generators, "
+      "bool needs_multiplier) -> (Tensor grad_generators, Tensor grad_multiplier)");
+
+  m.def("diagonal_linear(Tensor coefficients, Tensor index, Tensor weight) -> Tensor");
+  m.def(
+      "_diagonal_linear_backward(Tensor grad, Tensor coefficients, Tensor index, Tensor weight, bool needs_weight) "
+      "-> (Tensor grad_coefficients, Tensor grad_weight)");
+
+  m.def("error_block(Tensor coefficients, Tensor index, SymInt features) -> Tensor");
+  m.def("_error_block_backward(Tensor grad, Tensor index) -> Tensor");
+}

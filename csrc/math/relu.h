@@ -1,0 +1,117 @@
+// The zonotope ReLU of one neuron with bounds [l, u] and slope lam, and its derivatives.
+//
+//   u <= 0 (tested first): zero.   l >= 0: identity.   else, for any lam in [0, 1],
+//     relu(x) in lam * x + mu + [-mu, mu]   on [l, u],   mu = max(-l * lam, u * (1 - lam)) / 2.
+//
+// A NaN in l, u or lam is in neither stable case and reaches mu, since max passes it on.
+#pragma once
+
+#include <cstdint>
+
+#include "hostdevice.h"
+
+namespace zonocuda {
+
+/// Which derivative of mu is returned where lam equals u / (u - l) up to the given tolerance.
+enum class Kink : int64_t { envelope = 0, left = 1, right = 2, even = 3, min_norm = 4 };
+
+template <class T>
+struct Relaxation {
+  T multiplier;  // what scales the center and the generators
+  T offset;      // mu: what is added to the center, and the coefficient of the new symbol
+};
+
+template <class T>
+struct RelaxationGrad {
+  T slope, lower, upper;
+};
+
+template <class T>
+ZONOCUDA_HD bool is_dead(T l, T u) {
+  return u <= T(0);
+}
+
+template <class T>
+ZONOCUDA_HD bool is_active(T l, T u) {
+  return l >= T(0);
+}
+
+/// lam limited to [0, 1], where the relaxation is sound; NaN stays NaN.
+template <class T>
+ZONOCUDA_HD T clamp_slope(T lam) {
+  return lam < T(0) ? T(0) : (lam > T(1) ? T(1) : lam);
+}
+
+template <class T>
+ZONOCUDA_HD T max_or_nan(T a, T b) {
+  return (a > b || a != a) ? a : b;
+}
+
+/// `tied`: the slope is the minimum-area one, u / (u - l), whatever `slope` holds.
+template <class T>
+ZONOCUDA_HD Relaxation<T> relax_relu(T l, T u, T slope, bool tied) {
+  if (is_dead(l, u)) {
+    return {T(0), T(0)};
+  }
+  if (is_active(l, u)) {
+    return {T(1), T(0)};
+  }
+  const T lam = tied ? u / (u - l) : clamp_slope(slope);
+  return {lam, max_or_nan(-l * lam, u * (T(1) - lam)) / T(2)};
+}
+
+/// The weight of the side -l * lam in the derivative of mu: 1 above the kink, 0 below, chosen on it.
+template <class T>
+ZONOCUDA_HD T kink_weight(T l, T u, T lam, Kink kink, T tolerance, T grad_multiplier, T grad_offset) {
+  const T d = u - l;
+  const T distance = lam - u / d;
+  if (distance > tolerance) {
+    return T(1);
+  }
+  if (distance < -tolerance) {
+    return T(0);
+  }
+  switch (kink) {
+    case Kink::left:
+      return T(0);
+    case Kink::right:
+      return T(1);
+    case Kink::even:
+      return T(0.5);
+    case Kink::min_norm:
+      if (grad_offset != T(0)) {
+        const T theta = (u - T(2) * grad_multiplier / grad_offset) / d;
+        return theta < T(0) ? T(0) : (theta > T(1) ? T(1) : theta);
+      }
+      return u / d;
+    default:
+      return u / d;
+  }
+}
+
+/// Gradients of (multiplier, offset) with respect to slope, l and u; `grad_*` are the incoming ones.
+template <class T>
+ZONOCUDA_HD RelaxationGrad<T> relax_relu_backward(T l, T u, T slope, bool tied, Kink kink, T tolerance,
+                                                  T grad_multiplier, T grad_offset) {
+  if (is_dead(l, u) || is_active(l, u)) {
+    return {T(0), T(0), T(0)};
+  }
+  const T half = grad_offset / T(2);
+  if (tied) {
+    const T d = u - l;
+    const T lam = u / d;
+    const T s = grad_multiplier / d;
+    return {T(0), lam * s - lam * lam * half, (T(1) - lam) * s + (T(1) - lam) * (T(1) - lam) * half};
+  }
+  const T lam = clamp_slope(slope);
+  const T theta = kink_weight(l, u, lam, kink, tolerance, grad_multiplier, grad_offset);
+  const T grad_slope = grad_multiplier - half * (theta * l + (T(1) - theta) * u);
+  return {lam == slope ? grad_slope : T(0), -theta * lam * half, (T(1) - theta) * (T(1) - lam) * half};
+}
+
+template <class T>
+ZONOCUDA_HD T sign(T x) {
+  return T((x > T(0)) - (x < T(0)));
+}
+
+}  // namespace zonocuda

@@ -1,0 +1,24 @@
+"""The native ops: C++ and CUDA behind the torch dispatcher, each with its own hand-written backward.
+
+Every function here has a twin of the same name and signature in :mod:`zonocuda.reference`.
+"""
+
+from zonocuda.ops.concretize import concretize
+from zonocuda.ops.diagonal_linear import diagonal_linear
+from zonocuda.ops.error_block import error_block
+from zonocuda.ops.library import build_info
+from zonocuda.ops.relu import ReluOutput, relu
+from zonocuda.ops.relu_relaxation import Relaxation, relu_relaxation
+from zonocuda.ops.scale import scale
+
+__all__ = [
+    "Relaxation",
+    "ReluOutput",
+    "build_info",
+    "concretize",
+    "diagonal_linear",
+    "error_block",
+    "relu",
+    "relu_relaxation",
+    "scale",
+]

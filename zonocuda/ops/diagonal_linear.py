@@ -1,0 +1,63 @@
+"""A linear layer on generators that each touch one neuron."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+
+
+def diagonal_linear(coefficients: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """W G for generators G_k = coefficients_k e_index[k]: scaled columns of W, no matrix product.
+
+    result[b, k, :] = coefficients[b, k] * weight[:, index[k]].
+
+    Backward: dL/dcoefficients[b, k] = sum_m g[b, k, m] weight[m, index[k]] and
+    dL/dweight[m, index[k]] += sum_b coefficients[b, k] g[b, k, m].
+
+    Args:
+        coefficients: ``[B, K]``, float32 or float64.
+        index: ``[K]`` int64, the neuron of each symbol.
+        weight: ``[out, in]``.
+
+    Returns:
+        ``[B, K, out]``.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that do not fit, an index outside ``[0, in)`` (on CUDA, where reading it
+            back would stall the device, such a symbol is NaN in the result instead), or CUDA tensors in a build without
+            CUDA.
+    """
+    require_build_for("diagonal_linear", coefficients)
+    result: Tensor = NATIVE.diagonal_linear(coefficients.contiguous(), index.contiguous(), weight.contiguous())
+    return result
+
+
+@torch.library.register_fake("zonocuda::diagonal_linear")
+def _fake(coefficients: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    return coefficients.new_empty((*coefficients.shape, weight.shape[0]))
+
+
+@torch.library.register_fake("zonocuda::_diagonal_linear_backward")
+def _backward_fake(
+    grad: Tensor, coefficients: Tensor, index: Tensor, weight: Tensor, needs_weight: bool
+) -> tuple[Tensor, Tensor]:
+    out, features = weight.shape
+    return torch.empty_like(coefficients), weight.new_empty((out, features if needs_weight else 0))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needs_coefficients, _, needs_weight = ctx.needs_input_grad
+    coefficients, weight = NATIVE._diagonal_linear_backward(grad.contiguous(), *ctx.saved_tensors, needs_weight)
+    return coefficients if needs_coefficients else None, None, weight if needs_weight else None
+
+
+torch.library.register_autograd("zonocuda::diagonal_linear", _backward, setup_context=_setup_context)
+refuse_double_backward("diagonal_linear")

@@ -1,0 +1,84 @@
+"""Loads the native ops, and the small things that every op's wrapper needs."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from zonocuda import _C
+except ImportError as error:
+    raise ImportError(
+        f"the native ops of zonocuda are not built for this Python and torch ({error}); "
+        "run 'pip install --no-build-isolation .' in the source folder"
+    ) from error
+
+NATIVE = torch.ops.zonocuda
+
+
+def build_info() -> dict[str, str | None]:
+    """Facts about the build of the native ops: flags, compiler, torch, cuda, cuda_architectures."""
+    return dict(_C.build_info())
+
+
+def require_build_for(op: str, tensor: Tensor) -> None:
+    """Refuses a CUDA tensor in a build without CUDA.
+
+    Raises:
+        RuntimeError: naming the remedy.
+    """
+    if tensor.is_cuda and build_info()["cuda"] is None:
+        raise RuntimeError(
+            f"{op}: zonocuda was built without CUDA; rebuild it with "
+            "'ZONOCUDA_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps .' or use CPU tensors"
+        )
+
+
+def neurons(t: Tensor) -> Tensor:
+    """``[B, *features]`` as contiguous ``[B, N]``."""
+    return t.reshape(t.shape[0], prod(t.shape[1:])).contiguous()
+
+
+def rows(t: Tensor) -> Tensor:
+    """``[B, K, *features]`` as contiguous ``[B, K, N]``."""
+    return t.reshape(t.shape[0], t.shape[1], prod(t.shape[2:])).contiguous()
+
+
+def check_shapes(op: str, center: Tensor, generators: Tensor) -> None:
+    """Checks that ``generators`` is ``[B, K, *features]`` for a ``center`` of ``[B, *features]``.
+
+    Raises:
+        ValueError: naming the op and both shapes.
+    """
+    expected = (center.shape[:1], center.shape[1:])
+    if center.dim() < 1 or generators.dim() < 2 or expected != (generators.shape[:1], generators.shape[2:]):
+        raise ValueError(
+            f"{op}: generators must have shape [batch, symbols, *features] for a center of shape "
+            f"{list(center.shape)}, got {list(generators.shape)}"
+        )
+
+
+def broadcast_neurons(op: str, name: str, t: Tensor, center: Tensor) -> Tensor:
+    """``t``, broadcast to the center's shape, as contiguous ``[B, N]``.
+
+    Raises:
+        ValueError: naming the op, the argument and both shapes.
+    """
+    try:
+        return neurons(t.expand(center.shape))
+    except RuntimeError:
+        raise ValueError(
+            f"{op}: {name} must broadcast to the center's shape {list(center.shape)}, got {list(t.shape)}"
+        ) from None
+
+
+def refuse_double_backward(name: str) -> None:
+    """Registers an autograd formula of ``_<name>_backward`` that says it has none."""
+
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(f"{name}: double backward is not supported; use the reference backend for second derivatives")
+
+    torch.library.register_autograd(f"zonocuda::_{name}_backward", backward)

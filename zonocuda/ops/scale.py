@@ -1,0 +1,62 @@
+"""Generators times one factor for each neuron."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zonocuda.ops.library import NATIVE, broadcast_neurons, check_shapes, refuse_double_backward, require_build_for, rows
+
+
+def scale(generators: Tensor, multiplier: Tensor) -> Tensor:
+    """G'_k = multiplier * G_k for every symbol k.
+
+    Backward: dL/dG_k = multiplier gG_k and dL/dmultiplier = sum_k gG_k G_k, without a temporary of the generators' size.
+
+    Args:
+        generators: ``[B, K, *features]``, float32 or float64.
+        multiplier: ``[B, *features]``.
+
+    Returns:
+        ``[B, K, *features]``.
+
+    Raises:
+        ValueError: shapes that do not fit.
+        RuntimeError: another dtype, mixed devices, or CUDA tensors in a build without CUDA.
+    """
+    check_shapes("scale", multiplier, generators)
+    require_build_for("scale", generators)
+    factor = broadcast_neurons("scale", "multiplier", multiplier, multiplier)
+    return NATIVE.scale(rows(generators), factor).reshape(generators.shape)
+
+
+@torch.library.register_fake("zonocuda::scale")
+def _fake(generators: Tensor, multiplier: Tensor) -> Tensor:
+    return torch.empty_like(generators)
+
+
+@torch.library.register_fake("zonocuda::_scale_backward")
+def _backward_fake(
+    grad: Tensor, generators: Tensor, multiplier: Tensor, needs_generators: bool, needs_multiplier: bool
+) -> tuple[Tensor, Tensor]:
+    batch, symbols, features = generators.shape
+    grad_generators = generators.new_empty((batch, symbols, features if needs_generators else 0))
+    return grad_generators, torch.empty_like(multiplier)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    needs_generators, needs_multiplier = ctx.needs_input_grad
+    generators, multiplier = NATIVE._scale_backward(
+        grad.contiguous(), *ctx.saved_tensors, needs_generators, needs_multiplier
+    )
+    return generators if needs_generators else None, multiplier if needs_multiplier else None
+
+
+torch.library.register_autograd("zonocuda::scale", _backward, setup_context=_setup_context)
+refuse_double_backward("scale")

@@ -1,0 +1,42 @@
+"""Reference twin of :func:`zonocuda.ops.relu`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from zonocuda.kink import KinkRule, kink_tolerance
+from zonocuda.reference.concretize import concretize
+from zonocuda.reference.relu_relaxation import relu_relaxation
+
+
+class ReluOutput(NamedTuple):
+    """The zonotope after a ReLU: ``center + sum_k eps_k generators_k + eps_new * offset`` with one eps_new per neuron."""
+
+    center: Tensor
+    generators: Tensor
+    offset: Tensor
+
+
+def relu(
+    center: Tensor,
+    generators: Tensor,
+    slope: Tensor | None = None,
+    *,
+    lower: Tensor | None = None,
+    upper: Tensor | None = None,
+    kink: KinkRule = "envelope",
+    tolerance: float | None = None,
+) -> ReluOutput:
+    """c' = lam c + mu, G' = lam G and the offset mu, for the relaxation (lam, mu) of ReLU on the zonotope's bounds or on
+    the given ones.
+    """
+    if (lower is None) != (upper is None):
+        raise ValueError("relu: lower and upper must be given together")
+    if lower is None or upper is None:
+        lower, upper = concretize(center, generators)
+    if tolerance is None:
+        tolerance = kink_tolerance(center.dtype, generators.shape[1])
+    multiplier, offset = relu_relaxation(lower, upper, slope, kink=kink, tolerance=tolerance)
+    return ReluOutput(multiplier * center + offset, multiplier.unsqueeze(1) * generators, offset)
