@@ -1,0 +1,97 @@
+#include "relu.cuh"
+
+#include <optional>
+#include <tuple>
+
+#include "../common/arguments.h"
+#include "columns_launch.h"
+
+namespace zonocuda::cuda {
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu(const Tensor& center, const Tensor& generators,
+                                                        const std::optional<Tensor>& slope,
+                                                        const std::optional<Tensor>& lower,
+                                                        const std::optional<Tensor>& upper, int64_t /*kink*/,
+                                                        double /*kink_tolerance*/) {
+  Relu out = prepare_relu(center, generators, slope, lower, upper);
+  const OnDeviceOf device(generators);
+  if (!out.s.empty()) {
+    dispatch_dtype("relu", center.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* x = generators.const_data_ptr<T>();
+      PartialSums radius{{out.s.batch, out.s.symbols, out.s.features, 0}, center};
+      if (!out.external) {
+        radius = sum_columns<T>("relu", out.s, AbsTerm<T>{x}, {x}, center, device.stream());
+      }
+      Tensor multiplier = empty_like_sizes({out.s.batch, out.s.features}, center);
+      const ReluForward<T> a{center.const_data_ptr<T>(),        radius.partial.const_data_ptr<T>(),
+                             data_or_null<T>(slope),            data_or_null<T>(lower),
+                             data_or_null<T>(upper),            out.center.mutable_data_ptr<T>(),
+                             out.offset.mutable_data_ptr<T>(),  out.lower.mutable_data_ptr<T>(),
+                             out.upper.mutable_data_ptr<T>(),   multiplier.mutable_data_ptr<T>()};
+      relu_kernel<T><<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(
+          radius.layout, a);
+      check_launch("relu");
+      T* result = out.generators.mutable_data_ptr<T>();
+      map_rows<T>("relu", out.s, ScaleMap<T>{x, a.multiplier}, {x, a.multiplier, result}, result, device.stream());
+    });
+  }
+  return {out.center, out.generators, out.offset, out.lower, out.upper};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
+    const Tensor& grad_center, const Tensor& grad_generators, const Tensor& grad_offset, const Tensor& center,
+    const Tensor& generators, const Tensor& lower, const Tensor& upper, const std::optional<Tensor>& slope,
+    int64_t kink, double tolerance, bool external, bool needs_generators, bool needs_slope) {
+  const char* op = "relu_backward";
+  ReluBackward out = prepare_relu_backward(grad_center, grad_generators, grad_offset, center, generators, lower, upper,
+                                           slope, needs_generators);
+  const OnDeviceOf device(generators);
+  if (!out.s.empty()) {
+    dispatch_dtype(op, generators.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* x = generators.const_data_ptr<T>();
+      const T* g = grad_generators.const_data_ptr<T>();
+      const Kink rule = static_cast<Kink>(kink);
+      PartialSums products{{out.s.batch, out.s.symbols, out.s.features, 0}, center};
+      const bool needs_products = needs_slope || !slope.has_value() || rule == Kink::min_norm;
+      if (needs_products) {
+        products = sum_columns<T>(op, out.s, ProductTerm<T>{g, x}, {g, x}, center, device.stream());
+      }
+      Tensor multiplier = empty_like_sizes({out.s.batch, out.s.features}, center);
+      Tensor shift = empty_like_sizes({out.s.batch, out.s.features}, center);
+      const ReluGrad<T> a{grad_center.const_data_ptr<T>(),
+                          grad_offset.const_data_ptr<T>(),
+                          needs_products ? products.partial.const_data_ptr<T>() : nullptr,
+                          center.const_data_ptr<T>(),
+                          lower.const_data_ptr<T>(),
+                          upper.const_data_ptr<T>(),
+                          data_or_null<T>(slope),
+                          rule,
+                          static_cast<T>(tolerance),
+                          external,
+                          out.grad_center.mutable_data_ptr<T>(),
+                          out.grad_slope.mutable_data_ptr<T>(),
+                          out.grad_lower.mutable_data_ptr<T>(),
+                          out.grad_upper.mutable_data_ptr<T>(),
+                          multiplier.mutable_data_ptr<T>(),
+                          shift.mutable_data_ptr<T>()};
+      relu_backward_kernel<T><<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(
+          products.layout, a);
+      check_launch(op);
+      if (needs_generators) {
+        T* result = out.grad_generators.mutable_data_ptr<T>();
+        map_rows<T>(op, out.s, ReluGradMap<T>{g, x, a.multiplier, a.shift}, {g, x, a.multiplier, a.shift, result},
+                    result, device.stream());
+      }
+    });
+  }
+  return {out.grad_center, out.grad_generators, out.grad_slope, out.grad_lower, out.grad_upper};
+}
+
+STABLE_TORCH_LIBRARY_IMPL(zonocuda, CUDA, m) {
+  m.impl("relu", TORCH_BOX(&relu));
+  m.impl("_relu_backward", TORCH_BOX(&relu_backward));
+}
+
+}  // namespace zonocuda::cuda

@@ -1,0 +1,58 @@
+#include "scale.cuh"
+
+#include <tuple>
+
+#include "../common/arguments.h"
+#include "columns_launch.h"
+
+namespace zonocuda::cuda {
+
+Tensor scale(const Tensor& generators, const Tensor& multiplier) {
+  Scale out = prepare_scale(generators, multiplier);
+  const OnDeviceOf device(generators);
+  if (!out.s.empty()) {
+    dispatch_dtype("scale", generators.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* x = generators.const_data_ptr<T>();
+      const T* factor = multiplier.const_data_ptr<T>();
+      T* result = out.generators.mutable_data_ptr<T>();
+      map_rows<T>("scale", out.s, ScaleMap<T>{x, factor}, {x, factor, result}, result, device.stream());
+    });
+  }
+  return out.generators;
+}
+
+std::tuple<Tensor, Tensor> scale_backward(const Tensor& grad, const Tensor& generators, const Tensor& multiplier,
+                                          bool needs_generators, bool needs_multiplier) {
+  const char* op = "scale_backward";
+  ScaleBackward out = prepare_scale_backward(grad, generators, multiplier, needs_generators);
+  const OnDeviceOf device(generators);
+  if (!out.s.empty()) {
+    dispatch_dtype(op, generators.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      const T* g = grad.const_data_ptr<T>();
+      const T* x = generators.const_data_ptr<T>();
+      PartialSums products{{out.s.batch, out.s.symbols, out.s.features, 0}, generators};
+      if (needs_multiplier) {
+        products = sum_columns<T>(op, out.s, ProductTerm<T>{g, x}, {g, x}, generators, device.stream());
+      }
+      scale_backward_kernel<T><<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(
+          products.layout, needs_multiplier ? products.partial.const_data_ptr<T>() : nullptr,
+          out.grad_multiplier.mutable_data_ptr<T>());
+      check_launch(op);
+      if (needs_generators) {
+        const T* factor = multiplier.const_data_ptr<T>();
+        T* result = out.grad_generators.mutable_data_ptr<T>();
+        map_rows<T>(op, out.s, ScaleMap<T>{g, factor}, {g, factor, result}, result, device.stream());
+      }
+    });
+  }
+  return {out.grad_generators, out.grad_multiplier};
+}
+
+STABLE_TORCH_LIBRARY_IMPL(zonocuda, CUDA, m) {
+  m.impl("scale", TORCH_BOX(&scale));
+  m.impl("_scale_backward", TORCH_BOX(&scale_backward));
+}
+
+}  // namespace zonocuda::cuda
