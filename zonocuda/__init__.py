@@ -1,0 +1,60 @@
+"""zonocuda: neural network verification with zonotopes, on C++/CUDA torch ops.
+
+``verify`` decides properties, ``compute_bounds`` encloses a network's values, ``Zonotope`` and ``Spec`` describe inputs
+and properties; :mod:`zonocuda.ops` are the native ops alone. Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from zonocuda.version import __version__
+
+if TYPE_CHECKING:
+    from zonocuda.domains import Zonotope, use_backend
+    from zonocuda.importers import from_module, load_network, load_onnx
+    from zonocuda.specs import Spec, load_vnnlib
+    from zonocuda.verifier import NetworkBounds, Verdict, VerifyResult, compute_bounds, verify
+
+_HOMES = {
+    "NetworkBounds": "zonocuda.verifier",
+    "Spec": "zonocuda.specs",
+    "Verdict": "zonocuda.verifier",
+    "VerifyResult": "zonocuda.verifier",
+    "Zonotope": "zonocuda.domains",
+    "compute_bounds": "zonocuda.verifier",
+    "from_module": "zonocuda.importers",
+    "load_network": "zonocuda.importers",
+    "load_onnx": "zonocuda.importers",
+    "load_vnnlib": "zonocuda.specs",
+    "use_backend": "zonocuda.domains",
+    "verify": "zonocuda.verifier",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zonocuda' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+__all__ = [
+    "NetworkBounds",
+    "Spec",
+    "Verdict",
+    "VerifyResult",
+    "Zonotope",
+    "__version__",
+    "compute_bounds",
+    "from_module",
+    "load_network",
+    "load_onnx",
+    "load_vnnlib",
+    "use_backend",
+    "verify",
+]

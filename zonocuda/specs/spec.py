@@ -72,6 +72,21 @@ class LinearConstraint:
             kept = {i: c for i, c in sorted(getattr(self, name).items()) if c}
             object.__setattr__(self, name, MappingProxyType(kept))
 
+    def __hash__(self) -> int:
+        return hash((tuple(self.outputs.items()), tuple(self.inputs.items()), self.constant, self.strict))
+
+    def __str__(self) -> str:
+        """As in ``Y_0 - Y_4 + 1/2 <= 0``."""
+        terms = [(c, f"Y_{i}") for i, c in self.outputs.items()] + [(c, f"X_{j}") for j, c in self.inputs.items()]
+        text = ""
+        for c, name in [*terms, (self.constant, "")]:
+            if c or not (terms or text):
+                size = str(abs(c)) if not name else ("" if abs(c) == 1 else f"{abs(c)} ") + name
+                text += (" - " if c < 0 else " + ") + size
+        text = text.removeprefix(" + ")
+        text = "-" + text.removeprefix(" - ") if text.startswith(" - ") else text
+        return f"{text} {'<' if self.strict else '<='} 0"
+
     def value(self, x: Sequence[float], y: Sequence[float]) -> Fraction:
         """The left-hand side, exactly, for flattened finite inputs ``x`` and outputs ``y``."""
         total = self.constant

@@ -1,0 +1,138 @@
+"""The commands: each reads its files, calls the library, and prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from zonocuda.cli import report
+from zonocuda.domains import Zonotope, use_backend
+from zonocuda.importers import load_network
+from zonocuda.specs import load_vnnlib
+from zonocuda.verifier import verify as decide
+from zonocuda.verifier.bounds import compute_bounds
+from zonocuda.verifier.verify import describe_device, resolve_device
+from zonocuda.version import __version__
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def verify(options: argparse.Namespace) -> None:
+    """``zonocuda verify NET SPEC``."""
+    _check_writable(options.json, options.results_file)
+    network = load_network(options.net)
+    spec = load_vnnlib(options.spec)
+    with _ProgressBar() as bar:
+        result = decide(
+            network,
+            spec,
+            timeout=options.timeout,
+            device=options.device,
+            dtype=_DTYPES[options.dtype],
+            backend=options.backend,
+            seed=options.seed,
+            progress=bar.update,
+        )
+    print(result.verdict)
+    for line in report.summary(result):
+        print(line)
+    if options.results_file:
+        Path(options.results_file).write_text(report.vnncomp(result))
+    if options.json:
+        document = report.verify_document(result, options.net, options.spec, options.timeout)
+        _write_json(options.json, document)
+
+
+def bounds(options: argparse.Namespace) -> None:
+    """``zonocuda bounds NET --center X.npy --eps E``."""
+    _check_writable(options.json)
+    network = load_network(options.net)
+    graph = network.graph
+    dtype, device = _DTYPES[options.dtype], resolve_device(options.device)
+    center = _load_center(options.center, graph.input_shape).to(device, dtype).unsqueeze(0)
+    try:
+        zonotope = Zonotope.from_ball(center, options.eps, options.clip and tuple(options.clip))
+    except ValueError as error:
+        raise ValueError(f"{options.center} with --eps {options.eps:g}: {error}") from error
+    low, high = ((b.double().cpu().squeeze(0)) for b in zonotope.bounds())
+    network.check(low, high)
+    with torch.no_grad(), use_backend(options.backend):
+        result = compute_bounds(graph, zonotope, backend=options.backend)
+    lower, upper = (b.flatten().tolist() for b in (result.lower, result.upper))
+    for i, (a, b) in enumerate(zip(lower, upper, strict=True)):
+        print(f"Y_{i} in [{a:.9g}, {b:.9g}]")
+    for line in report.layer_lines(result.stats):
+        print(line)
+    if options.json:
+        _write_json(options.json, report.bounds_document(result, options, describe_device(device)))
+
+
+def info(options: argparse.Namespace) -> None:
+    """``zonocuda info``."""
+    from zonocuda.ops import build_info
+
+    build = build_info()
+    cuda = f"{build['cuda']} for {build['cuda_architectures']}" if build["cuda"] else "not in this build"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["none seen by torch"]
+    print(f"zonocuda     {__version__}")
+    print(f"python       {platform.python_version()}")
+    print(f"torch        {torch.__version__} (built against {build['torch']})")
+    print(f"compiler     {build['compiler']}")
+    print(f"flags        {build['flags']}")
+    print(f"CUDA kernels {cuda}")
+    print(f"GPUs         {', '.join(gpus)}")
+    print(f"CPU threads  {torch.get_num_threads()}")
+
+
+def _load_center(path: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """One input from a .npy file, in the network's input shape."""
+    try:
+        array = np.load(path, allow_pickle=False)
+        center = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"{path}: not a .npy file of numbers ({error})") from error
+    if center.numel() != int(np.prod(shape)):
+        raise ValueError(f"{path}: holds {center.numel()} numbers, the network's input {list(shape)} needs {np.prod(shape)}")
+    if not bool(center.isfinite().all()):
+        raise ValueError(f"{path}: holds a NaN or an infinity")
+    return center.reshape(shape)
+
+
+def _check_writable(*paths: str | None) -> None:
+    """Refuses an output file whose folder is missing, before any work is done."""
+    for path in filter(None, paths):
+        if Path(path).is_dir() or not Path(path).resolve().parent.is_dir():
+            raise ValueError(f"{path}: cannot be written: it is a folder, or its folder does not exist")
+
+
+def _write_json(path: str, document: dict[str, object]) -> None:
+    Path(path).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+class _ProgressBar:
+    """A bar on stderr for work that lasts more than two seconds, if stderr is a terminal."""
+
+    def __enter__(self) -> _ProgressBar:
+        self._bar: tqdm[object] | None = None
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, phase: str, done: int, total: int) -> None:
+        """Shows that ``done`` of ``total`` steps of ``phase`` are done."""
+        if self._bar is None:
+            self._bar = tqdm(delay=2, disable=not sys.stderr.isatty(), leave=False, file=sys.stderr)
+        self._bar.total = total
+        self._bar.set_description(phase, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+

@@ -1,0 +1,92 @@
+"""The command line: arguments, exit codes, and one-line errors.
+
+Exit codes: 0 for any verdict, 2 for bad input, 3 for a network that is not supported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from zonocuda.version import __version__
+
+BAD_INPUT = 2
+NOT_SUPPORTED = 3
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message}\n")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
+    return value
+
+
+def _radius(text: str) -> float:
+    value = float(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"must be a finite number that is not negative, got {text}")
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = _Parser(prog="zonocuda", description="Neural network verification with zonotopes.")
+    parser.add_argument("--version", action="version", version=f"zonocuda {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to compute")
+    shared.add_argument("--dtype", default="float64", choices=["float32", "float64"], help="of the bounds")
+    shared.add_argument(
+        "--backend", default="auto", choices=["auto", "native", "reference"], help="native ops (auto) or plain torch"
+    )
+    shared.add_argument("--json", metavar="F", help="write the whole result to F (schema: docs/json.md)")
+
+    verify = commands.add_parser("verify", parents=[shared], help="decide a property of a network")
+    verify.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
+    verify.add_argument("spec", metavar="SPEC", help="property, .vnnlib or .vnnlib.gz")
+    verify.add_argument("--timeout", type=_positive, default=math.inf, metavar="S", help="seconds (default: none)")
+    verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
+    verify.add_argument("--seed", type=int, default=0, help="of the search for counterexamples")
+
+    bounds = commands.add_parser("bounds", parents=[shared], help="bound a network's outputs on a ball")
+    bounds.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
+    bounds.add_argument("--center", required=True, metavar="X.npy", help="center of the ball: one input, any shape")
+    bounds.add_argument("--eps", required=True, type=_radius, metavar="E", help="radius in the L-infinity norm")
+    bounds.add_argument("--clip", nargs=2, type=float, metavar=("LOW", "HIGH"), help="range of valid inputs")
+
+    commands.add_parser("info", help="what this build of zonocuda can do")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = build_parser().parse_args(arguments)
+    from zonocuda.cli import commands  # after the arguments are known to be good: it loads torch
+    from zonocuda.importers import UnsupportedNetworkError
+
+    run = {"verify": commands.verify, "bounds": commands.bounds, "info": commands.info}[options.command]
+    try:
+        run(options)
+    except UnsupportedNetworkError as error:
+        return _fail(error, NOT_SUPPORTED)
+    except (ValueError, OSError, ImportError) as error:
+        return _fail(error, BAD_INPUT)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    return 0
+
+
+def _fail(error: BaseException | str, code: int) -> int:
+    print(f"zonocuda: {' '.join(str(error).split())}", file=sys.stderr)
+    return code

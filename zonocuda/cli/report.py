@@ -1,0 +1,134 @@
+"""Results as text, as VNN-COMP's format, and as the JSON documents that docs/json.md describes."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+
+from zonocuda.verifier import LayerStats, NetworkBounds, Verdict, VerifyResult
+from zonocuda.version import __version__
+
+_VNNCOMP = {
+    Verdict.VERIFIED: "unsat",
+    Verdict.FALSIFIED: "sat",
+    Verdict.UNKNOWN: "unknown",
+    Verdict.TIMEOUT: "timeout",
+}
+
+
+def summary(result: VerifyResult) -> Iterator[str]:
+    """The lines that follow the verdict."""
+    yield f"reason   {result.reason}"
+    if result.margin is not None:
+        yield f"margin   {result.margin:.6g} (smallest of {len(result.margins)} rows)"
+    yield from layer_lines(result.layers)
+    phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result.seconds.items() if name != "total")
+    yield f"seconds  {result.seconds['total']:.3f} ({phases})"
+    ran = result.ran
+    versions = ", ".join(f"{name} {version}" for name, version in ran.versions.items())
+    yield f"ran      {ran.dtype}, {ran.device}, {ran.backend} ops, replay in {ran.replay}, {versions}"
+
+
+def layer_lines(layers: Iterable[LayerStats]) -> Iterator[str]:
+    """One line for each ReLU."""
+    for layer in layers:
+        symbols = " + ".join(f"{count} {kind}" for kind, count in layer.symbols.items()) or "0"
+        yield f"layer    {layer.name}: {layer.unstable} of {layer.neurons} unstable, {symbols} symbols"
+
+
+def vnncomp(result: VerifyResult) -> str:
+    """The verdict in VNN-COMP's words, and for ``sat`` the counterexample: float32 values, printed exactly."""
+    text = _VNNCOMP[result.verdict] + "\n"
+    if result.counterexample is not None:
+        point = [("X", result.counterexample.x), ("Y", result.counterexample.y)]
+        values = [f"({name}_{i} {v!r})" for name, t in point for i, v in enumerate(t.flatten().tolist())]
+        text += "(" + "\n".join(values) + ")\n"
+    return text
+
+
+def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -> dict[str, object]:
+    """The JSON document of ``zonocuda verify``."""
+    counterexample = None
+    if result.counterexample is not None:
+        counterexample = {
+            "region": result.counterexample.region,
+            "x": _numbers(result.counterexample.x.flatten().tolist()),
+            "y": _numbers(result.counterexample.y.flatten().tolist()),
+        }
+    return {
+        "schema": "zonocuda.verify/1",
+        "verdict": str(result.verdict),
+        "reason": result.reason,
+        "margin": _number(result.margin),
+        "rows": [
+            {
+                "region": row.region,
+                "constraint": row.constraint,
+                "lower": _number(row.lower),
+                "forward": _number(row.forward),
+                "dual": _number(row.dual),
+            }
+            for row in result.margins
+        ],
+        "counterexample": counterexample,
+        "layers": [_layer(layer) for layer in result.layers],
+        "seconds": dict(result.seconds),
+        "timeout": _number(timeout),
+        "ran": {
+            "dtype": result.ran.dtype,
+            "device": result.ran.device,
+            "backend": result.ran.backend,
+            "replay": result.ran.replay,
+            "versions": dict(result.ran.versions),
+        },
+        "files": {"net": _file(net), "spec": _file(spec)},
+    }
+
+
+def bounds_document(result: NetworkBounds, options: argparse.Namespace, device: str) -> dict[str, object]:
+    """The JSON document of ``zonocuda bounds``."""
+    return {
+        "schema": "zonocuda.bounds/1",
+        "lower": _numbers(result.lower.flatten().tolist()),
+        "upper": _numbers(result.upper.flatten().tolist()),
+        "eps": options.eps,
+        "clip": options.clip,
+        "layers": [_layer(layer) for layer in result.stats],
+        "ran": {
+            "dtype": options.dtype,
+            "device": device,
+            "backend": "native" if options.backend == "auto" else options.backend,
+            "versions": {"zonocuda": __version__, "torch": torch.__version__},
+        },
+        "files": {"net": _file(options.net), "center": _file(options.center)},
+    }
+
+
+def _layer(layer: LayerStats) -> dict[str, object]:
+    return {
+        "name": layer.name,
+        "neurons": layer.neurons,
+        "dead": layer.dead,
+        "active": layer.active,
+        "unstable": layer.unstable,
+        "symbols": dict(layer.symbols),
+        "mean_width": _number(layer.mean_width),
+    }
+
+
+def _file(path: str) -> dict[str, str]:
+    return {"name": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+
+def _number(value: float | None) -> float | str | None:
+    """A JSON number; NaN and infinities as the strings "nan", "inf" and "-inf", which JSON has no numbers for."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _numbers(values: list[float]) -> list[float | str | None]:
+    return [_number(v) for v in values]

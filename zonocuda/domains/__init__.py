@@ -1,0 +1,19 @@
+"""Abstract domains: zonotopes with structured generators, and the relaxation of ReLU."""
+
+from zonocuda.domains.backend import Backend, current_backend, use_backend
+from zonocuda.domains.blocks import Block, Dense, Diagonal, Symbols
+from zonocuda.domains.relaxation import ReluRelaxation, SlopeRule
+from zonocuda.domains.zonotope import Zonotope
+
+__all__ = [
+    "Backend",
+    "Block",
+    "Dense",
+    "Diagonal",
+    "ReluRelaxation",
+    "SlopeRule",
+    "Symbols",
+    "Zonotope",
+    "current_backend",
+    "use_backend",
+]

@@ -1,0 +1,46 @@
+"""Which implementation of the ops the domains run on: the native one, or the reference."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Literal
+
+Backend = Literal["auto", "native", "reference"]
+
+_MODULES = {"native": "zonocuda.ops", "reference": "zonocuda.reference"}
+_current: ContextVar[str] = ContextVar("zonocuda_backend", default="native")
+
+
+def kernels() -> ModuleType:
+    """The module whose ``concretize``, ``relu``, ... are in use: ``zonocuda.ops`` or ``zonocuda.reference``.
+
+    Raises:
+        ImportError: the native ops are in use and not built; never falls back to the reference.
+    """
+    return importlib.import_module(_MODULES[_current.get()])
+
+
+def current_backend() -> str:
+    """``native`` or ``reference``."""
+    return _current.get()
+
+
+@contextmanager
+def use_backend(backend: Backend) -> Iterator[None]:
+    """Run everything inside on one implementation; ``auto`` is the native one.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    name = "native" if backend == "auto" else backend
+    if name not in _MODULES:
+        raise ValueError(f"backend must be auto, native or reference, got {backend!r}")
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,19 @@
+"""Bounds and verdicts."""
+
+from zonocuda.verifier.bounds import NetworkBounds, compute_bounds
+from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.forward import LayerStats
+from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
+from zonocuda.verifier.verify import verify
+
+__all__ = [
+    "Counterexample",
+    "LayerStats",
+    "NetworkBounds",
+    "Ran",
+    "RowBound",
+    "Verdict",
+    "VerifyResult",
+    "compute_bounds",
+    "verify",
+]

@@ -1,0 +1,67 @@
+"""Bounds of a network's layers, for users who bring their own set of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from zonocuda.domains import Backend, Zonotope, use_backend
+from zonocuda.kink import KinkRule
+from zonocuda.verifier.forward import LayerStats, sweep
+from zonocuda.verifier.model import Model, Subject
+from zonocuda.verifier.precision import full_precision
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkBounds:
+    """Bounds of a network's values over a set of inputs.
+
+    Attributes:
+        lower, upper: bounds of the output, ``[B, *output features]``.
+        output: the zonotope that encloses the output, on the input's symbols and new ones.
+        layers: bounds (lower, upper) of the value of every node, by name, where they were asked for; in round to nearest.
+        relus: bounds of the input of every ReLU, by name.
+        stats: what the sweep saw at each ReLU.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    output: Zonotope
+    layers: Mapping[str, tuple[Tensor, Tensor]]
+    relus: Mapping[str, tuple[Tensor, Tensor]]
+    stats: tuple[LayerStats, ...]
+
+
+def compute_bounds(
+    model: Model,
+    zonotope: Zonotope,
+    *,
+    layers: Literal["output", "all"] = "output",
+    slopes: Mapping[str, Tensor] | None = None,
+    kink: KinkRule = "envelope",
+    backend: Backend = "auto",
+) -> NetworkBounds:
+    """Encloses the values of a network over a zonotope of inputs, by one forward sweep.
+
+    Differentiable in the slopes, in the parameters of a module, and in the zonotope. The bounds are computed in round to
+    nearest in the zonotope's dtype, on its device; their own rounding is not part of them.
+
+    Args:
+        model: a module, a Graph, a loaded Network, or a path to an ONNX file.
+        zonotope: the inputs, ``[B, *input features]``.
+        layers: ``all`` bounds the value of every node, ``output`` the output's alone (and the ReLUs' inputs').
+        slopes: a slope for some of the ReLU nodes, by name; the minimum-area slope elsewhere.
+        kink: the derivative where a slope sits on its kink.
+        backend: ``native`` (which ``auto`` is) or ``reference``.
+
+    Raises:
+        ValueError: a network that cannot be imported, or shapes that do not fit.
+    """
+    graph = Subject.of(model, zonotope.features).graph.to(zonotope.center.dtype, zonotope.center.device)
+    with use_backend(backend), full_precision():
+        result = sweep(graph, zonotope, slopes=slopes, kink=kink, all_layers=layers == "all")
+        lower, upper = result.output.bounds()
+    return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats)

@@ -1,0 +1,68 @@
+"""What a user may call a network, made into one thing: a graph to reason about and a program to replay on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from zonocuda.graph import Graph
+from zonocuda.importers import Network, from_module, load_network
+
+Model = nn.Module | Graph | Network | str | Path
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network under verification.
+
+    Attributes:
+        graph: what bounds are computed on.
+        execute: the network itself, which decides whether a counterexample counts: float32 ``[n, *input features]`` to
+            outputs ``[n, *output features]``.
+        check: raises if graph and network disagree on a box (lower, upper ``[*input features]``).
+        runs_on: what ``execute`` is, for the result: ``onnxruntime``, ``module`` or ``graph``.
+    """
+
+    graph: Graph
+    execute: Callable[[Tensor], Tensor]
+    check: Callable[[Tensor, Tensor], object]
+    runs_on: str
+
+    @staticmethod
+    def of(model: Model, input_shape: tuple[int, ...] | None) -> Subject:
+        """The subject for a module, a graph, an imported network or a path to an ONNX file.
+
+        Args:
+            model: the network.
+            input_shape: feature shape of a module's input, without the batch; others know theirs.
+
+        Raises:
+            ValueError: a module without ``input_shape``, or a file that cannot be read or is not supported.
+        """
+        if isinstance(model, str | Path):
+            model = load_network(model)
+        if isinstance(model, Network):
+            return Subject(model.graph, model.runtime, model.check, "onnxruntime")
+        if isinstance(model, Graph):
+            single = model.to(torch.float32, "cpu")
+            return Subject(model, lambda x: single(x), lambda lower, upper: None, "graph")
+        if input_shape is None:
+            raise ValueError("a module's input shape (without the batch) is needed: pass input_shape=(...)")
+        return _module_subject(model, input_shape)
+
+
+def _module_subject(module: nn.Module, input_shape: tuple[int, ...]) -> Subject:
+    """A module, replayed by itself on its own device and in its own dtype."""
+    graph = from_module(module, input_shape)
+    own = next(iter([*module.parameters(), *module.buffers()]), torch.zeros(()))
+
+    def execute(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            result: Tensor = module(x.to(own.device, own.dtype if own.is_floating_point() else x.dtype))
+        return result.cpu()
+
+    return Subject(graph, execute, lambda lower, upper: None, "module")

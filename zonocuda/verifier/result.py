@@ -1,0 +1,94 @@
+"""What a verification returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.forward import LayerStats
+
+
+class Verdict(str, Enum):
+    """The outcome: a proof, a counterexample, neither, or neither in time."""
+
+    VERIFIED = "verified"
+    FALSIFIED = "falsified"
+    UNKNOWN = "unknown"
+    TIMEOUT = "timeout"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class RowBound:
+    """The bounds found for one row of a region; the row is refuted where the larger one is positive.
+
+    Attributes:
+        region: position of the region in the specification.
+        constraint: the row, as in ``Y_0 - Y_4 <= 0``; a counterexample has it (and the rest of its disjunct) satisfied.
+        forward: lower bound of its left-hand side from the forward sweep, or None where the sweep was not needed.
+        dual: the larger lower bound of the dual passes, or None where they were not needed.
+    """
+
+    region: int
+    constraint: str
+    forward: float | None
+    dual: float | None
+
+    @property
+    def lower(self) -> float | None:
+        """The larger of the two bounds."""
+        bounds = [b for b in (self.forward, self.dual) if b is not None and b == b]
+        return max(bounds) if bounds else None
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What the result was computed with.
+
+    Attributes:
+        dtype: of the bounds, such as ``float64``.
+        device: such as ``cpu`` or ``cuda:0 (NVIDIA H200)``.
+        backend: ``native`` or ``reference``.
+        replay: what counterexamples were replayed on: ``onnxruntime``, ``module`` or ``graph``.
+        versions: of zonocuda and torch.
+    """
+
+    dtype: str
+    device: str
+    backend: str
+    replay: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class VerifyResult:
+    """A verdict and what it rests on.
+
+    Attributes:
+        verdict: the outcome.
+        reason: one line that says why.
+        margins: the bounds of every row that was looked at; a proof needs one positive row in every disjunct.
+        counterexample: the point found, for ``falsified``.
+        layers: what the last forward sweep saw at each ReLU.
+        seconds: time by phase (``check``, ``falsify``, ``forward``, ``dual``) and in ``total``.
+        ran: what it was computed with.
+    """
+
+    verdict: Verdict
+    reason: str
+    margins: tuple[RowBound, ...]
+    counterexample: Counterexample | None
+    layers: tuple[LayerStats, ...]
+    seconds: Mapping[str, float]
+    ran: Ran
+
+    @property
+    def margin(self) -> float | None:
+        """The smallest of the rows' bounds; None where no row was bounded."""
+        bounds = [row.lower for row in self.margins]
+        known = [b for b in bounds if b is not None]
+        return min(known) if known else None

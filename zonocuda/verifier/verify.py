@@ -1,0 +1,325 @@
+"""Verdicts: falsify, sweep forward, bound by the dual, falsify again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from zonocuda.domains import Backend, Zonotope, current_backend, use_backend
+from zonocuda.graph import Graph
+from zonocuda.kink import KinkRule
+from zonocuda.specs import Region, Spec
+from zonocuda.verifier.deadline import Deadline, TimeoutReached
+from zonocuda.verifier.dual import adaptive_slopes, dual_bound
+from zonocuda.verifier.falsify import Counterexample, falsify, replay
+from zonocuda.verifier.forward import LayerStats, Sweep, sweep
+from zonocuda.verifier.model import Model, Subject
+from zonocuda.verifier.precision import full_precision
+from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
+from zonocuda.verifier.rows import Rows
+from zonocuda.version import __version__
+
+Progress = Callable[[str, int, int], None]
+"""Called with a phase and how much of it is done: (phase, done, total)."""
+
+
+def verify(
+    model: Model,
+    spec: Spec,
+    *,
+    timeout: float = math.inf,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype = torch.float64,
+    backend: Backend = "auto",
+    input_shape: tuple[int, ...] | None = None,
+    kink: KinkRule = "envelope",
+    seed: int = 0,
+    progress: Progress = lambda phase, done, total: None,
+) -> VerifyResult:
+    """Decides whether a property holds for a network.
+
+    For every region of the specification: a short search for a counterexample; the forward sweep with minimum-area
+    slopes; for what it leaves open, the dual pass with the same intermediate bounds (with minimum-area and with adaptive
+    slopes); for what that leaves open, a longer search, which begins at the dual's worst corners.
+
+    ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
+    nothing). Bounds are computed in ``dtype`` in round to nearest: their own rounding is not yet part of the bound, so a
+    margin of the order of rounding errors is no proof. ``falsified`` needs a float32 point of the region's float32 box whose
+    output, as the network itself computes it, satisfies a disjunct exactly. NaN or infinity in a bound is ``unknown``.
+
+    Args:
+        model: a path to an ONNX file, a loaded Network, a Graph, or a module (with ``input_shape``).
+        spec: the property.
+        timeout: seconds; when they are used up, the verdict is ``timeout``.
+        device: ``auto`` (CUDA where torch and this build have it, else the CPU), or a device.
+        dtype: float32 or float64, of the bounds.
+        backend: ``native`` (which ``auto`` is) or ``reference``.
+        input_shape: a module's input features, without the batch.
+        kink: does not change a verdict; see :mod:`zonocuda.kink`.
+        seed: of the random starts of the search.
+        progress: is told how far each phase is.
+
+    Raises:
+        ValueError: a network that cannot be imported or is misread, or a specification of another size.
+    """
+    started = time.monotonic()
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"verify: dtype must be float32 or float64, got {dtype}")
+    deadline = Deadline(timeout)
+    subject = Subject.of(model, input_shape)
+    _check_sizes(subject.graph, spec)
+    where = resolve_device(device)
+    with torch.no_grad(), use_backend(backend), full_precision():
+        run = _Run(subject, spec, deadline, where, dtype, kink, seed, progress)
+        try:
+            verdict, reason = run.decide()
+        except TimeoutReached:
+            verdict, reason = Verdict.TIMEOUT, f"not decided within {timeout:g} s"
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            verdict, reason = Verdict.UNKNOWN, f"out of memory on {where}"
+        ran = Ran(
+            str(dtype).removeprefix("torch."),
+            describe_device(where),
+            current_backend(),
+            subject.runs_on,
+            {"zonocuda": __version__, "torch": torch.__version__},
+        )
+    run.seconds["total"] = time.monotonic() - started
+    return VerifyResult(
+        verdict, reason, tuple(run.margins), run.counterexample, run.layers, dict(run.seconds), ran
+    )
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device to compute on; ``auto`` is CUDA exactly where torch sees a GPU and this build has kernels for it.
+
+    Raises:
+        ValueError: CUDA where torch sees no GPU.
+    """
+    if str(device) == "auto":
+        from zonocuda.ops import build_info
+
+        usable = torch.cuda.is_available() and build_info()["cuda"] is not None
+        return torch.device("cuda" if usable else "cpu")
+    where = torch.device(device)
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device}: torch sees no CUDA device; use --device cpu")
+    return where
+
+
+def describe_device(device: torch.device) -> str:
+    """The device, with the name of a GPU."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _check_sizes(graph: Graph, spec: Spec) -> None:
+    inputs, outputs = math.prod(graph.input_shape), math.prod(graph.output_shape)
+    if (inputs, outputs) != (spec.inputs, spec.outputs):
+        raise ValueError(
+            f"the specification has {spec.inputs} inputs and {spec.outputs} outputs, "
+            f"the network {inputs} and {outputs}"
+        )
+
+
+@dataclass
+class _Run:
+    """One verification under way: its settings, and what it has found so far."""
+
+    subject: Subject
+    spec: Spec
+    deadline: Deadline
+    device: torch.device
+    dtype: torch.dtype
+    kink: KinkRule
+    seed: int
+    progress: Progress
+    margins: list[RowBound] = field(default_factory=list)
+    counterexample: Counterexample | None = None
+    layers: tuple[LayerStats, ...] = ()
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the time inside to ``seconds[name]``."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.monotonic() - begin
+
+    def decide(self) -> tuple[Verdict, str]:
+        """The verdict and its reason, over all regions."""
+        if not self.spec.regions:
+            return Verdict.VERIFIED, "the specification has no unsafe region"
+        self.graph = self.subject.graph.to(self.dtype, self.device)
+        self.search_graph = self.subject.graph.to(torch.float32, self.device)
+        undecided: list[str] = []
+        empty = 0
+        for position, region in enumerate(self.spec.regions):
+            self.deadline.check()
+            if region.box.is_empty:
+                empty += 1
+                continue
+            reason = self.decide_region(position, region)
+            if self.counterexample is not None:
+                return Verdict.FALSIFIED, reason
+            if reason:
+                undecided.append(f"region {position}: {reason}" if len(self.spec.regions) > 1 else reason)
+        if undecided:
+            return Verdict.UNKNOWN, undecided[0]
+        if empty == len(self.spec.regions):
+            return Verdict.VERIFIED, "every input box is empty"
+        return Verdict.VERIFIED, "every disjunct of every region has a row with a positive lower bound"
+
+    def decide_region(self, position: int, region: Region) -> str:
+        """Why the region is not proven safe; empty if it is. A counterexample is left in ``counterexample``."""
+        box = region.box
+        if not bool((box.lower.isfinite() & box.upper.isfinite()).all()):
+            return "the input box is not bounded by finite numbers"
+        if not region.disjuncts:
+            return ""
+        shape = self.graph.input_shape
+        with self.phase("check"):
+            self.subject.check(box.lower.reshape(shape), box.upper.reshape(shape))
+        if any(not rows for rows in region.disjuncts):
+            return self.find_any_point(position, region)
+        example = torch.empty((), device=self.device)
+        search_rows = Rows.of(region, self.spec.inputs, self.spec.outputs, example)
+        with self.phase("falsify"):
+            self.progress("falsify", position, len(self.spec.regions))
+            with torch.enable_grad():
+                self.counterexample = falsify(
+                    self.subject,
+                    self.search_graph,
+                    region,
+                    position,
+                    search_rows,
+                    self.deadline,
+                    restarts=self.restarts(32),
+                    seed=self.seed,
+                )
+        if self.counterexample is not None:
+            return "counterexample found by gradient descent"
+        reason, corners = self.prove(position, region)
+        if not reason or corners is None:
+            return reason
+        with self.phase("falsify"):
+            self.counterexample = replay(self.subject, region, position, corners.cpu())
+            if self.counterexample is not None:
+                return "counterexample found at the dual's worst corner"
+            with torch.enable_grad():
+                self.counterexample = falsify(
+                    self.subject,
+                    self.search_graph,
+                    region,
+                    position,
+                    search_rows,
+                    self.deadline,
+                    starts=corners,
+                    restarts=self.restarts(64),
+                    steps=100,
+                    seed=self.seed + 1,
+                )
+        return reason if self.counterexample is None else "counterexample found by gradient descent from the dual's corners"
+
+    def restarts(self, least: int) -> int:
+        """Random starts of a search: more for small networks, where each costs little."""
+        neurons = sum(math.prod(node.shape) for node in self.graph.nodes)
+        return min(1024, max(least, 400_000 // neurons))
+
+    def find_any_point(self, position: int, region: Region) -> str:
+        """A region where every output is unsafe: any float32 point of the box is a counterexample."""
+        box = region.box
+        middle = (box.float32_lower + (box.float32_upper - box.float32_lower) / 2).clamp(
+            box.float32_lower, box.float32_upper
+        )
+        point = middle.reshape(1, *self.graph.input_shape)
+        with self.phase("falsify"):
+            self.counterexample = replay(self.subject, region, position, point)
+        if self.counterexample is None:
+            return "no output constraints, and the float32 box holds no point"
+        return "no output constraints: every point of the box is a counterexample"
+
+    def prove(self, position: int, region: Region) -> tuple[str, Tensor | None]:
+        """Why the region is not proven safe (empty if it is), and float32 points worth searching from."""
+        shape = (1, *self.graph.input_shape)
+        box = tuple(b.reshape(shape) for b in (region.box.lower, region.box.upper))
+        lower, upper = (outward(b, self.dtype, up).to(self.device) for b, up in zip(box, (False, True), strict=True))
+        rows = Rows.of(region, self.spec.inputs, self.spec.outputs, lower)
+        zonotope = Zonotope.from_box(lower, upper)
+        with self.phase("forward"):
+            result = self.forward(zonotope)
+            forward = rows.image(zonotope, result.output).bounds()[0].squeeze(0)
+        if all(rows.refuted(forward)):
+            self.record(position, rows, forward, None)
+            return "", None
+        with self.phase("dual"):
+            dual, corners = self.dual(rows, (lower, upper), result)
+        best = torch.fmax(forward, dual)  # a NaN bound says nothing; two of them leave a NaN, which refutes nothing
+        self.record(position, rows, forward, dual)
+        refuted = rows.refuted(best)
+        if all(refuted):
+            return "", None
+        if not bool(best.isfinite().all()):
+            return "a bound is NaN or infinite", corners
+        worst = float(torch.stack([best[list(m)].max() for m, ok in zip(rows.disjuncts, refuted, strict=True) if not ok]).min())
+        left = refuted.count(False)
+        return f"{left} of {len(refuted)} disjuncts not refuted; the worst bound is {worst:.6g}", corners
+
+    def forward(self, zonotope: Zonotope) -> Sweep:
+        """The forward sweep, under the deadline."""
+        total = len(self.graph.nodes)
+        done = 0
+
+        def on_node(node: object) -> None:
+            nonlocal done
+            self.deadline.check()
+            done += 1
+            self.progress("forward", done, total)
+
+        result = sweep(self.graph, zonotope, kink=self.kink, on_node=on_node)
+        self.layers = result.stats
+        return result
+
+    def dual(self, rows: Rows, box: tuple[Tensor, Tensor], result: Sweep) -> tuple[Tensor, Tensor]:
+        """The larger bound of the two dual passes for each row ``[R]``, and the corners of both as float32 points."""
+
+        def on_node(node: object) -> None:
+            self.deadline.check()
+
+        passes = [
+            dual_bound(self.graph, rows, box, result.inputs, slopes, on_node)
+            for slopes in (None, adaptive_slopes(result.inputs))
+        ]
+        lower = torch.fmax(passes[0].lower, passes[1].lower).squeeze(0)
+        corners = torch.cat([p.corner.squeeze(0) for p in passes]).float()
+        return lower, corners
+
+    def record(self, position: int, rows: Rows, forward: Tensor, dual: Tensor | None) -> None:
+        """Keeps the bounds of a region's rows for the result."""
+        for r, label in enumerate(rows.labels):
+            self.margins.append(
+                RowBound(position, label, float(forward[r]), None if dual is None else float(dual[r]))
+            )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch's CPU allocator says so only in the text of a RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def outward(bound: Tensor, dtype: torch.dtype, up: bool) -> Tensor:
+    """A float64 bound in ``dtype``, rounded up or down where ``dtype`` does not hold it."""
+    rounded = bound.to(dtype)
+    wrong = rounded.double() < bound if up else rounded.double() > bound
+    limit = torch.full_like(rounded, math.inf if up else -math.inf)
+    return torch.where(wrong, torch.nextafter(rounded, limit), rounded)
