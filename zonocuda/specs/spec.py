@@ -152,25 +152,33 @@ class Spec:
             mean, std: per-channel normalisation applied to the clipped box, (box - mean) / std.
 
         Raises:
-            ValueError: a negative or NaN radius, a label that is not an output, or a normalisation that does not fit.
+            ValueError: a radius, range or normalisation that makes no box around ``x``, or a label that is no output.
         """
-        radius = torch.as_tensor(eps, dtype=torch.float64)
-        if not bool((radius >= 0).all()):
-            raise ValueError(f"Spec.robust: eps must be nonnegative, got {eps}")
+        radius = torch.as_tensor(eps, dtype=torch.float64).cpu()
+        center = x.detach().cpu().double()
+        if not bool((radius >= 0).all()) or not bool(radius.isfinite().all()):
+            raise ValueError(f"Spec.robust: eps must be finite and nonnegative, got {eps}")
+        if torch.broadcast_shapes(radius.shape, center.shape) != center.shape:
+            raise ValueError(f"Spec.robust: eps of shape {list(radius.shape)} does not fit x of shape {list(x.shape)}")
+        if not bool(center.isfinite().all()):
+            raise ValueError("Spec.robust: x holds a NaN or an infinity")
         if not 0 <= label < outputs:
             raise ValueError(f"Spec.robust: label must be one of the {outputs} outputs, got {label}")
-        center = x.detach().cpu().double()
         lower, upper = center - radius, center + radius
         if clip is not None:
+            if not clip[0] <= clip[1]:
+                raise ValueError(f"Spec.robust: clip must be a range (low, high), got {clip}")
             lower, upper = lower.clamp(*clip), upper.clamp(*clip)
         if (mean is None) != (std is None):
             raise ValueError("Spec.robust: mean and std go together")
         if mean is not None and std is not None:
-            if not len(mean) == len(std) == x.shape[0]:
+            if not (x.dim() and len(mean) == len(std) == x.shape[0]):
                 raise ValueError(
-                    f"Spec.robust: mean and std need one value for each of the {x.shape[0]} channels of x, "
+                    f"Spec.robust: mean and std need one value for each channel of x {list(x.shape)}, "
                     f"got {len(mean)} and {len(std)}"
                 )
+            if not all(s > 0 for s in std):
+                raise ValueError(f"Spec.robust: std must be positive, got {list(std)}")
             shape = (-1,) + (1,) * (x.dim() - 1)
             shift, scale = (torch.tensor(v, dtype=torch.float64).reshape(shape) for v in (mean, std))
             lower, upper = (lower - shift) / scale, (upper - shift) / scale

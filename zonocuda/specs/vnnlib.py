@@ -1,0 +1,66 @@
+"""VNN-LIB files, versions 1.0 and 2.0."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+from zonocuda.specs.errors import VnnlibError
+from zonocuda.specs.spec import Spec
+from zonocuda.specs.vnnlib1 import read_vnnlib1
+from zonocuda.specs.vnnlib2 import read_vnnlib2
+
+__all__ = ["VnnlibError", "load_vnnlib"]
+
+MAX_BYTES = 1 << 28
+"""Size of a file, decompressed."""
+
+_COMMENT = re.compile(r";[^\n]*")
+_VERSION_2 = re.compile(r"\s*\(\s*(?:vnnlib-version|declare-network)(?![^\s()<])", re.ASCII)
+_AMBIGUOUS = re.compile(r"\x00|\r(?![\r\n]|\Z)")
+
+
+def load_vnnlib(path: str | Path) -> Spec:
+    """The property of a ``.vnnlib`` or ``.vnnlib.gz`` file: a point that satisfies the file is a counterexample.
+
+    A file whose first command is ``(vnnlib-version ...)`` or ``(declare-network ...)`` is read as version 2.0, every
+    other one as version 1.0. Decimals are exact: they are never rounded before they reach the Box, whose float64
+    bounds enclose them, or a LinearConstraint, which keeps them as rationals.
+
+    Args:
+        path: the file; a name that ends in ``.gz`` is decompressed.
+
+    Raises:
+        VnnlibError: the file cannot be read, is malformed, or says something that is not supported. The message is
+            one line that names the file, the fault and, where there is one, the line.
+    """
+    source = str(path) if str(path).isprintable() else repr(str(path))
+    try:
+        text = _read(Path(path)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise VnnlibError(
+            f"{source}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})"
+        ) from None
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        # OSError includes a missing file, a directory and a bad gzip header; ValueError a path with a null byte.
+        reason = getattr(error, "strerror", None) or str(error)
+        raise VnnlibError(f"{source}: cannot be read: {reason}") from error
+    ambiguous = _AMBIGUOUS.search(text)
+    if ambiguous is not None:
+        # A null byte would end the text for some parsers, and a bare carriage return a comment.
+        line = text.count("\n", 0, ambiguous.start()) + 1
+        raise VnnlibError(f"{source}, line {line}: a null byte or a carriage return without a line feed")
+    text = _COMMENT.sub("", text)
+    if not text.strip():
+        raise VnnlibError(f"{source}: the file is empty")
+    return (read_vnnlib2 if _VERSION_2.match(text) else read_vnnlib1)(text, source)
+
+
+def _read(path: Path) -> bytes:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES} bytes")
+    return data
