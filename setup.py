@@ -13,17 +13,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pybind11
 import torch
 from setuptools import setup
 from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parent
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
-# The stable ABI of torch 2.11: one binary for this and every later torch.
-TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 # Contraction to fused multiply-adds is off on every file: rounding arguments rely on it, and CPU and GPU agree.
-CXX_FLAGS = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", TARGET]
-NVCC_FLAGS = ["-O3", "--fmad=false", "-Xptxas=-v", "-Xcompiler=-fvisibility=hidden", "-DUSE_CUDA", TARGET]
+CXX_FLAGS = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
+NVCC_FLAGS = ["-O3", "--fmad=false", "-Xptxas=-v", "-Xcompiler=-fvisibility=hidden", "-DUSE_CUDA"]
 
 
 def find_cuda_home() -> Path | None:
@@ -65,15 +64,16 @@ def extension() -> cpp_extension.CppExtension:
     sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
     headers = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh")]
     facts = {"FLAGS": " ".join(CXX_FLAGS), "TORCH": torch.__version__}
-    cxx, nvcc, options = list(CXX_FLAGS), list(NVCC_FLAGS), {}
+    cxx, nvcc = list(CXX_FLAGS), list(NVCC_FLAGS)
+    include_dirs, options = [pybind11.get_include()], {}
     if home is not None:
         cpp_extension.CUDA_HOME = str(home)  # torch leaves it None where torch itself has no CUDA
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
         sources += ROOT.glob("csrc/cuda/*.cu")
         facts |= {"CUDA_VERSION": nvcc_version(home), "CUDA_ARCHITECTURES": os.environ["TORCH_CUDA_ARCH_LIST"]}
         cxx.append("-DZONOCUDA_WITH_CUDA")
+        include_dirs.append(str(home / "include"))
         options = {
-            "include_dirs": [str(home / "include")],
             "library_dirs": [str(home / "lib64")],
             "libraries": ["cudart"],
             "extra_link_args": [f"-Wl,-rpath,{home / 'lib64'}"],
@@ -84,6 +84,7 @@ def extension() -> cpp_extension.CppExtension:
         "zonocuda._C",
         sorted(str(path.relative_to(ROOT)) for path in sources),
         depends=[str(path.relative_to(ROOT)) for path in headers],
+        include_dirs=include_dirs,
         extra_compile_args={"cxx": cxx, "nvcc": nvcc},
         **options,
     )

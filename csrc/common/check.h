@@ -41,22 +41,24 @@ inline bool has_sizes(const Tensor& t, std::initializer_list<int64_t> sizes) {
   return true;
 }
 
-/// Shape, contiguity, and agreement of device and dtype with the op's first tensor.
+/// Shape, contiguity, and agreement of device and dtype with `first`, another tensor of the op.
 inline void check_argument(const char* op, const Argument& a, const Tensor& first) {
   STD_TORCH_CHECK(has_sizes(a.tensor, a.sizes), op, ": ", a.name, " must have shape ", a.layout, ", got ",
                   format_shape(a.tensor));
   STD_TORCH_CHECK(a.tensor.is_contiguous(), op, ": ", a.name, " must be contiguous");
-  STD_TORCH_CHECK(a.tensor.device() == first.device(), op, ": ", a.name, " must be on the device of the first argument");
-  STD_TORCH_CHECK(a.tensor.scalar_type() == first.scalar_type(), op, ": ", a.name,
-                  " must have the dtype of the first argument");
+  STD_TORCH_CHECK(a.tensor.device() == first.device(), op, ": ", a.name, " must be on the device of the other tensors");
+  STD_TORCH_CHECK(a.tensor.scalar_type() == first.scalar_type(), op, ": ", a.name, " must have the other tensors' dtype ",
+                  torch::headeronly::toString(first.scalar_type()), ", got ",
+                  torch::headeronly::toString(a.tensor.scalar_type()));
 }
 
 inline void check_index(const char* op, const Tensor& index, int64_t symbols, const Tensor& first) {
   STD_TORCH_CHECK(has_sizes(index, {symbols}), op, ": index must have shape [symbols] = [", symbols, "], got ",
                   format_shape(index));
-  STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long, op, ": index must have dtype int64");
+  STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long, op, ": index must have dtype int64, got ",
+                  torch::headeronly::toString(index.scalar_type()));
   STD_TORCH_CHECK(index.is_contiguous(), op, ": index must be contiguous");
-  STD_TORCH_CHECK(index.device() == first.device(), op, ": index must be on the device of the first argument");
+  STD_TORCH_CHECK(index.device() == first.device(), op, ": index must be on the device of the other tensors");
 }
 
 /// The sizes of generators [batch, symbols, features].

@@ -9,7 +9,7 @@ namespace {
 
 template <class T>
 void concretize_kernel(const Sizes& s, const T* center, const T* generators, T* lower, T* upper) {
-  for_each_tile(s, sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
+  for_each_tile(s, 0, [&](int64_t b, int64_t n, int64_t width) {
     T radius[kMaxTile] = {};
     add_abs(generators + generator_offset(b, 0, n, s.symbols, s.features), s.symbols, s.features, width, radius);
     const int64_t at = b * s.features + n;
@@ -23,7 +23,7 @@ void concretize_kernel(const Sizes& s, const T* center, const T* generators, T* 
 template <class T>
 void concretize_backward_kernel(const Sizes& s, const T* grad_lower, const T* grad_upper, const T* generators,
                                 T* grad_center, T* grad_generators) {
-  for_each_tile(s, sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
+  for_each_tile(s, 0, [&](int64_t b, int64_t n, int64_t width) {
     T shift[kMaxTile];
     const int64_t at = b * s.features + n;
     for (int64_t j = 0; j < width; ++j) {

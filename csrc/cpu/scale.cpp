@@ -15,7 +15,7 @@ Tensor scale(const Tensor& generators, const Tensor& multiplier) {
       const T* x = generators.const_data_ptr<T>();
       const T* factor = multiplier.const_data_ptr<T>();
       T* result = out.generators.mutable_data_ptr<T>();
-      for_each_tile(s, sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
+      for_each_tile(s, 0, [&](int64_t b, int64_t n, int64_t width) {
         const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
         scale_rows(x + block, factor + b * s.features + n, s.symbols, s.features, width, result + block);
       });

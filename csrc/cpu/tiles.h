@@ -11,22 +11,24 @@
 namespace zonocuda::cpu {
 
 constexpr int64_t kTileBytes = 768 * 1024;  // of generators; what a second pass should still find in a core's L2 cache
+constexpr int64_t kCacheTile = 256;         // columns; narrower, short pieces of rows cost more than the cache saves
 constexpr int64_t kMinTile = 64;            // columns; a few cache lines per row
-constexpr int64_t kMaxTile = 1024;          // columns; the sums of a tile stay in the L1 cache
+constexpr int64_t kMaxTile = 2048;          // columns; the sums of a tile stay in the L1 cache
 constexpr int64_t kGrain = 1 << 15;         // elements below which a second thread does not pay
 
-inline int64_t tile_width(const Sizes& s, int64_t element_bytes) {
-  const int64_t fits = kTileBytes / std::max<int64_t>(1, s.symbols * element_bytes);
+inline int64_t tile_width(const Sizes& s, int64_t reread_bytes) {
+  const int64_t fits = kTileBytes / std::max<int64_t>(1, s.symbols * reread_bytes);
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t share = ceil_div(s.batch * s.features, 2 * threads);
-  const int64_t width = std::min({fits, share, kMaxTile});
+  const int64_t width = std::min({std::max(fits, kCacheTile), share, kMaxTile});
   return std::max(kMinTile, width / kMinTile * kMinTile);
 }
 
-/// Calls f(b, n, width) for every tile of columns n ... n + width - 1 of batch element b, in parallel.
+/// Calls f(b, n, width) for every tile of columns n ... n + width - 1 of batch element b, in parallel. `reread_bytes`: of
+/// each generator entry, what a second pass of f reads again; 0 where f passes once, and tiles may be as wide as they like.
 template <class F>
-void for_each_tile(const Sizes& s, int64_t element_bytes, const F& f) {
-  const int64_t width = tile_width(s, element_bytes);
+void for_each_tile(const Sizes& s, int64_t reread_bytes, const F& f) {
+  const int64_t width = tile_width(s, reread_bytes);
   const int64_t tiles = ceil_div(s.features, width);
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, width * s.symbols));
   torch::stable::parallel_for(0, s.batch * tiles, grain, [&](int64_t begin, int64_t end) {

@@ -3,7 +3,7 @@
 //   u <= 0 (tested first): zero.   l >= 0: identity.   else, for any lam in [0, 1],
 //     relu(x) in lam * x + mu + [-mu, mu]   on [l, u],   mu = max(-l * lam, u * (1 - lam)) / 2.
 //
-// A NaN in l, u or lam is in neither stable case and reaches mu, since max passes it on.
+// A neuron with a NaN bound is in neither stable case, and a NaN in l, u or lam reaches mu, since max passes it on.
 #pragma once
 
 #include <cstdint>
@@ -28,12 +28,12 @@ struct RelaxationGrad {
 
 template <class T>
 ZONOCUDA_HD bool is_dead(T l, T u) {
-  return u <= T(0);
+  return u <= T(0) && l == l;
 }
 
 template <class T>
 ZONOCUDA_HD bool is_active(T l, T u) {
-  return l >= T(0);
+  return l >= T(0) && u == u;
 }
 
 /// lam limited to [0, 1], where the relaxation is sound; NaN stays NaN.
