@@ -11,7 +11,8 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
 
   m.def(
       "relu(Tensor center, Tensor generators, Tensor? slope, Tensor? lower, Tensor? upper, "
-      "int kink, float kink_tolerance) -> (Tensor center, Tensor generators, Tensor offset, Tensor lower, Tensor upper)");
+      "int kink, float kink_tolerance) -> (Tensor center, Tensor generators, Tensor offset, Tensor lower, Tensor "
+      "upper)");
   m.def(
       "_relu_backward(Tensor grad_center, Tensor grad_generators, Tensor grad_offset, Tensor center, "
       "Tensor generators, Tensor lower, Tensor upper, Tensor? slope, int kink, float kink_tolerance, bool external, "

@@ -29,16 +29,31 @@ def kink_tolerance(dtype: torch.dtype, symbols: int) -> float:
     """How far a slope may be from lam* and still count as on the kink: 4 u + gamma_K / 2.
 
     u is the unit roundoff of ``dtype``, K = ``symbols`` the number of summands of the radius, and
-    gamma_K = K u / (1 - K u) bounds the relative error of that sum in any order: a sum in another order moves lam*, which
-    is at most 1, by at most about gamma_K / 2 absolutely, and forming u, d and the quotient adds four roundings.
+    gamma_K = K u / (1 - K u) bounds the relative error of that sum in any order: a sum in another order moves lam*,
+    which is at most 1, by at most about gamma_K / 2 absolutely, and forming u, d and the quotient adds four roundings.
 
     Raises:
-        ValueError: so many symbols that gamma_K is meaningless (K u >= 1).
+        ValueError: so many symbols that gamma_K is meaningless (K u >= 1), or a dtype without rounding.
     """
+    if not dtype.is_floating_point:
+        raise ValueError(f"kink_tolerance: dtype must be a floating-point one, got {dtype}")
     roundoff = torch.finfo(dtype).eps / 2
     if symbols * roundoff >= 1:
         raise ValueError(f"kink_tolerance: {symbols} symbols are too many for {dtype}")
     return 4 * roundoff + symbols * roundoff / (1 - symbols * roundoff) / 2
+
+
+def check_tolerance(tolerance: float | None, dtype: torch.dtype, symbols: int) -> float:
+    """The given tolerance, or ``kink_tolerance(dtype, symbols)`` for None.
+
+    Raises:
+        ValueError: a negative tolerance or NaN, which would put every slope on one side of its kink.
+    """
+    if tolerance is None:
+        return kink_tolerance(dtype, symbols)
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be at least 0, got {tolerance}")
+    return tolerance
 
 
 def check_kink(kink: str) -> int:

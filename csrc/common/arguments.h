@@ -85,7 +85,7 @@ inline ReluBackward prepare_relu_backward(const Tensor& grad_center, const Tenso
   check_argument(op, {"upper", upper, {s.batch, s.features}, "[batch, features]"}, generators);
   check_slope(op, slope, s, generators);
   auto neurons = [&] { return empty_like_sizes({s.batch, s.features}, center); };
-  return {s, neurons(), empty_like_sizes({s.batch, s.symbols, needs_generators ? s.features : 0}, generators),
+  return {s,         neurons(), empty_like_sizes({s.batch, s.symbols, needs_generators ? s.features : 0}, generators),
           neurons(), neurons(), neurons()};
 }
 

@@ -47,8 +47,8 @@ inline void check_argument(const char* op, const Argument& a, const Tensor& firs
                   format_shape(a.tensor));
   STD_TORCH_CHECK(a.tensor.is_contiguous(), op, ": ", a.name, " must be contiguous");
   STD_TORCH_CHECK(a.tensor.device() == first.device(), op, ": ", a.name, " must be on the device of the other tensors");
-  STD_TORCH_CHECK(a.tensor.scalar_type() == first.scalar_type(), op, ": ", a.name, " must have the other tensors' dtype ",
-                  torch::headeronly::toString(first.scalar_type()), ", got ",
+  STD_TORCH_CHECK(a.tensor.scalar_type() == first.scalar_type(), op, ": ", a.name,
+                  " must have the other tensors' dtype ", torch::headeronly::toString(first.scalar_type()), ", got ",
                   torch::headeronly::toString(a.tensor.scalar_type()));
 }
 

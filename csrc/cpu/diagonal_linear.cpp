@@ -11,8 +11,8 @@ constexpr int64_t kBlock = 32;  // rows and columns of a tile of the transposing
 
 void check_range(const char* op, const int64_t* index, int64_t symbols, int64_t features) {
   for (int64_t k = 0; k < symbols; ++k) {
-    STD_TORCH_CHECK(index[k] >= 0 && index[k] < features, op, ": index[", k, "] = ", index[k],
-                    " is not one of the ", features, " features");
+    STD_TORCH_CHECK(index[k] >= 0 && index[k] < features, op, ": index[", k, "] = ", index[k], " is not one of the ",
+                    features, " features");
   }
 }
 

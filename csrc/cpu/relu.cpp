@@ -1,8 +1,9 @@
+#include "../math/relu.h"
+
 #include <optional>
 #include <tuple>
 
 #include "../common/arguments.h"
-#include "../math/relu.h"
 #include "rows.h"
 #include "tiles.h"
 
@@ -67,8 +68,8 @@ void relu_backward_kernel(const ReluBackward& out, const T* grad_center, const T
       const int64_t i = b * s.features + n + j;
       const T lam = slope ? slope[i] : T(0);
       const RelaxationGrad<T> g =
-          relax_relu_backward(lower[i], upper[i], lam, !slope, kink, tolerance, grad_center[i] * center[i] + products[j],
-                              grad_center[i] + grad_offset[i]);
+          relax_relu_backward(lower[i], upper[i], lam, !slope, kink, tolerance,
+                              grad_center[i] * center[i] + products[j], grad_center[i] + grad_offset[i]);
       multiplier[j] = relax_relu(lower[i], upper[i], lam, !slope).multiplier;
       shift[j] = external ? T(0) : g.upper - g.lower;
       out_slope[i] = g.slope;

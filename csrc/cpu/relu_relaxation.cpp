@@ -7,9 +7,8 @@
 
 namespace zonocuda::cpu {
 
-std::tuple<Tensor, Tensor> relu_relaxation(const Tensor& lower, const Tensor& upper,
-                                           const std::optional<Tensor>& slope, int64_t /*kink*/,
-                                           double /*kink_tolerance*/) {
+std::tuple<Tensor, Tensor> relu_relaxation(const Tensor& lower, const Tensor& upper, const std::optional<Tensor>& slope,
+                                           int64_t /*kink*/, double /*kink_tolerance*/) {
   ReluRelaxation out = prepare_relu_relaxation(lower, upper, slope);
   dispatch_dtype("relu_relaxation", lower.scalar_type(), [&](auto zero) {
     using T = decltype(zero);

@@ -34,44 +34,44 @@ __attribute__((always_inline)) inline void add_rows(int64_t rows, int64_t width,
 
 }  // namespace
 
-#define ZONOCUDA_DEFINE_ROWS(T)                                                                                      \
-  ZONOCUDA_CLONES void add_abs(const T* x, int64_t rows, int64_t stride, int64_t width, T* sum) {                    \
-    add_rows(rows, width, sum, [=](int64_t k, int64_t j) { return std::fabs(x[k * stride + j]); });                  \
-  }                                                                                                                  \
-  ZONOCUDA_CLONES void add_products(const T* x, const T* y, int64_t rows, int64_t stride, int64_t width, T* sum) {   \
-    add_rows(rows, width, sum, [=](int64_t k, int64_t j) { return x[k * stride + j] * y[k * stride + j]; });         \
-  }                                                                                                                  \
-  ZONOCUDA_CLONES void scale_rows(const T* x, const T* __restrict__ factor, int64_t rows, int64_t stride,            \
-                                  int64_t width, T* out) {                                                           \
-    for (int64_t k = 0; k < rows; ++k) {                                                                             \
-      const T* row = x + k * stride;                                                                                 \
-      T* o = out + k * stride;                                                                                       \
-      for (int64_t j = 0; j < width; ++j) {                                                                          \
-        o[j] = factor[j] * row[j];                                                                                   \
-      }                                                                                                              \
-    }                                                                                                                \
-  }                                                                                                                  \
-  ZONOCUDA_CLONES void scale_and_shift_signs(const T* grad, const T* x, const T* __restrict__ factor,                \
-                                             const T* __restrict__ shift, int64_t rows, int64_t stride,              \
-                                             int64_t width, T* __restrict__ out) {                                   \
-    for (int64_t k = 0; k < rows; ++k) {                                                                             \
-      const T* g = grad + k * stride;                                                                                \
-      const T* row = x + k * stride;                                                                                 \
-      T* o = out + k * stride;                                                                                       \
-      for (int64_t j = 0; j < width; ++j) {                                                                          \
-        o[j] = factor[j] * g[j] + sign(row[j]) * shift[j];                                                           \
-      }                                                                                                              \
-    }                                                                                                                \
-  }                                                                                                                  \
-  ZONOCUDA_CLONES void shift_signs(const T* x, const T* __restrict__ shift, int64_t rows, int64_t stride,            \
-                                   int64_t width, T* __restrict__ out) {                                             \
-    for (int64_t k = 0; k < rows; ++k) {                                                                             \
-      const T* row = x + k * stride;                                                                                 \
-      T* o = out + k * stride;                                                                                       \
-      for (int64_t j = 0; j < width; ++j) {                                                                          \
-        o[j] = sign(row[j]) * shift[j];                                                                              \
-      }                                                                                                              \
-    }                                                                                                                \
+#define ZONOCUDA_DEFINE_ROWS(T)                                                                                        \
+  ZONOCUDA_CLONES void add_abs(const T* x, int64_t rows, int64_t stride, int64_t width, T* sum) {                      \
+    add_rows(rows, width, sum, [=](int64_t k, int64_t j) { return std::fabs(x[k * stride + j]); });                    \
+  }                                                                                                                    \
+  ZONOCUDA_CLONES void add_products(const T* x, const T* y, int64_t rows, int64_t stride, int64_t width, T* sum) {     \
+    add_rows(rows, width, sum, [=](int64_t k, int64_t j) { return x[k * stride + j] * y[k * stride + j]; });           \
+  }                                                                                                                    \
+  ZONOCUDA_CLONES void scale_rows(const T* x, const T* __restrict__ factor, int64_t rows, int64_t stride,              \
+                                  int64_t width, T* out) {                                                             \
+    for (int64_t k = 0; k < rows; ++k) {                                                                               \
+      const T* row = x + k * stride;                                                                                   \
+      T* o = out + k * stride;                                                                                         \
+      for (int64_t j = 0; j < width; ++j) {                                                                            \
+        o[j] = factor[j] * row[j];                                                                                     \
+      }                                                                                                                \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  ZONOCUDA_CLONES void scale_and_shift_signs(const T* grad, const T* x, const T* __restrict__ factor,                  \
+                                             const T* __restrict__ shift, int64_t rows, int64_t stride, int64_t width, \
+                                             T* __restrict__ out) {                                                    \
+    for (int64_t k = 0; k < rows; ++k) {                                                                               \
+      const T* g = grad + k * stride;                                                                                  \
+      const T* row = x + k * stride;                                                                                   \
+      T* o = out + k * stride;                                                                                         \
+      for (int64_t j = 0; j < width; ++j) {                                                                            \
+        o[j] = factor[j] * g[j] + sign(row[j]) * shift[j];                                                             \
+      }                                                                                                                \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  ZONOCUDA_CLONES void shift_signs(const T* x, const T* __restrict__ shift, int64_t rows, int64_t stride,              \
+                                   int64_t width, T* __restrict__ out) {                                               \
+    for (int64_t k = 0; k < rows; ++k) {                                                                               \
+      const T* row = x + k * stride;                                                                                   \
+      T* o = out + k * stride;                                                                                         \
+      for (int64_t j = 0; j < width; ++j) {                                                                            \
+        o[j] = sign(row[j]) * shift[j];                                                                                \
+      }                                                                                                                \
+    }                                                                                                                  \
   }
 
 ZONOCUDA_DEFINE_ROWS(float)

@@ -6,17 +6,17 @@
 
 namespace zonocuda::cpu {
 
-#define ZONOCUDA_DECLARE_ROWS(T)                                                                                     \
-  /* sum[j] += sum_k |x[k, j]| */                                                                                    \
-  void add_abs(const T* x, int64_t rows, int64_t stride, int64_t width, T* sum);                                     \
-  /* sum[j] += sum_k x[k, j] * y[k, j] */                                                                            \
-  void add_products(const T* x, const T* y, int64_t rows, int64_t stride, int64_t width, T* sum);                    \
-  /* out[k, j] = factor[j] * x[k, j] */                                                                              \
-  void scale_rows(const T* x, const T* factor, int64_t rows, int64_t stride, int64_t width, T* out);                 \
-  /* out[k, j] = factor[j] * grad[k, j] + sign(x[k, j]) * shift[j] */                                                \
+#define ZONOCUDA_DECLARE_ROWS(T)                                                                                       \
+  /* sum[j] += sum_k |x[k, j]| */                                                                                      \
+  void add_abs(const T* x, int64_t rows, int64_t stride, int64_t width, T* sum);                                       \
+  /* sum[j] += sum_k x[k, j] * y[k, j] */                                                                              \
+  void add_products(const T* x, const T* y, int64_t rows, int64_t stride, int64_t width, T* sum);                      \
+  /* out[k, j] = factor[j] * x[k, j] */                                                                                \
+  void scale_rows(const T* x, const T* factor, int64_t rows, int64_t stride, int64_t width, T* out);                   \
+  /* out[k, j] = factor[j] * grad[k, j] + sign(x[k, j]) * shift[j] */                                                  \
   void scale_and_shift_signs(const T* grad, const T* x, const T* factor, const T* shift, int64_t rows, int64_t stride, \
-                             int64_t width, T* out);                                                                 \
-  /* out[k, j] = sign(x[k, j]) * shift[j] */                                                                         \
+                             int64_t width, T* out);                                                                   \
+  /* out[k, j] = sign(x[k, j]) * shift[j] */                                                                           \
   void shift_signs(const T* x, const T* shift, int64_t rows, int64_t stride, int64_t width, T* out);
 
 ZONOCUDA_DECLARE_ROWS(float)

@@ -24,8 +24,9 @@ inline int64_t tile_width(const Sizes& s, int64_t reread_bytes) {
   return std::max(kMinTile, width / kMinTile * kMinTile);
 }
 
-/// Calls f(b, n, width) for every tile of columns n ... n + width - 1 of batch element b, in parallel. `reread_bytes`: of
-/// each generator entry, what a second pass of f reads again; 0 where f passes once, and tiles may be as wide as they like.
+/// Calls f(b, n, width) for every tile of columns n ... n + width - 1 of batch element b, in parallel. `reread_bytes`:
+/// of each generator entry, what a second pass of f reads again; 0 where f passes once, and tiles may be as wide as
+/// they like.
 template <class F>
 void for_each_tile(const Sizes& s, int64_t reread_bytes, const F& f) {
   const int64_t width = tile_width(s, reread_bytes);

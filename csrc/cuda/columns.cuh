@@ -2,17 +2,17 @@
 //
 // A thread owns V neighbouring columns (one 16-byte access where the features divide by V), so that a warp reads 32 * V
 // consecutive numbers of a row. Sums over the symbols are split twice: over `splits` blocks (so that few columns still
-// fill the device) and, inside a block, over threadIdx.y. Every split writes its own partial sum, and whoever finishes a
-// column adds them in order: no atomics, the same result every time.
+// fill the device) and, inside a block, over threadIdx.y. Every split writes its own partial sum, and whoever finishes
+// a column adds them in order: no atomics, the same result every time.
 #pragma once
 
 #include "../math/index.h"
 
 namespace zonocuda::cuda {
 
-constexpr int kLanes = 32;      // threadIdx.x: column groups
-constexpr int kStrips = 8;      // threadIdx.y: strips of symbols
-constexpr int kUnroll = 4;      // rows in flight for each thread
+constexpr int kLanes = 32;         // threadIdx.x: column groups
+constexpr int kStrips = 8;         // threadIdx.y: strips of symbols
+constexpr int kUnroll = 4;         // rows in flight for each thread
 constexpr int64_t kThreads = 256;  // of the pointwise kernels
 
 template <class T>
@@ -142,7 +142,8 @@ template <class T, int V, class Map>
 __global__ void map_rows_kernel(Layout s, Map map, T* out) {
   const int64_t groups_per_row = s.features / V;
   const int64_t groups = s.batch * groups_per_row;
-  for (int64_t group = int64_t(blockIdx.x) * kLanes + threadIdx.x; group < groups; group += int64_t(gridDim.x) * kLanes) {
+  for (int64_t group = int64_t(blockIdx.x) * kLanes + threadIdx.x; group < groups;
+       group += int64_t(gridDim.x) * kLanes) {
     const int64_t b = group / groups_per_row;
     const int64_t n = group % groups_per_row * V;
     const typename Map::template Factors<V> factors = map.template factors<V>(b * s.features + n);

@@ -7,7 +7,7 @@
 
 namespace zonocuda::cuda {
 
-constexpr int64_t kTargetBlocks = 1024;    // enough to fill a device; fixed, so that sums do not depend on the device
+constexpr int64_t kTargetBlocks = 1024;  // enough to fill a device; fixed, so that sums do not depend on the device
 constexpr int64_t kRowsPerSplit = 32 * kStrips;
 constexpr int64_t kMaxSplits = 64;
 

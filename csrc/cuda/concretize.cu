@@ -1,9 +1,8 @@
-#include "concretize.cuh"
-
 #include <tuple>
 
 #include "../common/arguments.h"
 #include "columns_launch.h"
+#include "concretize.cuh"
 
 namespace zonocuda::cuda {
 

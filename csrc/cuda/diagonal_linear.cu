@@ -1,8 +1,7 @@
-#include "diagonal_linear.cuh"
-
 #include <tuple>
 
 #include "../common/arguments.h"
+#include "diagonal_linear.cuh"
 #include "launch.h"
 
 namespace zonocuda::cuda {

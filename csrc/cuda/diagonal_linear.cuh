@@ -4,8 +4,8 @@
 
 namespace zonocuda::cuda {
 
-constexpr int kTile = 32;      // rows and columns of a transposed tile
-constexpr int kTileRows = 8;   // threadIdx.y: rows of a tile moved at once
+constexpr int kTile = 32;     // rows and columns of a transposed tile
+constexpr int kTileRows = 8;  // threadIdx.y: rows of a tile moved at once
 
 /// A quiet NaN: what a symbol whose index is no neuron becomes.
 template <class T>
@@ -18,9 +18,9 @@ struct DiagonalSizes {
   int64_t batch, symbols, in, out;
 };
 
-/// result[b, k, m] = coefficients[b, k] * weight[m, index[k]]. A block owns a tile of 32 symbols x 32 outputs of one batch
-/// element; it reads weight along k (neighbouring indices are usually neighbouring columns), turns the tile in shared
-/// memory, and writes along m. Grid: x over the tiles of all batch elements (looped); block (kTile, kTileRows).
+/// result[b, k, m] = coefficients[b, k] * weight[m, index[k]]. A block owns a tile of 32 symbols x 32 outputs of one
+/// batch element; it reads weight along k (neighbouring indices are usually neighbouring columns), turns the tile in
+/// shared memory, and writes along m. Grid: x over the tiles of all batch elements (looped); block (kTile, kTileRows).
 template <class T>
 __global__ void diagonal_linear_kernel(DiagonalSizes s, const T* coefficients, const int64_t* index, const T* weight,
                                        T* result) {
@@ -51,8 +51,8 @@ __global__ void diagonal_linear_kernel(DiagonalSizes s, const T* coefficients, c
   }
 }
 
-/// grad_coefficients[b, k] = sum_m grad[b, k, m] * weight[m, index[k]]. A block of kTile threads owns one (b, k): strips
-/// of outputs are summed by thread and then in order. Grid: x over (b, k) (looped).
+/// grad_coefficients[b, k] = sum_m grad[b, k, m] * weight[m, index[k]]. A block of kTile threads owns one (b, k):
+/// strips of outputs are summed by thread and then in order. Grid: x over (b, k) (looped).
 template <class T>
 __global__ void diagonal_linear_coefficients_kernel(DiagonalSizes s, const T* grad, const int64_t* index,
                                                     const T* weight, T* grad_coefficients) {
@@ -76,8 +76,8 @@ __global__ void diagonal_linear_coefficients_kernel(DiagonalSizes s, const T* gr
   }
 }
 
-/// grad_weight[m, index[k]] += sum_b coefficients[b, k] * grad[b, k, m]. A thread owns one output m and adds the symbols
-/// in order, so that an index that occurs twice needs no atomics. Grid: x over outputs (looped).
+/// grad_weight[m, index[k]] += sum_b coefficients[b, k] * grad[b, k, m]. A thread owns one output m and adds the
+/// symbols in order, so that an index that occurs twice needs no atomics. Grid: x over outputs (looped).
 template <class T>
 __global__ void diagonal_linear_weight_kernel(DiagonalSizes s, const T* grad, const T* coefficients,
                                               const int64_t* index, T* grad_weight) {

@@ -1,7 +1,6 @@
-#include "error_block.cuh"
-
 #include "../common/arguments.h"
 #include "columns.cuh"
+#include "error_block.cuh"
 #include "launch.h"
 
 namespace zonocuda::cuda {

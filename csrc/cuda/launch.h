@@ -9,8 +9,8 @@
 #include "../common/stable.h"
 #include "../math/index.h"
 
-// The current stream is the one thing that the stable ABI of torch 2.11 offers only as a symbol of libtorch_cuda. A weak
-// declaration lets the extension load where torch has no CUDA (and no CUDA tensor can reach a kernel).
+// The current stream is the one thing that the stable ABI of torch 2.11 offers only as a symbol of libtorch_cuda. A
+// weak declaration lets the extension load where torch has no CUDA (and no CUDA tensor can reach a kernel).
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index,
                                                                                    void** ret_stream);
 

@@ -1,10 +1,9 @@
-#include "relu.cuh"
-
 #include <optional>
 #include <tuple>
 
 #include "../common/arguments.h"
 #include "columns_launch.h"
+#include "relu.cuh"
 
 namespace zonocuda::cuda {
 
@@ -24,13 +23,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu(const Tensor& center, co
         radius = sum_columns<T>("relu", out.s, AbsTerm<T>{x}, {x}, center, device.stream());
       }
       Tensor multiplier = empty_like_sizes({out.s.batch, out.s.features}, center);
-      const ReluForward<T> a{center.const_data_ptr<T>(),        radius.partial.const_data_ptr<T>(),
-                             data_or_null<T>(slope),            data_or_null<T>(lower),
-                             data_or_null<T>(upper),            out.center.mutable_data_ptr<T>(),
-                             out.offset.mutable_data_ptr<T>(),  out.lower.mutable_data_ptr<T>(),
-                             out.upper.mutable_data_ptr<T>(),   multiplier.mutable_data_ptr<T>()};
-      relu_kernel<T><<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(
-          radius.layout, a);
+      const ReluForward<T> a{center.const_data_ptr<T>(),       radius.partial.const_data_ptr<T>(),
+                             data_or_null<T>(slope),           data_or_null<T>(lower),
+                             data_or_null<T>(upper),           out.center.mutable_data_ptr<T>(),
+                             out.offset.mutable_data_ptr<T>(), out.lower.mutable_data_ptr<T>(),
+                             out.upper.mutable_data_ptr<T>(),  multiplier.mutable_data_ptr<T>()};
+      relu_kernel<T>
+          <<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(radius.layout, a);
       check_launch("relu");
       T* result = out.generators.mutable_data_ptr<T>();
       map_rows<T>("relu", out.s, ScaleMap<T>{x, a.multiplier}, {x, a.multiplier, result}, result, device.stream());
@@ -76,8 +75,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
                           out.grad_upper.mutable_data_ptr<T>(),
                           multiplier.mutable_data_ptr<T>(),
                           shift.mutable_data_ptr<T>()};
-      relu_backward_kernel<T><<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(
-          products.layout, a);
+      relu_backward_kernel<T>
+          <<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(products.layout, a);
       check_launch(op);
       if (needs_generators) {
         T* result = out.grad_generators.mutable_data_ptr<T>();

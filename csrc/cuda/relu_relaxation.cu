@@ -1,11 +1,10 @@
-#include "relu_relaxation.cuh"
-
 #include <optional>
 #include <tuple>
 
 #include "../common/arguments.h"
 #include "columns.cuh"
 #include "launch.h"
+#include "relu_relaxation.cuh"
 
 namespace zonocuda::cuda {
 

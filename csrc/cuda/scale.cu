@@ -1,9 +1,8 @@
-#include "scale.cuh"
-
 #include <tuple>
 
 #include "../common/arguments.h"
 #include "columns_launch.h"
+#include "scale.cuh"
 
 namespace zonocuda::cuda {
 

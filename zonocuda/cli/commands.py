@@ -99,7 +99,9 @@ def _load_center(path: str, shape: tuple[int, ...]) -> torch.Tensor:
     except (ValueError, TypeError, EOFError) as error:
         raise ValueError(f"{path}: not a .npy file of numbers ({error})") from error
     if center.numel() != int(np.prod(shape)):
-        raise ValueError(f"{path}: holds {center.numel()} numbers, the network's input {list(shape)} needs {np.prod(shape)}")
+        raise ValueError(
+            f"{path}: holds {center.numel()} numbers, the network's input {list(shape)} needs {np.prod(shape)}"
+        )
     if not bool(center.isfinite().all()):
         raise ValueError(f"{path}: holds a NaN or an infinity")
     return center.reshape(shape)
@@ -134,5 +136,3 @@ class _ProgressBar:
         self._bar.total = total
         self._bar.set_description(phase, refresh=False)
         self._bar.update(done - self._bar.n)
-
-

@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"zonocuda {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
 
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to compute")
     shared.add_argument("--dtype", default="float64", choices=["float32", "float64"], help="of the bounds")
     shared.add_argument(

@@ -64,14 +64,14 @@ class Dense:
     def map_rows(self, linear: Callable[[Tensor], Tensor]) -> Dense:
         """Every generator through a linear map of ``[B, *features]``."""
         rows = linear(self.generators.flatten(0, 1))
-        return Dense(self.symbols, rows.unflatten(0, self.generators.shape[:2]))
+        return Dense(self.symbols, rows.reshape(*self.generators.shape[:2], *rows.shape[1:]))
 
 
 @dataclass(frozen=True, eq=False)
 class Diagonal:
-    """Generators that each touch one feature: symbol k has ``coefficients[b, k]`` at the flattened feature ``index[k]``.
+    """Generators that each touch one feature: symbol k has ``coefficients[b, k]`` at the feature ``index[k]``.
 
-    ``coefficients`` is ``[B, K]``; ``index`` is ``[K]`` int64 and holds no feature twice.
+    ``coefficients`` is ``[B, K]``; ``index`` is ``[K]`` int64, counts the flattened features, and holds none twice.
     """
 
     symbols: Symbols
@@ -116,7 +116,7 @@ class Diagonal:
         return Dense(self.symbols, kernels().diagonal_linear(self.coefficients, self.index, weight))
 
     def rearrange(self, linear: Callable[[Tensor], Tensor], features: tuple[int, ...]) -> Diagonal | None:
-        """The block after a map that moves every feature to one place; None if it drops one of this block's features."""
+        """The block after a map that moves every feature to one place; None if it drops one of this block's."""
         tags = torch.arange(1, prod(features) + 1, dtype=torch.float64, device=self.index.device)
         moved = linear(tags.reshape(1, *features)).flatten().long()
         place = torch.full((prod(features) + 1,), -1, dtype=torch.int64, device=self.index.device)

@@ -138,9 +138,7 @@ class Zonotope:
         if not isinstance(other, Zonotope):
             return Zonotope(self.center + other, self.blocks)
         if self.center.shape != other.center.shape:
-            raise ValueError(
-                f"Zonotope: cannot add shapes {list(self.center.shape)} and {list(other.center.shape)}"
-            )
+            raise ValueError(f"Zonotope: cannot add shapes {list(self.center.shape)} and {list(other.center.shape)}")
         theirs = {id(block.symbols): block for block in other.blocks}
         blocks: list[Block] = []
         for block in self.blocks:
@@ -177,9 +175,10 @@ class Zonotope:
         blocks: list[Block] = []
         for block in self.blocks:
             moved = block.rearrange(linear, self.features) if rearranges and isinstance(block, Diagonal) else None
-            if moved is None:
-                moved = Dense(block.symbols, block.dense(self.features)).map_rows(linear)
-            blocks.append(moved)
+            if moved is not None:
+                blocks.append(moved)
+            else:
+                blocks.append(Dense(block.symbols, block.dense(self.features)).map_rows(linear))
         return Zonotope(apply(self.center), tuple(blocks))
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Zonotope:

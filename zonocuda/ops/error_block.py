@@ -25,8 +25,8 @@ def error_block(coefficients: Tensor, index: Tensor, shape: tuple[int, ...]) -> 
         ``[B, K, *shape]``.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices that do not fit, an index that is no neuron (on CUDA that symbol's row is
-            NaN instead), or CUDA tensors in a build without CUDA.
+        RuntimeError: shapes, dtypes or devices that do not fit, an index that is no neuron (on CUDA that symbol's row
+            is NaN instead), or CUDA tensors in a build without CUDA.
     """
     require_build_for("error_block", coefficients)
     dense: Tensor = NATIVE.error_block(coefficients.contiguous(), index.contiguous(), prod(shape))

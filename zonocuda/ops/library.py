@@ -21,7 +21,8 @@ NATIVE = torch.ops.zonocuda
 
 def build_info() -> dict[str, str | None]:
     """Facts about the build of the native ops: flags, compiler, torch, cuda, cuda_architectures."""
-    return dict(_C.build_info())
+    info: dict[str, str | None] = _C.build_info()
+    return info
 
 
 def require_build_for(op: str, tensor: Tensor) -> None:
@@ -47,8 +48,8 @@ def rows(t: Tensor) -> Tensor:
     return t.reshape(t.shape[0], t.shape[1], prod(t.shape[2:])).contiguous()
 
 
-def check_shapes(op: str, center: Tensor, generators: Tensor) -> None:
-    """Checks that ``generators`` is ``[B, K, *features]`` for a ``center`` of ``[B, *features]``.
+def check_shapes(op: str, center: Tensor, generators: Tensor, name: str = "center") -> None:
+    """Checks that ``generators`` is ``[B, K, *features]`` for a ``center`` (in errors: ``name``) of ``[B, *features]``.
 
     Raises:
         ValueError: naming the op and both shapes.
@@ -56,29 +57,31 @@ def check_shapes(op: str, center: Tensor, generators: Tensor) -> None:
     expected = (center.shape[:1], center.shape[1:])
     if center.dim() < 1 or generators.dim() < 2 or expected != (generators.shape[:1], generators.shape[2:]):
         raise ValueError(
-            f"{op}: generators must have shape [batch, symbols, *features] for a center of shape "
+            f"{op}: generators must have shape [batch, symbols, *features] for a {name} of shape "
             f"{list(center.shape)}, got {list(generators.shape)}"
         )
 
 
-def broadcast_neurons(op: str, name: str, t: Tensor, center: Tensor) -> Tensor:
-    """``t``, broadcast to the center's shape, as contiguous ``[B, N]``.
+def broadcast_neurons(op: str, name: str, t: Tensor, like: Tensor) -> Tensor:
+    """``t``, broadcast to the shape ``[B, *features]`` of ``like``, as contiguous ``[B, N]``.
 
     Raises:
         ValueError: naming the op, the argument and both shapes.
     """
+    if like.dim() < 1:
+        raise ValueError(f"{op}: tensors must have shape [batch, *features], got {list(like.shape)}")
     try:
-        return neurons(t.expand(center.shape))
+        return neurons(t.expand(like.shape))
     except RuntimeError:
-        raise ValueError(
-            f"{op}: {name} must broadcast to the center's shape {list(center.shape)}, got {list(t.shape)}"
-        ) from None
+        raise ValueError(f"{op}: {name} must broadcast to shape {list(like.shape)}, got {list(t.shape)}") from None
 
 
 def refuse_double_backward(name: str) -> None:
     """Registers an autograd formula of ``_<name>_backward`` that says it has none."""
 
     def backward(ctx: Any, *grads: Tensor) -> None:
-        raise RuntimeError(f"{name}: double backward is not supported; use the reference backend for second derivatives")
+        raise RuntimeError(
+            f"{name}: double backward is not supported; use the reference backend for second derivatives"
+        )
 
     torch.library.register_autograd(f"zonocuda::_{name}_backward", backward)

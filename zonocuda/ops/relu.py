@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zonocuda.kink import KinkRule, check_kink, kink_tolerance
+from zonocuda.kink import KinkRule, check_kink, check_tolerance
 from zonocuda.ops.library import (
     NATIVE,
     broadcast_neurons,
@@ -20,7 +20,7 @@ from zonocuda.ops.library import (
 
 
 class ReluOutput(NamedTuple):
-    """The zonotope after a ReLU: ``center + sum_k eps_k generators_k + eps_new * offset`` with one eps_new per neuron."""
+    """The zonotope after a ReLU: ``center + sum_k eps_k generators_k + eps_new offset``, one eps_new per neuron."""
 
     center: Tensor
     generators: Tensor
@@ -45,23 +45,23 @@ def relu(
     * l >= 0: c' = c, G' = G, mu = 0;
     * else, for a slope lam in [0, 1]: mu = max(-l lam, u (1 - lam)) / 2, c' = lam c + mu, G' = lam G.
 
-    ReLU(x) lies in lam x + mu + [-mu, mu] for every x in [l, u], whatever *value* in [0, 1] lam has; mu is the coefficient
-    of one new symbol for each neuron. Slopes outside [0, 1] are clamped. ``slope=None`` ties the slope to the bounds,
-    lam = u / (u - l), which minimises mu (the area).
+    ReLU(x) lies in lam x + mu + [-mu, mu] for every x in [l, u], whatever *value* in [0, 1] lam has; mu is the
+    coefficient of one new symbol for each neuron. Slopes outside [0, 1] are clamped. ``slope=None`` ties the slope to
+    the bounds, lam = u / (u - l), which minimises mu (the area).
 
-    With ``lower`` and ``upper`` given (tighter than the zonotope's own), the result encloses ReLU of those points of the
-    zonotope that satisfy them, not of all its points.
+    With ``lower`` and ``upper`` given (tighter than the zonotope's own), the result encloses ReLU of those points of
+    the zonotope that satisfy them, not of all its points.
 
     Backward, hand-written, for incoming gradients gc, gG, gmu and m = gc + gmu, on crossing neurons:
 
     * free slope: dL/dlam = gc c + sum_k gG_k G_k - (m/2) (theta l + (1 - theta) u),
-      lbar = -theta lam m/2, ubar = (1 - theta)(1 - lam) m/2, with theta = 1 for lam > lam*, 0 for lam < lam*, and chosen
-      by ``kink`` where |lam - lam*| <= ``tolerance`` (see :mod:`zonocuda.kink`); 0 for a clamped slope;
+      lbar = -theta lam m/2, ubar = (1 - theta)(1 - lam) m/2, with theta = 1 for lam > lam*, 0 for lam < lam*, and
+      chosen by ``kink`` where |lam - lam*| <= ``tolerance`` (see :mod:`zonocuda.kink`); 0 for a clamped slope;
     * tied slope: with s = (gc c + sum_k gG_k G_k) / (u - l): lbar = lam s - lam^2 m/2,
       ubar = (1 - lam) s + (1 - lam)^2 m/2;
 
-    and dL/dc = lam gc + lbar + ubar, dL/dG_k = lam gG_k + sign(G_k)(ubar - lbar); with given bounds, lbar and ubar are the
-    gradients of those instead. Active neurons hand gc and gG on, dead ones nothing.
+    and dL/dc = lam gc + lbar + ubar, dL/dG_k = lam gG_k + sign(G_k)(ubar - lbar); with given bounds, lbar and ubar are
+    the gradients of those instead. Active neurons hand gc and gG on, dead ones nothing.
 
     Args:
         center: ``[B, *features]``, float32 or float64.
@@ -72,11 +72,11 @@ def relu(
         tolerance: what counts as on the kink; by default ``kink_tolerance(dtype, K)``.
 
     Returns:
-        The new center ``[B, *features]``, the scaled generators ``[B, K, *features]`` and the offset mu ``[B, *features]``.
-        NaN in a neuron's inputs gives NaN in its outputs.
+        The new center ``[B, *features]``, scaled generators ``[B, K, *features]`` and the offset mu ``[B, *features]``.
+        NaN in a neuron's center, generators or bounds gives NaN in its outputs, and so does a NaN slope that is used.
 
     Raises:
-        ValueError: shapes that do not fit, one bound without the other, or an unknown rule.
+        ValueError: shapes that do not fit, one bound without the other, an unknown rule, or a negative tolerance.
         RuntimeError: another dtype, mixed devices, CUDA tensors in a build without CUDA, or a second derivative.
     """
     check_shapes("relu", center, generators)
@@ -87,9 +87,8 @@ def relu(
         None if t is None else broadcast_neurons("relu", name, t, center)
         for name, t in (("slope", slope), ("lower", lower), ("upper", upper))
     )
-    if tolerance is None:
-        tolerance = kink_tolerance(center.dtype, generators.shape[1])
-    out = NATIVE.relu(neurons(center), rows(generators), *optional, check_kink(kink), tolerance)
+    within = check_tolerance(tolerance, center.dtype, generators.shape[1])
+    out = NATIVE.relu(neurons(center), rows(generators), *optional, check_kink(kink), within)
     return ReluOutput(out[0].reshape(center.shape), out[1].reshape(generators.shape), out[2].reshape(center.shape))
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zonocuda.kink import KinkRule, check_kink, kink_tolerance
+from zonocuda.kink import KinkRule, check_kink, check_tolerance
 from zonocuda.ops.library import NATIVE, broadcast_neurons, neurons, refuse_double_backward, require_build_for
 
 
@@ -41,18 +41,17 @@ def relu_relaxation(
         tolerance: what counts as on the kink; by default that of bounds without a sum, ``kink_tolerance(dtype, 0)``.
 
     Returns:
-        ``multiplier`` and ``offset``, each ``[B, *features]``.
+        ``multiplier`` and ``offset``, each ``[B, *features]``; the offset of a neuron with a NaN bound is NaN.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown rule.
+        ValueError: shapes that do not fit, an unknown rule, or a negative tolerance.
         RuntimeError: another dtype, mixed devices, CUDA tensors in a build without CUDA, or a second derivative.
     """
     require_build_for("relu_relaxation", lower)
     given = None if slope is None else broadcast_neurons("relu_relaxation", "slope", slope, lower)
     high = broadcast_neurons("relu_relaxation", "upper", upper, lower)
-    if tolerance is None:
-        tolerance = kink_tolerance(lower.dtype, 0)
-    multiplier, offset = NATIVE.relu_relaxation(neurons(lower), high, given, check_kink(kink), tolerance)
+    within = check_tolerance(tolerance, lower.dtype, 0)
+    multiplier, offset = NATIVE.relu_relaxation(neurons(lower), high, given, check_kink(kink), within)
     return Relaxation(multiplier.reshape(lower.shape), offset.reshape(lower.shape))
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, broadcast_neurons, check_shapes, refuse_double_backward, require_build_for, rows
+from zonocuda.ops.library import NATIVE, check_shapes, neurons, refuse_double_backward, require_build_for, rows
 
 
 def scale(generators: Tensor, multiplier: Tensor) -> Tensor:
     """G'_k = multiplier * G_k for every symbol k.
 
-    Backward: dL/dG_k = multiplier gG_k and dL/dmultiplier = sum_k gG_k G_k, without a temporary of the generators' size.
+    Backward: dL/dG_k = multiplier gG_k and dL/dmultiplier = sum_k gG_k G_k, without another temporary of the size of
+    the generators.
 
     Args:
         generators: ``[B, K, *features]``, float32 or float64.
@@ -26,10 +27,10 @@ def scale(generators: Tensor, multiplier: Tensor) -> Tensor:
         ValueError: shapes that do not fit.
         RuntimeError: another dtype, mixed devices, or CUDA tensors in a build without CUDA.
     """
-    check_shapes("scale", multiplier, generators)
+    check_shapes("scale", multiplier, generators, "multiplier")
     require_build_for("scale", generators)
-    factor = broadcast_neurons("scale", "multiplier", multiplier, multiplier)
-    return NATIVE.scale(rows(generators), factor).reshape(generators.shape)
+    scaled: Tensor = NATIVE.scale(rows(generators), neurons(multiplier))
+    return scaled.reshape(generators.shape)
 
 
 @torch.library.register_fake("zonocuda::scale")

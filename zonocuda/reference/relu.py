@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from zonocuda.kink import KinkRule, kink_tolerance
+from zonocuda.kink import KinkRule, check_tolerance
 from zonocuda.reference.concretize import concretize
 from zonocuda.reference.relu_relaxation import relu_relaxation
 
 
 class ReluOutput(NamedTuple):
-    """The zonotope after a ReLU: ``center + sum_k eps_k generators_k + eps_new * offset`` with one eps_new per neuron."""
+    """The zonotope after a ReLU: ``center + sum_k eps_k generators_k + eps_new offset``, one eps_new per neuron."""
 
     center: Tensor
     generators: Tensor
@@ -29,14 +29,13 @@ def relu(
     kink: KinkRule = "envelope",
     tolerance: float | None = None,
 ) -> ReluOutput:
-    """c' = lam c + mu, G' = lam G and the offset mu, for the relaxation (lam, mu) of ReLU on the zonotope's bounds or on
-    the given ones.
+    """c' = lam c + mu, G' = lam G and the offset mu, for the relaxation (lam, mu) of ReLU on the zonotope's bounds or
+    on the given ones.
     """
     if (lower is None) != (upper is None):
         raise ValueError("relu: lower and upper must be given together")
     if lower is None or upper is None:
         lower, upper = concretize(center, generators)
-    if tolerance is None:
-        tolerance = kink_tolerance(center.dtype, generators.shape[1])
-    multiplier, offset = relu_relaxation(lower, upper, slope, kink=kink, tolerance=tolerance)
+    within = check_tolerance(tolerance, center.dtype, generators.shape[1])
+    multiplier, offset = relu_relaxation(lower, upper, slope, kink=kink, tolerance=within)
     return ReluOutput(multiplier * center + offset, multiplier.unsqueeze(1) * generators, offset)

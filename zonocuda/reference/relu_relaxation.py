@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zonocuda.kink import KinkRule, check_kink, kink_tolerance
+from zonocuda.kink import KinkRule, check_kink, check_tolerance
 
 
 class Relaxation(NamedTuple):
@@ -58,12 +59,15 @@ def relu_relaxation(
     """The multiplier and offset of ReLU on [l, u]; (0, 0) where u <= 0, (1, 0) where l >= 0, else lam and
     mu = max(-l lam, u (1 - lam)) / 2, for the given slope lam (clamped to [0, 1]) or lam = u / (u - l).
 
-    Every division is made safe *before* it is done, so that stable neurons send no NaN into a gradient.
+    Every division is made safe *before* it is done, so that stable neurons send no NaN into a gradient. A neuron with a
+    NaN bound counts as unstable, so that its NaN reaches the offset.
     """
     check_kink(kink)
+    within = check_tolerance(tolerance, lower.dtype, 0)
     upper = upper.expand(lower.shape)
-    dead = upper <= 0
-    active = (lower >= 0) & ~dead
+    unknown = lower.isnan() | upper.isnan()
+    dead = (upper <= 0) & ~unknown
+    active = (lower >= 0) & ~dead & ~unknown
     stable = dead | active
     low = torch.where(stable, -torch.ones_like(lower), lower)
     high = torch.where(stable, torch.ones_like(upper), upper)
@@ -72,9 +76,9 @@ def relu_relaxation(
         offset = torch.maximum(-low * lam, high * (1 - lam)) / 2
     else:
         lam = slope.expand(lower.shape).clamp(0, 1)
-        tolerance = kink_tolerance(lower.dtype, 0) if tolerance is None else tolerance
         a, b = -low * lam, high * (1 - lam)
-        lam, offset = _ChosenMaximum.apply(lam, a, b, low.detach(), high.detach(), kink, tolerance)
+        apply: Callable[..., tuple[Tensor, Tensor]] = _ChosenMaximum.apply
+        lam, offset = apply(lam, a, b, low.detach(), high.detach(), kink, within)
     zero = torch.zeros_like(lower)
     multiplier = torch.where(stable, active.to(lower.dtype), lam)
     return Relaxation(multiplier, torch.where(stable, zero, offset))

@@ -22,7 +22,8 @@ class NetworkBounds:
     Attributes:
         lower, upper: bounds of the output, ``[B, *output features]``.
         output: the zonotope that encloses the output, on the input's symbols and new ones.
-        layers: bounds (lower, upper) of the value of every node, by name, where they were asked for; in round to nearest.
+        layers: bounds (lower, upper) of the value of every node, by name, where they were asked for; in round to
+            nearest.
         relus: bounds of the input of every ReLU, by name.
         stats: what the sweep saw at each ReLU.
     """
@@ -46,8 +47,8 @@ def compute_bounds(
 ) -> NetworkBounds:
     """Encloses the values of a network over a zonotope of inputs, by one forward sweep.
 
-    Differentiable in the slopes, in the parameters of a module, and in the zonotope. The bounds are computed in round to
-    nearest in the zonotope's dtype, on its device; their own rounding is not part of them.
+    Differentiable in the slopes, in the parameters of a module, and in the zonotope. The bounds are computed in round
+    to nearest in the zonotope's dtype, on its device; their own rounding is not part of them.
 
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file.

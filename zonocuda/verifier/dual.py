@@ -27,7 +27,7 @@ from zonocuda.verifier.rows import Rows
 
 @dataclass(frozen=True, eq=False)
 class Slopes:
-    """The slopes of one ReLU in the dual: ``negative`` where v < 0, ``nonnegative`` where v >= 0; ``[B, *features]``."""
+    """The slopes of one ReLU: ``negative`` where v < 0, ``nonnegative`` where v >= 0; ``[B, *features]``."""
 
     negative: Tensor
     nonnegative: Tensor
@@ -96,13 +96,13 @@ def dual_bound(
             shape = graph[node.inputs[0]].shape
             if op.has_offset:
                 const = const + (v * op.offset(shape, v).unsqueeze(1)).flatten(2).sum(2)
-            send(node.inputs[0], op.adjoint(v.flatten(0, 1), shape).unflatten(0, (batch, count)))
+            send(node.inputs[0], op.adjoint(v.flatten(0, 1), shape).reshape(batch, count, *shape))
         elif isinstance(op, Add):
             send(node.inputs[0], v)
             send(node.inputs[1], v if op.sign == 1 else -v)
         elif isinstance(op, Concat):
             sizes = [graph[name].shape[op.dim] for name in node.inputs]
-            for name, part in zip(node.inputs, v.split(sizes, dim=op.dim + 2), strict=True):
+            for name, part in zip(node.inputs, torch.split(v, sizes, dim=op.dim + 2), strict=True):
                 send(name, part)
         else:
             raise NotImplementedError(f"dual_bound: node {node.name!r} (op {op.kind}) has no adjoint")

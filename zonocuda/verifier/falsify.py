@@ -60,8 +60,8 @@ def falsify(
     """Projected gradient descent from many points at once (Madry et al. 2018), in float32, inside the float32 box.
 
     Each start works on one disjunct: it lowers the largest of the disjunct's rows, by steps of the gradient's sign,
-    scaled to the box and shrinking from a quarter of its width to a hundredth. A point where every row of some disjunct is
-    at most zero is replayed on the network itself; where that fails, by rounding, the descent goes on.
+    scaled to the box and shrinking from a quarter of its width to a hundredth. A point where every row of some
+    disjunct is at most zero is replayed on the network itself; where that fails, by rounding, the descent goes on.
 
     Args:
         subject: the network, for replays.

@@ -33,7 +33,8 @@ class LayerStats:
 
     Attributes:
         name: the node.
-        neurons, dead, active, unstable: how many neurons, and how they split; a neuron with NaN bounds counts as unstable.
+        neurons, dead, active, unstable: how many neurons, and how they split; a neuron with NaN bounds counts as
+            unstable.
         symbols: how many symbols the layer's input depends on, by kind of block.
         mean_width: mean of upper - lower over the neurons.
     """
@@ -78,8 +79,8 @@ def sweep(
     Args:
         graph: the network, in the zonotope's dtype and on its device.
         zonotope: the set of inputs.
-        slopes: a slope lam for some of the ReLU nodes, by name, each broadcasting to ``[B, *features]``; the minimum-area
-            slope elsewhere.
+        slopes: a slope lam for some of the ReLU nodes, by name, each broadcasting to ``[B, *features]``; the
+            minimum-area slope elsewhere.
         kink: the derivative where a slope sits on its kink.
         all_layers: also bound the value of every node.
         on_node: called before each node; may raise to stop the sweep.

@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Inside, float32 products and convolutions are float32: no TF32 (cuDNN's default for convolutions), no bfloat16."""
+    """Inside, float32 products and convolutions are float32: no TF32 (cuDNN's default), no bfloat16."""
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

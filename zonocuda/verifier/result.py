@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.forward import LayerStats
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """The outcome: a proof, a counterexample, neither, or neither in time."""
 
     VERIFIED = "verified"
     FALSIFIED = "falsified"
     UNKNOWN = "unknown"
     TIMEOUT = "timeout"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

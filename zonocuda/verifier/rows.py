@@ -48,9 +48,7 @@ class Rows:
             for j, c in row.inputs.items():
                 input_[r, j] = float(c)
         disjuncts = tuple(tuple(position[row] for row in rows) for rows in region.disjuncts)
-        return Rows(
-            output.to(like), input_.to(like), constant.to(like), disjuncts, tuple(str(row) for row in distinct)
-        )
+        return Rows(output.to(like), input_.to(like), constant.to(like), disjuncts, tuple(str(row) for row in distinct))
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
         """The rows at points: ``[n, R]`` for ``x`` ``[n, *input features]`` and ``y`` ``[n, *output features]``."""

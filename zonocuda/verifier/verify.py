@@ -46,13 +46,14 @@ def verify(
     """Decides whether a property holds for a network.
 
     For every region of the specification: a short search for a counterexample; the forward sweep with minimum-area
-    slopes; for what it leaves open, the dual pass with the same intermediate bounds (with minimum-area and with adaptive
-    slopes); for what that leaves open, a longer search, which begins at the dual's worst corners.
+    slopes; for what it leaves open, the dual pass with the same intermediate bounds (with minimum-area and with
+    adaptive slopes); for what that leaves open, a longer search, which begins at the dual's worst corners.
 
     ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
-    nothing). Bounds are computed in ``dtype`` in round to nearest: their own rounding is not yet part of the bound, so a
-    margin of the order of rounding errors is no proof. ``falsified`` needs a float32 point of the region's float32 box whose
-    output, as the network itself computes it, satisfies a disjunct exactly. NaN or infinity in a bound is ``unknown``.
+    nothing). Bounds are computed in ``dtype`` in round to nearest: their own rounding is not yet part of the bound, so
+    a margin of the order of rounding errors is no proof. ``falsified`` needs a float32 point of the region's float32
+    box whose output, as the network itself computes it, satisfies a disjunct exactly. NaN or infinity in a bound is
+    ``unknown``.
 
     Args:
         model: a path to an ONNX file, a loaded Network, a Graph, or a module (with ``input_shape``).
@@ -94,9 +95,7 @@ def verify(
             {"zonocuda": __version__, "torch": torch.__version__},
         )
     run.seconds["total"] = time.monotonic() - started
-    return VerifyResult(
-        verdict, reason, tuple(run.margins), run.counterexample, run.layers, dict(run.seconds), ran
-    )
+    return VerifyResult(verdict, reason, tuple(run.margins), run.counterexample, run.layers, dict(run.seconds), ran)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -125,8 +124,7 @@ def _check_sizes(graph: Graph, spec: Spec) -> None:
     inputs, outputs = math.prod(graph.input_shape), math.prod(graph.output_shape)
     if (inputs, outputs) != (spec.inputs, spec.outputs):
         raise ValueError(
-            f"the specification has {spec.inputs} inputs and {spec.outputs} outputs, "
-            f"the network {inputs} and {outputs}"
+            f"the specification has {spec.inputs} inputs and {spec.outputs} outputs, the network {inputs} and {outputs}"
         )
 
 
@@ -229,7 +227,7 @@ class _Run:
                     steps=100,
                     seed=self.seed + 1,
                 )
-        return reason if self.counterexample is None else "counterexample found by gradient descent from the dual's corners"
+        return reason if self.counterexample is None else "counterexample found from the dual's worst corners"
 
     def restarts(self, least: int) -> int:
         """Random starts of a search: more for small networks, where each costs little."""
@@ -271,7 +269,8 @@ class _Run:
             return "", None
         if not bool(best.isfinite().all()):
             return "a bound is NaN or infinite", corners
-        worst = float(torch.stack([best[list(m)].max() for m, ok in zip(rows.disjuncts, refuted, strict=True) if not ok]).min())
+        still_open = [list(members) for members, ok in zip(rows.disjuncts, refuted, strict=True) if not ok]
+        worst = min(float(best[members].max()) for members in still_open)
         left = refuted.count(False)
         return f"{left} of {len(refuted)} disjuncts not refuted; the worst bound is {worst:.6g}", corners
 
@@ -307,9 +306,7 @@ class _Run:
     def record(self, position: int, rows: Rows, forward: Tensor, dual: Tensor | None) -> None:
         """Keeps the bounds of a region's rows for the result."""
         for r, label in enumerate(rows.labels):
-            self.margins.append(
-                RowBound(position, label, float(forward[r]), None if dual is None else float(dual[r]))
-            )
+            self.margins.append(RowBound(position, label, float(forward[r]), None if dual is None else float(dual[r])))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
