@@ -18,7 +18,7 @@ from zonocuda.importers import load_network
 from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import verify as decide
 from zonocuda.verifier.bounds import compute_bounds
-from zonocuda.verifier.verify import describe_device, resolve_device
+from zonocuda.verifier.decide import describe_device, resolve_device
 from zonocuda.version import __version__
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}

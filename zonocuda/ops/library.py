@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 try:
-    from zonocuda import _C
+    import zonocuda._C as _C
 except ImportError as error:
     raise ImportError(
         f"the native ops of zonocuda are not built for this Python and torch ({error}); "

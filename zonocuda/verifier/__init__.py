@@ -1,10 +1,10 @@
 """Bounds and verdicts."""
 
 from zonocuda.verifier.bounds import NetworkBounds, compute_bounds
+from zonocuda.verifier.decide import verify
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
-from zonocuda.verifier.verify import verify
 
 __all__ = [
     "Counterexample",
