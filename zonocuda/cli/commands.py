@@ -76,7 +76,7 @@ def bounds(options: argparse.Namespace) -> None:
 
 def info(options: argparse.Namespace) -> None:
     """``zonocuda info``."""
-    from zonocuda.ops import build_info
+    from zonocuda.ops import build_info, cpu_capability
 
     build = build_info()
     cuda = f"{build['cuda']} for {build['cuda_architectures']}" if build["cuda"] else "not in this build"
@@ -88,7 +88,7 @@ def info(options: argparse.Namespace) -> None:
     print(f"flags        {build['flags']}")
     print(f"CUDA kernels {cuda}")
     print(f"GPUs         {', '.join(gpus)}")
-    print(f"CPU threads  {torch.get_num_threads()}")
+    print(f"CPU kernels  {cpu_capability()}, {torch.get_num_threads()} threads")
 
 
 def _load_center(path: str, shape: tuple[int, ...]) -> torch.Tensor:

@@ -29,6 +29,11 @@ def current_backend() -> str:
     return _current.get()
 
 
+def has_cuda_kernels() -> bool:
+    """Whether the native ops were built with CUDA."""
+    return importlib.import_module("zonocuda.ops").build_info()["cuda"] is not None
+
+
 @contextmanager
 def use_backend(backend: Backend) -> Iterator[None]:
     """Run everything inside on one implementation; ``auto`` is the native one.

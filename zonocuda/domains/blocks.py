@@ -4,7 +4,7 @@ A block stands for K generators over the features of a zonotope, one for each sy
 on the same symbols exactly where their blocks have the same :class:`Symbols` object; symbol k of a group is generator k
 of every block of that group, so adding blocks of one group is exact.
 
-A kind of block defines ``radius``, ``scale``, ``dense``, ``slice_batch`` and ``kind``.
+A kind of block defines ``check``, ``radius``, ``scale``, ``dense`` and ``kind``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,15 @@ class Dense:
                 f"got {list(self.generators.shape)}"
             )
 
+    def check(self, center: Tensor) -> None:
+        """Raises ValueError unless the generators are of the batch and features of ``center`` ``[B, *features]``."""
+        batch, _, *features = self.generators.shape
+        if (batch, *features) != tuple(center.shape):
+            raise ValueError(
+                f"Dense: generators of shape {list(self.generators.shape)} do not fit a center of shape "
+                f"{list(center.shape)}"
+            )
+
     def radius(self, center: Tensor) -> Tensor:
         """sum_k |G_k|, ``[B, *features]``; ``center`` only lends its shape."""
         radius: Tensor = kernels().concretize(torch.zeros_like(center), self.generators)[1]
@@ -86,6 +95,14 @@ class Diagonal:
             raise ValueError(
                 f"Diagonal: coefficients must have shape [batch, {count}] and index [{count}], "
                 f"got {list(self.coefficients.shape)} and {list(self.index.shape)}"
+            )
+
+    def check(self, center: Tensor) -> None:
+        """Raises ValueError unless the coefficients are of the batch of ``center`` ``[B, *features]``."""
+        if self.coefficients.shape[0] != center.shape[0]:
+            raise ValueError(
+                f"Diagonal: coefficients of shape {list(self.coefficients.shape)} do not fit a center of shape "
+                f"{list(center.shape)}"
             )
 
     @staticmethod

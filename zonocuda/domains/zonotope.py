@@ -31,6 +31,8 @@ class Zonotope:
     def __post_init__(self) -> None:
         if len({id(block.symbols) for block in self.blocks}) != len(self.blocks):
             raise ValueError("Zonotope: two blocks have the same symbols; add them instead")
+        for block in self.blocks:
+            block.check(self.center)
 
     # ---- constructors ------------------------------------------------------------------------------------------------
 
@@ -59,10 +61,14 @@ class Zonotope:
         """The L-infinity ball of radius ``eps`` around ``x`` ``[B, *features]``, intersected with the range ``clip``.
 
         Raises:
-            ValueError: a negative, NaN or infinite radius, or a ball outside the range.
+            ValueError: a negative, NaN or infinite radius, a ball outside the range, or a range that is none.
         """
         lower, upper = x - eps, x + eps
         if clip is not None:
+            if not clip[0] <= clip[1]:
+                raise ValueError(f"from_ball: clip must be a range (low, high), got {clip}")
+            if bool(((lower > clip[1]) | (upper < clip[0])).any()):
+                raise ValueError(f"from_ball: a ball lies outside the range {clip}")
             lower, upper = lower.clamp(*clip), upper.clamp(*clip)
         return Zonotope.from_box(lower, upper)
 
@@ -136,7 +142,7 @@ class Zonotope:
     def __add__(self, other: Zonotope | Tensor | float) -> Zonotope:
         """Sum with another zonotope (exact in the symbols they share), or translation."""
         if not isinstance(other, Zonotope):
-            return Zonotope(self.center + other, self.blocks)
+            return Zonotope(self.center + torch.as_tensor(other).expand(self.center.shape), self.blocks)
         if self.center.shape != other.center.shape:
             raise ValueError(f"Zonotope: cannot add shapes {list(self.center.shape)} and {list(other.center.shape)}")
         theirs = {id(block.symbols): block for block in other.blocks}
@@ -216,13 +222,14 @@ class Zonotope:
             factor = scale.expand(self.center.shape)
             center = center * scale
             blocks = tuple(block.scale(factor) for block in blocks)
-        return Zonotope(center if shift is None else center + shift, blocks)
+        return Zonotope(center if shift is None else center + shift.expand(center.shape), blocks)
 
     def reshape(self, *features: int) -> Zonotope:
-        """Row-major reshape of the features."""
+        """Row-major reshape of the features; one of them may be -1."""
+        shape = self.center.reshape(self.center.shape[0], *features).shape[1:]  # a block without symbols leaves -1 open
 
         def image(x: Tensor) -> Tensor:
-            return x.reshape(x.shape[0], *features)
+            return x.reshape(x.shape[0], *shape)
 
         return self.affine(image, image, rearranges=True)
 

@@ -6,7 +6,7 @@ Every function here has a twin of the same name and signature in :mod:`zonocuda.
 from zonocuda.ops.concretize import concretize
 from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.error_block import error_block
-from zonocuda.ops.library import build_info
+from zonocuda.ops.library import build_info, cpu_capability
 from zonocuda.ops.relu import ReluOutput, relu
 from zonocuda.ops.relu_relaxation import Relaxation, relu_relaxation
 from zonocuda.ops.scale import scale
@@ -16,6 +16,7 @@ __all__ = [
     "ReluOutput",
     "build_info",
     "concretize",
+    "cpu_capability",
     "diagonal_linear",
     "error_block",
     "relu",

@@ -25,6 +25,11 @@ def build_info() -> dict[str, str | None]:
     return info
 
 
+def cpu_capability() -> str:
+    """The instruction set that the CPU kernels use on this machine."""
+    return _C.cpu_capability()
+
+
 def require_build_for(op: str, tensor: Tensor) -> None:
     """Refuses a CUDA tensor in a build without CUDA.
 

@@ -158,7 +158,7 @@ class Spec:
         center = x.detach().cpu().double()
         if not bool((radius >= 0).all()) or not bool(radius.isfinite().all()):
             raise ValueError(f"Spec.robust: eps must be finite and nonnegative, got {eps}")
-        if torch.broadcast_shapes(radius.shape, center.shape) != center.shape:
+        if (center + radius).shape != center.shape:
             raise ValueError(f"Spec.robust: eps of shape {list(radius.shape)} does not fit x of shape {list(x.shape)}")
         if not bool(center.isfinite().all()):
             raise ValueError("Spec.robust: x holds a NaN or an infinity")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from zonocuda.domains import Backend, Zonotope, current_backend, use_backend
+from zonocuda.domains import Backend, Zonotope, current_backend, has_cuda_kernels, use_backend
 from zonocuda.graph import Graph
 from zonocuda.kink import KinkRule
 from zonocuda.specs import Region, Spec
@@ -102,16 +102,15 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """The device to compute on; ``auto`` is CUDA exactly where torch sees a GPU and this build has kernels for it.
 
     Raises:
-        ValueError: CUDA where torch sees no GPU.
+        ValueError: CUDA where torch sees no GPU or this build has no kernels for it.
     """
+    built = has_cuda_kernels()
     if str(device) == "auto":
-        from zonocuda.ops import build_info
-
-        usable = torch.cuda.is_available() and build_info()["cuda"] is not None
-        return torch.device("cuda" if usable else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() and built else "cpu")
     where = torch.device(device)
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device}: torch sees no CUDA device; use --device cpu")
+    if where.type == "cuda" and not (torch.cuda.is_available() and built):
+        lacking = "this build of zonocuda has no CUDA kernels" if not built else "torch sees no CUDA device"
+        raise ValueError(f"device {device}: {lacking}; use the device cpu, or see 'zonocuda info'")
     return where
 
 
@@ -173,6 +172,7 @@ class _Run:
             if reason:
                 undecided.append(f"region {position}: {reason}" if len(self.spec.regions) > 1 else reason)
         if undecided:
+            self.deadline.check()
             return Verdict.UNKNOWN, undecided[0]
         if empty == len(self.spec.regions):
             return Verdict.VERIFIED, "every input box is empty"
@@ -190,7 +190,7 @@ class _Run:
             self.subject.check(box.lower.reshape(shape), box.upper.reshape(shape))
         if any(not rows for rows in region.disjuncts):
             return self.find_any_point(position, region)
-        example = torch.empty((), device=self.device)
+        example = torch.empty((), dtype=torch.float32, device=self.device)
         search_rows = Rows.of(region, self.spec.inputs, self.spec.outputs, example)
         with self.phase("falsify"):
             self.progress("falsify", position, len(self.spec.regions))
@@ -252,6 +252,8 @@ class _Run:
         shape = (1, *self.graph.input_shape)
         box = tuple(b.reshape(shape) for b in (region.box.lower, region.box.upper))
         lower, upper = (outward(b, self.dtype, up).to(self.device) for b, up in zip(box, (False, True), strict=True))
+        if not bool((lower.isfinite() & upper.isfinite()).all()):
+            return f"the input box exceeds the range of {self.dtype}", None
         rows = Rows.of(region, self.spec.inputs, self.spec.outputs, lower)
         zonotope = Zonotope.from_box(lower, upper)
         with self.phase("forward"):
@@ -260,6 +262,9 @@ class _Run:
         if all(rows.refuted(forward)):
             self.record(position, rows, forward, None)
             return "", None
+        if not all(bool(b.isfinite().all()) for bounds in result.inputs.values() for b in bounds):
+            self.record(position, rows, forward, None)  # the dual pass would take an overflowed bound at its word
+            return "a bound is NaN or infinite", None
         with self.phase("dual"):
             dual, corners = self.dual(rows, (lower, upper), result)
         best = torch.fmax(forward, dual)  # a NaN bound says nothing; two of them leave a NaN, which refutes nothing

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -36,17 +38,20 @@ class Rows:
 
     @staticmethod
     def of(region: Region, inputs: int, outputs: int, like: Tensor) -> Rows:
-        """The rows of ``region``, with the dtype and device of ``like``; coefficients rounded to nearest."""
+        """The rows of ``region``, with the dtype and device of ``like``; coefficients rounded to nearest.
+
+        A coefficient beyond the range of the dtype becomes infinite, so that its row is never refuted.
+        """
         distinct = {row: None for rows in region.disjuncts for row in rows}
         position = {row: r for r, row in enumerate(distinct)}
         output = torch.zeros(len(distinct), outputs, dtype=torch.float64)
         input_ = torch.zeros(len(distinct), inputs, dtype=torch.float64)
-        constant = torch.tensor([float(row.constant) for row in distinct], dtype=torch.float64)
+        constant = torch.tensor([_nearest(row.constant) for row in distinct], dtype=torch.float64)
         for row, r in position.items():
             for i, c in row.outputs.items():
-                output[r, i] = float(c)
+                output[r, i] = _nearest(c)
             for j, c in row.inputs.items():
-                input_[r, j] = float(c)
+                input_[r, j] = _nearest(c)
         disjuncts = tuple(tuple(position[row] for row in rows) for rows in region.disjuncts)
         return Rows(output.to(like), input_.to(like), constant.to(like), disjuncts, tuple(str(row) for row in distinct))
 
@@ -62,9 +67,18 @@ class Rows:
         return flat + x.reshape(self.input.shape[1]).linear(self.input)
 
     def refuted(self, lower: Tensor) -> list[bool]:
-        """For each disjunct, whether some row of it has a positive lower bound; a NaN is never positive.
+        """For each disjunct, whether some row of it has a positive, finite lower bound.
 
-        An empty conjunction is satisfied by every output, so it is never refuted.
+        NaN and infinity come of an overflow and prove nothing. An empty conjunction is satisfied by every output, so it
+        is never refuted.
         """
-        positive = (lower > 0).tolist()
+        positive = ((lower > 0) & lower.isfinite()).tolist()
         return [any(positive[r] for r in rows) for rows in self.disjuncts]
+
+
+def _nearest(value: Fraction) -> float:
+    """The nearest float64; infinity beyond its range."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -1,0 +1,20 @@
+"""Networks from ONNX files and torch modules, as graphs."""
+
+from zonocuda.importers.check import check_against_onnxruntime
+from zonocuda.importers.errors import NetworkFileError, NetworkMismatchError, UnsupportedNetworkError
+from zonocuda.importers.module import from_module
+from zonocuda.importers.network import Network, load_network
+from zonocuda.importers.onnx import load_onnx
+from zonocuda.importers.runtime import OnnxRuntimeModel
+
+__all__ = [
+    "Network",
+    "NetworkFileError",
+    "NetworkMismatchError",
+    "OnnxRuntimeModel",
+    "UnsupportedNetworkError",
+    "check_against_onnxruntime",
+    "from_module",
+    "load_network",
+    "load_onnx",
+]

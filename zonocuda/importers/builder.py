@@ -1,0 +1,107 @@
+"""A graph under construction: nodes with inferred shapes, unique names and checked tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zonocuda.graph import Add, Graph, Input, Node, Op, ScaleShift, prune
+from zonocuda.graph.ops import Shape
+from zonocuda.importers.errors import one_line, refuse
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that depends on the input: the node that computes it, and its feature shape."""
+
+    node: str
+    shape: Shape
+
+
+class GraphBuilder:
+    """Collects the nodes of a graph.
+
+    Args:
+        input_name: name of the input node.
+        input_shape: feature shape of the input.
+        batched: whether dimension 0 of the original network's tensors is a batch, which features do not have.
+        reserved: names that are kept for the nodes they are promised to; see ``begin``.
+    """
+
+    def __init__(self, input_name: str, input_shape: Shape, batched: bool, reserved: Iterable[str] = ()) -> None:
+        self.batched = batched
+        self.input = Value(input_name, input_shape)
+        self._reserved = set(reserved)
+        self._owned: frozenset[str] = frozenset()
+        self._taken = {input_name}
+        self._nodes = [Node(input_name, Input(), (), input_shape)]
+
+    def full_rank(self, value: Value) -> int:
+        """Number of dimensions that ``value`` has in the original network."""
+        return len(value.shape) + self.batched
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Start on a node of the original network, for which the reserved ``names`` are kept."""
+        self._owned = frozenset(names)
+
+    def emit(self, name: str, op: Op, *inputs: Value) -> Value:
+        """Append a node that applies ``op``.
+
+        Raises:
+            UnsupportedNetworkError: the shapes do not fit, the result is empty, or a tensor is not a finite
+                float32 or float64 tensor.
+        """
+        _check_tensors(op)
+        shapes = [value.shape for value in inputs]
+        shape = _output_shape(op, shapes)
+        if isinstance(op, ScaleShift | Add) and any(other != shape for other in shapes):
+            refuse(f"{op.kind} would change the shape {shapes[0]} to {shape}")
+        if any(extent <= 0 for extent in shape):
+            refuse(f"its result would be empty, of shape {shape}")
+        unique = self._unique(name)
+        self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape))
+        return Value(unique, shape)
+
+    def finish(self, output: Value) -> Graph:
+        """The graph that computes ``output``, without the nodes that it does not need."""
+        return Graph(prune(tuple(self._nodes), output.node), output.node)
+
+    def _unique(self, name: str) -> str:
+        unique, count = name, 1
+        while unique in self._taken or (unique in self._reserved and unique not in self._owned):
+            count += 1
+            unique = f"{name}_{count}"
+        self._taken.add(unique)
+        return unique
+
+
+def _tensors(op: Op) -> dict[str, Tensor]:
+    fields = {field.name: getattr(op, field.name) for field in dataclasses.fields(op)}
+    return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+
+
+def _check_tensors(op: Op) -> None:
+    for name, tensor in _tensors(op).items():
+        if tensor.dtype not in (torch.float32, torch.float64):
+            refuse(f"its {name} is {tensor.dtype}; float32 and float64 are supported")
+        if not bool(torch.isfinite(tensor.detach()).all()):
+            refuse(f"its {name} holds NaN or infinity")
+
+
+def _output_shape(op: Op, shapes: list[Shape]) -> Shape:
+    """The feature shape of ``op``'s output, by running it on tensors without data."""
+    stand_ins = {
+        name: torch.empty(tensor.shape, dtype=torch.float32, device="meta") for name, tensor in _tensors(op).items()
+    }
+    inputs = [torch.empty((1, *shape), dtype=torch.float32, device="meta") for shape in shapes]
+    try:
+        out = dataclasses.replace(op, **stand_ins).apply(*inputs)
+    except (RuntimeError, IndexError, ValueError) as error:
+        refuse(f"its shapes do not fit: {one_line(error)}")
+    if out.shape[0] != 1:
+        refuse(f"it would change the batch dimension from 1 to {out.shape[0]}")
+    return tuple(out.shape[1:])

@@ -1,0 +1,183 @@
+"""Comparison of a graph with the network it was imported from, at points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from zonocuda.graph import Graph, Node, interpret
+from zonocuda.importers.errors import NetworkMismatchError
+from zonocuda.importers.onnx_file import node_names, parse_onnx
+from zonocuda.importers.rounding import Bounded, transfer
+from zonocuda.importers.runtime import OnnxRuntimeModel
+
+CHUNK = 8
+"""Points that are compared at once."""
+
+_EXECUTIONS = 2 * (1 + 2**-10)
+"""Two executions are compared, each within the bound; the rest covers the rounding of the bound itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A graph beside another execution of the same network.
+
+    Attributes:
+        graph: the graph.
+        network: the network's name in messages.
+        other: what executes it.
+        dtype: the lowest precision of that execution.
+    """
+
+    graph: Graph
+    network: str
+    other: str
+    dtype: torch.dtype = torch.float32
+    _wide: Graph = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_wide", self.graph.to(torch.float64))
+
+    @torch.no_grad()
+    def check_nodes(self, x: Tensor, observed: Mapping[str, Tensor], output: Tensor) -> None:
+        """Compare node by node.
+
+        Every node is evaluated in float64 from the values that the other execution gave to the nodes before it
+        (those in ``observed``, by node name), and so is the output.
+
+        Raises:
+            NetworkMismatchError: a value differs beyond rounding, or in shape.
+        """
+
+        def step(node: Node, inputs: tuple[Bounded, ...]) -> Bounded:
+            result = transfer(node, inputs, self.dtype)
+            if node.name not in observed:
+                return result
+            self._agree(f"node {node.name!r}: element", result, observed[node.name])
+            return Bounded.exact(observed[node.name])
+
+        self._agree("output", interpret(self._wide, Bounded.exact(x), step), output)
+
+    @torch.no_grad()
+    def check_output(self, x: Tensor, output: Tensor) -> float:
+        """Compare the whole network, in float64 and in its own precision; the largest difference to float64.
+
+        Raises:
+            NetworkMismatchError: an output differs beyond rounding, or in shape.
+        """
+        result = interpret(self._wide, Bounded.exact(x), lambda node, inputs: transfer(node, inputs, self.dtype))
+        self._agree("output", result, output)
+        executed = self.graph.to(self.dtype)(x.to(self.dtype))
+        self._agree(f"output in {self.dtype}", Bounded(executed.double(), result.error), output)
+        return float((result.value - output.double()).abs().max())
+
+    def _agree(self, what: str, result: Bounded, other: Tensor) -> None:
+        if other.shape != result.value.shape:
+            raise NetworkMismatchError(
+                f"importers.check: {self.network}: {what}: shape {tuple(result.value.shape[1:])} in the graph, "
+                f"{tuple(other.shape[1:])} in {self.other}"
+            )
+        value, error, found = (
+            t.reshape(len(t), -1) for t in (result.value, _EXECUTIONS * result.error, other.double())
+        )
+        wrong = ~(((value - found).abs() <= error) & error.isfinite())
+        if bool(wrong.any()):
+            sample, index = (int(i) for i in wrong.nonzero()[0])
+            raise NetworkMismatchError(
+                f"importers.check: {self.network}: {what} {index} is {value[sample, index].item():.9g} in the graph "
+                f"and {found[sample, index].item():.9g} in {self.other}; rounding explains "
+                f"{error[sample, index].item():.3g}"
+            )
+
+
+def check_against_onnxruntime(
+    graph: Graph,
+    model: bytes | OnnxRuntimeModel,
+    lower: Tensor,
+    upper: Tensor,
+    points: int = 16,
+    seed: int = 0,
+    name: str = "model",
+) -> float:
+    """Compare a graph from ``load_onnx`` with ONNX Runtime at points of a box and around it.
+
+    The points are the box's corners ``lower`` and ``upper``, its center, ``points`` random ones in it, and as many
+    far outside it. At each of them
+
+    * every node whose name ``load_onnx`` took from the model is evaluated in float64 *from the values that ONNX
+      Runtime computed for the nodes before it*, and compared with ONNX Runtime's value of the same tensor;
+    * the whole graph, in float32 and in float64, is compared with ONNX Runtime's output.
+
+    Both allow what two executions in different orders of summation can differ by, and no more: twice the running
+    error bound of ``rounding.transfer``. Node by node that is a few units in the last place of the sums, so that a
+    layer read wrongly shows; over a whole deep network the bound grows with the product of the norms of the layers,
+    which is why the first comparison is there.
+
+    Args:
+        graph: the graph, whose node names connect it to the model.
+        model: the ONNX model, or ONNX Runtime's instance of it.
+        lower, upper: bounds of the inputs, ``[N]`` or the input's feature shape; see ``sample_points``.
+        points: number of random points in the box.
+        seed: seed of the random points.
+        name: the file's name in messages, where ``model`` is bytes.
+
+    Returns:
+        The largest difference between an output of the float64 graph and of ONNX Runtime.
+
+    Raises:
+        NetworkMismatchError: the two disagree beyond rounding, in shape, or where one of them is not finite.
+        ValueError: the box does not fit the input, is empty or holds NaN.
+    """
+    runtime = OnnxRuntimeModel(model, name) if isinstance(model, bytes) else model
+    if runtime.input_shape != graph.input_shape:
+        raise NetworkMismatchError(
+            f"importers.check: {runtime.name}: the input has shape {graph.input_shape} in the graph, "
+            f"{runtime.input_shape} in ONNX Runtime"
+        )
+    own = {node.name for node in graph.nodes[1:]}
+    names = node_names(parse_onnx(runtime.content, runtime.name))
+    tensors = {tensor: node for tensor, node in names.items() if node in own}
+    inside = OnnxRuntimeModel(runtime.content, runtime.name, observe=[runtime.output_name, *tensors])
+    comparison = Comparison(graph, runtime.name, "ONNX Runtime")
+    worst = 0.0
+    samples = sample_points(lower, upper, graph.input_shape, points, seed)
+    for begin in range(0, len(samples), CHUNK):
+        x = samples[begin : begin + CHUNK]
+        seen = inside.observe(x)
+        comparison.check_nodes(x, {node: seen[tensor] for tensor, node in tensors.items()}, seen[inside.output_name])
+        worst = max(worst, comparison.check_output(x, runtime(x)))
+    return worst
+
+
+def sample_points(lower: Tensor, upper: Tensor, shape: tuple[int, ...], points: int, seed: int) -> Tensor:
+    """Float32 points ``[2 * points + 3, *shape]``: both corners, the center, random ones in the box, and around it.
+
+    An infinite bound is replaced by one at distance 2 from the other, or by -1 or 1. The points around the box are
+    normally distributed about its center, with the largest of 1 and the box's bounds as standard deviation.
+
+    Raises:
+        ValueError: bounds of another size, lower above upper, or NaN.
+    """
+    size = math.prod(shape)
+    if lower.numel() != size or upper.numel() != size:
+        raise ValueError(
+            f"importers.check: the box has {lower.numel()} lower and {upper.numel()} upper bounds, "
+            f"the network {size} inputs"
+        )
+    low, high = (bound.detach().cpu().double().flatten() for bound in (lower, upper))
+    if not bool((low <= high).all()):
+        raise ValueError("importers.check: the box is empty or holds NaN")
+    finite_low, finite_high = low.isfinite(), high.isfinite()
+    first = torch.where(finite_low, low, torch.where(finite_high, high - 2, -1.0))
+    last = torch.where(finite_high, high, torch.where(finite_low, low + 2, 1.0))
+    generator = torch.Generator().manual_seed(seed)
+    center, spread = first / 2 + last / 2, torch.cat([first, last]).abs().max().clamp(min=1.0)
+    uniform = torch.rand(points, size, generator=generator, dtype=torch.float64)
+    normal = torch.randn(points, size, generator=generator, dtype=torch.float64)
+    inside = first + uniform * (last - first)
+    fixed = torch.stack([first, last, center])
+    return torch.cat([fixed, inside, center + spread * normal]).float().reshape(-1, *shape)

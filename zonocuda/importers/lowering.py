@@ -1,0 +1,317 @@
+"""Layers as both importers see them, written with the operators of the graph.
+
+Constants come with the dimensions they have in the original network, the batch included where it has one.
+Every function appends nodes to a builder; the last one carries ``name``, the ones before it ``name/part``.
+All raise ``UnsupportedNetworkError`` where the graph cannot express what is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zonocuda.graph import (
+    Add,
+    AveragePool,
+    Concat,
+    Conv,
+    ConvTranspose,
+    Expand,
+    Gather,
+    Linear,
+    Pad,
+    Reduce,
+    Relu,
+    Reshape,
+    ScaleShift,
+    Transpose,
+)
+from zonocuda.graph.ops import Pads, Shape
+from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.errors import refuse
+
+
+def feature_dim(builder: GraphBuilder, dim: int, rank: int) -> int:
+    """The feature dimension of dimension ``dim`` (negative ones count from the end) of ``rank`` dimensions."""
+    position = dim + rank if dim < 0 else dim
+    if not 0 <= position < rank:
+        refuse(f"dimension {dim} does not exist in a tensor of {rank} dimensions")
+    if builder.batched and position == 0:
+        refuse("it works on the batch dimension")
+    return position - builder.batched
+
+
+def feature_dims(builder: GraphBuilder, dims: Sequence[int], rank: int) -> tuple[int, ...]:
+    """``feature_dim`` of every dimension, each of which may occur once."""
+    found = tuple(feature_dim(builder, dim, rank) for dim in dims)
+    if len(set(found)) != len(found):
+        refuse(f"dimensions {tuple(dims)} name one dimension twice")
+    return found
+
+
+def feature_shape(builder: GraphBuilder, shape: Sequence[int]) -> Shape:
+    """The features of a full shape, whose batch extent must be 1."""
+    if not builder.batched:
+        return tuple(shape)
+    if not shape or shape[0] != 1:
+        refuse(f"shape {tuple(shape)} moves, removes or absorbs the batch dimension, which must stay first")
+    return tuple(shape[1:])
+
+
+def feature_constant(builder: GraphBuilder, constant: Tensor, value: Value) -> Tensor:
+    """A constant that meets ``value`` elementwise, with as many dimensions as ``value`` has features."""
+    rank = len(value.shape)
+    if constant.dim() > builder.full_rank(value):
+        refuse(f"a constant of shape {tuple(constant.shape)} adds dimensions to a tensor of features {value.shape}")
+    if constant.dim() > rank:
+        if constant.shape[0] != 1:
+            refuse(f"a constant of shape {tuple(constant.shape)} broadcasts over the batch dimension")
+        constant = constant.squeeze(0)
+    return constant if constant.dim() == rank else constant.reshape([1] * (rank - constant.dim()) + [*constant.shape])
+
+
+def _broadcast(*shapes: Sequence[int]) -> Shape:
+    try:
+        return np.broadcast_shapes(*(tuple(shape) for shape in shapes))
+    except ValueError:
+        refuse(f"shapes {' and '.join(str(tuple(shape)) for shape in shapes)} do not broadcast")
+
+
+def expand(builder: GraphBuilder, name: str, x: Value, shape: Shape) -> Value:
+    """Broadcast ``x`` to the feature shape ``shape``."""
+    if _broadcast(x.shape, shape) != shape:
+        refuse(f"features {x.shape} do not expand to {shape}")
+    return x if x.shape == shape else builder.emit(name, Expand(shape), x)
+
+
+def scale_shift(builder: GraphBuilder, name: str, x: Value, scale: Tensor | None, shift: Tensor | None) -> Value:
+    """scale * x + shift, elementwise; a constant may expand ``x``."""
+    constants = [None if c is None else feature_constant(builder, c, x) for c in (scale, shift)]
+    shape = _broadcast(x.shape, *(c.shape for c in constants if c is not None))
+    x = expand(builder, f"{name}/expand", x, shape)
+    return builder.emit(name, ScaleShift(*constants), x)
+
+
+def reciprocal(divisor: Tensor) -> Tensor:
+    """1 / divisor in float64, so that a division becomes a multiplication by a constant of one rounding."""
+    if bool((divisor == 0).any()):
+        refuse("it divides by zero")
+    return 1.0 / divisor.double()
+
+
+def negate(builder: GraphBuilder, name: str, x: Value, shift: Tensor | None = None) -> Value:
+    """shift - x."""
+    minus = torch.tensor(-1.0) if shift is None else shift.new_tensor(-1.0)
+    return scale_shift(builder, name, x, minus, shift)
+
+
+def add(builder: GraphBuilder, name: str, x: Value, y: Value, sign: int = 1) -> Value:
+    """x + sign * y of two branches, which broadcast against each other."""
+    if builder.batched and len(x.shape) != len(y.shape):
+        refuse(f"branches of features {x.shape} and {y.shape} would broadcast over the batch dimension")
+    shape = _broadcast(x.shape, y.shape)
+    left = expand(builder, f"{name}/left", x, shape)
+    right = expand(builder, f"{name}/right", y, shape)
+    return builder.emit(name, Add(sign), left, right)
+
+
+def relu(builder: GraphBuilder, name: str, x: Value) -> Value:
+    """max(x, 0)."""
+    return builder.emit(name, Relu(), x)
+
+
+def reshape(builder: GraphBuilder, name: str, x: Value, shape: Shape) -> Value:
+    """Row-major reshape of the features."""
+    if math.prod(shape) != math.prod(x.shape):
+        refuse(f"features {x.shape} do not reshape to {shape}")
+    return x if shape == x.shape else builder.emit(name, Reshape(shape), x)
+
+
+def permute(builder: GraphBuilder, name: str, x: Value, permutation: Sequence[int]) -> Value:
+    """Permutation of all dimensions of the original network's tensor; the batch must stay first."""
+    rank = builder.full_rank(x)
+    dims = [dim + rank if dim < 0 else dim for dim in permutation]
+    if sorted(dims) != list(range(rank)):
+        refuse(f"{list(permutation)} is not a permutation of {rank} dimensions")
+    if builder.batched and dims[0] != 0:
+        refuse(f"permutation {list(permutation)} moves the batch dimension")
+    features = tuple(dim - builder.batched for dim in dims[builder.batched :])
+    return x if features == tuple(range(len(features))) else builder.emit(name, Transpose(features), x)
+
+
+def select(builder: GraphBuilder, name: str, x: Value, dim: int, index: Sequence[int]) -> Value:
+    """The positions ``index`` (nonnegative) along the feature dimension ``dim``."""
+    extent = x.shape[dim]
+    if not index:
+        refuse("it selects nothing")
+    if not all(0 <= i < extent for i in index):
+        refuse(f"an index lies outside 0..{extent - 1}")
+    return x if list(index) == list(range(extent)) else builder.emit(name, Gather(dim, tuple(index)), x)
+
+
+def concat(builder: GraphBuilder, name: str, parts: Sequence[Value], dim: int) -> Value:
+    """Concatenation along the feature dimension ``dim``."""
+    return parts[0] if len(parts) == 1 else builder.emit(name, Concat(dim), *parts)
+
+
+def pad(builder: GraphBuilder, name: str, x: Value, pads: Pads, value: float = 0.0) -> Value:
+    """Constant padding of every feature dimension."""
+    if any(amount < 0 for pair in pads for amount in pair):
+        refuse(f"negative padding {pads} is not supported")
+    if not math.isfinite(value):
+        refuse(f"it pads with {value}")
+    return builder.emit(name, Pad(pads, value), x) if any(a or b for a, b in pads) else x
+
+
+def reduce(builder: GraphBuilder, name: str, x: Value, dims: Shape, mean: bool, keepdim: bool) -> Value:
+    """Sum or mean over feature dimensions."""
+    return builder.emit(name, Reduce(tuple(sorted(dims)), mean, keepdim), x) if dims else x
+
+
+def linear(builder: GraphBuilder, name: str, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
+    """weight x + bias on the last feature dimension."""
+    if not x.shape:
+        refuse("a tensor without features cannot enter a linear layer")
+    return builder.emit(name, Linear(weight, bias), x)
+
+
+def matmul_right(builder: GraphBuilder, name: str, x: Value, weight: Tensor) -> Value:
+    """x @ weight."""
+    if weight.dim() > max(builder.full_rank(x), 2):
+        refuse(f"a constant of shape {tuple(weight.shape)} adds dimensions to a tensor of features {x.shape}")
+    matrix = _matrix(weight)
+    if matrix.dim() == 1:
+        out = linear(builder, f"{name}/product", x, matrix.unsqueeze(0))
+        return reshape(builder, name, out, out.shape[:-1])
+    return linear(builder, name, x, matrix.t())
+
+
+def matmul_left(builder: GraphBuilder, name: str, weight: Tensor, x: Value) -> Value:
+    """weight @ x."""
+    if weight.dim() > max(builder.full_rank(x), 2):
+        refuse(f"a constant of shape {tuple(weight.shape)} adds dimensions to a tensor of features {x.shape}")
+    matrix = _matrix(weight)
+    if builder.full_rank(x) == 1:
+        out = linear(builder, f"{name}/product", x, matrix.reshape(-1, matrix.shape[-1]))
+        return out if matrix.dim() == 2 else reshape(builder, name, out, out.shape[:-1])
+    if len(x.shape) < 2:
+        refuse("a product with a constant on the left sums over the batch dimension")
+    swap = (*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2)
+    columns = builder.emit(f"{name}/columns", Transpose(swap), x)
+    product = linear(builder, f"{name}/product", columns, matrix.reshape(-1, matrix.shape[-1]))
+    if matrix.dim() == 1:
+        return reshape(builder, name, product, product.shape[:-1])
+    return builder.emit(name, Transpose(swap), product)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A constant factor of a product without leading dimensions, which must be 1."""
+    if weight.dim() == 0:
+        refuse("a product needs a vector or a matrix, not a scalar")
+    if any(extent != 1 for extent in weight.shape[:-2]):
+        refuse(f"a stack of matrices, of shape {tuple(weight.shape)}, is not supported")
+    return weight.reshape(weight.shape[-2:]) if weight.dim() > 2 else weight
+
+
+def conv(
+    builder: GraphBuilder,
+    name: str,
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Shape,
+    pads: Pads,
+    dilation: Shape,
+    groups: int,
+) -> Value:
+    """Convolution over 1, 2 or 3 dimensions of features ``[C, *spatial]``."""
+    _check_window(builder, x, weight, stride, pads, dilation)
+    return builder.emit(name, Conv(weight, bias, stride, pads, dilation, groups), x)
+
+
+def conv_transpose(
+    builder: GraphBuilder,
+    name: str,
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Shape,
+    pads: Pads,
+    output_padding: Shape,
+    dilation: Shape,
+    groups: int,
+) -> Value:
+    """Transposed convolution over 1, 2 or 3 dimensions of features ``[C, *spatial]``."""
+    _check_window(builder, x, weight, stride, pads, dilation)
+    if len(output_padding) != len(stride) or any(amount < 0 for amount in output_padding):
+        refuse(f"output padding {output_padding} is not supported")
+    return builder.emit(name, ConvTranspose(weight, bias, stride, pads, output_padding, dilation, groups), x)
+
+
+def _check_window(builder: GraphBuilder, x: Value, weight: Tensor, stride: Shape, pads: Pads, dilation: Shape) -> None:
+    spatial = weight.dim() - 2
+    if not 1 <= spatial <= 3:
+        refuse(f"a convolution over {spatial} dimensions is not supported")
+    if len(x.shape) != spatial + 1:
+        refuse(f"a convolution over {spatial} dimensions needs features [C, {spatial} extents], got {x.shape}")
+    if not len(stride) == len(pads) == len(dilation) == spatial:
+        refuse(f"strides {stride}, pads {pads} and dilations {dilation} do not fit {spatial} dimensions")
+    if any(n < 1 for n in (*stride, *dilation)) or any(n < 0 for pair in pads for n in pair):
+        refuse(f"strides {stride}, pads {pads} or dilations {dilation} are not supported")
+
+
+def average_pool(
+    builder: GraphBuilder, name: str, x: Value, kernel: Shape, stride: Shape, pads: Pads, count_padding: bool
+) -> Value:
+    """Mean over windows of features ``[C, *spatial]``; ``count_padding``: zeros of the padding count in the mean."""
+    if not 1 <= len(kernel) <= 3 or len(x.shape) != len(kernel) + 1:
+        refuse(f"pooling with kernel {kernel} needs features [C, {len(kernel)} extents], got {x.shape}")
+    if not len(stride) == len(pads) == len(kernel) or any(n < 1 for n in (*kernel, *stride)):
+        refuse(f"kernel {kernel}, strides {stride} and pads {pads} do not fit")
+    if any(amount >= size for pair, size in zip(pads, kernel, strict=True) for amount in pair):
+        refuse(f"pads {pads} must be smaller than the kernel {kernel}")
+    padded = pad(builder, f"{name}/pad", x, ((0, 0), *pads))
+    if count_padding or padded == x:
+        return builder.emit(name, AveragePool(kernel, stride), padded)
+    pooled = builder.emit(f"{name}/pool", AveragePool(kernel, stride), padded)
+    scale = torch.ones((), dtype=torch.float64)
+    for extent, size, step, (begin, _), out in zip(x.shape[1:], kernel, stride, pads, pooled.shape[1:], strict=True):
+        starts = torch.arange(out) * step - begin
+        counts = (starts + size).clamp(max=extent) - starts.clamp(min=0)
+        if bool((counts < 1).any()):
+            refuse("a window lies in the padding entirely")
+        scale = scale.unsqueeze(-1) * (size / counts.double())
+    return builder.emit(name, ScaleShift(scale.unsqueeze(0), None), pooled)
+
+
+def batch_norm(
+    builder: GraphBuilder,
+    name: str,
+    x: Value,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Value:
+    """(x - mean) * weight / sqrt(variance + eps) + bias over features ``[C, ...]``, with running statistics.
+
+    Two nodes: the subtraction of the mean, whose constant is exact, and the rest. A single shift
+    bias - mean * scale would carry the rounding of a cancellation. The scale is computed in float64 and carries
+    three roundings: of the sum, the root (which halves it) and the quotient.
+    """
+    if not x.shape or any(t is not None and tuple(t.shape) != (x.shape[0],) for t in (mean, variance, weight, bias)):
+        refuse(f"its statistics do not fit features {x.shape}")
+    shape = (-1, *[1] * (len(x.shape) - 1))
+    wide = variance.double() + eps
+    if not bool((wide > 0).all()):
+        refuse("variance + epsilon must be positive")
+    root = wide.sqrt()
+    scale = 1.0 / root if weight is None else weight.double() / root
+    centered = builder.emit(f"{name}/center", ScaleShift(None, -mean.reshape(shape)), x)
+    shift = None if bias is None else bias.reshape(shape)
+    return builder.emit(name, ScaleShift(scale.reshape(shape), shift), centered)

@@ -1,0 +1,228 @@
+"""Torch modules as graphs that share the modules' parameters."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from zonocuda.graph import Graph
+from zonocuda.importers.aten_node import AtenNode
+from zonocuda.importers.aten_ops import CONVERTERS, IGNORED
+from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.check import Comparison
+from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
+
+_UNSUPPORTED = f"is not supported; supported: {', '.join(sorted(CONVERTERS))}"
+
+BATCH = 2
+"""The batch that a module is traced with: not 1, which would hide what an operator does to the batch."""
+
+
+def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6, seed: int = 0) -> Graph:
+    """The graph of a module in evaluation, for inputs ``[B, *input_shape]``.
+
+    The graph holds the module's own parameters, not copies: bounds computed with it have gradients with respect to
+    ``model.parameters()``, and follow updates of weights and biases. Tensors derived from them (batch normalisation,
+    parametrised weights, transposes) are computed here, differentiably: import again after an update. Derived scales
+    are float64: convert the graph with ``Graph.to`` before use.
+
+    The graph is compared with the module at random points: node by node with the operators that torch traced, as
+    ``check_against_onnxruntime`` does, and as a whole, in batches of 1, 2 and 3.
+
+    Args:
+        model: the module; it must be in evaluation mode if it holds batch normalisation or dropout.
+        input_shape: shape of one input, without the batch.
+        points: number of points of the comparison.
+        seed: seed of those points.
+
+    Raises:
+        UnsupportedNetworkError: torch.export cannot trace the module, or the graph cannot express an operator.
+        NetworkMismatchError: the graph and the module disagree beyond rounding.
+    """
+    name = type(model).__name__
+    _check_mode(model, name)
+    example = _example(model, (BATCH, *input_shape))
+    program = _export(model, example, name)
+    graph = _convert(program, model, tuple(input_shape), name)
+    _compare(graph, program, model, example, name, points, seed)
+    return graph
+
+
+def _export(model: nn.Module, example: Tensor, name: str) -> ExportedProgram:
+    """The traced module, without operators that write to their arguments."""
+    try:
+        with warnings.catch_warnings():
+            # torch's own use of a class that it deprecates
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            exported: ExportedProgram = torch.export.export(model, (example,), strict=False)
+            exported = exported.run_decompositions({})
+            return exported
+    except RuntimeError as error:
+        raise UnsupportedNetworkError(
+            f"importers.module: {name}: torch.export cannot trace it: {one_line(error)}"
+        ) from error
+
+
+def _check_mode(model: nn.Module, name: str) -> None:
+    for path, module in model.named_modules():
+        stochastic = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
+        if stochastic and module.training:
+            raise UnsupportedNetworkError(
+                f"importers.module: {name}: module {path!r} ({type(module).__name__}) is in training mode; "
+                "call model.eval() first"
+            )
+
+
+def _example(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Zeros with the type and device of the module's floating-point parameters or buffers."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
+    return torch.zeros(shape)
+
+
+def _convert(program: ExportedProgram, model: nn.Module, input_shape: tuple[int, ...], name: str) -> Graph:
+    output = _output_name(program, name)
+    nodes = program.graph_module.graph.nodes
+    builder: GraphBuilder | None = None
+    env: dict[fx.Node, Any] = {}
+    leaves = {leaf.arg.name: leaf for leaf in program.graph_signature.input_specs}
+    for node in nodes:
+        if node.op != "placeholder":
+            continue
+        if leaves[node.name].kind == InputKind.USER_INPUT:
+            builder = GraphBuilder(node.name, input_shape, batched=True, reserved=[other.name for other in nodes])
+            env[node] = builder.input
+        else:
+            env[node] = _leaf(leaves[node.name], program, model, name)
+    if builder is None:
+        raise UnsupportedNetworkError(f"importers.module: {name}: its forward does not take one tensor")
+    for node in nodes:
+        if node.op not in ("placeholder", "output"):
+            builder.begin([node.name])
+            try:
+                env[node] = _value(node, env, builder)
+            except UnsupportedNetworkError as error:
+                raise located(f"importers.module: {name}: {_describe(node)}", error) from error
+    results = [value for node, value in env.items() if node.name == output and isinstance(value, Value)]
+    if not results:
+        raise UnsupportedNetworkError(f"importers.module: {name}: its output does not depend on the input")
+    return builder.finish(results[0])
+
+
+def _output_name(program: ExportedProgram, name: str) -> str:
+    """The name of the one output; the module may overwrite its input, but no buffer."""
+    specs = program.graph_signature.output_specs
+    outputs = [spec.arg.name for spec in specs if spec.kind == OutputKind.USER_OUTPUT and hasattr(spec.arg, "name")]
+    written = [spec.target for spec in specs if spec.kind == OutputKind.BUFFER_MUTATION]
+    if written:
+        raise UnsupportedNetworkError(f"importers.module: {name}: it writes to its buffer {written[0]!r}")
+    if len(outputs) != 1 or any(
+        spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION) for spec in specs
+    ):
+        raise UnsupportedNetworkError(f"importers.module: {name}: it must return exactly one tensor")
+    return str(outputs[0])
+
+
+def _leaf(leaf: Any, program: ExportedProgram, model: nn.Module, name: str) -> Tensor:
+    """The module's own parameter or buffer, or a constant of the traced program."""
+    if leaf.kind == InputKind.PARAMETER:
+        return model.get_parameter(leaf.target)
+    if leaf.kind == InputKind.BUFFER:
+        return model.get_buffer(leaf.target)
+    constant = program.constants.get(leaf.target) if leaf.kind == InputKind.CONSTANT_TENSOR else None
+    if not isinstance(constant, Tensor):
+        raise UnsupportedNetworkError(f"importers.module: {name}: its input {leaf.arg.name!r} is not supported")
+    return constant
+
+
+def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder) -> Any:
+    """What a node computes: a ``Value``, a tuple of them, or a constant."""
+    if node.op != "call_function":
+        refuse("control flow and changes of the gradient mode are not supported")
+    if str(node.target) in IGNORED:
+        return None
+    args: Any = fx.map_arg(node.args, lambda used: env[used])
+    kwargs: Any = fx.map_arg(node.kwargs, lambda used: env[used])
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    if not isinstance(node.target, torch._ops.OpOverload):
+        refuse(_UNSUPPORTED)
+    if not any(isinstance(env[used], Value | tuple) for used in node.all_input_nodes):
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            refuse("it draws random numbers")
+        return node.target(*args, **kwargs)
+    converter = CONVERTERS.get(str(node.target))
+    if converter is None:
+        refuse(_UNSUPPORTED)
+    result = converter(AtenNode(node, args, kwargs, builder))
+    expected = node.meta["val"] if isinstance(result, tuple) else [node.meta["val"]]
+    for value, traced in zip(result if isinstance(result, tuple) else (result,), expected, strict=False):
+        if value is not None and tuple(traced.shape) != (BATCH, *value.shape):
+            refuse(f"its result, of shape {tuple(traced.shape)} for a batch of {BATCH}, does not keep the batch first")
+        if value is not None and traced.dtype not in (torch.float32, torch.float64):
+            refuse(f"its result is {traced.dtype}; float32 and float64 are supported")
+    return result
+
+
+def _describe(node: fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = stack[-1][0] if stack else ""
+    return f"{node.target} (node {node.name!r}{f', module {path!r}' if path else ''})"
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a traced program and keeps every tensor by its node's name."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.tensors: dict[str, Tensor] = {}
+
+    def run_node(self, node: fx.Node) -> Any:
+        result = super().run_node(node)
+        if isinstance(result, Tensor):
+            self.tensors[node.name] = result
+        return result
+
+
+def _compare(
+    graph: Graph, program: ExportedProgram, model: nn.Module, example: Tensor, name: str, points: int, seed: int
+) -> None:
+    """Compare the graph with the traced program, node by node, and with the module itself."""
+    leaves = program.graph_signature.input_specs
+    own = [node.name for node in graph.nodes[1:]]
+    recorder = _Recorder(program.graph_module)
+    traced_values = [node.meta.get("val") for node in program.graph_module.graph.nodes]
+    dtypes = {value.dtype for value in traced_values if isinstance(value, Tensor)}
+    dtype = torch.float32 if torch.float32 in dtypes else torch.float64
+    comparison = Comparison(graph.to(device=example.device), name, "the module", dtype)
+    output = _output_name(program, name)
+    generator = torch.Generator().manual_seed(seed)
+    rounds = max(1, -(-points // 6))
+    with torch.no_grad(), _plain_float32():
+        for _ in range(rounds):
+            x = torch.randn((6, *example.shape[1:]), generator=generator, dtype=torch.float64).to(example)
+            traced = x[:BATCH].clone()
+            inputs = [
+                traced if leaf.kind == InputKind.USER_INPUT else _leaf(leaf, program, model, name) for leaf in leaves
+            ]
+            recorder.run(*inputs)
+            seen = recorder.tensors
+            comparison.check_nodes(x[:BATCH], {node: seen[node] for node in own if node in seen}, seen[output])
+            for batch in (x[:1], x[1:3], x[3:]):
+                comparison.check_output(batch, model(batch.clone()))
+
+
+@contextmanager
+def _plain_float32() -> Iterator[None]:
+    """Convolutions without TF32, whose rounding no bound of float32 covers."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield

@@ -1,0 +1,125 @@
+"""ONNX files as graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnx import NodeProto, numpy_helper
+
+from zonocuda.graph import Graph
+from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, located
+from zonocuda.importers.onnx_constants import FOLDABLE, fold
+from zonocuda.importers.onnx_file import OnnxFile, check_model, node_names, parse_onnx, read_bytes
+from zonocuda.importers.onnx_node import Constant, OnnxNode
+from zonocuda.importers.onnx_ops import CONVERTERS
+from zonocuda.importers.simplify import absorb_biases
+
+_SUPPORTED = f"supported ops: {', '.join(sorted(CONVERTERS))}"
+
+
+def load_onnx(path: str | Path) -> Graph:
+    """The graph of an ``.onnx`` or ``.onnx.gz`` file.
+
+    Dimension 0 of every tensor is the batch, open or 1, and the graph's features leave it out; an input of rank 1 has
+    no batch, and all of its dimensions are features. Weights keep the precision of the file; constants derived from
+    them (batch normalisation, division, padded pooling) are float64: convert the graph with ``Graph.to`` before use.
+
+    A node that computes an ONNX node's output has that node's name where it is unique, else the output tensor's.
+    The graph is not compared with ONNX Runtime here; ``load_network`` offers that.
+
+    Raises:
+        NetworkFileError: the file is missing, unreadable, corrupt, not a valid ONNX model, lacks its external data,
+            or holds weights that are not finite.
+        UnsupportedNetworkError: the network cannot be expressed; the message names the node.
+    """
+    return convert(read_onnx(path))
+
+
+def read_onnx(path: str | Path) -> OnnxFile:
+    """Read and validate an ``.onnx`` or ``.onnx.gz`` file; raises as ``load_onnx`` does."""
+    path = Path(path)
+    return parse_onnx(read_bytes(path), str(path), path.parent)
+
+
+def convert(file: OnnxFile) -> Graph:
+    """The graph of a validated ONNX model; raises as ``load_onnx`` does."""
+    _check_operators(file)
+    check_model(file)
+    names = node_names(file)
+    features = file.input_shape[1:] if file.batched else file.input_shape
+    builder = GraphBuilder(file.input_name, features, file.batched, reserved=names.values())
+    constants: dict[str, Constant] = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in file.model.graph.initializer
+    }
+    values: dict[str, Value] = {file.input_name: builder.input}
+    for node in file.nodes:
+        for name, result in _outputs(node, file, names, builder, constants, values).items():
+            if name in values or name in constants:
+                raise NetworkFileError(f"importers.onnx: {file.name}: two nodes compute the tensor {name!r}")
+            if isinstance(result, Value):
+                values[name] = result
+            else:
+                constants[name] = result
+    if file.output_name not in values:
+        raise UnsupportedNetworkError(
+            f"importers.onnx: {file.name}: output {file.output_name!r} does not depend on the input"
+        )
+    return absorb_biases(builder.finish(values[file.output_name]))
+
+
+def _outputs(
+    node: NodeProto,
+    file: OnnxFile,
+    names: dict[str, str],
+    builder: GraphBuilder,
+    constants: dict[str, Constant],
+    values: dict[str, Value],
+) -> dict[str, Value | Constant]:
+    """What a node computes, by tensor name."""
+    outputs = [name for name in node.output if name]
+    name = names[outputs[0]]
+    builder.begin(names[output] for output in outputs)
+    try:
+        if node.op_type in FOLDABLE and all(entry in constants for entry in node.input if entry):
+            return {**fold(node, constants, file.opset)}
+        if node.op_type not in CONVERTERS:
+            raise UnsupportedNetworkError(f"is supported on constants only; {_SUPPORTED}")
+        inputs = [_lookup(entry, values, constants) for entry in node.input]
+        converted = OnnxNode(node, name, inputs, builder, file.opset)
+        results = CONVERTERS[node.op_type](converted)
+        converted.check_finished()
+    except UnsupportedNetworkError as error:
+        raise located(f"importers.onnx: {file.name}: {_describe(node, name)}", error) from error
+    computed = results if isinstance(results, tuple) else (results,)
+    unread = [tensor for tensor in node.output[len(computed) :] if tensor in file.read_tensors]
+    if unread:
+        raise UnsupportedNetworkError(
+            f"importers.onnx: {file.name}: {_describe(node, name)}: its output {unread[0]!r} is not supported"
+        )
+    return {tensor: result for tensor, result in zip(node.output, computed, strict=False) if tensor}
+
+
+def _lookup(name: str, values: dict[str, Value], constants: dict[str, Constant]) -> Value | Constant | None:
+    """An input of a node; None where the node leaves it out."""
+    if not name:
+        return None
+    if name in values:
+        return values[name]
+    if name in constants:
+        return constants[name]
+    raise UnsupportedNetworkError(f"no node before it computes its input {name!r}")
+
+
+def _check_operators(file: OnnxFile) -> None:
+    for node in file.nodes:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in FOLDABLE | CONVERTERS.keys():
+            tensor = next((name for name in node.output if name), "")
+            raise UnsupportedNetworkError(
+                f"importers.onnx: {file.name}: {_describe(node, node.name or tensor)} is not supported; {_SUPPORTED}"
+            )
+
+
+def _describe(node: NodeProto, name: str) -> str:
+    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
+    return f"node {node.name or name!r} (op {domain}{node.op_type})"

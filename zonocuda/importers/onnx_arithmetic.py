@@ -1,0 +1,167 @@
+"""ONNX operators that compute: products, sums, normalisation, reductions and the ReLU."""
+
+from __future__ import annotations
+
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from zonocuda.importers import lowering
+from zonocuda.importers.builder import Value
+from zonocuda.importers.errors import refuse
+from zonocuda.importers.onnx_node import OnnxNode
+
+
+def gemm(node: OnnxNode) -> Value:
+    """alpha A' B' + beta C, with A the tensor that depends on the input."""
+    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
+    transpose_a, transpose_b = node.attribute("transA", 0), node.attribute("transB", 0)
+    x = node.value(0)
+    if len(node.full_shape(x)) != 2:
+        refuse(f"its input 0 must be a matrix, got shape {node.full_shape(x)}")
+    if transpose_a and node.full_shape(x) != (1, 1):
+        x = lowering.permute(node.builder, f"{node.name}/transpose", x, (1, 0))
+    weight = node.tensor(1)
+    if weight.dim() != 2:
+        refuse(f"its input 1 must be a matrix, got shape {tuple(weight.shape)}")
+    weight = _times(weight if transpose_b else weight.t().contiguous(), alpha)
+    if not node.has(2) or beta == 0:
+        return lowering.linear(node.builder, node.name, x, weight)
+    if node.is_value(2):
+        product = lowering.linear(node.builder, f"{node.name}/product", x, weight)
+        branch = node.value(2)
+        if beta != 1:
+            factor = torch.tensor(beta, dtype=torch.float64)
+            branch = lowering.scale_shift(node.builder, f"{node.name}/beta", branch, factor, None)
+        total = lowering.add(node.builder, node.name, product, branch)
+        if total.shape != product.shape:
+            refuse(f"its input 2, of shape {node.full_shape(branch)}, expands the product")
+        return total
+    bias = _times(node.tensor(2), beta)
+    if bias.dim() <= 1 and bias.numel() in (1, weight.shape[0]):
+        return lowering.linear(node.builder, node.name, x, weight, bias.expand(weight.shape[0]).contiguous())
+    product = lowering.linear(node.builder, f"{node.name}/product", x, weight)
+    total = lowering.scale_shift(node.builder, node.name, product, None, bias)
+    if total.shape != product.shape:
+        refuse(f"its input 2, of shape {tuple(bias.shape)}, expands the product")
+    return total
+
+
+def _times(tensor: Tensor, factor: float) -> Tensor:
+    """factor * tensor; in float64, where the product of two float32 numbers is exact, unless the factor is 1."""
+    return tensor if factor == 1 else tensor.double() * factor
+
+
+def matmul(node: OnnxNode) -> Value:
+    """Product with a constant on either side."""
+    if node.is_value(0) and node.is_value(1):
+        refuse("a product of two tensors that depend on the input is not affine")
+    if node.is_value(0):
+        return lowering.matmul_right(node.builder, node.name, node.value(0), node.tensor(1))
+    return lowering.matmul_left(node.builder, node.name, node.tensor(0), node.value(1))
+
+
+def add(node: OnnxNode) -> Value:
+    """Sum of two branches, or of one and a constant."""
+    if node.is_value(0) and node.is_value(1):
+        return lowering.add(node.builder, node.name, node.value(0), node.value(1))
+    x, constant = (0, 1) if node.is_value(0) else (1, 0)
+    return lowering.scale_shift(node.builder, node.name, node.value(x), None, node.tensor(constant))
+
+
+def sub(node: OnnxNode) -> Value:
+    """Difference of two branches, or of one and a constant on either side."""
+    if node.is_value(0) and node.is_value(1):
+        return lowering.add(node.builder, node.name, node.value(0), node.value(1), sign=-1)
+    if node.is_value(0):
+        return lowering.scale_shift(node.builder, node.name, node.value(0), None, -node.tensor(1))
+    return lowering.negate(node.builder, node.name, node.value(1), node.tensor(0))
+
+
+def mul(node: OnnxNode) -> Value:
+    """Product with a constant, elementwise."""
+    if node.is_value(0) and node.is_value(1):
+        refuse("a product of two tensors that depend on the input is not affine")
+    x, constant = (0, 1) if node.is_value(0) else (1, 0)
+    return lowering.scale_shift(node.builder, node.name, node.value(x), node.tensor(constant), None)
+
+
+def div(node: OnnxNode) -> Value:
+    """Quotient by a constant, elementwise."""
+    if node.is_value(1):
+        refuse("a division by a tensor that depends on the input is not affine")
+    factor = lowering.reciprocal(node.tensor(1))
+    return lowering.scale_shift(node.builder, node.name, node.value(0), factor, None)
+
+
+def neg(node: OnnxNode) -> Value:
+    """-x."""
+    return lowering.negate(node.builder, node.name, node.value(0))
+
+
+def batch_normalization(node: OnnxNode) -> Value:
+    """Normalisation with the stored statistics."""
+    eps = node.attribute("epsilon", 1e-5)
+    node.ignore("momentum")
+    if node.attribute("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
+        refuse("it is in training mode; export the network for inference")
+    if node.attribute("spatial", 1) != 1:
+        refuse("attribute 'spatial' = 0 is not supported")
+    weight, bias, mean, variance = (node.tensor(position) for position in range(1, 5))
+    return node.per_sample(
+        node.value(0),
+        lambda name, x: lowering.batch_norm(node.builder, name, x, mean, variance, weight, bias, eps),
+    )
+
+
+def reduce_mean(node: OnnxNode) -> Value:
+    """Mean over feature dimensions."""
+    return _reduce(node, mean=True)
+
+
+def reduce_sum(node: OnnxNode) -> Value:
+    """Sum over feature dimensions."""
+    return _reduce(node, mean=False)
+
+
+def _reduce(node: OnnxNode, mean: bool) -> Value:
+    x = node.value(0)
+    keepdim = bool(node.attribute("keepdims", 1))
+    does_nothing = bool(node.attribute("noop_with_empty_axes", 0))
+    axes = node.axes(1)
+    if not axes:
+        if does_nothing:
+            return x
+        axes = list(range(node.rank(x)))
+    dims = lowering.feature_dims(node.builder, axes, node.rank(x))
+    return lowering.reduce(node.builder, node.name, x, dims, mean, keepdim)
+
+
+def relu(node: OnnxNode) -> Value:
+    """max(x, 0)."""
+    return lowering.relu(node.builder, node.name, node.value(0))
+
+
+def identity(node: OnnxNode) -> Value:
+    """x."""
+    return node.value(0)
+
+
+def dropout(node: OnnxNode) -> Value:
+    """x: dropout in inference."""
+    node.ignore("ratio", "seed")
+    if node.has(2) and node.scalar(2):
+        refuse("it is in training mode; export the network for inference")
+    return node.value(0)
+
+
+def cast(node: OnnxNode) -> Value:
+    """x: a cast between float32 and float64.
+
+    A cast to float32 rounds, but by no more than a float32 operator that computed the same value would have.
+    """
+    target = node.attribute("to", 0)
+    node.ignore("saturate", "round_mode")
+    if target not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        refuse(f"a cast to {TensorProto.DataType.Name(target)} is not supported; float32 and float64 are")
+    return node.value(0)

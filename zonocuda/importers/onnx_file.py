@@ -1,0 +1,223 @@
+"""Reading and validating an ONNX file, before anything of it is converted."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import numpy_helper
+
+from zonocuda.graph.ops import Shape
+from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, one_line
+
+OLDEST_OPSET = 7
+"""Older operator sets broadcast by attribute and are refused."""
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFile:
+    """A validated ONNX model.
+
+    ``content`` is the model, self-contained, as ONNX Runtime loads it; ``nodes`` are those that the output needs, in
+    the model's order; ``input_shape`` is the whole shape of the input, with 1 for the batch where ``batched``.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    content: bytes
+    nodes: tuple[onnx.NodeProto, ...]
+    opset: int
+    input_name: str
+    input_shape: Shape
+    batched: bool
+    output_name: str
+
+    @property
+    def read_tensors(self) -> frozenset[str]:
+        """The tensors that a needed node or the output reads."""
+        return frozenset(name for node in self.nodes for name in node.input) | {self.output_name}
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the uncompressed model."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The model's bytes, uncompressed where the name ends in ``.gz``.
+
+    Raises:
+        NetworkFileError: no such file, unreadable, or a gzip stream that is corrupt or ends early.
+    """
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise NetworkFileError(f"importers.onnx: {path}: cannot be read: {one_line(error)}") from error
+
+
+def parse_onnx(content: bytes, name: str, folder: Path | None = None) -> OnnxFile:
+    """Parse and validate a model.
+
+    Args:
+        content: the bytes of the model.
+        name: the file's name in messages.
+        folder: where external data lies; None refuses external data.
+
+    Raises:
+        NetworkFileError: not an ONNX model, an invalid one, absent external data, or weights that are not finite.
+        UnsupportedNetworkError: more than one input or output, unknown extents, a fixed batch other than 1, input or
+            output that is not float32 or float64, an operator set that is not supported, or sparse weights.
+    """
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise NetworkFileError(f"importers.onnx: {name}: is not an ONNX model: {one_line(error)}") from error
+    if not model.graph.output:
+        raise NetworkFileError(f"importers.onnx: {name}: is not an ONNX model: it has no graph with an output")
+    if _load_external(model, name, folder):
+        content = model.SerializeToString()
+    if model.functions or model.graph.sparse_initializer or model.training_info:
+        raise UnsupportedNetworkError(
+            f"importers.onnx: {name}: local functions, sparse weights and training information are not supported"
+        )
+    nodes = _needed_nodes(model)
+    opset = _opset(model, name)
+    input_name, shape, batched = _input(model, name)
+    if len(model.graph.output) != 1:
+        names = [output.name for output in model.graph.output]
+        raise UnsupportedNetworkError(f"importers.onnx: {name}: needs exactly one output, found {names}")
+    _check_finite(model, name)
+    output = model.graph.output[0].name
+    return OnnxFile(name, model, content, nodes, opset, input_name, shape, batched, output)
+
+
+def check_model(file: OnnxFile) -> None:
+    """The ONNX checker's verdict: node order, unique tensor names, known attributes, numbers of inputs.
+
+    Raises:
+        NetworkFileError: the model is invalid.
+    """
+    try:
+        onnx.checker.check_model(file.model)
+    except onnx.checker.ValidationError as error:
+        raise NetworkFileError(f"importers.onnx: {file.name}: is invalid: {one_line(error)}") from error
+
+
+def node_names(file: OnnxFile) -> dict[str, str]:
+    """The graph's name of every tensor that a needed node computes.
+
+    A node's own name where it is unique, differs from every tensor's name and the node has one output; else the
+    tensor's name.
+    """
+    counts = Counter(node.name for node in file.nodes)
+    tensors = {name for node in file.nodes for name in node.output} | {file.input_name}
+    names: dict[str, str] = {}
+    for node in file.nodes:
+        outputs = [tensor for tensor in node.output if tensor]
+        own = node.name and counts[node.name] == 1 and len(outputs) == 1
+        for tensor in outputs:
+            names[tensor] = node.name if own and (node.name not in tensors or node.name == tensor) else tensor
+    return names
+
+
+def batch_of_one(dims: Sequence[int | None], name: str) -> tuple[Shape, bool]:
+    """The shape of an input with batch 1, and whether dimension 0 is a batch (it is, except at rank 1).
+
+    ``dims`` holds None for an extent that the model leaves open.
+
+    Raises:
+        UnsupportedNetworkError: an open extent other than the batch, a fixed batch other than 1, or no dimensions.
+    """
+    shown = tuple("?" if extent is None else extent for extent in dims)
+    batched = len(dims) > 1
+    features = dims[1:] if batched else dims
+    if any(extent is None for extent in features) or not dims:
+        raise UnsupportedNetworkError(
+            f"importers.onnx: {name}: the input's shape {shown} leaves more than the batch open; fix it in the file"
+        )
+    if batched and dims[0] not in (None, 1):
+        raise UnsupportedNetworkError(
+            f"importers.onnx: {name}: the input's shape {shown} fixes the batch to {dims[0]}; export it with batch 1"
+        )
+    extents = tuple(1 if extent is None else extent for extent in dims)
+    if any(extent < 1 for extent in extents):
+        raise UnsupportedNetworkError(f"importers.onnx: {name}: the input's shape {shown} is empty")
+    return extents, batched
+
+
+def _load_external(model: onnx.ModelProto, name: str, folder: Path | None) -> bool:
+    """Read weights that lie in other files; True where there are any."""
+    external = [t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    if not external:
+        return False
+    if folder is None:
+        raise NetworkFileError(f"importers.onnx: {name}: tensor {external[0]!r} lies in another file; load it by path")
+    try:
+        onnx.load_external_data_for_model(model, str(folder))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise NetworkFileError(
+            f"importers.onnx: {name}: the external data of {external[0]!r} cannot be read: {one_line(error)}"
+        ) from error
+    return True
+
+
+def _needed_nodes(model: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
+    needed = {output.name for output in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    return tuple(reversed(kept))
+
+
+def _opset(model: onnx.ModelProto, name: str) -> int:
+    versions: list[int] = [entry.version for entry in model.opset_import if entry.domain in _DOMAINS]
+    if len(versions) != 1:
+        raise NetworkFileError(f"importers.onnx: {name}: must import the ONNX operators once, found {versions}")
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= versions[0] <= newest:
+        raise UnsupportedNetworkError(
+            f"importers.onnx: {name}: operator set {versions[0]} is not supported; supported: {OLDEST_OPSET}..{newest}"
+        )
+    return versions[0]
+
+
+def _input(model: onnx.ModelProto, name: str) -> tuple[str, Shape, bool]:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [entry for entry in model.graph.input if entry.name not in weights]
+    if len(inputs) != 1:
+        names = [entry.name for entry in inputs]
+        raise UnsupportedNetworkError(f"importers.onnx: {name}: needs exactly one input, found {names}")
+    tensor = inputs[0].type.tensor_type
+    if not inputs[0].type.HasField("tensor_type") or tensor.elem_type not in _FLOATS:
+        raise UnsupportedNetworkError(f"importers.onnx: {name}: input {inputs[0].name!r} must be float32 or float64")
+    if not tensor.HasField("shape"):
+        raise UnsupportedNetworkError(f"importers.onnx: {name}: input {inputs[0].name!r} has no shape")
+    dims = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value != -1 else None for dim in tensor.shape.dim]
+    shape, batched = batch_of_one(dims, name)
+    return inputs[0].name, shape, batched
+
+
+def _check_finite(model: onnx.ModelProto, name: str) -> None:
+    for tensor in model.graph.initializer:
+        try:
+            values = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise NetworkFileError(
+                f"importers.onnx: {name}: tensor {tensor.name!r} is corrupt: {one_line(error)}"
+            ) from error
+        if values.dtype in (np.float16, np.float32, np.float64) and not np.isfinite(values).all():
+            raise NetworkFileError(f"importers.onnx: {name}: tensor {tensor.name!r} holds NaN or infinity")

@@ -1,0 +1,155 @@
+"""One ONNX node while it is converted: its inputs, attributes and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import helper
+from torch import Tensor
+
+from zonocuda.graph.ops import Shape
+from zonocuda.importers import lowering
+from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.errors import refuse
+
+Constant: TypeAlias = NDArray[Any]
+
+
+class OnnxNode:
+    """A node whose inputs have been converted.
+
+    Args:
+        proto: the node.
+        name: the name of the graph node that computes its (first) output.
+        inputs: a ``Value``, a constant, or None for an optional input that is absent, per input.
+        builder: the graph under construction.
+        opset: version of the operator set.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.NodeProto,
+        name: str,
+        inputs: Sequence[Value | Constant | None],
+        builder: GraphBuilder,
+        opset: int,
+    ) -> None:
+        self.name = name
+        self.builder = builder
+        self.opset = opset
+        self.outputs = tuple(proto.output)
+        self._inputs = tuple(inputs)
+        self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in proto.attribute}
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """An attribute's value, text decoded; each is read once, so that those nobody read can be refused."""
+        value = self._attributes.pop(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def ignore(self, *names: str) -> None:
+        """Attributes that change nothing in inference."""
+        for name in names:
+            self._attributes.pop(name, None)
+
+    def check_finished(self) -> None:
+        """Refuse attributes that the converter did not read."""
+        if self._attributes:
+            refuse(f"attribute {sorted(self._attributes)[0]!r} is not supported")
+
+    def has(self, position: int) -> bool:
+        """Whether an optional input is there."""
+        return position < len(self._inputs) and self._inputs[position] is not None
+
+    def is_value(self, position: int) -> bool:
+        """Whether an input is there and depends on the network's input."""
+        return self.has(position) and isinstance(self._inputs[position], Value)
+
+    @property
+    def arity(self) -> int:
+        """Number of inputs."""
+        return len(self._inputs)
+
+    def value(self, position: int) -> Value:
+        """An input that depends on the network's input."""
+        found = self._inputs[position] if self.has(position) else None
+        if not isinstance(found, Value):
+            refuse(f"its input {position} must depend on the network's input")
+        return found
+
+    def constant(self, position: int) -> Constant:
+        """A constant input."""
+        found = self._inputs[position] if self.has(position) else None
+        if found is None or isinstance(found, Value):
+            refuse(f"its input {position} must be constant")
+        return found
+
+    def tensor(self, position: int) -> Tensor:
+        """A constant float input."""
+        return as_tensor(self.constant(position))
+
+    def optional_tensor(self, position: int) -> Tensor | None:
+        """A constant float input, or None where it is absent."""
+        return self.tensor(position) if self.has(position) else None
+
+    def ints(self, position: int) -> list[int]:
+        """A constant integer input as a flat list."""
+        array = self.constant(position)
+        if not np.issubdtype(array.dtype, np.integer) or array.ndim > 1:
+            refuse(f"its input {position} must be a list of integers")
+        return [int(entry) for entry in array.reshape(-1)]
+
+    def scalar(self, position: int) -> float | int | bool:
+        """A constant input of one element."""
+        array = self.constant(position)
+        if array.size != 1:
+            refuse(f"its input {position} must be a single number")
+        found: float | int | bool = array.reshape(()).item()
+        return found
+
+    def axes(self, position: int) -> list[int] | None:
+        """The axes, an attribute in old operator sets and an input in new ones; None where there are none."""
+        attribute = self.attribute("axes", None)
+        if attribute is not None:
+            return [int(axis) for axis in attribute]
+        return self.ints(position) if self.has(position) else None
+
+    def rank(self, value: Value) -> int:
+        """Number of dimensions that a value has in the ONNX model."""
+        return self.builder.full_rank(value)
+
+    def full_shape(self, value: Value) -> Shape:
+        """The shape that a value has in the ONNX model, with batch 1."""
+        return (1, *value.shape) if self.builder.batched else value.shape
+
+    def dim(self, axis: int, value: Value) -> int:
+        """The feature dimension of an axis; refuses the batch."""
+        return lowering.feature_dim(self.builder, axis, self.rank(value))
+
+    def reshaped(self, x: Value, shape: Sequence[int]) -> Value:
+        """``x`` with another full shape, whose batch must still be 1."""
+        return lowering.reshape(self.builder, self.name, x, lowering.feature_shape(self.builder, shape))
+
+    def per_sample(self, x: Value, layer: Callable[[str, Value], Value]) -> Value:
+        """``layer(name, sample)`` of an operator that takes dimension 0 for a batch.
+
+        In a network without a batch that dimension is a feature of extent 1, which is dropped and restored.
+        """
+        if self.builder.batched:
+            return layer(self.name, x)
+        if not x.shape or x.shape[0] != 1:
+            refuse(f"its input, of shape {x.shape}, needs a batch dimension of extent 1")
+        sample = lowering.reshape(self.builder, f"{self.name}/sample", x, x.shape[1:])
+        out = layer(f"{self.name}/layer", sample)
+        return lowering.reshape(self.builder, self.name, out, (1, *out.shape))
+
+
+def as_tensor(array: Constant) -> Tensor:
+    """A constant as a tensor of its own float32 or float64."""
+    if array.dtype not in (np.float32, np.float64):
+        refuse(f"a constant of type {array.dtype} meets a tensor that depends on the input")
+    return torch.from_numpy(np.array(array, order="C"))

@@ -1,0 +1,120 @@
+"""How far two executions of one network may differ: a running error bound."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zonocuda.graph import (
+    Add,
+    Affine,
+    AveragePool,
+    Concat,
+    Conv,
+    ConvTranspose,
+    Expand,
+    Gather,
+    Linear,
+    Node,
+    Op,
+    Pad,
+    Reduce,
+    Relu,
+    Reshape,
+    ScaleShift,
+    Transpose,
+)
+from zonocuda.graph.ops import Shape
+
+EXTRA_ROUNDINGS = 8
+"""Roundings of one output besides those of its sum.
+
+Adding the bias (1), alpha and beta of Gemm (2); a scale that was derived and stored rounded (4: sum, root, quotient,
+conversion); a division by a count (1). Batch normalisation executed as x * s + (b - mean * s) has seven.
+"""
+
+_EXACT = (Reshape, Transpose, Gather, Expand)
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """Values ``[B, *features]`` in float64, and how far an execution may be from them, elementwise."""
+
+    value: Tensor
+    error: Tensor
+
+    @staticmethod
+    def exact(value: Tensor) -> Bounded:
+        """Values without error."""
+        return Bounded(value.double(), torch.zeros_like(value, dtype=torch.float64))
+
+
+def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bounded:
+    """The value of a node and the error of its execution in ``dtype``, from those of its inputs.
+
+    With u the unit roundoff, n the number of terms of the longest sum, m = n + EXTRA_ROUNDINGS and
+    gamma_m = m u / (1 - m u), an execution of y = A x + b at inputs x + d, |d| <= e, in any order of summation, with
+    or without fused multiply-add, is within
+
+        |A| e + gamma_m (|A| (|x| + e) + |b|) + m * tiny
+
+    of A x + b (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); m * tiny is for products that
+    underflow or are flushed to zero. max(x, 0) is 1-Lipschitz and keeps e. A sum of two branches adds both errors
+    and one rounding. Moving values about is exact. Float64 evaluates the bound; its own error, of the order of
+    m * 2^-53 relative, is for the caller to cover.
+    """
+    op = node.op
+    if isinstance(op, Affine):
+        x = inputs[0]
+        magnitude = _absolute(op)
+        value, error = op.apply(x.value), magnitude.linear(x.error)
+        if not isinstance(op, _EXACT):
+            terms = _terms(op, tuple(x.value.shape[1:])) + EXTRA_ROUNDINGS
+            error = error + _rounding(terms, magnitude.apply(x.value.abs() + x.error), dtype)
+        return Bounded(value, error)
+    if isinstance(op, Relu):
+        return Bounded(op.apply(inputs[0].value), inputs[0].error)
+    if isinstance(op, Add):
+        error = inputs[0].error + inputs[1].error
+        size = inputs[0].value.abs() + inputs[1].value.abs() + error
+        return Bounded(op.apply(inputs[0].value, inputs[1].value), error + _rounding(2, size, dtype))
+    if isinstance(op, Concat):
+        return Bounded(op.apply(*(x.value for x in inputs)), op.apply(*(x.error for x in inputs)))
+    raise NotImplementedError(f"importers.rounding: no error bound for op {op.kind}")
+
+
+def _rounding(terms: int, size: Tensor, dtype: torch.dtype) -> Tensor:
+    info = torch.finfo(dtype)
+    relative = terms * info.eps / 2
+    gamma = relative / (1 - relative) if relative < 1 else math.inf
+    return gamma * size + terms * info.tiny
+
+
+def _absolute(op: Affine) -> Affine:
+    """|A| x + |b|."""
+    fields = {field.name: getattr(op, field.name) for field in dataclasses.fields(op)}
+    changes = {name: value.abs() for name, value in fields.items() if isinstance(value, Tensor)}
+    if isinstance(op, Pad):
+        return dataclasses.replace(op, value=abs(op.value))
+    return dataclasses.replace(op, **changes)
+
+
+def _terms(op: Op, shape: Shape) -> int:
+    """Number of terms in the longest sum of one output, for an input of feature ``shape``."""
+    if isinstance(op, Linear):
+        return op.weight.shape[1]
+    if isinstance(op, Conv):
+        return math.prod(op.weight.shape[1:])
+    if isinstance(op, ConvTranspose):
+        return op.weight.shape[0] // op.groups * math.prod(op.weight.shape[2:])
+    if isinstance(op, AveragePool):
+        return math.prod(op.kernel)
+    if isinstance(op, Reduce):
+        return math.prod(shape[dim] for dim in op.dims)
+    if isinstance(op, ScaleShift | Pad):
+        return 1
+    raise NotImplementedError(f"importers.rounding: no error bound for op {op.kind}")
