@@ -1,0 +1,122 @@
+"""Verifies the example networks, and bounds the outputs of one of them.
+
+    python examples/demo.py
+
+The networks recognise 8 x 8 images of digits; train.py made them and the specifications.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import zonocuda
+from zonocuda import NetworkBounds, VerifyResult, Zonotope
+
+HERE = Path(__file__).parent
+NETWORKS = ("fc", "conv", "residual")
+
+COLUMNS = (
+    ("network", "<10"),
+    ("specification", "<18"),
+    ("verdict", "<9"),
+    ("worst margin", ">14"),
+    ("unstable neurons", ">18"),
+    ("symbols", ">9"),
+    ("seconds", ">9"),
+)
+
+LEGEND = """
+specification     network_image_radius: every pixel of that image may change by the radius, within [0, 1];
+                  network_image_pixel: any one pixel of row 4 may have any value in [0, 1]
+verified          proven: the network recognises every such image
+falsified         a counterexample was found, and ONNX Runtime misreads it too
+unknown           neither: no counterexample was found, and the bounds are too loose for a proof
+worst margin      smallest lower bound of (output of the right digit) - (another output); a proof needs all above 0
+unstable neurons  ReLUs whose input may have either sign; each adds a symbol
+symbols           noise symbols of the zonotope around the output
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One line of the table."""
+
+    network: Path
+    specification: Path
+    result: VerifyResult
+
+    def __str__(self) -> str:
+        result = self.result
+        last = result.layers[-1] if result.layers else None
+        cells = (
+            self.network.stem,
+            self.specification.stem,
+            str(result.verdict),
+            "-" if result.margin is None else f"{result.margin:+.3f}",
+            f"{sum(x.unstable for x in result.layers)} of {sum(x.neurons for x in result.layers)}" if last else "-",
+            str(sum(last.symbols.values()) + last.unstable) if last else "-",
+            f"{result.seconds['total']:.2f}",
+        )
+        return "".join(f"{cell:{form}}" for cell, (_, form) in zip(cells, COLUMNS, strict=True))
+
+
+def specifications(network: str) -> list[Path]:
+    """The specification files of a network, by image and radius.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    files = list((HERE / "specs").glob(f"{network}_*.vnnlib"))
+    if not files:
+        raise FileNotFoundError(f"{HERE / 'specs'}: no specification of {network}; examples/train.py makes them")
+
+    def order(path: Path) -> tuple[int, str]:
+        _, image, change = path.stem.split("_")
+        return int(image), change
+
+    return sorted(files, key=order)
+
+
+def verify_all() -> Iterator[Row]:
+    """Every network with each of its specifications."""
+    for name in NETWORKS:
+        network = HERE / "networks" / f"{name}.onnx"
+        for specification in specifications(name):
+            result = zonocuda.verify(network, zonocuda.load_vnnlib(specification))
+            yield Row(network, specification, result)
+
+
+def bound_outputs(network: Path, specification: Path, samples: int = 10_000) -> tuple[NetworkBounds, torch.Tensor]:
+    """The outputs over the input box of a specification: proven bounds, and values at points of the box."""
+    loaded = zonocuda.load_network(network)
+    box = zonocuda.load_vnnlib(specification).regions[0].box
+    lower, upper = (bound.reshape(1, *loaded.graph.input_shape) for bound in (box.lower, box.upper))
+    images = Zonotope.from_box(lower, upper)
+    points = images.sample(samples, torch.Generator().manual_seed(0)).squeeze(1)
+    return zonocuda.compute_bounds(loaded, images), loaded.graph.to(torch.float64)(points)
+
+
+def main() -> None:
+    """Prints the table and the bounds."""
+    torch.set_num_threads(1)  # fastest for networks of this size
+    print(f"zonocuda {zonocuda.__version__} on three networks that recognise 8 x 8 images of digits\n")
+    print("".join(f"{title:{form}}" for title, form in COLUMNS))
+    for row in verify_all():
+        print(row, flush=True)
+    print(LEGEND)
+
+    network, specification = HERE / "networks" / "fc.onnx", specifications("fc")[0]
+    bounds, values = bound_outputs(network, specification)
+    print(f"Outputs of {network.stem} over the images of {specification.stem}: proven bounds, and what samples reach\n")
+    print(f"{'output':<9}{'lower bound':>12}{'smallest seen':>15}{'largest seen':>14}{'upper bound':>13}")
+    columns = (bounds.lower[0], values.amin(0), values.amax(0), bounds.upper[0])
+    for i, (lower, least, most, upper) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+        print(f"{f'Y_{i}':<9}{lower:>12.3f}{least:>15.3f}{most:>14.3f}{upper:>13.3f}")
+
+
+if __name__ == "__main__":
+    main()
