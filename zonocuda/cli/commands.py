@@ -18,7 +18,7 @@ from zonocuda.importers import load_network
 from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import verify as decide
 from zonocuda.verifier.bounds import compute_bounds
-from zonocuda.verifier.decide import describe_device, resolve_device
+from zonocuda.verifier.decide import check_sizes, describe_device, resolve_device
 from zonocuda.version import __version__
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -29,6 +29,10 @@ def verify(options: argparse.Namespace) -> None:
     _check_writable(options.json, options.results_file)
     network = load_network(options.net)
     spec = load_vnnlib(options.spec)
+    try:
+        check_sizes(network.graph, spec)
+    except ValueError as error:
+        raise ValueError(f"{options.spec} does not fit {options.net}: {error}") from error
     with _ProgressBar() as bar:
         result = decide(
             network,
@@ -95,6 +99,8 @@ def _load_center(path: str, shape: tuple[int, ...]) -> torch.Tensor:
     """One input from a .npy file, in the network's input shape."""
     try:
         array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            raise ValueError("it holds no real numbers")
         center = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
     except (ValueError, TypeError, EOFError) as error:
         raise ValueError(f"{path}: not a .npy file of numbers ({error})") from error

@@ -38,6 +38,13 @@ def _radius(text: str) -> float:
     return value
 
 
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**62:
+        raise argparse.ArgumentTypeError(f"must be an integer in [0, 2^62), got {text}")
+    return value
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(prog="zonocuda", description="Neural network verification with zonotopes.")
@@ -57,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("spec", metavar="SPEC", help="property, .vnnlib or .vnnlib.gz")
     verify.add_argument("--timeout", type=_positive, default=math.inf, metavar="S", help="seconds (default: none)")
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
-    verify.add_argument("--seed", type=int, default=0, help="of the search for counterexamples")
+    verify.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
 
     bounds = commands.add_parser("bounds", parents=[shared], help="bound a network's outputs on a ball")
     bounds.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")

@@ -75,7 +75,7 @@ def verify(
         raise ValueError(f"verify: dtype must be float32 or float64, got {dtype}")
     deadline = Deadline(timeout)
     subject = Subject.of(model, input_shape)
-    _check_sizes(subject.graph, spec)
+    check_sizes(subject.graph, spec)
     where = resolve_device(device)
     with torch.no_grad(), use_backend(backend), full_precision():
         run = _Run(subject, spec, deadline, where, dtype, kink, seed, progress)
@@ -119,7 +119,8 @@ def describe_device(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _check_sizes(graph: Graph, spec: Spec) -> None:
+def check_sizes(graph: Graph, spec: Spec) -> None:
+    """Raises ValueError unless the specification has as many inputs and outputs as the network."""
     inputs, outputs = math.prod(graph.input_shape), math.prod(graph.output_shape)
     if (inputs, outputs) != (spec.inputs, spec.outputs):
         raise ValueError(

@@ -1,0 +1,127 @@
+"""The JSON documents have exactly the fields that docs/json.md describes, of the types that it names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cli import files
+from zonocuda.cli.main import main
+
+DOCS = Path(__file__).parents[2] / "docs" / "json.md"
+SPECIAL = ("nan", "inf", "-inf")
+
+
+def described(schema: str) -> dict[str, str]:
+    """Field names and types in the section of docs/json.md about a schema."""
+    section = DOCS.read_text().split(f"## `{schema}`\n")[1].split("\n## ")[0]
+    fields = dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.MULTILINE))
+    assert len(fields) > 10
+    return fields
+
+
+def fits(value: object, kind: str) -> bool:
+    """Whether a value is of a type in the words of docs/json.md."""
+    if " or " in kind:
+        return any(fits(value, part) for part in kind.split(" or "))
+    if " of " in kind:
+        container, element = kind.split(" of ")
+        if container == "list":
+            return isinstance(value, list) and all(fits(v, element) for v in value)
+        return container == "map" and isinstance(value, dict) and all(fits(v, element) for v in value.values())
+    simple: dict[str, bool] = {
+        "string": isinstance(value, str),
+        "integer": type(value) is int,
+        "real": type(value) in (int, float) or value in SPECIAL,
+        "null": value is None,
+        "object": isinstance(value, dict),
+        "list": isinstance(value, list),
+    }
+    return simple[kind]
+
+
+def check(value: Any, path: str, fields: dict[str, str], seen: set[str]) -> None:
+    """Every field of a value is described, has its type, and no described one is missing."""
+    if isinstance(value, list):
+        for element in value:
+            if isinstance(element, dict):
+                check(element, f"{path}[]", fields, seen)
+        return
+    if not isinstance(value, dict) or fields.get(path, "").startswith("map"):
+        return
+    prefix = f"{path}." if path else ""
+    expected = {name for name in fields if re.fullmatch(re.escape(prefix) + r"[a-z0-9_]+", name)}
+    assert {prefix + key for key in value} == expected
+    for key, entry in value.items():
+        name = prefix + key
+        assert fits(entry, fields[name]), f"{name}: {entry!r} is no {fields[name]}"
+        seen.add(name)
+        check(entry, name, fields, seen)
+
+
+def document(path: Path) -> dict[str, Any]:
+    """A document; NaN and Infinity, which are no JSON, are refused."""
+
+    def refuse(text: str) -> object:
+        raise AssertionError(f"{text} is not JSON")
+
+    loaded: dict[str, Any] = json.loads(path.read_text(), parse_constant=refuse)
+    return loaded
+
+
+def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
+    net = files.fc_model(tmp_path / "net.onnx", *files.DISTANCE)
+    fields = described("zonocuda.verify/1")
+    verdicts, seen = set(), set[str]()
+    for i, (text, options) in enumerate(
+        [
+            ("(<= Y_0 -0.5)", []),
+            ("(>= Y_0 0.5)", []),
+            ("(and (<= Y_1 -1.5) (<= Y_0 1.0))", []),
+            ("(>= Y_0 0.5)", ["--timeout", "1e-9"]),
+            ("(<= (+ Y_0 (* 1e308 Y_1)) -1e308)", ["--dtype", "float32"]),
+        ]
+    ):
+        spec = files.save_spec(tmp_path / f"{i}.vnnlib", [-1, -1], [1, 1], 2, text)
+        out = tmp_path / f"{i}.json"
+        assert main(["verify", str(net), str(spec), "--json", str(out), *options]) == 0
+        result = document(out)
+        check(result, "", fields, seen)
+        verdicts.add(result["verdict"])
+        assert result["schema"] == "zonocuda.verify/1"
+        assert (result["counterexample"] is not None) == (result["verdict"] == "falsified")
+        for kind, path in (("net", net), ("spec", spec)):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            assert result["files"][kind] == {"name": path.name, "sha256": digest}
+        assert result["timeout"] == (1e-9 if options[:1] == ["--timeout"] else "inf")
+    assert verdicts == {"verified", "falsified", "unknown", "timeout"}
+    assert seen == set(fields), "described, but never written"
+
+
+def test_bounds_writes_the_fields_that_are_described(tmp_path: Path) -> None:
+    net = files.fc_model(tmp_path / "net.onnx", *files.DISTANCE)
+    center, out = tmp_path / "center.npy", tmp_path / "out.json"
+    np.save(center, np.zeros(2))
+    fields, seen = described("zonocuda.bounds/1"), set[str]()
+    for clip in ([], ["--clip", "-0.5", "0.25"]):
+        assert main(["bounds", str(net), "--center", str(center), "--eps", "0.5", "--json", str(out), *clip]) == 0
+        result = document(out)
+        check(result, "", fields, seen)
+        assert result["schema"] == "zonocuda.bounds/1"
+        assert result["clip"] == ([-0.5, 0.25] if clip else None)
+        assert result["eps"] == 0.5
+        # Y_1 = X_0 - X_1 is exact: both of its ReLUs have the slope 1/2 on a box around zero, or one like it
+        assert result["lower"][1] == pytest.approx(-result["upper"][1])
+    assert seen == set(fields), "described, but never written"
+
+
+def test_numbers_without_json_are_strings() -> None:
+    from zonocuda.cli.report import _number
+
+    assert [_number(v) for v in (float("nan"), float("inf"), -float("inf"), None, 0.1)] == [*SPECIAL, None, 0.1]

@@ -1,0 +1,41 @@
+"""What every test shares: the devices, the seed, and a header that says what was tested."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from tests.devices import DEVICES, missing_device, native_build, use_device
+
+SEED = int(os.environ.get("ZONOCUDA_TEST_SEED", "0"))
+
+
+def pytest_report_header() -> list[str]:
+    """The seed, and which builds and devices are there."""
+    build = native_build()
+    native = "not built" if build is None else f"{build['compiler']}, CUDA {build['cuda'] or 'not built'}"
+    return [
+        f"zonocuda: seed {SEED} (set ZONOCUDA_TEST_SEED), torch {torch.__version__}, "
+        f"native ops: {native}, GPU tests: {missing_device('cuda') or torch.cuda.get_device_name()}"
+    ]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device once; CUDA carries the marker ``gpu`` and is skipped where it cannot run."""
+    return use_device(request.param)
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    """The GPU, for tests marked ``gpu`` that make sense on no other device."""
+    return use_device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seeds torch before every test, so that each one repeats alone; the header prints the number."""
+    torch.manual_seed(SEED)
+    return SEED

@@ -1,0 +1,315 @@
+// A program that runs one kernel after another on the CPU, for the tests in Python.
+//
+// A request on stdin: one line
+//   kernel dtype vector last_block_only grid.x grid.y block.x block.y, then counted lists: integers, reals, and arrays
+//   as type role count skip
+// followed by the bytes of the arrays. An array of role "in" or "out" holds the last `count` elements of one that has
+// `skip` elements more before them: kernels get the address of the whole, so that a small array stands for the end of a
+// huge one. Role "null" is a null pointer. The answer on stdout: the line "ok" and the bytes of the "out" arrays.
+//
+// Each kernel runs twice, with the threads and blocks in opposite orders, and must write the same bits both times.
+// Anything wrong ends the program with a message on stderr.
+
+#include <unistd.h>
+
+#include <cstdint>
+#include <iostream>
+#include <map>
+#include <sstream>
+#include <string>
+
+#include "host_cuda.h"
+
+// Internal linkage: see host_cuda.h. What the .cuh files include from the standard library is included above.
+namespace {
+#include "../../csrc/cuda/columns.cuh"
+#include "../../csrc/cuda/concretize.cuh"
+#include "../../csrc/cuda/diagonal_linear.cuh"
+#include "../../csrc/cuda/error_block.cuh"
+#include "../../csrc/cuda/relu.cuh"
+#include "../../csrc/cuda/relu_relaxation.cuh"
+#include "../../csrc/cuda/scale.cuh"
+#include "faulty_kernels.cuh"
+
+using namespace zonocuda;
+using namespace zonocuda::cuda;
+
+constexpr unsigned kSeconds = 120;  // for one kernel
+
+/// One argument array, exactly as long as it may be used, with redzones of AddressSanitizer on both sides.
+struct Array {
+  std::string type, role;
+  size_t count = 0, skip = 0;
+  std::string given;  // its bytes as they came
+  std::unique_ptr<char[]> bytes;
+
+  size_t item() const { return type == "float32" ? 4 : 8; }
+  void reset() {
+    bytes = std::make_unique_for_overwrite<char[]>(given.size());
+    std::memcpy(bytes.get(), given.data(), given.size());
+  }
+};
+
+struct Request {
+  std::string kernel, dtype;
+  int vector = 1;
+  bool last_block_only = false;
+  dim3 grid, block;
+  std::vector<int64_t> integers;
+  std::vector<double> reals;
+  std::vector<Array> arrays;
+
+  bool read(std::istream& in) {
+    std::string line;
+    if (!std::getline(in, line)) {
+      return false;
+    }
+    std::istringstream head(line);
+    head >> kernel >> dtype >> vector >> last_block_only >> grid.x >> grid.y >> block.x >> block.y;
+    read_list(head, integers, [](std::istream& s, int64_t& i) { s >> i; });
+    read_list(head, reals, [](std::istream& s, double& r) { s >> r; });
+    read_list(head, arrays, [](std::istream& s, Array& a) { s >> a.type >> a.role >> a.count >> a.skip; });
+    for (Array& a : arrays) {
+      a.given.resize(a.count * a.item());
+      in.read(a.given.data(), std::streamsize(a.given.size()));
+    }
+    if (!head || !in) {
+      host_cuda::fail("malformed request");
+    }
+    return true;
+  }
+
+  template <class X, class F>
+  static void read_list(std::istream& in, std::vector<X>& list, F read_one) {
+    size_t count = 0;
+    in >> count;
+    list.resize(count);
+    for (X& x : list) {
+      read_one(in, x);
+    }
+  }
+
+  /// The address that the kernel gets as its i-th array.
+  template <class P>
+  P* at(size_t i) const {
+    const Array& a = arrays.at(i);
+    if (a.role == "null") {
+      return nullptr;
+    }
+    constexpr bool whole = std::is_integral_v<P>;
+    if (a.item() != sizeof(P) || (a.type == "int64") != whole) {
+      host_cuda::fail("an array has another type than its kernel wants");
+    }
+    return reinterpret_cast<P*>(reinterpret_cast<uintptr_t>(a.bytes.get()) - a.skip * sizeof(P));
+  }
+
+  int64_t integer(size_t i) const { return integers.at(i); }
+  Layout layout() const { return {integer(0), integer(1), integer(2), integer(3)}; }
+  DiagonalSizes diagonal() const { return {integer(0), integer(1), integer(2), integer(3)}; }
+
+  template <class... P, class... A>
+  void launch(void (*kernel)(P...), A... args) const {
+    host_cuda::launch(grid, block, kernel, args...);
+  }
+};
+
+/// Calls f with the element type.
+template <class F>
+void typed(const Request& r, F f) {
+  r.dtype == "float32" ? f.template operator()<float>() : f.template operator()<double>();
+}
+
+/// Calls f with the element type and the vector width: one element, or 16 bytes.
+template <class F>
+void vectorised(const Request& r, F f) {
+  typed(r, [&]<class T>() { r.vector == 1 ? f.template operator()<T, 1>() : f.template operator()<T, kVector<T>>(); });
+}
+
+using Run = void (*)(const Request&);
+using F = float;
+
+const std::map<std::string, Run>& kernels() {
+  static const std::map<std::string, Run> table = {
+      {"sum_columns_kernel/AbsTerm",
+       [](const Request& r) {
+         vectorised(r, [&]<class T, int V>() {
+           r.launch(sum_columns_kernel<T, V, AbsTerm<T>>, r.layout(), AbsTerm<T>{r.at<T>(0)}, r.at<T>(1));
+         });
+       }},
+      {"sum_columns_kernel/ProductTerm",
+       [](const Request& r) {
+         vectorised(r, [&]<class T, int V>() {
+           r.launch(sum_columns_kernel<T, V, ProductTerm<T>>, r.layout(), ProductTerm<T>{r.at<T>(0), r.at<T>(1)},
+                    r.at<T>(2));
+         });
+       }},
+      {"map_rows_kernel/ScaleMap",
+       [](const Request& r) {
+         vectorised(r, [&]<class T, int V>() {
+           r.launch(map_rows_kernel<T, V, ScaleMap<T>>, r.layout(), ScaleMap<T>{r.at<T>(0), r.at<T>(1)}, r.at<T>(2));
+         });
+       }},
+      {"map_rows_kernel/SignMap",
+       [](const Request& r) {
+         vectorised(r, [&]<class T, int V>() {
+           r.launch(map_rows_kernel<T, V, SignMap<T>>, r.layout(), SignMap<T>{r.at<T>(0), r.at<T>(1)}, r.at<T>(2));
+         });
+       }},
+      {"map_rows_kernel/ReluGradMap",
+       [](const Request& r) {
+         vectorised(r, [&]<class T, int V>() {
+           r.launch(map_rows_kernel<T, V, ReluGradMap<T>>, r.layout(),
+                    ReluGradMap<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3)}, r.at<T>(4));
+         });
+       }},
+      {"concretize_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(concretize_kernel<T>, r.layout(), r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3));
+         });
+       }},
+      {"concretize_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(concretize_backward_kernel<T>, r.integer(0), r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3));
+         });
+       }},
+      {"relu_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(relu_kernel<T>, r.layout(),
+                    ReluForward<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3), r.at<T>(4), r.at<T>(5), r.at<T>(6),
+                                   r.at<T>(7), r.at<T>(8), r.at<T>(9)});
+         });
+       }},
+      {"relu_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(relu_backward_kernel<T>, r.layout(),
+                    ReluGrad<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3), r.at<T>(4), r.at<T>(5), r.at<T>(6),
+                                Kink(r.integer(4)), T(r.reals.at(0)), r.integer(5) != 0, r.at<T>(7), r.at<T>(8),
+                                r.at<T>(9), r.at<T>(10), r.at<T>(11), r.at<T>(12)});
+         });
+       }},
+      {"relu_relaxation_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(relu_relaxation_kernel<T>, r.integer(0), r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3),
+                    r.at<T>(4));
+         });
+       }},
+      {"relu_relaxation_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(relu_relaxation_backward_kernel<T>, r.integer(0),
+                    RelaxationGradArgs<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3), r.at<T>(4),
+                                          Kink(r.integer(1)), T(r.reals.at(0)), r.at<T>(5), r.at<T>(6), r.at<T>(7)});
+         });
+       }},
+      {"scale_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() { r.launch(scale_backward_kernel<T>, r.layout(), r.at<T>(0), r.at<T>(1)); });
+       }},
+      {"diagonal_linear_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(diagonal_linear_kernel<T>, r.diagonal(), r.at<T>(0), r.at<int64_t>(1), r.at<T>(2), r.at<T>(3));
+         });
+       }},
+      {"diagonal_linear_coefficients_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(diagonal_linear_coefficients_kernel<T>, r.diagonal(), r.at<T>(0), r.at<int64_t>(1), r.at<T>(2),
+                    r.at<T>(3));
+         });
+       }},
+      {"diagonal_linear_weight_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(diagonal_linear_weight_kernel<T>, r.diagonal(), r.at<T>(0), r.at<T>(1), r.at<int64_t>(2),
+                    r.at<T>(3));
+         });
+       }},
+      {"error_block_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(error_block_kernel<T>, r.integer(0), r.integer(1), r.integer(2), r.at<T>(0), r.at<int64_t>(1),
+                    r.at<T>(2));
+         });
+       }},
+      {"error_block_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(error_block_backward_kernel<T>, r.integer(0), r.integer(1), r.integer(2), r.at<T>(0),
+                    r.at<int64_t>(1), r.at<T>(2));
+         });
+       }},
+      // The tests of host_cuda.h.
+      {"warp_sums", [](const Request& r) { r.launch(faulty::warp_sums, r.at<F>(0), r.at<F>(1), r.at<F>(2)); }},
+      {"double_vectors", [](const Request& r) { r.launch(faulty::double_vectors, r.at<F>(0), r.at<F>(1)); }},
+      {"misaligned_load", [](const Request& r) { r.launch(faulty::misaligned_load, r.at<F>(0), r.at<F>(1)); }},
+      {"read_past_end",
+       [](const Request& r) { r.launch(faulty::read_past_end, r.at<F>(0), r.at<F>(1), r.integer(0)); }},
+      {"write_past_end",
+       [](const Request& r) { r.launch(faulty::write_past_end, r.at<F>(0), r.at<F>(1), r.integer(0)); }},
+      {"shared_row_overflow", [](const Request& r) { r.launch(faulty::shared_row_overflow, r.at<F>(0), r.at<F>(1)); }},
+      {"shared_overflow", [](const Request& r) { r.launch(faulty::shared_overflow, r.at<F>(0), r.at<F>(1)); }},
+      {"unwritten_shared", [](const Request& r) { r.launch(faulty::unwritten_shared, r.at<F>(0), r.at<F>(1)); }},
+      {"no_barrier_before_read",
+       [](const Request& r) { r.launch(faulty::no_barrier_before_read, r.at<F>(0), r.at<F>(1)); }},
+      {"no_barrier_before_write",
+       [](const Request& r) { r.launch(faulty::no_barrier_before_write, r.at<F>(0), r.at<F>(1), r.integer(0)); }},
+      {"early_return", [](const Request& r) { r.launch(faulty::early_return, r.at<F>(0), r.at<F>(1)); }},
+      {"two_barriers", [](const Request& r) { r.launch(faulty::two_barriers, r.at<F>(0), r.at<F>(1)); }},
+      {"absent_lanes", [](const Request& r) { r.launch(faulty::absent_lanes, r.at<F>(0), r.at<F>(1)); }},
+      {"unordered_writes", [](const Request& r) { r.launch(faulty::unordered_writes, r.at<F>(0), r.at<F>(1)); }},
+      {"writes_input", [](const Request& r) { r.launch(faulty::writes_input, r.at<F>(0), r.at<F>(1)); }},
+      {"narrow_index", [](const Request& r) { r.launch(faulty::narrow_index, r.at<F>(0), r.at<F>(1), r.integer(0)); }},
+  };
+  return table;
+}
+
+/// Runs the kernel in both orders and compares; the results stay in the arrays.
+void run(Request& r) {
+  const auto entry = kernels().find(r.kernel);
+  if (entry == kernels().end() || (r.dtype != "float32" && r.dtype != "float64")) {
+    host_cuda::fail("unknown kernel or dtype");
+  }
+  alarm(kSeconds);  // a kernel that loops for ever ends the program
+  std::vector<std::string> results;
+  for (bool reverse : {false, true}) {
+    host_cuda::schedule = {reverse, r.last_block_only};
+    for (Array& a : r.arrays) {
+      a.reset();
+    }
+    entry->second(r);
+    for (size_t i = 0; i < r.arrays.size(); ++i) {
+      const Array& a = r.arrays[i];
+      const std::string now(a.bytes.get(), a.given.size());
+      if (a.role == "in" && now != a.given) {
+        host_cuda::fail("the kernel writes to an input");
+      }
+      if (!reverse) {
+        results.push_back(now);
+      } else if (now != results[i]) {
+        host_cuda::fail("the result depends on the order of the threads");
+      }
+    }
+  }
+  alarm(0);
+}
+
+}  // namespace
+
+int main() {
+  for (Request r; r.read(std::cin); r = {}) {
+    run(r);
+    std::cout << "ok\n";
+    for (const Array& a : r.arrays) {
+      if (a.role == "out") {
+        std::cout.write(a.bytes.get(), std::streamsize(a.given.size()));
+      }
+    }
+    std::cout.flush();
+  }
+}

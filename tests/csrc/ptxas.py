@@ -1,0 +1,127 @@
+"""What ptxas says of each CUDA kernel: registers, stack and spills on sm_90.
+
+Write the table again after a deliberate change, or with another nvcc (minutes; needs no GPU):
+
+    python -m tests.csrc.ptxas
+
+and look at the difference: a kernel that needs more registers runs fewer warps at a time.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils import cpp_extension
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCES = ROOT / "csrc" / "cuda"
+TABLE = Path(__file__).parent / "registers.json"
+# torch's BuildExtension adds these to the flags of setup.py.
+TORCH_FLAGS = [*cpp_extension.COMMON_NVCC_FLAGS, "-std=c++20", "-DTORCH_EXTENSION_NAME=_C", "-Xcompiler=-fPIC"]
+
+
+@dataclass(frozen=True, order=True)
+class Usage:
+    """Of one kernel: registers of a thread, and bytes of stack and of spilled registers."""
+
+    registers: int
+    stack: int
+    spills: int
+
+
+def from_setup(*names: str) -> list[Any]:
+    """Top-level names of setup.py, without running its build.
+
+    Raises:
+        KeyError: setup.py defines no such name.
+    """
+    path = ROOT / "setup.py"
+    kept = (ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef)
+    tree = ast.parse(path.read_text())
+    tree.body = [node for node in tree.body if isinstance(node, kept)]
+    namespace: dict[str, Any] = {"__file__": str(path)}
+    exec(compile(tree, str(path), "exec"), namespace)
+    return [namespace[name] for name in names]
+
+
+def toolkit() -> Path | None:
+    """The CUDA toolkit that setup.py finds."""
+    (find,) = from_setup("find_cuda_home")
+    home = find()
+    assert home is None or isinstance(home, Path)
+    return home
+
+
+def release(home: Path) -> str:
+    """The release of nvcc, such as 13.0."""
+    (version,) = from_setup("nvcc_version")
+    return str(version(home))
+
+
+def measure(home: Path, source: Path, folder: Path) -> dict[str, Usage]:
+    """Compiles one .cu file for sm_90 as setup.py does, into ``folder``; the usage of each of its kernels.
+
+    Raises:
+        RuntimeError: nvcc refuses the source, or says nothing of its kernels.
+    """
+    (flags,) = from_setup("NVCC_FLAGS")
+    include = [f"-I{path}" for path in [*cpp_extension.include_paths(), home / "include"]]
+    target = ["-gencode=arch=compute_90,code=sm_90", "-c", str(source), "-o", str(folder / f"{source.stem}.o")]
+    command = [str(home / "bin" / "nvcc"), *flags, *TORCH_FLAGS, *include, *target]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    kernels = parse(done.stdout + done.stderr)
+    if not kernels:
+        raise RuntimeError(f"{source.name}: nvcc reports no kernels")
+    names = subprocess.run(["c++filt", *kernels], capture_output=True, text=True, check=True).stdout.splitlines()
+    return {readable(name): usage for name, usage in zip(names, kernels.values(), strict=True)}
+
+
+def parse(report: str) -> dict[str, Usage]:
+    """The mangled names of the kernels in a report of ``ptxas -v``, and their usage."""
+    entry = re.compile(
+        r"Compiling entry function '(?P<name>\w+)'.*?"
+        r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+        r"Used (?P<registers>\d+) registers",
+        re.DOTALL,
+    )
+    return {
+        m["name"]: Usage(int(m["registers"]), int(m["stack"]), int(m["stores"]) + int(m["loads"]))
+        for m in entry.finditer(report)
+    }
+
+
+def readable(name: str) -> str:
+    """The template and its arguments: without namespaces, return type and parameters."""
+    return re.sub(r"\bzonocuda::(cuda::)?", "", name).removeprefix("void ").split("(")[0]
+
+
+def registers(usages: Iterable[dict[str, Usage]]) -> dict[str, int]:
+    """The registers of each kernel of several files; the largest number for a kernel that is in more than one."""
+    found: dict[str, int] = {}
+    for name, usage in sorted(item for file in usages for item in file.items()):
+        found[name] = max(usage.registers, found.get(name, 0))
+    return found
+
+
+def main() -> None:
+    """Writes the table."""
+    home = toolkit()
+    if home is None:
+        raise SystemExit("no CUDA toolkit: set CUDA_HOME to the folder that has bin/nvcc")
+    with tempfile.TemporaryDirectory() as folder:
+        usages = [measure(home, source, Path(folder)) for source in sorted(SOURCES.glob("*.cu"))]
+    TABLE.write_text(json.dumps({"nvcc": release(home), "registers": registers(usages)}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

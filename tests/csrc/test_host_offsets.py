@@ -1,0 +1,213 @@
+"""Offsets beyond 2^32 in the kernels: the last block of a launch over huge tensors, of which only the end exists.
+
+A kernel gets the address of the whole tensor, and any access outside the end faults; an offset that wraps at 32 bits
+lies billions of elements away. (tests/csrc/test_host_cuda.py shows that such a kernel is caught.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.csrc.chains import LANES, STRIPS, TILE, TILE_ROWS
+from tests.csrc.compare import assert_within, normal
+from tests.csrc.host import Argument, HostKernels, Launch, Out, Tail
+from zonocuda import reference
+
+F = torch.float32
+LIMIT = 2**32  # beyond it, unsigned numbers of 32 bits wrap too
+WIDE = pytest.mark.parametrize("wide", [False, True], ids=["narrow", "wide"])
+
+
+def last_block(items: int, block: tuple[int, int], rows: int = 1, wide: bool = False) -> Launch:
+    """The last of the blocks of a launch with ``items`` in x and ``rows`` blocks in y."""
+    return Launch((-(-items // block[0]), rows), block, wide, last_block_only=True)
+
+
+def last_columns(batch: int, features: int, wide: bool) -> tuple[Launch, int]:
+    """The last block of columns, and how many columns it has."""
+    vector = 4 if wide else 1
+    groups = batch * features // vector
+    launch = last_block(groups, (LANES, STRIPS), 1, wide)
+    return launch, (groups - (launch.grid[0] - 1) * LANES) * vector
+
+
+@WIDE
+@pytest.mark.parametrize(("batch", "symbols", "splits"), [(2**23 + 3, 300, 64), (2**29 + 3, 3, 1)])
+def test_sums_over_many_batch_elements(host: HostKernels, batch: int, symbols: int, splits: int, wide: bool) -> None:
+    features = 12
+    skip = (batch - 16) * symbols * features
+    partial_skip = (splits * batch - 16) * features
+    assert min(skip, partial_skip) > LIMIT
+    x = normal(16, symbols, features, dtype=F)
+    launch, columns = last_columns(batch, features, wide)
+    launch = replace(launch, grid=(launch.grid[0], splits))
+    out = Out.unwritten(16, features, dtype=F, skip=partial_skip)
+    sizes = [batch, symbols, features, splits]
+    for term, inputs, expected in [("AbsTerm", [x], x.abs()), ("ProductTerm", [x, -2 * x], -2 * x * x)]:
+        (actual,) = host.run(f"sum_columns_kernel/{term}", launch, [*(Tail(t, skip) for t in inputs), out], sizes)
+        last = expected[:, symbols * (splits - 1) // splits :].sum(1).flatten()
+        assert_within(actual.flatten()[-columns:], last[-columns:], last[-columns:].abs(), 8)
+        assert actual.flatten()[:-columns].isnan().all()
+
+
+@WIDE
+def test_sums_and_maps_over_many_symbols(host: HostKernels, wide: bool) -> None:
+    symbols, features = 65535 * STRIPS, 9004  # the most blocks in y
+    skip = (symbols - STRIPS) * features
+    assert skip > LIMIT
+    launch, columns = last_columns(1, features, wide)
+    launch = replace(launch, grid=(launch.grid[0], 65535))
+    x = normal(STRIPS, features, dtype=F)
+    sizes = [1, symbols, features, 65535]
+    partial = Out.unwritten(features, dtype=F, skip=65534 * features)
+    (actual,) = host.run("sum_columns_kernel/AbsTerm", launch, [Tail(x, skip), partial], sizes)
+    total = x.abs().sum(0)
+    assert_within(actual[-columns:], total[-columns:], total[-columns:], STRIPS)
+    factor = normal(features, dtype=F, seed=1)
+    out = Out.unwritten(STRIPS, features, dtype=F, skip=skip)
+    (scaled,) = host.run("map_rows_kernel/ScaleMap", launch, [Tail(x, skip), factor, out], sizes)
+    assert_within(scaled[:, -columns:], (factor * x)[:, -columns:])
+
+
+@WIDE
+def test_maps_over_many_batch_elements(host: HostKernels, wide: bool) -> None:
+    batch, symbols, features = 2**29 + 3, 3, 12
+    skip, neurons = (batch - 16) * symbols * features, (batch - 16) * features
+    assert neurons > LIMIT
+    launch, columns = last_columns(batch, features, wide)
+    x, grad = normal(16, symbols, features, dtype=F), normal(16, symbols, features, dtype=F, seed=1)
+    factor, shift = normal(16, features, dtype=F, seed=2), normal(16, features, dtype=F, seed=3)
+    for name, generators, factors, expected in [
+        ("ScaleMap", [x], [factor], factor.unsqueeze(1) * x),
+        ("SignMap", [x], [shift], shift.unsqueeze(1) * x.sign()),
+        ("ReluGradMap", [grad, x], [factor, shift], factor.unsqueeze(1) * grad + x.sign() * shift.unsqueeze(1)),
+    ]:
+        inputs = [*(Tail(t, skip) for t in generators), *(Tail(t, neurons) for t in factors)]
+        out = Out.unwritten(16, symbols, features, dtype=F, skip=skip)
+        (actual,) = host.run(f"map_rows_kernel/{name}", launch, [*inputs, out], [batch, symbols, features, 1])
+        written = actual.transpose(1, 2).reshape(-1, symbols)[-columns:]
+        assert_within(written, expected.transpose(1, 2).reshape(-1, symbols)[-columns:])
+
+
+def test_pointwise_kernels_over_many_neurons(host: HostKernels) -> None:
+    batch, features = 120_000, 40_007
+    count = batch * features
+    assert count > LIMIT
+    items = count % 256
+    skip = count - items
+    launch = last_block(count, (256, 1))
+    x, y, z = (normal(items, dtype=F, seed=seed) for seed in range(3))
+    xs, ys, zs = (Tail(t, skip) for t in (x, y, z))
+    radius = y.abs()
+    layout = [batch, 1, features, 1]
+
+    def outs(number: int) -> list[Out]:
+        return [Out.unwritten(items, dtype=F, skip=skip) for _ in range(number)]
+
+    lower, upper = host.run("concretize_kernel", launch, [xs, Tail(radius, skip), *outs(2)], layout)
+    assert_within(lower, x - radius)
+    assert_within(upper, x + radius)
+    center, shift = host.run("concretize_backward_kernel", launch, [xs, ys, *outs(2)], [count])
+    assert_within(center, x + y)
+    assert_within(shift, y - x)
+    (grad,) = host.run("scale_backward_kernel", launch, [xs, *outs(1)], layout)
+    assert_within(grad, x)
+
+    bounds = [Tail(lower, skip), Tail(upper, skip)]
+    multiplier, offset = reference.relu_relaxation(lower, upper)
+    actual = host.run("relu_relaxation_kernel", launch, [*bounds, None, *outs(2)], [count])
+    for ours, theirs in zip(actual, (multiplier, offset), strict=True):
+        assert_within(ours, theirs)
+    actual = host.run("relu_kernel", launch, [xs, Tail(radius, skip), None, None, None, *outs(5)], layout)
+    for ours, theirs in zip(actual, (multiplier * x + offset, offset, lower, upper, multiplier), strict=True):
+        assert_within(ours, theirs)
+
+    leaves = [lower.requires_grad_(), upper.requires_grad_()]
+    grads = torch.autograd.grad(reference.relu_relaxation(*leaves), leaves, [y, z])
+    magnitude = 8 * (y.abs() + z.abs()) / (upper - lower).detach().clamp(max=1)
+    arguments: list[Argument] = [ys, zs, *bounds, None, *outs(3)]
+    actual = host.run("relu_relaxation_backward_kernel", launch, arguments, [count, 0], [0.0])
+    for ours, theirs in zip(actual[1:], grads, strict=True):
+        assert_within(ours, theirs, magnitude, 12)
+    # relu: the multiplier's gradient is gc c + products, the offset's gc + gmu
+    products, gc, gmu = Tail(y - x * z, skip), zs, Tail(torch.zeros(items), skip)
+    arguments = [gc, gmu, products, xs, *bounds, None, *outs(6)]
+    actual = host.run("relu_backward_kernel", launch, arguments, [*layout, 0, 1], [0.0])
+    for ours, theirs in zip(actual[2:4], grads, strict=True):
+        assert_within(ours, theirs, magnitude * (1 + 2 * x.abs()), 16)
+
+
+def test_diagonal_linear_over_a_huge_weight_and_result(host: HostKernels) -> None:
+    batch, symbols, features, out = 4000, 33, 120_001, 40_007
+    k0, m0 = TILE, out // TILE * TILE  # the last tile
+    rows, columns = symbols - k0, out - m0
+    weight_skip, result_skip = m0 * features, batch * symbols * out - columns
+    assert min(weight_skip, result_skip) > LIMIT
+    coefficients, weight = normal(batch, symbols, dtype=F), normal(columns, features, dtype=F, seed=1)
+    index = torch.full((symbols,), features - 1)
+    tiles = batch * -(-symbols // TILE) * -(-out // TILE)
+    launch = Launch((tiles, 1), (TILE, TILE_ROWS), last_block_only=True)
+    arguments: list[Argument] = [
+        coefficients,
+        index,
+        Tail(weight, weight_skip),
+        Out.unwritten(rows, columns, dtype=F, skip=result_skip),
+    ]
+    (actual,) = host.run("diagonal_linear_kernel", launch, arguments, [batch, symbols, features, out])
+    assert_within(actual, coefficients[-1, -1] * weight[:, -1].unsqueeze(0))
+
+
+def test_diagonal_linear_backward_over_a_huge_gradient(host: HostKernels) -> None:
+    batch, symbols, features, out = 70_000, 33, 3, 2003
+    rows = batch * symbols
+    skip = (rows - 1) * out
+    assert skip > LIMIT
+    grad, weight = normal(out, dtype=F), normal(out, features, dtype=F, seed=1)
+    index = torch.full((symbols,), 2)
+    launch = Launch((rows, 1), (TILE, 1), last_block_only=True)
+    arguments: list[Argument] = [Tail(grad, skip), index, weight, Out.unwritten(1, dtype=F, skip=rows - 1)]
+    sizes = [batch, symbols, features, out]
+    (actual,) = host.run("diagonal_linear_coefficients_kernel", launch, arguments, sizes)
+    terms = grad * weight[:, 2]
+    assert_within(actual, terms.sum(0, keepdim=True), terms.abs().sum(), out)
+
+
+def test_diagonal_linear_weight_gradient_over_huge_outputs(host: HostKernels) -> None:
+    features, out = 3, LIMIT + 37
+    items = out % TILE
+    launch = last_block(out, (TILE, 1))
+    grad = normal(items, dtype=F)
+    before = Out(torch.zeros(items, features), (out - items) * features)
+    arguments: list[Argument] = [Tail(grad, out - items), torch.tensor([2.0]), torch.tensor([1]), before]
+    (actual,) = host.run("diagonal_linear_weight_kernel", launch, arguments, [1, 1, features, out])
+    expected = torch.zeros(items, features)
+    expected[:, 1] = 2 * grad
+    assert_within(actual, expected)
+
+
+def test_error_block_and_its_gradient_over_many_elements(host: HostKernels) -> None:
+    batch, symbols, features = 70_000, 5, 40_007
+    count = batch * symbols * features
+    items = count % 256
+    skip = count - items
+    assert skip > LIMIT
+    assert items < features
+    index = torch.tensor([0, 0, 0, 0, features - 2])
+    coefficients = normal(batch, symbols, dtype=F)
+    out = Out.unwritten(items, dtype=F, skip=skip)
+    sizes = [batch, symbols, features]
+    (actual,) = host.run("error_block_kernel", last_block(count, (256, 1)), [coefficients, index, out], sizes)
+    expected = torch.zeros(items)
+    expected[-2] = coefficients[-1, -1]
+    assert_within(actual, expected)
+
+    rows = batch * symbols
+    last = rows % 256
+    grad = Tail(normal(last * features, dtype=F), (rows - last) * features)
+    out = Out.unwritten(last, dtype=F, skip=rows - last)
+    (actual,) = host.run("error_block_backward_kernel", last_block(rows, (256, 1)), [grad, index, out], sizes)
+    at = index[torch.arange(rows - last, rows) % symbols]
+    assert_within(actual, grad.values.reshape(last, features).gather(1, at.unsqueeze(1))[:, 0])

@@ -1,0 +1,64 @@
+"""Peak memory: no op makes a temporary of the size of the generators."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SIZE = 256 * 2**20  # bytes of the generators
+_PROGRAM = f"""
+import json, resource, torch
+from zonocuda import ops, reference
+
+batch, symbols, features = 1, 64, {SIZE} // 64 // 4
+generators = torch.ones(batch, symbols, features)
+center = torch.ones(batch, features)
+native = torch.ops.zonocuda
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+# Small calls first, so that nothing is loaded while it is measured; the oracle last, since a peak stays.
+ops.concretize(center[:, :4], generators[:, :, :4])
+reference.concretize(center[:, :4], generators[:, :, :4])
+calls = dict(
+    concretize=lambda: ops.concretize(center, generators),
+    scale_backward=lambda: native._scale_backward(generators, generators, center, False, True),
+    oracle=lambda: reference.concretize(center, generators),
+)
+growth = {{}}
+for name, call in calls.items():
+    before = peak()
+    call()
+    growth[name] = peak() - before
+print(json.dumps(growth))
+"""
+
+
+@pytest.fixture(scope="module")
+def growth() -> dict[str, int]:
+    """How many bytes each call added to the peak of a fresh process that holds the generators."""
+    if sys.platform != "linux":
+        pytest.skip("the unit of ru_maxrss is known for Linux alone")
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", _PROGRAM], cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    bytes_by_call: dict[str, int] = json.loads(done.stdout)
+    return bytes_by_call
+
+
+def test_concretize_writes_nothing_but_its_bounds(growth: dict[str, int]) -> None:
+    assert growth["concretize"] < 0.1 * SIZE  # two bounds: a thirty-second
+
+
+def test_the_gradient_of_a_multiplier_makes_no_products_of_the_generators_size(growth: dict[str, int]) -> None:
+    assert growth["scale_backward"] < 0.1 * SIZE
+
+
+def test_the_measurement_sees_the_temporary_of_the_oracle(growth: dict[str, int]) -> None:
+    """The reference sums abs() of the generators, which is such a temporary."""
+    assert growth["oracle"] > 0.9 * SIZE

@@ -1,0 +1,14 @@
+"""What the tests of soundness share."""
+
+from __future__ import annotations
+
+import pytest
+
+from zonocuda.verifier import decide
+
+
+@pytest.fixture
+def prover_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``verify`` proves or does not: the search, which would answer ``falsified`` first, finds nothing."""
+    monkeypatch.setattr(decide, "falsify", lambda *args, **options: None)
+    monkeypatch.setattr(decide, "replay", lambda *args, **options: None)

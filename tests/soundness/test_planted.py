@@ -1,0 +1,149 @@
+"""Planted counterexamples are never verified: properties that one exactly evaluated point violates by a hair.
+
+Small boxes leave most neurons stable, so that the bounds come within rounding of the truth, and the planted point is the
+vertex where the dual's bound is attained: what a proof has to spare there is nothing but the margin.
+"""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.verifier.exact import Vector, evaluate, exactly
+from tests.verifier.graphs import NETWORKS, rand, random_box
+from zonocuda.domains import Zonotope
+from zonocuda.graph import Graph
+from zonocuda.specs import Box, LinearConstraint, Region, Spec
+from zonocuda.verifier import Verdict, verify
+from zonocuda.verifier.dual import dual_bound
+from zonocuda.verifier.forward import sweep
+from zonocuda.verifier.rows import Rows
+
+MARGINS = {torch.float64: ("1e-3", "1e-4", "1e-5", "1e-6"), torch.float32: ("1e-3",)}
+"""Relative to the size of the row's terms."""
+
+
+def coefficients(outputs: int, seed: int) -> list[Fraction]:
+    """Small random rationals."""
+    return [Fraction(round(v * 16), 16) for v in rand(outputs, seed=seed).tolist()]
+
+
+def worst_vertices(graph: Graph, box: tuple[Tensor, Tensor], weights: list[Fraction]) -> list[Tensor]:
+    """Vertices where sum weights[i] Y_i is small: the duals' corner, and the best of random ones."""
+    row = LinearConstraint(dict(enumerate(weights)), {}, Fraction(0))
+    region = Region(Box.from_tensors(*box), ((row,),))
+    rows = Rows.of(region, box[0].numel(), len(weights), box[0])
+    inputs = sweep(graph, Zonotope.from_box(*box)).inputs
+    corner = dual_bound(graph, rows, box, inputs).corner.reshape(1, *graph.input_shape)
+    choice = torch.rand((256, *graph.input_shape), generator=torch.Generator().manual_seed(1)) < 0.5
+    vertices = torch.where(choice, box[0], box[1])
+    best = vertices[rows.values(vertices, graph(vertices)).argmin()].unsqueeze(0)
+    return [corner, best]
+
+
+def planted(x: Vector, y: Vector, weights: list[Fraction], margin: Fraction) -> LinearConstraint:
+    """The row sum weights[i] Y_i <= its value at y, plus ``margin`` of the size of its terms."""
+    value = sum((w * v for w, v in zip(weights, y, strict=True)), Fraction(0))
+    size = sum((abs(w * v) for w, v in zip(weights, y, strict=True)), Fraction(0))
+    row = LinearConstraint(dict(enumerate(weights)), {}, -value - margin * size)
+    left = sum((c * y[i] for i, c in row.outputs.items()), row.constant)
+    assert left < 0, "the plant is no counterexample"
+    return row
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("width", [1e-4, 0.02, 0.3])
+@pytest.mark.usefixtures("prover_only")
+def test_a_planted_counterexample_is_never_verified(name: str, width: float) -> None:
+    """One violated row, in float64 and float32; a conjunction of two; and a disjunct beside a refuted one."""
+    nearest = []
+    for seed in range(2):
+        graph = NETWORKS[name](seed)
+        box = random_box(graph, width=width, seed=seed + 40)
+        first, second = coefficients(3, seed), coefficients(3, seed + 10)
+        never = LinearConstraint({0: Fraction(1)}, {}, Fraction(10) ** 6)
+        for x in worst_vertices(graph, box, first):
+            y = evaluate(graph, exactly(x))
+            for dtype, margins in MARGINS.items():
+                for margin in map(Fraction, margins):
+                    row, other = planted(exactly(x), y, first, margin), planted(exactly(x), y, second, margin)
+                    for disjuncts in (((row,),), ((row, other),), ((never,), (row,))):
+                        region = Region(Box.from_tensors(*box), disjuncts)
+                        result = verify(graph, Spec(box[0].numel(), 3, (region,)), dtype=dtype)
+                        assert result.verdict is Verdict.UNKNOWN, f"seed {seed}, margin {margin}, {dtype}"
+                        if dtype == torch.float64 and len(disjuncts) == 1 and len(disjuncts[0]) == 1:
+                            assert result.margin is not None
+                            nearest.append(abs(result.margin))
+    if width == 1e-4:
+        assert min(nearest) < 1e-4, "no plant came close to what can be proven"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.usefixtures("prover_only")
+def test_the_same_rows_without_their_violation_are_verified(name: str) -> None:
+    """The plants are not trivial: on a box of 1e-4, moving the row by a hundredth of its size makes it provable."""
+    graph = NETWORKS[name](0)
+    box = random_box(graph, width=1e-4, seed=40)
+    weights = coefficients(3, 0)
+    (x, _) = worst_vertices(graph, box, weights)
+    row = planted(exactly(x), evaluate(graph, exactly(x)), weights, Fraction(1, 1000))
+    size = sum((abs(w * v) for w, v in zip(weights, evaluate(graph, exactly(x)), strict=True)), Fraction(0))
+    safe = LinearConstraint(row.outputs, {}, row.constant + size / 50)
+    region = Region(Box.from_tensors(*box), ((safe,),))
+    assert verify(graph, Spec(box[0].numel(), 3, (region,))).verdict is Verdict.VERIFIED
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_verdict_agrees_with_exact_evaluation_at_every_point_tried(name: str) -> None:
+    """Rows around the smallest sampled value, with the search: ``verified`` has no exact counterexample among vertices
+    and random points, and ``falsified`` shows one whose float32 output satisfies the row."""
+    verdicts = []
+    for seed in range(2):
+        graph = NETWORKS[name](seed)
+        low, high = random_box(graph, width=0.05, seed=seed + 60)
+        points = [low, high, (low + high) / 2, *worst_vertices(graph, (low, high), coefficients(3, seed))]
+        outputs = [evaluate(graph, exactly(x)) for x in points]
+        weights = coefficients(3, seed)
+        values = [sum((w * v for w, v in zip(weights, y, strict=True)), Fraction(0)) for y in outputs]
+        spread = max(values) - min(values)
+        for shift in (Fraction(-1, 4), Fraction(0), Fraction(2), Fraction(8)):
+            row = LinearConstraint(dict(enumerate(weights)), {}, -min(values) + shift * spread)
+            region = Region(Box.from_tensors(low, high), ((row,),))
+            result = verify(graph, Spec(low.numel(), 3, (region,)), timeout=20)
+            verdicts.append(result.verdict)
+            if result.verdict is Verdict.VERIFIED:
+                assert all(value + row.constant > 0 for value in values)
+            if result.counterexample is not None:
+                y = result.counterexample.y.tolist()
+                assert row.holds(result.counterexample.x.flatten().tolist(), y)
+    assert {Verdict.VERIFIED, Verdict.FALSIFIED} <= set(verdicts)
+
+
+def test_every_kind_of_operator_was_planted_in() -> None:
+    from zonocuda import graph as ops
+
+    kinds = {type(node.op).__name__ for make in NETWORKS.values() for node in make(0).nodes}
+    abstract = {"Op", "Affine", "Rearrangement", "Graph", "Node"}
+    exported = {name for name in ops.__all__ if isinstance(getattr(ops, name), type)}
+    assert kinds == exported - abstract
+
+
+def test_random_conjunctions_are_refuted_by_one_row_alone() -> None:
+    """Every combination of rows that hold and rows that cannot: ``verified`` exactly if every disjunct has one of those."""
+    graph = NETWORKS["fc"](0)
+    box = random_box(graph, width=0.05, seed=3)
+    low, high = sweep(graph, Zonotope.from_box(*box)).output.bounds()
+    holds = LinearConstraint({0: Fraction(1)}, {}, -Fraction(high[0, 0].item()) - 1)
+    cannot = LinearConstraint({0: Fraction(1)}, {}, -Fraction(low[0, 0].item()) + 1)
+    choices: list[tuple[LinearConstraint, ...]] = [
+        rows for n in range(3) for rows in itertools.product((holds, cannot), repeat=n)
+    ]
+    for one, other in itertools.product(choices, repeat=2):
+        region = Region(Box.from_tensors(*box), (one, other))
+        verdict = verify(graph, Spec(4, 3, (region,))).verdict
+        safe = cannot in one and cannot in other
+        assert verdict is (Verdict.VERIFIED if safe else Verdict.FALSIFIED), f"{one} or {other}"

@@ -1,0 +1,160 @@
+"""Who may enter which room: read from the imports and includes, and from the names of the files."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "zonocuda"
+ROOMS: dict[str, set[str]] = {
+    "kink": set(),
+    "version": set(),
+    "reference": {"kink"},
+    "ops": {"kink", "_C"},
+    "graph": set(),
+    "specs": set(),
+    "importers": {"graph"},
+    "domains": {"ops", "reference", "kink"},
+    "verifier": {"domains", "graph", "specs", "importers", "kink", "version", "ops"},
+    "nonsmooth": {"ops"},
+}
+ENTRANCES = {"cli", "__init__", "__main__"}  # may use everything
+CSRC_ROOMS = {"math": {"math"}, "common": {"common", "math"}, "cpu": {"common", "math", "cpu"}}
+CSRC_ROOMS["cuda"] = {"common", "math", "cuda"}
+
+
+def room_of(path: Path) -> str:
+    """The first name below the package: the folder, or the module that lies in it directly."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(source: str, package: list[str]) -> Iterator[str]:
+    """The rooms of zonocuda that a module of ``package`` imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "zonocuda" else [module]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "zonocuda":
+                yield parts[1] if len(parts) > 1 else "__init__"
+
+
+def modules() -> list[Path]:
+    """Every module of the package."""
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_every_room_is_known() -> None:
+    assert {room_of(path) for path in modules()} <= ROOMS.keys() | ENTRANCES
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_the_rooms_below_its_own(path: Path) -> None:
+    room = room_of(path)
+    if room in ENTRANCES:
+        return
+    package = list(path.relative_to(ROOT).parent.parts)
+    wrong = set(imported_rooms(path.read_text(encoding="utf-8"), package)) - ROOMS[room] - {room}
+    assert not wrong, f"zonocuda.{room} may not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize(
+    ("source", "rooms"),
+    [
+        ("import zonocuda.graph.ops as o", {"graph"}),
+        ("from zonocuda.ops import relu", {"ops"}),
+        ("from zonocuda import _C, kink", {"_C", "kink"}),
+        ("import zonocuda", {"__init__"}),
+        ("from .. import graph", {"graph"}),
+        ("from ..graph.ops import Relu", {"graph"}),
+        ("from . import other", {"specs"}),
+        ("def f():\n    from zonocuda.domains import x", {"domains"}),
+        ("import torch\nfrom zonocuda_other import x", set()),
+    ],
+)
+def test_the_reader_of_imports_sees_every_form(source: str, rooms: set[str]) -> None:
+    assert set(imported_rooms(source, ["zonocuda", "specs"])) == rooms
+
+
+# ---- C++ and CUDA --------------------------------------------------------------------------------------------------
+
+
+def sources(room: str) -> list[Path]:
+    """The files of a room of csrc."""
+    return sorted(path for path in (ROOT / "csrc" / room).iterdir() if path.is_file())
+
+
+def includes(path: Path) -> list[tuple[str, str]]:
+    """The (opening character, name) of every include of a file."""
+    return re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("room", CSRC_ROOMS)
+def test_a_room_of_csrc_includes_only_the_rooms_below_its_own(room: str) -> None:
+    assert sources(room)
+    for path in sources(room):
+        for opening, name in includes(path):
+            if opening == '"':
+                target = (path.parent / name).resolve()
+                assert target.is_file(), f"{path.name} includes {name}, which is not there"
+                assert target.parent.name in CSRC_ROOMS[room], f"{room}/{path.name} includes {name}"
+
+
+def test_the_mathematics_includes_no_torch_and_no_cuda_header() -> None:
+    for path in sources("math"):
+        foreign = [name for opening, name in includes(path) if opening == "<" and ("/" in name or "." in name)]
+        assert not foreign, f"math/{path.name} includes {foreign}"
+
+
+def test_the_stable_abi_is_reached_through_one_header() -> None:
+    for room in CSRC_ROOMS:
+        for path in sources(room):
+            torch_headers = [name for _, name in includes(path) if name.startswith(("torch/", "ATen/", "c10/"))]
+            assert not torch_headers or path.name == "stable.h", f"{room}/{path.name} includes {torch_headers}"
+
+
+# ---- one op, one name ----------------------------------------------------------------------------------------------
+
+
+def op_names() -> list[str]:
+    """The ops that csrc/library.cpp defines, without their backwards."""
+    schemas = (ROOT / "csrc" / "library.cpp").read_text(encoding="utf-8")
+    return re.findall(r'm\.def\(\s*"([a-z]\w*)\(', schemas)
+
+
+def test_there_are_ops() -> None:
+    assert {"concretize", "relu"} <= set(op_names())
+
+
+@pytest.mark.parametrize("op", op_names())
+def test_an_op_has_its_files_under_one_name(op: str) -> None:
+    for name in (
+        f"csrc/cpu/{op}.cpp",
+        f"csrc/cuda/{op}.cu",
+        f"zonocuda/ops/{op}.py",
+        f"zonocuda/reference/{op}.py",
+        f"tests/ops/test_{op}.py",
+        f"benchmarks/bench_{op}.py",
+    ):
+        assert (ROOT / name).is_file(), f"{name} is missing"
+
+
+@pytest.mark.parametrize("op", op_names())
+def test_an_op_and_its_backward_have_a_schema_and_a_kernel_on_both_devices(op: str) -> None:
+    schemas = (ROOT / "csrc" / "library.cpp").read_text(encoding="utf-8")
+    assert f'"_{op}_backward(' in schemas
+    for path in (f"csrc/cpu/{op}.cpp", f"csrc/cuda/{op}.cu"):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        for name in (op, f"_{op}_backward"):
+            assert f'm.impl("{name}"' in text, f"{path} registers no {name}"
