@@ -14,13 +14,14 @@ PACKAGE = ROOT / "zonocuda"
 ROOMS: dict[str, set[str]] = {
     "kink": set(),
     "version": set(),
+    "precision": set(),
     "reference": {"kink"},
     "ops": {"kink", "_C"},
     "graph": set(),
     "specs": set(),
-    "importers": {"graph"},
+    "importers": {"graph", "precision"},
     "domains": {"ops", "reference", "kink"},
-    "verifier": {"domains", "graph", "specs", "importers", "kink", "version", "ops"},
+    "verifier": {"domains", "graph", "specs", "importers", "kink", "version", "precision"},
     "nonsmooth": {"ops"},
 }
 ENTRANCES = {"cli", "__init__", "__main__"}  # may use everything

@@ -32,14 +32,18 @@ void relu_kernel(const Relu& out, const T* center, const T* generators, const T*
       add_abs(generators + block, s.symbols, s.features, width, radius);
     }
     T multiplier[kMaxTile];
+    const int64_t at = b * s.features + n;
     for (int64_t j = 0; j < width; ++j) {
-      const int64_t i = b * s.features + n + j;
-      lower[i] = out.external ? given_lower[i] : center[i] - radius[j];
-      upper[i] = out.external ? given_upper[i] : center[i] + radius[j];
-      const Relaxation<T> r = relax_relu(lower[i], upper[i], slope ? slope[i] : T(0), !slope);
+      lower[at + j] = out.external ? given_lower[at + j] : center[at + j] - radius[j];
+      upper[at + j] = out.external ? given_upper[at + j] : center[at + j] + radius[j];
+    }
+    for (int64_t j = 0; j < width; ++j) {
+      const Relaxation<T> r = relax_relu(lower[at + j], upper[at + j], slope ? slope[at + j] : T(0), !slope);
       multiplier[j] = r.multiplier;
-      offset[i] = r.offset;
-      out_center[i] = r.multiplier * center[i] + r.offset;
+      offset[at + j] = r.offset;
+    }
+    for (int64_t j = 0; j < width; ++j) {
+      out_center[at + j] = multiplier[j] * center[at + j] + offset[at + j];
     }
     scale_rows(generators + block, multiplier, s.symbols, s.features, width, out_generators + block);
   });

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from zonocuda.domains import Dense, Diagonal, Symbols, use_backend
 from zonocuda.domains.blocks import add_blocks
 
 FEATURES = (2, 3)
+Map = Callable[[Tensor], Tensor]
 DTYPES = (torch.float64, torch.float32)
 
 
@@ -93,7 +96,7 @@ def test_adding_blocks_of_one_group_adds_generator_by_generator(backend: str) ->
     ],
     ids=["reshape", "permute", "pad", "flip"],
 )
-def test_a_map_that_moves_features_keeps_a_block_diagonal_and_drops_nothing(move, out: tuple[int, ...]) -> None:
+def test_a_map_that_moves_features_keeps_a_block_diagonal_and_drops_nothing(move: Map, out: tuple[int, ...]) -> None:
     block = diagonal()
     moved = block.rearrange(move, FEATURES)
     assert isinstance(moved, Diagonal)
@@ -140,6 +143,6 @@ def test_blocks_without_symbols_have_zero_radius(backend: str) -> None:
         ),
     ],
 )
-def test_generators_that_do_not_fit_their_symbols_are_an_error(make, message: str) -> None:
+def test_generators_that_do_not_fit_their_symbols_are_an_error(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ EPS = torch.finfo(torch.float64).eps
 
 
 @pytest.fixture(params=["native", "reference"])
-def backend(request: pytest.FixtureRequest):
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     with use_backend(request.param):
         yield request.param
 

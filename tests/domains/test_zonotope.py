@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -212,7 +213,7 @@ def test_bounds_are_attained_by_a_vertex_and_enclose_every_sample() -> None:
 # ---- affine maps -----------------------------------------------------------------------------------------------------
 
 
-def check_image(z: Zonotope, image: Zonotope, apply, terms: int = 64) -> None:
+def check_image(z: Zonotope, image: Zonotope, apply: Callable[[Tensor], Tensor], terms: int = 64) -> None:
     """The image has the points apply(point), symbol by symbol, and no symbol of its own."""
     assert {id(b.symbols) for b in image.blocks} == {id(b.symbols) for b in z.blocks}
     noise = z.noise(4)
@@ -252,7 +253,9 @@ def test_a_convolution_moves_every_point(groups: int) -> None:
     ],
     ids=["flatten", "reshape", "permute"],
 )
-def test_rearrangements_move_every_point_and_keep_diagonal_blocks(move, apply) -> None:
+def test_rearrangements_move_every_point_and_keep_diagonal_blocks(
+    move: Callable[[Zonotope], Zonotope], apply: Callable[[Tensor], Tensor]
+) -> None:
     for z in (box(2, 3), general(2, 3)):
         image = move(z)
         assert [block.kind for block in image.blocks] == [block.kind for block in z.blocks]

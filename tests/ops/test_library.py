@@ -43,12 +43,20 @@ def test_a_cuda_tensor_in_a_build_without_cuda_is_refused_with_the_remedy(monkey
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_wrapper_asks_for_the_build_it_needs(case: OpCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_every_wrapper_has_all_its_floating_point_tensors_checked(
+    case: OpCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[tuple[str, tuple[Tensor | None, ...]]] = []
     module = sys.modules[f"zonocuda.ops.{case.name}"]
-    monkeypatch.setattr(module, "require_build_for", lambda op, tensor: asked.append(op))
-    case.native(next(iter(case.samples(torch.device("cpu"), torch.float32, False, {"vector": SHAPES["vector"]}))))
-    assert asked == [case.name]
+    monkeypatch.setattr(module, "require_build_for", lambda op, *tensors: checked.append((op, tensors)))
+    for sample in case.samples(torch.device("cpu"), torch.float32, False, {"vector": SHAPES["vector"]}):
+        checked.clear()
+        case.native(sample)
+        ((op, tensors),) = checked
+        assert op == case.name
+        for name, value in sample.inputs.items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                assert any(t is value for t in tensors), f"{sample.name}: {name} is not checked"
 
 
 def test_an_import_without_the_extension_says_how_to_build_it() -> None:

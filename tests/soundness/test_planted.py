@@ -1,7 +1,7 @@
 """Planted counterexamples are never verified: properties that one exactly evaluated point violates by a hair.
 
-Small boxes leave most neurons stable, so that the bounds come within rounding of the truth, and the planted point is the
-vertex where the dual's bound is attained: what a proof has to spare there is nothing but the margin.
+Small boxes leave most neurons stable, so that the bounds come within rounding of the truth, and the planted point is
+the vertex where the dual's bound is attained: what a proof has to spare there is nothing but the margin.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 from tests.verifier.exact import Vector, evaluate, exactly
 from tests.verifier.graphs import NETWORKS, rand, random_box
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph
+from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import Verdict, verify
+from zonocuda.verifier import Verdict, decide, verify
 from zonocuda.verifier.dual import dual_bound
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.rows import Rows
@@ -45,7 +45,7 @@ def worst_vertices(graph: Graph, box: tuple[Tensor, Tensor], weights: list[Fract
     return [corner, best]
 
 
-def planted(x: Vector, y: Vector, weights: list[Fraction], margin: Fraction) -> LinearConstraint:
+def planted(y: Vector, weights: list[Fraction], margin: Fraction) -> LinearConstraint:
     """The row sum weights[i] Y_i <= its value at y, plus ``margin`` of the size of its terms."""
     value = sum((w * v for w, v in zip(weights, y, strict=True)), Fraction(0))
     size = sum((abs(w * v) for w, v in zip(weights, y, strict=True)), Fraction(0))
@@ -61,21 +61,21 @@ def planted(x: Vector, y: Vector, weights: list[Fraction], margin: Fraction) -> 
 def test_a_planted_counterexample_is_never_verified(name: str, width: float) -> None:
     """One violated row, in float64 and float32; a conjunction of two; and a disjunct beside a refuted one."""
     nearest = []
+    never = LinearConstraint({0: Fraction(1)}, {}, Fraction(10) ** 6)
     for seed in range(2):
         graph = NETWORKS[name](seed)
         box = random_box(graph, width=width, seed=seed + 40)
-        first, second = coefficients(3, seed), coefficients(3, seed + 10)
-        never = LinearConstraint({0: Fraction(1)}, {}, Fraction(10) ** 6)
-        for x in worst_vertices(graph, box, first):
+        for x in worst_vertices(graph, box, coefficients(3, seed)):
             y = evaluate(graph, exactly(x))
             for dtype, margins in MARGINS.items():
                 for margin in map(Fraction, margins):
-                    row, other = planted(exactly(x), y, first, margin), planted(exactly(x), y, second, margin)
-                    for disjuncts in (((row,),), ((row, other),), ((never,), (row,))):
+                    row, other = (planted(y, coefficients(3, s), margin) for s in (seed, seed + 10))
+                    forms = (((row,),), ((row, other),), ((never,), (row,)))
+                    for disjuncts in forms if margin == Fraction(margins[-1]) else forms[:1]:
                         region = Region(Box.from_tensors(*box), disjuncts)
                         result = verify(graph, Spec(box[0].numel(), 3, (region,)), dtype=dtype)
                         assert result.verdict is Verdict.UNKNOWN, f"seed {seed}, margin {margin}, {dtype}"
-                        if dtype == torch.float64 and len(disjuncts) == 1 and len(disjuncts[0]) == 1:
+                        if dtype == torch.float64 and disjuncts == forms[0]:
                             assert result.margin is not None
                             nearest.append(abs(result.margin))
     if width == 1e-4:
@@ -90,17 +90,22 @@ def test_the_same_rows_without_their_violation_are_verified(name: str) -> None:
     box = random_box(graph, width=1e-4, seed=40)
     weights = coefficients(3, 0)
     (x, _) = worst_vertices(graph, box, weights)
-    row = planted(exactly(x), evaluate(graph, exactly(x)), weights, Fraction(1, 1000))
-    size = sum((abs(w * v) for w, v in zip(weights, evaluate(graph, exactly(x)), strict=True)), Fraction(0))
+    y = evaluate(graph, exactly(x))
+    row = planted(y, weights, Fraction(1, 1000))
+    size = sum((abs(w * v) for w, v in zip(weights, y, strict=True)), Fraction(0))
     safe = LinearConstraint(row.outputs, {}, row.constant + size / 50)
     region = Region(Box.from_tensors(*box), ((safe,),))
     assert verify(graph, Spec(box[0].numel(), 3, (region,))).verdict is Verdict.VERIFIED
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_verdict_agrees_with_exact_evaluation_at_every_point_tried(name: str) -> None:
-    """Rows around the smallest sampled value, with the search: ``verified`` has no exact counterexample among vertices
-    and random points, and ``falsified`` shows one whose float32 output satisfies the row."""
+def test_a_verdict_agrees_with_exact_evaluation_at_every_point_tried(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows around the smallest value, with the search: ``verified`` has no exact counterexample among the points, and
+    ``falsified`` shows one whose float32 output satisfies the row.
+    """
+    monkeypatch.setattr(decide._Run, "restarts", lambda run, least: 16)
     verdicts = []
     for seed in range(2):
         graph = NETWORKS[name](seed)
@@ -110,10 +115,10 @@ def test_a_verdict_agrees_with_exact_evaluation_at_every_point_tried(name: str) 
         weights = coefficients(3, seed)
         values = [sum((w * v for w, v in zip(weights, y, strict=True)), Fraction(0)) for y in outputs]
         spread = max(values) - min(values)
-        for shift in (Fraction(-1, 4), Fraction(0), Fraction(2), Fraction(8)):
+        for shift in (Fraction(-1, 4), Fraction(-1, 10**6), Fraction(2), Fraction(8)):
             row = LinearConstraint(dict(enumerate(weights)), {}, -min(values) + shift * spread)
             region = Region(Box.from_tensors(low, high), ((row,),))
-            result = verify(graph, Spec(low.numel(), 3, (region,)), timeout=20)
+            result = verify(graph, Spec(low.numel(), 3, (region,)))
             verdicts.append(result.verdict)
             if result.verdict is Verdict.VERIFIED:
                 assert all(value + row.constant > 0 for value in values)
@@ -121,6 +126,19 @@ def test_a_verdict_agrees_with_exact_evaluation_at_every_point_tried(name: str) 
                 y = result.counterexample.y.tolist()
                 assert row.holds(result.counterexample.x.flatten().tolist(), y)
     assert {Verdict.VERIFIED, Verdict.FALSIFIED} <= set(verdicts)
+
+
+@pytest.mark.xfail(reason="the rounding of the bounds themselves is not part of the bounds yet", strict=True)
+@pytest.mark.usefixtures("prover_only")
+def test_a_property_violated_by_less_than_rounding_is_not_verified() -> None:
+    """A linear layer on a box of one point: Y_0 - y <= 0 with the exact value y holds with equality."""
+    for seed in range(20):
+        op = Linear(rand(1, 8, seed=seed))
+        graph = Graph((Node("x", Input(), (), (8,)), Node("y", op, ("x",), (1,))), "y")
+        x = rand(1, 8, seed=seed + 100)
+        (value,) = evaluate(graph, exactly(x))
+        region = Region(Box.from_tensors(x, x), ((LinearConstraint({0: Fraction(1)}, {}, -value),),))
+        assert verify(graph, Spec(8, 1, (region,))).verdict is not Verdict.VERIFIED, f"seed {seed}"
 
 
 def test_every_kind_of_operator_was_planted_in() -> None:
@@ -132,8 +150,8 @@ def test_every_kind_of_operator_was_planted_in() -> None:
     assert kinds == exported - abstract
 
 
-def test_random_conjunctions_are_refuted_by_one_row_alone() -> None:
-    """Every combination of rows that hold and rows that cannot: ``verified`` exactly if every disjunct has one of those."""
+def test_conjunctions_are_refuted_by_one_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that hold and rows that cannot, combined: ``verified`` exactly if every disjunct has one that cannot."""
     graph = NETWORKS["fc"](0)
     box = random_box(graph, width=0.05, seed=3)
     low, high = sweep(graph, Zonotope.from_box(*box)).output.bounds()
@@ -142,6 +160,7 @@ def test_random_conjunctions_are_refuted_by_one_row_alone() -> None:
     choices: list[tuple[LinearConstraint, ...]] = [
         rows for n in range(3) for rows in itertools.product((holds, cannot), repeat=n)
     ]
+    monkeypatch.setattr(decide._Run, "restarts", lambda run, least: 4)
     for one, other in itertools.product(choices, repeat=2):
         region = Region(Box.from_tensors(*box), (one, other))
         verdict = verify(graph, Spec(4, 3, (region,))).verdict

@@ -76,7 +76,7 @@ def linear_step(graph: Graph, node: Node, values: tuple[Vector, ...], constant: 
 
 @dataclass
 class ExactZonotope:
-    """c + sum_k eps_k G_k in rationals; ``error`` bounds |c~ - c| + sum_k |G~_k - G_k| of a float64 computation of it."""
+    """c + sum_k eps_k G_k in rationals; ``error`` bounds |c~ - c| + sum_k |G~_k - G_k| of its float64 computation."""
 
     center: Vector
     generators: dict[object, Vector]

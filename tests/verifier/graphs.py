@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -86,7 +87,7 @@ class Builder:
 def fc(seed: int = 0, widths: Sequence[int] = (4, 8, 6, 3)) -> Graph:
     """Linear layers with ReLUs between."""
     b = Builder(widths[0], seed=seed)
-    for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
         b(b.linear(inputs, outputs))
         if i < len(widths) - 2:
             b(Relu())

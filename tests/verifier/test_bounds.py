@@ -143,7 +143,7 @@ def magnitude(graph: Graph, box: Bounds) -> Tensor:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_float32_bounds_agree_with_float64_to_rounding(name: str) -> None:
-    """Every layer sums at most 100 products, and at most 100 symbols: gamma of all of them, of the magnitudes summed."""
+    """Every layer sums at most 100 products and 100 symbols: gamma of all of them, times the magnitudes summed."""
     graph = NETWORKS[name](0)
     box = random_box(graph)
     box32 = box[0].float(), box[1].float()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.verifier.graphs import conv, fc, rand, random_slopes, residual
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph
+from zonocuda.graph import Graph, Node
 from zonocuda.verifier import compute_bounds
 
 NETWORKS = {"fc": fc, "conv": conv, "residual": residual}
@@ -21,7 +21,7 @@ Leaves = dict[str, Tensor]
 def with_weights(graph: Graph, leaves: Mapping[str, Tensor]) -> Graph:
     """The graph with the weights and biases among the leaves in place of its own."""
 
-    def replaced(node):
+    def replaced(node: Node) -> Node:
         own = {f: leaves[f"{node.name}.{f}"] for f in ("weight", "bias") if f"{node.name}.{f}" in leaves}
         return dataclasses.replace(node, op=dataclasses.replace(node.op, **own))
 
@@ -66,7 +66,7 @@ def test_native_gradients_equal_autograd_through_the_reference(name: str, slopes
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("slopes", ["free", "tied"])
 def test_native_gradients_equal_central_differences(name: str, slopes: str) -> None:
-    """Along a random direction in all leaves at once; the loss is piecewise smooth, and no kink lies within the step."""
+    """Along a random direction in all leaves at once; the loss is piecewise smooth, no kink lies within the step."""
     graph = NETWORKS[name](1)
     leaves = leaves_of(graph, slopes == "free")
     gradients = torch.autograd.grad(loss(graph, leaves, "native"), list(leaves.values()))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -15,52 +17,64 @@ from hypothesis import strategies as st
 
 from tests.verifier.graphs import conv, random_box
 from zonocuda.domains import Zonotope
+from zonocuda.precision import full_precision
 from zonocuda.verifier import compute_bounds
 from zonocuda.verifier.decide import outward
-from zonocuda.verifier.precision import full_precision
 
 
-def state() -> dict[str, object]:
-    """Everything that ``full_precision`` may touch."""
-    cudnn = torch.backends.cudnn
+def settings_of_torch() -> dict[str, str]:
+    """How torch computes float32 products, on the CPU (oneDNN) and on CUDA."""
+    backends: Any = torch.backends
     return {
-        "matmul": torch.get_float32_matmul_precision(),
-        "cuda matmul": torch.backends.cuda.matmul.allow_tf32,
-        "onednn convolution": torch.backends.mkldnn.conv.fp32_precision,
-        "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
-        "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
+        f"{backend}.{operation}": getattr(getattr(backends, backend), operation).fp32_precision
+        for backend, operation in itertools.product(("cuda", "cudnn", "mkldnn"), ("matmul", "conv", "rnn"))
+        if hasattr(getattr(backends, backend), operation)
     }
+
+
+def older_settings() -> tuple[object, ...]:
+    """The same, by the older names, and what else may be touched."""
+    cudnn = torch.backends.cudnn
+    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    return torch.get_float32_matmul_precision(), cudnn.enabled, cudnn.benchmark, cudnn.allow_tf32, *autocast
 
 
 @contextmanager
 def sloppy(matmul: str) -> Iterator[None]:
     """Settings that a user may have, and that no float32 bound survives."""
-    cudnn, onednn = torch.backends.cudnn, torch.backends.mkldnn.conv
-    before = torch.get_float32_matmul_precision(), onednn.fp32_precision, cudnn.benchmark
+    convolution: Any = torch.backends.mkldnn.conv  # type: ignore[attr-defined]
+    before = torch.get_float32_matmul_precision(), convolution.fp32_precision, torch.backends.cudnn.benchmark
     torch.set_float32_matmul_precision(matmul)
-    onednn.fp32_precision = "bf16"
-    cudnn.benchmark = True
+    convolution.fp32_precision = "bf16"
+    torch.backends.cudnn.benchmark = True
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before[0])
-        onednn.fp32_precision, cudnn.benchmark = before[1], before[2]
+        convolution.fp32_precision, torch.backends.cudnn.benchmark = before[1], before[2]
 
 
 @pytest.mark.parametrize("matmul", ["highest", "high", "medium"])
 def test_full_precision_holds_inside_and_is_undone_outside(matmul: str) -> None:
     with sloppy(matmul):
-        before = state()
+        before = settings_of_torch(), older_settings()
+        assert set(before[0].values()) != {"ieee"}
         with full_precision():
-            inside = state()
-            assert inside["matmul"] == "highest"
-            assert inside["cuda matmul"] is False
-            assert inside["onednn convolution"] == "ieee"
-            assert torch.backends.cudnn.allow_tf32 is False
-        assert state() == before
+            assert len(settings_of_torch()) >= 6
+            assert set(settings_of_torch().values()) == {"ieee"}
+        assert (settings_of_torch(), older_settings()) == before
         with pytest.raises(KeyError), full_precision():
             raise KeyError
-        assert state() == before
+        assert (settings_of_torch(), older_settings()) == before
+
+
+def test_full_precision_may_be_nested() -> None:
+    before = settings_of_torch()
+    with full_precision():
+        with full_precision():
+            pass
+        assert set(settings_of_torch().values()) == {"ieee"}
+    assert settings_of_torch() == before
 
 
 def test_autocast_does_not_reach_the_bounds() -> None:

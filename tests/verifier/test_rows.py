@@ -99,13 +99,33 @@ def test_the_image_of_a_zonotope_encloses_the_rows_at_every_point() -> None:
     assert (values <= high + 1e-12).all()
 
 
-def test_coefficients_beyond_the_dtype_become_infinite_and_prove_nothing() -> None:
-    huge = LinearConstraint({0: Fraction(10) ** 400}, {1: -(Fraction(10) ** 400)}, Fraction(10) ** 400)
-    found = rows([huge])
-    assert (found.output[0, 0].item(), found.input[0, 1].item(), found.constant[0].item()) == (
-        float("inf"),
-        float("-inf"),
-        float("inf"),
-    )
-    assert rows([constraint({0: 1e39})], like=torch.empty(())).output[0, 0].item() == float("inf")
-    assert found.refuted(found.constant) == [False]
+def test_a_row_of_large_or_small_coefficients_is_divided_by_a_power_of_two() -> None:
+    """x in [0, 1]: the row, times its unit, is the row as it was written."""
+    for size in (Fraction(10) ** 400, Fraction(10) ** 39, Fraction(1, 10**200), Fraction(1), Fraction(1, 3)):
+        row = LinearConstraint({0: 3 * size, 1: -size}, {1: size / 2}, size / 8)
+        for dtype in (torch.float64, torch.float32):
+            found = rows([row], like=torch.empty((), dtype=dtype))
+            values = [found.output[0, 0], found.output[0, 1], found.input[0, 1], found.constant[0]]
+            roundoff = Fraction(torch.finfo(dtype).eps) / 2
+            for value, c in zip(values, (3 * size, -size, size / 2, size / 8), strict=True):
+                assert abs(Fraction(value.item()) * found.unit[0] - c) <= 2 * roundoff * abs(c)
+            unit = found.unit[0]
+            assert unit > 0
+            assert 1 in (unit.numerator, unit.denominator)
+            assert (unit.numerator * unit.denominator).bit_count() == 1
+        assert found.undo_unit(0, 1.0) == (float("inf") if size > 10**300 else float(found.unit[0]))
+        assert found.undo_unit(0, -1.0) == -found.undo_unit(0, 1.0)
+
+
+@pytest.mark.parametrize("small", [Fraction(1, 10**60), Fraction(1, 10**400)])
+def test_a_row_whose_numbers_do_not_fit_the_dtype_is_never_refuted(small: Fraction) -> None:
+    mixed = LinearConstraint({0: Fraction(1), 1: small}, {}, Fraction(5))
+    single = rows([mixed], like=torch.empty(()))
+    assert single.constant.isnan().all()
+    bound = single.image(Zonotope.from_box(torch.zeros(1, 2), torch.ones(1, 2)), _outputs()).bounds()[0]
+    assert single.refuted(bound[0]) == [False]
+    assert rows([mixed]).constant.isnan().all() == (small < Fraction(1, 10**308))
+
+
+def _outputs() -> Zonotope:
+    return Zonotope.from_box(torch.zeros(1, 3), torch.ones(1, 3))

@@ -44,14 +44,14 @@ def verify(options: argparse.Namespace) -> None:
             seed=options.seed,
             progress=bar.update,
         )
-    print(result.verdict)
-    for line in report.summary(result):
-        print(line)
     if options.results_file:
         Path(options.results_file).write_text(report.vnncomp(result))
     if options.json:
         document = report.verify_document(result, options.net, options.spec, options.timeout)
         _write_json(options.json, document)
+    print(result.verdict)
+    for line in report.summary(result):
+        print(line)
 
 
 def bounds(options: argparse.Namespace) -> None:
@@ -71,7 +71,7 @@ def bounds(options: argparse.Namespace) -> None:
         result = compute_bounds(graph, zonotope, backend=options.backend)
     lower, upper = (b.flatten().tolist() for b in (result.lower, result.upper))
     for i, (a, b) in enumerate(zip(lower, upper, strict=True)):
-        print(f"Y_{i} in [{a:.9g}, {b:.9g}]")
+        print(f"Y_{i} in [{a!r}, {b!r}]")
     for line in report.layer_lines(result.stats):
         print(line)
     if options.json:
@@ -102,7 +102,12 @@ def _load_center(path: str, shape: tuple[int, ...]) -> torch.Tensor:
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
             raise ValueError("it holds no real numbers")
         center = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
-    except (ValueError, TypeError, EOFError) as error:
+    except OSError:
+        raise
+    except (
+        Exception,
+        MemoryError,
+    ) as error:  # numpy's reader lets through whatever zip files and headers make it raise
         raise ValueError(f"{path}: not a .npy file of numbers ({error})") from error
     if center.numel() != int(np.prod(shape)):
         raise ValueError(

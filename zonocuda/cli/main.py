@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from zonocuda.version import __version__
 
@@ -19,6 +20,10 @@ NOT_SUPPORTED = 3
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|^-inf$", re.IGNORECASE)
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{self.prog}: {message}\n")
@@ -89,6 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, NOT_SUPPORTED)
     except (ValueError, OSError, ImportError) as error:
         return _fail(error, BAD_INPUT)
+    except (MemoryError, RuntimeError) as error:
+        from zonocuda.verifier.decide import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        return _fail("out of memory", BAD_INPUT)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     return 0

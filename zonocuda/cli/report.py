@@ -97,7 +97,7 @@ def bounds_document(result: NetworkBounds, options: argparse.Namespace, device: 
         "lower": _numbers(result.lower.flatten().tolist()),
         "upper": _numbers(result.upper.flatten().tolist()),
         "eps": options.eps,
-        "clip": options.clip,
+        "clip": None if options.clip is None else _numbers(options.clip),
         "layers": [_layer(layer) for layer in result.stats],
         "ran": {
             "dtype": options.dtype,

@@ -19,6 +19,11 @@ from torch import Tensor
 from zonocuda.domains.backend import kernels
 
 
+def flat_features(values: Tensor) -> Tensor:
+    """``[B, *features]`` as ``[B, N]``, for any number of feature dimensions, none included."""
+    return values.reshape(values.shape[0], prod(values.shape[1:]))
+
+
 class Symbols:
     """A group of ``count`` noise symbols in [-1, 1], known by its identity; ``origin`` says where they arose."""
 
@@ -109,18 +114,18 @@ class Diagonal:
     def of(values: Tensor, origin: str = "") -> Diagonal:
         """Fresh symbols with the coefficients ``values`` ``[B, *features]``, one for each feature that is not zero in
         every element of the batch (a NaN is not zero)."""
-        flat = values.flatten(1)
+        flat = flat_features(values)
         index = (flat != 0).any(0).nonzero().squeeze(1)
         return Diagonal(Symbols(len(index), origin), flat[:, index], index)
 
     def radius(self, center: Tensor) -> Tensor:
         """|coefficients| at their features, ``[B, *features]``."""
-        flat = torch.zeros_like(center).flatten(1)
+        flat = flat_features(torch.zeros_like(center))
         return flat.index_add(1, self.index, self.coefficients.abs()).reshape(center.shape)
 
     def scale(self, multiplier: Tensor) -> Diagonal:
         """Every generator times ``multiplier`` (broadcasts to ``[B, *features]``)."""
-        factors = multiplier.flatten(1)[:, self.index]
+        factors = flat_features(multiplier)[:, self.index]
         return Diagonal(self.symbols, self.coefficients * factors, self.index)
 
     def dense(self, features: tuple[int, ...]) -> Tensor:

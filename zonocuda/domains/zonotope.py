@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zonocuda.domains.backend import kernels
-from zonocuda.domains.blocks import Block, Dense, Diagonal, Symbols, add_blocks
+from zonocuda.domains.blocks import Block, Dense, Diagonal, Symbols, add_blocks, flat_features
 from zonocuda.kink import KinkRule, kink_tolerance
 
 
@@ -127,9 +127,10 @@ class Zonotope:
 
     def at(self, noise: Mapping[Symbols, Tensor]) -> Tensor:
         """The points c + sum_k eps_k G_k, ``[n, B, *features]``, for values ``[n, B, K]`` of every group."""
-        points = self.center.flatten(1)
+        points = flat_features(self.center)
         for block in self.blocks:
-            rows = block.dense(self.features).flatten(2)
+            rows = block.dense(self.features)
+            rows = rows.reshape(*rows.shape[:2], points.shape[-1])
             points = points + torch.einsum("nbk,bkf->nbf", noise[block.symbols], rows)
         return points.reshape(-1, *self.center.shape)
 
@@ -253,8 +254,14 @@ class Zonotope:
     @staticmethod
     def cat(parts: Sequence[Zonotope], dim: int) -> Zonotope:
         """Concatenation along a feature dimension; symbols that the parts share stay shared."""
+        if not parts:
+            raise ValueError("Zonotope.cat: nothing to concatenate")
+        rank = len(parts[0].features)
+        if not -rank <= dim < rank:
+            raise ValueError(f"Zonotope.cat: dim {dim} is not one of the {rank} feature dimensions")
+        dim %= rank
         total = sum(part.features[dim] for part in parts)
-        result: Zonotope | None = None
+        images: list[Zonotope] = []
         begin = 0
         for part in parts:
             end = total - begin - part.features[dim]
@@ -263,11 +270,11 @@ class Zonotope:
             def image(x: Tensor, pads: list[int] = pads) -> Tensor:
                 return F.pad(x, pads)
 
-            padded = part.affine(image, image, rearranges=True)
-            result = padded if result is None else result + padded
+            images.append(part.affine(image, image, rearranges=True))
             begin += part.features[dim]
-        if result is None:
-            raise ValueError("Zonotope.cat: nothing to concatenate")
+        result = images[0]
+        for padded in images[1:]:
+            result = result + padded
         return result
 
     # ---- ReLU --------------------------------------------------------------------------------------------------------

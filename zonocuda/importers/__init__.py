@@ -1,8 +1,13 @@
 """Networks from ONNX files and torch modules, as graphs."""
 
 from zonocuda.importers.check import check_against_onnxruntime
-from zonocuda.importers.errors import NetworkFileError, NetworkMismatchError, UnsupportedNetworkError
-from zonocuda.importers.module import from_module
+from zonocuda.importers.errors import (
+    NetworkFileError,
+    NetworkMismatchError,
+    NetworkOverflowError,
+    UnsupportedNetworkError,
+)
+from zonocuda.importers.module import check_against_module, from_module
 from zonocuda.importers.network import Network, load_network
 from zonocuda.importers.onnx import load_onnx
 from zonocuda.importers.runtime import OnnxRuntimeModel
@@ -11,8 +16,10 @@ __all__ = [
     "Network",
     "NetworkFileError",
     "NetworkMismatchError",
+    "NetworkOverflowError",
     "OnnxRuntimeModel",
     "UnsupportedNetworkError",
+    "check_against_module",
     "check_against_onnxruntime",
     "from_module",
     "load_network",

@@ -17,6 +17,10 @@ class NetworkMismatchError(ValueError):
     """The imported graph and the network it was imported from disagree beyond rounding."""
 
 
+class NetworkOverflowError(NetworkMismatchError):
+    """The network itself computes an infinity or a NaN, so that it cannot be compared with its graph."""
+
+
 def refuse(reason: str) -> NoReturn:
     """Raise ``UnsupportedNetworkError``; the caller that knows the node's name adds it."""
     raise UnsupportedNetworkError(reason)

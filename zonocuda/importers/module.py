@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,8 +15,9 @@ from zonocuda.graph import Graph
 from zonocuda.importers.aten_node import AtenNode
 from zonocuda.importers.aten_ops import CONVERTERS, IGNORED
 from zonocuda.importers.builder import GraphBuilder, Value
-from zonocuda.importers.check import Comparison
+from zonocuda.importers.check import Comparison, sample_points
 from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
+from zonocuda.precision import full_precision
 
 _UNSUPPORTED = f"is not supported; supported: {', '.join(sorted(CONVERTERS))}"
 
@@ -207,7 +206,7 @@ def _compare(
     output = _output_name(program, name)
     generator = torch.Generator().manual_seed(seed)
     rounds = max(1, -(-points // 6))
-    with torch.no_grad(), _plain_float32():
+    with torch.no_grad(), full_precision():
         for _ in range(rounds):
             x = torch.randn((6, *example.shape[1:]), generator=generator, dtype=torch.float64).to(example)
             traced = x[:BATCH].clone()
@@ -221,8 +220,23 @@ def _compare(
                 comparison.check_output(batch, model(batch.clone()))
 
 
-@contextmanager
-def _plain_float32() -> Iterator[None]:
-    """Convolutions without TF32, whose rounding no bound of float32 covers."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
+@torch.no_grad()
+def check_against_module(
+    graph: Graph, model: nn.Module, lower: Tensor, upper: Tensor, points: int = 16, seed: int = 0
+) -> float:
+    """Compare a graph from ``from_module`` with its module at points of a box: both corners, the center, random ones.
+
+    Products must be in full float32 while it runs: see ``zonocuda.precision.full_precision``.
+
+    Returns:
+        The largest difference between an output of the float64 graph and of the module.
+
+    Raises:
+        NetworkMismatchError: the two disagree beyond rounding, or in shape.
+        NetworkOverflowError: the module computes an infinity or a NaN in the box.
+    """
+    example = _example(model, (1, *graph.input_shape))
+    comparison = Comparison(graph.to(device=example.device), type(model).__name__, "the module", example.dtype)
+    samples = sample_points(lower, upper, graph.input_shape, points, seed)
+    x = samples[: len(samples) - points].to(example)
+    return comparison.check_output(x, model(x.clone()))

@@ -215,7 +215,7 @@ def _check_finite(model: onnx.ModelProto, name: str) -> None:
     for tensor in model.graph.initializer:
         try:
             values = numpy_helper.to_array(tensor)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise NetworkFileError(
                 f"importers.onnx: {name}: tensor {tensor.name!r} is corrupt: {one_line(error)}"
             ) from error

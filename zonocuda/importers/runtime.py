@@ -53,6 +53,7 @@ class OnnxRuntimeModel:
         self.content = content
         self.input_shape: Shape = file.input_shape[1:] if file.batched else file.input_shape
         self._batched = file.batched
+        self._observer: tuple[tuple[str, ...], OnnxRuntimeModel] | None = None
         self._input = file.input_name
         self._outputs = [file.output_name, *(tensor for tensor in observe if tensor != file.output_name)]
         options = onnxruntime.SessionOptions()
@@ -95,6 +96,12 @@ class OnnxRuntimeModel:
         """The output and every observed tensor for ``x``, by name, each ``[B, *shape]``."""
         arrays = self._run(x.detach().cpu().numpy(), self._outputs)
         return {name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)}
+
+    def observing(self, tensors: tuple[str, ...]) -> OnnxRuntimeModel:
+        """An instance of the same model that records ``tensors``; made once and kept."""
+        if self._observer is None or self._observer[0] != tensors:
+            self._observer = (tensors, OnnxRuntimeModel(self.content, self.name, tensors))
+        return self._observer[1]
 
     @property
     def output_name(self) -> str:

@@ -30,7 +30,7 @@ def concretize(center: Tensor, generators: Tensor) -> tuple[Tensor, Tensor]:
         RuntimeError: another dtype, mixed devices, or CUDA tensors in a build without CUDA.
     """
     check_shapes("concretize", center, generators)
-    require_build_for("concretize", center)
+    require_build_for("concretize", center, generators)
     lower, upper = NATIVE.concretize(neurons(center), rows(generators))
     return lower.reshape(center.shape), upper.reshape(center.shape)
 

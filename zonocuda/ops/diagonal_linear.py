@@ -31,7 +31,7 @@ def diagonal_linear(coefficients: Tensor, index: Tensor, weight: Tensor) -> Tens
             back would stall the device, such a symbol is NaN in the result instead), or CUDA tensors in a build without
             CUDA.
     """
-    require_build_for("diagonal_linear", coefficients)
+    require_build_for("diagonal_linear", coefficients, weight)
     result: Tensor = NATIVE.diagonal_linear(coefficients.contiguous(), index.contiguous(), weight.contiguous())
     return result
 

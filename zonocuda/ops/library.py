@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 try:
     import zonocuda._C as _C
@@ -30,12 +31,16 @@ def cpu_capability() -> str:
     return _C.cpu_capability()
 
 
-def require_build_for(op: str, tensor: Tensor) -> None:
-    """Refuses a CUDA tensor in a build without CUDA.
+def require_build_for(op: str, tensor: Tensor, *others: Tensor | None) -> None:
+    """Refuses a CUDA tensor in a build without CUDA, and tangents of forward-mode differentiation on any argument.
 
     Raises:
         RuntimeError: naming the remedy.
     """
+    if forward_ad._current_level >= 0:
+        for t in (tensor, *others):
+            if t is not None and forward_ad.unpack_dual(t).tangent is not None:
+                raise RuntimeError(f"{op}: forward-mode differentiation is not supported; the reference backend has it")
     if tensor.is_cuda and build_info()["cuda"] is None:
         raise RuntimeError(
             f"{op}: zonocuda was built without CUDA; rebuild it with "

@@ -80,7 +80,7 @@ def relu(
         RuntimeError: another dtype, mixed devices, CUDA tensors in a build without CUDA, or a second derivative.
     """
     check_shapes("relu", center, generators)
-    require_build_for("relu", center)
+    require_build_for("relu", center, generators, slope, lower, upper)
     if (lower is None) != (upper is None):
         raise ValueError("relu: lower and upper must be given together")
     optional = (

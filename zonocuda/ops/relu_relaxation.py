@@ -47,7 +47,7 @@ def relu_relaxation(
         ValueError: shapes that do not fit, an unknown rule, or a negative tolerance.
         RuntimeError: another dtype, mixed devices, CUDA tensors in a build without CUDA, or a second derivative.
     """
-    require_build_for("relu_relaxation", lower)
+    require_build_for("relu_relaxation", lower, upper, slope)
     given = None if slope is None else broadcast_neurons("relu_relaxation", "slope", slope, lower)
     high = broadcast_neurons("relu_relaxation", "upper", upper, lower)
     within = check_tolerance(tolerance, lower.dtype, 0)

@@ -28,7 +28,7 @@ def scale(generators: Tensor, multiplier: Tensor) -> Tensor:
         RuntimeError: another dtype, mixed devices, or CUDA tensors in a build without CUDA.
     """
     check_shapes("scale", multiplier, generators, "multiplier")
-    require_build_for("scale", generators)
+    require_build_for("scale", generators, multiplier)
     scaled: Tensor = NATIVE.scale(rows(generators), neurons(multiplier))
     return scaled.reshape(generators.shape)
 

@@ -164,11 +164,10 @@ class Spec:
             raise ValueError("Spec.robust: x holds a NaN or an infinity")
         if not 0 <= label < outputs:
             raise ValueError(f"Spec.robust: label must be one of the {outputs} outputs, got {label}")
-        lower, upper = center - radius, center + radius
-        if clip is not None:
-            if not clip[0] <= clip[1]:
-                raise ValueError(f"Spec.robust: clip must be a range (low, high), got {clip}")
-            lower, upper = lower.clamp(*clip), upper.clamp(*clip)
+        if clip is not None and not clip[0] <= clip[1]:
+            raise ValueError(f"Spec.robust: clip must be a range (low, high), got {clip}")
+        if clip is not None and bool(((center + radius < clip[0]) | (center - radius > clip[1])).any()):
+            raise ValueError(f"Spec.robust: the ball around x lies outside the range {clip}")
         if (mean is None) != (std is None):
             raise ValueError("Spec.robust: mean and std go together")
         if mean is not None and std is not None:
@@ -177,14 +176,42 @@ class Spec:
                     f"Spec.robust: mean and std need one value for each channel of x {list(x.shape)}, "
                     f"got {len(mean)} and {len(std)}"
                 )
-            if not all(s > 0 for s in std):
-                raise ValueError(f"Spec.robust: std must be positive, got {list(std)}")
-            shape = (-1,) + (1,) * (x.dim() - 1)
-            shift, scale = (torch.tensor(v, dtype=torch.float64).reshape(shape) for v in (mean, std))
-            lower, upper = (lower - shift) / scale, (upper - shift) / scale
+            if not all(0 < s < math.inf for s in std) or not all(math.isfinite(m) for m in mean):
+                raise ValueError(f"Spec.robust: mean must be finite and std positive, got {list(mean)} and {list(std)}")
+        box = _ball(center, radius, clip, mean, std)
         disjuncts = tuple(
             (LinearConstraint({label: Fraction(1), other: Fraction(-1)}, {}, Fraction(0)),)
             for other in range(outputs)
             if other != label
         )
-        return Spec(x.numel(), outputs, (Region(Box.from_tensors(lower, upper), disjuncts),))
+        return Spec(x.numel(), outputs, (Region(box, disjuncts),))
+
+
+def _ball(
+    center: Tensor,
+    radius: Tensor,
+    clip: tuple[float, float] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Box:
+    """The box (center +- radius, clipped, - mean) / std of ``Spec.robust``, in exact arithmetic."""
+    channels = 1 if mean is None else len(mean)
+    shift = [Fraction(m) for m in mean or (0.0,)]
+    scale = [Fraction(s) for s in std or (1.0,)]
+    low, high = (None, None) if clip is None else (Fraction(clip[0]), Fraction(clip[1])) if _finite(clip) else clip
+    lower: list[Fraction | None] = []
+    upper: list[Fraction | None] = []
+    for i, (c, r) in enumerate(
+        zip(center.flatten().tolist(), radius.expand(center.shape).flatten().tolist(), strict=True)
+    ):
+        channel = i * channels // max(1, center.numel())
+        ends = [Fraction(c) - Fraction(r), Fraction(c) + Fraction(r)]
+        if low is not None and high is not None:
+            ends = [Fraction(min(max(end, low), high)) for end in ends]
+        lower.append((ends[0] - shift[channel]) / scale[channel])
+        upper.append((ends[1] - shift[channel]) / scale[channel])
+    return Box.exact(lower, upper)
+
+
+def _finite(values: tuple[float, float]) -> bool:
+    return all(math.isfinite(v) for v in values)

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.kink import KinkRule
+from zonocuda.precision import full_precision
 from zonocuda.verifier.forward import LayerStats, sweep
 from zonocuda.verifier.model import Model, Subject
-from zonocuda.verifier.precision import full_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,8 @@ def compute_bounds(
     to nearest in the zonotope's dtype, on its device; their own rounding is not part of them.
 
     Args:
-        model: a module, a Graph, a loaded Network, or a path to an ONNX file.
+        model: a module, a Graph, a loaded Network, or a path to an ONNX file. All but a Graph are compared with their
+            graph on the inputs first; in a loop, import once and pass the Graph.
         zonotope: the inputs, ``[B, *input features]``.
         layers: ``all`` bounds the value of every node, ``output`` the output's alone (and the ReLUs' inputs').
         slopes: a slope for some of the ReLU nodes, by name; the minimum-area slope elsewhere.
@@ -61,8 +63,18 @@ def compute_bounds(
     Raises:
         ValueError: a network that cannot be imported, or shapes that do not fit.
     """
-    graph = Subject.of(model, zonotope.features).graph.to(zonotope.center.dtype, zonotope.center.device)
+    subject = Subject.of(model, zonotope.features)
+    if zonotope.features != subject.graph.input_shape:
+        raise ValueError(
+            f"compute_bounds: the zonotope has features {list(zonotope.features)}, the network's input "
+            f"{list(subject.graph.input_shape)}"
+        )
+    graph = subject.graph.to(zonotope.center.dtype, zonotope.center.device)
     with use_backend(backend), full_precision():
+        if len(zonotope.center):
+            with torch.no_grad():
+                low, high = zonotope.bounds()
+                subject.check(low.amin(0), high.amax(0))
         result = sweep(graph, zonotope, slopes=slopes, kink=kink, all_layers=layers == "all")
         lower, upper = result.output.bounds()
     return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats)

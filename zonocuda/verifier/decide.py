@@ -14,14 +14,15 @@ from torch import Tensor
 
 from zonocuda.domains import Backend, Zonotope, current_backend, has_cuda_kernels, use_backend
 from zonocuda.graph import Graph
+from zonocuda.importers import NetworkOverflowError
 from zonocuda.kink import KinkRule
+from zonocuda.precision import full_precision
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.deadline import Deadline, TimeoutReached
 from zonocuda.verifier.dual import adaptive_slopes, dual_bound
 from zonocuda.verifier.falsify import Counterexample, falsify, replay
 from zonocuda.verifier.forward import LayerStats, Sweep, sweep
 from zonocuda.verifier.model import Model, Subject
-from zonocuda.verifier.precision import full_precision
 from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
 from zonocuda.verifier.rows import Rows
 from zonocuda.version import __version__
@@ -73,6 +74,8 @@ def verify(
     started = time.monotonic()
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"verify: dtype must be float32 or float64, got {dtype}")
+    if not timeout > 0:
+        raise ValueError(f"verify: timeout must be a positive number of seconds, got {timeout}")
     deadline = Deadline(timeout)
     subject = Subject.of(model, input_shape)
     check_sizes(subject.graph, spec)
@@ -92,7 +95,7 @@ def verify(
             describe_device(where),
             current_backend(),
             subject.runs_on,
-            {"zonocuda": __version__, "torch": torch.__version__},
+            {"zonocuda": __version__, "torch": torch.__version__, **subject.versions},
         )
     run.seconds["total"] = time.monotonic() - started
     return VerifyResult(verdict, reason, tuple(run.margins), run.counterexample, run.layers, dict(run.seconds), ran)
@@ -108,6 +111,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() and built else "cpu")
     where = torch.device(device)
+    if where.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {device}: must be auto, cpu or cuda")
     if where.type == "cuda" and not (torch.cuda.is_available() and built):
         lacking = "this build of zonocuda has no CUDA kernels" if not built else "torch sees no CUDA device"
         raise ValueError(f"device {device}: {lacking}; use the device cpu, or see 'zonocuda info'")
@@ -120,12 +125,20 @@ def describe_device(device: torch.device) -> str:
 
 
 def check_sizes(graph: Graph, spec: Spec) -> None:
-    """Raises ValueError unless the specification has as many inputs and outputs as the network."""
+    """Raises ValueError unless the specification's inputs and outputs, boxes and rows are those of the network."""
     inputs, outputs = math.prod(graph.input_shape), math.prod(graph.output_shape)
     if (inputs, outputs) != (spec.inputs, spec.outputs):
         raise ValueError(
             f"the specification has {spec.inputs} inputs and {spec.outputs} outputs, the network {inputs} and {outputs}"
         )
+    for position, region in enumerate(spec.regions):
+        box = region.box
+        for bound in (box.lower, box.upper, box.float32_lower, box.float32_upper):
+            if bound.shape != (inputs,) or bool(bound.isnan().any()):
+                raise ValueError(f"region {position}: the box must have {inputs} bounds on each side, none of them NaN")
+        for row in (row for rows in region.disjuncts for row in rows):
+            if not all(0 <= i < outputs for i in row.outputs) or not all(0 <= j < inputs for j in row.inputs):
+                raise ValueError(f"region {position}: the constraint {row} names a variable that does not exist")
 
 
 @dataclass
@@ -182,13 +195,17 @@ class _Run:
     def decide_region(self, position: int, region: Region) -> str:
         """Why the region is not proven safe; empty if it is. A counterexample is left in ``counterexample``."""
         box = region.box
-        if not bool((box.lower.isfinite() & box.upper.isfinite()).all()):
-            return "the input box is not bounded by finite numbers"
+        for bound in (box.lower, box.upper, box.float32_lower, box.float32_upper):
+            if not bool(bound.isfinite().all()):
+                return "the input box is not bounded by finite float32 numbers"
         if not region.disjuncts:
             return ""
         shape = self.graph.input_shape
         with self.phase("check"):
-            self.subject.check(box.lower.reshape(shape), box.upper.reshape(shape))
+            try:
+                self.subject.check(box.lower.reshape(shape), box.upper.reshape(shape))
+            except NetworkOverflowError as error:
+                return f"the network itself is not finite on the box: {error}"
         if any(not rows for rows in region.disjuncts):
             return self.find_any_point(position, region)
         example = torch.empty((), dtype=torch.float32, device=self.device)
@@ -312,12 +329,19 @@ class _Run:
     def record(self, position: int, rows: Rows, forward: Tensor, dual: Tensor | None) -> None:
         """Keeps the bounds of a region's rows for the result."""
         for r, label in enumerate(rows.labels):
-            self.margins.append(RowBound(position, label, float(forward[r]), None if dual is None else float(dual[r])))
+            first, second = (None if b is None else rows.undo_unit(r, float(b[r])) for b in (forward, dual))
+            self.margins.append(RowBound(position, label, first, second))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed; torch's CPU allocator says so only in the text of a RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    text = str(error)
+    allocating = "aten::new_empty" in text or "aten::empty" in text  # all that the stable ABI of torch 2.11 tells
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "can't allocate memory" in text
+        or (allocating and "API call failed" in text)
+    )
 
 
 def outward(bound: Tensor, dtype: torch.dtype, up: bool) -> Tensor:

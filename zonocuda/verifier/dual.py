@@ -95,7 +95,7 @@ def dual_bound(
         elif isinstance(op, Affine):
             shape = graph[node.inputs[0]].shape
             if op.has_offset:
-                const = const + (v * op.offset(shape, v).unsqueeze(1)).flatten(2).sum(2)
+                const = const + (v * op.offset(shape, v).unsqueeze(1)).reshape(batch, count, -1).sum(2)
             send(node.inputs[0], op.adjoint(v.flatten(0, 1), shape).reshape(batch, count, *shape))
         elif isinstance(op, Add):
             send(node.inputs[0], v)
@@ -108,7 +108,7 @@ def dual_bound(
             raise NotImplementedError(f"dual_bound: node {node.name!r} (op {op.kind}) has no adjoint")
     low, high = (b.unsqueeze(1) for b in box)
     # the smallest weight * x over the box, elementwise; a NaN in either factor stays a NaN
-    smallest = torch.minimum(weight * low, weight * high).flatten(2).sum(2)
+    smallest = torch.minimum(weight * low, weight * high).reshape(batch, count, -1).sum(2)
     corner = torch.where(weight >= 0, low, high)
     return DualBound(const + smallest, weight, corner)
 
@@ -118,7 +118,7 @@ def _relu(v: Tensor, bounds: Bounds, slopes: Slopes | Tensor | None) -> tuple[Te
     lower, upper = bounds
     negative = slopes.negative if isinstance(slopes, Slopes) else slopes
     multiplier, offset = ReluRelaxation.linearize(lower, upper, negative)
-    constant = (v.clamp(max=0) * (2 * offset).unsqueeze(1)).flatten(2).sum(2)
+    constant = (v.clamp(max=0) * (2 * offset).unsqueeze(1)).reshape(*v.shape[:2], -1).sum(2)
     if not isinstance(slopes, Slopes):
         return constant, v * multiplier.unsqueeze(1)
     other, _ = ReluRelaxation.linearize(lower, upper, slopes.nonnegative)

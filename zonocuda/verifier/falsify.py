@@ -35,7 +35,7 @@ def replay(subject: Subject, region: Region, position: int, points: Tensor) -> C
     A point counts if it lies in [fl32(lower), fl32(upper)] and its output, in the network's own arithmetic, satisfies a
     disjunct exactly (the constraints are evaluated in rationals).
     """
-    flat = points.flatten(1)
+    flat = points.reshape(len(points), -1)
     inside = ((flat >= region.box.float32_lower) & (flat <= region.box.float32_upper)).all(1)
     for x in points[inside]:
         y = subject.execute(x.unsqueeze(0)).squeeze(0)

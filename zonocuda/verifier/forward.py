@@ -103,7 +103,12 @@ def sweep(
     def transform(node: Node, values: tuple[Zonotope, ...]) -> Zonotope:
         on_node(node)
         if not isinstance(node.op, Relu):
-            return _linear(node, values)
+            image = _linear(node, values)
+            if image.features != node.shape:
+                raise ValueError(
+                    f"sweep: node {node.name!r} declares the shape {list(node.shape)} and has {list(image.features)}"
+                )
+            return image
         bounds = values[0].bounds()
         inputs[node.name] = bounds
         stats.append(_stats(node, values[0], bounds))

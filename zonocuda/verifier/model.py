@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from zonocuda.graph import Graph
-from zonocuda.importers import Network, from_module, load_network
+from zonocuda.importers import Network, check_against_module, from_module, load_network
 
 Model = nn.Module | Graph | Network | str | Path
 
@@ -25,12 +26,14 @@ class Subject:
             outputs ``[n, *output features]``.
         check: raises if graph and network disagree on a box (lower, upper ``[*input features]``).
         runs_on: what ``execute`` is, for the result: ``onnxruntime``, ``module`` or ``graph``.
+        versions: of what executes, beyond torch.
     """
 
     graph: Graph
     execute: Callable[[Tensor], Tensor]
     check: Callable[[Tensor, Tensor], object]
     runs_on: str
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(model: Model, input_shape: tuple[int, ...] | None) -> Subject:
@@ -46,7 +49,8 @@ class Subject:
         if isinstance(model, str | Path):
             model = load_network(model)
         if isinstance(model, Network):
-            return Subject(model.graph, model.runtime, model.check, "onnxruntime")
+            versions = {"onnxruntime": onnxruntime.__version__}
+            return Subject(model.graph, model.runtime, model.check, "onnxruntime", versions)
         if isinstance(model, Graph):
             single = model.to(torch.float32, "cpu")
             return Subject(model, lambda x: single(x), lambda lower, upper: None, "graph")
@@ -65,4 +69,7 @@ def _module_subject(module: nn.Module, input_shape: tuple[int, ...]) -> Subject:
             result: Tensor = module(x.to(own.device, own.dtype if own.is_floating_point() else x.dtype))
         return result.cpu()
 
-    return Subject(graph, execute, lambda lower, upper: None, "module")
+    def check(lower: Tensor, upper: Tensor) -> float:
+        return check_against_module(graph, module, lower, upper)
+
+    return Subject(graph, execute, check, "module")

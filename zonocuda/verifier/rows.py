@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.domains import Zonotope
-from zonocuda.specs import Region
+from zonocuda.specs import LinearConstraint, Region
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +21,7 @@ class Rows:
         output: ``[R, outputs]``.
         input: ``[R, inputs]``.
         constant: ``[R]``.
+        unit: ``[R]``, what each row was divided by: 1, or a power of two for coefficients that are very large or small.
         disjuncts: for each disjunct, the rows that it needs.
         labels: a name for every row.
     """
@@ -28,6 +29,7 @@ class Rows:
     output: Tensor
     input: Tensor
     constant: Tensor
+    unit: tuple[Fraction, ...]
     disjuncts: tuple[tuple[int, ...], ...]
     labels: tuple[str, ...]
 
@@ -40,24 +42,33 @@ class Rows:
     def of(region: Region, inputs: int, outputs: int, like: Tensor) -> Rows:
         """The rows of ``region``, with the dtype and device of ``like``; coefficients rounded to nearest.
 
-        A coefficient beyond the range of the dtype becomes infinite, so that its row is never refuted.
+        A row whose coefficients are very large or very small is divided by a power of two first. Where a number still
+        does not fit the dtype (it would become 0, subnormal or infinite), the row's constant is NaN: it is never
+        refuted.
         """
         distinct = {row: None for rows in region.disjuncts for row in rows}
         position = {row: r for r, row in enumerate(distinct)}
         output = torch.zeros(len(distinct), outputs, dtype=torch.float64)
         input_ = torch.zeros(len(distinct), inputs, dtype=torch.float64)
-        constant = torch.tensor([_nearest(row.constant) for row in distinct], dtype=torch.float64)
+        constant = torch.zeros(len(distinct), dtype=torch.float64)
+        units = tuple(_unit(row) for row in distinct)
         for row, r in position.items():
+            numbers = [row.constant, *row.outputs.values(), *row.inputs.values()]
+            if not all(_fits(c / units[r], like.dtype) for c in numbers):
+                constant[r] = math.nan
+                continue
+            constant[r] = float(row.constant / units[r])
             for i, c in row.outputs.items():
-                output[r, i] = _nearest(c)
+                output[r, i] = float(c / units[r])
             for j, c in row.inputs.items():
-                input_[r, j] = _nearest(c)
+                input_[r, j] = float(c / units[r])
         disjuncts = tuple(tuple(position[row] for row in rows) for rows in region.disjuncts)
-        return Rows(output.to(like), input_.to(like), constant.to(like), disjuncts, tuple(str(row) for row in distinct))
+        labels = tuple(str(row) for row in distinct)
+        return Rows(output.to(like), input_.to(like), constant.to(like), units, disjuncts, labels)
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
         """The rows at points: ``[n, R]`` for ``x`` ``[n, *input features]`` and ``y`` ``[n, *output features]``."""
-        return y.flatten(1) @ self.output.T + x.flatten(1) @ self.input.T + self.constant
+        return y.reshape(len(y), -1) @ self.output.T + x.reshape(len(x), -1) @ self.input.T + self.constant
 
     def image(self, x: Zonotope, y: Zonotope) -> Zonotope:
         """The rows as a zonotope ``[B, R]``; what ``x`` and ``y`` share cancels exactly."""
@@ -65,6 +76,14 @@ class Rows:
         if not bool(self.input.any()):
             return flat
         return flat + x.reshape(self.input.shape[1]).linear(self.input)
+
+    def undo_unit(self, row: int, bound: float) -> float:
+        """A bound of a row in the units in which the row was written; infinite beyond float64."""
+        unit = self.unit[row]
+        try:
+            return math.ldexp(bound, unit.numerator.bit_length() - unit.denominator.bit_length())
+        except OverflowError:
+            return math.copysign(math.inf, bound)
 
     def refuted(self, lower: Tensor) -> list[bool]:
         """For each disjunct, whether some row of it has a positive, finite lower bound.
@@ -76,9 +95,14 @@ class Rows:
         return [any(positive[r] for r in rows) for rows in self.disjuncts]
 
 
-def _nearest(value: Fraction) -> float:
-    """The nearest float64; infinity beyond its range."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
+def _unit(row: LinearConstraint) -> Fraction:
+    """1 where the largest coefficient is of ordinary size, else the power of two just below it."""
+    largest = max((abs(c) for c in (*row.outputs.values(), *row.inputs.values())), default=Fraction(1))
+    exponent = largest.numerator.bit_length() - largest.denominator.bit_length()
+    return Fraction(1) if abs(exponent) <= 32 else Fraction(2) ** exponent
+
+
+def _fits(value: Fraction, dtype: torch.dtype) -> bool:
+    """Whether a number is zero or in the normal range of a dtype."""
+    limits = torch.finfo(dtype)
+    return value == 0 or Fraction(limits.tiny) <= abs(value) <= Fraction(limits.max)

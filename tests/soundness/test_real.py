@@ -1,0 +1,198 @@
+"""Real networks whose truth is known: counterexamples that others found, and robustness cases of a course."""
+
+from __future__ import annotations
+
+import csv
+import time
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests import networks
+from tests.data import data_root
+from zonocuda.graph import Graph
+from zonocuda.importers import Network, from_module, load_network
+from zonocuda.specs import Region, Spec, load_vnnlib
+from zonocuda.verifier import Verdict, verify
+
+pytestmark = [pytest.mark.data, pytest.mark.slow]
+
+SAT = {
+    "acasxu": 47,
+    "collins_rul_cnn": 45,
+    "marabou_cifar10_small_medium": 33,
+    "mnist_fc": 18,
+    "oval21_base_wide": 1,
+    "reach_prob_density": 14,
+    "sri_resnet_a": 12,
+}
+"""Instances with a stored counterexample, as the data's manifest counts them (cifar10_resnet_4b has none)."""
+
+FLOAT32_ONLY = ("acasxu", "collins_rul_cnn")
+"""Sets whose counterexamples were checked in float32 only."""
+
+IN_FLOAT64 = ("acasxu", "reach_prob_density", "mnist_fc")
+"""Sets that are small enough to be bounded in float64 here; the others are, in float32."""
+
+UNSAT = ("cifar10_resnet_4b", *SAT)
+"""Every set has instances that other verifiers proved."""
+
+
+def table(name: str, truth: str) -> list[dict[str, str]]:
+    """The instances of a set with this truth."""
+    with (data_root() / "vnncomp" / name / "instances.csv").open() as file:
+        return [row for row in csv.DictReader(file) if row["truth"] == truth]
+
+
+@cache
+def network(path: Path) -> Network:
+    """A network, read once."""
+    return load_network(path)
+
+
+def instance(name: str, row: dict[str, str]) -> tuple[Network, Spec]:
+    """The network and the property of an instance."""
+    folder = data_root() / "vnncomp" / name
+    return network(folder / row["onnx"]), load_vnnlib(folder / row["vnnlib"])
+
+
+def counterexample(name: str, row: dict[str, str]) -> Tensor:
+    """The stored counterexample, flattened, float64."""
+    with np.load(data_root() / "vnncomp" / name / "counterexamples.npz") as archive:
+        return torch.from_numpy(archive[row["ce_key"]]).double().flatten()
+
+
+def homes(spec: Spec, x: Tensor) -> list[Region]:
+    """The regions whose box (the float32 one, for a float32 point) holds the point; there is one, at least."""
+    single = x.dtype == torch.float32
+    found = []
+    for region in spec.regions:
+        box = region.box
+        low, high = (box.float32_lower, box.float32_upper) if single else (box.lower, box.upper)
+        if bool(((x >= low) & (x <= high)).all()):
+            found.append(region)
+    assert found, "the point lies in no box"
+    return found
+
+
+@pytest.mark.parametrize("name", SAT)
+@torch.no_grad()
+def test_every_stored_counterexample_violates_its_property(name: str) -> None:
+    """In ONNX Runtime and in our graph at the nearest float32 point, and in our graph in float64 at the point."""
+    rows = table(name, "sat")
+    assert len(rows) == SAT[name]
+    for row in rows:
+        judge, spec = instance(name, row)
+        stored = counterexample(name, row)
+        single = judge.graph.to(torch.float32)
+        judges = [(stored.float(), judge.runtime), (stored.float(), single)]
+        if name not in FLOAT32_ONLY:
+            judges.append((stored, judge.graph.to(torch.float64)))
+        for x, execute in judges:
+            y = execute(x.reshape(1, *judge.graph.input_shape)).flatten().tolist()
+            assert any(region.is_unsafe(x.tolist(), y) for region in homes(spec, x)), row["ce_key"]
+
+
+@pytest.mark.parametrize("name", SAT)
+@pytest.mark.usefixtures("prover_only")
+@torch.no_grad()
+def test_no_property_with_a_counterexample_is_verified(name: str) -> None:
+    """By the prover alone; and no row's bound exceeds the row at the counterexample, beyond rounding."""
+    dtype = torch.float64 if name in IN_FLOAT64 else torch.float32
+    begin = time.monotonic()
+    rows = table(name, "sat")
+    for row in rows:
+        judge, spec = instance(name, row)
+        result = verify(judge.graph, spec, dtype=dtype)
+        assert result.verdict is Verdict.UNKNOWN, row["ce_key"]
+        x = counterexample(name, row)
+        y = judge.graph.to(torch.float64)(x.reshape(1, *judge.graph.input_shape)).flatten().tolist()
+        for region in homes(spec, x):
+            position = spec.regions.index(region)
+            values = {str(c): float(c.value(x.tolist(), y)) for d in region.disjuncts for c in d}
+            for bound in result.margins:
+                if bound.region == position:
+                    assert bound.lower is not None
+                    # a thousandth of the bound is far above rounding, and far below what relaxations lose here
+                    slack = 1e-3 * (abs(bound.lower) + abs(values[bound.constraint]))
+                    assert bound.lower <= values[bound.constraint] + slack, (row["ce_key"], bound.constraint)
+    print(f"{name}: {len(rows)} properties with counterexamples, none verified, {time.monotonic() - begin:.1f} s")
+
+
+@pytest.mark.parametrize("name", UNSAT)
+def test_no_property_that_others_proved_is_falsified(name: str) -> None:
+    """Two instances of each set, with the whole procedure, ONNX Runtime as the judge."""
+    verdicts = []
+    for row in (table(name, "unsat") or table(name, "unsat1"))[:2]:
+        judge, spec = instance(name, row)
+        result = verify(judge, spec, dtype=torch.float32, timeout=8)
+        verdicts.append(str(result.verdict))
+        assert result.verdict is not Verdict.FALSIFIED, row["vnnlib"]
+    print(f"{name}: {', '.join(verdicts)}")
+    assert verdicts
+
+
+# ---- the cases of the course of 2019 ---------------------------------------------------------------------------------
+
+
+@cache
+def course_network(name: str) -> Graph:
+    """A network of the course, on pixels in [0, 1]."""
+    return from_module(networks.rtai2019(name), (1, 28, 28))
+
+
+def course_cases() -> list[dict[str, str]]:
+    """The 30 cases, with what is known about them."""
+    with (data_root() / "rtai2019" / "cases.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def course_spec(case: dict[str, str]) -> Spec:
+    """Robustness in the ball, intersected with [0, 1]; the file holds the label and 784 pixels."""
+    label, *pixels = (data_root() / "rtai2019" / case["case"]).read_text().split()
+    assert int(label) == int(case["label"])
+    x = torch.tensor([float(p) for p in pixels], dtype=torch.float64).reshape(1, 28, 28)
+    return Spec.robust(x, float(case["eps"]), int(label), clip=(0.0, 1.0))
+
+
+@pytest.mark.usefixtures("prover_only")
+def test_no_course_case_that_has_an_adversarial_image_is_verified() -> None:
+    """All 30, by the prover: no margin exceeds the smallest one that an attack reached."""
+    begin = time.monotonic()
+    verified = []
+    cases = course_cases()
+    assert len(cases) == 30
+    for case in cases:
+        result = verify(course_network(case["net"]), course_spec(case), dtype=torch.float32)
+        assert result.verdict in (Verdict.VERIFIED, Verdict.UNKNOWN)
+        if case["falsified_by_pgd"] == "1":
+            assert result.verdict is Verdict.UNKNOWN, case["case"]
+        assert result.margin is not None
+        attacked = float(case["pgd_margin"])
+        assert result.margin <= attacked + 1e-3 * (1 + abs(attacked)), case["case"]
+        if result.verdict is Verdict.VERIFIED:
+            verified.append(case["case"])
+            assert case["gt"] == "verified"
+    print(f"rtai2019: {len(verified)} of {len(cases)} cases verified, {time.monotonic() - begin:.1f} s")
+    assert verified
+
+
+def test_every_course_case_that_has_an_adversarial_image_is_falsified() -> None:
+    """The whole procedure; the image replays in the module itself, and lies in the ball and in [0, 1]."""
+    cases = [case for case in course_cases() if case["falsified_by_pgd"] == "1"]
+    assert len(cases) == 4
+    for case in cases:
+        spec = course_spec(case)
+        result = verify(course_network(case["net"]), spec, dtype=torch.float32, timeout=60)
+        assert result.verdict is Verdict.FALSIFIED, case["case"]
+        found = result.counterexample
+        assert found is not None
+        assert bool(((found.x >= 0) & (found.x <= 1)).all())
+        module = networks.rtai2019(case["net"])
+        with torch.no_grad():
+            y = module(found.x.unsqueeze(0))[0]
+        assert int(y.argmax()) != int(case["label"]), case["case"]
