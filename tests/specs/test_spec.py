@@ -128,7 +128,7 @@ def test_robustness_without_clipping_is_the_whole_ball() -> None:
         ({"eps": 0.1, "label": -1}, "label must be one of the 10 outputs"),
         ({"eps": 0.1, "label": 0, "mean": [0.0]}, "mean and std go together"),
         ({"eps": 0.1, "label": 0, "mean": [0.0], "std": [1.0]}, "one value for each channel"),
-        ({"eps": 0.1, "label": 0, "mean": [0.0, 0.0], "std": [1.0, -1.0]}, "std must be positive"),
+        ({"eps": 0.1, "label": 0, "mean": [0.0, 0.0], "std": [1.0, -1.0]}, "mean must be finite and std positive"),
         ({"eps": torch.full((3, 2, 1), 0.1), "label": 0}, "does not fit"),
         ({"eps": 0.1, "label": 0, "clip": (1.0, 0.0)}, "clip must be a range"),
     ],

@@ -39,7 +39,8 @@ def require_build_for(op: str, tensor: Tensor, *others: Tensor | None) -> None:
     """
     if forward_ad._current_level >= 0:
         for t in (tensor, *others):
-            if t is not None and forward_ad.unpack_dual(t).tangent is not None:
+            tangent = None if t is None else forward_ad.unpack_dual(t).tangent  # type: ignore[no-untyped-call]
+            if tangent is not None:
                 raise RuntimeError(f"{op}: forward-mode differentiation is not supported; the reference backend has it")
     if tensor.is_cuda and build_info()["cuda"] is None:
         raise RuntimeError(

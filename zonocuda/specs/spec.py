@@ -53,6 +53,12 @@ class Box:
         return Box(low, high, low.float(), high.float())
 
     @property
+    def has_nan(self) -> bool:
+        """Whether some bound is NaN, so that nothing can be said of the box."""
+        bounds = (self.lower, self.upper, self.float32_lower, self.float32_upper)
+        return any(bool(bound.isnan().any()) for bound in bounds)
+
+    @property
     def is_empty(self) -> bool:
         """Whether some lower bound exceeds its upper bound; never true of a NaN."""
         return bool((self.lower > self.upper).any())

@@ -134,8 +134,8 @@ def check_sizes(graph: Graph, spec: Spec) -> None:
     for position, region in enumerate(spec.regions):
         box = region.box
         for bound in (box.lower, box.upper, box.float32_lower, box.float32_upper):
-            if bound.shape != (inputs,) or bool(bound.isnan().any()):
-                raise ValueError(f"region {position}: the box must have {inputs} bounds on each side, none of them NaN")
+            if bound.shape != (inputs,):
+                raise ValueError(f"region {position}: the box must have {inputs} bounds on each side")
         for row in (row for rows in region.disjuncts for row in rows):
             if not all(0 <= i < outputs for i in row.outputs) or not all(0 <= j < inputs for j in row.inputs):
                 raise ValueError(f"region {position}: the constraint {row} names a variable that does not exist")
@@ -177,7 +177,7 @@ class _Run:
         empty = 0
         for position, region in enumerate(self.spec.regions):
             self.deadline.check()
-            if region.box.is_empty:
+            if region.box.is_empty and not region.box.has_nan:
                 empty += 1
                 continue
             reason = self.decide_region(position, region)
