@@ -7,7 +7,7 @@
 namespace zonocuda::cpu {
 namespace {
 
-constexpr int64_t kBlock = 32;  // rows and columns of a tile of the transposing gather
+constexpr int64_t kBlock = 32;  // rows and columns of a tile where one side is read along, the other across
 
 void check_range(const char* op, const int64_t* index, int64_t symbols, int64_t features) {
   for (int64_t k = 0; k < symbols; ++k) {
@@ -58,16 +58,33 @@ void grad_coefficients_kernel(const DiagonalLinearBackward& d, const T* grad, co
   });
 }
 
-// grad_weight[m, index[k]] += sum_b coefficients[b, k] * grad[b, k, m]; a thread owns output rows m.
+// grad_weight[m, index[k]] += sum_b coefficients[b, k] * grad[b, k, m]; a thread owns output rows m. Tiles are summed
+// over the batch along the rows of grad and then added along the rows of the weight.
 template <class T>
 void grad_weight_kernel(const DiagonalLinearBackward& d, const T* grad, const T* coefficients, const int64_t* index,
                         T* grad_weight) {
-  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, d.batch * d.symbols));
+  const int64_t grain = std::max(kBlock, kGrain / std::max<int64_t>(1, d.batch * d.symbols));
   torch::stable::parallel_for(0, d.out, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = 0; i < d.batch * d.symbols; ++i) {
-      const int64_t column = index[i % d.symbols];
-      for (int64_t m = begin; m < end; ++m) {
-        grad_weight[m * d.in + column] += coefficients[i] * grad[i * d.out + m];
+    for (int64_t m0 = begin; m0 < end; m0 += kBlock) {
+      const int64_t outputs = std::min(kBlock, end - m0);
+      for (int64_t k0 = 0; k0 < d.symbols; k0 += kBlock) {
+        const int64_t symbols = std::min(kBlock, d.symbols - k0);
+        T sums[kBlock][kBlock] = {};
+        for (int64_t b = 0; b < d.batch; ++b) {
+          for (int64_t k = 0; k < symbols; ++k) {
+            const T c = coefficients[b * d.symbols + k0 + k];
+            const T* row = grad + generator_offset(b, k0 + k, m0, d.symbols, d.out);
+            for (int64_t m = 0; m < outputs; ++m) {
+              sums[k][m] += c * row[m];
+            }
+          }
+        }
+        for (int64_t m = 0; m < outputs; ++m) {
+          T* row = grad_weight + (m0 + m) * d.in;
+          for (int64_t k = 0; k < symbols; ++k) {
+            row[index[k0 + k]] += sums[k][m];
+          }
+        }
       }
     }
   });

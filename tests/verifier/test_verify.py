@@ -120,6 +120,12 @@ def test_a_box_without_finite_bounds_is_never_decided_by_bounds(box: tuple[float
             assert truth + row.constant > 0
 
 
+def test_constraints_on_variables_that_do_not_exist_are_an_error() -> None:
+    for row in (constraint({2: 1}), LinearConstraint({}, {2: Fraction(1)}, Fraction(0)), constraint({-1: 1})):
+        with pytest.raises(ValueError, match="names a variable that does not exist"):
+            run(IDENTITY, [row])
+
+
 def test_every_region_must_be_safe() -> None:
     safe = region(ZERO, ONE, [[NEVER]])
     unsafe = region(ZERO, ONE, [[SOMETIMES]])

@@ -10,7 +10,7 @@ import torch
 
 from tests.verifier.graphs import constraint, spec
 from tests.verifier.verdicts import IDENTITY, chain, check, run
-from zonocuda.graph import Graph, Input, Linear, Node, Relu, ScaleShift
+from zonocuda.graph import Linear, Relu, ScaleShift
 from zonocuda.specs import LinearConstraint
 from zonocuda.verifier import Verdict, verify
 
@@ -37,13 +37,41 @@ def test_a_weight_that_is_no_number_is_never_verified(value: float, backend: str
                 assert row.holds(result.counterexample.x.tolist(), result.counterexample.y.tolist())
 
 
-def test_a_coefficient_beyond_float32_is_no_proof() -> None:
-    """10^39 Y_0 - 3 10^38 <= 0 is unsafe for Y_0 in [0.1, 0.2]; float32 does not hold its coefficient."""
-    graph = Graph((Node("x", Input(), (), (1,)),), "x")
-    row = LinearConstraint({0: Fraction(10) ** 39}, {}, -3 * Fraction(10) ** 38)
-    box = torch.tensor([0.1], dtype=torch.float64), torch.tensor([0.2], dtype=torch.float64)
-    check(verify(graph, spec(*box, [[row]], 1), dtype=torch.float32), Verdict.FALSIFIED)
-    check(verify(graph, spec(*box, [[row]], 1)), Verdict.FALSIFIED)
+@pytest.mark.usefixtures("no_search")
+def test_an_infinite_bound_is_no_proof() -> None:
+    """Y_0 + Y_1 - Y_2 - 1.7e308 is negative where all are 1.5e308, though the sum of the first two overflows."""
+    graph = chain(ScaleShift(torch.full((3,), 1e308, dtype=torch.float64), None), size=3)
+    x = torch.full((3,), 1.5, dtype=torch.float64)
+    seen = []
+    for negative in range(3):
+        row = constraint({i: -1.0 if i == negative else 1.0 for i in range(3)}, -1.7e308)
+        result = verify(graph, spec(x, x, [[row]], 3))
+        check(result, Verdict.UNKNOWN)
+        seen += [result.margins[0].forward, result.margins[0].dual]
+    assert INF in seen, "no sum overflowed"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("exponent", [-400, -39, 39, 400])
+def test_coefficients_of_any_size_are_decided_as_those_of_ordinary_size(exponent: int, dtype: torch.dtype) -> None:
+    """size * Y_0 <= 3/10 size is unsafe for Y_0 in [0.1, 0.2], size * Y_0 <= 1/20 size is not."""
+    size = Fraction(10) ** exponent
+    box = torch.tensor([0.1, 0.1], dtype=torch.float64), torch.tensor([0.2, 0.2], dtype=torch.float64)
+    for constant, verdict in ((Fraction(3, 10), Verdict.FALSIFIED), (Fraction(1, 20), Verdict.VERIFIED)):
+        row = LinearConstraint({0: size}, {}, -constant * size)
+        check(run(IDENTITY, [row], box=box, dtype=dtype), verdict)
+
+
+@pytest.mark.usefixtures("no_search")
+def test_coefficients_too_far_apart_for_the_dtype_are_never_verified() -> None:
+    """10^-60 Y_0 + Y_1 <= 0 and its like: float32 has no room for both, float64 has."""
+    for row, verdict in (
+        (LinearConstraint({0: Fraction(1, 10**60), 1: Fraction(1)}, {}, Fraction(1)), Verdict.VERIFIED),
+        (LinearConstraint({0: Fraction(1, 10**400), 1: Fraction(1)}, {}, Fraction(1)), Verdict.UNKNOWN),
+        (LinearConstraint({0: Fraction(1)}, {}, Fraction(10) ** 400), Verdict.UNKNOWN),
+    ):
+        check(run(IDENTITY, [row]), verdict)
+        check(run(IDENTITY, [row], dtype=torch.float32), Verdict.UNKNOWN)
 
 
 def test_an_intermediate_bound_that_overflows_is_no_proof() -> None:
@@ -56,8 +84,3 @@ def test_an_intermediate_bound_that_overflows_is_no_proof() -> None:
     box = torch.tensor([1.2], dtype=torch.float64), torch.tensor([1.21], dtype=torch.float64)
     row = LinearConstraint({0: -Fraction(1, 10**308)}, {}, Fraction(0))
     check(verify(graph, spec(*box, [[row]], 1)), Verdict.UNKNOWN)
-
-
-def test_coefficients_beyond_float64_are_decided_in_units_of_their_own() -> None:
-    huge = LinearConstraint({0: Fraction(10) ** 400}, {}, Fraction(10) ** 400)
-    check(run(IDENTITY, [huge]), Verdict.VERIFIED)
