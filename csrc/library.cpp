@@ -38,4 +38,25 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
 
   m.def("error_block(Tensor coefficients, Tensor index, SymInt features) -> Tensor");
   m.def("_error_block_backward(Tensor grad, Tensor index) -> Tensor");
+
+  // Windowed generators: patches [batch, symbols, channels, rows, columns], corners [symbols, 2], maps and multiplier
+  // [batch, channels, height, width].
+  m.def("window_radius(Tensor patches, Tensor corners, SymInt height, SymInt width) -> Tensor");
+  m.def("_window_radius_backward(Tensor grad, Tensor patches, Tensor corners) -> Tensor");
+
+  m.def("window_scale(Tensor patches, Tensor corners, Tensor multiplier) -> Tensor");
+  m.def(
+      "_window_scale_backward(Tensor grad, Tensor patches, Tensor corners, Tensor multiplier, bool needs_patches, "
+      "bool needs_multiplier) -> (Tensor grad_patches, Tensor grad_multiplier)");
+
+  m.def("window_dense(Tensor patches, Tensor corners, SymInt height, SymInt width) -> Tensor");
+  m.def("_window_dense_backward(Tensor grad, Tensor corners, SymInt rows, SymInt columns) -> Tensor");
+
+  m.def(
+      "diagonal_conv(Tensor coefficients, Tensor index, Tensor weight, SymInt[] input_size, SymInt[] stride, "
+      "SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt[] output_size) -> Tensor");
+  m.def(
+      "_diagonal_conv_backward(Tensor grad, Tensor coefficients, Tensor index, Tensor weight, SymInt[] input_size, "
+      "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt[] output_size, bool needs_weight) "
+      "-> (Tensor grad_coefficients, Tensor grad_weight)");
 }

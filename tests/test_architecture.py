@@ -14,13 +14,14 @@ PACKAGE = ROOT / "zonocuda"
 ROOMS: dict[str, set[str]] = {
     "kink": set(),
     "version": set(),
+    "windows": set(),
     "precision": set(),
-    "reference": {"kink"},
-    "ops": {"kink", "_C"},
+    "reference": {"kink", "windows"},
+    "ops": {"kink", "windows", "_C"},
     "graph": set(),
     "specs": set(),
     "importers": {"graph", "precision"},
-    "domains": {"ops", "reference", "kink"},
+    "domains": {"ops", "reference", "kink", "windows"},
     "verifier": {"domains", "graph", "specs", "importers", "kink", "version", "precision"},
     "nonsmooth": {"ops"},
 }

@@ -24,11 +24,16 @@
 namespace {
 #include "../../csrc/cuda/columns.cuh"
 #include "../../csrc/cuda/concretize.cuh"
+#include "../../csrc/cuda/diagonal_conv.cuh"
 #include "../../csrc/cuda/diagonal_linear.cuh"
 #include "../../csrc/cuda/error_block.cuh"
 #include "../../csrc/cuda/relu.cuh"
 #include "../../csrc/cuda/relu_relaxation.cuh"
 #include "../../csrc/cuda/scale.cuh"
+#include "../../csrc/cuda/window_dense.cuh"
+#include "../../csrc/cuda/window_radius.cuh"
+#include "../../csrc/cuda/window_scale.cuh"
+#include "../../csrc/cuda/windows.cuh"
 #include "faulty_kernels.cuh"
 
 using namespace zonocuda;
@@ -106,6 +111,16 @@ struct Request {
   int64_t integer(size_t i) const { return integers.at(i); }
   Layout layout() const { return {integer(0), integer(1), integer(2), integer(3)}; }
   DiagonalSizes diagonal() const { return {integer(0), integer(1), integer(2), integer(3)}; }
+  Windows windows() const {
+    return {integer(0), integer(1), integer(2), integer(3), integer(4), integer(5), integer(6)};
+  }
+  ConvAxis axis(size_t first) const {
+    return {integer(first),     integer(first + 1), integer(first + 2),
+            integer(first + 3), integer(first + 4), integer(first + 5)};
+  }
+  DiagonalConv convolution() const {
+    return {integer(0), integer(1), integer(2), integer(3), integer(4), axis(5), axis(11)};
+  }
 
   template <class... P, class... A>
   void launch(void (*kernel)(P...), A... args) const {
@@ -242,6 +257,72 @@ const std::map<std::string, Run>& kernels() {
          typed(r, [&]<class T>() {
            r.launch(error_block_backward_kernel<T>, r.integer(0), r.integer(1), r.integer(2), r.at<T>(0),
                     r.at<int64_t>(1), r.at<T>(2));
+         });
+       }},
+      {"sum_windows_kernel/AbsTerm",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(sum_windows_kernel<T, AbsTerm<T>>, WindowSum{r.windows(), r.integer(7), r.integer(8)},
+                    AbsTerm<T>{r.at<T>(0)}, r.at<int64_t>(1), r.at<T>(2));
+         });
+       }},
+      {"sum_windows_kernel/ProductTerm",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(sum_windows_kernel<T, ProductTerm<T>>, WindowSum{r.windows(), r.integer(7), r.integer(8)},
+                    ProductTerm<T>{r.at<T>(0), r.at<T>(1)}, r.at<int64_t>(2), r.at<T>(3));
+         });
+       }},
+      {"add_splits_kernel",
+       [](const Request& r) {
+         typed(r,
+               [&]<class T>() { r.launch(add_splits_kernel<T>, r.integer(0), r.integer(1), r.at<T>(0), r.at<T>(1)); });
+       }},
+      {"map_windows_kernel/WindowSignMap",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(map_windows_kernel<T, WindowSignMap<T>>, r.windows(), r.at<int64_t>(2),
+                    WindowSignMap<T>{r.at<T>(0), r.at<T>(1), r.windows().map()}, r.at<T>(3));
+         });
+       }},
+      {"map_windows_kernel/WindowScaleMap",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(map_windows_kernel<T, WindowScaleMap<T>>, r.windows(), r.at<int64_t>(2),
+                    WindowScaleMap<T>{r.at<T>(0), r.at<T>(1), r.windows().map()}, r.at<T>(3));
+         });
+       }},
+      {"map_windows_kernel/WindowGatherMap",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(map_windows_kernel<T, WindowGatherMap<T>>, r.windows(), r.at<int64_t>(1),
+                    WindowGatherMap<T>{r.at<T>(0), r.windows().map()}, r.at<T>(2));
+         });
+       }},
+      {"window_dense_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(window_dense_kernel<T>, r.windows(), r.at<int64_t>(1), r.at<T>(0), r.at<T>(2));
+         });
+       }},
+      {"diagonal_conv_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(diagonal_conv_kernel<T>, r.convolution(), r.at<T>(0), r.at<int64_t>(1), r.at<T>(2), r.at<T>(3));
+         });
+       }},
+      {"diagonal_conv_coefficients_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(diagonal_conv_coefficients_kernel<T>, r.convolution(), r.at<T>(0), r.at<int64_t>(1), r.at<T>(2),
+                    r.at<T>(3));
+         });
+       }},
+      {"diagonal_conv_weight_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(diagonal_conv_weight_kernel<T>, r.convolution(), r.integer(17), r.at<T>(0), r.at<T>(1),
+                    r.at<int64_t>(2), r.at<T>(3));
          });
        }},
       // The tests of host_cuda.h.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.ops import samples
+from tests.ops import samples, window_samples, window_scales
 from tests.ops.samples import Sample
 from zonocuda import ops, reference
 
@@ -72,7 +72,7 @@ def terms(sample: Sample) -> int:
     count = 1
     for name, t in sample.inputs.items():
         if isinstance(t, Tensor):
-            count = max(count, prod(t.shape[:2]) if name in ("generators", "coefficients") else t.shape[0])
+            count = max(count, prod(t.shape[:2]) if name in ("generators", "patches", "coefficients") else t.shape[0])
     return count
 
 
@@ -185,4 +185,28 @@ CASES = (
     OpCase("scale", samples.scale_samples, _scale_values, _scale_gradients),
     OpCase("diagonal_linear", samples.diagonal_linear_samples, _diagonal_linear_values, _diagonal_linear_gradients),
     OpCase("error_block", samples.error_block_samples, _error_block_values, _error_block_gradients),
+    OpCase(
+        "window_radius",
+        window_samples.window_radius_samples,
+        window_scales.window_radius_values,
+        window_scales.window_radius_gradients,
+    ),
+    OpCase(
+        "window_scale",
+        window_samples.window_scale_samples,
+        window_scales.window_scale_values,
+        window_scales.window_scale_gradients,
+    ),
+    OpCase(
+        "window_dense",
+        window_samples.window_radius_samples,
+        window_scales.window_dense_values,
+        window_scales.window_dense_gradients,
+    ),
+    OpCase(
+        "diagonal_conv",
+        window_samples.diagonal_conv_samples,
+        window_scales.diagonal_conv_values,
+        window_scales.diagonal_conv_gradients,
+    ),
 )

@@ -109,7 +109,7 @@ def _zonotopes(shapes: Mapping[str, Shape], dtype: torch.dtype) -> Iterator[tupl
         yield ("edges", *edge_zonotope(dtype))
 
 
-def _finish(name: str, device: torch.device, requires_grad: bool, /, **inputs: Any) -> Sample:
+def finish(name: str, device: torch.device, requires_grad: bool, /, **inputs: Any) -> Sample:
     """The sample on ``device``; every floating-point tensor of it wants a gradient, or none does."""
 
     def place(value: Any) -> Any:
@@ -125,7 +125,7 @@ def concretize_samples(
 ) -> Iterator[Sample]:
     """Inputs of ``concretize``."""
     for name, center, generators in _zonotopes(shapes, dtype):
-        yield _finish(name, device, requires_grad, center=center, generators=generators)
+        yield finish(name, device, requires_grad, center=center, generators=generators)
 
 
 def scale_samples(
@@ -133,7 +133,7 @@ def scale_samples(
 ) -> Iterator[Sample]:
     """Inputs of ``scale``."""
     for name, multiplier, generators in _zonotopes(shapes, dtype):
-        yield _finish(name, device, requires_grad, generators=generators, multiplier=multiplier)
+        yield finish(name, device, requires_grad, generators=generators, multiplier=multiplier)
 
 
 def relu_samples(
@@ -146,28 +146,28 @@ def relu_samples(
         slope = off_kink_slopes(lower, upper)
         tighter = {"lower": lower + 0.25 * radius, "upper": upper - 0.25 * radius}
         inputs = {"center": c, "generators": g}
-        yield _finish(f"{name}, tied", device, requires_grad, **inputs)
-        yield _finish(f"{name}, free", device, requires_grad, **inputs, slope=slope)
+        yield finish(f"{name}, tied", device, requires_grad, **inputs)
+        yield finish(f"{name}, free", device, requires_grad, **inputs, slope=slope)
         if name == "edges":
             continue
-        yield _finish(f"{name}, tied, bounds", device, requires_grad, **inputs, **tighter)
+        yield finish(f"{name}, tied, bounds", device, requires_grad, **inputs, **tighter)
         slope = off_kink_slopes(tighter["lower"], tighter["upper"])
-        yield _finish(f"{name}, free, bounds", device, requires_grad, **inputs, **tighter, slope=slope)
+        yield finish(f"{name}, free, bounds", device, requires_grad, **inputs, **tighter, slope=slope)
         outside = torch.where(slope > 0.5, 1 + slope, -slope)
-        yield _finish(f"{name}, slopes outside [0, 1]", device, requires_grad, **inputs, slope=outside)
+        yield finish(f"{name}, slopes outside [0, 1]", device, requires_grad, **inputs, slope=outside)
     for name, sign in (("all dead", -1), ("all active", 1)):
         g = zonotope(SHAPES["vector"], dtype)[1]
         c = sign * (g.abs().sum(1) + 0.5)
         slope = torch.rand_like(c)
-        yield _finish(f"{name}, tied", device, requires_grad, center=c, generators=g)
-        yield _finish(f"{name}, free", device, requires_grad, center=c, generators=g, slope=slope)
+        yield finish(f"{name}, tied", device, requires_grad, center=c, generators=g)
+        yield finish(f"{name}, free", device, requires_grad, center=c, generators=g, slope=slope)
     # One slope for the batch: the neurons of both elements cross, at the same place, so that no slope is on a kink.
     c, g = zonotope(Shape(1, 5, (7,)), dtype, dead=False, active=False)
     radius = g.abs().sum(1)
     slope = off_kink_slopes(c - radius, c + radius)
     c, g = torch.cat([c, 2 * c]), torch.cat([g, 2 * g])
-    yield _finish("slope [1, N]", device, requires_grad, center=c, generators=g, slope=slope)
-    yield _finish("slope [N]", device, requires_grad, center=c, generators=g, slope=slope[0])
+    yield finish("slope [1, N]", device, requires_grad, center=c, generators=g, slope=slope)
+    yield finish("slope [N]", device, requires_grad, center=c, generators=g, slope=slope[0])
 
 
 def relu_relaxation_samples(
@@ -178,10 +178,10 @@ def relu_relaxation_samples(
         radius = g.abs().sum(1)
         bounds = {"lower": c - radius, "upper": c + radius}
         slope = off_kink_slopes(**bounds)
-        yield _finish(f"{name}, tied", device, requires_grad, **bounds)
-        yield _finish(f"{name}, free", device, requires_grad, **bounds, slope=slope)
+        yield finish(f"{name}, tied", device, requires_grad, **bounds)
+        yield finish(f"{name}, free", device, requires_grad, **bounds, slope=slope)
         outside = torch.where(slope > 0.5, 1 + slope, -slope)
-        yield _finish(f"{name}, slopes outside [0, 1]", device, requires_grad, **bounds, slope=outside)
+        yield finish(f"{name}, slopes outside [0, 1]", device, requires_grad, **bounds, slope=outside)
 
 
 def _index(symbols: int, features: int) -> Tensor:
@@ -195,7 +195,7 @@ def diagonal_linear_samples(
     """Inputs of ``diagonal_linear``: ``symbols`` of them, and the features of a shape as the layer's outputs."""
     for name, shape in shapes.items():
         out, width = prod(shape.features), max(1, 2 * shape.symbols // 3)
-        yield _finish(
+        yield finish(
             name,
             device,
             requires_grad,
@@ -206,7 +206,7 @@ def diagonal_linear_samples(
     if "no symbols" in shapes:
         empty = torch.empty(2, 0, dtype=dtype)
         weight = torch.empty(3, 0, dtype=dtype)
-        yield _finish("no inputs", device, requires_grad, coefficients=empty, index=_index(0, 0), weight=weight)
+        yield finish("no inputs", device, requires_grad, coefficients=empty, index=_index(0, 0), weight=weight)
 
 
 def error_block_samples(
@@ -216,7 +216,7 @@ def error_block_samples(
     for name, shape in shapes.items():
         features = prod(shape.features)
         symbols = shape.symbols if features else 0
-        yield _finish(
+        yield finish(
             name,
             device,
             requires_grad,

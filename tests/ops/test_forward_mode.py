@@ -13,6 +13,7 @@ from zonocuda import ops, reference
 G = torch.tensor([[[0.5, -1.0], [0.25, 2.0]]])
 CENTER = torch.tensor([[0.1, -0.2]])
 INDEX = torch.tensor([1, 0])
+CORNERS = torch.tensor([[0, 0], [0, 1]])
 
 CALLS: dict[str, Callable[[Tensor], object]] = {
     "concretize": lambda t: ops.concretize(t, G)[0],
@@ -22,6 +23,12 @@ CALLS: dict[str, Callable[[Tensor], object]] = {
     "scale": lambda t: ops.scale(G, t),
     "diagonal_linear": lambda t: ops.diagonal_linear(t, INDEX, torch.eye(2)),
     "error_block": lambda t: ops.error_block(t, INDEX, (2,)),
+    "window_radius": lambda t: ops.window_radius(t.reshape(1, 2, 1, 1, 1), CORNERS, 2, 2),
+    "window_scale": lambda t: ops.window_scale(torch.ones(1, 2, 1, 1, 1), CORNERS, t.reshape(1, 1, 1, 2)),
+    "window_dense": lambda t: ops.window_dense(t.reshape(1, 2, 1, 1, 1), CORNERS, 2, 2),
+    "diagonal_conv": lambda t: ops.diagonal_conv(
+        torch.ones(1, 2), INDEX, t.reshape(2, 1, 1, 1), 1, 1, 2, (1, 1), (0, 0), (1, 1), 1, 1, 2
+    ),
 }
 
 

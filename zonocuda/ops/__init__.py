@@ -4,12 +4,16 @@ Every function here has a twin of the same name and signature in :mod:`zonocuda.
 """
 
 from zonocuda.ops.concretize import concretize
+from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.library import build_info, cpu_capability
 from zonocuda.ops.relu import ReluOutput, relu
 from zonocuda.ops.relu_relaxation import Relaxation, relu_relaxation
 from zonocuda.ops.scale import scale
+from zonocuda.ops.window_dense import window_dense
+from zonocuda.ops.window_radius import window_radius
+from zonocuda.ops.window_scale import window_scale
 
 __all__ = [
     "Relaxation",
@@ -17,9 +21,13 @@ __all__ = [
     "build_info",
     "concretize",
     "cpu_capability",
+    "diagonal_conv",
     "diagonal_linear",
     "error_block",
     "relu",
     "relu_relaxation",
     "scale",
+    "window_dense",
+    "window_radius",
+    "window_scale",
 ]

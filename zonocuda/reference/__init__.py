@@ -4,19 +4,27 @@ Its functions have the names and signatures of :mod:`zonocuda.ops`, which this p
 """
 
 from zonocuda.reference.concretize import concretize
+from zonocuda.reference.diagonal_conv import diagonal_conv
 from zonocuda.reference.diagonal_linear import diagonal_linear
 from zonocuda.reference.error_block import error_block
 from zonocuda.reference.relu import ReluOutput, relu
 from zonocuda.reference.relu_relaxation import Relaxation, relu_relaxation
 from zonocuda.reference.scale import scale
+from zonocuda.reference.window_dense import window_dense
+from zonocuda.reference.window_radius import window_radius
+from zonocuda.reference.window_scale import window_scale
 
 __all__ = [
     "Relaxation",
     "ReluOutput",
     "concretize",
+    "diagonal_conv",
     "diagonal_linear",
     "error_block",
     "relu",
     "relu_relaxation",
     "scale",
+    "window_dense",
+    "window_radius",
+    "window_scale",
 ]

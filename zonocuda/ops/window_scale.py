@@ -1,0 +1,66 @@
+"""Windowed generators times one factor for each neuron."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+
+
+def window_scale(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor:
+    """G'_k = multiplier * G_k for windowed generators: the multiplier is read at each window's place.
+
+    result[b, k, c, t, u] = multiplier[b, c, y0 + t, x0 + u] patches[b, k, c, t, u], with (y0, x0) = corners[k], and 0
+    where that position lies outside the map, whatever the patch holds there.
+
+    Backward: dL/dpatches = multiplier g at their place (0 outside the map) and dL/dmultiplier = sum_k g patches, added
+    at their place in an order that depends on the shapes and corners alone.
+
+    Args:
+        patches: ``[B, K, C, rows, columns]``, float32 or float64.
+        corners: ``[K, 2]`` int64, (y0, x0) of every symbol; negative, or beyond the map, is allowed.
+        multiplier: ``[B, C, height, width]``.
+
+    Returns:
+        ``[B, K, C, rows, columns]``.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
+    """
+    require_build_for("window_scale", patches, multiplier)
+    scaled: Tensor = NATIVE.window_scale(patches.contiguous(), corners.contiguous(), multiplier.contiguous())
+    return scaled
+
+
+@torch.library.register_fake("zonocuda::window_scale")
+def _fake(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor:
+    return torch.empty_like(patches)
+
+
+@torch.library.register_fake("zonocuda::_window_scale_backward")
+def _backward_fake(
+    grad: Tensor, patches: Tensor, corners: Tensor, multiplier: Tensor, needs_patches: bool, needs_multiplier: bool
+) -> tuple[Tensor, Tensor]:
+    of_patches, of_multiplier = list(patches.shape), list(multiplier.shape)
+    of_patches[-1] = of_patches[-1] if needs_patches else 0
+    of_multiplier[-1] = of_multiplier[-1] if needs_multiplier else 0
+    return patches.new_empty(of_patches), patches.new_empty(of_multiplier)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needs_patches, _, needs_multiplier = ctx.needs_input_grad
+    patches, multiplier = NATIVE._window_scale_backward(
+        grad.contiguous(), *ctx.saved_tensors, needs_patches, needs_multiplier
+    )
+    return patches if needs_patches else None, None, multiplier if needs_multiplier else None
+
+
+torch.library.register_autograd("zonocuda::window_scale", _backward, setup_context=_setup_context)
+refuse_double_backward("window_scale")
