@@ -6,6 +6,7 @@ Every function here has a twin of the same name and signature in :mod:`zonocuda.
 from zonocuda.ops.concretize import concretize
 from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
+from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.library import build_info, cpu_capability
 from zonocuda.ops.relu import ReluOutput, relu
@@ -16,6 +17,7 @@ from zonocuda.ops.window_radius import window_radius
 from zonocuda.ops.window_scale import window_scale
 
 __all__ = [
+    "DualReluOutput",
     "Relaxation",
     "ReluOutput",
     "build_info",
@@ -23,6 +25,7 @@ __all__ = [
     "cpu_capability",
     "diagonal_conv",
     "diagonal_linear",
+    "dual_relu",
     "error_block",
     "relu",
     "relu_relaxation",
