@@ -26,6 +26,7 @@ Signs = Literal["nonnegative", "both"]
 """Which slopes are free: those where v >= 0 alone (the others stay minimum-area ones), or all."""
 
 _FIRST, _SECOND = 0.9, 0.999  # how slowly the moments forget
+_NEGATIVE_PACE = 0.1  # of steps where v < 0, which begin at the best slope of each neuron alone, on a kink
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Ascent:
 
     Attributes:
         iterations: steps at most.
-        rate: how far a slope moves in the first step, at most.
+        rate: how far a slope moves in the first step, at most (where v < 0, a tenth of it).
         decay: what the rate is multiplied by after each step.
         patience: ends after so many steps in a row that improved no row by more than ``tolerance``.
         tolerance: relative to the size of the row's bound.
@@ -87,8 +88,8 @@ Finished = Callable[[Tensor], Tensor]
 class _Free:
     """The free slopes of one ReLU on its crossing neurons, ``[B, R, K]``, with their moments."""
 
-    def __init__(self, start: Tensor, index: Tensor, rows: int, width: int) -> None:
-        self.index, self.width = index, width
+    def __init__(self, start: Tensor, index: Tensor, rows: int, width: int, pace: float = 1.0) -> None:
+        self.index, self.width, self.pace = index, width, pace
         self.value = start.index_select(2, index).expand(-1, rows, -1).clone().clamp_(0, 1).requires_grad_()
         self.first, self.second = (torch.zeros_like(self.value, requires_grad=False) for _ in range(2))
 
@@ -104,7 +105,7 @@ class _Free:
             self.first.lerp_(gradient, 1 - _FIRST)
             self.second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
             scale = (self.second / (1 - _SECOND**number)).sqrt_().clamp_(min=torch.finfo(gradient.dtype).tiny)
-            self.value.addcdiv_(self.first, scale, value=rate / (1 - _FIRST**number)).clamp_(0, 1)
+            self.value.addcdiv_(self.first, scale, value=self.pace * rate / (1 - _FIRST**number)).clamp_(0, 1)
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
@@ -147,7 +148,7 @@ class _Slopes:
         width = lower.shape[1]
         self.free[node.name, "nonnegative"] = _Free(above, index, self.rows, width)
         if self.signs == "both":
-            self.free[node.name, "negative"] = _Free(below, index, self.rows, width)
+            self.free[node.name, "negative"] = _Free(below, index, self.rows, width, _NEGATIVE_PACE)
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
