@@ -7,22 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import Tensor
 
-from zonocuda.domains import Zonotope
-from zonocuda.graph import (
-    Add,
-    Affine,
-    Concat,
-    Graph,
-    Linear,
-    Node,
-    Rearrangement,
-    Relu,
-    ScaleShift,
-    interpret,
-)
+from zonocuda.domains import Zonotope, memory
+from zonocuda.graph import Graph, Node, Relu, interpret
 from zonocuda.kink import KinkRule
+from zonocuda.verifier.ownership import Ownership
+from zonocuda.verifier.transform import transform
 
 Bounds = tuple[Tensor, Tensor]
 
@@ -100,43 +92,25 @@ def sweep(
     layers: dict[str, Bounds] = {}
     stats: list[LayerStats] = []
 
-    def transform(node: Node, values: tuple[Zonotope, ...]) -> Zonotope:
+    ownership = Ownership(graph, enabled=not torch.is_grad_enabled())
+
+    def image(node: Node, values: tuple[Zonotope, ...]) -> Zonotope:
         on_node(node)
-        if not isinstance(node.op, Relu):
-            image = _linear(node, values)
-            if image.features != node.shape:
-                raise ValueError(
-                    f"sweep: node {node.name!r} declares the shape {list(node.shape)} and has {list(image.features)}"
-                )
-            return image
-        bounds = values[0].bounds()
-        inputs[node.name] = bounds
-        stats.append(_stats(node, values[0], bounds))
-        return values[0].relu(given.get(node.name), bounds=bounds, kink=kink, origin=node.name)
+        in_place = ownership.may_overwrite(node)
+        if isinstance(node.op, Relu):
+            bounds = values[0].bounds()
+            inputs[node.name] = bounds
+            stats.append(_stats(node, values[0], bounds))
+            return values[0].relu(given.get(node.name), bounds=bounds, kink=kink, origin=node.name, in_place=in_place)
+        return transform(node, values, in_place)
 
     def observe(node: Node, value: Zonotope) -> None:
         if all_layers:
             layers[node.name] = value.bounds()
 
-    output = interpret(graph, zonotope, transform, observe)
+    with memory.recycled():
+        output = interpret(graph, zonotope, image, observe)
     return Sweep(output, inputs, layers, tuple(stats))
-
-
-def _linear(node: Node, values: tuple[Zonotope, ...]) -> Zonotope:
-    """The image of zonotopes under a node that is affine in its inputs."""
-    op = node.op
-    if isinstance(op, Linear):
-        return values[0].linear(op.weight, op.bias)
-    if isinstance(op, ScaleShift):
-        return values[0].scale_shift(op.scale, op.shift)
-    if isinstance(op, Affine):
-        return values[0].affine(op.apply, op.linear, rearranges=isinstance(op, Rearrangement))
-    if isinstance(op, Add):
-        x, y = values
-        return x + y if op.sign == 1 else x - y
-    if isinstance(op, Concat):
-        return Zonotope.cat(values, op.dim)
-    raise NotImplementedError(f"sweep: node {node.name!r} (op {op.kind}) has no zonotope transformer")
 
 
 def _stats(node: Node, value: Zonotope, bounds: Bounds) -> LayerStats:
