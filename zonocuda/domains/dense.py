@@ -62,7 +62,7 @@ class Dense:
         return self.generators
 
     def narrow(self, start: int, symbols: Symbols) -> Dense:
-        """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` with memory of its own."""
+        """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` in its own memory."""
         return Dense(symbols, self.generators[:, start : start + symbols.count].clone())
 
     def map_rows(self, linear: Callable[[Tensor], Tensor]) -> Dense:

@@ -90,7 +90,7 @@ class Diagonal:
 
     def convolve(self, weight: Tensor, how: Convolution, features: tuple[int, int, int]) -> Windowed:
         """The block on a map ``features`` after a convolution: scaled kernels."""
-        channels, height, width = features
+        _, height, width = features
         size = how.output_size((height, width))
         patches = kernels().diagonal_conv(
             self.coefficients,

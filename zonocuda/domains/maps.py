@@ -76,7 +76,7 @@ def scale(block: Block, features: Features, factor: Tensor, in_place: bool = Fal
 
 
 def _per_channel(factor: Tensor) -> bool:
-    """Whether a factor that broadcasts against ``[C, height, width]`` is one number for each channel, or one for all."""
+    """Whether a factor that broadcasts against ``[C, height, width]`` is one number for each channel or one for all."""
     return factor.dim() <= 3 and all(n == 1 for n in factor.shape[-2:])
 
 

@@ -7,8 +7,8 @@ class Symbols:
     """A group of ``count`` noise symbols in [-1, 1], known by its identity; ``origin`` says where they arose.
 
     Two tensors depend on the same symbols exactly where their blocks have the same ``Symbols`` object. A group can be
-    cut into parts, once and for all (see :meth:`cut`): a block of the group is then the same as one block for each part,
-    so that tensors that were cut and tensors that were not still cancel what they share.
+    cut into parts, once and for all (see :meth:`cut`): a block of the group is then the same as one block for each
+    part, so that tensors that were cut and tensors that were not still cancel what they share.
     """
 
     __slots__ = ("count", "offset", "origin", "parent", "parts")

@@ -58,8 +58,8 @@ class Windowed:
         count = self.symbols.count
         if self.patches.dim() != 5 or self.patches.shape[1] != count or self.corners.shape != (count, 2):
             raise ValueError(
-                f"Windowed: patches must have shape [batch, {count}, channels, rows, columns] and corners [{count}, 2], "
-                f"got {list(self.patches.shape)} and {list(self.corners.shape)}"
+                f"Windowed: patches must have shape [batch, {count}, channels, rows, columns] and corners [{count}, 2],"
+                f" got {list(self.patches.shape)} and {list(self.corners.shape)}"
             )
 
     @property
@@ -116,7 +116,7 @@ class Windowed:
         return rows.permute(0, 1, *(i + 2 for i in self.order)).reshape(*rows.shape[:2], *features)
 
     def narrow(self, start: int, symbols: Symbols) -> Windowed:
-        """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` with memory of its own."""
+        """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` in its own memory."""
         part = slice(start, start + symbols.count)
         return replace(self, symbols=symbols, patches=self.patches[:, part].clone(), corners=self.corners[part])
 
@@ -202,8 +202,8 @@ class Windowed:
     def convolve(self, weight: Tensor, how: Convolution) -> Windowed:
         """The block after a convolution with ``weight`` ``[out, C / groups, *how.kernel]``: one of the patches.
 
-        Under stride s a corner has the phase (corner + begin) mod s. Symbols of one phase are convolved together, padded
-        so that their windows begin at the same place, and so that every phase has a window of the same extent.
+        Under stride s a corner has the phase (corner + begin) mod s. Symbols of one phase are convolved together,
+        padded so that their windows begin at the same place, and so that every phase has a window of the same extent.
         """
         stride, first = self.corners.new_tensor(how.stride), how.first_output()
         shifted = self.corners + self.corners.new_tensor(how.begin)
@@ -282,7 +282,7 @@ def _runs(members: Tensor | None, count: int, step: int) -> Iterator[Tensor | sl
     if members is None:
         yield from (slice(k, min(k + step, count)) for k in range(0, count, step))
     else:
-        yield from members.split(step)
+        yield from torch.split(members, step)
 
 
 def add_windows(a: Windowed, b: Windowed) -> Windowed:

@@ -185,8 +185,8 @@ class Zonotope:
 
     # ---- affine maps -------------------------------------------------------------------------------------------------
 
-    # Where ``consume`` is true, nobody may use this zonotope again: the memory of its generators is given up, block after
-    # block, for those of the image.
+    # Where ``consume`` is true, nobody may use this zonotope again: the memory of its generators is given up, block
+    # after block, for those of the image.
 
     def affine(
         self, apply: Callable[[Tensor], Tensor], linear: Callable[[Tensor], Tensor], consume: bool = False
@@ -239,7 +239,7 @@ class Zonotope:
         )
 
     def avg_pool2d(self, kernel: int | Pair, stride: int | Pair | None = None, consume: bool = False) -> Zonotope:
-        """Mean over windows of features ``[C, H, W]``, without padding; ``stride`` is the kernel's size if not given."""
+        """Mean over windows of features ``[C, H, W]``, without padding; ``stride`` is the kernel if not given."""
         size, step = _pair(kernel), _pair(kernel if stride is None else stride)
         return self._map(
             lambda x: F.avg_pool2d(x, size, step),

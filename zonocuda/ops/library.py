@@ -42,7 +42,7 @@ def require_build_for(op: str, tensor: Tensor, *others: Tensor | None) -> None:
     """
     if forward_ad._current_level >= 0:
         for t in (tensor, *others):
-            tangent = None if t is None else forward_ad.unpack_dual(t).tangent  # type: ignore[no-untyped-call]
+            tangent = None if t is None else forward_ad.unpack_dual(t).tangent
             if tangent is not None:
                 raise RuntimeError(f"{op}: forward-mode differentiation is not supported; the reference backend has it")
     if tensor.is_cuda and build_info()["cuda"] is None:

@@ -70,7 +70,7 @@ def _image(node: Node, values: Sequence[Zonotope], in_place: bool) -> Zonotope:
 
 
 def allocates(op: Op) -> bool:
-    """Whether :func:`transform` stores the image's generators apart from those of its inputs, whose memory is free then.
+    """Whether :func:`transform` stores the image's generators apart from its inputs', whose memory is then free.
 
     The others may return what they were given: the image's memory is then that of its inputs.
     """
