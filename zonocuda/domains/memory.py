@@ -19,11 +19,16 @@ CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 convolutions of 4 MiB at a time take half the time of one call), what keeps a GPU busy."""
 
 
-class Pool:
-    """Storage that is free, as flat tensors."""
+POOL_BYTES = 2**30
+"""Free storage that is kept for later blocks, where nobody sets another limit."""
 
-    def __init__(self) -> None:
+
+class Pool:
+    """Storage that is free, as flat tensors; at most ``limit`` bytes of it."""
+
+    def __init__(self, limit: int) -> None:
         self.free: list[Tensor] = []
+        self.limit = limit
 
     @property
     def nbytes(self) -> int:
@@ -42,8 +47,14 @@ class Pool:
         return self.free.pop(min(fitting)[1])[:count]
 
     def give(self, tensor: Tensor) -> None:
-        """Takes over the whole storage of ``tensor``, which nobody may read or write any more."""
+        """Takes over the whole storage of ``tensor``, which nobody may read or write any more.
+
+        What exceeds the limit goes back to the system at once, even where a forgotten reference is left.
+        """
         storage = tensor.untyped_storage()
+        if self.nbytes + storage.nbytes() > self.limit:
+            storage.resize_(0)
+            return
         flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         self.free.append(flat.set_(storage, 0, (storage.nbytes() // tensor.element_size(),)))  # type: ignore[call-overload]
 
@@ -60,7 +71,7 @@ _pool: ContextVar[Pool | None] = ContextVar("zonocuda_pool", default=None)
 @contextmanager
 def recycled() -> Iterator[Pool]:
     """Storage released inside serves later blocks inside; the rest goes back to the system at the end."""
-    pool = Pool()
+    pool = Pool(POOL_BYTES)
     token = _pool.set(pool)
     try:
         yield pool

@@ -55,12 +55,17 @@ class Zonotope:
             raise ValueError(f"from_box: lower {list(lower.shape)} and upper {list(upper.shape)} differ in shape")
         if not bool((lower <= upper).all()) or not bool((lower.isfinite() & upper.isfinite()).all()):
             raise ValueError("from_box: bounds must be finite, with lower <= upper")
+        return Zonotope.around(lower, upper, "input")
+
+    @staticmethod
+    def around(lower: Tensor, upper: Tensor, origin: str = "box") -> Zonotope:
+        """:meth:`from_box` for bounds that a computation returned: NaN and infinity stay what they are, as NaN."""
         center = lower + (upper - lower) / 2
         infinity = torch.full_like(center, torch.inf)
         above, below = upper - center, center - lower
         radius = torch.maximum(torch.nextafter(above, infinity), torch.nextafter(below, infinity))
         radius = torch.where(lower == upper, torch.zeros_like(radius), radius)
-        return Zonotope(center, (Diagonal.of(radius, "input"),))
+        return Zonotope(center, (Diagonal.of(radius, origin),))
 
     @staticmethod
     def from_ball(x: Tensor, eps: float | Tensor, clip: tuple[float, float] | None = None) -> Zonotope:
