@@ -111,9 +111,9 @@ class Windowed:
         return replace(self, patches=kernels().window_scale(self.patches, self.corners, factor))
 
     def dense(self, features: tuple[int, ...]) -> Tensor:
-        """The generators as ``[B, K, *features]``."""
+        """The generators as ``[B, K, *features]``, contiguous as in-place ops want them."""
         rows: Tensor = kernels().window_dense(self.patches, self.corners, *self.size)
-        return rows.permute(0, 1, *(i + 2 for i in self.order)).reshape(*rows.shape[:2], *features)
+        return rows.permute(0, 1, *(i + 2 for i in self.order)).contiguous().reshape(*rows.shape[:2], *features)
 
     def narrow(self, start: int, symbols: Symbols) -> Windowed:
         """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` in its own memory."""
@@ -271,8 +271,8 @@ def _phase_pads(phase: Pair, window: Pair, extent: Pair, how: Convolution) -> li
     """The zeros around a patch, for ``F.pad``, that make its convolution the window ``extent`` of outputs."""
     pads: list[int] = []
     for axis in (1, 0):
-        begin = phase[axis] - how.stride[axis] * how.first_output()[axis]
         needed = how.stride[axis] * (extent[axis] - 1) + how.extent[axis]
+        begin = min(phase[axis] - how.stride[axis] * how.first_output()[axis], needed)  # there: none sees the patch
         pads += [begin, needed - begin - window[axis]]
     return pads
 

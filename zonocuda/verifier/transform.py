@@ -70,10 +70,11 @@ def _image(node: Node, values: Sequence[Zonotope], in_place: bool) -> Zonotope:
 
 
 def allocates(op: Op) -> bool:
-    """Whether :func:`transform` stores the image's generators apart from its inputs', whose memory is then free.
+    """Whether :func:`transform`, where it is not told to work in place, stores the image's generators apart from its
+    inputs', whose memory is then free after their last use.
 
     The others may return what they were given: the image's memory is then that of its inputs.
     """
     if isinstance(op, ScaleShift):
-        return False  # in place, or without a scale
+        return op.scale is not None
     return not isinstance(op, Reshape | Transpose | Pad | Gather | Add | Concat)
