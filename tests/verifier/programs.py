@@ -11,7 +11,7 @@ from scipy.optimize import LinearConstraint, milp
 from torch import Tensor
 
 from zonocuda.graph import Add, Affine, Concat, Graph, Input, Relu
-from zonocuda.verifier.dual_pass import Bounds
+from zonocuda.verifier.interval import Bounds
 
 
 @dataclass

@@ -15,8 +15,8 @@ from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.verifier.dual import RowProblem, dual_bound, output_rows
-from zonocuda.verifier.dual_pass import Bounds
 from zonocuda.verifier.forward import sweep
+from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.optimize import Ascended, Ascent, ascend
 from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.slopes import STARTS, Slopes, Start, initial_slopes

@@ -12,8 +12,8 @@ from zonocuda.domains import Zonotope
 from zonocuda.graph import interpret
 from zonocuda.specs import LinearConstraint
 from zonocuda.verifier import Verdict, decide, verify
-from zonocuda.verifier.dual_pass import Bounds
 from zonocuda.verifier.forward import sweep
+from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.optimize import Ascent
 from zonocuda.verifier.prove import EFFORTS, LADDERS, check_effort
 from zonocuda.verifier.refine import refine

@@ -8,12 +8,12 @@ from zonocuda.reference.diagonal_conv import diagonal_conv
 from zonocuda.reference.diagonal_linear import diagonal_linear
 from zonocuda.reference.dual_relu import DualReluOutput, dual_relu
 from zonocuda.reference.error_block import error_block
-from zonocuda.reference.relu import ReluOutput, relu
+from zonocuda.reference.relu import ReluOutput, relu, relu_
 from zonocuda.reference.relu_relaxation import Relaxation, relu_relaxation
-from zonocuda.reference.scale import scale
+from zonocuda.reference.scale import scale, scale_
 from zonocuda.reference.window_dense import window_dense
 from zonocuda.reference.window_radius import window_radius
-from zonocuda.reference.window_scale import window_scale
+from zonocuda.reference.window_scale import window_scale, window_scale_
 
 __all__ = [
     "DualReluOutput",
@@ -25,9 +25,12 @@ __all__ = [
     "dual_relu",
     "error_block",
     "relu",
+    "relu_",
     "relu_relaxation",
     "scale",
+    "scale_",
     "window_dense",
     "window_radius",
     "window_scale",
+    "window_scale_",
 ]

@@ -22,7 +22,8 @@ from torch import Tensor
 from zonocuda.domains.backend import kernels
 from zonocuda.graph import Graph, Node
 from zonocuda.kink import KinkRule
-from zonocuda.verifier.dual_pass import Bounds, DualPass, Visit, flatten_rows, proceed, unflatten_rows
+from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, unflatten_rows
+from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.slopes import Slopes, shared
 

@@ -15,9 +15,6 @@ from torch import Tensor
 
 from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Graph, Input, Linear, Node, Relu
 
-Bounds = tuple[Tensor, Tensor]
-"""Lower and upper bounds ``[B, *features]`` of the value of a node."""
-
 Visit = Callable[[Node], None]
 Shape = tuple[int, ...]
 

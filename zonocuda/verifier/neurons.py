@@ -10,7 +10,8 @@ from torch import Tensor
 
 from zonocuda.domains.backend import kernels
 from zonocuda.graph import Graph, Linear, Node
-from zonocuda.verifier.dual_pass import Bounds, DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
+from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
+from zonocuda.verifier.interval import Bounds
 
 PASS_BYTES = 2**24  # of a layer's rows in one pass: large enough for fast products, small enough for the cache
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from zonocuda.graph import Graph, Node
 from zonocuda.kink import KinkRule
 from zonocuda.verifier.dual import RowProblem, output_rows
-from zonocuda.verifier.dual_pass import Bounds, Visit, unflatten_rows
+from zonocuda.verifier.dual_pass import Visit, unflatten_rows
+from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.optimize import Ascent, ascend
 from zonocuda.verifier.refine import refine
 from zonocuda.verifier.rows import Rows
@@ -59,7 +60,7 @@ class Prover:
 
     Attributes:
         inputs: bounds of every ReLU's input, ``[1, *features]``.
-        forward: ``[R]``, bounds of the rows that came with them.
+        forward: ``[R]``, bounds of the rows that came with them, if any did.
         best: ``[R]``, the best bound of each row that a dual pass found so far; NaN where there is none.
         corners: float32 points ``[n, *input features]`` where the last linear bounds are smallest.
     """
@@ -70,7 +71,7 @@ class Prover:
         rows: Rows,
         box: Bounds,
         inputs: Mapping[str, Bounds],
-        forward: Tensor,
+        forward: Tensor | None,
         kink: KinkRule,
         on_node: Visit,
     ) -> None:
@@ -83,7 +84,7 @@ class Prover:
     @property
     def bounds(self) -> Tensor:
         """``[R]``, the best bounds of all; a NaN says nothing, and two of them leave one, which refutes nothing."""
-        return torch.fmax(self.forward, self.best)
+        return self.best if self.forward is None else torch.fmax(self.forward, self.best)
 
     @property
     def proven(self) -> bool:
@@ -157,7 +158,7 @@ class Prover:
 
     def _finished(self, index: Tensor, best: Tensor) -> Tensor:
         """Which of the rows ``index``, with the bounds ``best`` ``[1, R']``, no open disjunct needs any more."""
-        now = self.bounds
+        now = self.bounds.clone()
         now[index] = torch.fmax(now[index], best.squeeze(0))
         return ~self._members(self.rows.refuted(now))[index]
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from zonocuda.graph import Graph, Node, Relu
 from zonocuda.verifier.dual import RowProblem
-from zonocuda.verifier.dual_pass import Bounds, DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
+from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
+from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.neurons import PASS_BYTES, neuron_bounds, send_unit_rows
 from zonocuda.verifier.optimize import Ascent, ascend
 from zonocuda.verifier.slopes import crossing, initial_slopes

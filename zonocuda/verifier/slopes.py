@@ -9,7 +9,8 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from zonocuda.domains import ReluRelaxation
-from zonocuda.verifier.dual_pass import Bounds, flatten_rows, unflatten_rows
+from zonocuda.verifier.dual_pass import flatten_rows, unflatten_rows
+from zonocuda.verifier.interval import Bounds
 
 Start = Literal["minimum_area", "adaptive"]
 STARTS: tuple[Start, ...] = get_args(Start)
