@@ -111,6 +111,21 @@ std::tuple<Tensor, Tensor, Tensor> dual_relu(const Tensor& rows, const Tensor& l
 
 namespace {
 
+/// The neurons of a piece that are neither dead nor active: the others hand nothing to slopes and bounds.
+struct Crossing {
+  int count = 0;
+  int at[kDualStrip];
+
+  template <class T>
+  void find(const T* l, const T* u, int64_t width) {
+    count = 0;
+    for (int64_t j = 0; j < width; ++j) {
+      at[count] = static_cast<int>(j);
+      count += !is_dead(l[j], u[j]) && !is_active(l[j], u[j]);
+    }
+  }
+};
+
 /// What the backward pass of one side needs, and its results. A piece of columns belongs to one thread.
 template <class T>
 struct SideBackward {
@@ -130,10 +145,15 @@ struct SideBackward {
   }
 
   /// The slopes, l and u of one row or, in the end, of all rows that share their slopes.
-  void finish(const T* l, const T* u, int64_t b, int64_t r, int64_t n, int64_t width, T* lower, T* upper) const {
+  void finish(const Crossing& crossing, const T* l, const T* u, int64_t b, int64_t r, int64_t n, int64_t width,
+              T* lower, T* upper) const {
     const T* slope = side.at(b, r, n);
     T* out = grad_at(b, r, n);
-    for (int64_t j = 0; j < width; ++j) {
+    if (out) {
+      std::fill_n(out, width, T(0));
+    }
+    for (int i = 0; i < crossing.count; ++i) {
+      const int j = crossing.at[i];
       const RelaxationGrad<T> g =
           relax_relu_backward(l[j], u[j], slope ? slope[j] : T(0), !slope, kink, tolerance, multiplier[j], offset[j]);
       lower[j] += g.lower;
@@ -186,6 +206,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
                             {},
                             {}};
       T multiplier[kDualStrip], offset[kDualStrip];
+      Crossing crossing;
       for (int64_t t = begin; t < end; ++t) {
         const int64_t b = t / strips;
         const int64_t n = t % strips * strip;
@@ -194,6 +215,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
         if (needs_slopes) {
           std::fill_n(grad_l + at, width, T(0));
           std::fill_n(grad_u + at, width, T(0));
+          crossing.find(l + at, u + at, width);
           below.begin(width);
           above.begin(width);
         }
@@ -218,7 +240,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
               add_side(offset, v + entry, is_negative, width, side.offset);
             }
             if (side.side.per_row()) {
-              side.finish(l + at, u + at, b, r, n, width, grad_l + at, grad_u + at);
+              side.finish(crossing, l + at, u + at, b, r, n, width, grad_l + at, grad_u + at);
             }
           };
           collect(below, true);
@@ -228,10 +250,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
         }
         if (needs_slopes) {
           if (!below.side.per_row()) {
-            below.finish(l + at, u + at, b, 0, n, width, grad_l + at, grad_u + at);
+            below.finish(crossing, l + at, u + at, b, 0, n, width, grad_l + at, grad_u + at);
           }
           if (!sides.one && !above.side.per_row()) {
-            above.finish(l + at, u + at, b, 0, n, width, grad_l + at, grad_u + at);
+            above.finish(crossing, l + at, u + at, b, 0, n, width, grad_l + at, grad_u + at);
           }
         }
       }

@@ -55,7 +55,10 @@ class RowProblem:
 
     def __init__(self, flow: DualPass, box: Bounds, inputs: Mapping[str, Bounds], on_node: Visit = proceed) -> None:
         """Takes over the rows of ``flow``; ``on_node`` is called before each node, and may raise to stop."""
-        self.box, self.inputs, self.on_node = box, inputs, on_node
+        self.inputs, self.on_node = inputs, on_node
+        low, high = (flatten_rows(b).unsqueeze(1) for b in box)
+        unknown = low.isnan() | high.isnan()
+        self.low, self.high = low.masked_fill(unknown, torch.nan), high.masked_fill(unknown, torch.nan)
         self.bounds: dict[str, Bounds] = {}
         flow.run(lambda node, v: None, on_node)
         self.flow = flow
@@ -86,9 +89,9 @@ class RowProblem:
         if weight is None:
             return flow.constant, None
         matrix = flatten_rows(weight).reshape(batch, rows, -1)
-        low, high = (flatten_rows(b).unsqueeze(1) for b in self.box)
         # the smallest weight * x over the box, elementwise; a NaN in either factor stays a NaN
-        return flow.constant + torch.minimum(matrix * low, matrix * high).sum(2), weight
+        corner = torch.where(matrix.detach() >= 0, self.low, self.high)
+        return flow.constant + (matrix * corner).sum(2), weight
 
     def relu_bounds(self, node: Node) -> Bounds:
         if node.name not in self.bounds:

@@ -71,7 +71,7 @@ class Ascended:
     Attributes:
         lower: ``[B, R]``, the best bound of each row.
         slopes: by ReLU, the slopes ``[B, R, N]`` of those bounds, where they were asked for.
-        weight: ``[B, R, inputs]``, the input's weights of those bounds, in the order of the pass.
+        weight: the input's weights ``[B * R', *input features]`` of the last bounds of the rows that stayed to the end.
         history: one entry a step.
     """
 
@@ -169,26 +169,18 @@ def _rows(t: Tensor | None, index: Tensor) -> Tensor | None:
 
 
 class _Best:
-    """The best of each row: its bound, the input's weights and, where wanted, the slopes."""
+    """The best of each row: its bound and, where wanted, the slopes."""
 
     def __init__(self, lower: Tensor, wants_slopes: bool) -> None:
         self.lower = torch.full_like(lower, -math.inf)
-        self.weight: Tensor | None = None
         self.slopes: dict[str, Slopes] = {}
         self.wants_slopes = wants_slopes
 
-    def update(
-        self, open_: Tensor, lower: Tensor, weight: Tensor | None, slopes: Callable[[], dict[str, Slopes]]
-    ) -> Tensor:
+    def update(self, open_: Tensor, lower: Tensor, slopes: Callable[[], dict[str, Slopes]]) -> Tensor:
         """Takes what is better, for the rows ``open_``; returns by how much each row improved ``[B, R']``."""
         old = self.lower[:, open_]
         better = (lower > old) | (lower.isnan() & old.isinf())
         self.lower[:, open_] = torch.where(better, lower, old)
-        if weight is not None:
-            if self.weight is None:
-                self.weight = weight.new_zeros(*self.lower.shape, weight.shape[2])
-            kept = self.weight[:, open_]
-            self.weight[:, open_] = torch.where(better.unsqueeze(2), weight, kept)
         if self.wants_slopes:
             for name, now in slopes().items():
                 self.slopes[name] = Slopes(
@@ -240,30 +232,23 @@ def ascend(
         last = number == settings.iterations
         with torch.set_grad_enabled(not last):
             lower, weight = problem.bound(slopes.of, settings.kink)
-        gain = best.update(open_, lower.detach(), _matrix(weight, flow.batch), slopes.snapshot)
+        gain = best.update(open_, lower.detach(), slopes.snapshot)
         history.append(Step(time.monotonic() - begin, len(open_), float(best.lower.sum())))
         idle = 0 if bool((gain > settings.tolerance * (1e-2 + lower.detach().abs())).any()) else idle + 1
         free = slopes.free
         if last or idle >= settings.patience or not free or history[-1].seconds > settings.seconds:
             break
+        wanted = torch.ones_like(open_, dtype=torch.bool) if finished is None else ~finished(best.lower)[open_]
+        if not bool(wanted.any()):
+            break
         gradients = torch.autograd.grad(lower, [f.value for f in free.values()], torch.ones_like(lower))
         for one, gradient in zip(free.values(), gradients, strict=True):
             one.step(gradient, number + 1, rate)
         rate *= settings.decay
-        if finished is not None:
-            wanted = ~finished(best.lower)[open_]
-            count = int(wanted.sum())
-            if count == 0:
-                break
-            rest = standard_rows(flow.graph, open_.device, count)
-            if rest < len(open_):
-                index = (~wanted).to(torch.uint8).argsort(stable=True)[:rest]
-                open_ = open_[index]
-                problem.keep(index)
-                slopes.keep(index)
-    return Ascended(best.lower, best.slopes, best.weight, history)
-
-
-def _matrix(weight: Tensor | None, batch: int) -> Tensor | None:
-    """``[B * R, *input features]`` as ``[B, R, inputs]``."""
-    return None if weight is None else weight.detach().reshape(batch, -1, weight[0].numel())
+        rest = standard_rows(flow.graph, open_.device, int(wanted.sum()))
+        if rest < len(open_):  # some rows that need no better bound stay, to keep to a usual number
+            index = (~wanted).to(torch.uint8).argsort(stable=True)[:rest]
+            open_ = open_[index]
+            problem.keep(index)
+            slopes.keep(index)
+    return Ascended(best.lower, best.slopes, None if weight is None else weight.detach(), history)

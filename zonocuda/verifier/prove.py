@@ -13,7 +13,7 @@ from torch import Tensor
 from zonocuda.graph import Graph, Node
 from zonocuda.kink import KinkRule
 from zonocuda.verifier.dual import RowProblem, output_rows
-from zonocuda.verifier.dual_pass import Visit, unflatten_rows
+from zonocuda.verifier.dual_pass import Visit
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.optimize import Ascent, ascend
 from zonocuda.verifier.refine import refine
@@ -125,7 +125,7 @@ class Prover:
             self._improve(open_, result.lower.squeeze(0))
             self._keep(open_, result.slopes)
             if result.weight is not None:
-                self._add_corners(unflatten_rows(result.weight.flatten(0, 1), self.graph.input_shape))
+                self._add_corners(result.weight)
         gain = self.best - before
         return refined.unstable[1] < refined.unstable[0] or bool((gain > 0.01 * (1e-3 + before.abs())).any())
 
