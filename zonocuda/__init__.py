@@ -1,6 +1,7 @@
 """zonocuda: neural network verification with zonotopes, on C++/CUDA torch ops.
 
-``verify`` decides properties, ``compute_bounds`` encloses a network's values, ``Zonotope`` and ``Spec`` describe inputs
+``verify`` decides properties, ``compute_bounds`` encloses a network's values, ``optimize_bounds``
+makes bounds tighter by slopes that learn, ``Zonotope`` and ``Spec`` describe inputs
 and properties; :mod:`zonocuda.ops` are the native ops alone. Names are loaded on first use.
 """
 
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
     from zonocuda.domains import Zonotope, use_backend
     from zonocuda.importers import from_module, load_network, load_onnx
     from zonocuda.specs import Spec, load_vnnlib
-    from zonocuda.verifier import NetworkBounds, Verdict, VerifyResult, compute_bounds, verify
+    from zonocuda.verifier import (
+        NetworkBounds,
+        OptimizedBounds,
+        Verdict,
+        VerifyResult,
+        compute_bounds,
+        optimize_bounds,
+        verify,
+    )
 
 _HOMES = {
     "NetworkBounds": "zonocuda.verifier",
+    "OptimizedBounds": "zonocuda.verifier",
     "Spec": "zonocuda.specs",
     "Verdict": "zonocuda.verifier",
     "VerifyResult": "zonocuda.verifier",
@@ -28,6 +38,7 @@ _HOMES = {
     "load_network": "zonocuda.importers",
     "load_onnx": "zonocuda.importers",
     "load_vnnlib": "zonocuda.specs",
+    "optimize_bounds": "zonocuda.verifier",
     "use_backend": "zonocuda.domains",
     "verify": "zonocuda.verifier",
 }
@@ -45,6 +56,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "NetworkBounds",
+    "OptimizedBounds",
     "Spec",
     "Verdict",
     "VerifyResult",
@@ -55,6 +67,7 @@ __all__ = [
     "load_network",
     "load_onnx",
     "load_vnnlib",
+    "optimize_bounds",
     "use_backend",
     "verify",
 ]

@@ -25,6 +25,7 @@ from zonocuda.verifier.slopes import Slopes, crossing
 Signs = Literal["nonnegative", "both"]
 """Which slopes are free: those where v >= 0 alone (the others stay minimum-area ones), or all."""
 
+SIDES = ("negative", "nonnegative")
 _FIRST, _SECOND = 0.9, 0.999  # how slowly the moments forget
 _NEGATIVE_PACE = 0.1  # of steps where v < 0, which begin at the best slope of each neuron alone, on a kink
 
@@ -89,7 +90,7 @@ class _Free:
     """The free slopes of one ReLU on its crossing neurons, ``[B, R, K]``, with their moments."""
 
     def __init__(self, start: Tensor, index: Tensor, rows: int, width: int, pace: float = 1.0) -> None:
-        self.index, self.width, self.pace = index, width, pace
+        self.index, self.width, self.pace, self.start = index, width, pace, start
         self.value = start.index_select(2, index).expand(-1, rows, -1).clone().clamp_(0, 1).requires_grad_()
         self.first, self.second = (torch.zeros_like(self.value, requires_grad=False) for _ in range(2))
 
@@ -97,6 +98,12 @@ class _Free:
         """``[B, R, N]``; what stable neurons hold is never read."""
         value = self.value
         return value.new_zeros(*value.shape[:2], self.width).index_copy(2, self.index, value)
+
+    def shown(self) -> Tensor:
+        """``[B, R, N]``, stable neurons with the slopes to begin with: a neighbouring input may find them crossing."""
+        value = self.value.detach()
+        start = self.start.clamp(0, 1).nan_to_num(0.0)
+        return start.expand(-1, value.shape[1], -1).index_copy(2, self.index, value)
 
     def step(self, gradient: Tensor, number: int, rate: float) -> None:
         """One step upwards, and the projection."""
@@ -110,6 +117,8 @@ class _Free:
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
         self.value = self.value.detach().index_select(1, index).requires_grad_()
+        if self.start.shape[1] > 1:
+            self.start = self.start.index_select(1, index)
         self.first, self.second = (t.index_select(1, index) for t in (self.first, self.second))
 
 
@@ -126,12 +135,13 @@ class _Slopes:
         """What the pass asks for."""
         if node.name not in self.fixed:
             self._make(node)
-        sides = {side: self.free.get((node.name, side)) for side in ("negative", "nonnegative")}
-        fixed = self.fixed[node.name]
-        negative, nonnegative = sides["negative"], sides["nonnegative"]
+        return self._now(node.name, _Free.full)
+
+    def _now(self, name: str, form: Callable[[_Free], Tensor]) -> Slopes:
+        fixed, negative, nonnegative = self.fixed[name], *(self.free.get((name, side)) for side in SIDES)
         return Slopes(
-            fixed.negative if negative is None else negative.full(),
-            fixed.nonnegative if nonnegative is None else nonnegative.full(),
+            fixed.negative if negative is None else form(negative),
+            fixed.nonnegative if nonnegative is None else form(nonnegative),
         )
 
     def _make(self, node: Node) -> None:
@@ -160,8 +170,7 @@ class _Slopes:
 
     def snapshot(self) -> dict[str, Slopes]:
         """The slopes now, ``[B, R or 1, N]``."""
-        with torch.no_grad():
-            return {name: self.of(self.problem.flow.nodes[name]) for name in self.fixed}
+        return {name: self._now(name, _Free.shown) for name in self.fixed}
 
 
 def _rows(t: Tensor | None, index: Tensor) -> Tensor | None:
@@ -186,7 +195,7 @@ class _Best:
                 self.slopes[name] = Slopes(
                     *(
                         self._merge(getattr(self.slopes.get(name), side, None), getattr(now, side), open_, better)
-                        for side in ("negative", "nonnegative")
+                        for side in SIDES
                     )
                 )
         return torch.where(better, torch.where(old.isinf(), torch.inf, lower - old), 0.0)

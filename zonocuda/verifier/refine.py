@@ -57,8 +57,12 @@ def refine(
         ascent: how the slopes are optimised; its seconds are those of each pass.
         on_node: called before each node of each pass; may raise to stop.
     """
+    with torch.no_grad():
+        return _refine(graph, box, dict(inputs), ascent, on_node)
+
+
+def _refine(graph: Graph, box: Bounds, current: dict[str, Bounds], ascent: Ascent, on_node: Visit) -> Refined:
     begin = time.monotonic()
-    current = dict(inputs)
     before = after = 0
     widths = [0.0, 0.0]
     for node in graph.relus:

@@ -1,0 +1,168 @@
+"""Optimised bounds of a network's outputs, for users who bring their own network, inputs and objective."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zonocuda.domains import Backend, Diagonal, Zonotope, use_backend
+from zonocuda.graph import Graph
+from zonocuda.precision import full_precision
+from zonocuda.verifier.dual import RowProblem
+from zonocuda.verifier.dual_pass import DualPass
+from zonocuda.verifier.forward import sweep
+from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.model import Model, Subject
+from zonocuda.verifier.optimize import Ascent, Step, ascend
+from zonocuda.verifier.refine import refine
+from zonocuda.verifier.slopes import Slopes, initial_slopes
+
+Mode = Literal["dual"]
+
+
+@dataclass(frozen=True, eq=False)
+class OptimizedBounds:
+    """Lower bounds of an objective's rows over a box, and how they were found.
+
+    Attributes:
+        lower: ``[B, R]``, the best lower bound seen of every row of objective . y.
+        slopes: by ReLU, the slopes of those bounds: a state to save (:meth:`state`) and to begin the next search with.
+        relus: bounds ``[B, *features]`` of the input of every ReLU, by name, that the rows' bounds rest on.
+        history: what was reached when: seconds since the rows' slopes were first moved, rows, and the sum of bounds.
+        seconds: time by phase: ``sweep``, ``refine``, ``ascend``.
+    """
+
+    lower: Tensor
+    slopes: Mapping[str, Slopes]
+    relus: Mapping[str, Bounds]
+    history: tuple[Step, ...]
+    seconds: Mapping[str, float]
+
+    def state(self) -> dict[str, Tensor]:
+        """The slopes as tensors by name, which ``torch.save`` writes and :func:`slopes_of` reads back."""
+        return {
+            f"{name}/{side}": value
+            for name, slopes in self.slopes.items()
+            for side, value in (("negative", slopes.negative), ("nonnegative", slopes.nonnegative))
+            if value is not None
+        }
+
+
+def slopes_of(state: Mapping[str, Tensor]) -> dict[str, Slopes]:
+    """The slopes that :meth:`OptimizedBounds.state` wrote down.
+
+    Raises:
+        ValueError: a key that is none of its.
+    """
+    result: dict[str, Slopes] = {}
+    for key, value in state.items():
+        name, _, side = key.rpartition("/")
+        if side not in ("negative", "nonnegative") or not name:
+            raise ValueError(f"slopes_of: {key!r} is no key of a state: they end in /negative or /nonnegative")
+        before = result.get(name, Slopes())
+        result[name] = replace(before, negative=value) if side == "negative" else replace(before, nonnegative=value)
+    return result
+
+
+def optimize_bounds(
+    model: Model,
+    zonotope: Zonotope,
+    objective: Tensor,
+    *,
+    mode: Mode = "dual",
+    ascent: Ascent | None = None,
+    intermediate: int | None = 0,
+    target: float = math.inf,
+    start: Mapping[str, Slopes] | None = None,
+    backend: Backend = "auto",
+) -> OptimizedBounds:
+    """Lower bounds of the rows ``objective . y`` over a box of inputs, with slopes optimised for each row.
+
+    First the forward sweep and, unless ``intermediate`` is None, the dual pass bound the ReLUs' inputs; then every
+    row's bound is maximised over its slopes. For an upper bound of a row, negate it.
+
+    Args:
+        model: a module, a Graph, a loaded Network, or a path to an ONNX file, as in :func:`compute_bounds`.
+        zonotope: the inputs, ``[B, *input features]``; a box, such as ``Zonotope.from_box`` makes.
+        objective: rows ``[R, outputs]``, in the zonotope's dtype.
+        mode: ``dual``.
+        ascent: how slopes are optimised; by default ``Ascent()``.
+        intermediate: how many steps the slopes of the intermediate bounds are optimised; None: no refinement.
+        target: a row whose bound exceeds it in every batch element leaves the search.
+        start: slopes ``[B, 1 or R, *features]`` to begin with, such as another call's; adaptive ones elsewhere.
+        backend: ``native`` (which ``auto`` is) or ``reference``.
+
+    Returns:
+        The bounds, in round to nearest: their own rounding is not part of them.
+
+    Raises:
+        ValueError: a network that cannot be imported, shapes that do not fit, or a zonotope that is no box.
+    """
+    if mode != "dual":
+        raise ValueError(f"optimize_bounds: mode must be 'dual', got {mode!r}")
+    subject = Subject.of(model, zonotope.features)
+    graph = subject.graph.to(zonotope.center.dtype, zonotope.center.device)
+    box = _box(zonotope)
+    outputs = math.prod(graph.output_shape)
+    if zonotope.features != graph.input_shape or objective.dim() != 2 or objective.shape[1] != outputs:
+        raise ValueError(
+            f"optimize_bounds: the zonotope has features {list(zonotope.features)} and the objective the shape "
+            f"{list(objective.shape)}; the network needs {list(graph.input_shape)} and [rows, {outputs}]"
+        )
+    ascent = ascent or Ascent()
+    seconds: dict[str, float] = {}
+    with torch.no_grad(), use_backend(backend), full_precision():
+        if len(zonotope.center):
+            subject.check(box[0].amin(0), box[1].amax(0))
+        clock = time.monotonic()
+        relus = dict(sweep(graph, zonotope).inputs)
+        clock = _lap(seconds, "sweep", clock)
+        if intermediate is not None:
+            relus = refine(graph, box, relus, replace(ascent, iterations=intermediate)).inputs
+        clock = _lap(seconds, "refine", clock)
+        begin = {**initial_slopes(relus, "adaptive"), **dict(start or {})}
+        best = ascend(
+            RowProblem(_rows(graph, objective, len(zonotope.center)), box, relus),
+            ascent,
+            {name: slopes.flat() for name, slopes in begin.items()},
+            finished=lambda lower: (lower > target).all(0),
+            wants_slopes=True,
+        )
+        _lap(seconds, "ascend", clock)
+    slopes = {name: found.shaped(graph[name].shape) for name, found in best.slopes.items()}
+    return OptimizedBounds(best.lower, slopes, relus, tuple(best.history), seconds)
+
+
+def _lap(seconds: dict[str, float], phase: str, since: float) -> float:
+    now = time.monotonic()
+    seconds[phase] = now - since
+    return now
+
+
+def _box(zonotope: Zonotope) -> Bounds:
+    """The box that a zonotope is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if any(not isinstance(block, Diagonal) for block in zonotope.blocks) or len(zonotope.blocks) > 1:
+        kinds = ", ".join(block.kind for block in zonotope.blocks)
+        raise ValueError(
+            f"optimize_bounds: the zonotope must be a box (one diagonal block), got blocks {kinds}; "
+            "enclose it in Zonotope.from_box(*zonotope.bounds())"
+        )
+    return zonotope.bounds()
+
+
+def _rows(graph: Graph, objective: Tensor, batch: int) -> DualPass:
+    """The rows of the objective at the network's output."""
+    flow = DualPass(graph, batch, len(objective), objective)
+    rows = objective.reshape(-1, *graph.output_shape)
+    flow.send(graph.output, rows.repeat(batch, *[1] * (rows.dim() - 1)))
+    return flow
