@@ -111,19 +111,22 @@ def test_each_effort_proves_what_the_one_before_leaves_open() -> None:
         graph = fc(seed, (5, 16, 16, 16, 3))
         box = random_box(graph, width=0.8, seed=seed)
         low, high = (b[0] for b in box)
-        margins = []
+        plain = verify(graph, spec(low, high, [[row(0, -100.0)]], 3), effort="fast").margin
+        assert plain is not None
+        near = -100.0 - plain - 1.0  # a constant with which the margins are of ordinary size
+        margins: list[float] = []
         for effort in EFFORTS:
-            result = verify(graph, spec(low, high, [[row(0, -100.0)]], 3), effort=effort)
+            result = verify(graph, spec(low, high, [[row(0, near - 5.0)]], 3), effort=effort)
             check(result, Verdict.UNKNOWN)
             assert result.margin is not None
             margins.append(result.margin)
         assert margins == sorted(margins)
         for position, effort in enumerate(EFFORTS[1:], 1):
-            if margins[position] - margins[position - 1] < 1e-3:
+            before, after = margins[position - 1 : position + 1]
+            if after - before < 1e-3:
                 continue
             gained[effort] += 1
-            middle = (margins[position] + margins[position - 1]) / 2
-            problem = spec(low, high, [[row(0, -100.0 - middle)]], 3)
+            problem = spec(low, high, [[row(0, near - 5.0 - before - 0.9 * (after - before))]], 3)
             check(verify(graph, problem, effort=EFFORTS[position - 1]), Verdict.UNKNOWN)
             check(verify(graph, problem, effort=effort), Verdict.VERIFIED)
     assert gained["standard"] >= 2

@@ -34,8 +34,8 @@ class Rung:
 
 LADDERS: Mapping[Effort, Sequence[Rung]] = {
     "fast": (),
-    "standard": (Rung(0, 10), Rung(4, 20)),
-    "max": (Rung(0, 10), Rung(4, 20), Rung(12, 30), Rung(40, 60), Rung(120, 120)),
+    "standard": (Rung(0, 10), Rung(8, 20)),
+    "max": (Rung(0, 10), Rung(8, 20), Rung(16, 30), Rung(40, 60), Rung(120, 120)),
 }
 """What follows the plain passes; each rung uses the bounds and the slopes of the one before."""
 

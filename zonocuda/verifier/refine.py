@@ -14,7 +14,7 @@ from zonocuda.graph import Graph, Node, Relu
 from zonocuda.verifier.dual import RowProblem
 from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
 from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.neurons import PASS_BYTES, neuron_bounds, send_unit_rows
+from zonocuda.verifier.neurons import PASS_BYTES, send_unit_rows
 from zonocuda.verifier.optimize import Ascent, ascend
 from zonocuda.verifier.slopes import crossing, initial_slopes
 
@@ -46,9 +46,9 @@ def refine(
 ) -> Refined:
     """Bounds the unstable neurons of every layer by the dual pass and intersects with what is known.
 
-    Layers are taken in order, so that each uses the tightened bounds of those before it: first one pass with
-    minimum-area slopes for both bounds of a neuron, then one row for each bound of what is still unstable, with
-    adaptive slopes that ``ascent`` optimises (or leaves as they are, with 0 iterations).
+    Layers are taken in order, so that each uses the tightened bounds of those before it. Each bound of a neuron is a
+    row with slopes of its own, adaptive ones to begin with, that ``ascent`` optimises (or leaves as they are, with 0
+    iterations). A neuron that has become stable leaves; its bounds are what was found so far.
 
     Args:
         graph: the network.
@@ -109,16 +109,11 @@ def _refine_layer(
     source = graph[node.inputs[0]]
     position = _positions(source.shape).to(index.device)  # in the flattened features
 
-    def intersect(where: Tensor, low: Tensor, high: Tensor) -> None:
-        lower[:, where] = torch.fmax(lower[:, where], low)
-        upper[:, where] = torch.fmin(upper[:, where], high)
-
-    intersect(index, *neuron_bounds(graph, source.name, position[index], box, inputs, on_node=on_node))
-    index = crossing((lower, upper))
     per_pass = _neurons_per_pass(graph, source, box)
     for first in range(0, len(index), per_pass):
         part = index[first : first + per_pass]
-        intersect(part, *_optimised(graph, box, inputs, source, position[part], ascent, on_node))
+        low, high = _optimised(graph, box, inputs, source, position[part], ascent, on_node)
+        lower[:, part], upper[:, part] = torch.fmax(lower[:, part], low), torch.fmin(upper[:, part], high)
     return unflatten_rows(lower, source.shape), unflatten_rows(upper, source.shape)
 
 
