@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 
 import pytest
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests import networks
+from tests.data import data_root
 from tests.verifier.graphs import NETWORKS, as_dense, random_box, sample_box
 from tests.verifier.naive import Generators, gamma, generators, propagate, rounding
 from tests.verifier.whole import WholeBuilder, halves, whole_input
 from zonocuda.domains import Windowed, Zonotope, use_backend, windowed
 from zonocuda.graph import Add, AveragePool, Concat, Gather, Graph, Pad, Reduce, Relu, Transpose
-from zonocuda.importers.module import from_module
+from zonocuda.importers import from_module, load_network
+from zonocuda.specs import load_vnnlib
 from zonocuda.verifier.forward import Sweep, sweep
 
 SHARES = (-1.0, 0.35, 1e9)
@@ -316,22 +319,53 @@ REAL = {
 }
 
 
+VNNCOMP = {
+    "acasxu": 1,
+    "cifar10_resnet_4b": 1,
+    "collins_rul_cnn": 3,
+    "marabou_cifar10_small_medium": 2,
+    "mnist_fc": 3,
+    "oval21_base_wide": 2,
+    "reach_prob_density": 3,
+    "sri_resnet_a": 1,
+}
+"""Sets of the test data, and how many networks of different architectures they have."""
+
+
+def check_real(graph: Graph, center: Tensor, radius: Tensor) -> None:
+    """Dense and windowed, symbol by symbol; of large inputs a patch is perturbed, which keeps the sweeps small."""
+    wide = graph.to(torch.float64)
+    perturbed = torch.full_like(center, float(center.numel() < 800))
+    perturbed[(0, ..., *(slice(n // 3, n // 3 + 8) for n in center.shape[2:]))] = 1.0
+    z = Zonotope.from_box(center - radius * perturbed, center + radius * perturbed)
+    dense = swept(wide, as_dense(z), -1.0).output
+    with torch.no_grad():
+        layers = sweep(wide, z, all_layers=True).layers
+    slack = 2 * rounding(wide, layers, dense.symbols)[graph.output]
+    assert bool((slack <= 1e-3 * dense.radius()).all()), "the comparison would say nothing"
+    for share in (0.35, 1e9):
+        assert_close(generators(swept(wide, z, share).output), generators(dense), slack)
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", [*REAL, "fp_realadv"])
-def test_real_networks_agree_dense_and_windowed_symbol_by_symbol(name: str) -> None:
+def test_real_modules_agree_dense_and_windowed_symbol_by_symbol(name: str) -> None:
     module = networks.fp_realadv() if name == "fp_realadv" else REAL[name](name)
-    shape = networks.input_shape(name)
-    graph = from_module(module, shape).to(torch.float64)
     pixels, _ = networks.images("cifar10" if name.startswith("cifar") else "mnist")
-    box = torch.zeros(shape, dtype=torch.bool)
-    box[:, 8:20, 10:22] = True  # a patch, so that the dense sweep is small
-    x = pixels[:1].double()
-    z = Zonotope.from_box(x - 0.01 * box, x + 0.01 * box)
-    dense = swept(graph, as_dense(z), -1.0, grad=False)
-    with torch.no_grad():
-        layers = sweep(graph, z, all_layers=True).layers
-    slack = 2 * rounding(graph, layers, dense.output.symbols)[graph.output]
-    width = dense.output.radius()
-    assert bool((slack <= 1e-3 * width).all()), "the comparison would say nothing"
-    for share in (0.35, 1e9):
-        assert_close(generators(swept(graph, z, share).output), generators(dense.output), slack)
+    graph = from_module(module, networks.input_shape(name))
+    check_real(graph, pixels[:1].double(), torch.full((), 0.01, dtype=torch.float64))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", VNNCOMP)
+def test_real_onnx_networks_agree_dense_and_windowed_symbol_by_symbol(name: str) -> None:
+    folder = data_root() / "vnncomp" / name
+    with (folder / "instances.csv").open() as table:
+        found = {row["onnx"]: row["vnnlib"] for row in csv.DictReader(table)}
+    chosen = dict(sorted(found.items())[: VNNCOMP[name]])
+    assert len(chosen) == VNNCOMP[name]
+    for onnx, vnnlib in chosen.items():
+        graph = load_network(folder / onnx).graph
+        region = load_vnnlib(folder / vnnlib).regions[0].box
+        low, high = (t.double().reshape(1, *graph.input_shape) for t in (region.lower, region.upper))
+        check_real(graph, (low + high) / 2, (high - low) / 2)
