@@ -31,6 +31,15 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
       "_relu_relaxation_backward(Tensor grad_multiplier, Tensor grad_offset, Tensor lower, Tensor upper, "
       "Tensor? slope, int kink, float kink_tolerance) -> (Tensor grad_slope, Tensor grad_lower, Tensor grad_upper)");
 
+  // rows [batch, rows, features], slopes [batch, 1 or rows, features], low and high [batch, rows].
+  m.def(
+      "dual_relu(Tensor rows, Tensor lower, Tensor upper, Tensor? negative, Tensor? nonnegative, int kink, "
+      "float kink_tolerance) -> (Tensor rows, Tensor low, Tensor high)");
+  m.def(
+      "_dual_relu_backward(Tensor grad_rows, Tensor grad_low, Tensor grad_high, Tensor rows, Tensor lower, "
+      "Tensor upper, Tensor? negative, Tensor? nonnegative, int kink, float kink_tolerance, bool needs_slopes) "
+      "-> (Tensor grad_rows, Tensor grad_lower, Tensor grad_upper, Tensor grad_negative, Tensor grad_nonnegative)");
+
   m.def("scale(Tensor generators, Tensor multiplier) -> Tensor");
   m.def(
       "_scale_backward(Tensor grad, Tensor generators, Tensor multiplier, bool needs_generators, "

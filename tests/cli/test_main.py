@@ -129,6 +129,12 @@ def test_float32_is_said(net: Path, safe: Path, capsys: pytest.CaptureFixture[st
     assert "ran      float32, cpu, native ops" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("effort", ["fast", "standard", "max"])
+def test_the_effort_is_said(effort: str, net: Path, safe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", net, safe, "--effort", effort) == 0
+    assert f", effort {effort}, " in capsys.readouterr().out
+
+
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 

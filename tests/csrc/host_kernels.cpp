@@ -26,6 +26,7 @@ namespace {
 #include "../../csrc/cuda/concretize.cuh"
 #include "../../csrc/cuda/diagonal_conv.cuh"
 #include "../../csrc/cuda/diagonal_linear.cuh"
+#include "../../csrc/cuda/dual_relu.cuh"
 #include "../../csrc/cuda/error_block.cuh"
 #include "../../csrc/cuda/relu.cuh"
 #include "../../csrc/cuda/relu_relaxation.cuh"
@@ -120,6 +121,21 @@ struct Request {
   }
   DiagonalConv convolution() const {
     return {integer(0), integer(1), integer(2), integer(3), integer(4), axis(5), axis(11)};
+  }
+
+  /// Arrays 0 to 4: v, lower, upper, and the slopes of both sides (null: tied); integers 3 to 5: whether these are per
+  /// row, and whether the first ones serve both signs.
+  template <class T>
+  DualArgs<T> dual() const {
+    return {integer(0),
+            integer(1),
+            integer(2),
+            at<T>(0),
+            at<T>(1),
+            at<T>(2),
+            DualSide<T>{at<T>(3), integer(3) != 0},
+            DualSide<T>{at<T>(4), integer(4) != 0},
+            integer(5) != 0};
   }
 
   template <class... P, class... A>
@@ -233,6 +249,18 @@ const std::map<std::string, Run>& kernels() {
            r.launch(relu_relaxation_backward_kernel<T>, r.integer(0),
                     RelaxationGradArgs<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3), r.at<T>(4),
                                           Kink(r.integer(1)), T(r.reals.at(0)), r.at<T>(5), r.at<T>(6), r.at<T>(7)});
+         });
+       }},
+      {"dual_relu_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() { r.launch(dual_relu_kernel<T>, r.dual<T>(), r.at<T>(5), r.at<T>(6), r.at<T>(7)); });
+       }},
+      {"dual_relu_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(dual_relu_backward_kernel<T>, r.dual<T>(),
+                    DualGrad<T>{r.at<T>(5), r.at<T>(6), r.at<T>(7), Kink(r.integer(6)), T(r.reals.at(0)), r.at<T>(8),
+                                r.at<T>(9), r.at<T>(10), r.at<T>(11), r.at<T>(12)});
          });
        }},
       {"scale_backward_kernel",

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.ops import samples, window_samples, window_scales
+from tests.ops import dual_samples, samples, window_samples, window_scales
 from tests.ops.samples import Sample
 from zonocuda import ops, reference
 
@@ -73,6 +73,8 @@ def terms(sample: Sample) -> int:
     for name, t in sample.inputs.items():
         if isinstance(t, Tensor):
             count = max(count, prod(t.shape[:2]) if name in ("generators", "patches", "coefficients") else t.shape[0])
+            if name == "rows":  # summed over the features, and its gradients over the rows
+                count = max(count, t.shape[1], prod(t.shape[2:]))
     return count
 
 
@@ -182,6 +184,12 @@ CASES = (
     OpCase("concretize", samples.concretize_samples, _concretize_values, _concretize_gradients),
     OpCase("relu", samples.relu_samples, _relu_values, _relu_gradients),
     OpCase("relu_relaxation", samples.relu_relaxation_samples, _relu_relaxation_values, _relu_relaxation_gradients),
+    OpCase(
+        "dual_relu",
+        dual_samples.dual_relu_samples,
+        dual_samples.dual_relu_values,
+        dual_samples.dual_relu_gradients,
+    ),
     OpCase("scale", samples.scale_samples, _scale_values, _scale_gradients),
     OpCase("diagonal_linear", samples.diagonal_linear_samples, _diagonal_linear_values, _diagonal_linear_gradients),
     OpCase("error_block", samples.error_block_samples, _error_block_values, _error_block_gradients),

@@ -14,9 +14,10 @@ from zonocuda.domains import ReluRelaxation, Zonotope, use_backend
 from zonocuda.graph import Add, Graph, Node, Relu, interpret
 from zonocuda.specs import LinearConstraint
 from zonocuda.verifier import compute_bounds
-from zonocuda.verifier.dual import Slopes, adaptive_slopes, dual_bound
+from zonocuda.verifier.dual import dual_bound
 from zonocuda.verifier.forward import Bounds, sweep
 from zonocuda.verifier.rows import Rows
+from zonocuda.verifier.slopes import Slopes, initial_slopes
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -90,8 +91,8 @@ def test_no_dual_bound_exceeds_a_sampled_row(name: str) -> None:
         rows, (lower, upper) = rows_of(graph, seed=seed), random_box(graph, 2, seed=seed)
         _, inputs = forward_bound(graph, rows, (lower, upper), None)
         one, other = random_slopes(graph, 2, seed), random_slopes(graph, 2, seed + 1)
-        mixed = {relu: Slopes(one[relu], other[relu]) for relu in one}
-        for slopes in (None, adaptive_slopes(inputs), mixed):
+        mixed = {relu: Slopes(one[relu].unsqueeze(1), other[relu].unsqueeze(1)) for relu in one}
+        for slopes in (None, initial_slopes(inputs, "adaptive"), mixed):
             result = dual_bound(graph, rows, (lower, upper), inputs, slopes)
             for element in range(2):
                 x = sample_box(lower[element], upper[element], 300, seed)
@@ -110,7 +111,7 @@ def test_the_duals_corner_is_a_vertex_of_the_box(name: str) -> None:
     graph = NETWORKS[name](0)
     rows, (lower, upper) = rows_of(graph), random_box(graph, 2)
     _, inputs = forward_bound(graph, rows, (lower, upper), None)
-    corner = dual_bound(graph, rows, (lower, upper), inputs, adaptive_slopes(inputs)).corner
+    corner = dual_bound(graph, rows, (lower, upper), inputs, initial_slopes(inputs, "adaptive")).corner
     assert corner.shape == (2, 4, *graph.input_shape)
     assert ((corner == lower.unsqueeze(1)) | (corner == upper.unsqueeze(1))).all()
 
@@ -122,7 +123,7 @@ def test_adaptive_slopes_beat_minimum_area_slopes_somewhere_and_lose_somewhere()
         rows, box = rows_of(graph, seed=seed), random_box(graph, width=0.6, seed=seed)
         _, inputs = forward_bound(graph, rows, box, None)
         plain = dual_bound(graph, rows, box, inputs).lower
-        better.append(dual_bound(graph, rows, box, inputs, adaptive_slopes(inputs)).lower > plain)
+        better.append(dual_bound(graph, rows, box, inputs, initial_slopes(inputs, "adaptive")).lower > plain)
     assert 0 < torch.cat(better).sum() < torch.cat(better).numel()
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from tests.verifier.graphs import NETWORKS, random_box, random_slopes, sample_box
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, interpret
-from zonocuda.verifier.dual_pass import Bounds
 from zonocuda.verifier.forward import Sweep, sweep
+from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.neurons import neuron_bounds
 
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)

@@ -42,6 +42,7 @@ def verify(options: argparse.Namespace) -> None:
             dtype=_DTYPES[options.dtype],
             backend=options.backend,
             seed=options.seed,
+            effort=options.effort,
             progress=bar.update,
         )
     if options.results_file:

@@ -68,6 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
     verify.add_argument("spec", metavar="SPEC", help="property, .vnnlib or .vnnlib.gz")
     verify.add_argument("--timeout", type=_positive, default=math.inf, metavar="S", help="seconds (default: none)")
+    verify.add_argument(
+        "--effort", default="standard", choices=["fast", "standard", "max"], help="how dear proofs may be"
+    )
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
     verify.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
 

@@ -31,7 +31,8 @@ def summary(result: VerifyResult) -> Iterator[str]:
     yield f"seconds  {result.seconds['total']:.3f} ({phases})"
     ran = result.ran
     versions = ", ".join(f"{name} {version}" for name, version in ran.versions.items())
-    yield f"ran      {ran.dtype}, {ran.device}, {ran.backend} ops, replay in {ran.replay}, {versions}"
+    how = f"{ran.backend} ops, effort {ran.effort}, replay in {ran.replay}"
+    yield f"ran      {ran.dtype}, {ran.device}, {how}, {versions}"
 
 
 def layer_lines(layers: Iterable[LayerStats]) -> Iterator[str]:
@@ -84,6 +85,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
             "device": result.ran.device,
             "backend": result.ran.backend,
             "replay": result.ran.replay,
+            "effort": result.ran.effort,
             "versions": dict(result.ran.versions),
         },
         "files": {"net": _file(net), "spec": _file(spec)},

@@ -7,6 +7,7 @@ writes into its first arguments, as torch's own do, and has no derivative.
 from zonocuda.ops.concretize import concretize
 from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
+from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.library import build_info, cpu_capability
 from zonocuda.ops.relu import ReluOutput, relu, relu_
@@ -17,6 +18,7 @@ from zonocuda.ops.window_radius import window_radius
 from zonocuda.ops.window_scale import window_scale, window_scale_
 
 __all__ = [
+    "DualReluOutput",
     "Relaxation",
     "ReluOutput",
     "build_info",
@@ -24,6 +26,7 @@ __all__ = [
     "cpu_capability",
     "diagonal_conv",
     "diagonal_linear",
+    "dual_relu",
     "error_block",
     "relu",
     "relu_",

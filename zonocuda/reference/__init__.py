@@ -6,6 +6,7 @@ Its functions have the names and signatures of :mod:`zonocuda.ops`, which this p
 from zonocuda.reference.concretize import concretize
 from zonocuda.reference.diagonal_conv import diagonal_conv
 from zonocuda.reference.diagonal_linear import diagonal_linear
+from zonocuda.reference.dual_relu import DualReluOutput, dual_relu
 from zonocuda.reference.error_block import error_block
 from zonocuda.reference.relu import ReluOutput, relu, relu_
 from zonocuda.reference.relu_relaxation import Relaxation, relu_relaxation
@@ -15,11 +16,13 @@ from zonocuda.reference.window_radius import window_radius
 from zonocuda.reference.window_scale import window_scale, window_scale_
 
 __all__ = [
+    "DualReluOutput",
     "Relaxation",
     "ReluOutput",
     "concretize",
     "diagonal_conv",
     "diagonal_linear",
+    "dual_relu",
     "error_block",
     "relu",
     "relu_",

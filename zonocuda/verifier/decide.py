@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,11 +19,11 @@ from zonocuda.kink import KinkRule
 from zonocuda.precision import full_precision
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.deadline import Deadline, TimeoutReached
-from zonocuda.verifier.dual import adaptive_slopes, dual_bound
 from zonocuda.verifier.falsify import Counterexample, falsify, replay
 from zonocuda.verifier.forward import LayerStats, Sweep, sweep
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.planner import Direction, Step
+from zonocuda.verifier.prove import CHEAP, LADDERS, Effort, Prover, Rung, check_effort
 from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
 from zonocuda.verifier.rows import Rows
 from zonocuda.version import __version__
@@ -45,13 +45,16 @@ def verify(
     memory_budget: int | None = None,
     kink: KinkRule = "envelope",
     seed: int = 0,
+    effort: Effort = "standard",
     progress: Progress = lambda phase, done, total: None,
 ) -> VerifyResult:
     """Decides whether a property holds for a network.
 
     For every region of the specification: a short search for a counterexample; the forward sweep with minimum-area
     slopes; for what it leaves open, the dual pass with the same intermediate bounds (with minimum-area and with
-    adaptive slopes); for what that leaves open, a longer search, which begins at the dual's worst corners.
+    adaptive slopes). Effort ``standard`` then tightens the intermediate bounds by the dual pass and optimises the
+    slopes of the rows that are left. For what is still open, a longer search begins at the dual's worst corners; after
+    it, ``standard`` and ``max`` optimise the slopes of the intermediate bounds, too, ``max`` until that no longer pays.
 
     ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
     nothing). Bounds are computed in ``dtype`` in round to nearest: their own rounding is not yet part of the bound, so
@@ -72,6 +75,7 @@ def verify(
         memory_budget: bytes that generators may take; by default a share of what is free.
         kink: does not change a verdict; see :mod:`zonocuda.kink`.
         seed: of the random starts of the search.
+        effort: ``fast`` (the plain passes), ``standard`` or ``max``.
         progress: is told how far each phase is.
 
     Raises:
@@ -82,12 +86,13 @@ def verify(
         raise ValueError(f"verify: dtype must be float32 or float64, got {dtype}")
     if not timeout > 0:
         raise ValueError(f"verify: timeout must be a positive number of seconds, got {timeout}")
+    check_effort(effort)
     deadline = Deadline(timeout)
     subject = Subject.of(model, input_shape)
     check_sizes(subject.graph, spec)
     where = resolve_device(device)
     with torch.no_grad(), use_backend(backend), full_precision():
-        run = _Run(subject, spec, deadline, where, dtype, direction, memory_budget, kink, seed, progress)
+        run = _Run(subject, spec, deadline, where, dtype, direction, memory_budget, kink, seed, progress, effort)
         try:
             verdict, reason = run.decide()
         except TimeoutReached:
@@ -102,6 +107,7 @@ def verify(
             current_backend(),
             subject.runs_on,
             {"zonocuda": __version__, "torch": torch.__version__, **subject.versions},
+            effort,
         )
     run.seconds["total"] = time.monotonic() - started
     return VerifyResult(
@@ -163,6 +169,7 @@ class _Run:
     kink: KinkRule
     seed: int
     progress: Progress
+    effort: Effort = "standard"
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
     layers: tuple[LayerStats, ...] = ()
@@ -236,11 +243,22 @@ class _Run:
                 )
         if self.counterexample is not None:
             return "counterexample found by gradient descent"
-        reason, corners = self.prove(position, region)
-        if not reason or corners is None:
+        reason, prover = self.prove(position, region)
+        if prover is None:
             return reason
+        try:
+            return self.insist(position, region, search_rows, prover)
+        finally:
+            self.record(position, prover.rows, prover.forward, prover.best)
+
+    def insist(self, position: int, region: Region, search_rows: Rows, prover: Prover) -> str:
+        """What follows the plain passes: dearer proofs, and a longer search between them."""
+        ladder = LADDERS[self.effort]
+        self.climb(prover, ladder[:CHEAP])
+        if prover.proven:
+            return ""
         with self.phase("falsify"):
-            self.counterexample = replay(self.subject, region, position, corners.cpu())
+            self.counterexample = replay(self.subject, region, position, prover.corners.cpu())
             if self.counterexample is not None:
                 return "counterexample found at the dual's worst corner"
             with torch.enable_grad():
@@ -251,12 +269,25 @@ class _Run:
                     position,
                     search_rows,
                     self.deadline,
-                    starts=corners,
+                    starts=prover.corners,
                     restarts=self.restarts(64),
                     steps=100,
                     seed=self.seed + 1,
                 )
-        return reason if self.counterexample is None else "counterexample found from the dual's worst corners"
+        if self.counterexample is not None:
+            return "counterexample found from the dual's worst corners"
+        self.climb(prover, ladder[CHEAP:])
+        return prover.reason()
+
+    def climb(self, prover: Prover, ladder: Sequence[Rung]) -> None:
+        """Rung after rung, until the region is proven or a rung was not worth it."""
+        with self.phase("refine"):
+            for number, rung in enumerate(ladder):
+                if prover.proven or not bool(prover.bounds.isfinite().all()):
+                    return
+                self.progress("refine", number, len(ladder))
+                if not prover.climb(rung):
+                    return
 
     def restarts(self, least: int) -> int:
         """Random starts of a search: more for small networks, where each costs little."""
@@ -276,8 +307,11 @@ class _Run:
             return "no output constraints, and the float32 box holds no point"
         return "no output constraints: every point of the box is a counterexample"
 
-    def prove(self, position: int, region: Region) -> tuple[str, Tensor | None]:
-        """Why the region is not proven safe (empty if it is), and float32 points worth searching from."""
+    def prove(self, position: int, region: Region) -> tuple[str, Prover | None]:
+        """Why the forward sweep and the plain dual passes do not prove the region safe; empty if they do.
+
+        And the prover that can go on from there, if there is one; else the bounds are recorded.
+        """
         shape = (1, *self.graph.input_shape)
         box = tuple(b.reshape(shape) for b in (region.box.lower, region.box.upper))
         lower, upper = (outward(b, self.dtype, up).to(self.device) for b, up in zip(box, (False, True), strict=True))
@@ -294,20 +328,17 @@ class _Run:
         if not all(bool(b.isfinite().all()) for bounds in result.inputs.values() for b in bounds):
             self.record(position, rows, forward, None)  # the dual pass would take an overflowed bound at its word
             return "a bound is NaN or infinite", None
+
+        def on_node(node: object) -> None:
+            self.deadline.check()
+
+        prover = Prover(self.graph, rows, (lower, upper), result.inputs, forward, self.kink, on_node)
         with self.phase("dual"):
-            dual, corners = self.dual(rows, (lower, upper), result)
-        # a NaN bound says nothing; two of them leave a NaN, which refutes nothing
-        best = dual if forward is None else torch.fmax(forward, dual)
-        self.record(position, rows, forward, dual)
-        refuted = rows.refuted(best)
-        if all(refuted):
+            prover.plain()
+        if prover.proven:
+            self.record(position, rows, forward, prover.best)
             return "", None
-        if not bool(best.isfinite().all()):
-            return "a bound is NaN or infinite", corners
-        still_open = [list(members) for members, ok in zip(rows.disjuncts, refuted, strict=True) if not ok]
-        worst = min(float(best[members].max()) for members in still_open)
-        left = refuted.count(False)
-        return f"{left} of {len(refuted)} disjuncts not refuted; the worst bound is {worst:.6g}", corners
+        return prover.reason(), prover
 
     def forward_rows(self, rows: Rows, zonotope: Zonotope, result: Sweep) -> Tensor | None:
         """Lower bounds ``[R]`` of the rows on the output's zonotope; None where the sweep has none."""
@@ -334,20 +365,6 @@ class _Run:
         )
         self.layers, self.plan = result.stats, result.plan
         return result
-
-    def dual(self, rows: Rows, box: tuple[Tensor, Tensor], result: Sweep) -> tuple[Tensor, Tensor]:
-        """The larger bound of the two dual passes for each row ``[R]``, and the corners of both as float32 points."""
-
-        def on_node(node: object) -> None:
-            self.deadline.check()
-
-        passes = [
-            dual_bound(self.graph, rows, box, result.inputs, slopes, on_node)
-            for slopes in (None, adaptive_slopes(result.inputs))
-        ]
-        lower = torch.fmax(passes[0].lower, passes[1].lower).squeeze(0)
-        corners = torch.cat([p.corner.squeeze(0) for p in passes]).float()
-        return lower, corners
 
     def record(self, position: int, rows: Rows, forward: Tensor | None, dual: Tensor | None) -> None:
         """Keeps the bounds of a region's rows for the result."""

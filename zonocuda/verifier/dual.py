@@ -8,7 +8,7 @@ For given bounds l, u of every ReLU input and given slopes, a row v of the speci
 
 No generator is stored: memory is rows times neurons. For one slope for both signs of v this equals the bound of the
 forward sweep with the same l, u and slopes; the pass may also take another slope where v >= 0 (any slope in [0, 1] is
-valid there, since relu(x) >= lam x) than where v < 0 (design of CROWN, Zhang et al. 2018).
+valid there, since relu(x) >= lam x) than where v < 0 (design of CROWN, Zhang et al. 2018), and others for every row.
 """
 
 from __future__ import annotations
@@ -19,18 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zonocuda.domains import ReluRelaxation
-from zonocuda.graph import Add, Affine, Concat, Graph, Input, Node, Relu
+from zonocuda.domains.backend import kernels
+from zonocuda.graph import Graph, Node
+from zonocuda.kink import KinkRule
+from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, unflatten_rows
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.rows import Rows
-
-
-@dataclass(frozen=True, eq=False)
-class Slopes:
-    """The slopes of one ReLU: ``negative`` where v < 0, ``nonnegative`` where v >= 0; ``[B, *features]``."""
-
-    negative: Tensor
-    nonnegative: Tensor
+from zonocuda.verifier.slopes import Slopes, shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +43,79 @@ class DualBound:
     corner: Tensor
 
 
+class RowProblem:
+    """Rows to be bounded from below over a box, for given bounds of the ReLUs' inputs and any slopes.
+
+    What comes before the first ReLU that the rows reach is done once.
+
+    Attributes:
+        flow: the rows ``[B, R]``, where the first ReLU waits.
+        bounds: l and u ``[B, N]`` of every ReLU's input, in the order of the pass.
+    """
+
+    def __init__(self, flow: DualPass, box: Bounds, inputs: Mapping[str, Bounds], on_node: Visit = proceed) -> None:
+        """Takes over the rows of ``flow``; ``on_node`` is called before each node, and may raise to stop."""
+        self.box, self.inputs, self.on_node = box, inputs, on_node
+        self.bounds: dict[str, Bounds] = {}
+        flow.run(lambda node, v: None, on_node)
+        self.flow = flow
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with the rows ``index`` alone."""
+        self.flow.keep(index)
+
+    def bound(self, slopes: Callable[[Node], Slopes], kink: KinkRule = "envelope") -> tuple[Tensor, Tensor | None]:
+        """Lower bounds ``[B, R]`` of the rows, and what they weigh the input with ``[B * R, *input features]``.
+
+        Args:
+            slopes: for a ReLU, its slopes ``[B, 1 or R, N]`` in the order of the pass.
+            kink: the derivative where a slope sits on its kink.
+        """
+        flow = self.flow.fork()
+        batch, rows = flow.batch, flow.rows
+
+        def relu(node: Node, v: Tensor) -> Tensor:
+            lower, upper = self.relu_bounds(node)
+            given = slopes(node)
+            matrix = flatten_rows(v).reshape(batch, rows, -1)
+            image, low, _ = kernels().dual_relu(matrix, lower, upper, given.negative, given.nonnegative, kink=kink)
+            flow.constant = flow.constant + low
+            return unflatten_rows(image.flatten(0, 1), node.shape)
+
+        weight = flow.run(relu, self.on_node)
+        if weight is None:
+            return flow.constant, None
+        matrix = flatten_rows(weight).reshape(batch, rows, -1)
+        low, high = (flatten_rows(b).unsqueeze(1) for b in self.box)
+        # the smallest weight * x over the box, elementwise; a NaN in either factor stays a NaN
+        return flow.constant + torch.minimum(matrix * low, matrix * high).sum(2), weight
+
+    def relu_bounds(self, node: Node) -> Bounds:
+        if node.name not in self.bounds:
+            lower, upper = self.inputs[node.name]
+            self.bounds[node.name] = flatten_rows(lower), flatten_rows(upper)
+        return self.bounds[node.name]
+
+
+def output_rows(graph: Graph, rows: Rows, batch: int) -> DualPass:
+    """The rows of a specification at the network's output and input, for a batch of boxes."""
+    flow = DualPass(graph, batch, rows.count, rows.constant)
+    flow.constant = rows.constant.expand(batch, rows.count)
+    output = rows.output.reshape(rows.count, *graph.output_shape)
+    flow.send(graph.output, output.repeat(batch, *[1] * (output.dim() - 1)))
+    if bool(rows.input.any()):
+        weight = rows.input.reshape(rows.count, *graph.input_shape)
+        flow.send(graph.nodes[0].name, weight.repeat(batch, *[1] * (weight.dim() - 1)))
+    return flow
+
+
 def dual_bound(
     graph: Graph,
     rows: Rows,
     box: Bounds,
     inputs: Mapping[str, Bounds],
     slopes: Mapping[str, Slopes | Tensor] | None = None,
-    on_node: Callable[[Node], None] = lambda node: None,
+    on_node: Visit = proceed,
 ) -> DualBound:
     """Lower bounds of ``rows`` over a box, for bounds of every ReLU's input that hold on it.
 
@@ -63,75 +124,21 @@ def dual_bound(
         rows: the specification's rows, in the dtype and on the device of the network.
         box: lower and upper bounds of the input, ``[B, *input features]``.
         inputs: bounds of the input of every ReLU, by node name, ``[B, *features]``.
-        slopes: by node name, one slope for both signs of v or :class:`Slopes`; the minimum-area slope elsewhere.
+        slopes: by node name, one slope ``[B, *features]`` for both signs of v or :class:`Slopes`; the minimum-area
+            slope elsewhere.
         on_node: called before each node; may raise to stop the pass.
 
     Returns:
         The bounds; NaN wherever a NaN entered.
     """
     batch = box[0].shape[0]
-    count = rows.count
-    const = rows.constant.expand(batch, count).clone()
-    pending: dict[str, Tensor] = {}
-
-    def send(name: str, v: Tensor) -> None:
-        pending[name] = pending[name] + v if name in pending else v
-
-    send(graph.output, rows.output.reshape(1, count, *graph.output_shape).expand(batch, -1, *graph.output_shape))
     given = dict(slopes or {})
-    weight = rows.input.reshape(1, count, *graph.input_shape).expand(batch, -1, *graph.input_shape)
-    for node in reversed(graph.nodes):
-        on_node(node)
-        v = pending.pop(node.name, None)
-        if v is None:
-            continue
-        op = node.op
-        if isinstance(op, Input):
-            weight = weight + v
-        elif isinstance(op, Relu):
-            offset, v = _relu(v, inputs[node.name], given.get(node.name))
-            const = const + offset
-            send(node.inputs[0], v)
-        elif isinstance(op, Affine):
-            shape = graph[node.inputs[0]].shape
-            if op.has_offset:
-                const = const + (v * op.offset(shape, v).unsqueeze(1)).reshape(batch, count, -1).sum(2)
-            send(node.inputs[0], op.adjoint(v.flatten(0, 1), shape).reshape(batch, count, *shape))
-        elif isinstance(op, Add):
-            send(node.inputs[0], v)
-            send(node.inputs[1], v if op.sign == 1 else -v)
-        elif isinstance(op, Concat):
-            sizes = [graph[name].shape[op.dim] for name in node.inputs]
-            for name, part in zip(node.inputs, torch.split(v, sizes, dim=op.dim + 2), strict=True):
-                send(name, part)
-        else:
-            raise NotImplementedError(f"dual_bound: node {node.name!r} (op {op.kind}) has no adjoint")
+
+    def of(node: Node) -> Slopes:
+        return shared(given[node.name], inputs[node.name][0]).flat() if node.name in given else Slopes()
+
+    lower, weight = RowProblem(output_rows(graph, rows, batch), box, inputs, on_node).bound(of)
+    shape = (batch, rows.count, *graph.input_shape)
+    weight = lower.new_zeros(shape) if weight is None else weight.reshape(shape)
     low, high = (b.unsqueeze(1) for b in box)
-    # the smallest weight * x over the box, elementwise; a NaN in either factor stays a NaN
-    smallest = torch.minimum(weight * low, weight * high).reshape(batch, count, -1).sum(2)
-    corner = torch.where(weight >= 0, low, high)
-    return DualBound(const + smallest, weight, corner)
-
-
-def _relu(v: Tensor, bounds: Bounds, slopes: Slopes | Tensor | None) -> tuple[Tensor, Tensor]:
-    """The constant ``[B, R]`` that a ReLU adds, and v ``[B, R, *features]`` at its input."""
-    lower, upper = bounds
-    negative = slopes.negative if isinstance(slopes, Slopes) else slopes
-    multiplier, offset = ReluRelaxation.linearize(lower, upper, negative)
-    constant = (v.clamp(max=0) * (2 * offset).unsqueeze(1)).reshape(*v.shape[:2], -1).sum(2)
-    if not isinstance(slopes, Slopes):
-        return constant, v * multiplier.unsqueeze(1)
-    other, _ = ReluRelaxation.linearize(lower, upper, slopes.nonnegative)
-    factor = torch.where(v >= 0, other.unsqueeze(1), multiplier.unsqueeze(1))
-    return constant, v * factor
-
-
-def adaptive_slopes(inputs: Mapping[str, Bounds]) -> dict[str, Slopes]:
-    """The slopes of CROWN: the minimum-area one where v < 0, and 1 or 0, whichever wastes less, where v >= 0."""
-    return {
-        name: Slopes(
-            ReluRelaxation.initial(lower, upper),
-            ReluRelaxation.initial(lower, upper, "adaptive"),
-        )
-        for name, (lower, upper) in inputs.items()
-    }
+    return DualBound(lower, weight, torch.where(weight >= 0, low, high))

@@ -1,4 +1,4 @@
-"""Rows carried backwards through a network: what every dual bound shares, without the ReLU.
+"""Rows carried backwards through a network: what every dual bound shares.
 
 A row v of a node y stands for the linear form v . y. Going from the output to the input, the pass rewrites all forms in
 terms of earlier and earlier nodes: at an affine node const += v . b and v = A^T v; a node that several others read
@@ -13,12 +13,14 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Conv, Graph, Input, Linear, Node, Relu
-
-Bounds = tuple[Tensor, Tensor]
-"""Lower and upper bounds ``[B, *features]`` of the value of a node."""
+from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Graph, Input, Linear, Node, Relu
 
 Visit = Callable[[Node], None]
+Shape = tuple[int, ...]
+
+
+def proceed(node: Node) -> None:
+    """A visit that never stops a pass."""
 
 
 class DualPass:
@@ -31,59 +33,40 @@ class DualPass:
         pending: by node name the rows ``[B * R, *features]`` of a node that has not been reached yet.
     """
 
-    def __init__(self, graph: Graph, batch: int, rows: int, like: Tensor, *, in_place: bool = False) -> None:
-        """No rows yet: see :meth:`send`.
-
-        Args:
-            graph: the network.
-            batch, rows: B and R.
-            like: a tensor of the dtype and device to compute in.
-            in_place: whether rows may be overwritten where nobody else reads them; not under autograd.
-        """
+    def __init__(self, graph: Graph, batch: int, rows: int, like: Tensor) -> None:
+        """No rows yet (see :meth:`send`), in the dtype and on the device of ``like``."""
         self.graph = graph
         self.nodes = {node.name: node for node in graph.nodes}
         self.batch, self.rows = batch, rows
         self.constant = like.new_zeros(batch, rows)
         self.pending: dict[str, Tensor] = {}
-        self.in_place = in_place
-        self._owned: set[str] = set()
 
-    def send(self, name: str, v: Tensor, *, owned: bool = False) -> None:
-        """Adds rows ``[B * R, *features]`` to those of a node; ``owned``: nobody else will read this tensor."""
+    def fork(self) -> DualPass:
+        """A pass that goes on from here, and leaves this one where it is."""
+        other = DualPass(self.graph, self.batch, self.rows, self.constant)
+        other.constant = self.constant
+        other.pending = dict(self.pending)
+        return other
+
+    def send(self, name: str, v: Tensor) -> None:
+        """Adds rows ``[B * R, *features]`` to those of a node."""
         present = self.pending.get(name)
-        if present is None:
-            self.pending[name] = v
-            if owned and self.in_place:
-                self._owned.add(name)
-        elif name in self._owned:
-            present.add_(v)
-        else:
-            self.pending[name] = present + v
-            if self.in_place:
-                self._owned.add(name)
-
-    def owns(self, name: str) -> bool:
-        """Whether the pending rows of a node may be overwritten."""
-        return name in self._owned
+        self.pending[name] = v if present is None else present + v
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
+        for name, v in self.pending.items():
+            matrix = flatten_rows(v).reshape(self.batch, self.rows, -1).index_select(1, index)
+            self.pending[name] = unflatten_rows(matrix.flatten(0, 1), self.nodes[name].shape)
         self.rows = len(index)
         self.constant = self.constant[:, index]
-        for name, v in self.pending.items():
-            kept = v.reshape(self.batch, -1, *v.shape[1:]).index_select(1, index).flatten(0, 1)
-            self.pending[name] = restride(kept, v)
-            if self.in_place:
-                self._owned.add(name)
 
-    def run(
-        self, relu: Callable[[Node, Tensor, bool], Tensor | None], on_node: Visit = lambda node: None
-    ) -> Tensor | None:
+    def run(self, relu: Callable[[Node, Tensor], Tensor | None], on_node: Visit = proceed) -> Tensor | None:
         """Carries the rows to the input.
 
         Args:
-            relu: gives the rows at the input of a ReLU for those ``[B * R, *features]`` at its output, which it may
-                overwrite where its third argument says so; while it runs they are still pending. None ends the pass.
+            relu: gives the rows at the input of a ReLU for those ``[B * R, *features]`` at its output, which are still
+                pending while it runs. None ends the pass there.
             on_node: called before each node that has rows; may raise to stop the pass.
 
         Returns:
@@ -96,21 +79,16 @@ class DualPass:
             if isinstance(node.op, Input):
                 break
             if isinstance(node.op, Relu):
-                result = relu(node, self.pending[node.name], node.name in self._owned)
+                result = relu(node, self.pending[node.name])
                 if result is None:
                     return None
-                self._take(node)
-                self.send(node.inputs[0], result, owned=True)
+                del self.pending[node.name]
+                self.send(node.inputs[0], result)
             else:
-                self._linear(node, *self._take(node))
+                self._linear(node, self.pending.pop(node.name))
         return self.pending.get(self.graph.nodes[0].name)
 
-    def _take(self, node: Node) -> tuple[Tensor, bool]:
-        v, owned = self.pending.pop(node.name), node.name in self._owned
-        self._owned.discard(node.name)
-        return v, owned
-
-    def _linear(self, node: Node, v: Tensor, owned: bool) -> None:
+    def _linear(self, node: Node, v: Tensor) -> None:
         """A node that is affine in its inputs."""
         op = node.op
         if isinstance(op, Affine):
@@ -119,24 +97,19 @@ class DualPass:
                 constant = _constant(op, v, shape)
                 if constant is not None:
                     self.constant = self.constant + constant.reshape(self.batch, -1)
-            image = op.adjoint(v, shape)
-            self.send(node.inputs[0], image, owned=owned or not _share(image, v))
+            self.send(node.inputs[0], op.adjoint(v, shape))
         elif isinstance(op, Add):
             self.send(node.inputs[0], v)
-            self.send(node.inputs[1], v if op.sign == 1 else -v, owned=op.sign != 1)
+            self.send(node.inputs[1], v if op.sign == 1 else -v)
         elif isinstance(op, Concat):
             sizes = [self.nodes[name].shape[op.dim] for name in node.inputs]
             for name, part in zip(node.inputs, torch.split(v, sizes, dim=op.dim + 1), strict=True):
-                self.send(name, part, owned=owned)
+                self.send(name, part)
         else:
             raise NotImplementedError(f"dual pass: node {node.name!r} (op {op.kind}) has no adjoint")
 
 
-def _share(a: Tensor, b: Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-
-
-def _constant(op: Affine, v: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+def _constant(op: Affine, v: Tensor, shape: Shape) -> Tensor | None:
     """v . b, ``[B * R]``; None where b is zero."""
     if isinstance(op, Linear | Conv):
         if op.bias is None:
@@ -147,25 +120,27 @@ def _constant(op: Affine, v: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     return v.reshape(len(v), -1) @ op.offset(shape, v).reshape(-1)
 
 
-def flatten_rows(v: Tensor) -> tuple[Tensor, bool]:
-    """``[M, *features]`` as a matrix ``[M, N]`` in the order of its memory, and whether channels come last in it.
+def standard_rows(graph: Graph, device: torch.device, count: int) -> int:
+    """How many rows to carry where ``count`` are wanted.
 
-    A view where v is contiguous in either order, else a copy.
+    On the CPU torch compiles a convolution for every number of rows that it has not seen, which can take longer than
+    the convolution itself: there it is the next power of two, or three quarters of one.
     """
-    if v.dim() == 4 and not v.is_contiguous() and v.is_contiguous(memory_format=torch.channels_last):
-        return v.permute(0, 2, 3, 1).reshape(len(v), -1), True
-    return v.reshape(len(v), prod(v.shape[1:])), False
+    convolves = any(isinstance(node.op, Conv | ConvTranspose) for node in graph.nodes)
+    if device.type != "cpu" or not convolves or count < 3:
+        return count
+    power = 1 << (count - 1).bit_length()
+    return power * 3 // 4 if count <= power * 3 // 4 else power
 
 
-def unflatten_rows(matrix: Tensor, shape: tuple[int, ...], channels_last: bool) -> Tensor:
+def flatten_rows(v: Tensor) -> Tensor:
+    """``[M, *features]`` as ``[M, N]``, channels last for maps ``[C, H, W]``: the order of the pass."""
+    return (v.permute(0, 2, 3, 1) if v.dim() == 4 else v).reshape(v.shape[0], prod(v.shape[1:]))
+
+
+def unflatten_rows(matrix: Tensor, shape: Shape) -> Tensor:
     """The inverse of :func:`flatten_rows`, for features ``shape``."""
-    if channels_last:
-        c, h, w = shape
-        return matrix.reshape(-1, h, w, c).permute(0, 3, 1, 2)
-    return matrix.reshape(-1, *shape)
-
-
-def restride(t: Tensor, like: Tensor) -> Tensor:
-    """``t`` with its channels last in memory where those of ``like`` are."""
-    last = like.dim() == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last)
-    return t.contiguous(memory_format=torch.channels_last) if last else t
+    if len(shape) == 3:
+        channels, height, width = shape
+        return matrix.reshape(matrix.shape[0], height, width, channels).permute(0, 3, 1, 2)
+    return matrix.reshape(matrix.shape[0], *shape)

@@ -8,9 +8,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.domains import ReluRelaxation
+from zonocuda.domains.backend import kernels
 from zonocuda.graph import Graph, Linear, Node
-from zonocuda.verifier.dual_pass import Bounds, DualPass, Visit, flatten_rows, unflatten_rows
+from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
+from zonocuda.verifier.interval import Bounds
 
 PASS_BYTES = 2**24  # of a layer's rows in one pass: large enough for fast products, small enough for the cache
 
@@ -25,18 +26,20 @@ def neuron_bounds(
     *,
     known: Mapping[str, Bounds] | None = None,
     rows_per_pass: int | None = None,
-    on_node: Visit = lambda node: None,
+    on_node: Visit = proceed,
 ) -> Bounds:
     """Bounds of chosen neurons of a node over a box, by one backward pass for both sides.
 
     A row v that begins as a unit vector of the node is carried to the input. One slope lam serves both signs of v, so
     the image of v at a ReLU is v lam for the lower and the upper bound alike: with the offset mu,
 
-        const += v . mu,  radius += |v| . mu,  v = v lam;     bounds = const -+ radius + the range of v . x on the box.
+        low += sum min(v, 0) 2 mu,  high += sum max(v, 0) 2 mu,  v = v lam;
+
+    in the end low and high are added to the least and the largest v . x on the box.
 
     With minimum-area slopes this equals the forward zonotope's bound for the same bounds of the ReLUs' inputs.
 
-    With ``known`` the pass also bounds what is left, v . y + const -+ radius, at every ReLU that it reaches while all
+    With ``known`` the pass also bounds what is left, v . y and the constants, at every ReLU that it reaches while all
     rows belong to nodes y with known bounds, and keeps the best. A neuron whose sign is known in every batch element
     then leaves the pass; its bounds are what was found so far.
 
@@ -71,7 +74,7 @@ def neuron_bounds(
 
 
 class _Shared:
-    """What all passes of one call have in common: relaxations, and known bounds, in the order of the rows' memory."""
+    """What all passes of one call have in common: bounds and slopes, flat, in the order of the rows."""
 
     def __init__(
         self,
@@ -82,8 +85,8 @@ class _Shared:
         known: dict[str, Bounds] | None,
     ) -> None:
         self.graph, self.box, self.inputs, self.slopes, self.known = graph, box, inputs, slopes, known
-        self._relaxations: dict[tuple[str, bool], tuple[Tensor, Tensor]] = {}
-        self._ranges: dict[tuple[str, bool], Bounds | None] = {}
+        self._relus: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
+        self._ranges: dict[str, Bounds | None] = {}
         self._input_of = {node.inputs[0]: node.name for node in graph.relus}
 
     def rows_per_pass(self, name: str, batch: int) -> int:
@@ -95,24 +98,21 @@ class _Shared:
                 break
         return max(1, PASS_BYTES // (batch * largest * self.box[0].element_size()))
 
-    def relaxation(self, node: Node, channels_last: bool) -> tuple[Tensor, Tensor]:
-        """lam and mu of a ReLU, ``[B, N]``."""
-        key = node.name, channels_last
-        if key not in self._relaxations:
+    def relu(self, node: Node) -> tuple[Tensor, Tensor, Tensor | None]:
+        """l and u ``[B, N]`` of a ReLU, and its slopes ``[B, 1, N]``; None for the minimum-area ones."""
+        if node.name not in self._relus:
             lower, upper = self.inputs[node.name]
             slope = self.slopes.get(node.name)
-            lam, mu = ReluRelaxation.linearize(lower, upper, slope)
-            self._relaxations[key] = (_order(lam, channels_last), _order(mu, channels_last))
-        return self._relaxations[key]
+            flat = None if slope is None else flatten_rows(slope.expand(lower.shape)).unsqueeze(1)
+            self._relus[node.name] = (flatten_rows(lower), flatten_rows(upper), flat)
+        return self._relus[node.name]
 
-    def range(self, name: str, channels_last: bool) -> Bounds | None:
+    def range(self, name: str) -> Bounds | None:
         """Known bounds of the value of a node, ``[B, N]``; None where there are none."""
-        key = name, channels_last
-        if key not in self._ranges:
+        if name not in self._ranges:
             found = self._find_range(name)
-            ordered = None if found is None else (_order(found[0], channels_last), _order(found[1], channels_last))
-            self._ranges[key] = ordered
-        return self._ranges[key]
+            self._ranges[name] = None if found is None else (flatten_rows(found[0]), flatten_rows(found[1]))
+        return self._ranges[name]
 
     def _find_range(self, name: str) -> Bounds | None:
         if name == self.graph.nodes[0].name:
@@ -125,12 +125,7 @@ class _Shared:
         return self.inputs.get(self._input_of.get(name, ""))
 
 
-def _order(t: Tensor, channels_last: bool) -> Tensor:
-    """``[B, *features]`` as ``[B, N]`` in the order of :func:`flatten_rows`."""
-    return (t.permute(0, 2, 3, 1) if channels_last else t).reshape(t.shape[0], -1).contiguous()
-
-
-def _extremes(rows: Tensor, ends: Bounds) -> Bounds:
+def extremes(rows: Tensor, ends: Bounds) -> Bounds:
     """The least and the largest rows . y, ``[B, R]``, for ``rows`` ``[B, R, N]`` and bounds ``[B, N]`` of y."""
     positive = rows.clamp(min=0)
     negative = rows - positive
@@ -140,6 +135,25 @@ def _extremes(rows: Tensor, ends: Bounds) -> Bounds:
     return lower, upper
 
 
+def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | None = None) -> None:
+    """Sends the unit vectors of chosen neurons of a node into a pass, times ``signs`` ``[R]``."""
+    op, like = node.op, flow.constant
+    if isinstance(op, Linear) and len(node.shape) == 1:  # their first step, without a product
+        v = op.weight[index]
+        bias = None if op.bias is None else op.bias[index]
+        target = node.inputs[0]
+    else:
+        v, bias = like.new_zeros(len(index), prod(node.shape)), None
+        v[torch.arange(len(index), device=like.device), index] = 1
+        target = node.name
+    if signs is not None:
+        v = v * signs.unsqueeze(1)
+        bias = None if bias is None else bias * signs
+    if bias is not None:
+        flow.constant = flow.constant + bias
+    flow.send(target, v.repeat(flow.batch, 1).reshape(-1, *flow.nodes[target].shape))
+
+
 class _Chunk:
     """One pass of some rows."""
 
@@ -147,41 +161,32 @@ class _Chunk:
         self.shared, self.on_node = shared, on_node
         self.batch = shared.box[0].shape[0]
         like = shared.box[0]
-        self.flow = DualPass(shared.graph, self.batch, len(index), like, in_place=True)
-        self.radius = like.new_zeros(self.batch, len(index))
-        self.open = torch.arange(len(index), device=like.device)  # the rows that are still in the pass
-        self.lower = like.new_full((self.batch, len(index)), -torch.inf)
-        self.upper = like.new_full((self.batch, len(index)), torch.inf)
-        self._begin(node, index)
-
-    def _begin(self, node: Node, index: Tensor) -> None:
-        """Sends the unit vectors of the chosen neurons."""
-        op, like, batch = node.op, self.shared.box[0], self.batch
-        if isinstance(op, Linear) and len(node.shape) == 1:  # their first step, without a product
-            v = op.weight[index]
-            if op.bias is not None:
-                self.flow.constant = self.flow.constant + op.bias[index]
-            target = node.inputs[0]
-        else:
-            v = like.new_zeros(len(index), prod(node.shape))
-            v[torch.arange(len(index), device=like.device), index] = 1
-            target = node.name
-        v = v.repeat(batch, 1) if batch > 1 else v
-        self.flow.send(target, v.reshape(-1, *self.shared.graph[target].shape), owned=True)
+        self.count = len(index)
+        rows = standard_rows(shared.graph, like.device, self.count)
+        filled = torch.cat([index, index[-1:].expand(rows - self.count)])
+        self.flow = DualPass(shared.graph, self.batch, rows, like)
+        self.low = like.new_zeros(self.batch, len(filled))
+        self.high = like.new_zeros(self.batch, len(filled))
+        self.open = torch.arange(len(filled), device=like.device)  # the rows that are in the pass
+        self.lower = like.new_full((self.batch, len(filled)), -torch.inf)
+        self.upper = like.new_full((self.batch, len(filled)), torch.inf)
+        send_unit_rows(self.flow, node, filled)
 
     def bounds(self) -> Bounds:
         """Carries the rows to the input."""
         v = self.flow.run(self._relu, self.on_node)
         if len(self.open):
-            low, high = self.flow.constant - self.radius, self.flow.constant + self.radius
+            low, high = self.flow.constant + self.low, self.flow.constant + self.high
             if v is not None:
-                matrix, last = flatten_rows(v)
-                ends = _extremes(
-                    self._rows(matrix), (_order(self.shared.box[0], last), _order(self.shared.box[1], last))
-                )
+                box = flatten_rows(self.shared.box[0]), flatten_rows(self.shared.box[1])
+                ends = extremes(self._rows(v), box)
                 low, high = low + ends[0], high + ends[1]
             self._improve(low, high)
-        return self.lower, self.upper
+        return self.lower[:, : self.count], self.upper[:, : self.count]
+
+    def _rows(self, v: Tensor) -> Tensor:
+        """``[B * R, *features]`` as ``[B, R, N]``."""
+        return flatten_rows(v).reshape(self.batch, self.flow.rows, -1)
 
     def _improve(self, low: Tensor, high: Tensor) -> None:
         """Keeps the best bounds; a NaN says nothing, unless it is all there is."""
@@ -189,45 +194,34 @@ class _Chunk:
             old = best[:, self.open]
             best[:, self.open] = torch.where(old.isinf() & new.isnan(), new, pick(old, new))
 
-    def _concretize(self, name: str, v: Tensor) -> Bounds | None:
-        """The range of v . y ``[B, R]`` for the known bounds of y; None where there are none."""
-        matrix, last = flatten_rows(v)
-        ends = self.shared.range(name, last)
-        return None if ends is None else _extremes(self._rows(matrix), ends)
-
-    def _rows(self, matrix: Tensor) -> Tensor:
-        """``[B * R, N]`` as ``[B, R, N]``."""
-        return matrix.reshape(self.batch, -1, matrix.shape[1])
-
-    def _relu(self, node: Node, v: Tensor, owned: bool) -> Tensor | None:
+    def _relu(self, node: Node, v: Tensor) -> Tensor | None:
         """One ReLU; None when no row is left."""
         if self.shared.known is not None:
             if not self._end_decided():
                 return None
-            v, owned = self.flow.pending[node.name], self.flow.owns(node.name)
-        matrix, last = flatten_rows(v)
-        owned = owned or matrix.untyped_storage().data_ptr() != v.untyped_storage().data_ptr()
-        rows = self._rows(matrix)
-        lam, mu = self.shared.relaxation(node, last)
-        column = mu.unsqueeze(2)
-        self.flow.constant = self.flow.constant + (rows @ column).squeeze(2)
-        self.radius = self.radius + (rows.abs() @ column).squeeze(2)
-        rows = rows.mul_(lam.unsqueeze(1)) if owned else rows * lam.unsqueeze(1)
-        return unflatten_rows(rows.flatten(0, 1), node.shape, last)
+            v = self.flow.pending[node.name]
+        rows, low, high = kernels().dual_relu(self._rows(v), *self.shared.relu(node))
+        self.low, self.high = self.low + low, self.high + high
+        return unflatten_rows(rows.flatten(0, 1), node.shape)
 
     def _end_decided(self) -> bool:
         """Bounds the rows from what is known here, and drops those whose sign is known; False when none is left."""
-        low, high = self.flow.constant - self.radius, self.flow.constant + self.radius
+        low, high = self.flow.constant + self.low, self.flow.constant + self.high
         for name, v in self.flow.pending.items():
-            ends = self._concretize(name, v)
-            if ends is None:
+            known = self.shared.range(name)
+            if known is None:
                 return True
+            ends = extremes(self._rows(v), known)
             low, high = low + ends[0], high + ends[1]
         self._improve(low, high)
-        decided = ((self.lower >= 0) | (self.upper <= 0))[:, self.open].all(0)
-        if bool(decided.any()):
-            index = (~decided).nonzero().squeeze(1)
+        decided = ((self.lower >= 0) | (self.upper <= 0)).all(0)[self.open]
+        wanted = int((~decided).sum())
+        rest = standard_rows(
+            self.shared.graph, self.low.device, wanted
+        )  # some decided rows stay, to keep to a usual number
+        if rest < len(self.open):
+            index = decided.to(torch.uint8).argsort(stable=True)[:rest]
             self.open = self.open[index]
-            self.radius = self.radius[:, index]
+            self.low, self.high = self.low[:, index], self.high[:, index]
             self.flow.keep(index)
-        return len(self.open) > 0
+        return wanted > 0

@@ -53,6 +53,7 @@ class Ran:
         backend: ``native`` or ``reference``.
         replay: what counterexamples were replayed on: ``onnxruntime``, ``module`` or ``graph``.
         versions: of zonocuda and torch.
+        effort: ``fast``, ``standard`` or ``max``.
     """
 
     dtype: str
@@ -60,6 +61,7 @@ class Ran:
     backend: str
     replay: str
     versions: Mapping[str, str]
+    effort: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ class VerifyResult:
         margins: the bounds of every row that was looked at; a proof needs one positive row in every disjunct.
         counterexample: the point found, for ``falsified``.
         layers: what the last forward sweep saw at each ReLU.
-        seconds: time by phase (``check``, ``falsify``, ``forward``, ``dual``) and in ``total``.
+        seconds: time by phase (``check``, ``falsify``, ``forward``, ``dual``, ``refine``) and in ``total``.
         ran: what it was computed with.
         plan: the planner's decisions in the last sweep, node by node.
     """

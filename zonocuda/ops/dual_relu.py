@@ -1,0 +1,146 @@
+"""One ReLU of the dual pass: rows of linear forms from its output to its input."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zonocuda.kink import KinkRule, check_kink, check_tolerance
+from zonocuda.ops.library import NATIVE, broadcast_neurons, neurons, refuse_double_backward, require_build_for
+from zonocuda.ops.library import rows as as_rows
+
+
+class DualReluOutput(NamedTuple):
+    """Rows at the input of a ReLU, and what they add to the rows' lower and upper bounds."""
+
+    rows: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def dual_relu(
+    rows: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    negative: Tensor | None = None,
+    nonnegative: Tensor | None = None,
+    *,
+    kink: KinkRule = "envelope",
+    tolerance: float | None = None,
+) -> DualReluOutput:
+    """Bounds of v . relu(x) by v' . x plus a constant, for l <= x <= u.
+
+    Every neuron has a slope lam and mu = max(-l lam, u (1 - lam)) / 2 (see :func:`zonocuda.ops.relu_relaxation`), so
+    that lam x <= relu(x) <= lam x + 2 mu. With v' = lam v,
+
+        v . relu(x) >= v' . x + low,   low = sum_n min(v_n, 0) 2 mu_n,
+
+    where the neurons with v < 0 may have other slopes than those with v >= 0 (whose mu does not matter). Where both
+    have the same, v . relu(x) <= v' . x + high with high = sum_n max(v_n, 0) 2 mu_n as well.
+
+    Backward, for gradients g of v', a of low and b of high: dL/dv = lam g + 2 mu (a where v < 0, b where v > 0); a
+    relaxation's lam gets sum g v and its mu 2 sum (a min(v, 0) + b max(v, 0)), over the entries and rows that use it,
+    and hands them on as in :func:`zonocuda.ops.relu_relaxation`. At v = 0 the constants have derivative 0.
+
+    Args:
+        rows: v, ``[B, R, *features]``, float32 or float64.
+        lower, upper: l and u, ``[B, *features]``.
+        negative: slopes where v < 0, ``[B, R, *features]`` or, shared by the rows, ``[B, 1, *features]``; None for the
+            tied slope u / (u - l).
+        nonnegative: slopes where v >= 0; None for those of ``negative``.
+        kink: the rule on the kink.
+        tolerance: what counts as on the kink; by default ``kink_tolerance(dtype, 0)``.
+
+    Returns:
+        ``rows`` ``[B, R, *features]``, ``low`` and ``high`` ``[B, R]``. Sums run in a fixed order.
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown rule, or a negative tolerance.
+        RuntimeError: another dtype, mixed devices, CUDA tensors in a build without CUDA, or a second derivative.
+    """
+    require_build_for("dual_relu", rows, lower, upper, negative, nonnegative)
+    if rows.dim() < 2 or lower.shape != (rows.shape[0], *rows.shape[2:]):
+        raise ValueError(
+            f"dual_relu: rows must have shape [batch, rows, *features] for a lower of shape {list(lower.shape)}, "
+            f"got {list(rows.shape)}"
+        )
+    high = broadcast_neurons("dual_relu", "upper", upper, lower)
+    given = [_slopes(name, t, rows) for name, t in (("negative", negative), ("nonnegative", nonnegative))]
+    within = check_tolerance(tolerance, rows.dtype, 0)
+    image, low, up = NATIVE.dual_relu(as_rows(rows), neurons(lower), high, *given, check_kink(kink), within)
+    return DualReluOutput(image.reshape(rows.shape), low, up)
+
+
+def _slopes(name: str, slope: Tensor | None, rows: Tensor) -> Tensor | None:
+    if slope is None:
+        return None
+    shape = (rows.shape[0], *rows.shape[2:])
+    if slope.dim() != rows.dim() or (slope.shape[0], *slope.shape[2:]) != shape:
+        raise ValueError(
+            f"dual_relu: {name} must have shape [batch, 1 or rows, *features] for rows of shape {list(rows.shape)}, "
+            f"got {list(slope.shape)}"
+        )
+    return slope.reshape(slope.shape[0], slope.shape[1], prod(slope.shape[2:])).contiguous()
+
+
+@torch.library.register_fake("zonocuda::dual_relu")
+def _fake(
+    rows: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    negative: Tensor | None,
+    nonnegative: Tensor | None,
+    kink: int,
+    kink_tolerance: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    constants = rows.new_empty(rows.shape[:2])
+    return torch.empty_like(rows), constants, torch.empty_like(constants)
+
+
+@torch.library.register_fake("zonocuda::_dual_relu_backward")
+def _backward_fake(
+    grad_rows: Tensor,
+    grad_low: Tensor,
+    grad_high: Tensor,
+    rows: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    negative: Tensor | None,
+    nonnegative: Tensor | None,
+    kink: int,
+    kink_tolerance: float,
+    needs_slopes: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, _, features = rows.shape
+
+    def slope(t: Tensor | None) -> Tensor:
+        return rows.new_empty((batch, 0 if t is None or not needs_slopes else t.shape[1], features))
+
+    bound = rows.new_empty((batch, features if needs_slopes else 0))
+    return torch.empty_like(rows), bound, torch.empty_like(bound), slope(negative), slope(nonnegative)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    rows, lower, upper, negative, nonnegative, ctx.kink, ctx.tolerance = inputs
+    ctx.save_for_backward(rows, lower, upper, negative, nonnegative)
+
+
+def _backward(ctx: Any, grad_rows: Tensor, grad_low: Tensor, grad_high: Tensor) -> tuple[Tensor | None, ...]:
+    needs = ctx.needs_input_grad[:5]
+    grads = NATIVE._dual_relu_backward(
+        grad_rows.contiguous(),
+        grad_low.contiguous(),
+        grad_high.contiguous(),
+        *ctx.saved_tensors,
+        ctx.kink,
+        ctx.tolerance,
+        any(needs[1:]),
+    )
+    return (*(grad if wanted else None for grad, wanted in zip(grads, needs, strict=True)), None, None)
+
+
+torch.library.register_autograd("zonocuda::dual_relu", _backward, setup_context=_setup_context)
+refuse_double_backward("dual_relu")

@@ -1,0 +1,269 @@
+"""Slopes that learn: projected ascent of the rows' lower bounds in the slopes of the dual pass.
+
+Every row has its own slopes, so that the sum of the bounds is maximised row by row. A step moves each slope by about
+``rate`` whatever the size of its gradient (moments as in Adam, Kingma and Ba 2015), then projects to [0, 1]. There is
+no chance in it: the same problem gives the same bounds. What counts is the best bound ever seen of each row.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zonocuda.graph import Node
+from zonocuda.kink import KinkRule
+from zonocuda.verifier.dual import RowProblem
+from zonocuda.verifier.dual_pass import standard_rows
+from zonocuda.verifier.slopes import Slopes, crossing
+
+Signs = Literal["nonnegative", "both"]
+"""Which slopes are free: those where v >= 0 alone (the others stay minimum-area ones), or all."""
+
+_FIRST, _SECOND = 0.9, 0.999  # how slowly the moments forget
+_NEGATIVE_PACE = 0.1  # of steps where v < 0, which begin at the best slope of each neuron alone, on a kink
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How to optimise slopes.
+
+    Attributes:
+        iterations: steps at most.
+        rate: how far a slope moves in the first step, at most (where v < 0, a tenth of it).
+        decay: what the rate is multiplied by after each step.
+        patience: ends after so many steps in a row that improved no row by more than ``tolerance``.
+        tolerance: relative to the size of the row's bound.
+        signs: which slopes are free. Where v < 0 the minimum-area slope dominates on [l, u] itself: moving it can help
+            only with bounds l, u that the earlier layers' relaxations do not imply.
+        kink: the derivative where a slope sits on its kink.
+        seconds: budget.
+    """
+
+    iterations: int = 20
+    rate: float = 0.25
+    decay: float = 0.95
+    patience: int = 8
+    tolerance: float = 1e-4
+    signs: Signs = "nonnegative"
+    kink: KinkRule = "envelope"
+    seconds: float = math.inf
+
+
+@dataclass(frozen=True)
+class Step:
+    """A point of an optimisation's history: seconds since its start, rows still in it, and the best bounds' sum."""
+
+    seconds: float
+    rows: int
+    total: float
+
+
+@dataclass(eq=False)
+class Ascended:
+    """What an optimisation found.
+
+    Attributes:
+        lower: ``[B, R]``, the best bound of each row.
+        slopes: by ReLU, the slopes ``[B, R, N]`` of those bounds, where they were asked for.
+        weight: ``[B, R, inputs]``, the input's weights of those bounds, in the order of the pass.
+        history: one entry a step.
+    """
+
+    lower: Tensor
+    slopes: dict[str, Slopes]
+    weight: Tensor | None
+    history: list[Step] = field(default_factory=list)
+
+
+Finished = Callable[[Tensor], Tensor]
+"""Given the best bounds ``[B, R]`` of all rows: a mask ``[R]`` of those that need no better one."""
+
+
+class _Free:
+    """The free slopes of one ReLU on its crossing neurons, ``[B, R, K]``, with their moments."""
+
+    def __init__(self, start: Tensor, index: Tensor, rows: int, width: int, pace: float = 1.0) -> None:
+        self.index, self.width, self.pace = index, width, pace
+        self.value = start.index_select(2, index).expand(-1, rows, -1).clone().clamp_(0, 1).requires_grad_()
+        self.first, self.second = (torch.zeros_like(self.value, requires_grad=False) for _ in range(2))
+
+    def full(self) -> Tensor:
+        """``[B, R, N]``; what stable neurons hold is never read."""
+        value = self.value
+        return value.new_zeros(*value.shape[:2], self.width).index_copy(2, self.index, value)
+
+    def step(self, gradient: Tensor, number: int, rate: float) -> None:
+        """One step upwards, and the projection."""
+        with torch.no_grad():
+            gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+            self.first.lerp_(gradient, 1 - _FIRST)
+            self.second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
+            scale = (self.second / (1 - _SECOND**number)).sqrt_().clamp_(min=torch.finfo(gradient.dtype).tiny)
+            self.value.addcdiv_(self.first, scale, value=self.pace * rate / (1 - _FIRST**number)).clamp_(0, 1)
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with the rows ``index`` alone."""
+        self.value = self.value.detach().index_select(1, index).requires_grad_()
+        self.first, self.second = (t.index_select(1, index) for t in (self.first, self.second))
+
+
+class _Slopes:
+    """The slopes of all ReLUs: made when a ReLU is first reached."""
+
+    def __init__(self, problem: RowProblem, start: dict[str, Slopes], signs: Signs) -> None:
+        self.problem, self.start, self.signs = problem, start, signs
+        self.rows = problem.flow.rows
+        self.free: dict[tuple[str, str], _Free] = {}
+        self.fixed: dict[str, Slopes] = {}
+
+    def of(self, node: Node) -> Slopes:
+        """What the pass asks for."""
+        if node.name not in self.fixed:
+            self._make(node)
+        sides = {side: self.free.get((node.name, side)) for side in ("negative", "nonnegative")}
+        fixed = self.fixed[node.name]
+        negative, nonnegative = sides["negative"], sides["nonnegative"]
+        return Slopes(
+            fixed.negative if negative is None else negative.full(),
+            fixed.nonnegative if nonnegative is None else nonnegative.full(),
+        )
+
+    def _make(self, node: Node) -> None:
+        bounds = self.problem.inputs[node.name]
+        lower, upper = self.problem.relu_bounds(node)
+        index = crossing(bounds)
+        start = self.start.get(node.name, Slopes())
+        self.fixed[node.name] = start
+        if not len(index):
+            return
+        tied = torch.where((lower < 0) & (upper > 0), upper / (upper - lower), torch.zeros_like(upper)).unsqueeze(1)
+        below = tied if start.negative is None else start.negative
+        above = below if start.nonnegative is None else start.nonnegative
+        width = lower.shape[1]
+        self.free[node.name, "nonnegative"] = _Free(above, index, self.rows, width)
+        if self.signs == "both":
+            self.free[node.name, "negative"] = _Free(below, index, self.rows, width, _NEGATIVE_PACE)
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with the rows ``index`` alone."""
+        self.rows = len(index)
+        for free in self.free.values():
+            free.keep(index)
+        for name, slopes in self.fixed.items():
+            self.fixed[name] = Slopes(_rows(slopes.negative, index), _rows(slopes.nonnegative, index))
+
+    def snapshot(self) -> dict[str, Slopes]:
+        """The slopes now, ``[B, R or 1, N]``."""
+        with torch.no_grad():
+            return {name: self.of(self.problem.flow.nodes[name]) for name in self.fixed}
+
+
+def _rows(t: Tensor | None, index: Tensor) -> Tensor | None:
+    return t if t is None or t.shape[1] == 1 else t.index_select(1, index)
+
+
+class _Best:
+    """The best of each row: its bound, the input's weights and, where wanted, the slopes."""
+
+    def __init__(self, lower: Tensor, wants_slopes: bool) -> None:
+        self.lower = torch.full_like(lower, -math.inf)
+        self.weight: Tensor | None = None
+        self.slopes: dict[str, Slopes] = {}
+        self.wants_slopes = wants_slopes
+
+    def update(
+        self, open_: Tensor, lower: Tensor, weight: Tensor | None, slopes: Callable[[], dict[str, Slopes]]
+    ) -> Tensor:
+        """Takes what is better, for the rows ``open_``; returns by how much each row improved ``[B, R']``."""
+        old = self.lower[:, open_]
+        better = (lower > old) | (lower.isnan() & old.isinf())
+        self.lower[:, open_] = torch.where(better, lower, old)
+        if weight is not None:
+            if self.weight is None:
+                self.weight = weight.new_zeros(*self.lower.shape, weight.shape[2])
+            kept = self.weight[:, open_]
+            self.weight[:, open_] = torch.where(better.unsqueeze(2), weight, kept)
+        if self.wants_slopes:
+            for name, now in slopes().items():
+                self.slopes[name] = Slopes(
+                    *(
+                        self._merge(getattr(self.slopes.get(name), side, None), getattr(now, side), open_, better)
+                        for side in ("negative", "nonnegative")
+                    )
+                )
+        return torch.where(better, torch.where(old.isinf(), torch.inf, lower - old), 0.0)
+
+    def _merge(self, kept: Tensor | None, now: Tensor | None, open_: Tensor, better: Tensor) -> Tensor | None:
+        if now is None:
+            return kept
+        batch, rows = self.lower.shape
+        if kept is None:
+            kept = now.new_zeros(batch, rows, now.shape[2])
+        kept[:, open_] = torch.where(better.unsqueeze(2), now, kept[:, open_])
+        return kept
+
+
+def ascend(
+    problem: RowProblem,
+    settings: Ascent,
+    start: dict[str, Slopes] | None = None,
+    *,
+    finished: Finished | None = None,
+    wants_slopes: bool = False,
+) -> Ascended:
+    """Optimises the slopes of every row of a problem, which it uses up.
+
+    Args:
+        problem: the rows.
+        settings: how.
+        start: by ReLU, slopes ``[B, 1 or R, N]`` to begin with, in the order of the pass; minimum-area ones elsewhere.
+        finished: which rows need no better bound, given the best ones; they leave. By default none.
+        wants_slopes: whether the best slopes are kept.
+
+    Returns:
+        The best bounds, never worse than those of ``start``.
+    """
+    begin = time.monotonic()
+    slopes = _Slopes(problem, dict(start or {}), settings.signs)
+    flow = problem.flow
+    open_ = torch.arange(flow.rows, device=flow.constant.device)
+    best = _Best(flow.constant, wants_slopes)
+    history: list[Step] = []
+    rate, idle = settings.rate, 0
+    for number in range(settings.iterations + 1):
+        last = number == settings.iterations
+        with torch.set_grad_enabled(not last):
+            lower, weight = problem.bound(slopes.of, settings.kink)
+        gain = best.update(open_, lower.detach(), _matrix(weight, flow.batch), slopes.snapshot)
+        history.append(Step(time.monotonic() - begin, len(open_), float(best.lower.sum())))
+        idle = 0 if bool((gain > settings.tolerance * (1e-2 + lower.detach().abs())).any()) else idle + 1
+        free = slopes.free
+        if last or idle >= settings.patience or not free or history[-1].seconds > settings.seconds:
+            break
+        gradients = torch.autograd.grad(lower, [f.value for f in free.values()], torch.ones_like(lower))
+        for one, gradient in zip(free.values(), gradients, strict=True):
+            one.step(gradient, number + 1, rate)
+        rate *= settings.decay
+        if finished is not None:
+            wanted = ~finished(best.lower)[open_]
+            count = int(wanted.sum())
+            if count == 0:
+                break
+            rest = standard_rows(flow.graph, open_.device, count)
+            if rest < len(open_):
+                index = (~wanted).to(torch.uint8).argsort(stable=True)[:rest]
+                open_ = open_[index]
+                problem.keep(index)
+                slopes.keep(index)
+    return Ascended(best.lower, best.slopes, best.weight, history)
+
+
+def _matrix(weight: Tensor | None, batch: int) -> Tensor | None:
+    """``[B * R, *input features]`` as ``[B, R, inputs]``."""
+    return None if weight is None else weight.detach().reshape(batch, -1, weight[0].numel())

@@ -1,0 +1,205 @@
+"""Proofs by the dual pass, from cheap to dear, for the rows of one region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from zonocuda.graph import Graph, Node
+from zonocuda.kink import KinkRule
+from zonocuda.verifier.dual import RowProblem, output_rows
+from zonocuda.verifier.dual_pass import Visit, unflatten_rows
+from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.optimize import Ascent, ascend
+from zonocuda.verifier.refine import refine
+from zonocuda.verifier.rows import Rows
+from zonocuda.verifier.slopes import STARTS, Slopes, Start, initial_slopes
+
+Effort = Literal["fast", "standard", "max"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One attempt: how often the slopes of the intermediate bounds and those of the rows are optimised."""
+
+    intermediate: int
+    rows: int
+
+
+LADDERS: Mapping[Effort, Sequence[Rung]] = {
+    "fast": (),
+    "standard": (Rung(0, 10), Rung(4, 20)),
+    "max": (Rung(0, 10), Rung(4, 20), Rung(12, 30), Rung(40, 60), Rung(120, 120)),
+}
+"""What follows the plain passes; each rung uses the bounds and the slopes of the one before."""
+
+CHEAP = 1
+"""How many rungs are worth climbing before a long search for a counterexample."""
+
+
+def check_effort(effort: str) -> Effort:
+    """The effort.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    for known in EFFORTS:
+        if effort == known:
+            return known
+    raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+
+
+class Prover:
+    """Lower bounds of a region's rows that only improve.
+
+    Attributes:
+        inputs: bounds of every ReLU's input, ``[1, *features]``.
+        forward: ``[R]``, bounds of the rows that came with them, if any did.
+        best: ``[R]``, the best bound of each row that a dual pass found so far; NaN where there is none.
+        corners: float32 points ``[n, *input features]`` where the last linear bounds are smallest.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        rows: Rows,
+        box: Bounds,
+        inputs: Mapping[str, Bounds],
+        forward: Tensor | None,
+        kink: KinkRule,
+        on_node: Visit,
+    ) -> None:
+        self.graph, self.rows, self.box, self.kink, self.on_node = graph, rows, box, kink, on_node
+        self.inputs, self.forward = dict(inputs), forward
+        self.best = torch.full_like(rows.constant, math.nan)
+        self.corners = box[0].new_zeros((0, *graph.input_shape), dtype=torch.float32)
+        self._slopes: dict[str, Slopes] = {}
+
+    @property
+    def bounds(self) -> Tensor:
+        """``[R]``, the best bounds of all; a NaN says nothing, and two of them leave one, which refutes nothing."""
+        return self.best if self.forward is None else torch.fmax(self.forward, self.best)
+
+    @property
+    def proven(self) -> bool:
+        """Whether every disjunct is refuted."""
+        return all(self.rows.refuted(self.bounds))
+
+    def plain(self) -> None:
+        """The passes with minimum-area and with adaptive slopes."""
+        self.corners = self.corners[:0]
+        for start in STARTS:
+            slopes = _flat_start(self.inputs, start)
+            with torch.no_grad():
+                lower, weight = self._problem(self._all()).bound(_lookup(slopes), self.kink)
+            self._improve(self._all(), lower.squeeze(0))
+            if weight is not None:
+                self._add_corners(weight)
+
+    def climb(self, rung: Rung) -> bool:
+        """Refines the intermediate bounds, then optimises the slopes of the rows that are still needed.
+
+        Returns:
+            Whether it was worth it: a neuron became stable, or a bound rose by a hundredth of its size.
+        """
+        before = self.best.clone()
+        ascent = Ascent(iterations=rung.intermediate, kink=self.kink)
+        refined = refine(self.graph, self.box, self.inputs, ascent, on_node=self.on_node)
+        self.inputs = refined.inputs
+        self.plain()
+        open_ = self._open()
+        if len(open_):
+            result = ascend(
+                self._problem(open_),
+                replace(ascent, iterations=rung.rows),
+                self._start(open_),
+                finished=lambda best: self._finished(open_, best),
+                wants_slopes=True,
+            )
+            self._improve(open_, result.lower.squeeze(0))
+            self._keep(open_, result.slopes)
+            if result.weight is not None:
+                self._add_corners(unflatten_rows(result.weight.flatten(0, 1), self.graph.input_shape))
+        gain = self.best - before
+        return refined.unstable[1] < refined.unstable[0] or bool((gain > 0.01 * (1e-3 + before.abs())).any())
+
+    def reason(self) -> str:
+        """Why the region is not proven safe; empty if it is."""
+        refuted, bounds = self.rows.refuted(self.bounds), self.bounds
+        if all(refuted):
+            return ""
+        if not bool(bounds.isfinite().all()):
+            return "a bound is NaN or infinite"
+        still_open = [list(members) for members, ok in zip(self.rows.disjuncts, refuted, strict=True) if not ok]
+        worst = min(float(bounds[members].max()) for members in still_open)
+        return f"{refuted.count(False)} of {len(refuted)} disjuncts not refuted; the worst bound is {worst:.6g}"
+
+    # ---- rows --------------------------------------------------------------------------------------------------------
+
+    def _all(self) -> Tensor:
+        return torch.arange(self.rows.count, device=self.best.device)
+
+    def _open(self) -> Tensor:
+        """The rows of disjuncts that are not refuted."""
+        return self._members(self.rows.refuted(self.bounds)).nonzero().squeeze(1)
+
+    def _members(self, refuted: Sequence[bool]) -> Tensor:
+        mask = torch.zeros(self.rows.count, dtype=torch.bool, device=self.best.device)
+        for members, ok in zip(self.rows.disjuncts, refuted, strict=True):
+            if not ok:
+                mask[list(members)] = True
+        return mask
+
+    def _finished(self, index: Tensor, best: Tensor) -> Tensor:
+        """Which of the rows ``index``, with the bounds ``best`` ``[1, R']``, no open disjunct needs any more."""
+        now = self.bounds.clone()
+        now[index] = torch.fmax(now[index], best.squeeze(0))
+        return ~self._members(self.rows.refuted(now))[index]
+
+    def _improve(self, index: Tensor, lower: Tensor) -> None:
+        """A NaN bound says nothing; where there is nothing else it stays, and refutes nothing."""
+        self.best[index] = torch.fmax(self.best[index], lower)
+
+    def _problem(self, index: Tensor) -> RowProblem:
+        flow = output_rows(self.graph, self.rows, 1)
+        if len(index) < self.rows.count:
+            flow.keep(index)
+        return RowProblem(flow, self.box, self.inputs, self.on_node)
+
+    def _add_corners(self, weight: Tensor) -> None:
+        corner = torch.where(weight >= 0, *self.box).float()
+        self.corners = torch.cat([self.corners, corner])
+
+    # ---- slopes ------------------------------------------------------------------------------------------------------
+
+    def _start(self, index: Tensor) -> dict[str, Slopes]:
+        """The slopes of the last optimisation, adaptive ones at first."""
+        start = _flat_start(self.inputs, "adaptive")
+        for name, kept in self._slopes.items():
+            start[name] = Slopes(kept.negative, None if kept.nonnegative is None else kept.nonnegative[:, index])
+        return start
+
+    def _keep(self, index: Tensor, slopes: Mapping[str, Slopes]) -> None:
+        for name, found in slopes.items():
+            if found.nonnegative is None:
+                continue
+            kept = self._slopes.get(name, Slopes()).nonnegative
+            if kept is None:
+                kept = found.nonnegative.new_zeros(1, self.rows.count, found.nonnegative.shape[2])
+                kept[:] = found.nonnegative[:, :1]
+            kept[:, index] = found.nonnegative
+            self._slopes[name] = Slopes(None, kept)
+
+
+def _flat_start(inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
+    return {name: slopes.flat() for name, slopes in initial_slopes(inputs, start).items()}
+
+
+def _lookup(slopes: Mapping[str, Slopes]) -> Callable[[Node], Slopes]:
+    return lambda node: slopes[node.name]
