@@ -1,4 +1,5 @@
-// The schemas of all ops. A name with a leading underscore is the backward of the op above it.
+// The schemas of all ops. A name with a leading underscore is the backward of the op above it; one with a trailing
+// underscore writes into its first arguments, and has no derivative.
 // `kink` and `kink_tolerance` choose the derivative at lam = u / (u - l); the forward ops only hand them on.
 // Shapes: center, lower, upper, slope, multiplier, offset [batch, features]; generators [batch, symbols, features].
 #include "common/stable.h"
@@ -20,6 +21,10 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
       "Tensor grad_lower, Tensor grad_upper)");
 
   m.def(
+      "relu_(Tensor(a!) center, Tensor(b!) generators, Tensor? slope, Tensor? lower, Tensor? upper) "
+      "-> (Tensor offset, Tensor lower, Tensor upper)");
+
+  m.def(
       "relu_relaxation(Tensor lower, Tensor upper, Tensor? slope, int kink, float kink_tolerance) "
       "-> (Tensor multiplier, Tensor offset)");
   m.def(
@@ -30,6 +35,7 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
   m.def(
       "_scale_backward(Tensor grad, Tensor generators, Tensor multiplier, bool needs_generators, "
       "bool needs_multiplier) -> (Tensor grad_generators, Tensor grad_multiplier)");
+  m.def("scale_(Tensor(a!) generators, Tensor multiplier) -> ()");
 
   m.def("diagonal_linear(Tensor coefficients, Tensor index, Tensor weight) -> Tensor");
   m.def(
@@ -48,6 +54,7 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
   m.def(
       "_window_scale_backward(Tensor grad, Tensor patches, Tensor corners, Tensor multiplier, bool needs_patches, "
       "bool needs_multiplier) -> (Tensor grad_patches, Tensor grad_multiplier)");
+  m.def("window_scale_(Tensor(a!) patches, Tensor corners, Tensor multiplier) -> ()");
 
   m.def("window_dense(Tensor patches, Tensor corners, SymInt height, SymInt width) -> Tensor");
   m.def("_window_dense_backward(Tensor grad, Tensor corners, SymInt rows, SymInt columns) -> Tensor");

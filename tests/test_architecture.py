@@ -15,9 +15,10 @@ ROOMS: dict[str, set[str]] = {
     "kink": set(),
     "version": set(),
     "windows": set(),
+    "in_place": set(),
     "precision": set(),
-    "reference": {"kink", "windows"},
-    "ops": {"kink", "windows", "_C"},
+    "reference": {"kink", "windows", "in_place"},
+    "ops": {"kink", "windows", "in_place", "_C"},
     "graph": set(),
     "specs": set(),
     "importers": {"graph", "precision"},
@@ -130,13 +131,24 @@ def test_the_stable_abi_is_reached_through_one_header() -> None:
 
 
 def op_names() -> list[str]:
-    """The ops that csrc/library.cpp defines, without their backwards."""
+    """The ops that csrc/library.cpp defines, without their backwards and without those in place."""
+    return [name for name in defined_names() if not name.endswith("_")]
+
+
+def in_place_names() -> list[str]:
+    """The ops in place: a name and an underscore."""
+    return [name for name in defined_names() if name.endswith("_")]
+
+
+def defined_names() -> list[str]:
+    """What csrc/library.cpp defines, without backwards."""
     schemas = (ROOT / "csrc" / "library.cpp").read_text(encoding="utf-8")
     return re.findall(r'm\.def\(\s*"([a-z]\w*)\(', schemas)
 
 
 def test_there_are_ops() -> None:
     assert {"concretize", "relu"} <= set(op_names())
+    assert "scale_" in in_place_names()
 
 
 @pytest.mark.parametrize("op", op_names())
@@ -160,3 +172,11 @@ def test_an_op_and_its_backward_have_a_schema_and_a_kernel_on_both_devices(op: s
         text = (ROOT / path).read_text(encoding="utf-8")
         for name in (op, f"_{op}_backward"):
             assert f'm.impl("{name}"' in text, f"{path} registers no {name}"
+
+
+@pytest.mark.parametrize("op", in_place_names())
+def test_an_op_in_place_lies_beside_the_op_that_is_not(op: str) -> None:
+    assert op.removesuffix("_") in op_names()
+    for path in (f"csrc/cpu/{op.removesuffix('_')}.cpp", f"csrc/cuda/{op.removesuffix('_')}.cu"):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert f'm.impl("{op}"' in text, f"{path} registers no {op}"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include "check.h"
 
@@ -39,8 +40,9 @@ inline ConcretizeBackward prepare_concretize_backward(const Tensor& grad_lower, 
 
 struct Relu {
   Sizes s;
-  bool external;  // l and u are given
-  Tensor center, generators, offset, lower, upper;
+  bool external;              // l and u are given
+  Tensor center, generators;  // in place: the op's own arguments
+  Tensor offset, lower, upper;
 };
 
 inline void check_slope(const char* op, const std::optional<Tensor>& slope, const Sizes& s, const Tensor& first) {
@@ -49,19 +51,41 @@ inline void check_slope(const char* op, const std::optional<Tensor>& slope, cons
   }
 }
 
+inline Sizes check_relu(const char* op, const Tensor& center, const Tensor& generators,
+                        const std::optional<Tensor>& slope, const std::optional<Tensor>& lower,
+                        const std::optional<Tensor>& upper) {
+  const Sizes s = check_generators(op, generators);
+  check_argument(op, {"center", center, {s.batch, s.features}, "[batch, features]"}, generators);
+  check_slope(op, slope, s, generators);
+  STD_TORCH_CHECK(lower.has_value() == upper.has_value(), op, ": lower and upper must be given together");
+  if (lower.has_value()) {
+    check_argument(op, {"lower", *lower, {s.batch, s.features}, "[batch, features]"}, generators);
+    check_argument(op, {"upper", *upper, {s.batch, s.features}, "[batch, features]"}, generators);
+  }
+  return s;
+}
+
 inline Relu prepare_relu(const Tensor& center, const Tensor& generators, const std::optional<Tensor>& slope,
                          const std::optional<Tensor>& lower, const std::optional<Tensor>& upper) {
-  const Sizes s = check_generators("relu", generators);
-  check_argument("relu", {"center", center, {s.batch, s.features}, "[batch, features]"}, generators);
-  check_slope("relu", slope, s, generators);
-  STD_TORCH_CHECK(lower.has_value() == upper.has_value(), "relu: lower and upper must be given together");
-  if (lower.has_value()) {
-    check_argument("relu", {"lower", *lower, {s.batch, s.features}, "[batch, features]"}, generators);
-    check_argument("relu", {"upper", *upper, {s.batch, s.features}, "[batch, features]"}, generators);
-  }
+  const Sizes s = check_relu("relu", center, generators, slope, lower, upper);
   auto neurons = [&] { return empty_like_sizes({s.batch, s.features}, center); };
   return {s,         lower.has_value(), neurons(), empty_like_sizes({s.batch, s.symbols, s.features}, generators),
           neurons(), neurons(),         neurons()};
+}
+
+inline Relu prepare_relu_in_place(const Tensor& center, const Tensor& generators, const std::optional<Tensor>& slope,
+                                  const std::optional<Tensor>& lower, const std::optional<Tensor>& upper) {
+  const char* op = "relu_";
+  const Sizes s = check_relu(op, center, generators, slope, lower, upper);
+  check_apart(op, "generators", generators, "center", center);
+  for (const auto& [name, given] : {std::pair{"slope", &slope}, {"lower", &lower}, {"upper", &upper}}) {
+    if (given->has_value()) {
+      check_apart(op, "center", center, name, **given);
+      check_apart(op, "generators", generators, name, **given);
+    }
+  }
+  auto neurons = [&] { return empty_like_sizes({s.batch, s.features}, center); };
+  return {s, lower.has_value(), center, generators, neurons(), neurons(), neurons()};
 }
 
 struct ReluBackward {
@@ -137,10 +161,21 @@ struct Scale {
   Tensor generators;
 };
 
+inline Sizes check_scale(const char* op, const Tensor& generators, const Tensor& multiplier) {
+  const Sizes s = check_generators(op, generators);
+  check_argument(op, {"multiplier", multiplier, {s.batch, s.features}, "[batch, features]"}, generators);
+  return s;
+}
+
 inline Scale prepare_scale(const Tensor& generators, const Tensor& multiplier) {
-  const Sizes s = check_generators("scale", generators);
-  check_argument("scale", {"multiplier", multiplier, {s.batch, s.features}, "[batch, features]"}, generators);
+  const Sizes s = check_scale("scale", generators, multiplier);
   return {s, empty_like_sizes({s.batch, s.symbols, s.features}, generators)};
+}
+
+inline Scale prepare_scale_in_place(const Tensor& generators, const Tensor& multiplier) {
+  const Sizes s = check_scale("scale_", generators, multiplier);
+  check_apart("scale_", "generators", generators, "multiplier", multiplier);
+  return {s, generators};
 }
 
 struct ScaleBackward {

@@ -75,6 +75,16 @@ inline Sizes check_generators(const char* op, const Tensor& generators) {
   return {generators.size(0), generators.size(1), generators.size(2)};
 }
 
+/// That an op which writes into `written` does not change another of its arguments with it.
+inline void check_apart(const char* op, const char* written_name, const Tensor& written, const char* other_name,
+                        const Tensor& other) {
+  const char* a = static_cast<const char*>(written.const_data_ptr());
+  const char* b = static_cast<const char*>(other.const_data_ptr());
+  const int64_t a_bytes = written.numel() * written.element_size(), b_bytes = other.numel() * other.element_size();
+  STD_TORCH_CHECK(a_bytes == 0 || b_bytes == 0 || a + a_bytes <= b || b + b_bytes <= a, op, ": ", written_name,
+                  " is written in place and must not share memory with ", other_name);
+}
+
 inline Tensor empty_like_sizes(std::initializer_list<int64_t> sizes, const Tensor& like) {
   return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()));
 }

@@ -92,6 +92,15 @@ inline WindowScale prepare_window_scale(const Tensor& patches, const Tensor& cor
   return {s, new_patches(s, patches)};
 }
 
+inline WindowScale prepare_window_scale_in_place(const Tensor& patches, const Tensor& corners,
+                                                 const Tensor& multiplier) {
+  const char* op = "window_scale_";
+  const Windows s = check_map(op, check_windows(op, patches, corners), "multiplier", multiplier, patches);
+  check_apart(op, "patches", patches, "multiplier", multiplier);
+  check_apart(op, "patches", patches, "corners", corners);
+  return {s, patches};
+}
+
 struct WindowScaleBackward {
   Windows s;
   Tensor grad_patches, grad_multiplier;

@@ -15,7 +15,8 @@ const T* data_or_null(const std::optional<Tensor>& t) {
   return t.has_value() ? t->const_data_ptr<T>() : nullptr;
 }
 
-// Two passes over a tile: |G| into the radius, then the scaled rows. The second one reads from the cache.
+// Two passes over a tile: |G| into the radius, then the scaled rows. The second one reads from the cache. The outputs
+// may be the inputs.
 template <class T>
 void relu_kernel(const Relu& out, const T* center, const T* generators, const T* slope, const T* given_lower,
                  const T* given_upper) {
@@ -106,6 +107,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu(const Tensor& center, co
   return {out.center, out.generators, out.offset, out.lower, out.upper};
 }
 
+std::tuple<Tensor, Tensor, Tensor> relu_(const Tensor& center, const Tensor& generators,
+                                         const std::optional<Tensor>& slope, const std::optional<Tensor>& lower,
+                                         const std::optional<Tensor>& upper) {
+  Relu out = prepare_relu_in_place(center, generators, slope, lower, upper);
+  if (!out.s.empty()) {
+    dispatch_dtype("relu_", center.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      relu_kernel<T>(out, out.center.mutable_data_ptr<T>(), out.generators.mutable_data_ptr<T>(),
+                     data_or_null<T>(slope), data_or_null<T>(lower), data_or_null<T>(upper));
+    });
+  }
+  return {out.offset, out.lower, out.upper};
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
     const Tensor& grad_center, const Tensor& grad_generators, const Tensor& grad_offset, const Tensor& center,
     const Tensor& generators, const Tensor& lower, const Tensor& upper, const std::optional<Tensor>& slope,
@@ -128,6 +143,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
 STABLE_TORCH_LIBRARY_IMPL(zonocuda, CPU, m) {
   m.impl("relu", TORCH_BOX(&relu));
   m.impl("_relu_backward", TORCH_BOX(&relu_backward));
+  m.impl("relu_", TORCH_BOX(&relu_));
 }
 
 }  // namespace zonocuda::cpu

@@ -5,23 +5,40 @@
 #include "tiles.h"
 
 namespace zonocuda::cpu {
+namespace {
+
+// out may be x
+template <class T>
+void scale_kernel(const Sizes& s, const T* x, const T* factor, T* out) {
+  for_each_tile(s, 0, [&](int64_t b, int64_t n, int64_t width) {
+    const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
+    scale_rows(x + block, factor + b * s.features + n, s.symbols, s.features, width, out + block);
+  });
+}
+
+}  // namespace
 
 Tensor scale(const Tensor& generators, const Tensor& multiplier) {
   Scale out = prepare_scale(generators, multiplier);
   if (!out.s.empty()) {
     dispatch_dtype("scale", generators.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
-      const Sizes& s = out.s;
-      const T* x = generators.const_data_ptr<T>();
-      const T* factor = multiplier.const_data_ptr<T>();
-      T* result = out.generators.mutable_data_ptr<T>();
-      for_each_tile(s, 0, [&](int64_t b, int64_t n, int64_t width) {
-        const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
-        scale_rows(x + block, factor + b * s.features + n, s.symbols, s.features, width, result + block);
-      });
+      scale_kernel<T>(out.s, generators.const_data_ptr<T>(), multiplier.const_data_ptr<T>(),
+                      out.generators.mutable_data_ptr<T>());
     });
   }
   return out.generators;
+}
+
+void scale_(const Tensor& generators, const Tensor& multiplier) {
+  const Scale out = prepare_scale_in_place(generators, multiplier);
+  if (!out.s.empty()) {
+    dispatch_dtype("scale_", generators.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      T* x = out.generators.mutable_data_ptr<T>();
+      scale_kernel<T>(out.s, x, multiplier.const_data_ptr<T>(), x);
+    });
+  }
 }
 
 std::tuple<Tensor, Tensor> scale_backward(const Tensor& grad, const Tensor& generators, const Tensor& multiplier,
@@ -55,6 +72,7 @@ std::tuple<Tensor, Tensor> scale_backward(const Tensor& grad, const Tensor& gene
 STABLE_TORCH_LIBRARY_IMPL(zonocuda, CPU, m) {
   m.impl("scale", TORCH_BOX(&scale));
   m.impl("_scale_backward", TORCH_BOX(&scale_backward));
+  m.impl("scale_", TORCH_BOX(&scale_));
 }
 
 }  // namespace zonocuda::cpu

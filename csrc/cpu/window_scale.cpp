@@ -6,7 +6,7 @@
 namespace zonocuda::cpu {
 namespace {
 
-// out = the map's numbers at the window's place times the patch.
+// out = the map's numbers at the window's place times the patch; out may be the patches.
 template <class T>
 void scale_patches(const Windows& s, const int64_t* corners, const T* patches, const T* maps, T* out) {
   const WindowSource<T> source(s, maps);
@@ -25,6 +25,15 @@ Tensor window_scale(const Tensor& patches, const Tensor& corners, const Tensor& 
                   out.patches.mutable_data_ptr<T>());
   });
   return out.patches;
+}
+
+void window_scale_(const Tensor& patches, const Tensor& corners, const Tensor& multiplier) {
+  const WindowScale out = prepare_window_scale_in_place(patches, corners, multiplier);
+  dispatch_dtype("window_scale_", patches.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    T* x = out.patches.mutable_data_ptr<T>();
+    scale_patches(out.s, corners.const_data_ptr<int64_t>(), x, multiplier.const_data_ptr<T>(), x);
+  });
 }
 
 std::tuple<Tensor, Tensor> window_scale_backward(const Tensor& grad, const Tensor& patches, const Tensor& corners,
@@ -50,6 +59,7 @@ std::tuple<Tensor, Tensor> window_scale_backward(const Tensor& grad, const Tenso
 STABLE_TORCH_LIBRARY_IMPL(zonocuda, CPU, m) {
   m.impl("window_scale", TORCH_BOX(&window_scale));
   m.impl("_window_scale_backward", TORCH_BOX(&window_scale_backward));
+  m.impl("window_scale_", TORCH_BOX(&window_scale_));
 }
 
 }  // namespace zonocuda::cpu

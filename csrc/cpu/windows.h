@@ -99,6 +99,24 @@ class WindowSource {
   std::vector<T> copy_;
 };
 
+/// Zeros in a patch [channels, rows, columns] outside the box [y, x] of every channel.
+template <class T>
+void clear_outside(const Windows& s, const Span& y, const Span& x, T* patch) {
+  if (y.size() == 0 || x.size() == 0) {
+    std::fill_n(patch, s.patch(), T(0));
+    return;
+  }
+  for (int64_t c = 0; c < s.channels; ++c) {
+    T* const rows = patch + c * s.rows * s.columns;
+    std::fill_n(rows, y.first * s.columns, T(0));
+    for (int64_t row = y.first; row < y.last; ++row) {
+      std::fill_n(rows + row * s.columns, x.first, T(0));
+      std::fill_n(rows + row * s.columns + x.last, s.columns - x.last, T(0));
+    }
+    std::fill_n(rows + y.last * s.columns, (s.rows - y.last) * s.columns, T(0));
+  }
+}
+
 /// Every number of patches [batch, symbols, ...], in parallel over (batch, symbol): zero outside the map, and inside
 /// what write(b, k, patch offset, map offset, box) writes; the map offset is within its first plane, and the planes of
 /// the map are `plane` numbers apart.
@@ -111,7 +129,7 @@ void fill_patches(const Windows& s, const int64_t* corners, int64_t plane, T* pa
       const Span y = clip(corners[2 * k], s.rows, 0, s.height);
       const Span x = clip(corners[2 * k + 1], s.columns, 0, s.width);
       if (y.size() < s.rows || x.size() < s.columns) {
-        std::fill_n(patches + i * s.patch(), s.patch(), T(0));
+        clear_outside(s, y, x, patches + i * s.patch());
       }
       if (y.size() > 0 && x.size() > 0) {
         const int64_t place = (corners[2 * k] + y.first) * s.width + corners[2 * k + 1] + x.first;

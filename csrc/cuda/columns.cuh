@@ -136,8 +136,10 @@ __device__ T finish_sum(const T* partial, const Layout& s, int64_t i) {
   return sum;
 }
 
-/// out[b, k, n] = map(offset, b * features + n) for V columns at a time. Grid: x over column groups (looped), y over
-/// strips of rows (looped); block (kLanes, kStrips). Reads and writes each element once: bound by memory bandwidth.
+/// out[b, k, n] = map(offset, b * features + n) for V columns at a time; out may be what the map reads. Grid: x over
+/// column groups (looped), y over strips of rows (looped); block (kLanes, kStrips). Reads and writes each element once:
+/// bound by memory bandwidth. kUnroll rows are loaded before the first is stored: for all that the compiler knows, a
+/// store changes what the next load reads.
 template <class T, int V, class Map>
 __global__ void map_rows_kernel(Layout s, Map map, T* out) {
   const int64_t groups_per_row = s.features / V;
@@ -150,10 +152,14 @@ __global__ void map_rows_kernel(Layout s, Map map, T* out) {
     const int64_t stride = int64_t(gridDim.y) * kStrips;
     int64_t k = int64_t(blockIdx.y) * kStrips + threadIdx.y;
     for (; k + (kUnroll - 1) * stride < s.symbols; k += kUnroll * stride) {
+      Pack<T, V> values[kUnroll];
 #pragma unroll
       for (int r = 0; r < kUnroll; ++r) {
-        const int64_t offset = generator_offset(b, k + r * stride, n, s.symbols, s.features);
-        store<T, V>(out + offset, map.template operator()<V>(offset, factors));
+        values[r] = map.template operator()<V>(generator_offset(b, k + r * stride, n, s.symbols, s.features), factors);
+      }
+#pragma unroll
+      for (int r = 0; r < kUnroll; ++r) {
+        store<T, V>(out + generator_offset(b, k + r * stride, n, s.symbols, s.features), values[r]);
       }
     }
     for (; k < s.symbols; k += stride) {

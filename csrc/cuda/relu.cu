@@ -6,21 +6,20 @@
 #include "relu.cuh"
 
 namespace zonocuda::cuda {
+namespace {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu(const Tensor& center, const Tensor& generators,
-                                                        const std::optional<Tensor>& slope,
-                                                        const std::optional<Tensor>& lower,
-                                                        const std::optional<Tensor>& upper, int64_t /*kink*/,
-                                                        double /*kink_tolerance*/) {
-  Relu out = prepare_relu(center, generators, slope, lower, upper);
+// The center and generators of `out` may be the arguments.
+void launch_relu(const char* op, const Relu& out, const Tensor& center, const Tensor& generators,
+                 const std::optional<Tensor>& slope, const std::optional<Tensor>& lower,
+                 const std::optional<Tensor>& upper) {
   const OnDeviceOf device(generators);
   if (!out.s.empty()) {
-    dispatch_dtype("relu", center.scalar_type(), [&](auto zero) {
+    dispatch_dtype(op, center.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
       const T* x = generators.const_data_ptr<T>();
       PartialSums radius{{out.s.batch, out.s.symbols, out.s.features, 0}, center};
       if (!out.external) {
-        radius = sum_columns<T>("relu", out.s, AbsTerm<T>{x}, {x}, center, device.stream());
+        radius = sum_columns<T>(op, out.s, AbsTerm<T>{x}, {x}, center, device.stream());
       }
       Tensor multiplier = empty_like_sizes({out.s.batch, out.s.features}, center);
       const ReluForward<T> a{center.const_data_ptr<T>(),       radius.partial.const_data_ptr<T>(),
@@ -30,12 +29,31 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu(const Tensor& center, co
                              out.upper.mutable_data_ptr<T>(),  multiplier.mutable_data_ptr<T>()};
       relu_kernel<T>
           <<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(radius.layout, a);
-      check_launch("relu");
+      check_launch(op);
       T* result = out.generators.mutable_data_ptr<T>();
-      map_rows<T>("relu", out.s, ScaleMap<T>{x, a.multiplier}, {x, a.multiplier, result}, result, device.stream());
+      map_rows<T>(op, out.s, ScaleMap<T>{x, a.multiplier}, {x, a.multiplier, result}, result, device.stream());
     });
   }
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu(const Tensor& center, const Tensor& generators,
+                                                        const std::optional<Tensor>& slope,
+                                                        const std::optional<Tensor>& lower,
+                                                        const std::optional<Tensor>& upper, int64_t /*kink*/,
+                                                        double /*kink_tolerance*/) {
+  const Relu out = prepare_relu(center, generators, slope, lower, upper);
+  launch_relu("relu", out, center, generators, slope, lower, upper);
   return {out.center, out.generators, out.offset, out.lower, out.upper};
+}
+
+std::tuple<Tensor, Tensor, Tensor> relu_(const Tensor& center, const Tensor& generators,
+                                         const std::optional<Tensor>& slope, const std::optional<Tensor>& lower,
+                                         const std::optional<Tensor>& upper) {
+  const Relu out = prepare_relu_in_place(center, generators, slope, lower, upper);
+  launch_relu("relu_", out, center, generators, slope, lower, upper);
+  return {out.offset, out.lower, out.upper};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
@@ -91,6 +109,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
 STABLE_TORCH_LIBRARY_IMPL(zonocuda, CUDA, m) {
   m.impl("relu", TORCH_BOX(&relu));
   m.impl("_relu_backward", TORCH_BOX(&relu_backward));
+  m.impl("relu_", TORCH_BOX(&relu_));
 }
 
 }  // namespace zonocuda::cuda

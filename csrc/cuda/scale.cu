@@ -5,20 +5,32 @@
 #include "scale.cuh"
 
 namespace zonocuda::cuda {
+namespace {
 
-Tensor scale(const Tensor& generators, const Tensor& multiplier) {
-  Scale out = prepare_scale(generators, multiplier);
+// The generators of `out` may be the arguments.
+void launch_scale(const char* op, const Scale& out, const Tensor& generators, const Tensor& multiplier) {
   const OnDeviceOf device(generators);
   if (!out.s.empty()) {
-    dispatch_dtype("scale", generators.scalar_type(), [&](auto zero) {
+    dispatch_dtype(op, generators.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
       const T* x = generators.const_data_ptr<T>();
       const T* factor = multiplier.const_data_ptr<T>();
       T* result = out.generators.mutable_data_ptr<T>();
-      map_rows<T>("scale", out.s, ScaleMap<T>{x, factor}, {x, factor, result}, result, device.stream());
+      map_rows<T>(op, out.s, ScaleMap<T>{x, factor}, {x, factor, result}, result, device.stream());
     });
   }
+}
+
+}  // namespace
+
+Tensor scale(const Tensor& generators, const Tensor& multiplier) {
+  const Scale out = prepare_scale(generators, multiplier);
+  launch_scale("scale", out, generators, multiplier);
   return out.generators;
+}
+
+void scale_(const Tensor& generators, const Tensor& multiplier) {
+  launch_scale("scale_", prepare_scale_in_place(generators, multiplier), generators, multiplier);
 }
 
 std::tuple<Tensor, Tensor> scale_backward(const Tensor& grad, const Tensor& generators, const Tensor& multiplier,
@@ -52,6 +64,7 @@ std::tuple<Tensor, Tensor> scale_backward(const Tensor& grad, const Tensor& gene
 STABLE_TORCH_LIBRARY_IMPL(zonocuda, CUDA, m) {
   m.impl("scale", TORCH_BOX(&scale));
   m.impl("_scale_backward", TORCH_BOX(&scale_backward));
+  m.impl("scale_", TORCH_BOX(&scale_));
 }
 
 }  // namespace zonocuda::cuda

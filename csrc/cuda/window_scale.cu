@@ -4,17 +4,31 @@
 #include "windows_launch.h"
 
 namespace zonocuda::cuda {
+namespace {
 
-Tensor window_scale(const Tensor& patches, const Tensor& corners, const Tensor& multiplier) {
-  WindowScale out = prepare_window_scale(patches, corners, multiplier);
+// The patches of `out` may be the arguments.
+void launch_window_scale(const char* op, WindowScale out, const Tensor& patches, const Tensor& corners,
+                         const Tensor& multiplier) {
   const OnDeviceOf device(patches);
-  dispatch_dtype("window_scale", patches.scalar_type(), [&](auto zero) {
+  dispatch_dtype(op, patches.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    map_windows<T>("window_scale", out.s, corners,
+    map_windows<T>(op, out.s, corners,
                    WindowScaleMap<T>{patches.const_data_ptr<T>(), multiplier.const_data_ptr<T>(), out.s.map()},
                    out.patches, device.stream());
   });
+}
+
+}  // namespace
+
+Tensor window_scale(const Tensor& patches, const Tensor& corners, const Tensor& multiplier) {
+  const WindowScale out = prepare_window_scale(patches, corners, multiplier);
+  launch_window_scale("window_scale", out, patches, corners, multiplier);
   return out.patches;
+}
+
+void window_scale_(const Tensor& patches, const Tensor& corners, const Tensor& multiplier) {
+  const WindowScale out = prepare_window_scale_in_place(patches, corners, multiplier);
+  launch_window_scale("window_scale_", out, patches, corners, multiplier);
 }
 
 std::tuple<Tensor, Tensor> window_scale_backward(const Tensor& grad, const Tensor& patches, const Tensor& corners,
@@ -41,6 +55,7 @@ std::tuple<Tensor, Tensor> window_scale_backward(const Tensor& grad, const Tenso
 STABLE_TORCH_LIBRARY_IMPL(zonocuda, CUDA, m) {
   m.impl("window_scale", TORCH_BOX(&window_scale));
   m.impl("_window_scale_backward", TORCH_BOX(&window_scale_backward));
+  m.impl("window_scale_", TORCH_BOX(&window_scale_));
 }
 
 }  // namespace zonocuda::cuda

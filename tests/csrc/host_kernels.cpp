@@ -164,6 +164,12 @@ const std::map<std::string, Run>& kernels() {
            r.launch(map_rows_kernel<T, V, ScaleMap<T>>, r.layout(), ScaleMap<T>{r.at<T>(0), r.at<T>(1)}, r.at<T>(2));
          });
        }},
+      {"map_rows_kernel/ScaleMap/in_place",
+       [](const Request& r) {
+         vectorised(r, [&]<class T, int V>() {
+           r.launch(map_rows_kernel<T, V, ScaleMap<T>>, r.layout(), ScaleMap<T>{r.at<T>(0), r.at<T>(1)}, r.at<T>(0));
+         });
+       }},
       {"map_rows_kernel/SignMap",
        [](const Request& r) {
          vectorised(r, [&]<class T, int V>() {
@@ -195,6 +201,14 @@ const std::map<std::string, Run>& kernels() {
            r.launch(relu_kernel<T>, r.layout(),
                     ReluForward<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3), r.at<T>(4), r.at<T>(5), r.at<T>(6),
                                    r.at<T>(7), r.at<T>(8), r.at<T>(9)});
+         });
+       }},
+      {"relu_kernel/in_place",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(relu_kernel<T>, r.layout(),
+                    ReluForward<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3), r.at<T>(4), r.at<T>(0), r.at<T>(5),
+                                   r.at<T>(6), r.at<T>(7), r.at<T>(8)});
          });
        }},
       {"relu_backward_kernel",
@@ -290,6 +304,13 @@ const std::map<std::string, Run>& kernels() {
          typed(r, [&]<class T>() {
            r.launch(map_windows_kernel<T, WindowScaleMap<T>>, r.windows(), r.at<int64_t>(2),
                     WindowScaleMap<T>{r.at<T>(0), r.at<T>(1), r.windows().map()}, r.at<T>(3));
+         });
+       }},
+      {"map_windows_kernel/WindowScaleMap/in_place",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(map_windows_kernel<T, WindowScaleMap<T>>, r.windows(), r.at<int64_t>(2),
+                    WindowScaleMap<T>{r.at<T>(0), r.at<T>(1), r.windows().map()}, r.at<T>(0));
          });
        }},
       {"map_windows_kernel/WindowGatherMap",

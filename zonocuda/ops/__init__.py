@@ -1,6 +1,7 @@
 """The native ops: C++ and CUDA behind the torch dispatcher, each with its own hand-written backward.
 
-Every function here has a twin of the same name and signature in :mod:`zonocuda.reference`.
+Every function here has a twin of the same name and signature in :mod:`zonocuda.reference`. A name that ends in ``_``
+writes into its first arguments, as torch's own do, and has no derivative.
 """
 
 from zonocuda.ops.concretize import concretize
@@ -8,12 +9,12 @@ from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.library import build_info, cpu_capability
-from zonocuda.ops.relu import ReluOutput, relu
+from zonocuda.ops.relu import ReluOutput, relu, relu_
 from zonocuda.ops.relu_relaxation import Relaxation, relu_relaxation
-from zonocuda.ops.scale import scale
+from zonocuda.ops.scale import scale, scale_
 from zonocuda.ops.window_dense import window_dense
 from zonocuda.ops.window_radius import window_radius
-from zonocuda.ops.window_scale import window_scale
+from zonocuda.ops.window_scale import window_scale, window_scale_
 
 __all__ = [
     "Relaxation",
@@ -25,9 +26,12 @@ __all__ = [
     "diagonal_linear",
     "error_block",
     "relu",
+    "relu_",
     "relu_relaxation",
     "scale",
+    "scale_",
     "window_dense",
     "window_radius",
     "window_scale",
+    "window_scale_",
 ]

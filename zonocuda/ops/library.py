@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from zonocuda.in_place import refuse_gradients
+
 try:
     import zonocuda._C as _C
 except ImportError as error:
@@ -18,6 +20,8 @@ except ImportError as error:
     ) from error
 
 NATIVE = torch.ops.zonocuda
+# Its registrations last as long as it does.
+_LIBRARY = torch.library.Library("zonocuda", "IMPL")  # type: ignore[no-untyped-call]
 
 
 def build_info() -> dict[str, str | None]:
@@ -85,6 +89,36 @@ def broadcast_neurons(op: str, name: str, t: Tensor, like: Tensor) -> Tensor:
         return neurons(t.expand(like.shape))
     except RuntimeError:
         raise ValueError(f"{op}: {name} must broadcast to shape {list(like.shape)}, got {list(t.shape)}") from None
+
+
+def in_place(op: str, name: str, t: Tensor) -> Tensor:
+    """``t`` itself, which the op writes into: a contiguous copy would not do.
+
+    Raises:
+        ValueError: naming the op and the argument.
+    """
+    if not t.is_contiguous():
+        raise ValueError(f"{op}: {name} is written in place and must be contiguous, got strides {list(t.stride())}")
+    return t
+
+
+def register_in_place(name: str, written: int) -> None:
+    """Makes the op ``name``, which writes into its first ``written`` arguments, behave as torch's in-place ops do.
+
+    It refuses arguments that require grad, and moves the versions of what it writes, so that a backward pass that saved
+    one of them says so.
+    """
+    op = getattr(NATIVE, name).default
+
+    def kernel(keyset: Any, *args: Any) -> Any:
+        refuse_gradients(name, *(a for a in args if isinstance(a, Tensor)))
+        with torch._C._AutoDispatchBelowAutograd():
+            result = op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+        for t in args[:written]:
+            torch.autograd.graph.increment_version(t)
+        return result
+
+    _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
 
 
 def refuse_double_backward(name: str) -> None:

@@ -12,8 +12,10 @@ from zonocuda.ops.library import (
     NATIVE,
     broadcast_neurons,
     check_shapes,
+    in_place,
     neurons,
     refuse_double_backward,
+    register_in_place,
     require_build_for,
     rows,
 )
@@ -81,15 +83,55 @@ def relu(
     """
     check_shapes("relu", center, generators)
     require_build_for("relu", center, generators, slope, lower, upper)
-    if (lower is None) != (upper is None):
-        raise ValueError("relu: lower and upper must be given together")
-    optional = (
-        None if t is None else broadcast_neurons("relu", name, t, center)
-        for name, t in (("slope", slope), ("lower", lower), ("upper", upper))
-    )
+    optional = _optional("relu", center, slope, lower, upper)
     within = check_tolerance(tolerance, center.dtype, generators.shape[1])
     out = NATIVE.relu(neurons(center), rows(generators), *optional, check_kink(kink), within)
     return ReluOutput(out[0].reshape(center.shape), out[1].reshape(generators.shape), out[2].reshape(center.shape))
+
+
+def relu_(
+    center: Tensor,
+    generators: Tensor,
+    slope: Tensor | None = None,
+    *,
+    lower: Tensor | None = None,
+    upper: Tensor | None = None,
+) -> ReluOutput:
+    """:func:`relu` into the memory of ``center`` and ``generators``, the same numbers bit for bit; no derivative.
+
+    Args:
+        center: ``[B, *features]``, float32 or float64, contiguous; written in place.
+        generators: ``[B, K, *features]``, contiguous; written in place.
+        slope: broadcasts to the center's shape, or None; like the bounds, in other memory.
+        lower, upper: bounds of the center's shape, both or neither.
+
+    Returns:
+        ``center``, ``generators`` and the new offset mu ``[B, *features]``.
+
+    Raises:
+        ValueError: shapes that do not fit, one bound without the other, or a center or generators that are not
+            contiguous.
+        RuntimeError: an argument requires grad where gradients are recorded; shared memory; another dtype, mixed
+            devices, or CUDA tensors in a build without CUDA.
+    """
+    check_shapes("relu_", center, generators)
+    require_build_for("relu_", center, generators, slope, lower, upper)
+    optional = _optional("relu_", center, slope, lower, upper)
+    in_place("relu_", "center", center)
+    in_place("relu_", "generators", generators)
+    offset = NATIVE.relu_(neurons(center), rows(generators), *optional)[0]
+    return ReluOutput(center, generators, offset.reshape(center.shape))
+
+
+def _optional(
+    op: str, center: Tensor, slope: Tensor | None, lower: Tensor | None, upper: Tensor | None
+) -> list[Tensor | None]:
+    if (lower is None) != (upper is None):
+        raise ValueError(f"{op}: lower and upper must be given together")
+    return [
+        None if t is None else broadcast_neurons(op, name, t, center)
+        for name, t in (("slope", slope), ("lower", lower), ("upper", upper))
+    ]
 
 
 @torch.library.register_fake("zonocuda::relu")
@@ -158,3 +200,13 @@ def _backward(
 
 torch.library.register_autograd("zonocuda::relu", _backward, setup_context=_setup_context)
 refuse_double_backward("relu")
+
+
+@torch.library.register_fake("zonocuda::relu_")
+def _in_place_fake(
+    center: Tensor, generators: Tensor, slope: Tensor | None, lower: Tensor | None, upper: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(center), torch.empty_like(center), torch.empty_like(center)
+
+
+register_in_place("relu_", written=2)

@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, check_shapes, neurons, refuse_double_backward, require_build_for, rows
+from zonocuda.ops.library import (
+    NATIVE,
+    check_shapes,
+    in_place,
+    neurons,
+    refuse_double_backward,
+    register_in_place,
+    require_build_for,
+    rows,
+)
 
 
 def scale(generators: Tensor, multiplier: Tensor) -> Tensor:
@@ -31,6 +40,27 @@ def scale(generators: Tensor, multiplier: Tensor) -> Tensor:
     require_build_for("scale", generators, multiplier)
     scaled: Tensor = NATIVE.scale(rows(generators), neurons(multiplier))
     return scaled.reshape(generators.shape)
+
+
+def scale_(generators: Tensor, multiplier: Tensor) -> Tensor:
+    """:func:`scale` into the memory of ``generators``, the same numbers bit for bit; it has no derivative.
+
+    Args:
+        generators: ``[B, K, *features]``, float32 or float64, contiguous; multiplied in place.
+        multiplier: ``[B, *features]``, in other memory.
+
+    Returns:
+        ``generators``.
+
+    Raises:
+        ValueError: shapes that do not fit, or generators that are not contiguous.
+        RuntimeError: an argument requires grad where gradients are recorded; shared memory; another dtype, mixed
+            devices, or CUDA tensors in a build without CUDA.
+    """
+    check_shapes("scale_", multiplier, generators, "multiplier")
+    require_build_for("scale_", generators, multiplier)
+    NATIVE.scale_(rows(in_place("scale_", "generators", generators)), neurons(multiplier))
+    return generators
 
 
 @torch.library.register_fake("zonocuda::scale")
@@ -61,3 +91,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 torch.library.register_autograd("zonocuda::scale", _backward, setup_context=_setup_context)
 refuse_double_backward("scale")
+
+
+@torch.library.register_fake("zonocuda::scale_")
+def _in_place_fake(generators: Tensor, multiplier: Tensor) -> None:
+    return None
+
+
+register_in_place("scale_", written=1)

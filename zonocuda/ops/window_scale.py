@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+from zonocuda.ops.library import NATIVE, in_place, refuse_double_backward, register_in_place, require_build_for
 
 
 def window_scale(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor:
@@ -33,6 +33,27 @@ def window_scale(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor
     require_build_for("window_scale", patches, multiplier)
     scaled: Tensor = NATIVE.window_scale(patches.contiguous(), corners.contiguous(), multiplier.contiguous())
     return scaled
+
+
+def window_scale_(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor:
+    """:func:`window_scale` into the memory of ``patches``, the same numbers bit for bit; it has no derivative.
+
+    Args:
+        patches: ``[B, K, C, rows, columns]``, float32 or float64, contiguous; written in place, 0 outside the map.
+        corners: ``[K, 2]`` int64.
+        multiplier: ``[B, C, height, width]``, in other memory.
+
+    Returns:
+        ``patches``.
+
+    Raises:
+        ValueError: patches that are not contiguous.
+        RuntimeError: an argument requires grad where gradients are recorded; shared memory; shapes, dtypes or devices
+            that do not fit, or CUDA tensors in a build without CUDA.
+    """
+    require_build_for("window_scale_", patches, multiplier)
+    NATIVE.window_scale_(in_place("window_scale_", "patches", patches), corners.contiguous(), multiplier.contiguous())
+    return patches
 
 
 @torch.library.register_fake("zonocuda::window_scale")
@@ -64,3 +85,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 torch.library.register_autograd("zonocuda::window_scale", _backward, setup_context=_setup_context)
 refuse_double_backward("window_scale")
+
+
+@torch.library.register_fake("zonocuda::window_scale_")
+def _in_place_fake(patches: Tensor, corners: Tensor, multiplier: Tensor) -> None:
+    return None
+
+
+register_in_place("window_scale_", written=1)

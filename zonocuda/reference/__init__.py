@@ -7,12 +7,12 @@ from zonocuda.reference.concretize import concretize
 from zonocuda.reference.diagonal_conv import diagonal_conv
 from zonocuda.reference.diagonal_linear import diagonal_linear
 from zonocuda.reference.error_block import error_block
-from zonocuda.reference.relu import ReluOutput, relu
+from zonocuda.reference.relu import ReluOutput, relu, relu_
 from zonocuda.reference.relu_relaxation import Relaxation, relu_relaxation
-from zonocuda.reference.scale import scale
+from zonocuda.reference.scale import scale, scale_
 from zonocuda.reference.window_dense import window_dense
 from zonocuda.reference.window_radius import window_radius
-from zonocuda.reference.window_scale import window_scale
+from zonocuda.reference.window_scale import window_scale, window_scale_
 
 __all__ = [
     "Relaxation",
@@ -22,9 +22,12 @@ __all__ = [
     "diagonal_linear",
     "error_block",
     "relu",
+    "relu_",
     "relu_relaxation",
     "scale",
+    "scale_",
     "window_dense",
     "window_radius",
     "window_scale",
+    "window_scale_",
 ]

@@ -1,4 +1,4 @@
-"""Reference twin of :func:`zonocuda.ops.relu`."""
+"""Reference twins of :func:`zonocuda.ops.relu` and :func:`zonocuda.ops.relu_`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from zonocuda.in_place import refuse_gradients
 from zonocuda.kink import KinkRule, check_tolerance
 from zonocuda.reference.concretize import concretize
 from zonocuda.reference.relu_relaxation import relu_relaxation
@@ -39,3 +40,21 @@ def relu(
     within = check_tolerance(tolerance, center.dtype, generators.shape[1])
     multiplier, offset = relu_relaxation(lower, upper, slope, kink=kink, tolerance=within)
     return ReluOutput(multiplier * center + offset, multiplier.unsqueeze(1) * generators, offset)
+
+
+def relu_(
+    center: Tensor,
+    generators: Tensor,
+    slope: Tensor | None = None,
+    *,
+    lower: Tensor | None = None,
+    upper: Tensor | None = None,
+) -> ReluOutput:
+    """The same, in place."""
+    refuse_gradients("relu_", center, generators, slope, lower, upper)
+    if (lower is None) != (upper is None):
+        raise ValueError("relu_: lower and upper must be given together")
+    if lower is None or upper is None:
+        lower, upper = concretize(center, generators)
+    multiplier, offset = relu_relaxation(lower, upper, slope)
+    return ReluOutput(center.mul_(multiplier).add_(offset), generators.mul_(multiplier.unsqueeze(1)), offset)
