@@ -151,7 +151,7 @@ def test_what_a_module_does_not_confirm_when_it_runs_is_not_falsified() -> None:
     unsafe = spec(-ONE, ONE, [[constraint({0: 1}, -1e5)]], 2)
     cpu, silent = torch.device("cpu"), lambda phase, done, total: None
     for judge, verdict in ((subject, Verdict.FALSIFIED), (lying, Verdict.UNKNOWN)):
-        run = decide._Run(judge, unsafe, Deadline(30), cpu, torch.float64, "envelope", 0, silent)
+        run = decide._Run(judge, unsafe, Deadline(30), cpu, torch.float64, "auto", None, "envelope", 0, silent)
         with torch.no_grad():
             assert run.decide()[0] is verdict
         assert (run.counterexample is None) == (verdict is Verdict.UNKNOWN)

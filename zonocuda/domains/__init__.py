@@ -1,8 +1,13 @@
 """Abstract domains: zonotopes with structured generators, and the relaxation of ReLU."""
 
+from zonocuda.domains import memory
 from zonocuda.domains.backend import Backend, current_backend, has_cuda_kernels, use_backend
-from zonocuda.domains.blocks import Block, Dense, Diagonal, Symbols
+from zonocuda.domains.blocks import Block
+from zonocuda.domains.dense import Dense
+from zonocuda.domains.diagonal import Diagonal
 from zonocuda.domains.relaxation import ReluRelaxation, SlopeRule
+from zonocuda.domains.symbols import Symbols
+from zonocuda.domains.windowed import Windowed
 from zonocuda.domains.zonotope import Zonotope
 
 __all__ = [
@@ -13,8 +18,10 @@ __all__ = [
     "ReluRelaxation",
     "SlopeRule",
     "Symbols",
+    "Windowed",
     "Zonotope",
     "current_backend",
     "has_cuda_kernels",
+    "memory",
     "use_backend",
 ]

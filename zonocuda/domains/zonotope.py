@@ -10,9 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zonocuda.domains import maps
 from zonocuda.domains.backend import kernels
-from zonocuda.domains.blocks import Block, Dense, Diagonal, Symbols, add_blocks, flat_features
+from zonocuda.domains.blocks import Block, add_blocks, leaves, release_blocks
+from zonocuda.domains.dense import Dense
+from zonocuda.domains.diagonal import Diagonal, flat_features
+from zonocuda.domains.geometry import Convolution
+from zonocuda.domains.symbols import Symbols
 from zonocuda.kink import KinkRule, kink_tolerance
+from zonocuda.windows import Pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +55,17 @@ class Zonotope:
             raise ValueError(f"from_box: lower {list(lower.shape)} and upper {list(upper.shape)} differ in shape")
         if not bool((lower <= upper).all()) or not bool((lower.isfinite() & upper.isfinite()).all()):
             raise ValueError("from_box: bounds must be finite, with lower <= upper")
+        return Zonotope.around(lower, upper, "input")
+
+    @staticmethod
+    def around(lower: Tensor, upper: Tensor, origin: str = "box") -> Zonotope:
+        """:meth:`from_box` for bounds that a computation returned: NaN and infinity stay what they are, as NaN."""
         center = lower + (upper - lower) / 2
         infinity = torch.full_like(center, torch.inf)
         above, below = upper - center, center - lower
         radius = torch.maximum(torch.nextafter(above, infinity), torch.nextafter(below, infinity))
         radius = torch.where(lower == upper, torch.zeros_like(radius), radius)
-        return Zonotope(center, (Diagonal.of(radius, "input"),))
+        return Zonotope(center, (Diagonal.of(radius, origin),))
 
     @staticmethod
     def from_ball(x: Tensor, eps: float | Tensor, clip: tuple[float, float] | None = None) -> Zonotope:
@@ -131,7 +142,7 @@ class Zonotope:
         for block in self.blocks:
             rows = block.dense(self.features)
             rows = rows.reshape(*rows.shape[:2], points.shape[-1])
-            points = points + torch.einsum("nbk,bkf->nbf", noise[block.symbols], rows)
+            points = points + torch.einsum("nbk,bkf->nbf", _values(noise, block.symbols), rows)
         return points.reshape(-1, *self.center.shape)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -144,13 +155,24 @@ class Zonotope:
         """Sum with another zonotope (exact in the symbols they share), or translation."""
         if not isinstance(other, Zonotope):
             return Zonotope(self.center + torch.as_tensor(other).expand(self.center.shape), self.blocks)
+        return self.add(other)
+
+    def add(self, other: Zonotope, sign: int = 1, in_place: bool = False) -> Zonotope:
+        """self + sign * other, exact in the symbols that they share; ``in_place`` may overwrite both.
+
+        Raises:
+            ValueError: zonotopes of different shapes.
+        """
         if self.center.shape != other.center.shape:
             raise ValueError(f"Zonotope: cannot add shapes {list(self.center.shape)} and {list(other.center.shape)}")
-        theirs = {id(block.symbols): block for block in other.blocks}
+        if sign != 1:
+            factor = torch.as_tensor(sign, dtype=self.center.dtype, device=self.center.device)
+            other = other.scale_shift(factor, None, in_place=in_place)
+        theirs = {id(block.symbols): block for block in leaves(other.blocks)}
         blocks: list[Block] = []
-        for block in self.blocks:
+        for block in leaves(self.blocks):
             match = theirs.pop(id(block.symbols), None)
-            blocks.append(block if match is None else add_blocks(block, match, self.features))
+            blocks.append(block if match is None else add_blocks(block, match, self.features, in_place))
         return Zonotope(self.center + other.center, (*blocks, *theirs.values()))
 
     def __neg__(self) -> Zonotope:
@@ -168,88 +190,115 @@ class Zonotope:
 
     # ---- affine maps -------------------------------------------------------------------------------------------------
 
+    # Where ``consume`` is true, nobody may use this zonotope again: the memory of its generators is given up, block
+    # after block, for those of the image.
+
     def affine(
-        self,
-        apply: Callable[[Tensor], Tensor],
-        linear: Callable[[Tensor], Tensor],
-        rearranges: bool = False,
+        self, apply: Callable[[Tensor], Tensor], linear: Callable[[Tensor], Tensor], consume: bool = False
     ) -> Zonotope:
         """The image under y = A x + b, for ``apply(x)`` = A x + b and ``linear(x)`` = A x on ``[B, *features]``.
 
-        ``rearranges`` says that A moves every feature to one place (a reshape, a permutation, padding), which keeps
-        diagonal blocks diagonal; other blocks, and diagonal ones under any other map, become dense.
+        Every block becomes dense; the maps below keep what structure they can.
         """
+        return self._map(apply, lambda block: maps.generic(block, self.features, linear), consume)
+
+    def _map(
+        self, apply: Callable[[Tensor], Tensor], image: Callable[[Block], Block], consume: bool = False
+    ) -> Zonotope:
         blocks: list[Block] = []
         for block in self.blocks:
-            moved = block.rearrange(linear, self.features) if rearranges and isinstance(block, Diagonal) else None
-            if moved is not None:
-                blocks.append(moved)
-            else:
-                blocks.append(Dense(block.symbols, block.dense(self.features)).map_rows(linear))
+            blocks.append(image(block))
+            if consume:
+                release_blocks([block])
         return Zonotope(apply(self.center), tuple(blocks))
 
-    def linear(self, weight: Tensor, bias: Tensor | None = None) -> Zonotope:
+    def linear(self, weight: Tensor, bias: Tensor | None = None, consume: bool = False) -> Zonotope:
         """W x + b on the last feature dimension; ``weight`` is ``[out, in]``.
 
-        A diagonal block of a zonotope with one feature dimension becomes scaled columns of W, without a product.
+        With one feature dimension a diagonal block becomes scaled columns of W, without a product.
         """
-
-        def image(block: Block) -> Block:
-            if isinstance(block, Diagonal) and len(self.features) == 1:
-                return block.linear(weight)
-            return Dense(block.symbols, F.linear(block.dense(self.features), weight))
-
-        return Zonotope(F.linear(self.center, weight, bias), tuple(image(block) for block in self.blocks))
+        return self._map(
+            lambda x: F.linear(x, weight, bias), lambda block: maps.linear(block, self.features, weight), consume
+        )
 
     def conv2d(
         self,
         weight: Tensor,
         bias: Tensor | None = None,
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
+        stride: int | Pair = 1,
+        padding: int | Pair | tuple[Pair, Pair] = 0,
+        dilation: int | Pair = 1,
         groups: int = 1,
+        consume: bool = False,
     ) -> Zonotope:
-        """2-d convolution of features ``[C, H, W]``, as :func:`torch.nn.functional.conv2d`."""
-        return self.affine(
-            lambda x: F.conv2d(x, weight, bias, stride, padding, dilation, groups),
-            lambda x: F.conv2d(x, weight, None, stride, padding, dilation, groups),
+        """2-d convolution of features ``[C, H, W]``, as :func:`torch.nn.functional.conv2d`.
+
+        ``padding`` is one number, one for each axis, or (begin, end) for each axis. Diagonal blocks become scaled
+        kernels and windows larger windows, dense where they cover more than a third of the map.
+        """
+        how = Convolution((weight.shape[2], weight.shape[3]), _pair(stride), _pads(padding), _pair(dilation), groups)
+        return self._map(
+            lambda x: maps.convolve_map(x, weight, bias, how),
+            lambda block: maps.convolve(block, self.features, weight, how),
+            consume,
         )
 
-    def scale_shift(self, scale: Tensor | None, shift: Tensor | None) -> Zonotope:
-        """scale * x + shift, elementwise; both broadcast against the features."""
+    def avg_pool2d(self, kernel: int | Pair, stride: int | Pair | None = None, consume: bool = False) -> Zonotope:
+        """Mean over windows of features ``[C, H, W]``, without padding; ``stride`` is the kernel if not given."""
+        size, step = _pair(kernel), _pair(kernel if stride is None else stride)
+        return self._map(
+            lambda x: F.avg_pool2d(x, size, step),
+            lambda block: maps.average_pool(block, self.features, size, step),
+            consume,
+        )
+
+    def reduce(self, dims: Sequence[int], mean: bool = False, keepdim: bool = False, consume: bool = False) -> Zonotope:
+        """Sum, or mean, over feature dimensions counted from 0."""
+        chosen, function = tuple(dims), torch.mean if mean else torch.sum
+        return self._map(
+            lambda x: function(x, dim=[d + 1 for d in chosen], keepdim=keepdim),
+            lambda block: maps.reduce(block, self.features, chosen, mean, keepdim),
+            consume,
+        )
+
+    def scale_shift(self, scale: Tensor | None, shift: Tensor | None, in_place: bool = False) -> Zonotope:
+        """scale * x + shift, elementwise; both broadcast against the features; ``in_place`` may overwrite this one."""
         center, blocks = self.center, self.blocks
         if scale is not None:
-            factor = scale.expand(self.center.shape)
             center = center * scale
-            blocks = tuple(block.scale(factor) for block in blocks)
+            blocks = tuple(maps.scale(block, self.features, scale, in_place) for block in blocks)
         return Zonotope(center if shift is None else center + shift.expand(center.shape), blocks)
 
     def reshape(self, *features: int) -> Zonotope:
         """Row-major reshape of the features; one of them may be -1."""
-        shape = self.center.reshape(self.center.shape[0], *features).shape[1:]  # a block without symbols leaves -1 open
-
-        def image(x: Tensor) -> Tensor:
-            return x.reshape(x.shape[0], *shape)
-
-        return self.affine(image, image, rearranges=True)
+        center = self.center.reshape(self.center.shape[0], *features)
+        shape = tuple(center.shape[1:])  # a block without symbols leaves -1 open
+        return Zonotope(center, tuple(maps.reshape(block, shape) for block in self.blocks))
 
     def permute(self, *dims: int) -> Zonotope:
         """Permutation of the feature dimensions, counted from 0."""
+        return self._map(
+            lambda x: x.permute(0, *(d + 1 for d in dims)), lambda block: maps.permute(block, self.features, dims)
+        )
 
-        def image(x: Tensor) -> Tensor:
-            return x.permute(0, *(d + 1 for d in dims))
+    def pad(self, pads: maps.Pads, value: float = 0.0) -> Zonotope:
+        """(begin, end) constants around every feature dimension; a negative amount crops."""
+        return self._map(
+            lambda x: F.pad(x, maps.flat_pads(pads), value=value), lambda block: maps.pad(block, self.features, pads)
+        )
 
-        return self.affine(image, image, rearranges=True)
+    def select(self, dim: int, index: Sequence[int]) -> Zonotope:
+        """The positions ``index`` (nonnegative) of a feature dimension, which is counted from 0."""
+        places = torch.tensor(tuple(index), dtype=torch.int64, device=self.center.device)
+        return self._map(
+            lambda x: x.index_select(dim + 1, places),
+            lambda block: maps.select(block, self.features, dim, tuple(index)),
+        )
 
     def __getitem__(self, key: Any) -> Zonotope:
         """Slicing of the features (not of the batch), as that of a tensor: ``z[0:3]``, ``z[..., 1]``."""
         index = (slice(None), *(key if isinstance(key, tuple) else (key,)))
-
-        def image(x: Tensor) -> Tensor:
-            return x[index]
-
-        return self.affine(image, image)
+        return self.affine(lambda x: x[index], lambda x: x[index])
 
     @staticmethod
     def cat(parts: Sequence[Zonotope], dim: int) -> Zonotope:
@@ -265,12 +314,7 @@ class Zonotope:
         begin = 0
         for part in parts:
             end = total - begin - part.features[dim]
-            pads = [0, 0] * (len(part.features) - 1 - dim) + [begin, end]
-
-            def image(x: Tensor, pads: list[int] = pads) -> Tensor:
-                return F.pad(x, pads)
-
-            images.append(part.affine(image, image, rearranges=True))
+            images.append(part.pad(tuple((begin, end) if d == dim else (0, 0) for d in range(rank))))
             begin += part.features[dim]
         result = images[0]
         for padded in images[1:]:
@@ -286,6 +330,7 @@ class Zonotope:
         bounds: tuple[Tensor, Tensor] | None = None,
         kink: KinkRule = "envelope",
         origin: str = "relu",
+        in_place: bool = False,
     ) -> Zonotope:
         """A zonotope around ReLU of this one: see :func:`zonocuda.ops.relu` for the mathematics and the gradients.
 
@@ -296,6 +341,7 @@ class Zonotope:
                 points that satisfy them.
             kink: the derivative where a slope sits on its kink.
             origin: a name for the new symbols, one for each neuron that is unstable in some element of the batch.
+            in_place: the result's generators may overwrite those of this zonotope.
         """
         only = self.blocks[0] if len(self.blocks) == 1 else None
         if bounds is None and isinstance(only, Dense):
@@ -304,5 +350,22 @@ class Zonotope:
         lower, upper = self.bounds() if bounds is None else bounds
         tolerance = kink_tolerance(self.center.dtype, self.symbols)
         multiplier, offset = kernels().relu_relaxation(lower, upper, slope, kink=kink, tolerance=tolerance)
-        blocks = tuple(block.scale(multiplier) for block in self.blocks)
+        blocks = tuple(block.scale(multiplier, in_place) for block in self.blocks)
         return Zonotope(multiplier * self.center + offset, (*blocks, Diagonal.of(offset, origin)))
+
+
+def _values(noise: Mapping[Symbols, Tensor], symbols: Symbols) -> Tensor:
+    """The values ``[n, B, K]`` of a group, or of the part of a group that was cut."""
+    if symbols in noise or symbols.parent is None:
+        return noise[symbols]
+    return _values(noise, symbols.parent)[..., symbols.offset : symbols.offset + symbols.count]
+
+
+def _pair(value: int | Pair) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _pads(padding: int | Pair | tuple[Pair, Pair]) -> tuple[Pair, Pair]:
+    """(begin, end) on each axis."""
+    rows, columns = (padding, padding) if isinstance(padding, int) else padding
+    return _pair(rows), _pair(columns)

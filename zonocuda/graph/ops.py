@@ -141,6 +141,19 @@ class Conv(Affine):
 
     def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
         spread = _CONV_TRANSPOSE[len(self.stride)]
+        if len(self.stride) == 2:  # several times faster than channels first
+            v = v.contiguous(memory_format=torch.channels_last)
+        begin = [pads[0] for pads in self.padding]
+        rest = [  # of the input, behind what the last window covers
+            n + b + e - (m - 1) * s - d * (k - 1) - 1
+            for n, m, (b, e), s, d, k in zip(
+                shape[1:], v.shape[2:], self.padding, self.stride, self.dilation, self.weight.shape[2:], strict=True
+            )
+        ]
+        if all(b == e for b, e in self.padding) and all(
+            0 <= r < max(s, d) for r, s, d in zip(rest, self.stride, self.dilation, strict=True)
+        ):
+            return spread(v, self.weight, None, self.stride, begin, rest, self.groups, self.dilation)
         full = spread(v, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
         return _window(full, self.padding, shape[1:])
 

@@ -20,8 +20,7 @@ except ImportError as error:
     ) from error
 
 NATIVE = torch.ops.zonocuda
-# Its registrations last as long as it does.
-_LIBRARY = torch.library.Library("zonocuda", "IMPL")  # type: ignore[no-untyped-call]
+_LIBRARY = torch.library.Library("zonocuda", "IMPL")  # its registrations last as long as it does
 
 
 def build_info() -> dict[str, str | None]:
@@ -43,7 +42,7 @@ def require_build_for(op: str, tensor: Tensor, *others: Tensor | None) -> None:
     """
     if forward_ad._current_level >= 0:
         for t in (tensor, *others):
-            tangent = None if t is None else forward_ad.unpack_dual(t).tangent  # type: ignore[no-untyped-call]
+            tangent = None if t is None else forward_ad.unpack_dual(t).tangent
             if tangent is not None:
                 raise RuntimeError(f"{op}: forward-mode differentiation is not supported; the reference backend has it")
     if tensor.is_cuda and build_info()["cuda"] is None:
@@ -118,7 +117,7 @@ def register_in_place(name: str, written: int) -> None:
             torch.autograd.graph.increment_version(t)
         return result
 
-    _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
 
 
 def refuse_double_backward(name: str) -> None:

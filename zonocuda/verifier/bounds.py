@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import torch
@@ -14,6 +15,8 @@ from zonocuda.kink import KinkRule
 from zonocuda.precision import full_precision
 from zonocuda.verifier.forward import LayerStats, sweep
 from zonocuda.verifier.model import Model, Subject
+from zonocuda.verifier.neurons import neuron_bounds
+from zonocuda.verifier.planner import Direction, Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,19 +25,22 @@ class NetworkBounds:
 
     Attributes:
         lower, upper: bounds of the output, ``[B, *output features]``.
-        output: the zonotope that encloses the output, on the input's symbols and new ones.
+        output: the zonotope that encloses the output, on the input's symbols and new ones; None where the sweep changed
+            to the dual.
         layers: bounds (lower, upper) of the value of every node, by name, where they were asked for; in round to
             nearest.
         relus: bounds of the input of every ReLU, by name.
         stats: what the sweep saw at each ReLU.
+        plan: the planner's decisions, node by node.
     """
 
     lower: Tensor
     upper: Tensor
-    output: Zonotope
+    output: Zonotope | None
     layers: Mapping[str, tuple[Tensor, Tensor]]
     relus: Mapping[str, tuple[Tensor, Tensor]]
     stats: tuple[LayerStats, ...]
+    plan: tuple[Step, ...]
 
 
 def compute_bounds(
@@ -42,6 +48,8 @@ def compute_bounds(
     zonotope: Zonotope,
     *,
     layers: Literal["output", "all"] = "output",
+    direction: Direction = "forward",
+    memory_budget: int | None = None,
     slopes: Mapping[str, Tensor] | None = None,
     kink: KinkRule = "envelope",
     backend: Backend = "auto",
@@ -56,6 +64,10 @@ def compute_bounds(
             graph on the inputs first; in a loop, import once and pass the Graph.
         zonotope: the inputs, ``[B, *input features]``.
         layers: ``all`` bounds the value of every node, ``output`` the output's alone (and the ReLUs' inputs').
+        direction: ``forward`` carries a zonotope to the output; ``dual`` and ``auto`` may bound neurons and the output
+            by dual passes instead (for a box of inputs), which is often faster and needs little memory.
+        memory_budget: bytes that generators may take; by default a share of what is free. What would not fit is done
+            another way, and the plan says so.
         slopes: a slope for some of the ReLU nodes, by name; the minimum-area slope elsewhere.
         kink: the derivative where a slope sits on its kink.
         backend: ``native`` (which ``auto`` is) or ``reference``.
@@ -75,6 +87,19 @@ def compute_bounds(
             with torch.no_grad():
                 low, high = zonotope.bounds()
                 subject.check(low.amin(0), high.amax(0))
-        result = sweep(graph, zonotope, slopes=slopes, kink=kink, all_layers=layers == "all")
-        lower, upper = result.output.bounds()
-    return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats)
+        result = sweep(
+            graph,
+            zonotope,
+            direction=direction,
+            memory_budget=memory_budget,
+            slopes=slopes,
+            kink=kink,
+            all_layers=layers == "all",
+        )
+        lower, upper = result.bounds
+        if result.output is None:
+            everything = torch.arange(prod(graph.output_shape), device=lower.device)
+            low, high = neuron_bounds(graph, graph.output, everything, zonotope.bounds(), result.inputs, slopes)
+            lower = torch.fmax(lower, low.reshape(lower.shape))
+            upper = torch.fmin(upper, high.reshape(upper.shape))
+    return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats, result.plan)

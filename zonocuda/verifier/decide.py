@@ -23,6 +23,7 @@ from zonocuda.verifier.dual import adaptive_slopes, dual_bound
 from zonocuda.verifier.falsify import Counterexample, falsify, replay
 from zonocuda.verifier.forward import LayerStats, Sweep, sweep
 from zonocuda.verifier.model import Model, Subject
+from zonocuda.verifier.planner import Direction, Step
 from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
 from zonocuda.verifier.rows import Rows
 from zonocuda.version import __version__
@@ -40,6 +41,8 @@ def verify(
     dtype: torch.dtype = torch.float64,
     backend: Backend = "auto",
     input_shape: tuple[int, ...] | None = None,
+    direction: Direction = "auto",
+    memory_budget: int | None = None,
     kink: KinkRule = "envelope",
     seed: int = 0,
     progress: Progress = lambda phase, done, total: None,
@@ -64,6 +67,9 @@ def verify(
         dtype: float32 or float64, of the bounds.
         backend: ``native`` (which ``auto`` is) or ``reference``.
         input_shape: a module's input features, without the batch.
+        direction: how the bounds of the ReLUs' inputs are found: ``forward`` (a zonotope), ``dual`` (passes for those
+            neurons that intervals leave open), or ``auto``, whichever is expected to cost less.
+        memory_budget: bytes that generators may take; by default a share of what is free.
         kink: does not change a verdict; see :mod:`zonocuda.kink`.
         seed: of the random starts of the search.
         progress: is told how far each phase is.
@@ -81,7 +87,7 @@ def verify(
     check_sizes(subject.graph, spec)
     where = resolve_device(device)
     with torch.no_grad(), use_backend(backend), full_precision():
-        run = _Run(subject, spec, deadline, where, dtype, kink, seed, progress)
+        run = _Run(subject, spec, deadline, where, dtype, direction, memory_budget, kink, seed, progress)
         try:
             verdict, reason = run.decide()
         except TimeoutReached:
@@ -98,7 +104,9 @@ def verify(
             {"zonocuda": __version__, "torch": torch.__version__, **subject.versions},
         )
     run.seconds["total"] = time.monotonic() - started
-    return VerifyResult(verdict, reason, tuple(run.margins), run.counterexample, run.layers, dict(run.seconds), ran)
+    return VerifyResult(
+        verdict, reason, tuple(run.margins), run.counterexample, run.layers, dict(run.seconds), ran, run.plan
+    )
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -150,12 +158,15 @@ class _Run:
     deadline: Deadline
     device: torch.device
     dtype: torch.dtype
+    direction: Direction
+    memory_budget: int | None
     kink: KinkRule
     seed: int
     progress: Progress
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
     layers: tuple[LayerStats, ...] = ()
+    plan: tuple[Step, ...] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
@@ -276,8 +287,8 @@ class _Run:
         zonotope = Zonotope.from_box(lower, upper)
         with self.phase("forward"):
             result = self.forward(zonotope)
-            forward = rows.image(zonotope, result.output).bounds()[0].squeeze(0)
-        if all(rows.refuted(forward)):
+            forward = self.forward_rows(rows, zonotope, result)
+        if forward is not None and all(rows.refuted(forward)):
             self.record(position, rows, forward, None)
             return "", None
         if not all(bool(b.isfinite().all()) for bounds in result.inputs.values() for b in bounds):
@@ -285,7 +296,8 @@ class _Run:
             return "a bound is NaN or infinite", None
         with self.phase("dual"):
             dual, corners = self.dual(rows, (lower, upper), result)
-        best = torch.fmax(forward, dual)  # a NaN bound says nothing; two of them leave a NaN, which refutes nothing
+        # a NaN bound says nothing; two of them leave a NaN, which refutes nothing
+        best = dual if forward is None else torch.fmax(forward, dual)
         self.record(position, rows, forward, dual)
         refuted = rows.refuted(best)
         if all(refuted):
@@ -297,8 +309,12 @@ class _Run:
         left = refuted.count(False)
         return f"{left} of {len(refuted)} disjuncts not refuted; the worst bound is {worst:.6g}", corners
 
+    def forward_rows(self, rows: Rows, zonotope: Zonotope, result: Sweep) -> Tensor | None:
+        """Lower bounds ``[R]`` of the rows on the output's zonotope; None where the sweep has none."""
+        return None if result.output is None else rows.image(zonotope, result.output).bounds()[0].squeeze(0)
+
     def forward(self, zonotope: Zonotope) -> Sweep:
-        """The forward sweep, under the deadline."""
+        """Bounds of every ReLU's input, under the deadline."""
         total = len(self.graph.nodes)
         done = 0
 
@@ -308,8 +324,15 @@ class _Run:
             done += 1
             self.progress("forward", done, total)
 
-        result = sweep(self.graph, zonotope, kink=self.kink, on_node=on_node)
-        self.layers = result.stats
+        result = sweep(
+            self.graph,
+            zonotope,
+            direction=self.direction,
+            memory_budget=self.memory_budget,
+            kink=self.kink,
+            on_node=on_node,
+        )
+        self.layers, self.plan = result.stats, result.plan
         return result
 
     def dual(self, rows: Rows, box: tuple[Tensor, Tensor], result: Sweep) -> tuple[Tensor, Tensor]:
@@ -326,7 +349,7 @@ class _Run:
         corners = torch.cat([p.corner.squeeze(0) for p in passes]).float()
         return lower, corners
 
-    def record(self, position: int, rows: Rows, forward: Tensor, dual: Tensor | None) -> None:
+    def record(self, position: int, rows: Rows, forward: Tensor | None, dual: Tensor | None) -> None:
         """Keeps the bounds of a region's rows for the result."""
         for r, label in enumerate(rows.labels):
             first, second = (None if b is None else rows.undo_unit(r, float(b[r])) for b in (forward, dual))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zonocuda.domains import ReluRelaxation
 from zonocuda.graph import Add, Affine, Concat, Graph, Input, Node, Relu
-from zonocuda.verifier.forward import Bounds
+from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.rows import Rows
 
 

@@ -1,30 +1,33 @@
-"""The forward sweep: a zonotope through every node of a network."""
+"""The sweep: bounds of every ReLU's input, by zonotopes forward, by dual passes backward, or both.
+
+Forward, a zonotope goes through every node. Where that would cost more than its worth, or more memory than there is,
+the
+sweep changes to the dual for the rest of the network: it carries intervals, and bounds by dual passes those neurons
+whose sign they leave open. With minimum-area slopes both ways give the same bounds of unstable neurons, and the same
+signs.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
+from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor
 
-from zonocuda.domains import Zonotope
-from zonocuda.graph import (
-    Add,
-    Affine,
-    Concat,
-    Graph,
-    Linear,
-    Node,
-    Rearrangement,
-    Relu,
-    ScaleShift,
-    interpret,
-)
+from zonocuda.domains import Zonotope, memory
+from zonocuda.graph import Graph, Node, Relu, interpret
 from zonocuda.kink import KinkRule
+from zonocuda.verifier.forecast import undecided
+from zonocuda.verifier.interval import Bounds, interval
+from zonocuda.verifier.neurons import neuron_bounds
+from zonocuda.verifier.ownership import Ownership
+from zonocuda.verifier.planner import Direction, Planner, Step
+from zonocuda.verifier.transform import transform
 
-Bounds = tuple[Tensor, Tensor]
+Value = Zonotope | Bounds
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,11 @@ class LayerStats:
         name: the node.
         neurons, dead, active, unstable: how many neurons, and how they split; a neuron with NaN bounds counts as
             unstable.
-        symbols: how many symbols the layer's input depends on, by kind of block.
-        mean_width: mean of upper - lower over the neurons.
+        symbols: how many symbols the layer's input depends on, by kind of block; none in the dual direction.
+        mean_width: mean of upper - lower over the neurons; in the dual direction neurons of known sign have wide
+            bounds.
+        direction: ``forward`` or ``dual``, where the bounds come from.
+        dual_rows: how many neurons a dual pass was made for.
     """
 
     name: str
@@ -46,39 +52,53 @@ class LayerStats:
     unstable: int
     symbols: Mapping[str, int]
     mean_width: float
+    direction: str = "forward"
+    dual_rows: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """The result of a forward sweep.
+    """The result of a sweep.
 
     Attributes:
-        output: the zonotope of the network's output.
+        output: the zonotope of the network's output; None where the sweep changed to the dual.
+        bounds: interval bounds ``[B, *output features]``, which are the zonotope's where there is one.
         inputs: bounds (lower, upper), ``[B, *features]``, of the input of every ReLU, by node name.
         layers: bounds of the value of every node, where they were asked for, by node name.
         stats: one entry for each ReLU, in order.
+        plan: what was decided, and foreseen, at each node.
     """
 
-    output: Zonotope
+    output: Zonotope | None
+    bounds: Bounds
     inputs: Mapping[str, Bounds]
     layers: Mapping[str, Bounds]
     stats: tuple[LayerStats, ...]
+    plan: tuple[Step, ...]
 
 
 def sweep(
     graph: Graph,
     zonotope: Zonotope,
     *,
+    direction: Direction = "forward",
+    memory_budget: int | None = None,
     slopes: Mapping[str, Tensor] | None = None,
     kink: KinkRule = "envelope",
     all_layers: bool = False,
     on_node: Callable[[Node], None] = lambda node: None,
 ) -> Sweep:
-    """Carries ``zonotope`` ``[B, *input features]`` through the network.
+    """Bounds the input of every ReLU for inputs in ``zonotope`` ``[B, *input features]``.
 
     Args:
         graph: the network, in the zonotope's dtype and on its device.
         zonotope: the set of inputs.
+        direction: ``forward`` carries the zonotope to the output; ``dual`` changes to dual passes after the first
+            ReLU's bounds; ``auto`` changes where the rest costs less so, in operations, or where the budget asks for
+            it. The
+            dual needs a box: a zonotope with one diagonal block.
+        memory_budget: bytes that the generators may take; by default a share of what is free. See
+            :mod:`zonocuda.verifier.planner` for what happens where they would not fit.
         slopes: a slope lam for some of the ReLU nodes, by name, each broadcasting to ``[B, *features]``; the
             minimum-area slope elsewhere.
         kink: the derivative where a slope sits on its kink.
@@ -86,7 +106,8 @@ def sweep(
         on_node: called before each node; may raise to stop the sweep.
 
     Raises:
-        ValueError: a zonotope whose feature shape is not the network's, or a slope for a node that is no ReLU.
+        ValueError: a zonotope whose feature shape is not the network's, a slope for a node that is no ReLU, or
+            ``direction="dual"`` for a zonotope that is no box.
     """
     if zonotope.features != graph.input_shape:
         raise ValueError(
@@ -96,56 +117,124 @@ def sweep(
     unknown = set(given) - {node.name for node in graph.relus}
     if unknown:
         raise ValueError(f"sweep: slopes were given for {sorted(unknown)}, which are not ReLU nodes of the network")
-    inputs: dict[str, Bounds] = {}
-    layers: dict[str, Bounds] = {}
-    stats: list[LayerStats] = []
+    with memory.recycled() as pool:
+        planner = Planner(graph, zonotope, direction, memory_budget, pool)
+        return _Run(graph, zonotope, planner, given, kink, all_layers, on_node).run()
 
-    def transform(node: Node, values: tuple[Zonotope, ...]) -> Zonotope:
-        on_node(node)
+
+class _Run:
+    """One sweep under way."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        zonotope: Zonotope,
+        planner: Planner,
+        slopes: Mapping[str, Tensor],
+        kink: KinkRule,
+        all_layers: bool,
+        on_node: Callable[[Node], None],
+    ) -> None:
+        self.graph, self.zonotope, self.planner = graph, zonotope, planner
+        self.slopes, self.kink, self.all_layers, self.on_node = slopes, kink, all_layers, on_node
+        self.ownership = Ownership(graph, enabled=not torch.is_grad_enabled())
+        self.alive: WeakValueDictionary[str, Zonotope] = WeakValueDictionary()
+        self.inputs: dict[str, Bounds] = {}
+        self.layers: dict[str, Bounds] = {}
+        self.stats: list[LayerStats] = []
+        self.box = zonotope.bounds() if planner.is_box else None
+
+    def run(self) -> Sweep:
+        """The sweep."""
+        start: Value = self.zonotope
+        output = interpret(self.graph, start, self.image, self.observe)
+        bounds = output.bounds() if isinstance(output, Zonotope) else output
+        zonotope = output if isinstance(output, Zonotope) else None
+        return Sweep(zonotope, bounds, self.inputs, self.layers, tuple(self.stats), tuple(self.planner.steps))
+
+    def observe(self, node: Node, value: Value) -> None:
+        """Notes a node's value."""
+        if isinstance(value, Zonotope):
+            self.alive[node.name] = value
+        if self.all_layers:
+            self.layers[node.name] = _bounds(value)
+
+    def image(self, node: Node, values: tuple[Value, ...]) -> Value:
+        """The value of a node."""
+        self.on_node(node)
+        in_place = self.ownership.may_overwrite(node)
+        zonotopes = [value for value in values if isinstance(value, Zonotope)]
+        if len(zonotopes) == len(values) and not self.planner.is_dual:
+            zonotopes, way = self.planner.prepare(node, zonotopes, in_place, self.alive)
+            if way == "forward":
+                return self.forward(node, zonotopes, in_place)
+            if way == "box":
+                return Zonotope.around(*interval(node, [value.bounds() for value in zonotopes]))
+        ranges = tuple(_bounds(value) for value in values)
+        return self.dual(node, ranges[0]) if isinstance(node.op, Relu) else interval(node, ranges)
+
+    def forward(self, node: Node, values: list[Zonotope], in_place: bool) -> Value:
+        """The zonotope of a node's value; bounds of it where the sweep changes to the dual at this ReLU."""
         if not isinstance(node.op, Relu):
-            image = _linear(node, values)
-            if image.features != node.shape:
-                raise ValueError(
-                    f"sweep: node {node.name!r} declares the shape {list(node.shape)} and has {list(image.features)}"
-                )
-            return image
+            return transform(node, values, in_place)
         bounds = values[0].bounds()
-        inputs[node.name] = bounds
-        stats.append(_stats(node, values[0], bounds))
-        return values[0].relu(given.get(node.name), bounds=bounds, kink=kink, origin=node.name)
+        self.inputs[node.name] = bounds
+        stats = _stats(node, bounds, values[0])
+        self.stats.append(stats)
+        positive = bounds[0].clamp(min=0), bounds[1].clamp(min=0)
 
-    def observe(node: Node, value: Zonotope) -> None:
-        if all_layers:
-            layers[node.name] = value.bounds()
+        def known(name: str) -> Bounds:
+            return positive if name == node.name else self.alive[name].bounds()
 
-    output = interpret(graph, zonotope, transform, observe)
-    return Sweep(output, inputs, layers, tuple(stats))
+        if self.planner.prefers_dual(node, values[0].symbols, stats.unstable, known):
+            return positive
+        return values[0].relu(
+            self.slopes.get(node.name), bounds=bounds, kink=self.kink, origin=node.name, in_place=in_place
+        )
+
+    def dual(self, node: Node, known: Bounds) -> Bounds:
+        """Interval bounds of a ReLU's value; the neurons whose sign is open get bounds of their own by the dual."""
+        lower, upper = known
+        index = undecided(lower, upper).nonzero().squeeze(1)
+        if len(index):
+            assert self.box is not None, "the planner changes to the dual for boxes alone"
+            low, high = neuron_bounds(
+                self.graph,
+                node.inputs[0],
+                index,
+                self.box,
+                self.inputs,
+                self.slopes,
+                known={},
+                on_node=self.on_node,
+            )
+            lower = _replace(lower, index, low, torch.fmax)
+            upper = _replace(upper, index, high, torch.fmin)
+        self.inputs[node.name] = (lower, upper)
+        self.stats.append(_stats(node, (lower, upper), None, len(index)))
+        return lower.clamp(min=0), upper.clamp(min=0)
 
 
-def _linear(node: Node, values: tuple[Zonotope, ...]) -> Zonotope:
-    """The image of zonotopes under a node that is affine in its inputs."""
-    op = node.op
-    if isinstance(op, Linear):
-        return values[0].linear(op.weight, op.bias)
-    if isinstance(op, ScaleShift):
-        return values[0].scale_shift(op.scale, op.shift)
-    if isinstance(op, Affine):
-        return values[0].affine(op.apply, op.linear, rearranges=isinstance(op, Rearrangement))
-    if isinstance(op, Add):
-        x, y = values
-        return x + y if op.sign == 1 else x - y
-    if isinstance(op, Concat):
-        return Zonotope.cat(values, op.dim)
-    raise NotImplementedError(f"sweep: node {node.name!r} (op {op.kind}) has no zonotope transformer")
+def _bounds(value: Value) -> Bounds:
+    return value.bounds() if isinstance(value, Zonotope) else value
 
 
-def _stats(node: Node, value: Zonotope, bounds: Bounds) -> LayerStats:
+def _replace(bound: Tensor, index: Tensor, values: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The better of ``bound`` ``[B, *features]`` and, at the flattened places ``index``, ``values`` ``[B, K]``."""
+    flat = bound.flatten(1)
+    return flat.index_copy(1, index, pick(flat[:, index], values)).reshape(bound.shape)
+
+
+def _stats(node: Node, bounds: Bounds, value: Zonotope | None, dual_rows: int = 0) -> LayerStats:
     lower, upper = (b.detach() for b in bounds)
     dead = int((upper <= 0).sum())
     active = int(((lower >= 0) & ~(upper <= 0)).sum())
-    neurons = value.center.shape[0] * prod(value.features)
+    neurons = lower.numel()
     kinds: Counter[str] = Counter()
-    for block in value.blocks:
+    for block in value.blocks if value is not None else ():
         kinds[block.kind] += block.symbols.count
     width = float((upper - lower).mean()) if neurons else 0.0
-    return LayerStats(node.name, neurons, dead, active, neurons - dead - active, dict(kinds), width)
+    direction = "dual" if value is None else "forward"
+    return LayerStats(
+        node.name, neurons, dead, active, neurons - dead - active, dict(kinds), width, direction, dual_rows
+    )

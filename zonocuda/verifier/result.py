@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.forward import LayerStats
+from zonocuda.verifier.planner import Step
 
 
 class Verdict(StrEnum):
@@ -73,6 +74,7 @@ class VerifyResult:
         layers: what the last forward sweep saw at each ReLU.
         seconds: time by phase (``check``, ``falsify``, ``forward``, ``dual``) and in ``total``.
         ran: what it was computed with.
+        plan: the planner's decisions in the last sweep, node by node.
     """
 
     verdict: Verdict
@@ -82,6 +84,7 @@ class VerifyResult:
     layers: tuple[LayerStats, ...]
     seconds: Mapping[str, float]
     ran: Ran
+    plan: tuple[Step, ...] = ()
 
     @property
     def margin(self) -> float | None:

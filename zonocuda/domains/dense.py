@@ -1,0 +1,96 @@
+"""Dense blocks: a generator matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zonocuda.domains import memory
+from zonocuda.domains.backend import kernels
+from zonocuda.domains.symbols import Symbols
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A generator matrix: ``generators`` ``[B, K, *features]``."""
+
+    symbols: Symbols
+    generators: Tensor
+
+    kind = "dense"
+
+    def __post_init__(self) -> None:
+        if self.generators.dim() < 2 or self.generators.shape[1] != self.symbols.count:
+            raise ValueError(
+                f"Dense: generators must have shape [batch, {self.symbols.count}, *features], "
+                f"got {list(self.generators.shape)}"
+            )
+
+    def check(self, center: Tensor) -> None:
+        """Raises ValueError unless the generators are of the batch and features of ``center`` ``[B, *features]``."""
+        batch, _, *features = self.generators.shape
+        if (batch, *features) != tuple(center.shape):
+            raise ValueError(
+                f"Dense: generators of shape {list(self.generators.shape)} do not fit a center of shape "
+                f"{list(center.shape)}"
+            )
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What holds the generators' numbers."""
+        return (self.generators,)
+
+    def radius(self, center: Tensor) -> Tensor:
+        """sum_k |G_k|, ``[B, *features]``; ``center`` only lends its shape."""
+        radius: Tensor = kernels().concretize(torch.zeros_like(center), self.generators)[1]
+        return radius
+
+    def scale(self, multiplier: Tensor, in_place: bool = False) -> Dense:
+        """Every generator times ``multiplier`` ``[B, *features]``; ``in_place`` overwrites this block."""
+        if in_place:
+            kernels().scale_(self.generators, multiplier)
+            return self
+        return Dense(self.symbols, kernels().scale(self.generators, multiplier))
+
+    def dense(self, features: tuple[int, ...]) -> Tensor:
+        """The generators as ``[B, K, *features]``."""
+        return self.generators
+
+    def narrow(self, start: int, symbols: Symbols) -> Dense:
+        """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` in its own memory."""
+        return Dense(symbols, self.generators[:, start : start + symbols.count].clone())
+
+    def map_rows(self, linear: Callable[[Tensor], Tensor]) -> Dense:
+        """Every generator through a linear map of ``[B, *features]``, a chunk of them at a time."""
+        batch, count, *_ = self.generators.shape
+        rows = self.generators.flatten(0, 1)
+        if torch.is_grad_enabled() or not len(rows):
+            images = linear(rows)
+            return Dense(self.symbols, images.reshape(batch, count, *images.shape[1:]))
+        shape = tuple(linear(rows[:1]).shape[1:])
+        out = memory.empty((batch * count, *shape), rows)
+        step = memory.chunk_length(prod(shape) * rows.element_size(), rows.device)
+        for k in range(0, len(rows), step):
+            out[k : k + step] = linear(rows[k : k + step])
+        return Dense(self.symbols, out.reshape(batch, count, *shape))
+
+    def linear(self, weight: Tensor) -> Dense:
+        """W G on the last feature dimension, for ``weight`` ``[out, in]``."""
+        if torch.is_grad_enabled():
+            return Dense(self.symbols, F.linear(self.generators, weight))
+        shape = (*self.generators.shape[:-1], weight.shape[0])
+        out = memory.empty((prod(shape[:-1]), shape[-1]), self.generators)
+        torch.mm(self.generators.reshape(-1, weight.shape[1]), weight.T, out=out)
+        return Dense(self.symbols, out.reshape(shape))
+
+    def plus(self, other: Tensor, in_place: bool) -> Dense:
+        """The sum with generators ``[B, K, *features]`` of the same symbols."""
+        if in_place:
+            self.generators.add_(other)
+            return self
+        return Dense(self.symbols, self.generators + other)

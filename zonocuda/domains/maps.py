@@ -1,0 +1,146 @@
+"""What a layer makes of a block: the image of generators under a linear map, in the structure that the map allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zonocuda.domains.blocks import Block
+from zonocuda.domains.dense import Dense
+from zonocuda.domains.diagonal import Diagonal
+from zonocuda.domains.geometry import Convolution
+from zonocuda.domains.windowed import Windowed
+from zonocuda.windows import Pair
+
+Features = tuple[int, ...]
+Pads = tuple[Pair, ...]
+"""(begin, end) for every feature dimension."""
+
+
+def flat_pads(pads: Pads) -> list[int]:
+    """Pads in the order of ``torch.nn.functional.pad``: last dimension first."""
+    return [amount for pair in reversed(pads) for amount in pair]
+
+
+def generic(block: Block, features: Features, linear: Callable[[Tensor], Tensor]) -> Dense:
+    """Any linear map of ``[B, *features]``: of the dense generators."""
+    return Dense(block.symbols, block.dense(features)).map_rows(linear)
+
+
+def linear(block: Block, features: Features, weight: Tensor) -> Dense:
+    """W G on the last feature dimension: columns of W for a diagonal block, chunk after chunk for windows."""
+    if len(features) == 1 and not isinstance(block, Dense):
+        return block.linear(weight)
+    return Dense(block.symbols, block.dense(features)).linear(weight)
+
+
+def convolve(block: Block, features: Features, weight: Tensor, how: Convolution) -> Block:
+    """A 2-d convolution of a map: kernels for a diagonal block, small convolutions for windows."""
+    channels, height, width = features
+    after = (weight.shape[0], *how.output_size((height, width)))
+    if isinstance(block, Diagonal):
+        return block.convolve(weight, how, (channels, height, width)).narrowed(after)
+    if isinstance(block, Windowed) and block.is_map(features):
+        return block.convolve(weight, how).narrowed(after)
+    return generic(block, features, lambda x: convolve_map(x, weight, None, how))
+
+
+def convolve_map(x: Tensor, weight: Tensor, bias: Tensor | None, how: Convolution) -> Tensor:
+    """The convolution itself, of maps ``[n, C, height, width]``."""
+    padding = how.begin
+    if any(begin != end for begin, end in how.padding):
+        x, padding = F.pad(x, flat_pads(how.padding)), (0, 0)
+    return F.conv2d(x, weight, bias, how.stride, padding, how.dilation, how.groups)
+
+
+def average_pool(block: Block, features: Features, kernel: Pair, stride: Pair) -> Block:
+    """Mean over windows, without padding: for windows, a convolution in which every channel is a group."""
+    if isinstance(block, Dense):
+        return block.map_rows(lambda x: F.avg_pool2d(x, kernel, stride))
+    share = next(iter(block.tensors)).new_full((features[0], 1, *kernel), 1 / prod(kernel))
+    return convolve(block, features, share, Convolution.pooling(kernel, stride, features[0]))
+
+
+def scale(block: Block, features: Features, factor: Tensor, in_place: bool = False) -> Block:
+    """factor * G, elementwise; ``factor`` broadcasts against the features (and has no batch dimension)."""
+    batch = next(iter(block.tensors)).shape[0]
+    if isinstance(block, Windowed) and block.is_map(features) and _per_channel(factor):
+        patches = block.patches.mul_(factor) if in_place else block.patches * factor
+        return Windowed(block.symbols, patches, block.corners, block.size)
+    return block.scale(factor.expand(batch, *features), in_place)
+
+
+def _per_channel(factor: Tensor) -> bool:
+    """Whether a factor that broadcasts against ``[C, height, width]`` is one number for each channel or one for all."""
+    return factor.dim() <= 3 and all(n == 1 for n in factor.shape[-2:])
+
+
+def pad(block: Block, features: Features, pads: Pads) -> Block:
+    """Zeros around the features; fewer of them where an amount is negative."""
+
+    def image(x: Tensor) -> Tensor:
+        return F.pad(x, flat_pads(pads))
+
+    if isinstance(block, Diagonal):
+        moved = block.rearrange(image, features)
+        if moved is not None or len(features) != 3:
+            return generic(block, features, image) if moved is None else moved
+        block = block.windowed((features[0], features[1], features[2]))
+    if isinstance(block, Windowed) and block.is_map(features):
+        (before, after), rows, columns = pads
+        moved_windows = block.pad(rows, columns) if any((*rows, *columns)) else block
+        if min(before, after) < 0:
+            kept = torch.arange(max(0, -before), features[0] - max(0, -after), device=block.corners.device)
+            moved_windows = moved_windows.channels(kept)
+            before, after = max(0, before), max(0, after)
+        return moved_windows.pad_channels(before, after) if before or after else moved_windows
+    return generic(block, features, image)
+
+
+def permute(block: Block, features: Features, order: tuple[int, ...]) -> Block:
+    """The features' dimensions permuted: new dimension i is the old ``order[i]``."""
+
+    def image(x: Tensor) -> Tensor:
+        return x.permute(0, *(d + 1 for d in order))
+
+    if isinstance(block, Diagonal):
+        moved = block.rearrange(image, features)
+        if moved is not None:
+            return moved
+    if isinstance(block, Windowed) and block.view == features:
+        return block.permute((order[0], order[1], order[2]))
+    return generic(block, features, image)
+
+
+def reshape(block: Block, features: Features) -> Block:
+    """The features in row-major order under another shape: only a dense block notices."""
+    if isinstance(block, Dense):
+        return Dense(block.symbols, block.generators.reshape(*block.generators.shape[:2], *features))
+    return block
+
+
+def select(block: Block, features: Features, dim: int, index: tuple[int, ...]) -> Block:
+    """The positions ``index`` of one dimension: a slice or channels of a map keep windows."""
+    run = len(index) > 0 and all(b == a + 1 for a, b in pairwise(index))
+    if run and not isinstance(block, Dense):
+        pads = tuple((-index[0], index[-1] + 1 - n) if d == dim else (0, 0) for d, n in enumerate(features))
+        return pad(block, features, pads)
+    places = torch.tensor(index, dtype=torch.int64, device=next(iter(block.tensors)).device)
+    if isinstance(block, Windowed) and block.is_map(features) and dim == 0:
+        return block.channels(places)
+    return generic(block, features, lambda x: x.index_select(dim + 1, places))
+
+
+def reduce(block: Block, features: Features, dims: tuple[int, ...], mean: bool, keepdim: bool) -> Dense:
+    """Sum or mean over dimensions; over the positions of a map, windows are summed as they are."""
+    if isinstance(block, Windowed) and block.is_map(features) and sorted(dims) == [1, 2]:
+        sums = block.sums()
+        sums = sums / prod(block.size) if mean else sums
+        return Dense(block.symbols, sums.reshape(*sums.shape, 1, 1) if keepdim else sums)
+    function = torch.mean if mean else torch.sum
+    return generic(block, features, lambda x: function(x, dim=[d + 1 for d in dims], keepdim=keepdim))

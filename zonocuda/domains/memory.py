@@ -1,0 +1,100 @@
+"""Buffers that one layer's generators leave to the next.
+
+A large block that is fresh from the system costs a page fault for every 4 KiB, several times the arithmetic that fills
+it. Inside :func:`recycled` the storage of a block that was released serves the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import prod
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
+"""Of results at a time where a block goes through a layer in chunks of symbols: what the caches hold on a CPU (where
+convolutions of 4 MiB at a time take half the time of one call), what keeps a GPU busy."""
+
+
+POOL_BYTES = 2**30
+"""Free storage that is kept for later blocks, where nobody sets another limit."""
+
+
+class Pool:
+    """Storage that is free, as flat tensors; at most ``limit`` bytes of it."""
+
+    def __init__(self, limit: int) -> None:
+        self.free: list[Tensor] = []
+        self.limit = limit
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held and not in use."""
+        return sum(buffer.nbytes for buffer in self.free)
+
+    def take(self, count: int, like: Tensor) -> Tensor:
+        """A flat tensor of ``count`` numbers, of the smallest free buffer that holds them and is not twice as large."""
+        fitting = [
+            (buffer.numel(), i)
+            for i, buffer in enumerate(self.free)
+            if buffer.dtype == like.dtype and buffer.device == like.device and count <= buffer.numel() <= 2 * count
+        ]
+        if not fitting:
+            return torch.empty(count, dtype=like.dtype, device=like.device)
+        return self.free.pop(min(fitting)[1])[:count]
+
+    def give(self, tensor: Tensor) -> None:
+        """Takes over the whole storage of ``tensor``, which nobody may read or write any more.
+
+        What exceeds the limit goes back to the system at once, even where a forgotten reference is left.
+        """
+        storage = tensor.untyped_storage()
+        if self.nbytes + storage.nbytes() > self.limit:
+            storage.resize_(0)
+            return
+        flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        self.free.append(flat.set_(storage, 0, (storage.nbytes() // tensor.element_size(),)))  # type: ignore[call-overload]
+
+    def clear(self) -> None:
+        """Returns all that is free to the system, even where a forgotten reference is left."""
+        for buffer in self.free:
+            buffer.untyped_storage().resize_(0)
+        self.free.clear()
+
+
+_pool: ContextVar[Pool | None] = ContextVar("zonocuda_pool", default=None)
+
+
+@contextmanager
+def recycled() -> Iterator[Pool]:
+    """Storage released inside serves later blocks inside; the rest goes back to the system at the end."""
+    pool = Pool(POOL_BYTES)
+    token = _pool.set(pool)
+    try:
+        yield pool
+    finally:
+        _pool.reset(token)
+        pool.clear()
+
+
+def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An uninitialised tensor with the dtype and device of ``like``, from the pool where one is in use."""
+    pool = _pool.get()
+    if pool is None or like.device.type != "cpu":  # torch recycles the memory of a GPU itself
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
+    return pool.take(prod(shape), like).reshape(shape)
+
+
+def release(tensor: Tensor) -> None:
+    """Gives the storage of ``tensor`` up, for the pool or the system; nobody may read or write it any more."""
+    pool = _pool.get()
+    if pool is not None and tensor.device.type == "cpu":
+        pool.give(tensor)
+
+
+def chunk_length(row_bytes: int, device: torch.device) -> int:
+    """How many rows of ``row_bytes`` bytes make a chunk."""
+    return max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"]) // max(1, row_bytes))

@@ -1,0 +1,37 @@
+"""Noise symbols, known by their identity."""
+
+from __future__ import annotations
+
+
+class Symbols:
+    """A group of ``count`` noise symbols in [-1, 1], known by its identity; ``origin`` says where they arose.
+
+    Two tensors depend on the same symbols exactly where their blocks have the same ``Symbols`` object. A group can be
+    cut into parts, once and for all (see :meth:`cut`): a block of the group is then the same as one block for each
+    part, so that tensors that were cut and tensors that were not still cancel what they share.
+    """
+
+    __slots__ = ("count", "offset", "origin", "parent", "parts")
+
+    def __init__(self, count: int, origin: str = "", parent: Symbols | None = None, offset: int = 0) -> None:
+        self.count = count
+        self.origin = origin
+        self.parent = parent
+        self.offset = offset
+        self.parts: tuple[Symbols, ...] | None = None
+
+    def cut(self, size: int) -> tuple[Symbols, ...]:
+        """The parts of the group: of at most ``size`` symbols each at the first call, the same ones ever after.
+
+        Raises:
+            ValueError: a size below 1.
+        """
+        if size < 1:
+            raise ValueError(f"Symbols.cut: parts must have at least one symbol, got {size}")
+        if self.parts is None:
+            starts = range(0, self.count, size)
+            self.parts = tuple(Symbols(min(size, self.count - k), self.origin, self, k) for k in starts)
+        return self.parts
+
+    def __repr__(self) -> str:
+        return f"Symbols({self.count}, {self.origin!r}, id={id(self):#x})"

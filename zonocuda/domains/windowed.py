@@ -1,0 +1,303 @@
+"""Windowed blocks: every generator is a small patch of a map, as convolutions make them.
+
+Symbol k of a block has a patch ``C x h x w`` whose first entry stands at row y0, column x0 of the map, (y0, x0) =
+``corners[k]``. A window may reach over the border of its map; entries there are zero, always: after a convolution they
+are set to zero (unmasked, they would come back into the map at the next one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zonocuda.domains import memory
+from zonocuda.domains.backend import kernels
+from zonocuda.domains.dense import Dense
+from zonocuda.domains.geometry import Convolution
+from zonocuda.domains.symbols import Symbols
+from zonocuda.windows import Pair
+
+DENSE_SHARE = 0.35
+"""Windows that cover more than this share of their map are stored dense."""
+
+LINEAR_CHUNKS = 16
+"""Chunks (see :mod:`zonocuda.domains.memory`) that are dense at a time where windows enter a linear layer."""
+
+Order = tuple[int, int, int]
+CHANNELS_FIRST: Order = (0, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Windowed:
+    """Generators that each touch a window of a map ``[C, height, width]``.
+
+    Attributes:
+        symbols: the group of K symbols.
+        patches: ``[B, K, C, h, w]``; zero outside the map.
+        corners: ``[K, 2]`` int64, the row and column of every patch's first entry.
+        size: height and width of the map.
+        order: the zonotope's features are a reshape of the map with its dimensions permuted so: feature dimension i is
+            dimension ``order[i]`` of the map. (2, 0, 1), say, after a transposition to height, width, channels.
+    """
+
+    symbols: Symbols
+    patches: Tensor
+    corners: Tensor
+    size: Pair
+    order: Order = CHANNELS_FIRST
+
+    kind = "windowed"
+
+    def __post_init__(self) -> None:
+        count = self.symbols.count
+        if self.patches.dim() != 5 or self.patches.shape[1] != count or self.corners.shape != (count, 2):
+            raise ValueError(
+                f"Windowed: patches must have shape [batch, {count}, channels, rows, columns] and corners [{count}, 2],"
+                f" got {list(self.patches.shape)} and {list(self.corners.shape)}"
+            )
+
+    @property
+    def map(self) -> tuple[int, int, int]:
+        """C, height and width of the map."""
+        return (self.patches.shape[2], *self.size)
+
+    @property
+    def window(self) -> Pair:
+        """Rows and columns of the patches."""
+        return self.patches.shape[3], self.patches.shape[4]
+
+    @property
+    def view(self) -> tuple[int, ...]:
+        """The map's shape in the order of the features."""
+        return tuple(self.map[i] for i in self.order)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What holds the generators' numbers."""
+        return (self.patches,)
+
+    def is_map(self, features: tuple[int, ...]) -> bool:
+        """Whether the features are the map itself."""
+        return self.order == CHANNELS_FIRST and features == self.map
+
+    def check(self, center: Tensor) -> None:
+        """Raises ValueError unless the patches are of the batch and features of ``center`` ``[B, *features]``."""
+        if self.patches.shape[0] != center.shape[0] or prod(self.map) != prod(center.shape[1:]):
+            raise ValueError(
+                f"Windowed: patches of shape {list(self.patches.shape)} on a map {list(self.map)} do not fit a center "
+                f"of shape {list(center.shape)}"
+            )
+
+    # ---- what every kind of block does -------------------------------------------------------------------------------
+
+    def radius(self, center: Tensor) -> Tensor:
+        """sum_k |G_k|, in the shape of ``center``."""
+        radius: Tensor = kernels().window_radius(self.patches, self.corners, *self.size)
+        return radius.permute(0, *(i + 1 for i in self.order)).reshape(center.shape)
+
+    def scale(self, multiplier: Tensor, in_place: bool = False) -> Windowed:
+        """Every generator times ``multiplier`` ``[B, *features]``; ``in_place`` overwrites this block."""
+        inverse = [self.order.index(i) + 1 for i in range(3)]
+        factor = multiplier.reshape(len(multiplier), *self.view).permute(0, *inverse)
+        if in_place:
+            kernels().window_scale_(self.patches, self.corners, factor)
+            return self
+        return replace(self, patches=kernels().window_scale(self.patches, self.corners, factor))
+
+    def dense(self, features: tuple[int, ...]) -> Tensor:
+        """The generators as ``[B, K, *features]``, contiguous as in-place ops want them."""
+        rows: Tensor = kernels().window_dense(self.patches, self.corners, *self.size)
+        return rows.permute(0, 1, *(i + 2 for i in self.order)).contiguous().reshape(*rows.shape[:2], *features)
+
+    def narrow(self, start: int, symbols: Symbols) -> Windowed:
+        """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` in its own memory."""
+        part = slice(start, start + symbols.count)
+        return replace(self, symbols=symbols, patches=self.patches[:, part].clone(), corners=self.corners[part])
+
+    # ---- affine maps -------------------------------------------------------------------------------------------------
+
+    def narrowed(self, features: tuple[int, ...]) -> Windowed | Dense:
+        """The block itself, or as a dense one where its windows cover more than DENSE_SHARE of the map."""
+        if prod(self.window) <= DENSE_SHARE * prod(self.size):
+            return self
+        dense = Dense(self.symbols, self.dense(features))
+        if not torch.is_grad_enabled():
+            memory.release(self.patches)
+        return dense
+
+    def linear(self, weight: Tensor) -> Dense:
+        """W G for ``weight`` ``[out, C * height * width]``; dense only a chunk of symbols at a time."""
+        row = self.patches.shape[0] * prod(self.map) * self.patches.element_size()
+        count = memory.chunk_length(max(1, row // LINEAR_CHUNKS), self.patches.device)
+        parts = [self.patches.new_zeros(self.patches.shape[0], 0, weight.shape[0])]
+        for k in range(0, self.symbols.count, count):
+            run = slice(k, min(k + count, self.symbols.count))
+            part = replace(
+                self,
+                symbols=Symbols(run.stop - run.start),
+                patches=self.patches[:, run],
+                corners=self.corners[run],
+            )
+            parts.append(F.linear(part.dense((prod(self.map),)), weight))
+        return Dense(self.symbols, torch.cat(parts, 1))
+
+    def pad(self, rows: Pair, columns: Pair) -> Windowed:
+        """The block on a map with (begin, end) zero rows and columns more, or fewer where negative."""
+        size = (self.size[0] + sum(rows), self.size[1] + sum(columns))
+        moved = replace(self, corners=self.corners + self.corners.new_tensor([rows[0], columns[0]]), size=size)
+        return moved.masked() if min(*rows, *columns) < 0 else moved
+
+    def permute(self, order: Order) -> Windowed:
+        """The block where the features' dimensions are permuted: the new dimension i is the old ``order[i]``."""
+        a, b, c = (self.order[i] for i in order)
+        if (a, b, c) != (0, 2, 1):
+            return replace(self, order=(a, b, c))
+        turned = self.patches.transpose(3, 4).contiguous()
+        return Windowed(self.symbols, turned, self.corners.flip(1), (self.size[1], self.size[0]))
+
+    def channels(self, index: Tensor) -> Windowed:
+        """The channels ``index`` of the map."""
+        return replace(self, patches=self.patches.index_select(2, index))
+
+    def pad_channels(self, begin: int, end: int) -> Windowed:
+        """The block on a map with ``begin`` channels before and ``end`` after it."""
+        return replace(self, patches=F.pad(self.patches, [0, 0, 0, 0, begin, end]))
+
+    def sums(self) -> Tensor:
+        """The sum over the positions of the map, ``[B, K, C]``."""
+        return self.patches.sum((3, 4))
+
+    def masked(self) -> Windowed:
+        """The block with zeros wherever a window reaches over the border of the map."""
+        if torch.is_grad_enabled():
+            inside = self._inside(self.corners, self.window)
+            return replace(self, patches=torch.where(inside, self.patches, torch.zeros_like(self.patches)))
+        patches = self.patches.clone()
+        self._mask(patches, self.corners)
+        return replace(self, patches=patches)
+
+    def _inside(self, corners: Tensor, window: Pair) -> Tensor:
+        """``[n, 1, h, w]``, whether an entry of windows of that extent at ``corners`` ``[n, 2]`` lies on the map."""
+        axes = []
+        for axis, (length, limit) in enumerate(zip(window, self.size, strict=True)):
+            place = corners[:, axis : axis + 1] + torch.arange(length, device=corners.device)
+            axes.append((place >= 0) & (place < limit))
+        return (axes[0].unsqueeze(2) & axes[1].unsqueeze(1)).unsqueeze(1)
+
+    def _mask(self, patches: Tensor, corners: Tensor) -> None:
+        """Sets to zero what of ``patches`` ``[B, n, C, h, w]`` at ``corners`` ``[n, 2]`` lies outside the map."""
+        outside = ~self._inside(corners, (patches.shape[3], patches.shape[4]))
+        over = outside.flatten(1).any(1).nonzero().squeeze(1)
+        if len(over) == len(corners):
+            patches.masked_fill_(outside, 0)
+        elif len(over):
+            patches[:, over] = patches[:, over].masked_fill_(outside[over], 0)
+
+    def convolve(self, weight: Tensor, how: Convolution) -> Windowed:
+        """The block after a convolution with ``weight`` ``[out, C / groups, *how.kernel]``: one of the patches.
+
+        Under stride s a corner has the phase (corner + begin) mod s. Symbols of one phase are convolved together,
+        padded so that their windows begin at the same place, and so that every phase has a window of the same extent.
+        """
+        stride, first = self.corners.new_tensor(how.stride), how.first_output()
+        shifted = self.corners + self.corners.new_tensor(how.begin)
+        phases, place = shifted % stride, torch.div(shifted, stride, rounding_mode="floor")
+        extent, batch = how.output_window(self.window), self.patches.shape[0]
+        after = Windowed(
+            self.symbols,
+            memory.empty((batch, self.symbols.count, weight.shape[0], *extent), self.patches),
+            place + self.corners.new_tensor(first),
+            how.output_size(self.size),
+        )
+        images: list[tuple[Tensor | slice, Tensor]] = []
+        step = memory.chunk_length(after.patches[:, :1].nbytes or 1, self.patches.device)
+        for phase, members in _phase_groups(phases, how.stride):
+            pads = _phase_pads(phase, self.window, extent, how)
+            for run in _runs(members, self.symbols.count, step):
+                patches = self.patches[:, run]
+                image = F.conv2d(
+                    F.pad(patches.flatten(0, 1), pads), weight, None, how.stride, 0, how.dilation, how.groups
+                )
+                image = image.reshape(batch, patches.shape[1], *image.shape[1:])
+                if torch.is_grad_enabled():
+                    images.append((run, image))
+                else:
+                    after._mask(image, after.corners[run])
+                    after.patches[:, run] = image
+        if not torch.is_grad_enabled():
+            return after
+        if not images:
+            return replace(after, patches=torch.zeros_like(after.patches))
+        every = torch.arange(self.symbols.count, device=self.corners.device)
+        order = torch.cat([every[run] for run, _ in images])
+        return replace(after, patches=torch.cat([image for _, image in images], 1)[:, order.argsort()]).masked()
+
+    def within(self, corners: Tensor, extent: Pair) -> Windowed:
+        """The same generators in larger windows: at ``corners``, of ``extent`` rows and columns.
+
+        Raises:
+            ValueError: a window that does not lie within its new one.
+        """
+        offset = self.corners - corners
+        room = corners.new_tensor([n - m for n, m in zip(extent, self.window, strict=True)])
+        if bool(((offset < 0) | (offset > room)).any()):
+            raise ValueError("Windowed.within: a window does not lie within its new one")
+        batch, count = self.patches.shape[:2]
+        rows = self.patches.flatten(0, 1).unsqueeze(0)
+        patches = kernels().window_dense(rows, offset.repeat(batch, 1), *extent)
+        return replace(self, patches=patches.reshape(batch, count, *patches.shape[2:]), corners=corners)
+
+
+def _phase_groups(phases: Tensor, stride: Pair) -> Iterator[tuple[Pair, Tensor | None]]:
+    """Every phase that occurs, with the symbols that have it; None stands for all of them."""
+    if not len(phases):
+        return
+    if stride == (1, 1):
+        yield (0, 0), None
+        return
+    for py, px in product(range(stride[0]), range(stride[1])):
+        members = ((phases[:, 0] == py) & (phases[:, 1] == px)).nonzero().squeeze(1)
+        if len(members):
+            yield (py, px), members
+
+
+def _phase_pads(phase: Pair, window: Pair, extent: Pair, how: Convolution) -> list[int]:
+    """The zeros around a patch, for ``F.pad``, that make its convolution the window ``extent`` of outputs."""
+    pads: list[int] = []
+    for axis in (1, 0):
+        needed = how.stride[axis] * (extent[axis] - 1) + how.extent[axis]
+        begin = min(phase[axis] - how.stride[axis] * how.first_output()[axis], needed)  # there: none sees the patch
+        pads += [begin, needed - begin - window[axis]]
+    return pads
+
+
+def _runs(members: Tensor | None, count: int, step: int) -> Iterator[Tensor | slice]:
+    """Indices of at most ``step`` symbols at a time: of ``members``, or slices of all ``count``."""
+    if members is None:
+        yield from (slice(k, min(k + step, count)) for k in range(0, count, step))
+    else:
+        yield from torch.split(members, step)
+
+
+def add_windows(a: Windowed, b: Windowed) -> Windowed:
+    """The sum of two blocks of the same symbols on one map: the hull of each symbol's two windows.
+
+    Raises:
+        ValueError: maps of different shapes or orders.
+    """
+    if (a.map, a.order) != (b.map, b.order):
+        raise ValueError(f"add_windows: maps {list(a.map)} in order {a.order} and {list(b.map)} in {b.order} differ")
+    corners = torch.minimum(a.corners, b.corners)
+    ends = [block.corners + corners.new_tensor(block.window) for block in (a, b)]
+    extent = (torch.maximum(*ends) - corners).amax(0).tolist() if len(corners) else [1, 1]
+    x, y = (block.within(corners, (int(extent[0]), int(extent[1]))) for block in (a, b))
+    if torch.is_grad_enabled():
+        return replace(x, patches=x.patches + y.patches)
+    x.patches.add_(y.patches)
+    return x

@@ -1,0 +1,44 @@
+"""Interval bounds of a node from interval bounds of its inputs: what the sweep carries where it has no generators."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Linear, Node, ScaleShift
+
+Bounds = tuple[Tensor, Tensor]
+"""Lower and upper bounds ``[B, *features]``, in round to nearest."""
+
+
+def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
+    """Bounds of an affine node's value: A c + b - |A| r <= A x + b <= A c + b + |A| r where c - r <= x <= c + r.
+
+    Raises:
+        NotImplementedError: a node that is not affine.
+    """
+    op = node.op
+    if isinstance(op, Affine):
+        lower, upper = values[0]
+        radius = (upper - lower) / 2
+        center = op.apply(lower + radius)
+        width = _absolute(op).linear(radius)
+        return center - width, center + width
+    if isinstance(op, Add):
+        (a, b), (c, d) = values
+        return (a + c, b + d) if op.sign == 1 else (a - d, b - c)
+    if isinstance(op, Concat):
+        lowers, uppers = zip(*values, strict=True)
+        return op.apply(*lowers), op.apply(*uppers)
+    raise NotImplementedError(f"interval: node {node.name!r} (op {op.kind}) has no interval transformer")
+
+
+def _absolute(op: Affine) -> Affine:
+    """The operator with |A| for A; all but these have no negative entry."""
+    if isinstance(op, Linear | Conv | ConvTranspose):
+        return dataclasses.replace(op, weight=op.weight.abs(), bias=None)
+    if isinstance(op, ScaleShift):
+        return dataclasses.replace(op, scale=None if op.scale is None else op.scale.abs(), shift=None)
+    return op

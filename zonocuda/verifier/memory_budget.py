@@ -1,0 +1,50 @@
+"""How much memory a run may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from zonocuda.domains import Zonotope, memory
+
+DEFAULT_SHARE = 0.6
+"""Of the memory that is free, which a run may use where nobody says how much."""
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def memory_budget(given: int | None, device: torch.device) -> int:
+    """Bytes that a run may use beyond what is in use now: what is given, or DEFAULT_SHARE of what is free.
+
+    Raises:
+        ValueError: a budget that is not positive, or no way to tell what is free.
+    """
+    if given is not None:
+        if not given > 0:
+            raise ValueError(f"memory_budget must be a positive number of bytes, got {given}")
+        return given
+    return int(DEFAULT_SHARE * free_memory(device))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on a device; on the CPU what the system, or the process's control group, can still give."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if not _MEMINFO.is_file():
+        raise ValueError("memory_budget: this system does not tell how much memory is free; pass a number of bytes")
+    fields = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(free, 0)
+
+
+def bytes_in_use(zonotopes: Iterable[Zonotope], pool: memory.Pool) -> int:
+    """Bytes of the generators of zonotopes and of the pool's free buffers, each storage once."""
+    tensors = [tensor for z in zonotopes for block in z.blocks for tensor in block.tensors]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in [*tensors, *pool.free]}
+    return sum(storages.values())
