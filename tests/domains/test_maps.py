@@ -175,6 +175,16 @@ def test_sums_of_two_kinds_add_generator_by_generator(
         assert isinstance(total, Dense if "dense" in (one, two) or far else (Windowed, Diagonal, Dense))
 
 
+def test_windows_of_one_map_in_two_orders_add_feature_by_feature() -> None:
+    symbols = Symbols(40)
+    a, b = block("windowed", symbols), block("windowed", symbols)
+    turned = maps.reshape(maps.permute(b, FEATURES, (1, 2, 0)), FEATURES)
+    assert isinstance(turned, Windowed)
+    expected = a.dense(FEATURES) + b.dense(FEATURES).permute(0, 1, 3, 4, 2).reshape(2, 40, *FEATURES)
+    for one, two in ((a, turned), (turned, a)):
+        assert torch.equal(add_blocks(one, two, FEATURES).dense(FEATURES), expected)
+
+
 def test_concatenation_keeps_windows_and_shared_symbols() -> None:
     symbols, center = Symbols(40), whole(2, *FEATURES)
     a, b = (Zonotope(center, (block("windowed", symbols),)) for _ in range(2))

@@ -70,7 +70,7 @@ class Drawn:
         self.maps = ["x"]
         steps = (self.conv, self.conv, self.relu, self.relu, self.residual, self.join, self.pool, self.pad, self.scale)
         for _ in range(self.draw(st.integers(2, 7))):
-            step = self.draw(st.sampled_from((*steps, self.transpose, self.gather, self.shift, self.total)))
+            step = self.draw(st.sampled_from((*steps, self.transpose, self.turn, self.gather, self.shift, self.total)))
             name = step(self.draw(st.sampled_from(self.maps[-3:])))
             if name is not None:
                 self.maps.append(name)
@@ -134,6 +134,11 @@ class Drawn:
 
     def transpose(self, name: str) -> str:
         return self.b(Transpose(tuple(self.draw(st.permutations(range(3))))), name)
+
+    def turn(self, name: str) -> str:
+        """What windows under another order of the dimensions go through as they are."""
+        turned = self.b(Transpose(self.draw(st.sampled_from(((1, 2, 0), (2, 0, 1), (2, 1, 0))))), name)
+        return self.b(Relu(), self.b.factor(*self.b.shape(turned), source=turned))
 
     def gather(self, name: str) -> str:
         dim = self.draw(st.integers(0, 2))
