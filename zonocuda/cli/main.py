@@ -43,6 +43,13 @@ def _radius(text: str) -> float:
     return value
 
 
+def _gibibytes(text: str) -> int:
+    count = int(_positive(text) * 2**30) if math.isfinite(float(text)) else 0
+    if not count > 0:
+        raise argparse.ArgumentTypeError(f"must be a positive finite number of GiB, got {text}")
+    return count
+
+
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**62:
@@ -61,6 +68,15 @@ def build_parser() -> argparse.ArgumentParser:
     shared.add_argument("--dtype", default="float64", choices=["float32", "float64"], help="of the bounds")
     shared.add_argument(
         "--backend", default="auto", choices=["auto", "native", "reference"], help="native ops (auto) or plain torch"
+    )
+    shared.add_argument(
+        "--direction",
+        default="auto",
+        choices=["auto", "forward", "dual"],
+        help="how neurons are bounded: by zonotopes forward, by dual passes, or by what costs less (auto)",
+    )
+    shared.add_argument(
+        "--memory-budget", type=_gibibytes, metavar="GIB", help="for generators (default: a share of what is free)"
     )
     shared.add_argument("--json", metavar="F", help="write the whole result to F (schema: docs/json.md)")
 

@@ -4,6 +4,7 @@ from zonocuda.verifier.bounds import NetworkBounds, compute_bounds
 from zonocuda.verifier.decide import verify
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.forward import LayerStats
+from zonocuda.verifier.planner import Step
 from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "NetworkBounds",
     "Ran",
     "RowBound",
+    "Step",
     "Verdict",
     "VerifyResult",
     "compute_bounds",
