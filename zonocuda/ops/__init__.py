@@ -8,6 +8,10 @@ from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.library import build_info, cpu_capability
+from zonocuda.ops.nonsmooth_max import nonsmooth_max
+from zonocuda.ops.nonsmooth_max_pool2d import nonsmooth_max_pool2d
+from zonocuda.ops.nonsmooth_maximum import nonsmooth_maximum
+from zonocuda.ops.nonsmooth_relu import nonsmooth_relu
 from zonocuda.ops.relu import ReluOutput, relu
 from zonocuda.ops.relu_relaxation import Relaxation, relu_relaxation
 from zonocuda.ops.scale import scale
@@ -24,6 +28,10 @@ __all__ = [
     "diagonal_conv",
     "diagonal_linear",
     "error_block",
+    "nonsmooth_max",
+    "nonsmooth_max_pool2d",
+    "nonsmooth_maximum",
+    "nonsmooth_relu",
     "relu",
     "relu_relaxation",
     "scale",
