@@ -56,9 +56,7 @@ def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
     return both
 
 
-def pooled_length(
-    length: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
-) -> int:
+def pooled_length(length: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
     """How many windows fit on an axis, as torch counts them: with ``ceil_mode`` also one that begins inside.
 
     Raises:

@@ -44,7 +44,7 @@ def nonsmooth_max(x: Tensor, dim: int, ties: TieRule = "first") -> Tensor:
     outer, inner = x.shape[:dim], x.shape[dim + 1 :]
     flat = x.reshape(prod(outer), x.shape[dim], prod(inner)).contiguous()
     values: Tensor = NATIVE.nonsmooth_max(flat, *weights)[0]
-    return values.reshape(*outer, *inner)
+    return values.reshape((*outer, *inner))
 
 
 @torch.library.register_fake("zonocuda::nonsmooth_max")

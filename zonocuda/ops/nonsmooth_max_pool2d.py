@@ -56,7 +56,8 @@ def nonsmooth_max_pool2d(
     step = kernel if stride is None else pair("stride", stride, 1)
     height, width = x.shape[-2:]
     sizes = [
-        pooled_length(length, kernel[i], step[i], pad[i], gaps[i], ceil_mode) for i, length in enumerate((height, width))
+        pooled_length(length, kernel[i], step[i], pad[i], gaps[i], ceil_mode)
+        for i, length in enumerate((height, width))
     ]
     arguments = (kernel, step, pad, gaps, sizes, *tie_weights(ties, beta))
     values: Tensor
