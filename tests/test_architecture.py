@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "importers": {"graph", "precision"},
     "domains": {"ops", "reference", "kink", "windows"},
     "verifier": {"domains", "graph", "specs", "importers", "kink", "version", "precision"},
-    "nonsmooth": {"ops"},
+    "nonsmooth": {"ops", "ties"},
 }
 ENTRANCES = {"cli", "__init__", "__main__"}  # may use everything
 CSRC_ROOMS = {"math": {"math"}, "common": {"common", "math"}, "cpu": {"common", "math", "cpu"}}
