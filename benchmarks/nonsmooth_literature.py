@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 
 import torch
 import torch.nn.functional as F
@@ -218,7 +217,7 @@ def main() -> None:
     """Runs the parts that were asked for."""
     parts = {"relu": relu, "pool": pool, "training": training, "slopes": slopes}
     wanted = sys.argv[1:] or list(parts)
-    unknown = Counter(wanted) - Counter(parts)
+    unknown = [name for name in wanted if name not in parts]
     if unknown:
         raise SystemExit(f"unknown parts: {', '.join(unknown)}; there are {', '.join(parts)}")
     print(f"{device_name(torch.device('cpu'))}, torch {torch.__version__}")

@@ -61,6 +61,4 @@ class Convention:
 
 
 TORCH = Convention()
-OTHER = Convention(
-    relu=1.0, leaky_relu=1.0, abs=1.0, maximum="first", max="even", max_all="first", max_pool="even"
-)
+OTHER = Convention(relu=1.0, leaky_relu=1.0, abs=1.0, maximum="first", max="even", max_all="first", max_pool="even")
