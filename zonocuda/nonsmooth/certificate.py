@@ -19,7 +19,7 @@ layer, have equal inputs.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from zonocuda.nonsmooth.conventions import LINES, Convention
 from zonocuda.nonsmooth.directions import has_direction, independent
@@ -47,6 +47,10 @@ def certify(session: Session, convention: Convention, leaves: set[int]) -> Certi
     tied = [call for call in session.calls if bool(call.ties().any())]
     if not tied:
         return Certificate("differentiable", "chain rule", "no tie: the gradient is the derivative")
+    readers = Counter(id(call.source) for call in session.calls if isinstance(call.source, Affine))
+    for call in tied:
+        if readers[id(call.source)] > 1:  # sides chosen for one function need not be those chosen for the other
+            return Certificate("unknown", "", f"the input of {call.layer} is read by another recorded function as well")
     reasons = []
     for theorem, check in ((_SHARED_BIAS, _shared_bias), (_INDEPENDENT, _independent), (_DIRECTION, _direction)):
         reason = check(session, convention, leaves, tied)
