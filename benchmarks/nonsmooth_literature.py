@@ -1,6 +1,6 @@
 """Findings of the literature on derivatives at ties, repeated small: how often, and at which precision.
 
-    python benchmarks/nonsmooth_literature.py [relu] [pool] [training] [slopes]      (all by default; minutes on one core)
+    python benchmarks/nonsmooth_literature.py [relu] [pool] [training] [slopes]    (all by default; minutes on one core)
 
 relu      share of initialisations for which ReLU'(0) = 0 and 1 give different gradients on some of 60,000 samples, by
           depth (Bertoin, Bolte, Gerchinovitz & Pauwels 2021)

@@ -95,9 +95,11 @@ def test_nonsmooth_max(host: HostKernels, plan: Plan, size: tuple[int, int, int]
         assert_same(grad, NATIVE._nonsmooth_max_backward(g, winners, size[1], *weights))
 
 
-WINDOWS: tuple[Any, ...] = tuple(
-    itertools.product([((2, 2), (2, 2), (0, 0), (1, 1)), ((3, 2), (1, 2), (1, 1), (1, 2))], [1, 3])
-) + ((((6, 7), (2, 3), (3, 3), (1, 1)), 2), (((2, 3), (3, 4), (0, 0), (2, 1)), 1))
+WINDOWS: list[Any] = [
+    *itertools.product([((2, 2), (2, 2), (0, 0), (1, 1)), ((3, 2), (1, 2), (1, 1), (1, 2))], [1, 3]),
+    (((6, 7), (2, 3), (3, 3), (1, 1)), 2),
+    (((2, 3), (3, 4), (0, 0), (2, 1)), 1),
+]
 
 
 @EACH_DTYPE

@@ -192,6 +192,11 @@ def test_what_is_not_recorded_is_named() -> None:
     assert "hardtanh" in str(report)
 
 
+def test_a_branch_on_a_value_is_named() -> None:
+    report = run(Notebook(programs.equal_inputs), torch.zeros(1, 1))
+    assert set(report["float32"].unrecorded) == {"gt"}
+
+
 def test_the_model_and_its_statistics_stay_as_they_are() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(72, 2))
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -255,7 +260,7 @@ def test_errors(batch: Any, options: dict[str, Any], message: str) -> None:
 
 def test_active_dropout_is_refused() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
-    with pytest.raises(ValueError, match="dropout is active in '1'; call model.eval"):
+    with pytest.raises(ValueError, match=r"dropout is active in '1'; call model\.eval"):
         run(model, torch.zeros(2, 2))
     run(model.eval(), torch.zeros(2, 2))
 

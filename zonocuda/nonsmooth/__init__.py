@@ -1,8 +1,8 @@
 """Derivatives at ties are a choice: ops with a chosen one, and an audit of where a model depends on it.
 
-:mod:`zonocuda.nonsmooth.functional` and the modules (``ReLU``, ``MaxPool2d``, ...) have torch's values and the derivative
-that is asked for; ``replace`` puts them into a model; ``audit`` finds the ties of a model and what the choice there
-changes; :mod:`zonocuda.nonsmooth.programs` has programs that are zero and have a derivative.
+:mod:`zonocuda.nonsmooth.functional` and the modules (``ReLU``, ``MaxPool2d``, ...) have torch's values and the
+derivative that is asked for; ``replace`` puts them into a model; ``audit`` finds the ties of a model and what the
+choice there changes; :mod:`zonocuda.nonsmooth.programs` has programs that are zero and have a derivative.
 """
 
 from zonocuda.nonsmooth.audit import audit

@@ -73,7 +73,7 @@ def audit(
     random = [name for name, m in model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
     if random:
         raise ValueError(f"audit: dropout is active in {random[0]!r}; call model.eval() first")
-    pieces = list(zip(*(t.split(batch_size) for t in tensors), strict=True))
+    pieces = list(zip(*(torch.split(t, batch_size) for t in tensors), strict=True))
     reports = []
     with tqdm(total=len(dtypes) * len(pieces), disable=not progress, desc="audit", leave=False) as bar:
         for dtype in dtypes:
@@ -137,7 +137,7 @@ class _Run:
     def __init__(self, model: nn.Module, piece: Sequence[Tensor], loss: Loss, session: Session) -> None:
         self.session = session
         x = piece[0].clone()
-        self.leaves = [p for p in model.parameters() if p.requires_grad]
+        self.leaves: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         if not self.leaves and x.is_floating_point():
             self.leaves = [x.requires_grad_()]
         if not self.leaves:

@@ -120,8 +120,8 @@ def replace(
     """A copy of ``model`` with chosen derivatives; parameters and buffers are the very same tensors.
 
     Replaced are the modules nn.ReLU, nn.LeakyReLU (by ``relu``) and nn.MaxPool2d (by ``max_pool``), and those that an
-    earlier call put in their place. Functions called in a ``forward`` cannot be replaced; :func:`zonocuda.nonsmooth.audit`
-    sees them.
+    earlier call put in their place. Functions called in a ``forward`` cannot be replaced;
+    :func:`zonocuda.nonsmooth.audit` sees them.
 
     Args:
         model: any module; it stays as it is.
@@ -150,7 +150,7 @@ def _replaced(name: str, module: nn.Module, relu: float | None, max_pool: TieRul
         ties: TieRule = max_pool if isinstance(max_pool, str) else "first"
         beta = None if isinstance(max_pool, str) else float(max_pool)
         window = (module.kernel_size, module.stride, module.padding, module.dilation)
-        return MaxPool2d(*window, ties, beta, ceil_mode=module.ceil_mode).train(module.training)  # type: ignore[arg-type]
+        return MaxPool2d(*window, ties, beta, ceil_mode=module.ceil_mode).train(module.training)
     for child_name, child in module.named_children():
         setattr(module, child_name, _replaced(f"{name}.{child_name}", child, relu, max_pool))
     return module

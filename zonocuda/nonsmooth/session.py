@@ -21,13 +21,17 @@ from zonocuda.ops.library import dense_layout, is_channels_last
 from zonocuda.ties import pair, pooled_length
 
 aten = torch.ops.aten
-# Operations with kinks or jumps that are not recorded. Reaching one with something that wants a gradient is reported.
+# Operations with kinks or jumps, and comparisons, that are not recorded. One that gets something that wants a gradient
+# is reported.
 _UNRECORDED = frozenset(
-    "relu relu_ leaky_relu leaky_relu_ clamp clamp_ clamp_min clamp_min_ clamp_max clamp_max_ hardtanh hardtanh_ hardswish "
-    "hardswish_ hardsigmoid hardsigmoid_ hardshrink softshrink threshold threshold_ _prelu_kernel rrelu_with_noise abs "
-    "abs_ max amax aminmax min amin maximum minimum fmax fmin cummax cummin sort topk kthvalue median nanmedian "
-    "max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d "
-    "where sign sgn round floor ceil trunc remainder fmod heaviside _local_scalar_dense linalg_vector_norm".split()
+    """
+    relu relu_ leaky_relu leaky_relu_ clamp clamp_ clamp_min clamp_min_ clamp_max clamp_max_ hardtanh hardtanh_
+    hardswish hardswish_ hardsigmoid hardsigmoid_ hardshrink softshrink threshold threshold_ _prelu_kernel
+    rrelu_with_noise abs abs_ max amax aminmax min amin maximum minimum fmax fmin cummax cummin sort topk kthvalue
+    median nanmedian max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d adaptive_max_pool3d
+    fractional_max_pool2d where gt ge lt le eq ne sign sgn round floor ceil trunc remainder fmod heaviside
+    _local_scalar_dense linalg_vector_norm
+    """.split()  # noqa: SIM905
 )
 
 
@@ -135,19 +139,19 @@ class Session(TorchFunctionMode):
         if self.replayed is not None:
             if call.index >= len(self.replayed) or self.replayed[call.index].layer != call.layer:
                 raise RuntimeError(
-                    f"audit: {call.layer} is reached in another order when the routing is replayed; the model's control "
-                    "flow depends on its values, and cannot be audited"
+                    f"audit: {call.layer} is reached in another order when the routing is replayed; the model's "
+                    "control flow depends on its values, and cannot be audited"
                 )
             replayed = self.replayed[call.index]
         self.calls.append(call)
         return call, replayed
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Tells the session of every operation that is executed."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._session = session
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -184,7 +188,7 @@ def _abs(session: Session, input: Tensor) -> Any:
 
 def _maximum(session: Session, input: Tensor, other: Tensor) -> Tensor:
     call, replayed = session.new_call("maximum", input)
-    a, b = (t.contiguous() for t in torch.broadcast_tensors(input, other))
+    a, b = (t.contiguous() for t in torch.broadcast_tensors(input, other))  # type: ignore[no-untyped-call]
     result: Tensor = Larger.apply(a, b, call, replayed, session.choose)  # type: ignore[no-untyped-call]
     return result
 

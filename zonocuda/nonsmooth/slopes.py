@@ -57,13 +57,13 @@ class SlopeAudit:
         return asdict(self)
 
 
-class _Rule(TorchDispatchMode):
+class _Rule(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Puts a rule into every backward of a zonotope ReLU, and counts slopes on the kink."""
 
     _BACKWARDS = ("zonocuda::_relu_backward", "zonocuda::_relu_relaxation_backward")
 
     def __init__(self, rule: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rule, self.slopes, self.on_kink, self.exactly = rule, 0, 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:

@@ -94,8 +94,7 @@ def rows_of_layer(calls: Sequence[Call], convention: Convention) -> dict[int, li
 def _places(ties: Tensor, spatial: bool) -> Iterator[tuple[int, int, int]]:
     """Sample, channel and position of every tie."""
     flat = ties.flatten(2) if spatial else ties.flatten(0, -2).unsqueeze(-1)
-    for sample, channel, position in flat.nonzero().tolist():
-        yield sample, channel, position
+    yield from flat.nonzero().tolist()
 
 
 def _slopes(line: Call, convention: Convention) -> Tensor:

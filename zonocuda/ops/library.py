@@ -66,7 +66,7 @@ def is_channels_last(t: Tensor) -> bool:
 
 
 def dense_layout(t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """``t`` contiguous, as a view where its elements lie in one block, and how a result of that shape is turned back."""
+    """``t`` contiguous, as a view where its elements lie in one block, and what turns a result of that shape back."""
     if is_channels_last(t):
         return t.permute(0, 2, 3, 1), lambda result: result.permute(0, 3, 1, 2)
     return t.contiguous(), lambda result: result
