@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tests.cli import files
+from tests.cli.test_json import check, described
 from tests.cli.test_main import error, run
 
 
@@ -37,6 +38,9 @@ def test_an_onnx_network_is_audited(net: Path, data: Path, tmp_path: Path, capsy
     assert found["schema"] == "zonocuda.audit/1"
     assert [d["total"]["ties"] for d in found["dtypes"]] == [4, 4]
     assert found["files"]["data"]["name"] == "x.npy"
+    seen: set[str] = set()
+    check(found, "", described("zonocuda.audit/1"), seen)
+    assert "dtypes[].certificates[].theorem" in seen
     assert page.read_text().startswith("<!doctype html>")
 
 
