@@ -147,8 +147,8 @@ def pool() -> None:
             t = d.total
             print(
                 f"  {d.dtype:9} differs on {t.differing}/{t.minibatches}, at most {t.relative:.1e} of the gradient: "
-                f"{t.verdict} (persistence {t.persistence}); ties {t.ties} ({t.tied_positive} positive), structural {t.structural}, "
-                f"by rounding {t.induced}",
+                f"{t.verdict} (persistence {t.persistence}); ties {t.ties} ({t.tied_positive} positive), "
+                f"structural {t.structural}, by rounding {t.induced}",
                 flush=True,
             )
 

@@ -154,12 +154,19 @@ ZONOCUDA_INLINE void scatter(const Winners& w, Wide<T> g, const TieWeights& weig
     target = T(Wide<T>(target) + Wide<T>(T(share)));
   };
   if (w.count == 1) {
-    const uint32_t word = w.word(0);
+    uint32_t word = w.word(0);
     if (word == 0) {
       return;
     }
     if ((word & (word - 1)) == 0 || weights.first == 1) {
-      return add(__builtin_ctz(word), g);
+      return add(lowest_bit(word), g);
+    }
+    if (weights.even == 1) {
+      const Wide<T> share = g / Wide<T>(bits_in(word));
+      for (; word; word &= word - 1) {
+        add(lowest_bit(word), share);
+      }
+      return;
     }
   }
   const Tie tie = read_tie(w);
@@ -191,6 +198,53 @@ struct Scatter {
   }
 ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_SCATTER)
 #undef ZONOCUDA_SCATTER
+
+// Where windows do not overlap and the first winner takes all, every element of a window is written once: its gradient,
+// or 0. As a sum that begins with 0 has it, -0 becomes 0. 16-bit numbers are moved as they are.
+template <class T>
+struct Moved {
+  using type = std::conditional_t<sizeof(T) == 2, uint16_t, T>;
+
+  static ZONOCUDA_INLINE type sum_with_zero(type g) {
+    if constexpr (sizeof(T) == 2) {
+      return g == 0x8000 ? type(0) : g;
+    } else {
+      return T(0) + g;
+    }
+  }
+};
+
+#define ZONOCUDA_GATHER(T)                                                                                           \
+  ZONOCUDA_LOOP_CLONES void gather_element(const T* grad, const Lanes& s, const int32_t* words, int shift, T* out) { \
+    using M = Moved<T>::type;                                                                                        \
+    for (int64_t j = s.begin; j < s.end; ++j) {                                                                      \
+      const M* __restrict__ g = reinterpret_cast<const M*>(grad) + j * s.inner;                                      \
+      const int32_t* __restrict__ word = words + j * s.inner;                                                        \
+      M* __restrict__ at = reinterpret_cast<M*>(out) + j * s.step;                                                   \
+      for (int64_t c = 0; c < s.channels; ++c) {                                                                     \
+        const bool won = (word[c] & -uint32_t(word[c])) == uint32_t(1) << shift;                                     \
+        at[c] = won ? Moved<T>::sum_with_zero(g[c]) : M(0);                                                          \
+      }                                                                                                              \
+    }                                                                                                                \
+  }
+ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_GATHER)
+#undef ZONOCUDA_GATHER
+
+bool first_takes_all_once(const Pool& s, const TieWeights& weights) {
+  const bool apart = s.y.stride >= s.y.kernel && s.x.stride >= s.x.kernel && s.y.dilation == 1 && s.x.dilation == 1;
+  return apart && s.inner > 1 && s.words() == 1 && weights.first == 1 && weights.last == 0 && weights.even == 0;
+}
+
+template <class T>
+void gather_line(const T* g, const int32_t* winners, const Pool& s, const Line& line, T* out) {
+  const int64_t from = output_offset(s, line);
+  for (int64_t t = 0; t < s.elements(); ++t) {
+    const Lanes lanes = inside(s, line, t);
+    if (lanes.begin < lanes.end) {
+      gather_element(g + from, lanes, winners + from, int(t), out + offset(s, line, t));
+    }
+  }
+}
 
 template <class T>
 void scatter_line(const T* g, const int32_t* winners, const Pool& s, const Line& line, const TieWeights& weights,
@@ -272,7 +326,11 @@ Tensor nonsmooth_max_pool2d_backward(const Tensor& grad, const Tensor& winners, 
         for (int64_t i = 0; i < (s.inner == 1 ? 1 : s.y.input * s.x.input); ++i) {
           std::fill_n(target + i * s.inner, s.inner == 1 ? s.y.input * s.x.input : channels, T(0));
         }
+        const bool once = first_takes_all_once(s, weights);
         for_each_line(s, image, channel, channels, [&](const Line& line) {
+          if (once) {
+            return gather_line(g, words, s, line, result);
+          }
           scatter_line(g, words, s, line, weights, element_offset.data(), result);
         });
       });

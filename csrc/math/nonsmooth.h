@@ -99,11 +99,28 @@ struct Winners {
 };
 
 ZONOCUDA_HD int bits_in(uint32_t word) {
-  int count = 0;
-  for (; word; word &= word - 1) {
-    ++count;
-  }
-  return count;
+#ifdef __CUDA_ARCH__
+  return __popc(word);
+#else
+  return __builtin_popcount(word);
+#endif
+}
+
+/// The lowest and the highest set bit of a word that is not 0.
+ZONOCUDA_HD int lowest_bit(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return __ffs(int(word)) - 1;
+#else
+  return __builtin_ctz(word);
+#endif
+}
+
+ZONOCUDA_HD int highest_bit(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return 31 - __clz(int(word));
+#else
+  return 31 - __builtin_clz(word);
+#endif
 }
 
 /// How many winners there are, and the first and the last of them.
@@ -114,15 +131,11 @@ struct Tie {
 ZONOCUDA_HD Tie read_tie(const Winners& w) {
   Tie tie{0, -1, -1};
   for (int64_t i = 0; i < w.count; ++i) {
-    uint32_t word = w.word(i);
+    const uint32_t word = w.word(i);
     if (word) {
       tie.count += bits_in(word);
-      for (int64_t element = i * kWordBits; word; word >>= 1, ++element) {
-        if (word & 1) {
-          tie.first = tie.first < 0 ? element : tie.first;
-          tie.last = element;
-        }
-      }
+      tie.first = tie.first < 0 ? i * kWordBits + lowest_bit(word) : tie.first;
+      tie.last = i * kWordBits + highest_bit(word);
     }
   }
   return tie;

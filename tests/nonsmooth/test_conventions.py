@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zonocuda import nonsmooth, ops
+from zonocuda.ties import TieRule
 
 GOLDEN: dict[str, tuple[Callable[[Tensor], Tensor], list[float], list[float]]] = {
     "relu": (torch.relu, [0.0], [0.0]),
@@ -68,6 +69,30 @@ def test_a_zonotope_of_no_size_goes_through_its_relu_as_a_point(alpha: float) ->
         same = (values != 0) | (alpha == 0)
         assert torch.equal(of_z[same], of_y[same])
         assert of_y[0, 2] == alpha
+
+
+def gradient_of_max(x: Tensor, ties: TieRule) -> Tensor:
+    """The gradient of the sum of squares of the maxima of 2x2 windows that overlap."""
+    x = x.clone().requires_grad_()
+    y = nonsmooth.max_pool2d(x, 2, 1, ties=ties)
+    return torch.autograd.grad(y.square().sum(), x)[0]
+
+
+def test_every_rule_is_a_limit_of_gradients_or_a_mean_of_limits() -> None:
+    """One tied window: a step towards a winner makes it the only one, and the maximum differentiable."""
+    x = torch.tensor([[[[3.0, 1.0], [3.0, 3.0]]]], dtype=torch.float64)
+    step = 2.0**-30
+    limits = []
+    for row, column in ((0, 0), (1, 0), (1, 1)):
+        moved = x.clone()
+        moved[0, 0, row, column] += step
+        limits.append(gradient_of_max(moved, "first"))
+        assert torch.equal(limits[-1], gradient_of_max(moved, "even"))  # no tie, no choice
+        quotient = (moved.max().square() - x.max().square()).item() / step
+        torch.testing.assert_close(limits[-1].sum().item(), quotient, rtol=1e-8, atol=0)
+    torch.testing.assert_close(gradient_of_max(x, "first"), limits[0], rtol=1e-8, atol=0)
+    torch.testing.assert_close(gradient_of_max(x, "last"), limits[2], rtol=1e-8, atol=0)
+    torch.testing.assert_close(gradient_of_max(x, "even"), torch.stack(limits).mean(0), rtol=1e-8, atol=0)
 
 
 def test_wrong_choices_are_refused_when_they_are_made() -> None:
