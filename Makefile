@@ -52,7 +52,7 @@ performance: $(SETUP)
 gpu:
 	$(MAKE) in-place PYTHON=$(or $(GPU_PYTHON),python3) ZONOCUDA_CUDA=1
 	mkdir -p $(RESULTS)
-	$(or $(GPU_PYTHON),python3) -m pytest tests/ops tests/domains tests/verifier -m gpu -p no:cacheprovider
+	$(or $(GPU_PYTHON),python3) -m pytest tests/ops tests/domains tests/verifier tests/nonsmooth -m gpu -p no:cacheprovider
 	$(or $(GPU_PYTHON),python3) -m pytest benchmarks -m gpu --benchmark-only -p no:cacheprovider \
 	    --benchmark-json=$(RESULTS)/$$($(or $(GPU_PYTHON),python3) benchmarks/machine.py cuda).json
 
