@@ -32,7 +32,7 @@ def nonsmooth_maximum(a: Tensor, b: Tensor, first: float = 0.5) -> Tensor:
             second derivative.
     """
     require_build_for("nonsmooth_maximum", a, b)
-    a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
+    a, b = torch.broadcast_tensors(a, b)
     return NATIVE.nonsmooth_maximum(a.contiguous(), b.contiguous(), first)[0]  # type: ignore[no-any-return]
 
 
