@@ -1,5 +1,6 @@
 # make demo       set up, then verify real networks          make test   set up, then the whole test suite
 # make lint       ruff, mypy, clang-format                    make bench  benchmarks on this machine, JSON to RESULTS
+# make performance JSON=FILE   the tables of docs/performance.md from the JSON of make bench
 # make gpu        on a GPU machine, without network: build in place, GPU tests and benchmarks, JSON to RESULTS
 # make cuda-check where nvcc is: compile the CUDA kernels and load them, GPU or not
 # make clean
@@ -21,7 +22,7 @@ endif
 
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: demo test lint bench gpu cuda-check in-place clean format
+.PHONY: demo test lint bench performance gpu cuda-check in-place clean format
 
 demo: $(SETUP)
 	$(PYTHON) examples/demo.py
@@ -42,12 +43,16 @@ format: $(SETUP)
 
 bench: $(SETUP)
 	mkdir -p $(RESULTS)
-	$(PYTHON) -m pytest benchmarks --benchmark-only --benchmark-json=$(RESULTS)/$$($(PYTHON) benchmarks/machine.py).json
+	$(PYTHON) -m pytest benchmarks -m "not slow" --benchmark-only \
+	    --benchmark-json=$(RESULTS)/$$($(PYTHON) benchmarks/machine.py).json
+
+performance: $(SETUP)
+	$(PYTHON) -m benchmarks.render $(JSON)
 
 gpu:
 	$(MAKE) in-place PYTHON=$(or $(GPU_PYTHON),python3) ZONOCUDA_CUDA=1
 	mkdir -p $(RESULTS)
-	$(or $(GPU_PYTHON),python3) -m pytest tests/ops tests/domains tests/verifier -m gpu -p no:cacheprovider
+	$(or $(GPU_PYTHON),python3) -m pytest tests/ops tests/domains tests/verifier tests/nonsmooth -m gpu -p no:cacheprovider
 	$(or $(GPU_PYTHON),python3) -m pytest benchmarks -m gpu --benchmark-only -p no:cacheprovider \
 	    --benchmark-json=$(RESULTS)/$$($(or $(GPU_PYTHON),python3) benchmarks/machine.py cuda).json
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from benchmarks.conftest import FLOAT, Cost, Measure, Sizes
+from benchmarks.conftest import FLOAT, Measure, Sizes
+from benchmarks.table import Cost
 
 
+@pytest.mark.parametrize("memory", ["recycled", "fresh"])
 def bench_concretize(measure: Measure, sizes: Sizes, device: torch.device) -> None:
     """Forward reads G and c and writes l and u; backward reads G and two gradients and writes two."""
     center, generators = sizes.zonotope(device)

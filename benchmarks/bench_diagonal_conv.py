@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.conftest import FLOAT, Cost, Measure
+from benchmarks.conftest import FLOAT, Measure
+from benchmarks.table import Cost
 from benchmarks.windows import WindowSizes
 
 INPUTS = 8  # channels

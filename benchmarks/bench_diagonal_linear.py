@@ -6,7 +6,8 @@ from math import isqrt
 
 import torch
 
-from benchmarks.conftest import FLOAT, GENERATOR_BYTES, Cost, Measure
+from benchmarks.conftest import FLOAT, GENERATOR_BYTES, Measure
+from benchmarks.table import Cost
 
 
 def bench_diagonal_linear(measure: Measure, device: torch.device) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.conftest import FLOAT, Cost, Measure, Sizes
+from benchmarks.conftest import FLOAT, Measure, Sizes
+from benchmarks.table import Cost
 
 INDEX = 8  # bytes
 

@@ -1,14 +1,15 @@
 """Fixtures of the benchmarks, and the table at their end.
 
 A benchmark names the bytes that it must move and the operations that it must do; its row then tells what share of this
-machine's copy bandwidth it reaches. Native and reference stand in one group.
+machine's copy bandwidth, or product rate, it reaches. Native and reference stand in one group.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal
 
@@ -17,7 +18,16 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from benchmarks.machine import Machine, measure_machine, synchronised
+from benchmarks.machine import (
+    Machine,
+    copy_bandwidth,
+    device_name,
+    measure_machine,
+    recycle_memory,
+    return_memory,
+    synchronised,
+)
+from benchmarks.table import Cost, Row, facts, table
 from tests.devices import DEVICES, use_device
 from zonocuda import ops, reference
 
@@ -25,6 +35,7 @@ GENERATOR_BYTES = int(os.environ.get("ZONOCUDA_BENCH_MB", "64")) * 2**20
 FLOAT = 4  # bytes
 ROUNDS, WARMUP_ROUNDS = 15, 3
 Direction = Literal["forward", "forward+backward"]
+Memory = Literal["recycled", "fresh"]
 
 
 @dataclass(frozen=True)
@@ -56,17 +67,6 @@ class Sizes:
         return radius * 4 * (torch.rand(self.batch, self.features, device=device) - 0.5), generators
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What an op must move and do, however it does it."""
-
-    bytes: int
-    operations: int
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.bytes + other.bytes, self.operations + other.operations)
-
-
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each device once; CUDA carries the marker ``gpu`` and is skipped where it cannot run."""
@@ -89,23 +89,24 @@ def machines() -> dict[str, Machine]:
 
 @pytest.fixture
 def machine(device: torch.device, machines: dict[str, Machine]) -> Machine:
-    """The device with its copy bandwidth, measured once a run."""
+    """The device with its product rate, measured once a run, and its copy bandwidth, measured again for every row."""
     if device.type not in machines:
         machines[device.type] = measure_machine(device, GENERATOR_BYTES)
-    return machines[device.type]
+    return replace(machines[device.type], copy_bandwidth=copy_bandwidth(device, GENERATOR_BYTES))
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Runs an op of one backend in one direction and records how near it comes to the copy bandwidth."""
+    """Runs a call and records how near it comes to what the machine can do."""
 
     benchmark: BenchmarkFixture
     machine: Machine
     backend: ModuleType
     direction: Direction
+    memory: Memory
 
     def __call__(self, op: str, inputs: Mapping[str, Any], shape: str, forward: Cost, backward: Cost) -> None:
-        """``inputs`` lie on the device; ``forward`` and ``backward`` are the costs of those passes."""
+        """An op of one backend in one direction, with its inputs on the device and the costs of both passes."""
         function = getattr(self.backend, op)
         cost = forward
         if self.direction == "forward":
@@ -120,26 +121,48 @@ class Measure:
             def call() -> object:
                 return torch.autograd.grad(_outputs(function(**inputs)), leaves, gradients)
 
-        device = self.machine.device
-        self.benchmark.group = f"{op} {self.direction}, {shape}, {device.type}"
-        self.benchmark.pedantic(synchronised(call, device), rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS)
-        if self.benchmark.stats is not None:  # None under --benchmark-disable
-            self._record(cost, self.benchmark.stats.stats.median)
+        self.run(f"{op} {self.direction}", shape, call, cost)
 
-    def _record(self, cost: Cost, seconds: float) -> None:
-        reached = cost.bytes / seconds
-        self.benchmark.extra_info.update(
-            backend="native" if self.backend is ops else "reference",
-            bytes=cost.bytes,
-            operations=cost.operations,
-            gigabytes_per_second=reached / 1e9,
-            gigaoperations_per_second=cost.operations / seconds / 1e9,
-            copy_gigabytes_per_second=self.machine.copy_bandwidth / 1e9,
-            fraction_of_copy_bandwidth=reached / self.machine.copy_bandwidth,
-            device=self.machine.name,
-            torch=torch.__version__,
-            memory="recycled" if self.machine.recycles_memory else "fresh",
-        )
+    def in_place(self, op: str, inputs: Mapping[str, Any], shape: str, cost: Cost) -> None:
+        """An op that writes into its inputs; they get their numbers back before every round."""
+        kept = {name: t.clone() for name, t in inputs.items() if isinstance(t, Tensor)}
+
+        def restore() -> None:
+            for name, t in kept.items():
+                inputs[name].copy_(t)
+
+        function = getattr(self.backend, op)
+        with torch.no_grad():
+            self.run(f"{op} forward", shape, lambda: function(**inputs), cost, before=restore)
+
+    def run(
+        self, what: str, shape: str, call: Callable[[], object], cost: Cost, before: Callable[[], None] | None = None
+    ) -> None:
+        """Any call; ``before`` is not measured."""
+        device = self.machine.device
+        fresh = self.memory == "fresh" and device.type == "cpu"
+        group = f"{what}, {shape}, {device.type}{', fresh memory' if fresh else ''}"
+
+        def setup() -> None:
+            if fresh:
+                return_memory()
+            if before is not None:
+                before()
+
+        self.benchmark.group = group
+        try:
+            self.benchmark.pedantic(
+                synchronised(call, device), setup=setup, rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS, iterations=1
+            )
+        finally:
+            if fresh:
+                recycle_memory()
+        if self.benchmark.stats is not None:  # None under --benchmark-disable
+            backend = "native" if self.backend is ops else "reference"
+            self.benchmark.extra_info.update(
+                facts(self.machine, backend, cost, self.benchmark.stats.stats.median),
+                memory="fresh" if fresh or not self.machine.recycles_memory else "recycled",
+            )
 
 
 def _outputs(result: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -161,30 +184,46 @@ def direction(request: pytest.FixtureRequest) -> Direction:
 
 
 @pytest.fixture
-def measure(benchmark: BenchmarkFixture, machine: Machine, backend: ModuleType, direction: Direction) -> Measure:
+def memory() -> Memory:
+    """Where new tensors lie: in blocks that were freed before, or, where a benchmark asks so, fresh from the system."""
+    return "recycled"
+
+
+@pytest.fixture
+def measure(
+    benchmark: BenchmarkFixture, machine: Machine, backend: ModuleType, direction: Direction, memory: Memory
+) -> Measure:
     """What a benchmark calls with its op."""
-    return Measure(benchmark, machine, backend, direction)
+    return Measure(benchmark, machine, backend, direction, memory)
+
+
+@pytest.fixture
+def measure_once(benchmark: BenchmarkFixture, machine: Machine, backend: ModuleType, memory: Memory) -> Measure:
+    """The same for what has no second direction."""
+    return Measure(benchmark, machine, backend, "forward", memory)
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Of the machine, what numbers depend on; not its name."""
+    machine_info.clear()
+    machine_info.update(
+        processor=device_name(torch.device("cpu")), system=platform.system(), python=platform.python_version()
+    )
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Without the time of every round."""
+    output_json["commit_info"] = {key: output_json["commit_info"].get(key) for key in ("id", "dirty")}
+    for benchmark in output_json["benchmarks"]:
+        benchmark["stats"].pop("data", None)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table: time, bytes over time, and the share of copy bandwidth, native beside reference."""
+    """The table at the end of a run."""
     session = getattr(config, "_benchmarksession", None)
-    rows = [b for b in (session.benchmarks if session else []) if "bytes" in b.extra_info]
-    if not rows:
-        return
-    terminalreporter.section("bytes that must move over time, against copy bandwidth")
-    for name in sorted({row.extra_info["device"] for row in rows}):
-        info = next(row.extra_info for row in rows if row.extra_info["device"] == name)
-        terminalreporter.write_line(
-            f"{name}: copies {info['copy_gigabytes_per_second']:.1f} GB/s (read + written), "
-            f"{info['memory']} memory, torch {info['torch']}"
-        )
-    width = max(len(row.group) for row in rows)
-    terminalreporter.write_line(f"{'group':{width}}  {'backend':9}  {'median ms':>10}  {'GB/s':>8}  {'of copy':>7}")
-    for row in sorted(rows, key=lambda row: (row.group, row.extra_info["backend"])):
-        info = row.extra_info
-        terminalreporter.write_line(
-            f"{row.group:{width}}  {info['backend']:9}  {row.stats.median * 1e3:10.3f}  "
-            f"{info['gigabytes_per_second']:8.2f}  {info['fraction_of_copy_bandwidth']:7.0%}"
-        )
+    rows = [Row.of(b) for b in (session.benchmarks if session else []) if "subject" in b.extra_info]
+    if rows:
+        terminalreporter.section("time, and what share of the machine's measured rates that is")
+        for line in table(rows):
+            terminalreporter.write_line(line)

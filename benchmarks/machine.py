@@ -1,4 +1,4 @@
-"""What this machine can do: its name and its copy bandwidth, which benchmarks are compared with.
+"""What this machine can do: its name, copy bandwidth and product rate, which benchmarks are compared with.
 
 As a program, prints a name of the machine that fits a file: ``python benchmarks/machine.py [cuda]``.
 """
@@ -13,19 +13,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import TypeVar
 
 import torch
 
+Result = TypeVar("Result")
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
+_DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A device and its measured copy bandwidth, in bytes read plus bytes written a second."""
+    """A device with its measured copy bandwidth, in bytes read plus bytes written a second, and its product rate, in
+    additions and multiplications of float32 a second.
+    """
 
     device: torch.device
     name: str
     copy_bandwidth: float
+    product_rate: float
     recycles_memory: bool
 
 
@@ -50,6 +58,37 @@ def recycle_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def return_memory() -> bool:
+    """The opposite: what is free goes back to the system now, and large blocks as soon as they are freed, which is how
+    a program begins. Returns whether it worked.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    done = bool(libc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX))
+    done = bool(libc.mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)) and done
+    libc.malloc_trim(0)
+    return done
+
+
+def peak_growth(call: Callable[[], Result]) -> tuple[Result, int]:
+    """What ``call`` returns, and the peak of this process's resident memory during it, minus that before it, in bytes.
+
+    Raises:
+        OSError: not on Linux, or the kernel refuses to reset the peak.
+    """
+    return_memory()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _resident("VmRSS")
+    result = call()
+    return result, _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    (line,) = (text for text in Path("/proc/self/status").read_text().splitlines() if text.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
 def synchronised(function: Callable[[], object], device: torch.device) -> Callable[[], None]:
     """``function``, and then the wait for the work that it gave to the device."""
 
@@ -61,23 +100,35 @@ def synchronised(function: Callable[[], object], device: torch.device) -> Callab
     return call
 
 
-def copy_bandwidth(device: torch.device, size: int, rounds: int = 30) -> float:
-    """Bytes read plus written a second, copying ``size`` bytes into an existing block: the best of ``rounds``."""
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def copy_bandwidth(device: torch.device, size: int, rounds: int = 15) -> float:
+    """Bytes read plus written a second, copying ``size`` bytes into an existing block: the median of ``rounds``."""
     source = torch.ones(size // 4, device=device)
     target = torch.zeros_like(source)
     copy = synchronised(lambda: target.copy_(source), device)
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.perf_counter()
-        copy()
-        best = min(best, time.perf_counter() - start)
-    return 2 * source.nbytes / best
+    copy()
+    return 2 * source.nbytes / median(seconds(copy) for _ in range(rounds))
+
+
+def product_rate(device: torch.device, size: int = 2048, rounds: int = 8) -> float:
+    """Additions and multiplications a second in a product of two float32 matrices ``[size, size]``: the median."""
+    a, b = torch.rand(2, size, size, device=device)
+    out = torch.empty_like(a)
+    multiply = synchronised(lambda: torch.mm(a, b, out=out), device)
+    multiply()
+    return 2 * size**3 / median(seconds(multiply) for _ in range(rounds))
 
 
 def measure_machine(device: torch.device, size: int) -> Machine:
     """The device with its copy bandwidth for blocks of ``size`` bytes; from now on, memory is recycled."""
     recycles = recycle_memory() or device.type == "cuda"  # torch recycles the memory of a GPU itself
-    return Machine(device, device_name(device), copy_bandwidth(device, size), recycles)
+    return Machine(device, device_name(device), copy_bandwidth(device, size), product_rate(device), recycles)
 
 
 if __name__ == "__main__":

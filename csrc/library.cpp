@@ -75,4 +75,27 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
       "_diagonal_conv_backward(Tensor grad, Tensor coefficients, Tensor index, Tensor weight, SymInt[] input_size, "
       "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt[] output_size, bool needs_weight) "
       "-> (Tensor grad_coefficients, Tensor grad_weight)");
+
+  // Functions with a chosen derivative on their kinks, in 16-bit dtypes too. The forward ops record the routing (signs,
+  // sides, winners) and only hand the choice on; the backward ops apply it. winners: one bit for each element that
+  // attains the maximum, 32 to a word.
+  m.def("nonsmooth_relu(Tensor x, float left, float at_zero) -> Tensor");
+  m.def("_nonsmooth_relu_backward(Tensor grad, Tensor x, float left, float at_zero) -> Tensor");
+
+  m.def("nonsmooth_maximum(Tensor a, Tensor b, float first) -> (Tensor values, Tensor sides)");
+  m.def("_nonsmooth_maximum_backward(Tensor grad, Tensor sides, float first) -> (Tensor grad_a, Tensor grad_b)");
+
+  // x [outer, length, inner], values [outer, inner], winners [outer, words, inner].
+  m.def("nonsmooth_max(Tensor x, float first, float last, float even) -> (Tensor values, Tensor winners)");
+  m.def(
+      "_nonsmooth_max_backward(Tensor grad, Tensor winners, SymInt length, float first, float last, float even) "
+      "-> Tensor");
+
+  // x [images, height, width, inner], values [images, rows, columns, inner], winners [words, *values].
+  m.def(
+      "nonsmooth_max_pool2d(Tensor x, SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation, "
+      "SymInt[] output_size, float first, float last, float even) -> (Tensor values, Tensor winners)");
+  m.def(
+      "_nonsmooth_max_pool2d_backward(Tensor grad, Tensor winners, SymInt[] input_size, SymInt[] kernel, "
+      "SymInt[] stride, SymInt[] padding, SymInt[] dilation, float first, float last, float even) -> Tensor");
 }

@@ -16,15 +16,16 @@ ROOMS: dict[str, set[str]] = {
     "version": set(),
     "windows": set(),
     "in_place": set(),
+    "ties": set(),
     "precision": set(),
-    "reference": {"kink", "windows", "in_place"},
-    "ops": {"kink", "windows", "in_place", "_C"},
+    "reference": {"kink", "ties", "windows", "in_place"},
+    "ops": {"kink", "ties", "windows", "in_place", "_C"},
     "graph": set(),
     "specs": set(),
     "importers": {"graph", "precision"},
     "domains": {"ops", "reference", "kink", "windows"},
     "verifier": {"domains", "graph", "specs", "importers", "kink", "version", "precision"},
-    "nonsmooth": {"ops"},
+    "nonsmooth": {"ops", "ties"},
 }
 ENTRANCES = {"cli", "__init__", "__main__"}  # may use everything
 CSRC_ROOMS = {"math": {"math"}, "common": {"common", "math"}, "cpu": {"common", "math", "cpu"}}

@@ -38,7 +38,7 @@ def scripts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLES))
         yield
-    for name in ("demo", "export", "notebook_zonotope", "train"):
+    for name in ("demo", "export", "notebook_nonsmooth", "notebook_zonotope", "train"):
         sys.modules.pop(name, None)
     torch.set_num_threads(threads)
 
@@ -258,17 +258,18 @@ def test_radii_are_chosen_away_from_those_where_the_verdict_changes(
 # ---- the notebook ----------------------------------------------------------------------------------------------------
 
 
-def test_the_notebook_prints_the_committed_text() -> None:
+@pytest.mark.parametrize("name", ["notebook_nonsmooth", "notebook_zonotope"])
+def test_the_notebook_prints_the_committed_text(name: str) -> None:
     paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     ran = subprocess.run(
-        [sys.executable, EXAMPLES / "notebook_zonotope.py", "--no-figure"],
+        [sys.executable, EXAMPLES / f"{name}.py", "--no-figure"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"},
         timeout=120,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == (EXAMPLES / "notebook_zonotope.txt").read_text(encoding="utf-8")
+    assert ran.stdout == (EXAMPLES / f"{name}.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("slope", [None, 0.0, 1 / 3, 1.0])
@@ -288,11 +289,12 @@ def test_the_drawn_polygon_is_the_zonotope(slope: float | None) -> None:
         assert bool((edges[:, 0] * turned[:, 1] - edges[:, 1] * turned[:, 0] >= -1e-12).all())  # convex
 
 
-def test_the_figure_is_drawn_and_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["notebook_nonsmooth", "notebook_zonotope"])
+def test_the_figure_is_drawn_and_small(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     path = tmp_path / "figure.png"
-    script("notebook_zonotope").main(["--figure", str(path)])
+    script(name).main(["--figure", str(path)])
     capsys.readouterr()
-    for figure in (path, EXAMPLES / "notebook_zonotope.png"):
+    for figure in (path, EXAMPLES / f"{name}.png"):
         assert figure.read_bytes().startswith(b"\x89PNG")
         assert 10_000 < figure.stat().st_size < 100_000

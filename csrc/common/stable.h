@@ -10,7 +10,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/Half.h>
 
 namespace zonocuda {
 
@@ -27,6 +29,24 @@ void dispatch_dtype(const char* op, ScalarType dtype, F f) {
       return f(double{});
     default:
       STD_TORCH_CHECK(false, op, ": dtype must be float32 or float64, got ", torch::headeronly::toString(dtype));
+  }
+}
+
+/// As dispatch_dtype, for the ops that have 16-bit kernels as well.
+template <class F>
+void dispatch_dtype_or_half(const char* op, ScalarType dtype, F f) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return f(float{});
+    case ScalarType::Double:
+      return f(double{});
+    case ScalarType::Half:
+      return f(torch::headeronly::Half{});
+    case ScalarType::BFloat16:
+      return f(torch::headeronly::BFloat16{});
+    default:
+      STD_TORCH_CHECK(false, op, ": dtype must be float16, bfloat16, float32 or float64, got ",
+                      torch::headeronly::toString(dtype));
   }
 }
 

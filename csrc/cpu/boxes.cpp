@@ -2,19 +2,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <type_traits>
 
-// As in rows.cpp: the loader picks the widest instruction set; contraction is off, so that all clones round alike.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define ZONOCUDA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define ZONOCUDA_CLONES
-#endif
-// What the clones call is inlined into them: a function of its own would be compiled for the oldest machine.
-#define ZONOCUDA_INLINE __attribute__((always_inline)) inline
-#define ZONOCUDA_LAMBDA __attribute__((always_inline))
-#pragma GCC diagnostic ignored "-Wpsabi"  // how a vector is passed: never, as all is inlined
+#include "vectors.h"
 
 namespace zonocuda::cpu {
 namespace {
@@ -75,29 +65,6 @@ ZONOCUDA_INLINE void each_piece(const Box& box, F f) {
   });
 }
 
-// kCount numbers that are loaded, computed and stored as one; a number where kCount is 1.
-template <class T, int kCount>
-struct Vector {
-  typedef T type __attribute__((vector_size(kCount * sizeof(T))));
-};
-
-template <class T>
-struct Vector<T, 1> {
-  using type = T;
-};
-
-template <class V, class T>
-ZONOCUDA_INLINE V load(const T* p) {
-  V v;
-  __builtin_memcpy(&v, p, sizeof(V));
-  return v;
-}
-
-template <class V, class T>
-ZONOCUDA_INLINE void store(T* p, const V& v) {
-  __builtin_memcpy(p, &v, sizeof(V));
-}
-
 // A row of kWidth numbers in vectors of at most 32 bytes; the last overlaps the one before where they do not fit.
 template <class T, int kWidth>
 struct Parts {
@@ -133,23 +100,6 @@ ZONOCUDA_INLINE void store_row(W, T* out, F value) {
   Parts<T, W::value> row;
   row.update([&](const auto&, auto v, int j) ZONOCUDA_LAMBDA { return value(v, j); });
   row.store_to(out);
-}
-
-template <class V>
-ZONOCUDA_INLINE V magnitude(const V& x) {
-  if constexpr (std::is_floating_point_v<V>) {
-    return std::fabs(x);
-  } else {
-    using Bits = decltype(x < x);
-    return V(Bits(x) & ~Bits(-V{}));  // all but the sign
-  }
-}
-
-// As math/relu.h's: 0 for a NaN.
-template <class V>
-ZONOCUDA_INLINE V sign(const V& x) {
-  const V zero{}, one = zero + 1;
-  return (x > 0 ? one : zero) - (x < 0 ? one : zero);
 }
 
 // One partial sum for each column of a strip; then the sum of these.

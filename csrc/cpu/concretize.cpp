@@ -1,6 +1,7 @@
 #include <tuple>
 
 #include "../common/arguments.h"
+#include "neurons.h"
 #include "rows.h"
 #include "tiles.h"
 
@@ -13,25 +14,20 @@ void concretize_kernel(const Sizes& s, const T* center, const T* generators, T* 
     T radius[kMaxTile] = {};
     add_abs(generators + generator_offset(b, 0, n, s.symbols, s.features), s.symbols, s.features, width, radius);
     const int64_t at = b * s.features + n;
-    for (int64_t j = 0; j < width; ++j) {
-      lower[at + j] = center[at + j] - radius[j];
-      upper[at + j] = center[at + j] + radius[j];
-    }
+    bounds(center + at, radius, width, lower + at, upper + at);
   });
 }
 
 template <class T>
 void concretize_backward_kernel(const Sizes& s, const T* grad_lower, const T* grad_upper, const T* generators,
                                 T* grad_center, T* grad_generators) {
+  const Writes writes = writes_of(s, sizeof(T));
   for_each_tile(s, 0, [&](int64_t b, int64_t n, int64_t width) {
     T shift[kMaxTile];
     const int64_t at = b * s.features + n;
-    for (int64_t j = 0; j < width; ++j) {
-      grad_center[at + j] = grad_lower[at + j] + grad_upper[at + j];
-      shift[j] = grad_upper[at + j] - grad_lower[at + j];
-    }
+    sum_and_difference(grad_lower + at, grad_upper + at, width, grad_center + at, shift);
     const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
-    shift_signs(generators + block, shift, s.symbols, s.features, width, grad_generators + block);
+    shift_signs(generators + block, shift, s.symbols, s.features, width, grad_generators + block, writes);
   });
 }
 

@@ -1,9 +1,9 @@
-#include "../math/relu.h"
-
+#include <algorithm>
 #include <optional>
 #include <tuple>
 
 #include "../common/arguments.h"
+#include "neurons.h"
 #include "rows.h"
 #include "tiles.h"
 
@@ -26,6 +26,7 @@ void relu_kernel(const Relu& out, const T* center, const T* generators, const T*
   T* const offset = out.offset.mutable_data_ptr<T>();
   T* const lower = out.lower.mutable_data_ptr<T>();
   T* const upper = out.upper.mutable_data_ptr<T>();
+  const Writes writes = generators == out_generators ? Writes::cached : writes_of(s, sizeof(T));
   for_each_tile(s, sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
     const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
     T radius[kMaxTile] = {};
@@ -34,57 +35,54 @@ void relu_kernel(const Relu& out, const T* center, const T* generators, const T*
     }
     T multiplier[kMaxTile];
     const int64_t at = b * s.features + n;
-    for (int64_t j = 0; j < width; ++j) {
-      lower[at + j] = out.external ? given_lower[at + j] : center[at + j] - radius[j];
-      upper[at + j] = out.external ? given_upper[at + j] : center[at + j] + radius[j];
+    if (out.external) {
+      std::copy_n(given_lower + at, width, lower + at);
+      std::copy_n(given_upper + at, width, upper + at);
+    } else {
+      bounds(center + at, radius, width, lower + at, upper + at);
     }
-    for (int64_t j = 0; j < width; ++j) {
-      const Relaxation<T> r = relax_relu(lower[at + j], upper[at + j], slope ? slope[at + j] : T(0), !slope);
-      multiplier[j] = r.multiplier;
-      offset[at + j] = r.offset;
-    }
-    for (int64_t j = 0; j < width; ++j) {
-      out_center[at + j] = multiplier[j] * center[at + j] + offset[at + j];
-    }
-    scale_rows(generators + block, multiplier, s.symbols, s.features, width, out_generators + block);
+    relax(lower + at, upper + at, slope ? slope + at : nullptr, width, multiplier, offset + at);
+    scale_shift(center + at, multiplier, offset + at, width, out_center + at);
+    scale_rows(generators + block, multiplier, s.symbols, s.features, width, out_generators + block, writes);
   });
 }
 
 template <class T>
 void relu_backward_kernel(const ReluBackward& out, const T* grad_center, const T* grad_generators, const T* grad_offset,
                           const T* center, const T* generators, const T* lower, const T* upper, const T* slope,
-                          Kink kink, T tolerance, bool external, bool needs_generators, bool needs_slope) {
+                          KinkChoice<T> choice, bool external, bool needs_generators, bool needs_slope) {
   const Sizes& s = out.s;
-  const bool needs_products = needs_slope || !slope || kink == Kink::min_norm;
+  const bool needs_products = needs_slope || !slope || choice.kink == Kink::min_norm;
   T* const out_center = out.grad_center.mutable_data_ptr<T>();
   T* const out_generators = out.grad_generators.mutable_data_ptr<T>();
   T* const out_slope = out.grad_slope.mutable_data_ptr<T>();
   T* const out_lower = out.grad_lower.mutable_data_ptr<T>();
   T* const out_upper = out.grad_upper.mutable_data_ptr<T>();
+  const Writes writes = writes_of(s, sizeof(T));
   for_each_tile(s, 2 * sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
     const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
     T products[kMaxTile] = {};
     if (needs_products) {
       add_products(grad_generators + block, generators + block, s.symbols, s.features, width, products);
     }
+    const int64_t at = b * s.features + n;
+    const T* const slopes = slope ? slope + at : nullptr;
+    T m[kMaxTile];
+    add_product_and_sum(grad_center + at, center + at, grad_offset + at, width, products, m);
+    relax_backward(lower + at, upper + at, slopes, choice, products, m, width, out_slope + at, out_lower + at,
+                   out_upper + at);
     T multiplier[kMaxTile];
-    T shift[kMaxTile];
-    for (int64_t j = 0; j < width; ++j) {
-      const int64_t i = b * s.features + n + j;
-      const T lam = slope ? slope[i] : T(0);
-      const RelaxationGrad<T> g =
-          relax_relu_backward(lower[i], upper[i], lam, !slope, kink, tolerance,
-                              grad_center[i] * center[i] + products[j], grad_center[i] + grad_offset[i]);
-      multiplier[j] = relax_relu(lower[i], upper[i], lam, !slope).multiplier;
-      shift[j] = external ? T(0) : g.upper - g.lower;
-      out_slope[i] = g.slope;
-      out_lower[i] = g.lower;
-      out_upper[i] = g.upper;
-      out_center[i] = multiplier[j] * grad_center[i] + (external ? T(0) : g.lower + g.upper);
+    T unused[kMaxTile];
+    relax(lower + at, upper + at, slopes, width, multiplier, unused);
+    T total[kMaxTile] = {};  // of the gradients of the bounds, where these are not given
+    T shift[kMaxTile] = {};
+    if (!external) {
+      sum_and_difference(out_lower + at, out_upper + at, width, total, shift);
     }
+    scale_shift(grad_center + at, multiplier, total, width, out_center + at);
     if (needs_generators) {
       scale_and_shift_signs(grad_generators + block, generators + block, multiplier, shift, s.symbols, s.features,
-                            width, out_generators + block);
+                            width, out_generators + block, writes);
     }
   });
 }
@@ -133,8 +131,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
       relu_backward_kernel<T>(out, grad_center.const_data_ptr<T>(), grad_generators.const_data_ptr<T>(),
                               grad_offset.const_data_ptr<T>(), center.const_data_ptr<T>(),
                               generators.const_data_ptr<T>(), lower.const_data_ptr<T>(), upper.const_data_ptr<T>(),
-                              data_or_null<T>(slope), static_cast<Kink>(kink), static_cast<T>(tolerance), external,
-                              needs_generators, needs_slope);
+                              data_or_null<T>(slope), KinkChoice<T>{static_cast<Kink>(kink), static_cast<T>(tolerance)},
+                              external, needs_generators, needs_slope);
     });
   }
   return {out.grad_center, out.grad_generators, out.grad_slope, out.grad_lower, out.grad_upper};

@@ -2,7 +2,7 @@
 #include <tuple>
 
 #include "../common/arguments.h"
-#include "../math/relu.h"
+#include "neurons.h"
 #include "tiles.h"
 
 namespace zonocuda::cpu {
@@ -18,11 +18,7 @@ std::tuple<Tensor, Tensor> relu_relaxation(const Tensor& lower, const Tensor& up
     T* multiplier = out.multiplier.mutable_data_ptr<T>();
     T* offset = out.offset.mutable_data_ptr<T>();
     torch::stable::parallel_for(0, out.count, kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const Relaxation<T> r = relax_relu(l[i], u[i], lam ? lam[i] : T(0), !lam);
-        multiplier[i] = r.multiplier;
-        offset[i] = r.offset;
-      }
+      relax(l + begin, u + begin, lam ? lam + begin : nullptr, end - begin, multiplier + begin, offset + begin);
     });
   });
   return {out.multiplier, out.offset};
@@ -35,6 +31,7 @@ std::tuple<Tensor, Tensor, Tensor> relu_relaxation_backward(const Tensor& grad_m
   ReluRelaxationBackward out = prepare_relu_relaxation_backward(grad_multiplier, grad_offset, lower, upper, slope);
   dispatch_dtype("relu_relaxation_backward", lower.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
+    const KinkChoice<T> choice{static_cast<Kink>(kink), static_cast<T>(tolerance)};
     const T* gm = grad_multiplier.const_data_ptr<T>();
     const T* go = grad_offset.const_data_ptr<T>();
     const T* l = lower.const_data_ptr<T>();
@@ -44,13 +41,8 @@ std::tuple<Tensor, Tensor, Tensor> relu_relaxation_backward(const Tensor& grad_m
     T* grad_lower = out.grad_lower.mutable_data_ptr<T>();
     T* grad_upper = out.grad_upper.mutable_data_ptr<T>();
     torch::stable::parallel_for(0, out.count, kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const RelaxationGrad<T> g = relax_relu_backward(l[i], u[i], lam ? lam[i] : T(0), !lam, static_cast<Kink>(kink),
-                                                        static_cast<T>(tolerance), gm[i], go[i]);
-        grad_slope[i] = g.slope;
-        grad_lower[i] = g.lower;
-        grad_upper[i] = g.upper;
-      }
+      relax_backward(l + begin, u + begin, lam ? lam + begin : nullptr, choice, gm + begin, go + begin, end - begin,
+                     grad_slope + begin, grad_lower + begin, grad_upper + begin);
     });
   });
   return {out.grad_slope, out.grad_lower, out.grad_upper};

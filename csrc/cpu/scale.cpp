@@ -10,9 +10,10 @@ namespace {
 // out may be x
 template <class T>
 void scale_kernel(const Sizes& s, const T* x, const T* factor, T* out) {
+  const Writes writes = x == out ? Writes::cached : writes_of(s, sizeof(T));
   for_each_tile(s, 0, [&](int64_t b, int64_t n, int64_t width) {
     const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
-    scale_rows(x + block, factor + b * s.features + n, s.symbols, s.features, width, out + block);
+    scale_rows(x + block, factor + b * s.features + n, s.symbols, s.features, width, out + block, writes);
   });
 }
 
@@ -53,6 +54,7 @@ std::tuple<Tensor, Tensor> scale_backward(const Tensor& grad, const Tensor& gene
       const T* factor = multiplier.const_data_ptr<T>();
       T* grad_generators = out.grad_generators.mutable_data_ptr<T>();
       T* grad_multiplier = out.grad_multiplier.mutable_data_ptr<T>();
+      const Writes writes = writes_of(s, sizeof(T));
       for_each_tile(s, 2 * sizeof(T), [&](int64_t b, int64_t n, int64_t width) {
         const int64_t block = generator_offset(b, 0, n, s.symbols, s.features);
         const int64_t at = b * s.features + n;
@@ -61,7 +63,7 @@ std::tuple<Tensor, Tensor> scale_backward(const Tensor& grad, const Tensor& gene
           add_products(g + block, x + block, s.symbols, s.features, width, grad_multiplier + at);
         }
         if (needs_generators) {
-          scale_rows(g + block, factor + at, s.symbols, s.features, width, grad_generators + block);
+          scale_rows(g + block, factor + at, s.symbols, s.features, width, grad_generators + block, writes);
         }
       });
     });

@@ -4,5 +4,7 @@
 #ifdef __CUDACC__
 #define ZONOCUDA_HD __host__ __device__ __forceinline__
 #else
-#define ZONOCUDA_HD inline
+// Always inlined: a kernel that is compiled for several instruction sets would otherwise call one function, compiled
+// for the oldest.
+#define ZONOCUDA_HD __attribute__((always_inline)) inline
 #endif

@@ -26,7 +26,14 @@ ENVIRONMENT = {
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
 ANSWER = b"ok\n"  # comes before the outputs
-TYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.int64: "int64"}
+TYPE_NAMES = {
+    torch.float16: "float16",
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.int8: "int8",
+    torch.int32: "int32",
+    torch.int64: "int64",
+}
 
 
 class HostFaultError(Exception):

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <sstream>
 #include <string>
@@ -28,6 +29,10 @@ namespace {
 #include "../../csrc/cuda/diagonal_linear.cuh"
 #include "../../csrc/cuda/dual_relu.cuh"
 #include "../../csrc/cuda/error_block.cuh"
+#include "../../csrc/cuda/nonsmooth_max.cuh"
+#include "../../csrc/cuda/nonsmooth_max_pool2d.cuh"
+#include "../../csrc/cuda/nonsmooth_maximum.cuh"
+#include "../../csrc/cuda/nonsmooth_relu.cuh"
 #include "../../csrc/cuda/relu.cuh"
 #include "../../csrc/cuda/relu_relaxation.cuh"
 #include "../../csrc/cuda/scale.cuh"
@@ -49,7 +54,9 @@ struct Array {
   std::string given;  // its bytes as they came
   std::unique_ptr<char[]> bytes;
 
-  size_t item() const { return type == "float32" ? 4 : 8; }
+  size_t item() const {
+    return type == "int8" ? 1 : type == "float16" ? 2 : type == "float32" || type == "int32" ? 4 : 8;
+  }
   void reset() {
     bytes = std::make_unique_for_overwrite<char[]>(given.size());
     std::memcpy(bytes.get(), given.data(), given.size());
@@ -103,7 +110,7 @@ struct Request {
       return nullptr;
     }
     constexpr bool whole = std::is_integral_v<P>;
-    if (a.item() != sizeof(P) || (a.type == "int64") != whole) {
+    if (a.item() != sizeof(P) || a.type.starts_with("int") != whole) {
       host_cuda::fail("an array has another type than its kernel wants");
     }
     return reinterpret_cast<P*>(reinterpret_cast<uintptr_t>(a.bytes.get()) - a.skip * sizeof(P));
@@ -119,6 +126,12 @@ struct Request {
     return {integer(first),     integer(first + 1), integer(first + 2),
             integer(first + 3), integer(first + 4), integer(first + 5)};
   }
+  PoolAxis pool_axis(size_t first) const {
+    return {integer(first),     integer(first + 1), integer(first + 2),
+            integer(first + 3), integer(first + 4), integer(first + 5)};
+  }
+  Pool pool() const { return {integer(0), integer(1), pool_axis(2), pool_axis(8)}; }
+  TieWeights weights() const { return {reals.at(0), reals.at(1), reals.at(2)}; }
   DiagonalConv convolution() const {
     return {integer(0), integer(1), integer(2), integer(3), integer(4), axis(5), axis(11)};
   }
@@ -148,6 +161,12 @@ struct Request {
 template <class F>
 void typed(const Request& r, F f) {
   r.dtype == "float32" ? f.template operator()<float>() : f.template operator()<double>();
+}
+
+/// Calls f with the element type, which may be 16 bits wide.
+template <class F>
+void typed_or_half(const Request& r, F f) {
+  r.dtype == "float16" ? f.template operator()<_Float16>() : typed(r, f);
 }
 
 /// Calls f with the element type and the vector width: one element, or 16 bytes.
@@ -374,6 +393,59 @@ const std::map<std::string, Run>& kernels() {
                     r.at<int64_t>(2), r.at<T>(3));
          });
        }},
+      {"nonsmooth_relu_kernel",
+       [](const Request& r) {
+         typed_or_half(r, [&]<class T>() {
+           r.launch(nonsmooth_relu_kernel<T>, r.integer(0), r.at<T>(0), r.reals.at(0), r.at<T>(1));
+         });
+       }},
+      {"nonsmooth_relu_backward_kernel",
+       [](const Request& r) {
+         typed_or_half(r, [&]<class T>() {
+           r.launch(nonsmooth_relu_backward_kernel<T>, r.integer(0), r.at<T>(0), r.at<T>(1), r.reals.at(0),
+                    r.reals.at(1), r.at<T>(2));
+         });
+       }},
+      {"nonsmooth_maximum_kernel",
+       [](const Request& r) {
+         typed_or_half(r, [&]<class T>() {
+           r.launch(nonsmooth_maximum_kernel<T>, r.integer(0), r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<int8_t>(3));
+         });
+       }},
+      {"nonsmooth_maximum_backward_kernel",
+       [](const Request& r) {
+         typed_or_half(r, [&]<class T>() {
+           r.launch(nonsmooth_maximum_backward_kernel<T>, r.integer(0), r.at<T>(0), r.at<int8_t>(1), r.reals.at(0),
+                    r.at<T>(2), r.at<T>(3));
+         });
+       }},
+      {"nonsmooth_max_kernel",
+       [](const Request& r) {
+         typed_or_half(r, [&]<class T>() {
+           r.launch(nonsmooth_max_kernel<T>, r.integer(0), r.integer(1), r.integer(2), r.at<T>(0), r.at<T>(1),
+                    r.at<int32_t>(2));
+         });
+       }},
+      {"nonsmooth_max_backward_kernel",
+       [](const Request& r) {
+         typed_or_half(r, [&]<class T>() {
+           r.launch(nonsmooth_max_backward_kernel<T>, r.integer(0), r.integer(1), r.integer(2), r.at<T>(0),
+                    r.at<int32_t>(1), r.weights(), r.at<T>(2));
+         });
+       }},
+      {"nonsmooth_max_pool2d_kernel",
+       [](const Request& r) {
+         typed_or_half(r, [&]<class T>() {
+           r.launch(nonsmooth_max_pool2d_kernel<T>, r.pool(), r.at<T>(0), r.at<T>(1), r.at<int32_t>(2));
+         });
+       }},
+      {"nonsmooth_max_pool2d_backward_kernel",
+       [](const Request& r) {
+         typed_or_half(r, [&]<class T>() {
+           r.launch(nonsmooth_max_pool2d_backward_kernel<T>, r.pool(), r.at<T>(0), r.at<int32_t>(1), r.weights(),
+                    r.at<T>(2));
+         });
+       }},
       // The tests of host_cuda.h.
       {"warp_sums", [](const Request& r) { r.launch(faulty::warp_sums, r.at<F>(0), r.at<F>(1), r.at<F>(2)); }},
       {"double_vectors", [](const Request& r) { r.launch(faulty::double_vectors, r.at<F>(0), r.at<F>(1)); }},
@@ -402,7 +474,7 @@ const std::map<std::string, Run>& kernels() {
 /// Runs the kernel in both orders and compares; the results stay in the arrays.
 void run(Request& r) {
   const auto entry = kernels().find(r.kernel);
-  if (entry == kernels().end() || (r.dtype != "float32" && r.dtype != "float64")) {
+  if (entry == kernels().end() || (r.dtype != "float16" && r.dtype != "float32" && r.dtype != "float64")) {
     host_cuda::fail("unknown kernel or dtype");
   }
   alarm(kSeconds);  // a kernel that loops for ever ends the program

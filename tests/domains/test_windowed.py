@@ -18,6 +18,12 @@ from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.windowed import Order, add_windows
 
 
+@pytest.fixture(autouse=True)
+def windows_stay_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever share of these small maps they cover."""
+    monkeypatch.setattr(windowed, "DENSE_SHARE", 1e9)
+
+
 @pytest.fixture(params=["native", "reference"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -321,14 +327,17 @@ def test_a_window_does_not_fit_into_a_smaller_one() -> None:
 
 
 def test_windows_become_dense_above_their_share_of_the_map(monkeypatch: pytest.MonkeyPatch, grad: bool) -> None:
-    block = windows(order=(2, 0, 1))  # windows of 6 positions on maps of 30
+    block = windows(order=(2, 0, 1))  # windows of 2 x 3 positions on maps of 30
+    weight, how = whole(4, block.map[0], 1, 1), Convolution((1, 1))
     for share, kind in ((0.2, Windowed), (0.19, Dense), (-1.0, Dense), (1e9, Windowed)):
         monkeypatch.setattr(windowed, "DENSE_SHARE", share)
         with torch.set_grad_enabled(grad):
-            image = windowed.replace(block, patches=block.patches.clone()).narrowed(features_of(block))
-        assert isinstance(image, kind)
-        assert image.symbols is block.symbols
-        assert torch.equal(image.dense(features_of(block)), by_hand(block))
+            images = [block.convolve(weight, how), add_windows(block, block)]
+        for image, expected in zip(images, (convolved(on_map(block), weight, how), None), strict=True):
+            assert isinstance(image, kind)
+            assert image.symbols is block.symbols
+            shape = tuple(expected.shape[2:]) if expected is not None else block.view
+            assert torch.equal(image.dense(shape), by_hand(block) * 2 if expected is None else expected)
 
 
 # ---- gradients -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.ops import dual_samples, samples, window_samples, window_scales
+from tests.ops import dual_samples, nonsmooth_samples, samples, window_samples, window_scales
 from tests.ops.samples import Sample
 from zonocuda import ops, reference
 
@@ -41,6 +41,8 @@ class OpCase:
     samples: Callable[..., Iterator[Sample]]
     value_scales: Callable[[Mapping[str, Any]], Scales]
     gradient_scales: Callable[[Mapping[str, Any], Sequence[Tensor]], Mapping[str, Tensor]]
+    refused: torch.dtype = torch.bfloat16
+    accepted: str = "float32 or float64"
 
     def native(self, sample: Sample) -> tuple[Tensor, ...]:
         """The op's outputs."""
@@ -216,5 +218,21 @@ CASES = (
         window_samples.diagonal_conv_samples,
         window_scales.diagonal_conv_values,
         window_scales.diagonal_conv_gradients,
+    ),
+    *(
+        OpCase(
+            name,
+            getattr(nonsmooth_samples, f"{name}_samples"),
+            values,
+            getattr(nonsmooth_samples, f"{name}_gradients"),
+            refused=torch.int32,
+            accepted="float16, bfloat16, float32 or float64",
+        )
+        for name, values in (
+            ("nonsmooth_relu", nonsmooth_samples.nonsmooth_relu_values),
+            ("nonsmooth_maximum", nonsmooth_samples.no_rounding),
+            ("nonsmooth_max", nonsmooth_samples.no_rounding),
+            ("nonsmooth_max_pool2d", nonsmooth_samples.no_rounding),
+        )
     ),
 )

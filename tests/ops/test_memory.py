@@ -43,6 +43,8 @@ reference.concretize(center[:, :4], generators[:, :, :4])
 calls = dict(
     concretize=lambda: ops.concretize(center, generators),
     scale_backward=lambda: native._scale_backward(generators, generators, center, False, True),
+    scale_=lambda: ops.scale_(generators, center),
+    relu_=lambda: ops.relu_(center, generators),
     oracle=lambda: reference.concretize(center, generators),
 )
 print(json.dumps({{name: growth_of(call) for name, call in calls.items()}}))
@@ -67,6 +69,11 @@ def test_concretize_writes_nothing_but_its_bounds(growth: dict[str, int]) -> Non
 
 def test_the_gradient_of_a_multiplier_makes_no_products_of_the_generators_size(growth: dict[str, int]) -> None:
     assert growth["scale_backward"] < 0.1 * SIZE
+
+
+@pytest.mark.parametrize("op", ["scale_", "relu_"])
+def test_an_op_in_place_makes_no_generators(op: str, growth: dict[str, int]) -> None:
+    assert growth[op] < 0.1 * SIZE  # of relu_: offset and two bounds
 
 
 def test_the_measurement_sees_the_temporary_of_the_oracle(growth: dict[str, int]) -> None:

@@ -41,6 +41,8 @@ def verify(options: argparse.Namespace) -> None:
             device=options.device,
             dtype=_DTYPES[options.dtype],
             backend=options.backend,
+            direction=options.direction,
+            memory_budget=options.memory_budget,
             seed=options.seed,
             effort=options.effort,
             progress=bar.update,
@@ -69,11 +71,17 @@ def bounds(options: argparse.Namespace) -> None:
     low, high = ((b.double().cpu().squeeze(0)) for b in zonotope.bounds())
     network.check(low, high)
     with torch.no_grad(), use_backend(options.backend):
-        result = compute_bounds(graph, zonotope, backend=options.backend)
+        result = compute_bounds(
+            graph,
+            zonotope,
+            direction=options.direction,
+            memory_budget=options.memory_budget,
+            backend=options.backend,
+        )
     lower, upper = (b.flatten().tolist() for b in (result.lower, result.upper))
     for i, (a, b) in enumerate(zip(lower, upper, strict=True)):
         print(f"Y_{i} in [{a!r}, {b!r}]")
-    for line in report.layer_lines(result.stats):
+    for line in [*report.layer_lines(result.stats), *report.plan_lines(result.plan)]:
         print(line)
     if options.json:
         _write_json(options.json, report.bounds_document(result, options, describe_device(device)))

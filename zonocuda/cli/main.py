@@ -43,10 +43,24 @@ def _radius(text: str) -> float:
     return value
 
 
+def _gibibytes(text: str) -> int:
+    count = int(_positive(text) * 2**30) if math.isfinite(float(text)) else 0
+    if not count > 0:
+        raise argparse.ArgumentTypeError(f"must be a positive finite number of GiB, got {text}")
+    return count
+
+
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**62:
         raise argparse.ArgumentTypeError(f"must be an integer in [0, 2^62), got {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return value
 
 
@@ -61,6 +75,15 @@ def build_parser() -> argparse.ArgumentParser:
     shared.add_argument("--dtype", default="float64", choices=["float32", "float64"], help="of the bounds")
     shared.add_argument(
         "--backend", default="auto", choices=["auto", "native", "reference"], help="native ops (auto) or plain torch"
+    )
+    shared.add_argument(
+        "--direction",
+        default="auto",
+        choices=["auto", "forward", "dual"],
+        help="how neurons are bounded: by zonotopes forward, by dual passes, or by what costs less (auto)",
+    )
+    shared.add_argument(
+        "--memory-budget", type=_gibibytes, metavar="GIB", help="for generators (default: a share of what is free)"
     )
     shared.add_argument("--json", metavar="F", help="write the whole result to F (schema: docs/json.md)")
 
@@ -80,6 +103,16 @@ def build_parser() -> argparse.ArgumentParser:
     bounds.add_argument("--eps", required=True, type=_radius, metavar="E", help="radius in the L-infinity norm")
     bounds.add_argument("--clip", nargs=2, type=float, metavar=("LOW", "HIGH"), help="range of valid inputs")
 
+    audit = commands.add_parser("audit", help="which derivatives at ties a model's gradient depends on")
+    audit.add_argument("model", metavar="MODEL", help="network, .onnx or .onnx.gz, or an exported program, .pt2")
+    audit.add_argument("--data", required=True, metavar="X.npy", help="inputs [n, ...]")
+    audit.add_argument("--labels", metavar="Y.npy", help="classes [n]: the loss is the cross entropy (else: the sum)")
+    audit.add_argument("--dtypes", default="float32", metavar="A,B", help="float16, bfloat16, float32, float64")
+    audit.add_argument("--batch-size", type=_count, default=256, metavar="N", help="of the minibatches")
+    audit.add_argument("--no-certificates", action="store_true", help="ask no theorem, which saves time")
+    audit.add_argument("--json", metavar="F", help="write the whole result to F (schema: docs/json.md)")
+    audit.add_argument("--html", metavar="F", help="write a page with a picture for each layer to F")
+
     commands.add_parser("info", help="what this build of zonocuda can do")
     return parser
 
@@ -88,9 +121,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = build_parser().parse_args(arguments)
     from zonocuda.cli import commands  # after the arguments are known to be good: it loads torch
+    from zonocuda.cli.audit import audit as run_audit
     from zonocuda.importers import UnsupportedNetworkError
 
-    run = {"verify": commands.verify, "bounds": commands.bounds, "info": commands.info}[options.command]
+    run = {
+        "verify": commands.verify,
+        "bounds": commands.bounds,
+        "audit": run_audit,
+        "info": commands.info,
+    }[options.command]
     try:
         run(options)
     except UnsupportedNetworkError as error:

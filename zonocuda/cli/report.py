@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from zonocuda.verifier import LayerStats, NetworkBounds, Verdict, VerifyResult
+from zonocuda.verifier import LayerStats, NetworkBounds, Step, Verdict, VerifyResult
 from zonocuda.version import __version__
 
 _VNNCOMP = {
@@ -27,6 +27,7 @@ def summary(result: VerifyResult) -> Iterator[str]:
     if result.margin is not None:
         yield f"margin   {result.margin:.6g} (smallest of {len(result.margins)} rows)"
     yield from layer_lines(result.layers)
+    yield from plan_lines(result.plan)
     phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result.seconds.items() if name != "total")
     yield f"seconds  {result.seconds['total']:.3f} ({phases})"
     ran = result.ran
@@ -35,11 +36,19 @@ def summary(result: VerifyResult) -> Iterator[str]:
     yield f"ran      {ran.dtype}, {ran.device}, {how}, {versions}"
 
 
+def plan_lines(plan: Iterable[Step]) -> Iterator[str]:
+    """One line for each decision of the planner."""
+    for step in plan:
+        if step.actions:
+            yield f"plan     {step.name}: {step.direction}, {'; '.join(step.actions)}"
+
+
 def layer_lines(layers: Iterable[LayerStats]) -> Iterator[str]:
     """One line for each ReLU."""
     for layer in layers:
         symbols = " + ".join(f"{count} {kind}" for kind, count in layer.symbols.items()) or "0"
-        yield f"layer    {layer.name}: {layer.unstable} of {layer.neurons} unstable, {symbols} symbols"
+        how = f"{symbols} symbols" if layer.direction == "forward" else f"{layer.dual_rows} dual rows"
+        yield f"layer    {layer.name}: {layer.unstable} of {layer.neurons} unstable, {how}"
 
 
 def vnncomp(result: VerifyResult) -> str:
@@ -78,6 +87,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
         ],
         "counterexample": counterexample,
         "layers": [_layer(layer) for layer in result.layers],
+        "plan": [_step(step) for step in result.plan],
         "seconds": dict(result.seconds),
         "timeout": _number(timeout),
         "ran": {
@@ -101,6 +111,7 @@ def bounds_document(result: NetworkBounds, options: argparse.Namespace, device: 
         "eps": options.eps,
         "clip": None if options.clip is None else _numbers(options.clip),
         "layers": [_layer(layer) for layer in result.stats],
+        "plan": [_step(step) for step in result.plan],
         "ran": {
             "dtype": options.dtype,
             "device": device,
@@ -120,6 +131,18 @@ def _layer(layer: LayerStats) -> dict[str, object]:
         "unstable": layer.unstable,
         "symbols": dict(layer.symbols),
         "mean_width": _number(layer.mean_width),
+        "direction": layer.direction,
+        "dual_rows": layer.dual_rows,
+    }
+
+
+def _step(step: Step) -> dict[str, object]:
+    return {
+        "name": step.name,
+        "direction": step.direction,
+        "bytes": step.bytes,
+        "operations": step.operations,
+        "actions": list(step.actions),
     }
 
 

@@ -36,9 +36,9 @@ def add_blocks(a: Block, b: Block, features: tuple[int, ...], in_place: bool = F
         return Diagonal(a.symbols, a.coefficients + b.coefficients, a.index)
     if isinstance(b, Dense) and not isinstance(a, Dense):
         a, b = b, a
-    x, y = (_as_windows(block, features) for block in (a, b))
+    x, y = (as_windows(block, features) for block in (a, b))
     if x is not None and y is not None and (x.map, x.order) == (y.map, y.order):
-        total: Block = add_windows(x, y).narrowed(features)
+        total: Block = _reshaped(add_windows(x, y), features)
         return _consumed(total, (a, b)) if in_place else total
     if isinstance(a, Dense):
         total = a.plus(b.dense(features), in_place)
@@ -54,7 +54,14 @@ def _consumed(total: Block, terms: Iterable[Block]) -> Block:
     return total
 
 
-def _as_windows(block: Block, features: tuple[int, ...]) -> Windowed | None:
+def _reshaped(block: Windowed | Dense, features: tuple[int, ...]) -> Windowed | Dense:
+    """A block whose dense generators have the features' shape."""
+    if isinstance(block, Windowed):
+        return block
+    return Dense(block.symbols, block.generators.reshape(*block.generators.shape[:2], *features))
+
+
+def as_windows(block: Block, features: tuple[int, ...]) -> Windowed | None:
     """A windowed or diagonal block as windows; None where the features of a diagonal one are no map."""
     if isinstance(block, Diagonal):
         return block.windowed((features[0], features[1], features[2])) if len(features) == 3 else None

@@ -9,12 +9,13 @@ from math import prod
 import torch
 from torch import Tensor
 
+from zonocuda.domains import memory
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.symbols import Symbols
-from zonocuda.domains.windowed import Windowed
-from zonocuda.windows import diagonal_conv_corners
+from zonocuda.domains.windowed import Windowed, is_wide
+from zonocuda.windows import diagonal_conv_corners, window_size
 
 
 def flat_features(values: Tensor) -> Tensor:
@@ -76,8 +77,12 @@ class Diagonal:
 
     def dense(self, features: tuple[int, ...]) -> Tensor:
         """The generators as ``[B, K, *features]``."""
-        rows: Tensor = kernels().error_block(self.coefficients, self.index, features)
-        return rows
+        shape = (*self.coefficients.shape, *features)
+        return memory.filled(
+            shape,
+            self.coefficients,
+            lambda run: kernels().error_block(self.coefficients[:, run], self.index[run], features),
+        )
 
     def narrow(self, start: int, symbols: Symbols) -> Diagonal:
         """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols``."""
@@ -86,24 +91,41 @@ class Diagonal:
 
     def linear(self, weight: Tensor) -> Dense:
         """W G for ``weight`` ``[out, in]``: scaled columns of W."""
-        return Dense(self.symbols, kernels().diagonal_linear(self.coefficients, self.index, weight))
-
-    def convolve(self, weight: Tensor, how: Convolution, features: tuple[int, int, int]) -> Windowed:
-        """The block on a map ``features`` after a convolution: scaled kernels."""
-        _, height, width = features
-        size = how.output_size((height, width))
-        patches = kernels().diagonal_conv(
+        image = memory.filled(
+            (*self.coefficients.shape, weight.shape[0]),
             self.coefficients,
-            self.index,
-            weight,
-            *features,
-            how.stride,
-            how.begin,
-            how.dilation,
-            how.groups,
-            *size,
+            lambda run: kernels().diagonal_linear(self.coefficients[:, run], self.index[run], weight),
         )
+        return Dense(self.symbols, image)
+
+    def convolve(self, weight: Tensor, how: Convolution, features: tuple[int, int, int]) -> Windowed | Dense:
+        """The block on a map ``features`` after a convolution: scaled kernels."""
+        size = how.output_size((features[1], features[2]))
         corners = diagonal_conv_corners(self.index, *features, how.kernel, how.stride, how.begin, how.dilation)
+        extent = window_size(how.kernel, how.stride, how.dilation)
+
+        def kernel_patches(run: slice) -> Tensor:
+            patches: Tensor = kernels().diagonal_conv(
+                self.coefficients[:, run],
+                self.index[run],
+                weight,
+                *features,
+                how.stride,
+                how.begin,
+                how.dilation,
+                how.groups,
+                *size,
+            )
+            return patches
+
+        def rows(run: slice) -> Tensor:
+            dense: Tensor = kernels().window_dense(kernel_patches(run), corners[run], *size)
+            return dense
+
+        shape = (*self.coefficients.shape, weight.shape[0])
+        if is_wide(extent, size):
+            return Dense(self.symbols, memory.filled((*shape, *size), self.coefficients, rows))
+        patches = memory.filled((*shape, *extent), self.coefficients, kernel_patches)
         return Windowed(self.symbols, patches, corners, size)
 
     def windowed(self, features: tuple[int, int, int]) -> Windowed:

@@ -41,12 +41,10 @@ def linear(block: Block, features: Features, weight: Tensor) -> Dense:
 
 def convolve(block: Block, features: Features, weight: Tensor, how: Convolution) -> Block:
     """A 2-d convolution of a map: kernels for a diagonal block, small convolutions for windows."""
-    channels, height, width = features
-    after = (weight.shape[0], *how.output_size((height, width)))
     if isinstance(block, Diagonal):
-        return block.convolve(weight, how, (channels, height, width)).narrowed(after)
+        return block.convolve(weight, how, (features[0], features[1], features[2]))
     if isinstance(block, Windowed) and block.is_map(features):
-        return block.convolve(weight, how).narrowed(after)
+        return block.convolve(weight, how)
     return generic(block, features, lambda x: convolve_map(x, weight, None, how))
 
 

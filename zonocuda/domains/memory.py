@@ -6,7 +6,7 @@ it. Inside :func:`recycled` the storage of a block that was released serves the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import prod
@@ -56,7 +56,7 @@ class Pool:
             storage.resize_(0)
             return
         flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        self.free.append(flat.set_(storage, 0, (storage.nbytes() // tensor.element_size(),)))  # type: ignore[call-overload]
+        self.free.append(flat.set_(storage, 0, (storage.nbytes() // tensor.element_size(),), (1,)))
 
     def clear(self) -> None:
         """Returns all that is free to the system, even where a forgotten reference is left."""
@@ -93,6 +93,25 @@ def release(tensor: Tensor) -> None:
     pool = _pool.get()
     if pool is not None and tensor.device.type == "cpu":
         pool.give(tensor)
+
+
+def filled(
+    shape: tuple[int, ...], like: Tensor, piece: Callable[[slice], Tensor], row_bytes: int | None = None
+) -> Tensor:
+    """A tensor ``[B, K, ...]`` of the given shape whose rows ``[:, run]`` are ``piece(run)``.
+
+    A chunk at a time and in recycled memory; one piece while gradients are recorded. ``row_bytes`` are what a piece
+    needs for each of the K rows where that is more than the result takes.
+    """
+    batch, count, *rest = shape
+    if torch.is_grad_enabled() or prod(shape) == 0:
+        return piece(slice(0, count)).reshape(shape).contiguous()
+    out = empty(shape, like)
+    step = chunk_length(row_bytes or batch * prod(rest) * like.element_size(), like.device)
+    for k in range(0, count, step):
+        run = slice(k, min(k + step, count))
+        out[:, run] = piece(run)
+    return out
 
 
 def chunk_length(row_bytes: int, device: torch.device) -> int:

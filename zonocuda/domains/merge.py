@@ -54,7 +54,8 @@ def merge_symbols(zonotope: Zonotope, count: int, consume: bool = False) -> Zono
 def _scores(block: Dense | Windowed) -> Tensor:
     """sum_n |G_kn| ``[K]``, the largest over the batch; NaN counts as infinite."""
     (numbers,) = block.tensors
-    scores: Tensor = torch.linalg.vector_norm(numbers.reshape(*numbers.shape[:2], -1), 1, dim=2).amax(0)
+    rows = numbers.flatten(2) if numbers.dim() > 2 else numbers.unsqueeze(2)
+    scores: Tensor = torch.linalg.vector_norm(rows, 1, dim=2).amax(0)
     return scores.nan_to_num(nan=torch.inf)
 
 

@@ -112,8 +112,13 @@ class Windowed:
 
     def dense(self, features: tuple[int, ...]) -> Tensor:
         """The generators as ``[B, K, *features]``, contiguous as in-place ops want them."""
-        rows: Tensor = kernels().window_dense(self.patches, self.corners, *self.size)
-        return rows.permute(0, 1, *(i + 2 for i in self.order)).contiguous().reshape(*rows.shape[:2], *features)
+        shape = (self.patches.shape[0], self.symbols.count, *self.view)
+        return memory.filled(shape, self.patches, self._rows).reshape(*shape[:2], *features)
+
+    def _rows(self, run: slice) -> Tensor:
+        """Dense generators ``[B, n, *view]`` of a run of symbols."""
+        rows: Tensor = kernels().window_dense(self.patches[:, run], self.corners[run], *self.size)
+        return rows.permute(0, 1, *(i + 2 for i in self.order))
 
     def narrow(self, start: int, symbols: Symbols) -> Windowed:
         """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` in its own memory."""
@@ -122,30 +127,14 @@ class Windowed:
 
     # ---- affine maps -------------------------------------------------------------------------------------------------
 
-    def narrowed(self, features: tuple[int, ...]) -> Windowed | Dense:
-        """The block itself, or as a dense one where its windows cover more than DENSE_SHARE of the map."""
-        if prod(self.window) <= DENSE_SHARE * prod(self.size):
-            return self
-        dense = Dense(self.symbols, self.dense(features))
-        if not torch.is_grad_enabled():
-            memory.release(self.patches)
-        return dense
-
     def linear(self, weight: Tensor) -> Dense:
         """W G for ``weight`` ``[out, C * height * width]``; dense only a chunk of symbols at a time."""
-        row = self.patches.shape[0] * prod(self.map) * self.patches.element_size()
-        count = memory.chunk_length(max(1, row // LINEAR_CHUNKS), self.patches.device)
-        parts = [self.patches.new_zeros(self.patches.shape[0], 0, weight.shape[0])]
-        for k in range(0, self.symbols.count, count):
-            run = slice(k, min(k + count, self.symbols.count))
-            part = replace(
-                self,
-                symbols=Symbols(run.stop - run.start),
-                patches=self.patches[:, run],
-                corners=self.corners[run],
-            )
-            parts.append(F.linear(part.dense((prod(self.map),)), weight))
-        return Dense(self.symbols, torch.cat(parts, 1))
+        shape = (self.patches.shape[0], self.symbols.count, weight.shape[0])
+        row_bytes = shape[0] * weight.shape[1] * self.patches.element_size() // LINEAR_CHUNKS
+        image = memory.filled(
+            shape, self.patches, lambda run: F.linear(self._rows(run).flatten(2), weight), max(1, row_bytes)
+        )
+        return Dense(self.symbols, image)
 
     def pad(self, rows: Pair, columns: Pair) -> Windowed:
         """The block on a map with (begin, end) zero rows and columns more, or fewer where negative."""
@@ -175,31 +164,9 @@ class Windowed:
 
     def masked(self) -> Windowed:
         """The block with zeros wherever a window reaches over the border of the map."""
-        if torch.is_grad_enabled():
-            inside = self._inside(self.corners, self.window)
-            return replace(self, patches=torch.where(inside, self.patches, torch.zeros_like(self.patches)))
-        patches = self.patches.clone()
-        self._mask(patches, self.corners)
-        return replace(self, patches=patches)
+        return replace(self, patches=_masked(self.patches.clone(), self.corners, self.size))
 
-    def _inside(self, corners: Tensor, window: Pair) -> Tensor:
-        """``[n, 1, h, w]``, whether an entry of windows of that extent at ``corners`` ``[n, 2]`` lies on the map."""
-        axes = []
-        for axis, (length, limit) in enumerate(zip(window, self.size, strict=True)):
-            place = corners[:, axis : axis + 1] + torch.arange(length, device=corners.device)
-            axes.append((place >= 0) & (place < limit))
-        return (axes[0].unsqueeze(2) & axes[1].unsqueeze(1)).unsqueeze(1)
-
-    def _mask(self, patches: Tensor, corners: Tensor) -> None:
-        """Sets to zero what of ``patches`` ``[B, n, C, h, w]`` at ``corners`` ``[n, 2]`` lies outside the map."""
-        outside = ~self._inside(corners, (patches.shape[3], patches.shape[4]))
-        over = outside.flatten(1).any(1).nonzero().squeeze(1)
-        if len(over) == len(corners):
-            patches.masked_fill_(outside, 0)
-        elif len(over):
-            patches[:, over] = patches[:, over].masked_fill_(outside[over], 0)
-
-    def convolve(self, weight: Tensor, how: Convolution) -> Windowed:
+    def convolve(self, weight: Tensor, how: Convolution) -> Windowed | Dense:
         """The block after a convolution with ``weight`` ``[out, C / groups, *how.kernel]``: one of the patches.
 
         Under stride s a corner has the phase (corner + begin) mod s. Symbols of one phase are convolved together,
@@ -208,35 +175,33 @@ class Windowed:
         stride, first = self.corners.new_tensor(how.stride), how.first_output()
         shifted = self.corners + self.corners.new_tensor(how.begin)
         phases, place = shifted % stride, torch.div(shifted, stride, rounding_mode="floor")
-        extent, batch = how.output_window(self.window), self.patches.shape[0]
-        after = Windowed(
-            self.symbols,
-            memory.empty((batch, self.symbols.count, weight.shape[0], *extent), self.patches),
-            place + self.corners.new_tensor(first),
-            how.output_size(self.size),
-        )
-        images: list[tuple[Tensor | slice, Tensor]] = []
-        step = memory.chunk_length(after.patches[:, :1].nbytes or 1, self.patches.device)
+        corners, size = place + self.corners.new_tensor(first), how.output_size(self.size)
+        extent, batch, count = how.output_window(self.window), self.patches.shape[0], self.symbols.count
+        wide = is_wide(extent, size)
+        shape = (batch, count, weight.shape[0], *(size if wide else extent))
+        functional = torch.is_grad_enabled() or prod(shape) == 0
+        out = self.patches.new_zeros(shape) if functional else memory.empty(shape, self.patches)
+        pieces: list[tuple[Tensor | slice, Tensor]] = []
+        step = memory.chunk_length(batch * weight.shape[0] * prod(extent) * out.element_size(), out.device)
         for phase, members in _phase_groups(phases, how.stride):
             pads = _phase_pads(phase, self.window, extent, how)
-            for run in _runs(members, self.symbols.count, step):
-                patches = self.patches[:, run]
-                image = F.conv2d(
-                    F.pad(patches.flatten(0, 1), pads), weight, None, how.stride, 0, how.dilation, how.groups
-                )
-                image = image.reshape(batch, patches.shape[1], *image.shape[1:])
-                if torch.is_grad_enabled():
-                    images.append((run, image))
+            for run in _runs(members, count, step):
+                padded = F.pad(self.patches[:, run].flatten(0, 1), pads)
+                image = F.conv2d(padded, weight, None, how.stride, 0, how.dilation, how.groups)
+                image = image.reshape(batch, -1, *image.shape[1:])
+                if wide:
+                    image = kernels().window_dense(image, corners[run], *size)
                 else:
-                    after._mask(image, after.corners[run])
-                    after.patches[:, run] = image
-        if not torch.is_grad_enabled():
-            return after
-        if not images:
-            return replace(after, patches=torch.zeros_like(after.patches))
-        every = torch.arange(self.symbols.count, device=self.corners.device)
-        order = torch.cat([every[run] for run, _ in images])
-        return replace(after, patches=torch.cat([image for _, image in images], 1)[:, order.argsort()]).masked()
+                    image = _masked(image, corners[run], size)
+                if functional:
+                    pieces.append((run, image))
+                else:
+                    out[:, run] = image
+        if functional and pieces:
+            every = torch.arange(count, device=self.corners.device)
+            order = torch.cat([every[run] for run, _ in pieces])
+            out = torch.cat([image for _, image in pieces], 1)[:, order.argsort()]
+        return Dense(self.symbols, out) if wide else Windowed(self.symbols, out, corners, size)
 
     def within(self, corners: Tensor, extent: Pair) -> Windowed:
         """The same generators in larger windows: at ``corners``, of ``extent`` rows and columns.
@@ -248,10 +213,40 @@ class Windowed:
         room = corners.new_tensor([n - m for n, m in zip(extent, self.window, strict=True)])
         if bool(((offset < 0) | (offset > room)).any()):
             raise ValueError("Windowed.within: a window does not lie within its new one")
-        batch, count = self.patches.shape[:2]
-        rows = self.patches.flatten(0, 1).unsqueeze(0)
-        patches = kernels().window_dense(rows, offset.repeat(batch, 1), *extent)
-        return replace(self, patches=patches.reshape(batch, count, *patches.shape[2:]), corners=corners)
+        shape = (*self.patches.shape[:3], *extent)
+        patches = memory.filled(shape, self.patches, lambda run: self._shifted(run, offset, extent))
+        return replace(self, patches=patches, corners=corners)
+
+    def _shifted(self, run: slice, offset: Tensor, extent: Pair) -> Tensor:
+        """The patches ``[B, n, C, h, w]`` of a run at places ``offset`` of windows of ``extent``."""
+        batch = self.patches.shape[0]
+        rows = self.patches[:, run].flatten(0, 1).unsqueeze(0)  # window_dense has one corner for all batch elements
+        moved: Tensor = kernels().window_dense(rows, offset[run].repeat(batch, 1), *extent)
+        return moved.reshape(batch, -1, *moved.shape[2:])
+
+
+def is_wide(window: Pair, size: Pair) -> bool:
+    """Whether windows cover more than DENSE_SHARE of their map, and are stored dense."""
+    return prod(window) > DENSE_SHARE * prod(size)
+
+
+def _masked(patches: Tensor, corners: Tensor, size: Pair) -> Tensor:
+    """``patches`` ``[B, n, C, h, w]`` at ``corners`` ``[n, 2]``, with zeros outside the map of ``size``.
+
+    Overwrites them where no gradient is recorded.
+    """
+    axes = []
+    for axis, limit in enumerate(size):
+        place = corners[:, axis : axis + 1] + torch.arange(patches.shape[3 + axis], device=corners.device)
+        axes.append((place < 0) | (place >= limit))
+    outside = (axes[0].unsqueeze(2) | axes[1].unsqueeze(1)).unsqueeze(1)
+    if torch.is_grad_enabled():
+        return patches.masked_fill(outside, 0)
+    over = outside.flatten(1).any(1).nonzero().squeeze(1)
+    if len(over) == len(corners):
+        return patches.masked_fill_(outside, 0)
+    patches[:, over] = patches[:, over].masked_fill_(outside[over], 0)
+    return patches
 
 
 def _phase_groups(phases: Tensor, stride: Pair) -> Iterator[tuple[Pair, Tensor | None]]:
@@ -285,19 +280,31 @@ def _runs(members: Tensor | None, count: int, step: int) -> Iterator[Tensor | sl
         yield from torch.split(members, step)
 
 
-def add_windows(a: Windowed, b: Windowed) -> Windowed:
-    """The sum of two blocks of the same symbols on one map: the hull of each symbol's two windows.
+def hull(a: Windowed, b: Windowed) -> tuple[Tensor, Pair]:
+    """The corners ``[K, 2]`` of the smallest windows that hold each symbol's two windows, and their extent."""
+    corners = torch.minimum(a.corners, b.corners)
+    ends = [block.corners + corners.new_tensor(block.window) for block in (a, b)]
+    extent = (torch.maximum(*ends) - corners).amax(0).tolist() if len(corners) else [1, 1]
+    return corners, (int(extent[0]), int(extent[1]))
+
+
+def add_windows(a: Windowed, b: Windowed) -> Windowed | Dense:
+    """The sum of two blocks of the same symbols on one map: over the hull of each symbol's two windows.
 
     Raises:
         ValueError: maps of different shapes or orders.
     """
     if (a.map, a.order) != (b.map, b.order):
         raise ValueError(f"add_windows: maps {list(a.map)} in order {a.order} and {list(b.map)} in {b.order} differ")
-    corners = torch.minimum(a.corners, b.corners)
-    ends = [block.corners + corners.new_tensor(block.window) for block in (a, b)]
-    extent = (torch.maximum(*ends) - corners).amax(0).tolist() if len(corners) else [1, 1]
-    x, y = (block.within(corners, (int(extent[0]), int(extent[1]))) for block in (a, b))
-    if torch.is_grad_enabled():
-        return replace(x, patches=x.patches + y.patches)
-    x.patches.add_(y.patches)
-    return x
+    corners, extent = hull(a, b)
+    batch, count = a.patches.shape[:2]
+    if is_wide(extent, a.size):
+        shape = (batch, count, *a.view)
+        return Dense(a.symbols, memory.filled(shape, a.patches, lambda run: a._rows(run) + b._rows(run)))
+    places = a.corners - corners, b.corners - corners
+    patches = memory.filled(
+        (*a.patches.shape[:3], *extent),
+        a.patches,
+        lambda run: a._shifted(run, places[0], extent) + b._shifted(run, places[1], extent),
+    )
+    return replace(a, patches=patches, corners=corners)

@@ -10,6 +10,10 @@ from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.library import build_info, cpu_capability
+from zonocuda.ops.nonsmooth_max import nonsmooth_max
+from zonocuda.ops.nonsmooth_max_pool2d import nonsmooth_max_pool2d
+from zonocuda.ops.nonsmooth_maximum import nonsmooth_maximum
+from zonocuda.ops.nonsmooth_relu import nonsmooth_relu
 from zonocuda.ops.relu import ReluOutput, relu, relu_
 from zonocuda.ops.relu_relaxation import Relaxation, relu_relaxation
 from zonocuda.ops.scale import scale, scale_
@@ -28,6 +32,10 @@ __all__ = [
     "diagonal_linear",
     "dual_relu",
     "error_block",
+    "nonsmooth_max",
+    "nonsmooth_max_pool2d",
+    "nonsmooth_maximum",
+    "nonsmooth_relu",
     "relu",
     "relu_",
     "relu_relaxation",

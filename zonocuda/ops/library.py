@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -60,6 +61,18 @@ def neurons(t: Tensor) -> Tensor:
 def rows(t: Tensor) -> Tensor:
     """``[B, K, *features]`` as contiguous ``[B, K, N]``."""
     return t.reshape(t.shape[0], t.shape[1], prod(t.shape[2:])).contiguous()
+
+
+def is_channels_last(t: Tensor) -> bool:
+    """Whether ``t`` is an image batch ``[N, C, H, W]`` stored as ``[N, H, W, C]``, and not contiguous as well."""
+    return t.dim() == 4 and not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last)
+
+
+def dense_layout(t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """``t`` contiguous, as a view where its elements lie in one block, and what turns a result of that shape back."""
+    if is_channels_last(t):
+        return t.permute(0, 2, 3, 1), lambda result: result.permute(0, 3, 1, 2)
+    return t.contiguous(), lambda result: result
 
 
 def check_shapes(op: str, center: Tensor, generators: Tensor, name: str = "center") -> None:

@@ -8,6 +8,10 @@ from zonocuda.reference.diagonal_conv import diagonal_conv
 from zonocuda.reference.diagonal_linear import diagonal_linear
 from zonocuda.reference.dual_relu import DualReluOutput, dual_relu
 from zonocuda.reference.error_block import error_block
+from zonocuda.reference.nonsmooth_max import nonsmooth_max
+from zonocuda.reference.nonsmooth_max_pool2d import nonsmooth_max_pool2d
+from zonocuda.reference.nonsmooth_maximum import nonsmooth_maximum
+from zonocuda.reference.nonsmooth_relu import nonsmooth_relu
 from zonocuda.reference.relu import ReluOutput, relu, relu_
 from zonocuda.reference.relu_relaxation import Relaxation, relu_relaxation
 from zonocuda.reference.scale import scale, scale_
@@ -24,6 +28,10 @@ __all__ = [
     "diagonal_linear",
     "dual_relu",
     "error_block",
+    "nonsmooth_max",
+    "nonsmooth_max_pool2d",
+    "nonsmooth_maximum",
+    "nonsmooth_relu",
     "relu",
     "relu_",
     "relu_relaxation",

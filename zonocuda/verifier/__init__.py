@@ -6,6 +6,7 @@ from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.optimize import Ascent
 from zonocuda.verifier.optimize_bounds import OptimizedBounds, optimize_bounds, slopes_of
+from zonocuda.verifier.planner import Step
 from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "OptimizedBounds",
     "Ran",
     "RowBound",
+    "Step",
     "Verdict",
     "VerifyResult",
     "compute_bounds",

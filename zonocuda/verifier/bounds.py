@@ -100,6 +100,5 @@ def compute_bounds(
         if result.output is None:
             everything = torch.arange(prod(graph.output_shape), device=lower.device)
             low, high = neuron_bounds(graph, graph.output, everything, zonotope.bounds(), result.inputs, slopes)
-            lower = torch.fmax(lower, low.reshape(lower.shape))
-            upper = torch.fmin(upper, high.reshape(upper.shape))
+            lower, upper = low.reshape(lower.shape), high.reshape(upper.shape)
     return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats, result.plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -9,9 +10,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.domains import Block, Dense, Diagonal, Windowed, Zonotope
+from zonocuda.domains import Block, Dense, Diagonal, Windowed, Zonotope, memory
+from zonocuda.domains.blocks import as_windows, leaves
 from zonocuda.domains.geometry import Convolution
-from zonocuda.domains.windowed import DENSE_SHARE
+from zonocuda.domains.windowed import hull, is_wide
 from zonocuda.graph import Add, Affine, AveragePool, Concat, Conv, Graph, Linear, Node, Op, Relu, Reshape, ScaleShift
 from zonocuda.verifier.interval import Bounds, interval
 from zonocuda.verifier.transform import allocates
@@ -21,48 +23,50 @@ SCRATCH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of one layer.
+class Part:
+    """What a layer makes of one block.
 
     Attributes:
-        stored: bytes of the image, less what its inputs give up for it.
-        peak: the most bytes in use while it is computed, beyond those before it.
+        stored: bytes of the image, in new memory; 0 where it takes the block's place.
+        scratch: bytes that are needed for a moment beside it.
+        freed: bytes of the block that are free when its image is there.
         operations: additions and multiplications.
     """
 
     stored: int
-    peak: int
-    operations: int
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Of the image of one block: numbers that stay, numbers that are needed for a moment, operations."""
-
-    numbers: int
     scratch: int = 0
+    freed: int = 0
     operations: int = 0
 
 
-def forecast(node: Node, values: Sequence[Zonotope], in_place: bool) -> Cost:
-    """The cost of a node for zonotopes at its inputs; ``in_place``: their memory is free for the image."""
-    size = values[0].center.element_size()
+def forecast(node: Node, values: Sequence[Zonotope], in_place: bool) -> list[Part]:
+    """What a node will make of its inputs' blocks, one after another; ``in_place``: their memory is free for it."""
     op = node.op
-    stored = peak = operations = 0
     if isinstance(op, Add):
-        parts = _sum(values[0], values[1], in_place)
-        stored = sum(part.numbers for part in parts) * size
-        peak = stored + max((part.scratch for part in parts), default=0) * size
-        return Cost(stored, peak + SCRATCH_BYTES, sum(part.operations for part in parts))
-    for value in values:
-        for block in value.blocks:
-            part = _image(op, block, value.features, node.shape, in_place)
-            peak = max(peak, stored + (part.numbers + part.scratch) * size)
-            stored += part.numbers * size
-            operations += part.operations
-            if in_place and allocates(op):
-                stored -= block_bytes(block)
-    return Cost(stored, peak + SCRATCH_BYTES, operations)
+        return _sum(values[0], values[1], in_place)
+    return [_image(op, block, value.features, node.shape, in_place) for value in values for block in value.blocks]
+
+
+def peak_bytes(parts: Sequence[Part], pool: memory.Pool) -> int:
+    """The most bytes that the parts of a layer will take beyond those in use, the pool's free ones among these.
+
+    Follows :class:`zonocuda.domains.memory.Pool`: an image takes a free buffer that fits, else new memory; what is
+    freed goes to the pool up to its limit.
+    """
+    free = sorted(buffer.nbytes for buffer in pool.free)
+    level = peak = 0
+    for part in parts:
+        fitting = next((size for size in free if part.stored <= size <= 2 * part.stored), None)
+        if part.stored and fitting is not None:
+            free.remove(fitting)
+        else:
+            level += part.stored
+        peak = max(peak, level + part.scratch)
+        if part.freed and sum(free) + part.freed <= pool.limit:
+            insort(free, part.freed)
+        else:
+            level -= part.freed
+    return peak + SCRATCH_BYTES
 
 
 def block_bytes(block: Block) -> int:
@@ -70,73 +74,78 @@ def block_bytes(block: Block) -> int:
     return sum(tensor.nbytes for tensor in block.tensors)
 
 
-def _rows(block: Block) -> int:
-    """Generators of all batch elements."""
-    return int(next(iter(block.tensors)).shape[0]) * block.symbols.count
-
-
-def _image(op: Op, block: Block, features: tuple[int, ...], shape: tuple[int, ...], in_place: bool) -> _Part:
-    rows, numbers = _rows(block), sum(tensor.numel() for tensor in block.tensors)
-    dense = rows * prod(features)
+def _image(op: Op, block: Block, features: tuple[int, ...], shape: tuple[int, ...], in_place: bool) -> Part:
+    each = next(iter(block.tensors)).element_size()
+    rows = int(next(iter(block.tensors)).shape[0]) * block.symbols.count
+    own = block_bytes(block)
+    freed = own if in_place and not isinstance(block, Diagonal) else 0
+    outputs = rows * prod(shape)
+    undense = 0 if isinstance(block, Dense) else rows * prod(features) * each
     match op:
         case Conv(stride=(sy, sx), padding=(p, q), dilation=(dy, dx)):
-            kernel = (op.weight.shape[2], op.weight.shape[3])
-            how = Convolution(kernel, (sy, sx), (p, q), (dy, dx), op.groups)
-            return _convolution(block, rows, features, op.weight.shape, how)
+            how = Convolution((op.weight.shape[2], op.weight.shape[3]), (sy, sx), (p, q), (dy, dx), op.groups)
+            numbers, work = _convolution(block, rows, features, op.weight.shape, how)
+            windows = isinstance(block, Windowed) and not block.is_map(features)
+            return Part(numbers * each, undense if windows else 0, freed, work)
         case AveragePool(kernel=(ky, kx), stride=(sy, sx)) if len(features) == 3:
             how = Convolution.pooling((ky, kx), (sy, sx), features[0])
-            return _convolution(block, rows, features, torch.Size((features[0], 1, ky, kx)), how)
+            numbers, work = _convolution(block, rows, features, torch.Size((features[0], 1, ky, kx)), how)
+            return Part(numbers * each, 0, freed, work)
         case Linear():
             work = 0 if isinstance(block, Diagonal) else 2 * rows * prod(features) * op.weight.shape[0]
-            return _Part(rows * prod(shape), 0, work)
-        case ScaleShift() | Relu():
-            return _Part(0 if in_place else numbers, 0, numbers)
+            return Part(outputs * each, 0, freed, work)
+        case Relu() | ScaleShift():
+            return Part(0 if in_place or isinstance(block, Diagonal) else own, 0, 0, rows * prod(features))
         case Reshape():
-            return _Part(0)
+            return Part(0)
         case Affine() | Concat():
-            scratch = 0 if isinstance(block, Dense) else dense
-            return _Part(rows * prod(shape), scratch, 2 * rows * prod(shape))
+            kept = freed if allocates(op) else 0
+            return Part(outputs * each, undense, kept, 2 * outputs)
     raise NotImplementedError(f"forecast: op {op.kind}")
 
 
-def _convolution(block: Block, rows: int, features: tuple[int, ...], weight: torch.Size, how: Convolution) -> _Part:
+def _convolution(
+    block: Block, rows: int, features: tuple[int, ...], weight: torch.Size, how: Convolution
+) -> tuple[int, int]:
+    """Numbers of a convolution's image of a block, and operations."""
     size = how.output_size((features[1], features[2]))
     full, per_number = weight[0] * prod(size), 2 * prod(weight[1:])
     window = (1, 1) if isinstance(block, Diagonal) else None
     if isinstance(block, Windowed) and block.is_map(features):
         window = block.window
     if window is None:
-        return _Part(rows * full, 0 if isinstance(block, Dense) else rows * prod(features), rows * full * per_number)
+        return rows * full, rows * full * per_number
     extent = how.output_window(window)
     patch = weight[0] * prod(extent)
     work = 0 if isinstance(block, Diagonal) else rows * patch * per_number
-    if prod(extent) > DENSE_SHARE * prod(size):
-        return _Part(rows * full, rows * patch, work)
-    return _Part(rows * patch, 0, work)
+    return rows * (full if is_wide(extent, size) else patch), work
 
 
-def _sum(a: Zonotope, b: Zonotope, in_place: bool) -> list[_Part]:
+def _sum(a: Zonotope, b: Zonotope, in_place: bool) -> list[Part]:
     """The blocks that a sum makes; what only one side has stays where it is."""
-    theirs = {id(block.symbols): block for block in b.blocks}
-    parts: list[_Part] = []
-    for block in a.blocks:
-        match = theirs.get(id(block.symbols))
-        if match is None or (isinstance(block, Diagonal) and isinstance(match, Diagonal)):
+    theirs = {id(block.symbols): block for block in leaves(b.blocks)}
+    parts: list[Part] = []
+    for x in leaves(a.blocks):
+        y = theirs.get(id(x.symbols))
+        if y is None or (isinstance(x, Diagonal) and isinstance(y, Diagonal) and torch.equal(x.index, y.index)):
             continue
-        rows, full = _rows(block), _rows(block) * prod(a.features)
-        if isinstance(block, Dense) or isinstance(match, Dense):
-            both = isinstance(block, Dense) and isinstance(match, Dense)
-            parts.append(_Part(0 if in_place else full, 0 if both else full, full))
-        else:
-            hull = rows * a.features[0] * _hull(block, match) if len(a.features) == 3 else full
-            parts.append(_Part(min(hull, full), min(hull, full), full))
+        each = next(iter(x.tensors)).element_size()
+        full = int(next(iter(x.tensors)).shape[0]) * x.symbols.count * prod(a.features) * each
+        if isinstance(x, Dense) or isinstance(y, Dense):
+            both = isinstance(x, Dense) and isinstance(y, Dense)
+            other = min(block_bytes(x), block_bytes(y)) if not both else full
+            freed = other if in_place else 0
+            parts.append(Part(0 if in_place else full, 0 if both else full, freed, full // each))
+            continue
+        freed = sum(block_bytes(block) for block in (x, y) if not isinstance(block, Diagonal)) if in_place else 0
+        windows = [as_windows(block, a.features) for block in (x, y)]
+        stored = full
+        if windows[0] is not None and windows[1] is not None and windows[0].map == windows[1].map:
+            extent = hull(windows[0], windows[1])[1]
+            share = 1.0 if is_wide(extent, windows[0].size) else prod(extent) / prod(windows[0].size)
+            stored = int(full * share)
+        parts.append(Part(stored, 0, freed, stored // each))
     return parts
-
-
-def _hull(a: Block, b: Block) -> int:
-    """At most the positions of the hull of two blocks' windows: those of one that begins where the other ends."""
-    windows = [block.window if isinstance(block, Windowed) else (1, 1) for block in (a, b)]
-    return prod(max(m, n) + min(m, n) for m, n in zip(*windows, strict=True))
 
 
 class Work:

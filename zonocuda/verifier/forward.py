@@ -1,10 +1,9 @@
 """The sweep: bounds of every ReLU's input, by zonotopes forward, by dual passes backward, or both.
 
-Forward, a zonotope goes through every node. Where that would cost more than its worth, or more memory than there is,
-the
-sweep changes to the dual for the rest of the network: it carries intervals, and bounds by dual passes those neurons
-whose sign they leave open. With minimum-area slopes both ways give the same bounds of unstable neurons, and the same
-signs.
+Forward, a zonotope goes through every node. Where that would cost more than it is worth, or more memory than there is,
+the sweep changes to the dual for the rest of the network: it carries intervals, and bounds by dual passes those neurons
+whose sign they leave open. As long as intervals settle no neuron that the zonotope leaves open, both ways give the same
+bounds of the open ones.
 """
 
 from __future__ import annotations
@@ -206,10 +205,10 @@ class _Run:
                 self.inputs,
                 self.slopes,
                 known={},
+                keep_best=False,
                 on_node=self.on_node,
             )
-            lower = _replace(lower, index, low, torch.fmax)
-            upper = _replace(upper, index, high, torch.fmin)
+            lower, upper = _replace(lower, index, low), _replace(upper, index, high)
         self.inputs[node.name] = (lower, upper)
         self.stats.append(_stats(node, (lower, upper), None, len(index)))
         return lower.clamp(min=0), upper.clamp(min=0)
@@ -219,10 +218,9 @@ def _bounds(value: Value) -> Bounds:
     return value.bounds() if isinstance(value, Zonotope) else value
 
 
-def _replace(bound: Tensor, index: Tensor, values: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """The better of ``bound`` ``[B, *features]`` and, at the flattened places ``index``, ``values`` ``[B, K]``."""
-    flat = bound.flatten(1)
-    return flat.index_copy(1, index, pick(flat[:, index], values)).reshape(bound.shape)
+def _replace(bound: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """``bound`` ``[B, *features]`` with ``values`` ``[B, K]`` at the flattened places ``index``."""
+    return bound.flatten(1).index_copy(1, index, values).reshape(bound.shape)
 
 
 def _stats(node: Node, bounds: Bounds, value: Zonotope | None, dual_rows: int = 0) -> LayerStats:

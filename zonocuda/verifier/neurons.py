@@ -25,6 +25,7 @@ def neuron_bounds(
     slopes: Mapping[str, Tensor] | None = None,
     *,
     known: Mapping[str, Bounds] | None = None,
+    keep_best: bool = True,
     rows_per_pass: int | None = None,
     on_node: Visit = proceed,
 ) -> Bounds:
@@ -52,6 +53,9 @@ def neuron_bounds(
         slopes: by ReLU, a slope that broadcasts to ``[B, *features]``; the minimum-area slope elsewhere.
         known: None for no early end; else bounds of the value of some nodes, beside those that ``inputs`` and ``box``
             imply (for ReLUs, their inputs, and the network's input).
+        keep_best: with ``known``, the best bounds seen; else, for neurons that did not leave the pass, those that it
+            ends with, which are the forward zonotope's. (A better bound of one neuron can make the next layer's worse:
+            the minimum-area slope depends on it.)
         rows_per_pass: how many neurons go together; by default as many as keep a layer's rows within PASS_BYTES.
         on_node: called before each node of each pass; may raise to stop.
 
@@ -69,7 +73,7 @@ def neuron_bounds(
     step = rows_per_pass or shared.rows_per_pass(name, batch)
     for first in range(0, count, step):
         part = slice(first, first + step)
-        low[:, part], high[:, part] = _Chunk(shared, graph[name], index[part], on_node).bounds()
+        low[:, part], high[:, part] = _Chunk(shared, graph[name], index[part], on_node).bounds(keep_best)
     return low, high
 
 
@@ -172,7 +176,7 @@ class _Chunk:
         self.upper = like.new_full((self.batch, len(filled)), torch.inf)
         send_unit_rows(self.flow, node, filled)
 
-    def bounds(self) -> Bounds:
+    def bounds(self, keep_best: bool) -> Bounds:
         """Carries the rows to the input."""
         v = self.flow.run(self._relu, self.on_node)
         if len(self.open):
@@ -181,7 +185,10 @@ class _Chunk:
                 box = flatten_rows(self.shared.box[0]), flatten_rows(self.shared.box[1])
                 ends = extremes(self._rows(v), box)
                 low, high = low + ends[0], high + ends[1]
-            self._improve(low, high)
+            if keep_best:
+                self._improve(low, high)
+            else:
+                self.lower[:, self.open], self.upper[:, self.open] = low, high
         return self.lower[:, : self.count], self.upper[:, : self.count]
 
     def _rows(self, v: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from zonocuda.domains import Diagonal, Zonotope, memory
 from zonocuda.domains.blocks import leaves
 from zonocuda.domains.merge import merge_symbols
 from zonocuda.graph import Graph, Node, Relu
-from zonocuda.verifier.forecast import Cost, Work, block_bytes, forecast
+from zonocuda.verifier.forecast import Work, block_bytes, forecast, peak_bytes
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.memory_budget import bytes_in_use, memory_budget
 from zonocuda.verifier.transform import allocates
@@ -90,22 +90,26 @@ class Planner:
         self, node: Node, values: Sequence[Zonotope], in_place: bool, alive: Mapping[str, Zonotope]
     ) -> tuple[list[Zonotope], Way]:
         """The values that a node is to be computed from, made so that it fits the budget, and the way to do it."""
-        used = bytes_in_use([*alive.values(), *values], self.pool)
-        zonotopes, actions = self._in_parts(node, values, in_place)
-        cost = forecast(node, zonotopes, in_place)
-        if used + cost.peak > self.budget and self.pool.free:
+        zonotopes, actions = self._in_parts(node, values)
+        others = list(alive.values())
+
+        def needed() -> int:
+            used = bytes_in_use([*others, *zonotopes], self.pool)
+            return used + peak_bytes(forecast(node, zonotopes, in_place), self.pool)
+
+        if needed() > self.budget:
             self.pool.clear()
-            used = bytes_in_use([*alive.values(), *zonotopes], self.pool)
-        if used + cost.peak > self.budget and not torch.is_grad_enabled():
+        if needed() > self.budget and not torch.is_grad_enabled():
             if self.direction == "auto" and self.is_box:
-                self.change_to_dual(node, f"{_mib(used + cost.peak)} exceed the budget of {_mib(self.budget)}")
+                self.change_to_dual(node, f"{_mib(needed())} would exceed the budget of {_mib(self.budget)}")
                 return zonotopes, "dual"
-            zonotopes, cost, merged = self._merge(node, zonotopes, in_place, used, cost)
-            actions += merged
-        if used + cost.peak > self.budget and not torch.is_grad_enabled() and not isinstance(node.op, Relu):
-            self.steps.append(Step(node.name, "forward", used, 0, (*actions, "box")))
-            return zonotopes, "box"
-        self.steps.append(Step(node.name, "forward", used + cost.peak, cost.operations, tuple(actions)))
+            actions += self._merge(zonotopes, in_place, needed)
+            if needed() > self.budget and not isinstance(node.op, Relu):
+                actions.append("box")
+                self.steps.append(Step(node.name, "forward", 0, 0, tuple(actions)))
+                return zonotopes, "box"
+        work = sum(part.operations for part in forecast(node, zonotopes, in_place))
+        self.steps.append(Step(node.name, "forward", needed(), work, tuple(actions)))
         return zonotopes, "forward"
 
     def prefers_dual(self, node: Node, symbols: int, unstable: int, known: Callable[[str], Bounds]) -> bool:
@@ -136,38 +140,34 @@ class Planner:
         self.is_dual = True
         self.steps.append(Step(node.name, "dual", 0, 0, (reason,)))
 
-    def _in_parts(self, node: Node, values: Sequence[Zonotope], in_place: bool) -> tuple[list[Zonotope], list[str]]:
+    def _in_parts(self, node: Node, values: Sequence[Zonotope]) -> tuple[list[Zonotope], list[str]]:
         """The values with those diagonal blocks cut whose images are large; blocks of cut symbols as their parts."""
         if not allocates(node.op) or isinstance(node.op, Relu) or torch.is_grad_enabled():
             return list(values), []
         limit, count = self.budget // PARTS, 0
         result: list[Zonotope] = []
         for value in values:
-            for block in value.blocks:
-                size = forecast(node, [replace(value, blocks=(block,))], False).stored
-                if isinstance(block, Diagonal) and size > limit and block.symbols.count > 1:
-                    count += len(block.symbols.cut(max(1, block.symbols.count * limit // size)))
-            result.append(replace(value, blocks=tuple(leaves(value.blocks))))
+            for block, part in zip(value.blocks, forecast(node, [value], False), strict=True):
+                if isinstance(block, Diagonal) and part.stored > limit and block.symbols.count > 1:
+                    count += len(block.symbols.cut(max(1, block.symbols.count * limit // part.stored)))
+            result.append(replace(value, blocks=tuple(leaves(value.blocks))) if count else value)
         return result, [f"{count} parts"] if count else []
 
-    def _merge(
-        self, node: Node, values: list[Zonotope], in_place: bool, used: int, cost: Cost
-    ) -> tuple[list[Zonotope], Cost, list[str]]:
-        """Values of fewer symbols, for which the node fits the budget if that can be."""
+    def _merge(self, values: list[Zonotope], in_place: bool, needed: Callable[[], int]) -> list[str]:
+        """Replaces values by ones of fewer symbols, as many fewer as the budget asks for where that can be."""
         actions: list[str] = []
         for i, value in enumerate(values):
             stored = [block for block in value.blocks if not isinstance(block, Diagonal)]
             symbols = sum(block.symbols.count for block in stored)
             neurons = prod(value.center.shape)
-            excess = used + cost.peak - self.budget
+            excess = needed() - self.budget
             if excess <= 0 or symbols <= neurons:
                 continue
             each = max(1, sum(block_bytes(block) for block in stored) // symbols)
             count = min(symbols, neurons + excess // each + 1)
             values[i] = merge_symbols(value, count, consume=in_place)
             actions.append(f"merged {count} symbols")
-            cost = forecast(node, values, in_place)
-        return values, cost, actions
+        return actions
 
 
 def _mib(count: int) -> str:

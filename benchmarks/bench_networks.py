@@ -1,0 +1,100 @@
+"""Whole sweeps of networks against the yardstick, a dense sweep in plain torch; float32, without gradients.
+
+Every round is another image, and bounds its output margins. The networks and images of ZONOCUDA_TEST_DATA, where it is
+set, and the examples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import cycle
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from benchmarks.machine import Machine
+from benchmarks.networks import PROBLEMS, Problem, cases, has_data
+from benchmarks.table import facts
+from benchmarks.yardstick import dense_sweep
+from zonocuda.domains import Zonotope
+from zonocuda.graph import Graph
+from zonocuda.precision import full_precision
+from zonocuda.verifier.forward import Sweep, sweep
+from zonocuda.verifier.neurons import neuron_bounds
+from zonocuda.verifier.planner import Direction
+
+IMAGES = int(os.environ.get("ZONOCUDA_BENCH_IMAGES", "10"))
+METHODS = ("yardstick", "forward", "auto")
+
+Bounds = tuple[Tensor, Tensor]
+Case = tuple[Graph, Tensor, Tensor]
+
+
+def ours(case: Case, direction: Direction) -> tuple[Bounds, Sweep]:
+    """Bounds of the margins ``[classes - 1]``; where the sweep ended in the dual, by dual passes for them too."""
+    graph, lower, upper = case
+    box = lower.unsqueeze(0), upper.unsqueeze(0)
+    result = sweep(graph, Zonotope.from_box(*box), direction=direction)
+    low, high = result.bounds
+    if result.output is None:
+        index = torch.arange(low.shape[1])
+        low, high = neuron_bounds(graph, graph.output, index, box, result.inputs)
+    return (low[0], high[0]), result
+
+
+def rounding(case: Case, bounds: Bounds, result: Sweep) -> Tensor:
+    """How far rounding moves the bounds: gamma_n of their size, n the number of symbols that a bound sums up."""
+    count = case[1].numel() + sum(layer.unstable for layer in result.stats)
+    unit = torch.finfo(torch.float32).eps / 2
+    return count * unit / (1 - count * unit) * (bounds[0].abs() + bounds[1].abs())
+
+
+def check_tightness(problem: Problem, case: Case, direction: Direction) -> None:
+    """That our bounds are at least as tight as the yardstick's, up to rounding."""
+    expected = dense_sweep(*case)
+    (low, high), result = ours(case, direction)
+    allowed = rounding(case, expected, result)
+    worst = torch.maximum(expected[0] - low, high - expected[1]) - allowed
+    assert bool((worst <= 0).all()), f"{problem.name}, {direction}: margins are wider by {worst.max():.3g}"
+
+
+def runner(method: str) -> Callable[[Graph, Tensor, Tensor], object]:
+    """What is measured."""
+    if method == "yardstick":
+        return dense_sweep
+    direction: Direction = "auto" if method == "auto" else "forward"
+    return lambda graph, lower, upper: ours((graph, lower, upper), direction)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, list[Case]]:
+    """The problems' cases, once for all methods."""
+    return {}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+@pytest.mark.parametrize("device", ["cpu"], indirect=True)
+def bench_network(
+    benchmark: BenchmarkFixture, machine: Machine, problem: Problem, method: str, loaded: dict[str, list[Case]]
+) -> None:
+    """One image a round; the first one is checked for tightness, and warms up."""
+    if problem.needs_data and not has_data():
+        pytest.skip("set ZONOCUDA_TEST_DATA to the folder of the real networks")
+    if problem.name not in loaded:
+        loaded.clear()  # the problems before this one are done
+        loaded[problem.name] = list(cases(problem, IMAGES))
+    images = loaded[problem.name]
+    turns = cycle(images)
+    benchmark.group = f"network {problem.name}, radius {problem.radius:.4f}"
+    with torch.no_grad(), full_precision():
+        if method == "yardstick":
+            dense_sweep(*images[0])
+        else:
+            check_tightness(problem, images[0], "auto" if method == "auto" else "forward")
+        benchmark.pedantic(runner(method), setup=lambda: (next(turns), {}), rounds=IMAGES, iterations=1)
+    if benchmark.stats is not None:
+        benchmark.extra_info.update(facts(machine, method, None, benchmark.stats.stats.median), images=IMAGES)

@@ -1,0 +1,198 @@
+"""Which way a sweep goes, and what it does where memory is short: bounds stay bounds."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from tests.verifier.graphs import NETWORKS, Builder, random_box, sample_box
+from zonocuda.domains import Symbols, Zonotope
+from zonocuda.graph import Add, Graph, Relu, interpret
+from zonocuda.verifier import compute_bounds
+from zonocuda.verifier import forecast as forecast_module
+from zonocuda.verifier.forward import Sweep, sweep
+from zonocuda.verifier.planner import Direction
+
+SEEDS = range(3)
+CASES = [*itertools.product(sorted(NETWORKS), SEEDS)]
+GENEROUS = 2**30
+
+
+def box_of(graph: Graph, seed: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    return random_box(graph, batch=batch, seed=seed)
+
+
+def swept(
+    graph: Graph, box: tuple[torch.Tensor, torch.Tensor], direction: Direction, budget: int | None = GENEROUS
+) -> Sweep:
+    with torch.no_grad():
+        return sweep(graph, Zonotope.from_box(*box), direction=direction, memory_budget=budget)
+
+
+def check_encloses(graph: Graph, box: tuple[torch.Tensor, torch.Tensor], result: Sweep) -> None:
+    """Every sampled value of every ReLU's input, and of the output, lies within the bounds."""
+    for element in range(len(box[0])):
+        points = sample_box(box[0][element], box[1][element], 200)
+        seen: dict[str, torch.Tensor] = {}
+
+        def record(node, values, seen=seen):  # type: ignore[no-untyped-def]
+            if isinstance(node.op, Relu):
+                seen[node.name] = values[0]
+            return node.op.apply(*values)
+
+        outputs = interpret(graph, points, record)
+        for name, (lower, upper) in [*result.inputs.items(), ("", result.bounds)]:
+            values = outputs if name == "" else seen[name]
+            slack = 1e-12 * (1 + values.abs())
+            assert bool((values >= lower[element] - slack).all()), name
+            assert bool((values <= upper[element] + slack).all()), name
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES)
+@pytest.mark.parametrize("direction", ["dual", "auto"])
+def test_the_dual_settles_the_same_neurons_and_bounds_them_as_tightly(
+    name: str, seed: int, direction: Direction
+) -> None:
+    graph = NETWORKS[name](seed)
+    box = box_of(graph, seed)
+    forward, other = swept(graph, box, "forward"), swept(graph, box, direction)
+    check_encloses(graph, box, other)
+    assert list(forward.inputs) == list(other.inputs)
+    for relu, (lower, upper) in forward.inputs.items():
+        low, high = other.inputs[relu]
+        open_here, open_there = (lower < 0) & (upper > 0), (low < 0) & (high > 0)
+        if not torch.equal(open_here, open_there):  # an interval settled more: from here on the bounds may differ
+            assert bool((open_here | ~open_there).all())
+            return
+        for zonotopes, ours in ((lower, low), (upper, high)):
+            torch.testing.assert_close(ours[open_here], zonotopes[open_here], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_the_dual_carries_no_generators_behind_the_first_relu(name: str) -> None:
+    graph = NETWORKS[name](0)
+    result = swept(graph, box_of(graph, 0), "dual")
+    assert result.output is None
+    assert [layer.direction for layer in result.stats] == ["forward", *["dual"] * (len(graph.relus) - 1)]
+    assert all(not layer.symbols for layer in result.stats[1:])
+    (step,) = [step for step in result.plan if step.direction == "dual"]
+    assert (step.name, step.actions) == (graph.relus[0].name, ("asked for",))
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES)
+def test_compute_bounds_bounds_the_output_in_every_direction(name: str, seed: int) -> None:
+    graph = NETWORKS[name](seed)
+    box = box_of(graph, seed)
+    zonotope = Zonotope.from_box(*box)
+    forward = compute_bounds(graph, zonotope)
+    for direction in ("dual", "auto"):
+        with torch.no_grad():
+            other = compute_bounds(graph, zonotope, direction=direction)  # type: ignore[arg-type]
+        for element in range(len(box[0])):
+            outputs = graph(sample_box(box[0][element], box[1][element], 300))
+            assert bool((outputs >= other.lower[element] - 1e-10).all())
+            assert bool((outputs <= other.upper[element] + 1e-10).all())
+        settled = [[((low >= 0) | (high <= 0)) for low, high in result.relus.values()] for result in (forward, other)]
+        if all(torch.equal(a, b) for a, b in zip(*settled, strict=True)):
+            torch.testing.assert_close(other.lower, forward.lower, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(other.upper, forward.upper, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES)
+@pytest.mark.parametrize("budget", [1, 1000, 4000, 16000, 64000])
+def test_bounds_hold_under_any_budget(name: str, seed: int, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast_module, "SCRATCH_BYTES", 0)
+    graph = NETWORKS[name](seed)
+    box = box_of(graph, seed)
+    for direction in ("forward", "auto"):
+        check_encloses(graph, box, swept(graph, box, direction, budget))  # type: ignore[arg-type]
+
+
+def test_a_small_budget_is_kept_and_its_measures_are_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast_module, "SCRATCH_BYTES", 0)
+    graph = NETWORKS["residual"](0)
+    box = box_of(graph, 0)
+    free = swept(graph, box, "forward")
+    assert not any(step.actions for step in free.plan)
+    needed = max(step.bytes for step in free.plan)
+    tight = swept(graph, box, "forward", needed // 2)
+    assert all(step.bytes <= needed // 2 for step in tight.plan)
+    assert any("box" in step.actions or "merged" in " ".join(step.actions) for step in tight.plan)
+    (change,) = [step for step in swept(graph, box, "auto", needed // 2).plan if step.direction == "dual"]
+    assert "budget" in change.actions[0] or "GFLOP" in change.actions[0]
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_parts_change_nothing_but_the_order_of_sums(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast_module, "SCRATCH_BYTES", 0)
+    graph = NETWORKS[name](1)
+    box = box_of(graph, 1)
+    whole = swept(graph, box, "forward")
+    budget = 2 * max(step.bytes for step in whole.plan)
+    monkeypatch.setattr("zonocuda.verifier.planner.PARTS", 1000)
+    cut = swept(graph, box, "forward", budget)
+    assert any("parts" in " ".join(step.actions) for step in cut.plan)
+    assert not any("merged" in " ".join(step.actions) or "box" in step.actions for step in cut.plan)
+    for relu, bounds in whole.inputs.items():
+        for a, b in zip(bounds, cut.inputs[relu], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_a_zonotope_that_is_no_box_goes_forward_or_says_so() -> None:
+    graph = NETWORKS["fc"](0)
+    given = Zonotope.from_generators(torch.zeros(1, 4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[None])
+    with pytest.raises(ValueError, match="direction='dual' needs a box"):
+        sweep(graph, given, direction="dual")
+    assert sweep(graph, given, direction="auto").output is not None
+
+
+def test_what_is_no_direction_or_no_budget_is_refused() -> None:
+    graph = NETWORKS["fc"](0)
+    zonotope = Zonotope.from_box(*box_of(graph, 0))
+    with pytest.raises(ValueError, match="direction must be auto, forward or dual"):
+        sweep(graph, zonotope, direction="backward")  # type: ignore[arg-type]
+    for budget in (0, -5):
+        with pytest.raises(ValueError, match="memory_budget must be a positive number of bytes"):
+            sweep(graph, zonotope, memory_budget=budget)
+
+
+def test_the_planner_prefers_what_costs_less() -> None:
+    """Many inputs and hardly an unstable neuron: the dual; few inputs and every neuron unstable: the zonotope."""
+    wide = Builder(400, seed=0)
+    wide(wide.linear(400, 50))
+    wide(Relu())
+    wide(wide.linear(50, 50))
+    wide(Relu())
+    wide(wide.linear(50, 2))
+    point = torch.randn(1, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert swept(wide.graph(), (point - 1e-4, point + 1e-4), "auto").output is None
+    deep = Builder(2, seed=0)
+    deep(deep.linear(2, 40))
+    for _ in range(4):
+        deep(Relu())
+        deep(deep.linear(40, 40))
+    big = torch.full((1, 2), 10.0, dtype=torch.float64)
+    assert swept(deep.graph(), (-big, big), "auto").output is not None
+
+
+def test_a_branch_that_was_cut_still_cancels_with_one_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """x - x through two branches, one of which was cut into parts, is exactly zero."""
+    monkeypatch.setattr(forecast_module, "SCRATCH_BYTES", 0)
+    monkeypatch.setattr("zonocuda.verifier.planner.PARTS", 1000)
+    b = Builder(6, seed=3)
+    layer = b.linear(6, 6)
+    first, second = b(layer, "x"), b(layer, "x")
+    b(Add(-1), first, second)
+    graph = b.graph()
+    result = swept(graph, random_box(graph), "forward", 20_000)
+    assert result.output is not None
+    assert any("parts" in " ".join(step.actions) for step in result.plan)
+    assert float(result.output.radius().abs().max()) == 0.0
+
+
+def test_the_parts_of_symbols_are_the_same_for_everyone() -> None:
+    group = Symbols(10)
+    assert group.cut(4) is group.cut(3)
+    assert [(part.offset, part.count) for part in group.cut(1)] == [(0, 4), (4, 4), (8, 2)]

@@ -1,0 +1,62 @@
+"""The larger of two tensors, with a chosen derivative on ties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+
+
+def nonsmooth_maximum(a: Tensor, b: Tensor, first: float = 0.5) -> Tensor:
+    """max(a, b) elementwise; where a = b, ``a`` gets the share ``first`` of the gradient and ``b`` the rest.
+
+    first = 1/2 is torch's choice, 1 and 0 give all to one side; any value of [0, 1] is a Clarke subgradient of the
+    maximum (Bolte & Pauwels 2020).
+
+    Backward: the larger one gets g, on a tie a gets first g and b gets (1 - first) g. Which side won is recorded in the
+    forward pass, a byte for each element.
+
+    Args:
+        a, b: of shapes that broadcast; float16, bfloat16, float32 or float64, the same for both.
+        first: the share of a on ties.
+
+    Returns:
+        The broadcast shape. A NaN counts as larger than every number, and two of them tie (torch gives both the whole
+        gradient there).
+
+    Raises:
+        RuntimeError: shapes that do not broadcast, dtypes that differ, CUDA tensors in a build without CUDA, or a
+            second derivative.
+    """
+    require_build_for("nonsmooth_maximum", a, b)
+    a, b = torch.broadcast_tensors(a, b)
+    return NATIVE.nonsmooth_maximum(a.contiguous(), b.contiguous(), first)[0]  # type: ignore[no-any-return]
+
+
+@torch.library.register_fake("zonocuda::nonsmooth_maximum")
+def _fake(a: Tensor, b: Tensor, first: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(a), torch.empty_like(a, dtype=torch.int8)
+
+
+@torch.library.register_fake("zonocuda::_nonsmooth_maximum_backward")
+def _backward_fake(grad: Tensor, sides: Tensor, first: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(grad), torch.empty_like(grad)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.first = inputs[2]
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, unused: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    (sides,) = ctx.saved_tensors
+    grad_a, grad_b = NATIVE._nonsmooth_maximum_backward(grad.contiguous(), sides, ctx.first)
+    return grad_a if ctx.needs_input_grad[0] else None, grad_b if ctx.needs_input_grad[1] else None, None
+
+
+torch.library.register_autograd("zonocuda::nonsmooth_maximum", _backward, setup_context=_setup_context)
+refuse_double_backward("nonsmooth_maximum")
