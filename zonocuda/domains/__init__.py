@@ -1,7 +1,7 @@
 """Abstract domains: zonotopes with structured generators, and the relaxation of ReLU."""
 
 from zonocuda.domains import memory
-from zonocuda.domains.backend import Backend, current_backend, has_cuda_kernels, use_backend
+from zonocuda.domains.backend import Backend, current_backend, has_cuda_kernels, kernels, use_backend
 from zonocuda.domains.blocks import Block
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal
@@ -22,6 +22,7 @@ __all__ = [
     "Zonotope",
     "current_backend",
     "has_cuda_kernels",
+    "kernels",
     "memory",
     "use_backend",
 ]

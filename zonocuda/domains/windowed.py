@@ -203,6 +203,18 @@ class Windowed:
             out = torch.cat([image for _, image in pieces], 1)[:, order.argsort()]
         return Dense(self.symbols, out) if wide else Windowed(self.symbols, out, corners, size)
 
+    def convolve_adjoint(self, weight: Tensor, how: Convolution, size: Pair) -> Windowed:
+        """Rows of the output of a convolution as rows of its input, a map of ``size``: A^T v for the convolution's A.
+
+        Output i reads the padded inputs stride i + [0, extent), so a window of n outputs from i on reads a window of
+        (n - 1) stride + extent inputs from stride i - begin on.
+        """
+        rows = self.patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        spread = F.conv_transpose2d(rows, weight, None, how.stride, 0, 0, how.groups, how.dilation)
+        corners = self.corners * self.corners.new_tensor(how.stride) - self.corners.new_tensor(how.begin)
+        patches = spread.contiguous().reshape(*self.patches.shape[:2], *spread.shape[1:])
+        return Windowed(self.symbols, _masked(patches, corners, size), corners, size)
+
     def within(self, corners: Tensor, extent: Pair) -> Windowed:
         """The same generators in larger windows: at ``corners``, of ``extent`` rows and columns.
 

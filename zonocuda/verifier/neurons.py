@@ -8,10 +8,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.domains.backend import kernels
-from zonocuda.graph import Graph, Linear, Node
+from zonocuda.domains import ReluRelaxation, Windowed, kernels
+from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
 from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.window_rows import WindowRows, window_extremes
 
 PASS_BYTES = 2**24  # of a layer's rows in one pass: large enough for fast products, small enough for the cache
 
@@ -90,6 +91,7 @@ class _Shared:
     ) -> None:
         self.graph, self.box, self.inputs, self.slopes, self.known = graph, box, inputs, slopes, known
         self._relus: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
+        self._relaxations: dict[str, tuple[Tensor, Tensor]] = {}
         self._ranges: dict[str, Bounds | None] = {}
         self._input_of = {node.inputs[0]: node.name for node in graph.relus}
 
@@ -111,14 +113,24 @@ class _Shared:
             self._relus[node.name] = (flatten_rows(lower), flatten_rows(upper), flat)
         return self._relus[node.name]
 
+    def relaxation(self, node: Node) -> tuple[Tensor, Tensor]:
+        """lam and 2 mu of a ReLU, ``[B, *features]``."""
+        if node.name not in self._relaxations:
+            lower, upper = self.inputs[node.name]
+            given = self.slopes.get(node.name)
+            slope, offset = ReluRelaxation.linearize(lower, upper, None if given is None else given.expand(lower.shape))
+            self._relaxations[node.name] = (slope, 2 * offset)
+        return self._relaxations[node.name]
+
     def range(self, name: str) -> Bounds | None:
         """Known bounds of the value of a node, ``[B, N]``; None where there are none."""
         if name not in self._ranges:
-            found = self._find_range(name)
+            found = self.find_range(name)
             self._ranges[name] = None if found is None else (flatten_rows(found[0]), flatten_rows(found[1]))
         return self._ranges[name]
 
-    def _find_range(self, name: str) -> Bounds | None:
+    def find_range(self, name: str) -> Bounds | None:
+        """Known bounds of the value of a node, ``[B, *features]``; None where there are none."""
         if name == self.graph.nodes[0].name:
             return self.box
         if self.known is not None and name in self.known:
@@ -174,12 +186,17 @@ class _Chunk:
         self.open = torch.arange(len(filled), device=like.device)  # the rows that are in the pass
         self.lower = like.new_full((self.batch, len(filled)), -torch.inf)
         self.upper = like.new_full((self.batch, len(filled)), torch.inf)
-        send_unit_rows(self.flow, node, filled)
+        self.windows: WindowRows | None = None
+        if len(node.shape) == 3 and not isinstance(node.op, Input):
+            self.windows = WindowRows(shared.graph, node, filled, self.batch, like)
+        else:
+            send_unit_rows(self.flow, node, filled)
 
     def bounds(self, keep_best: bool) -> Bounds:
         """Carries the rows to the input."""
-        v = self.flow.run(self._relu, self.on_node)
-        if len(self.open):
+        left = self._run_windows()
+        v = self.flow.run(self._relu, self.on_node) if left else None
+        if left and len(self.open):
             low, high = self.flow.constant + self.low, self.flow.constant + self.high
             if v is not None:
                 box = flatten_rows(self.shared.box[0]), flatten_rows(self.shared.box[1])
@@ -201,6 +218,31 @@ class _Chunk:
             old = best[:, self.open]
             best[:, self.open] = torch.where(old.isinf() & new.isnan(), new, pick(old, new))
 
+    def _run_windows(self) -> bool:
+        """The part of the way on which rows are windows; False if no row is left then."""
+        windows = self.windows
+        if windows is None:
+            return True
+        left = windows.run(self._window_relu, self.on_node)
+        self.flow.rows, self.flow.constant = windows.rows, windows.constant
+        for name in windows.pending if left else ():
+            self.flow.send(name, windows.dense(name))
+        self.windows = None
+        return left
+
+    def _window_relu(self, node: Node, block: Windowed) -> Windowed | None:
+        """One ReLU on windows; None when no row is left."""
+        if self.shared.known is not None:
+            if not self._end_decided():
+                return None
+            assert self.windows is not None
+            block = self.windows.windows()[node.name]
+        slope, twice = self.shared.relaxation(node)
+        offsets = block.scale(twice).patches
+        self.low = self.low + offsets.clamp(max=0).sum((2, 3, 4))
+        self.high = self.high + offsets.clamp(min=0).sum((2, 3, 4))
+        return block.scale(slope)
+
     def _relu(self, node: Node, v: Tensor) -> Tensor | None:
         """One ReLU; None when no row is left."""
         if self.shared.known is not None:
@@ -213,12 +255,13 @@ class _Chunk:
 
     def _end_decided(self) -> bool:
         """Bounds the rows from what is known here, and drops those whose sign is known; False when none is left."""
-        low, high = self.flow.constant + self.low, self.flow.constant + self.high
-        for name, v in self.flow.pending.items():
-            known = self.shared.range(name)
-            if known is None:
+        going = self.flow if self.windows is None else self.windows
+        low, high = going.constant + self.low, going.constant + self.high
+        pending: Mapping[str, Tensor | Windowed] = self.flow.pending if self.windows is None else self.windows.windows()
+        for name, v in pending.items():
+            ends = self._extremes(name, v)
+            if ends is None:
                 return True
-            ends = extremes(self._rows(v), known)
             low, high = low + ends[0], high + ends[1]
         self._improve(low, high)
         decided = ((self.lower >= 0) | (self.upper <= 0)).all(0)[self.open]
@@ -230,5 +273,13 @@ class _Chunk:
             index = decided.to(torch.uint8).argsort(stable=True)[:rest]
             self.open = self.open[index]
             self.low, self.high = self.low[:, index], self.high[:, index]
-            self.flow.keep(index)
+            going.keep(index)
         return wanted > 0
+
+    def _extremes(self, name: str, v: Tensor | Windowed) -> Bounds | None:
+        """The range of the rows of a node, for known bounds of its value; None where there are none."""
+        if isinstance(v, Windowed):
+            ends = self.shared.find_range(name)
+            return None if ends is None else window_extremes(v, ends)
+        flat = self.shared.range(name)
+        return None if flat is None else extremes(self._rows(v), flat)

@@ -1,0 +1,145 @@
+"""Rows of the dual pass while they are windows: a neuron of a map depends on a small window of the maps before it.
+
+A row of a neuron begins as one number on its map. Going backwards, a convolution spreads its window, a ReLU scales it,
+and the branches of a sum take it to two maps. Only where a window has grown past its share of a map, or a layer knows
+no windows, does the row need the whole map (:mod:`zonocuda.verifier.dual_pass` goes on from there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from zonocuda.domains import Dense, Symbols, Windowed, kernels
+from zonocuda.domains.geometry import Convolution
+from zonocuda.domains.windowed import add_windows, is_wide
+from zonocuda.graph import Add, Conv, Graph, Node, Relu, ScaleShift
+from zonocuda.verifier.dual_pass import Visit
+from zonocuda.verifier.interval import Bounds
+
+
+class WindowRows:
+    """Rows ``[B, R]`` on their way to the input, as windows.
+
+    Attributes:
+        rows: R.
+        constant: ``[B, R]``, what the offsets of affine nodes have added.
+        pending: by node name the rows of a node that has not been reached yet.
+    """
+
+    def __init__(self, graph: Graph, node: Node, index: Tensor, batch: int, like: Tensor) -> None:
+        """The unit vectors of chosen neurons (flattened positions ``index``) of a node with a map ``[C, H, W]``."""
+        channels, height, width = node.shape
+        self.nodes = {node.name: node for node in graph.nodes}
+        self.graph, self.rows = graph, len(index)
+        self.constant = like.new_zeros(batch, len(index))
+        position = index % (height * width)
+        corners = torch.stack([position // width, position % width], 1)
+        patches = like.new_zeros(len(index), channels)
+        patches[torch.arange(len(index), device=like.device), index // (height * width)] = 1
+        patches = patches.expand(batch, -1, -1).contiguous().reshape(batch, len(index), channels, 1, 1)
+        unit = Windowed(Symbols(len(index)), patches, corners, (height, width))
+        self.pending: dict[str, Windowed | Dense] = {node.name: unit}
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with the rows ``index`` alone."""
+        symbols = Symbols(len(index))
+        self.rows = len(index)
+        self.constant = self.constant[:, index]
+        for name, block in self.windows().items():
+            patches = block.patches.index_select(1, index)
+            self.pending[name] = replace(block, symbols=symbols, patches=patches, corners=block.corners[index])
+
+    def windows(self) -> dict[str, Windowed]:
+        """The pending rows; while a ReLU is handled all of them are windows."""
+        return {name: block for name, block in self.pending.items() if isinstance(block, Windowed)}
+
+    def run(self, relu: Callable[[Node, Windowed], Windowed | None], on_node: Visit) -> bool:
+        """Carries the rows backwards as far as they are windows.
+
+        Args:
+            relu: gives the rows at the input of a ReLU for those at its output, which are still pending while it runs.
+                None ends the pass.
+            on_node: called before each node that has rows; may raise to stop the pass.
+
+        Returns:
+            Whether rows are left; they are in ``pending``.
+        """
+        for node in reversed(self.graph.nodes):
+            block = self.pending.get(node.name)
+            if block is None:
+                continue
+            if not isinstance(block, Windowed) or is_wide(block.window, block.size) or not self._passes(node):
+                return True
+            on_node(node)
+            if isinstance(node.op, Relu):
+                scaled = relu(node, block)
+                if scaled is None:
+                    return False
+                del self.pending[node.name]
+                self._send(node.inputs[0], scaled)
+            else:
+                del self.pending[node.name]
+                self._linear(node, block)
+            if any(not isinstance(rows, Windowed) for rows in self.pending.values()):
+                return True
+        return True
+
+    def dense(self, name: str) -> Tensor:
+        """The rows of a node as ``[B * R, *features]``."""
+        return self.pending[name].dense(self.nodes[name].shape).flatten(0, 1)
+
+    def _passes(self, node: Node) -> bool:
+        """Whether windows go through a node as windows."""
+        op = node.op
+        if isinstance(op, Conv):
+            return len(op.stride) == 2
+        if isinstance(op, ScaleShift):
+            return all(t is None or (t.dim() <= 3 and t.shape[-2:].numel() == 1) for t in (op.scale, op.shift))
+        return isinstance(op, Relu | Add)
+
+    def _linear(self, node: Node, block: Windowed) -> None:
+        op = node.op
+        if isinstance(op, Conv):
+            if op.bias is not None:
+                self.constant = self.constant + block.sums() @ op.bias
+            how = Convolution(
+                (op.weight.shape[2], op.weight.shape[3]),
+                (op.stride[0], op.stride[1]),
+                (op.padding[0], op.padding[1]),
+                (op.dilation[0], op.dilation[1]),
+                op.groups,
+            )
+            _, height, width = self.nodes[node.inputs[0]].shape
+            self._send(node.inputs[0], block.convolve_adjoint(op.weight, how, (height, width)))
+        elif isinstance(op, ScaleShift):
+            if op.shift is not None:
+                shift = op.shift.reshape(-1).expand(block.map[0])
+                self.constant = self.constant + block.sums() @ shift
+            scaled = block if op.scale is None else replace(block, patches=block.patches * op.scale)
+            self._send(node.inputs[0], scaled)
+        elif isinstance(op, Add):
+            self._send(node.inputs[0], block)
+            self._send(node.inputs[1], block if op.sign == 1 else replace(block, patches=-block.patches))
+
+    def _send(self, name: str, block: Windowed) -> None:
+        """Adds rows to those of a node."""
+        present = self.pending.get(name)
+        self.pending[name] = add_windows(present, block) if isinstance(present, Windowed) else block
+
+
+def window_sums(block: Windowed, values: Tensor) -> Tensor:
+    """``[B, R]``, the sum of every row times ``values`` ``[B, C, H, W]``."""
+    scaled: Tensor = kernels().window_scale(block.patches, block.corners, values)
+    return scaled.sum((2, 3, 4))
+
+
+def window_extremes(block: Windowed, ends: Bounds) -> Bounds:
+    """The least and the largest rows . y, ``[B, R]``, for bounds ``[B, C, H, W]`` of y."""
+    lower, upper = ends
+    middle = window_sums(block, (lower + upper) / 2)
+    spread = window_sums(replace(block, patches=block.patches.abs()), (upper - lower) / 2)
+    return middle - spread, middle + spread
