@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from tests.verifier.graphs import NETWORKS, Builder, random_box, sample_box
-from zonocuda.domains import Symbols, Zonotope
+from zonocuda.domains import ReluRelaxation, Symbols, Zonotope
 from zonocuda.graph import Add, Graph, Relu, interpret
+from zonocuda.kink import KinkRule
 from zonocuda.verifier import compute_bounds
 from zonocuda.verifier import forecast as forecast_module
+from zonocuda.verifier.forecast import undecided
 from zonocuda.verifier.forward import Sweep, sweep
 from zonocuda.verifier.planner import Direction
 
@@ -196,3 +198,61 @@ def test_the_parts_of_symbols_are_the_same_for_everyone() -> None:
     group = Symbols(10)
     assert group.cut(4) is group.cut(3)
     assert [(part.offset, part.count) for part in group.cut(1)] == [(0, 4), (4, 4), (8, 2)]
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_noise_of_what_was_cut_is_noise_of_the_input(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The symbols of the caller's zonotope were cut: values of the parts are values of the group."""
+    monkeypatch.setattr(forecast_module, "SCRATCH_BYTES", 0)
+    monkeypatch.setattr("zonocuda.verifier.planner.PARTS", 1000)
+    graph = NETWORKS[name](1)
+    zonotope = Zonotope.from_box(*box_of(graph, 1))
+    needed = max(step.bytes for step in swept(graph, box_of(graph, 1), "forward").plan)
+    with torch.no_grad():
+        output = sweep(graph, zonotope, memory_budget=2 * needed).output
+    assert output is not None
+    noise = output.noise(3)
+    (block,) = zonotope.blocks
+    assert block.symbols.parts is not None
+    values = torch.cat([noise[part] for part in block.symbols.parts], -1)
+    assert torch.equal(zonotope.at(noise), zonotope.at({block.symbols: values}))
+
+
+@pytest.mark.parametrize("name", ["fc", "pooling", "residual"])  # where intervals settle nothing more
+@pytest.mark.parametrize("kink", ["left", "right", "even"])
+def test_the_kink_is_the_same_in_both_directions(name: str, kink: KinkRule) -> None:
+    graph = NETWORKS[name](0)
+    box = box_of(graph, 0)
+    forward, dual = swept(graph, box, "forward"), swept(graph, box, "dual")
+    assert all(torch.equal(undecided(*a), undecided(*dual.inputs[relu])) for relu, a in forward.inputs.items())
+    gradients = []
+    for direction in ("forward", "dual"):
+        slopes = {n: ReluRelaxation.initial(low, high).requires_grad_() for n, (low, high) in forward.inputs.items()}
+        result = compute_bounds(
+            graph,
+            Zonotope.from_box(*box),
+            slopes=slopes,
+            kink=kink,
+            direction=direction,
+        )
+        gradients.append(torch.autograd.grad(result.lower.sum(), list(slopes.values())))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_budget_is_kept_where_gradients_are_enabled_and_nobody_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast_module, "SCRATCH_BYTES", 0)
+    graph = NETWORKS["residual"](0)
+    zonotope = Zonotope.from_box(*box_of(graph, 0))
+    assert torch.is_grad_enabled()
+    result = compute_bounds(graph, zonotope, memory_budget=1000)
+    assert any("box" in step.actions for step in result.plan)
+    assert torch.is_grad_enabled()
+    assert compute_bounds(graph, Zonotope(zonotope.center.requires_grad_(), zonotope.blocks)).lower.requires_grad
+
+
+def test_the_step_of_a_box_says_what_it_takes() -> None:
+    graph = NETWORKS["residual"](0)
+    boxes = [step for step in swept(graph, box_of(graph, 0), "forward", 1).plan if "box" in step.actions]
+    assert boxes
+    assert all(step.bytes > 0 for step in boxes)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.cli import files
 from tests.devices import missing_device
-from tests.verifier.graphs import constraint, spec
+from tests.verifier.graphs import constraint, fc, random_box, spec
 from tests.verifier.verdicts import DISTANCE, IDENTITY, NEVER, ONE, SOMETIMES, ZERO, check, run
 from zonocuda.importers import load_network
 from zonocuda.verifier import Verdict, decide, verify
@@ -97,6 +97,15 @@ def test_progress_is_told_in_order() -> None:
     run(DISTANCE, [constraint({0: 1}, 0.1)], progress=lambda *c: calls.append(c))
     assert [c for c in calls if c[0] == "forward"] == [("forward", i, 4) for i in range(1, 4)]
     assert calls[0] == ("falsify", 0, 1)
+
+
+def test_progress_of_dual_passes_never_goes_back_nor_beyond_the_end() -> None:
+    graph = fc(0, (4, 12, 12, 12, 3))
+    lower, upper = random_box(graph, width=1.0)
+    calls: list[tuple[str, int, int]] = []
+    property_ = spec(lower[0], upper[0], [[constraint({0: 1}, 5.0)]], 3)
+    verify(graph, property_, direction="dual", effort="fast", progress=lambda *c: calls.append(c))
+    assert [c for c in calls if c[0] == "forward"] == [("forward", i, 8) for i in range(1, 8)]
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

@@ -355,10 +355,19 @@ class Zonotope:
 
 
 def _values(noise: Mapping[Symbols, Tensor], symbols: Symbols) -> Tensor:
-    """The values ``[n, B, K]`` of a group, or of the part of a group that was cut."""
-    if symbols in noise or symbols.parent is None:
+    """The values ``[n, B, K]`` of a group, of a part of a group that was cut, or of a group from those of its parts."""
+    if symbols in noise:
+        return noise[symbols]
+    if symbols.parts and all(_has_values(noise, part) for part in symbols.parts):
+        return torch.cat([_values(noise, part) for part in symbols.parts], -1)
+    if symbols.parent is None:
         return noise[symbols]
     return _values(noise, symbols.parent)[..., symbols.offset : symbols.offset + symbols.count]
+
+
+def _has_values(noise: Mapping[Symbols, Tensor], symbols: Symbols) -> bool:
+    """Whether a group, or every part of it, has values."""
+    return symbols in noise or (bool(symbols.parts) and all(_has_values(noise, part) for part in symbols.parts or ()))
 
 
 def _pair(value: int | Pair) -> Pair:

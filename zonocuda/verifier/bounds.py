@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from typing import Literal
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.domains import Backend, Zonotope, use_backend
+from zonocuda.graph import Graph
 from zonocuda.kink import KinkRule
 from zonocuda.precision import full_precision
 from zonocuda.verifier.forward import LayerStats, sweep
@@ -67,7 +68,7 @@ def compute_bounds(
         direction: ``forward`` carries a zonotope to the output; ``dual`` and ``auto`` may bound neurons and the output
             by dual passes instead (for a box of inputs), which is often faster and needs little memory.
         memory_budget: bytes that generators may take; by default a share of what is free. What would not fit is done
-            another way, and the plan says so.
+            another way, and the plan says so. Where gradients are recorded nothing is, as the backward needs it all.
         slopes: a slope for some of the ReLU nodes, by name; the minimum-area slope elsewhere.
         kink: the derivative where a slope sits on its kink.
         backend: ``native`` (which ``auto`` is) or ``reference``.
@@ -82,7 +83,8 @@ def compute_bounds(
             f"{list(subject.graph.input_shape)}"
         )
     graph = subject.graph.to(zonotope.center.dtype, zonotope.center.device)
-    with use_backend(backend), full_precision():
+    gradients = torch.is_grad_enabled() and _requires_grad(graph, zonotope, slopes or {})
+    with use_backend(backend), full_precision(), torch.set_grad_enabled(gradients):
         if len(zonotope.center):
             with torch.no_grad():
                 low, high = zonotope.bounds()
@@ -99,6 +101,15 @@ def compute_bounds(
         lower, upper = result.bounds
         if result.output is None:
             everything = torch.arange(prod(graph.output_shape), device=lower.device)
-            low, high = neuron_bounds(graph, graph.output, everything, zonotope.bounds(), result.inputs, slopes)
+            low, high = neuron_bounds(
+                graph, graph.output, everything, zonotope.bounds(), result.inputs, slopes, kink=kink
+            )
             lower, upper = low.reshape(lower.shape), high.reshape(upper.shape)
     return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats, result.plan)
+
+
+def _requires_grad(graph: Graph, zonotope: Zonotope, slopes: Mapping[str, Tensor]) -> bool:
+    """Whether the bounds have a derivative that anybody asked for."""
+    tensors = [zonotope.center, *slopes.values(), *(t for block in zonotope.blocks for t in block.tensors)]
+    weights = [getattr(node.op, field.name) for node in graph.nodes for field in fields(node.op)]
+    return any(isinstance(t, Tensor) and t.requires_grad for t in [*tensors, *weights])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.domains import Backend, Zonotope, current_backend, has_cuda_kernels, use_backend
-from zonocuda.graph import Graph
+from zonocuda.graph import Graph, Node
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.kink import KinkRule
 from zonocuda.precision import full_precision
@@ -347,13 +347,15 @@ class _Run:
     def forward(self, zonotope: Zonotope) -> Sweep:
         """Bounds of every ReLU's input, under the deadline."""
         total = len(self.graph.nodes)
+        position = {node.name: i for i, node in enumerate(self.graph.nodes)}
         done = 0
 
-        def on_node(node: object) -> None:
+        def on_node(node: Node) -> None:
             nonlocal done
             self.deadline.check()
-            done += 1
-            self.progress("forward", done, total)
+            if position[node.name] > done:  # a dual pass goes back to nodes that were done
+                done = position[node.name]
+                self.progress("forward", done, total)
 
         result = sweep(
             self.graph,

@@ -102,7 +102,7 @@ def sweep(
             minimum-area slope elsewhere.
         kink: the derivative where a slope sits on its kink.
         all_layers: also bound the value of every node.
-        on_node: called before each node; may raise to stop the sweep.
+        on_node: called before each node, of the sweep and of its dual passes; may raise to stop the sweep.
 
     Raises:
         ValueError: a zonotope whose feature shape is not the network's, a slope for a node that is no ReLU, or
@@ -206,6 +206,7 @@ class _Run:
                 self.slopes,
                 known={},
                 keep_best=False,
+                kink=self.kink,
                 on_node=self.on_node,
             )
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)

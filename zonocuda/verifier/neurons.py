@@ -8,8 +8,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.domains import ReluRelaxation, Windowed, kernels
+from zonocuda.domains import Windowed, kernels
 from zonocuda.graph import Graph, Input, Linear, Node
+from zonocuda.kink import KinkRule, kink_tolerance
 from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.window_rows import WindowRows, window_extremes
@@ -28,6 +29,7 @@ def neuron_bounds(
     known: Mapping[str, Bounds] | None = None,
     keep_best: bool = True,
     rows_per_pass: int | None = None,
+    kink: KinkRule = "envelope",
     on_node: Visit = proceed,
 ) -> Bounds:
     """Bounds of chosen neurons of a node over a box, by one backward pass for both sides.
@@ -58,6 +60,7 @@ def neuron_bounds(
             ends with, which are the forward zonotope's. (A better bound of one neuron can make the next layer's worse:
             the minimum-area slope depends on it.)
         rows_per_pass: how many neurons go together; by default as many as keep a layer's rows within PASS_BYTES.
+        kink: the derivative where a slope sits on its kink.
         on_node: called before each node of each pass; may raise to stop.
 
     Returns:
@@ -70,7 +73,7 @@ def neuron_bounds(
     low, high = (box[0].new_empty(batch, count) for _ in range(2))
     if batch == 0 or count == 0:
         return low, high
-    shared = _Shared(graph, box, inputs, dict(slopes or {}), None if known is None else dict(known))
+    shared = _Shared(graph, box, inputs, dict(slopes or {}), None if known is None else dict(known), kink)
     step = rows_per_pass or shared.rows_per_pass(name, batch)
     for first in range(0, count, step):
         part = slice(first, first + step)
@@ -88,8 +91,10 @@ class _Shared:
         inputs: Mapping[str, Bounds],
         slopes: Mapping[str, Tensor],
         known: dict[str, Bounds] | None,
+        kink: KinkRule,
     ) -> None:
         self.graph, self.box, self.inputs, self.slopes, self.known = graph, box, inputs, slopes, known
+        self.kink: KinkRule = kink
         self._relus: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._relaxations: dict[str, tuple[Tensor, Tensor]] = {}
         self._ranges: dict[str, Bounds | None] = {}
@@ -118,7 +123,13 @@ class _Shared:
         if node.name not in self._relaxations:
             lower, upper = self.inputs[node.name]
             given = self.slopes.get(node.name)
-            slope, offset = ReluRelaxation.linearize(lower, upper, None if given is None else given.expand(lower.shape))
+            slope, offset = kernels().relu_relaxation(
+                lower,
+                upper,
+                None if given is None else given.expand(lower.shape),
+                kink=self.kink,
+                tolerance=kink_tolerance(lower.dtype, 0),
+            )
             self._relaxations[node.name] = (slope, 2 * offset)
         return self._relaxations[node.name]
 
@@ -249,7 +260,7 @@ class _Chunk:
             if not self._end_decided():
                 return None
             v = self.flow.pending[node.name]
-        rows, low, high = kernels().dual_relu(self._rows(v), *self.shared.relu(node))
+        rows, low, high = kernels().dual_relu(self._rows(v), *self.shared.relu(node), kink=self.shared.kink)
         self.low, self.high = self.low + low, self.high + high
         return unflatten_rows(rows.flatten(0, 1), node.shape)
 

@@ -49,7 +49,7 @@ class Step:
         name: the node.
         direction: ``forward`` or ``dual``.
         bytes: the most that the generators were foreseen to take while the node is computed, those of other values
-            included.
+            included; 0 for a change to the dual, which makes none.
         operations: foreseen additions and multiplications of the forward layer.
         actions: what the budget asked for, such as ``4 parts`` or ``merged 120 symbols``; or why the dual.
     """
@@ -106,7 +106,9 @@ class Planner:
             actions += self._merge(zonotopes, in_place, needed)
             if needed() > self.budget and not isinstance(node.op, Relu):
                 actions.append("box")
-                self.steps.append(Step(node.name, "forward", 0, 0, tuple(actions)))
+                box = values[0].center.element_size() * self.batch * prod(node.shape)
+                used = bytes_in_use([*others, *zonotopes], self.pool) + box
+                self.steps.append(Step(node.name, "forward", used, 0, tuple(actions)))
                 return zonotopes, "box"
         work = sum(part.operations for part in forecast(node, zonotopes, in_place))
         self.steps.append(Step(node.name, "forward", needed(), work, tuple(actions)))
