@@ -171,13 +171,16 @@ def _held(block: object) -> dict[str, Tensor]:
     return {name: getattr(block, name) for name in ("patches", "generators") if hasattr(block, name)}
 
 
-def test_windows_that_become_dense_give_their_patches_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_that_become_dense_are_written_into_recycled_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windowed, "DENSE_SHARE", -1.0)
     block = windows()
     expected = block.dense((3, 5, 6))
     with torch.no_grad(), memory.recycled() as pool:
+        spare = torch.full_like(expected, torch.nan)
+        address = storage(spare)
+        pool.give(spare)
         image = block.convolve(torch.eye(3, dtype=torch.float64).reshape(3, 3, 1, 1), Convolution((1, 1)))
-        address = storage(image.patches)
-        dense = image.narrowed((3, 5, 6))
-        assert [storage(buffer) for buffer in pool.free] == [address]
-        assert torch.equal(dense.dense((3, 5, 6)), expected)
+        assert isinstance(image, Dense)
+        assert storage(image.generators) == address
+        assert not pool.free
+        assert torch.equal(image.generators, expected)
