@@ -22,6 +22,11 @@ CASES = [*itertools.product(sorted(NETWORKS), SEEDS)]
 GENEROUS = 2**30
 
 
+@pytest.fixture(autouse=True)
+def small_networks_are_worth_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zonocuda.verifier.planner.WORTH_ASKING", 0)
+
+
 def box_of(graph: Graph, seed: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     return random_box(graph, batch=batch, seed=seed)
 
@@ -160,8 +165,11 @@ def test_what_is_no_direction_or_no_budget_is_refused() -> None:
             sweep(graph, zonotope, memory_budget=budget)
 
 
-def test_the_planner_prefers_what_costs_less() -> None:
-    """Many inputs and hardly an unstable neuron: the dual; few inputs and every neuron unstable: the zonotope."""
+def test_the_planner_prefers_what_costs_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many inputs and hardly an unstable neuron: the dual; few inputs and every neuron unstable: the zonotope.
+
+    Where the rest takes no time at all, it does not ask.
+    """
     wide = Builder(400, seed=0)
     wide(wide.linear(400, 50))
     wide(Relu())
@@ -170,6 +178,9 @@ def test_the_planner_prefers_what_costs_less() -> None:
     wide(wide.linear(50, 2))
     point = torch.randn(1, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert swept(wide.graph(), (point - 1e-4, point + 1e-4), "auto").output is None
+    monkeypatch.setattr("zonocuda.verifier.planner.WORTH_ASKING", 1e12)
+    assert swept(wide.graph(), (point - 1e-4, point + 1e-4), "auto").output is not None
+    monkeypatch.setattr("zonocuda.verifier.planner.WORTH_ASKING", 0)
     deep = Builder(2, seed=0)
     deep(deep.linear(2, 40))
     for _ in range(4):

@@ -23,7 +23,7 @@ from zonocuda.domains import Diagonal, Zonotope, memory
 from zonocuda.domains.blocks import leaves
 from zonocuda.domains.merge import merge_symbols
 from zonocuda.graph import Graph, Node, Relu
-from zonocuda.verifier.forecast import Work, block_bytes, forecast, peak_bytes
+from zonocuda.verifier.forecast import Part, Work, block_bytes, forecast, peak_bytes
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.memory_budget import bytes_in_use, memory_budget
 from zonocuda.verifier.transform import allocates
@@ -39,6 +39,9 @@ DUAL_OVERHEAD = 2.0
 
 SETTLED = 3
 """Where the dual would cost so many times what the forward sweep does, it is not asked for again."""
+
+WORTH_ASKING = 5e7
+"""Operations of the rest of a forward sweep below which the dual is not asked for: a fraction of a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -90,28 +93,35 @@ class Planner:
         self, node: Node, values: Sequence[Zonotope], in_place: bool, alive: Mapping[str, Zonotope]
     ) -> tuple[list[Zonotope], Way]:
         """The values that a node is to be computed from, made so that it fits the budget, and the way to do it."""
-        zonotopes, actions = self._in_parts(node, values)
+        zonotopes = list(values)
+        parts = forecast(node, zonotopes, in_place)
+        actions = self._cut(node, zonotopes, parts)
+        if actions:
+            parts = forecast(node, zonotopes, in_place)
         others = list(alive.values())
 
         def needed() -> int:
-            used = bytes_in_use([*others, *zonotopes], self.pool)
-            return used + peak_bytes(forecast(node, zonotopes, in_place), self.pool)
+            return bytes_in_use([*others, *zonotopes], self.pool) + peak_bytes(parts, self.pool)
 
-        if needed() > self.budget:
+        foreseen = needed()
+        if foreseen > self.budget:
             self.pool.clear()
-        if needed() > self.budget and not torch.is_grad_enabled():
+            foreseen = needed()
+        if foreseen > self.budget and not torch.is_grad_enabled():
             if self.direction == "auto" and self.is_box:
-                self.change_to_dual(node, f"{_mib(needed())} would exceed the budget of {_mib(self.budget)}")
+                self.change_to_dual(node, f"{_mib(foreseen)} would exceed the budget of {_mib(self.budget)}")
                 return zonotopes, "dual"
-            actions += self._merge(zonotopes, in_place, needed)
-            if needed() > self.budget and not isinstance(node.op, Relu):
+            actions += self._merge(zonotopes, in_place, foreseen)
+            parts = forecast(node, zonotopes, in_place)
+            foreseen = needed()
+            if foreseen > self.budget and not isinstance(node.op, Relu):
                 actions.append("box")
                 box = values[0].center.element_size() * self.batch * prod(node.shape)
                 used = bytes_in_use([*others, *zonotopes], self.pool) + box
                 self.steps.append(Step(node.name, "forward", used, 0, tuple(actions)))
                 return zonotopes, "box"
-        work = sum(part.operations for part in forecast(node, zonotopes, in_place))
-        self.steps.append(Step(node.name, "forward", needed(), work, tuple(actions)))
+        work = sum(part.operations for part in parts)
+        self.steps.append(Step(node.name, "forward", foreseen, work, tuple(actions)))
         return zonotopes, "forward"
 
     def prefers_dual(self, node: Node, symbols: int, unstable: int, known: Callable[[str], Bounds]) -> bool:
@@ -131,6 +141,8 @@ class Planner:
         share = unstable / max(1, self.batch * prod(node.shape))
         after = self.position[node.name] + 1
         forward = self.work.forward(after, symbols + int(share * prod(node.shape)), share)
+        if forward < WORTH_ASKING:
+            return False
         dual = DUAL_OVERHEAD * self.work.dual(after, known)
         if dual < forward:
             self.change_to_dual(node, f"{dual / 1e9:.3g} instead of {forward / 1e9:.3g} GFLOP expected")
@@ -142,28 +154,27 @@ class Planner:
         self.is_dual = True
         self.steps.append(Step(node.name, "dual", 0, 0, (reason,)))
 
-    def _in_parts(self, node: Node, values: Sequence[Zonotope]) -> tuple[list[Zonotope], list[str]]:
-        """The values with those diagonal blocks cut whose images are large; blocks of cut symbols as their parts."""
+    def _cut(self, node: Node, values: list[Zonotope], parts: Sequence[Part]) -> list[str]:
+        """Cuts the symbols of those diagonal blocks whose images would be large, and the values into their parts."""
         if not allocates(node.op) or isinstance(node.op, Relu) or torch.is_grad_enabled():
-            return list(values), []
+            return []
         limit, count = self.budget // PARTS, 0
-        result: list[Zonotope] = []
-        for value in values:
-            for block, part in zip(value.blocks, forecast(node, [value], False), strict=True):
-                if isinstance(block, Diagonal) and part.stored > limit and block.symbols.count > 1:
-                    count += len(block.symbols.cut(max(1, block.symbols.count * limit // part.stored)))
-            result.append(replace(value, blocks=tuple(leaves(value.blocks))) if count else value)
-        return result, [f"{count} parts"] if count else []
+        for block, part in zip(values[0].blocks, parts, strict=True):
+            if isinstance(block, Diagonal) and part.stored > limit and block.symbols.count > 1:
+                count += len(block.symbols.cut(max(1, block.symbols.count * limit // part.stored)))
+        if any(block.symbols.parts is not None for block in values[0].blocks):
+            values[0] = replace(values[0], blocks=tuple(leaves(values[0].blocks)))
+        return [f"{count} parts"] if count else []
 
-    def _merge(self, values: list[Zonotope], in_place: bool, needed: Callable[[], int]) -> list[str]:
+    def _merge(self, values: list[Zonotope], in_place: bool, foreseen: int) -> list[str]:
         """Replaces values by ones of fewer symbols, as many fewer as the budget asks for where that can be."""
         actions: list[str] = []
+        excess = foreseen - self.budget
         for i, value in enumerate(values):
             stored = [block for block in value.blocks if not isinstance(block, Diagonal)]
             symbols = sum(block.symbols.count for block in stored)
             neurons = prod(value.center.shape)
-            excess = needed() - self.budget
-            if excess <= 0 or symbols <= neurons:
+            if symbols <= neurons:
                 continue
             each = max(1, sum(block_bytes(block) for block in stored) // symbols)
             count = min(symbols, neurons + excess // each + 1)
