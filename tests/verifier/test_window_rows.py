@@ -1,0 +1,94 @@
+"""Rows of the dual pass as windows: the same bounds as with whole maps, and the adjoint of a convolution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.verifier.graphs import NETWORKS, Builder, random_box
+from zonocuda.domains import Symbols, Windowed, Zonotope, windowed
+from zonocuda.domains.geometry import Convolution
+from zonocuda.graph import Add, Conv, Graph, Relu, ScaleShift
+from zonocuda.verifier.forward import sweep
+from zonocuda.verifier.neurons import neuron_bounds
+from zonocuda.verifier.window_rows import WindowRows
+
+
+def branches(seed: int = 0) -> Graph:
+    """Strides, dilation, groups and uneven padding, normalisation per channel, a sum and a difference of branches."""
+    b = Builder(3, 11, 10, seed=seed)
+    b(b.conv(3, 4, kernel=3, stride=2))
+    b(ScaleShift(b.random(4, 1, 1), b.random(4, 1, 1)))
+    first = b(Relu())
+    b(Conv(b.random(4, 2, 3, 3, scale=0.3), b.random(4), (1, 1), ((2, 2), (1, 3)), (2, 2), 2))
+    b(Relu())
+    second = b(Conv(b.random(4, 4, 3, 2, scale=0.3), None, (1, 1), ((0, 2), (0, 1)), (1, 1), 1))
+    b(Add(-1), second, first)
+    third = b(Relu())
+    b(Add(), b(b.conv(4, 4), third), third)
+    b(Relu())
+    b(b.conv(4, 2, kernel=2, stride=3, pad=0))
+    b(Relu())
+    b.flat()
+    b(b.linear(b.shape()[0], 3))
+    return b.graph()
+
+
+GRAPHS = {**NETWORKS, "branches": branches}
+
+
+@pytest.mark.parametrize("name", sorted(GRAPHS))
+@pytest.mark.parametrize("known", [None, {}], ids=["whole way", "early end"])
+@pytest.mark.parametrize("share", [0.35, 1e9])
+def test_windows_and_whole_maps_give_the_same_bounds(
+    name: str, known: dict[str, tuple[torch.Tensor, torch.Tensor]] | None, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = GRAPHS[name](3)
+    box = random_box(graph, batch=2, seed=5)
+    with torch.no_grad():
+        inputs = sweep(graph, Zonotope.from_box(*box)).inputs
+        for node in graph.nodes[1:]:
+            every = torch.arange(torch.Size(node.shape).numel())
+            found = []
+            for used in (-1.0, share):
+                monkeypatch.setattr(windowed, "DENSE_SHARE", used)
+                found.append(neuron_bounds(graph, node.name, every, box, inputs, known=known, keep_best=False))
+            for whole, windows in zip(*found, strict=True):
+                torch.testing.assert_close(windows, whole, rtol=1e-11, atol=1e-11)
+
+
+def test_rows_stay_windows_through_convolutions_relus_and_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windowed, "DENSE_SHARE", 1e9)
+    graph = branches()
+    last = graph.relus[-1]
+    rows = WindowRows(graph, graph[last.inputs[0]], torch.arange(2), 1, torch.zeros((), dtype=torch.float64))
+    assert rows.run(lambda node, block: block, lambda node: None)
+    assert list(rows.pending) == [graph.nodes[0].name]
+    assert isinstance(rows.pending[graph.nodes[0].name], Windowed)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Convolution((3, 3)),
+        Convolution((3, 2), (2, 1), ((1, 0), (0, 2))),
+        Convolution((2, 3), (3, 2), ((2, 2), (1, 1)), (2, 1)),
+        Convolution((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 2),
+        Convolution((1, 1), (2, 2)),
+        Convolution((9, 9), (1, 1), ((4, 4), (4, 4))),
+    ],
+)
+def test_the_adjoint_of_windows_is_the_adjoint_of_the_convolution(how: Convolution) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 2 // how.groups, *how.kernel, generator=generator, dtype=torch.float64)
+    size = (8, 7)
+    height, width = how.output_size(size)
+    corners = torch.stack([torch.randint(-1, n, (6,), generator=generator) for n in (height, width)], 1)
+    patches = torch.randn(2, 6, 4, 2, 2, generator=generator, dtype=torch.float64)
+    rows = Windowed(Symbols(6), patches, corners, (height, width)).masked()
+    image = rows.convolve_adjoint(weight, how, size)
+    assert image.map == (2, *size)
+    op = Conv(weight, None, how.stride, how.padding, how.dilation, how.groups)
+    expected = op.adjoint(rows.dense((4, height, width)).flatten(0, 1), (2, *size))
+    torch.testing.assert_close(image.dense((2, *size)).flatten(0, 1), expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(image.masked().patches, image.patches)
