@@ -34,8 +34,9 @@ struct DualArgs {
   }
 
   __device__ Relaxation<T> above(int64_t b, int64_t r, int64_t n) const {
-    return (one ? negative : nonnegative)
-        .relax(lower[b * features + n], upper[b * features + n], b, r, n, rows, features);
+    const T l = lower[b * features + n];
+    const T u = upper[b * features + n];
+    return one ? negative.relax(l, u, b, r, n, rows, features) : nonnegative.relax(l, u, b, r, n, rows, features);
   }
 };
 
