@@ -316,13 +316,6 @@ def test_sums_on_different_maps_are_an_error() -> None:
         add_windows(a, windowed.replace(a, order=(1, 2, 0)))
 
 
-def test_a_window_does_not_fit_into_a_smaller_one() -> None:
-    block = windows()
-    for corners, extent in ((block.corners, (3, 1)), (block.corners + 1, (4, 4)), (block.corners - 2, (4, 4))):
-        with pytest.raises(ValueError, match="does not lie within"):
-            block.within(corners, extent)
-
-
 # ---- the transition to dense -----------------------------------------------------------------------------------------
 
 

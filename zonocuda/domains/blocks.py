@@ -38,7 +38,8 @@ def add_blocks(a: Block, b: Block, features: tuple[int, ...], in_place: bool = F
         a, b = b, a
     x, y = (as_windows(block, features) for block in (a, b))
     if x is not None and y is not None and (x.map, x.order) == (y.map, y.order):
-        total: Block = _reshaped(add_windows(x, y), features)
+        summed = add_windows(x, y)
+        total: Block = summed.reshape(features) if isinstance(summed, Dense) else summed
         return _consumed(total, (a, b)) if in_place else total
     if isinstance(a, Dense):
         total = a.plus(b.dense(features), in_place)
@@ -52,13 +53,6 @@ def _consumed(total: Block, terms: Iterable[Block]) -> Block:
     kept = {id(tensor) for tensor in total.tensors}
     release_blocks(term for term in terms if not any(id(tensor) in kept for tensor in term.tensors))
     return total
-
-
-def _reshaped(block: Windowed | Dense, features: tuple[int, ...]) -> Windowed | Dense:
-    """A block whose dense generators have the features' shape."""
-    if isinstance(block, Windowed):
-        return block
-    return Dense(block.symbols, block.generators.reshape(*block.generators.shape[:2], *features))
 
 
 def as_windows(block: Block, features: tuple[int, ...]) -> Windowed | None:

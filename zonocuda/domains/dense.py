@@ -61,6 +61,10 @@ class Dense:
         """The generators as ``[B, K, *features]``."""
         return self.generators
 
+    def reshape(self, features: tuple[int, ...]) -> Dense:
+        """The features under another shape."""
+        return Dense(self.symbols, self.generators.reshape(*self.generators.shape[:2], *features))
+
     def narrow(self, start: int, symbols: Symbols) -> Dense:
         """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` in its own memory."""
         return Dense(symbols, self.generators[:, start : start + symbols.count].clone())
@@ -69,15 +73,9 @@ class Dense:
         """Every generator through a linear map of ``[B, *features]``, a chunk of them at a time."""
         batch, count, *_ = self.generators.shape
         rows = self.generators.flatten(0, 1)
-        if torch.is_grad_enabled() or not len(rows):
-            images = linear(rows)
-            return Dense(self.symbols, images.reshape(batch, count, *images.shape[1:]))
         shape = tuple(linear(rows[:1]).shape[1:])
-        out = memory.empty((batch * count, *shape), rows)
-        step = memory.chunk_length(prod(shape) * rows.element_size(), rows.device)
-        for k in range(0, len(rows), step):
-            out[k : k + step] = linear(rows[k : k + step])
-        return Dense(self.symbols, out.reshape(batch, count, *shape))
+        images = memory.filled((1, len(rows), *shape), rows, lambda run: linear(rows[run]))
+        return Dense(self.symbols, images.reshape(batch, count, *shape))
 
     def linear(self, weight: Tensor) -> Dense:
         """W G on the last feature dimension, for ``weight`` ``[out, in]``."""

@@ -117,9 +117,7 @@ def permute(block: Block, features: Features, order: tuple[int, ...]) -> Block:
 
 def reshape(block: Block, features: Features) -> Block:
     """The features in row-major order under another shape: only a dense block notices."""
-    if isinstance(block, Dense):
-        return Dense(block.symbols, block.generators.reshape(*block.generators.shape[:2], *features))
-    return block
+    return block.reshape(features) if isinstance(block, Dense) else block
 
 
 def select(block: Block, features: Features, dim: int, index: tuple[int, ...]) -> Block:

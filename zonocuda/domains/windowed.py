@@ -215,20 +215,6 @@ class Windowed:
         patches = spread.contiguous().reshape(*self.patches.shape[:2], *spread.shape[1:])
         return Windowed(self.symbols, _masked(patches, corners, size), corners, size)
 
-    def within(self, corners: Tensor, extent: Pair) -> Windowed:
-        """The same generators in larger windows: at ``corners``, of ``extent`` rows and columns.
-
-        Raises:
-            ValueError: a window that does not lie within its new one.
-        """
-        offset = self.corners - corners
-        room = corners.new_tensor([n - m for n, m in zip(extent, self.window, strict=True)])
-        if bool(((offset < 0) | (offset > room)).any()):
-            raise ValueError("Windowed.within: a window does not lie within its new one")
-        shape = (*self.patches.shape[:3], *extent)
-        patches = memory.filled(shape, self.patches, lambda run: self._shifted(run, offset, extent))
-        return replace(self, patches=patches, corners=corners)
-
     def _shifted(self, run: slice, offset: Tensor, extent: Pair) -> Tensor:
         """The patches ``[B, n, C, h, w]`` of a run at places ``offset`` of windows of ``extent``."""
         batch = self.patches.shape[0]

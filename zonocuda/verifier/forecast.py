@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from torch import Tensor
 
 from zonocuda.domains import Block, Dense, Diagonal, Windowed, Zonotope, memory
 from zonocuda.domains.blocks import as_windows, leaves
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.windowed import hull, is_wide
 from zonocuda.graph import Add, Affine, AveragePool, Concat, Conv, Graph, Linear, Node, Op, Relu, Reshape, ScaleShift
-from zonocuda.verifier.interval import Bounds, interval
-from zonocuda.verifier.transform import allocates
+from zonocuda.verifier.interval import Bounds, interval, undecided
+from zonocuda.verifier.transform import allocates, geometry
 
 SCRATCH_BYTES = 64 * 2**20
 """What a layer needs beside its image: chunks of it in other layouts."""
@@ -82,9 +81,8 @@ def _image(op: Op, block: Block, features: tuple[int, ...], shape: tuple[int, ..
     outputs = rows * prod(shape)
     undense = 0 if isinstance(block, Dense) else rows * prod(features) * each
     match op:
-        case Conv(stride=(sy, sx), padding=(p, q), dilation=(dy, dx)):
-            how = Convolution((op.weight.shape[2], op.weight.shape[3]), (sy, sx), (p, q), (dy, dx), op.groups)
-            numbers, work = _convolution(block, rows, features, op.weight.shape, how)
+        case Conv() if len(features) == 3:
+            numbers, work = _convolution(block, rows, features, op.weight.shape, geometry(op))
             windows = isinstance(block, Windowed) and not block.is_map(features)
             return Part(numbers * each, undense if windows else 0, freed, work)
         case AveragePool(kernel=(ky, kx), stride=(sy, sx)) if len(features) == 3:
@@ -188,15 +186,8 @@ class Work:
             if isinstance(node.op, Relu):
                 lower, upper = values[0]
                 total += int(undecided(lower, upper).sum()) * self.until[node.inputs[0]]
-                ranges[node.name] = (lower.clamp(min=0), upper.clamp(min=0))
-            else:
-                ranges[node.name] = interval(node, values)
+            ranges[node.name] = interval(node, values)
         return total
-
-
-def undecided(lower: Tensor, upper: Tensor) -> Tensor:
-    """Places ``[N]`` where the sign is open in some batch element; a NaN is open."""
-    return (~((lower >= 0) | (upper <= 0))).flatten(1).any(0)
 
 
 def _row_operations(node: Node, graph: Graph) -> int:

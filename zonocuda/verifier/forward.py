@@ -19,8 +19,7 @@ from torch import Tensor
 from zonocuda.domains import Zonotope, memory
 from zonocuda.graph import Graph, Node, Relu, interpret
 from zonocuda.kink import KinkRule
-from zonocuda.verifier.forecast import undecided
-from zonocuda.verifier.interval import Bounds, interval
+from zonocuda.verifier.interval import Bounds, clamped, interval, undecided
 from zonocuda.verifier.neurons import neuron_bounds
 from zonocuda.verifier.ownership import Ownership
 from zonocuda.verifier.planner import Direction, Planner, Step
@@ -180,7 +179,7 @@ class _Run:
         self.inputs[node.name] = bounds
         stats = _stats(node, bounds, values[0])
         self.stats.append(stats)
-        positive = bounds[0].clamp(min=0), bounds[1].clamp(min=0)
+        positive = clamped(bounds)
 
         def known(name: str) -> Bounds:
             return positive if name == node.name else self.alive[name].bounds()
@@ -212,7 +211,7 @@ class _Run:
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)
         self.inputs[node.name] = (lower, upper)
         self.stats.append(_stats(node, (lower, upper), None, len(index)))
-        return lower.clamp(min=0), upper.clamp(min=0)
+        return clamped((lower, upper))
 
 
 def _bounds(value: Value) -> Bounds:

@@ -7,19 +7,23 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Linear, Node, ScaleShift
+from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Linear, Node, Relu, ScaleShift
 
 Bounds = tuple[Tensor, Tensor]
 """Lower and upper bounds ``[B, *features]``, in round to nearest."""
 
 
 def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
-    """Bounds of an affine node's value: A c + b - |A| r <= A x + b <= A c + b + |A| r where c - r <= x <= c + r.
+    """Bounds of a node's value from those of its inputs.
+
+    Affine nodes: A c + b - |A| r <= A x + b <= A c + b + |A| r where c - r <= x <= c + r.
 
     Raises:
-        NotImplementedError: a node that is not affine.
+        NotImplementedError: a node that is neither affine nor a ReLU.
     """
     op = node.op
+    if isinstance(op, Relu):
+        return clamped(values[0])
     if isinstance(op, Affine):
         lower, upper = values[0]
         radius = (upper - lower) / 2
@@ -33,6 +37,16 @@ def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
         lowers, uppers = zip(*values, strict=True)
         return op.apply(*lowers), op.apply(*uppers)
     raise NotImplementedError(f"interval: node {node.name!r} (op {op.kind}) has no interval transformer")
+
+
+def clamped(bounds: Bounds) -> Bounds:
+    """Bounds of ReLU of a value."""
+    return bounds[0].clamp(min=0), bounds[1].clamp(min=0)
+
+
+def undecided(lower: Tensor, upper: Tensor) -> Tensor:
+    """Places ``[N]``, for bounds ``[B, *features]``, whose sign is open in some batch element; a NaN is open."""
+    return (~((lower >= 0) | (upper <= 0))).flatten(1).any(0)
 
 
 def _absolute(op: Affine) -> Affine:

@@ -12,7 +12,7 @@ from zonocuda.domains import Windowed, kernels
 from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.kink import KinkRule, kink_tolerance
 from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
-from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.interval import Bounds, clamped
 from zonocuda.verifier.window_rows import WindowRows, window_extremes
 
 PASS_BYTES = 2**24  # of a layer's rows in one pass: large enough for fast products, small enough for the cache
@@ -147,8 +147,7 @@ class _Shared:
         if self.known is not None and name in self.known:
             return self.known[name]
         if name in self.inputs:
-            lower, upper = self.inputs[name]
-            return lower.clamp(min=0), upper.clamp(min=0)
+            return clamped(self.inputs[name])
         return self.inputs.get(self._input_of.get(name, ""))
 
 

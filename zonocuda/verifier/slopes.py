@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zonocuda.domains import ReluRelaxation
 from zonocuda.verifier.dual_pass import flatten_rows, unflatten_rows
-from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.interval import Bounds, undecided
 
 Start = Literal["minimum_area", "adaptive"]
 STARTS: tuple[Start, ...] = get_args(Start)
@@ -67,5 +67,4 @@ def initial_slopes(inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slop
 
 def crossing(bounds: Bounds) -> Tensor:
     """Positions of the neurons that cross zero in some batch element, in the order of the pass; NaN crosses."""
-    lower, upper = (flatten_rows(b) for b in bounds)
-    return (~((lower >= 0) | (upper <= 0))).any(0).nonzero().squeeze(1)
+    return undecided(*(flatten_rows(b) for b in bounds)).nonzero().squeeze(1)

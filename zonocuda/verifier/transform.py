@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zonocuda.domains import Zonotope
+from zonocuda.domains.geometry import Convolution
 from zonocuda.graph import (
     Add,
     Affine,
@@ -67,6 +68,12 @@ def _image(node: Node, values: Sequence[Zonotope], in_place: bool) -> Zonotope:
         case Concat():
             return Zonotope.cat(values, op.dim)
     raise NotImplementedError(f"sweep: node {node.name!r} (op {op.kind}) has no zonotope transformer")
+
+
+def geometry(op: Conv) -> Convolution:
+    """The geometry of a 2-d convolution."""
+    (ky, kx), (sy, sx), (rows, columns), (dy, dx) = op.weight.shape[2:], op.stride, op.padding, op.dilation
+    return Convolution((ky, kx), (sy, sx), (rows, columns), (dy, dx), op.groups)
 
 
 def allocates(op: Op) -> bool:

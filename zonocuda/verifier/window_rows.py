@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from zonocuda.domains import Dense, Symbols, Windowed, kernels
-from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.windowed import add_windows, is_wide
 from zonocuda.graph import Add, Conv, Graph, Node, Relu, ScaleShift
 from zonocuda.verifier.dual_pass import Visit
 from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.transform import geometry
 
 
 class WindowRows:
@@ -106,15 +106,8 @@ class WindowRows:
         if isinstance(op, Conv):
             if op.bias is not None:
                 self.constant = self.constant + block.sums() @ op.bias
-            how = Convolution(
-                (op.weight.shape[2], op.weight.shape[3]),
-                (op.stride[0], op.stride[1]),
-                (op.padding[0], op.padding[1]),
-                (op.dilation[0], op.dilation[1]),
-                op.groups,
-            )
             _, height, width = self.nodes[node.inputs[0]].shape
-            self._send(node.inputs[0], block.convolve_adjoint(op.weight, how, (height, width)))
+            self._send(node.inputs[0], block.convolve_adjoint(op.weight, geometry(op), (height, width)))
         elif isinstance(op, ScaleShift):
             if op.shift is not None:
                 shift = op.shift.reshape(-1).expand(block.map[0])
