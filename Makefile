@@ -44,7 +44,7 @@ format: $(SETUP)
 bench: $(SETUP)
 	mkdir -p $(RESULTS)
 	$(PYTHON) -m pytest benchmarks -m "not slow" --benchmark-only \
-	    --benchmark-json=$(RESULTS)/$$($(PYTHON) benchmarks/machine.py).json
+	    --benchmark-json=$(RESULTS)/$$($(PYTHON) -m benchmarks.machine).json
 
 performance: $(SETUP)
 	$(PYTHON) -m benchmarks.render $(JSON)
@@ -54,7 +54,7 @@ gpu:
 	mkdir -p $(RESULTS)
 	$(or $(GPU_PYTHON),python3) -m pytest tests/ops tests/domains tests/verifier tests/nonsmooth -m gpu -p no:cacheprovider
 	$(or $(GPU_PYTHON),python3) -m pytest benchmarks -m gpu --benchmark-only -p no:cacheprovider \
-	    --benchmark-json=$(RESULTS)/$$($(or $(GPU_PYTHON),python3) benchmarks/machine.py cuda).json
+	    --benchmark-json=$(RESULTS)/$$($(or $(GPU_PYTHON),python3) -m benchmarks.machine cuda).json
 
 cuda-check: $(SETUP)
 	rm -rf build/cuda-check

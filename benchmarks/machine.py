@@ -1,6 +1,6 @@
 """What this machine can do: its name, copy bandwidth and product rate, which benchmarks are compared with.
 
-As a program, prints a name of the machine that fits a file: ``python benchmarks/machine.py [cuda]``.
+As a program, prints a name of the machine that fits a file: ``python -m benchmarks.machine [cuda]``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from statistics import median
 from typing import TypeVar
 
 import torch
+
+from tests import peak
 
 Result = TypeVar("Result")
 
@@ -72,21 +74,9 @@ def return_memory() -> bool:
 
 
 def peak_growth(call: Callable[[], Result]) -> tuple[Result, int]:
-    """What ``call`` returns, and the peak of this process's resident memory during it, minus that before it, in bytes.
-
-    Raises:
-        OSError: not on Linux, or the kernel refuses to reset the peak.
-    """
+    """:func:`tests.peak.peak_growth`, from a process that holds no free memory back."""
     return_memory()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _resident("VmRSS")
-    result = call()
-    return result, _resident("VmHWM") - before
-
-
-def _resident(field: str) -> int:
-    (line,) = (text for text in Path("/proc/self/status").read_text().splitlines() if text.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
+    return peak.peak_growth(call)
 
 
 def synchronised(function: Callable[[], object], device: torch.device) -> Callable[[], None]:

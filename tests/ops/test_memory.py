@@ -11,31 +11,14 @@ import pytest
 
 SIZE = 256 * 2**20  # bytes of the generators
 _PROGRAM = f"""
-import json, threading, torch
+import json, torch
+from tests.peak import peak_growth
 from zonocuda import ops, reference
 
 batch, symbols, features = 1, 64, {SIZE} // 64 // 4
 generators = torch.ones(batch, symbols, features)
 center = torch.ones(batch, features)
 native = torch.ops.zonocuda
-
-def anonymous():
-    # Anonymous memory alone: pages of files come and go with what else the machine does.
-    with open("/proc/self/status") as status:
-        return next(1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))
-
-def growth_of(call):
-    done, before, peaks = threading.Event(), anonymous(), []
-    def watch():
-        while not done.wait(0.001):
-            peaks.append(anonymous())
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    kept = call()
-    peaks.append(anonymous())
-    done.set()
-    watcher.join()
-    return max(peaks) - before
 
 # Small calls first, so that nothing is loaded while it is measured.
 ops.concretize(center[:, :4], generators[:, :, :4])
@@ -47,7 +30,7 @@ calls = dict(
     relu_=lambda: ops.relu_(center, generators),
     oracle=lambda: reference.concretize(center, generators),
 )
-print(json.dumps({{name: growth_of(call) for name, call in calls.items()}}))
+print(json.dumps({{name: peak_growth(call)[1] for name, call in calls.items()}}))
 """
 
 

@@ -11,16 +11,12 @@ import pytest
 
 GIB = 2**30
 _PROGRAM = """
-import json, sys, threading, torch
+import json, sys, torch
 from zonocuda.domains import Zonotope
 from zonocuda.verifier.forward import sweep
+from tests.peak import peak_growth
 from tests.verifier.graphs import Builder
 from zonocuda.graph import Add, Relu
-
-def anonymous():
-    # Anonymous memory alone: pages of files come and go with what else the machine does.
-    with open("/proc/self/status") as status:
-        return next(1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))
 
 def network(side, channels):
     b = Builder(3, side, side)
@@ -41,17 +37,9 @@ def swept(side, channels, budget):
         return sweep(graph, Zonotope.from_box(x - 1e-4, x + 1e-4), memory_budget=budget)
 
 swept(16, 4, 2**30)  # so that nothing is loaded while it is measured
-done, before, peaks = threading.Event(), anonymous(), []
-def watch():
-    while not done.wait(0.002):
-        peaks.append(anonymous())
-watcher = threading.Thread(target=watch)
-watcher.start()
-result = swept(44, 40, int(sys.argv[1]))
-done.set()
-watcher.join()
+result, measured = peak_growth(lambda: swept(44, 40, int(sys.argv[1])))
 actions = [action for step in result.plan for action in step.actions]
-print(json.dumps(dict(planned=max(step.bytes for step in result.plan), measured=max(peaks) - before, actions=actions)))
+print(json.dumps(dict(planned=max(step.bytes for step in result.plan), measured=measured, actions=actions)))
 """
 
 
