@@ -13,8 +13,8 @@ from zonocuda.graph import Add, Graph, Relu, interpret
 from zonocuda.kink import KinkRule
 from zonocuda.verifier import compute_bounds
 from zonocuda.verifier import forecast as forecast_module
-from zonocuda.verifier.forecast import undecided
 from zonocuda.verifier.forward import Sweep, sweep
+from zonocuda.verifier.interval import undecided
 from zonocuda.verifier.planner import Direction
 
 SEEDS = range(3)

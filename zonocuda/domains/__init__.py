@@ -5,6 +5,7 @@ from zonocuda.domains.backend import Backend, current_backend, has_cuda_kernels,
 from zonocuda.domains.blocks import Block
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal
+from zonocuda.domains.hosted import Hosted
 from zonocuda.domains.relaxation import ReluRelaxation, SlopeRule
 from zonocuda.domains.symbols import Symbols
 from zonocuda.domains.windowed import Windowed
@@ -15,6 +16,7 @@ __all__ = [
     "Block",
     "Dense",
     "Diagonal",
+    "Hosted",
     "ReluRelaxation",
     "SlopeRule",
     "Symbols",

@@ -16,12 +16,13 @@ import torch
 from zonocuda.domains import memory
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal
+from zonocuda.domains.hosted import Hosted, Stored
 from zonocuda.domains.windowed import Windowed, add_windows
 
-Block = Dense | Diagonal | Windowed
+Block = Stored | Hosted
 
 
-def add_blocks(a: Block, b: Block, features: tuple[int, ...], in_place: bool = False) -> Block:
+def add_blocks(a: Stored, b: Stored, features: tuple[int, ...], in_place: bool = False) -> Stored:
     """The sum of two blocks of one group of symbols over the same features.
 
     Diagonal blocks on the same features stay diagonal, windows on the same map (and diagonal blocks with them) stay
@@ -39,7 +40,7 @@ def add_blocks(a: Block, b: Block, features: tuple[int, ...], in_place: bool = F
     x, y = (as_windows(block, features) for block in (a, b))
     if x is not None and y is not None and (x.map, x.order) == (y.map, y.order):
         summed = add_windows(x, y)
-        total: Block = summed.reshape(features) if isinstance(summed, Dense) else summed
+        total: Stored = summed.reshape(features) if isinstance(summed, Dense) else summed
         return _consumed(total, (a, b)) if in_place else total
     if isinstance(a, Dense):
         total = a.plus(b.dense(features), in_place)
@@ -48,14 +49,14 @@ def add_blocks(a: Block, b: Block, features: tuple[int, ...], in_place: bool = F
     return _consumed(total, (a, b)) if in_place else total
 
 
-def _consumed(total: Block, terms: Iterable[Block]) -> Block:
+def _consumed(total: Stored, terms: Iterable[Stored]) -> Stored:
     """``total``, after the memory of the ``terms`` that it was made of, and does not lie in, was given up."""
     kept = {id(tensor) for tensor in total.tensors}
     release_blocks(term for term in terms if not any(id(tensor) in kept for tensor in term.tensors))
     return total
 
 
-def as_windows(block: Block, features: tuple[int, ...]) -> Windowed | None:
+def as_windows(block: Stored, features: tuple[int, ...]) -> Windowed | None:
     """A windowed or diagonal block as windows; None where the features of a diagonal one are no map."""
     if isinstance(block, Diagonal):
         return block.windowed((features[0], features[1], features[2])) if len(features) == 3 else None
@@ -74,8 +75,8 @@ def leaves(blocks: Iterable[Block]) -> list[Block]:
 
 
 def release_blocks(blocks: Iterable[Block]) -> None:
-    """Gives up the storage of blocks that nobody may use any more; what diagonal ones hold is not worth the while."""
+    """Gives up the storage of dense and windowed blocks on a device that nobody may use any more."""
     for block in blocks:
-        if not isinstance(block, Diagonal):
+        if isinstance(block, Dense | Windowed):
             for tensor in block.tensors:
                 memory.release(tensor)

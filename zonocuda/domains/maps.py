@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zonocuda.domains.blocks import Block
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal
 from zonocuda.domains.geometry import Convolution
+from zonocuda.domains.hosted import Hosted, Stored
 from zonocuda.domains.windowed import Windowed
 from zonocuda.windows import Pair
 
@@ -27,19 +27,19 @@ def flat_pads(pads: Pads) -> list[int]:
     return [amount for pair in reversed(pads) for amount in pair]
 
 
-def generic(block: Block, features: Features, linear: Callable[[Tensor], Tensor]) -> Dense:
+def generic(block: Stored, features: Features, linear: Callable[[Tensor], Tensor]) -> Dense:
     """Any linear map of ``[B, *features]``: of the dense generators."""
     return Dense(block.symbols, block.dense(features)).map_rows(linear)
 
 
-def linear(block: Block, features: Features, weight: Tensor) -> Dense:
+def linear(block: Stored, features: Features, weight: Tensor) -> Dense:
     """W G on the last feature dimension: columns of W for a diagonal block, chunk after chunk for windows."""
     if len(features) == 1 and not isinstance(block, Dense):
         return block.linear(weight)
     return Dense(block.symbols, block.dense(features)).linear(weight)
 
 
-def convolve(block: Block, features: Features, weight: Tensor, how: Convolution) -> Block:
+def convolve(block: Stored, features: Features, weight: Tensor, how: Convolution) -> Stored:
     """A 2-d convolution of a map: kernels for a diagonal block, small convolutions for windows."""
     if isinstance(block, Diagonal):
         return block.convolve(weight, how, (features[0], features[1], features[2]))
@@ -56,7 +56,7 @@ def convolve_map(x: Tensor, weight: Tensor, bias: Tensor | None, how: Convolutio
     return F.conv2d(x, weight, bias, how.stride, padding, how.dilation, how.groups)
 
 
-def average_pool(block: Block, features: Features, kernel: Pair, stride: Pair) -> Block:
+def average_pool(block: Stored, features: Features, kernel: Pair, stride: Pair) -> Stored:
     """Mean over windows, without padding: for windows, a convolution in which every channel is a group."""
     if isinstance(block, Dense):
         return block.map_rows(lambda x: F.avg_pool2d(x, kernel, stride))
@@ -64,7 +64,7 @@ def average_pool(block: Block, features: Features, kernel: Pair, stride: Pair) -
     return convolve(block, features, share, Convolution.pooling(kernel, stride, features[0]))
 
 
-def scale(block: Block, features: Features, factor: Tensor, in_place: bool = False) -> Block:
+def scale(block: Stored, features: Features, factor: Tensor, in_place: bool = False) -> Stored:
     """factor * G, elementwise; ``factor`` broadcasts against the features (and has no batch dimension)."""
     batch = next(iter(block.tensors)).shape[0]
     if isinstance(block, Windowed) and block.is_map(features) and _per_channel(factor):
@@ -78,7 +78,7 @@ def _per_channel(factor: Tensor) -> bool:
     return factor.dim() <= 3 and all(n == 1 for n in factor.shape[-2:])
 
 
-def pad(block: Block, features: Features, pads: Pads) -> Block:
+def pad(block: Stored, features: Features, pads: Pads) -> Stored:
     """Zeros around the features; fewer of them where an amount is negative."""
 
     def image(x: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def pad(block: Block, features: Features, pads: Pads) -> Block:
     return generic(block, features, image)
 
 
-def permute(block: Block, features: Features, order: tuple[int, ...]) -> Block:
+def permute(block: Stored, features: Features, order: tuple[int, ...]) -> Stored:
     """The features' dimensions permuted: new dimension i is the old ``order[i]``."""
 
     def image(x: Tensor) -> Tensor:
@@ -115,12 +115,12 @@ def permute(block: Block, features: Features, order: tuple[int, ...]) -> Block:
     return generic(block, features, image)
 
 
-def reshape(block: Block, features: Features) -> Block:
+def reshape(block: Stored | Hosted, features: Features) -> Stored | Hosted:
     """The features in row-major order under another shape: only a dense block notices."""
-    return block.reshape(features) if isinstance(block, Dense) else block
+    return block.reshape(features) if isinstance(block, Dense | Hosted) else block
 
 
-def select(block: Block, features: Features, dim: int, index: tuple[int, ...]) -> Block:
+def select(block: Stored, features: Features, dim: int, index: tuple[int, ...]) -> Stored:
     """The positions ``index`` of one dimension: a slice or channels of a map keep windows."""
     run = len(index) > 0 and all(b == a + 1 for a, b in pairwise(index))
     if run and not isinstance(block, Dense):
@@ -132,7 +132,7 @@ def select(block: Block, features: Features, dim: int, index: tuple[int, ...]) -
     return generic(block, features, lambda x: x.index_select(dim + 1, places))
 
 
-def reduce(block: Block, features: Features, dims: tuple[int, ...], mean: bool, keepdim: bool) -> Dense:
+def reduce(block: Stored, features: Features, dims: tuple[int, ...], mean: bool, keepdim: bool) -> Dense:
     """Sum or mean over dimensions; over the positions of a map, windows are summed as they are."""
     if isinstance(block, Windowed) and block.is_map(features) and sorted(dims) == [1, 2]:
         sums = block.sums()

@@ -24,11 +24,18 @@ POOL_BYTES = 2**30
 
 
 class Pool:
-    """Storage that is free, as flat tensors; at most ``limit`` bytes of it."""
+    """Storage that is free, as flat tensors, and where new blocks are to be kept.
+
+    Attributes:
+        free: the storage.
+        limit: the most bytes of it.
+        keeps_on_host: whether blocks are kept in host memory (:mod:`zonocuda.domains.hosted`), behind their device.
+    """
 
     def __init__(self, limit: int) -> None:
         self.free: list[Tensor] = []
         self.limit = limit
+        self.keeps_on_host = False
 
     @property
     def nbytes(self) -> int:
@@ -80,6 +87,12 @@ def recycled() -> Iterator[Pool]:
         pool.clear()
 
 
+def keeps_on_host() -> bool:
+    """Whether the pool in use keeps blocks in host memory."""
+    pool = _pool.get()
+    return pool is not None and pool.keeps_on_host
+
+
 def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """An uninitialised tensor with the dtype and device of ``like``, from the pool where one is in use."""
     pool = _pool.get()
@@ -89,10 +102,17 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def release(tensor: Tensor) -> None:
-    """Gives the storage of ``tensor`` up, for the pool or the system; nobody may read or write it any more."""
+    """Gives the storage of ``tensor`` up, for the pool or the system; nobody may read or write it any more.
+
+    Storage of a GPU goes back to torch, which recycles it. Outside :func:`recycled` nothing happens.
+    """
     pool = _pool.get()
-    if pool is not None and tensor.device.type == "cpu":
+    if pool is None:
+        return
+    if tensor.device.type == "cpu":
         pool.give(tensor)
+    else:
+        tensor.untyped_storage().resize_(0)
 
 
 def filled(

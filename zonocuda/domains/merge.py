@@ -7,9 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from zonocuda.domains import hosted
 from zonocuda.domains.blocks import Block, release_blocks
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
+from zonocuda.domains.hosted import Hosted
 from zonocuda.domains.symbols import Symbols
 from zonocuda.domains.windowed import Windowed
 from zonocuda.domains.zonotope import Zonotope
@@ -31,24 +33,29 @@ def merge_symbols(zonotope: Zonotope, count: int, consume: bool = False) -> Zono
     Raises:
         ValueError: fewer such symbols than ``count``.
     """
-    stored = [block for block in zonotope.blocks if not isinstance(block, Diagonal)]
+    stored = [block for block in zonotope.blocks if not isinstance(block, Diagonal)]  # on a device or its host
     available = sum(block.symbols.count for block in stored)
     if not 0 <= count <= available:
         raise ValueError(f"merge_symbols: cannot merge {count} of {available} symbols")
-    scores = torch.cat([_scores(block) for block in stored]) if stored else zonotope.center.new_zeros(0)
+    scores = torch.cat([_scores(_fetched(block)) for block in stored]) if stored else zonotope.center.new_zeros(0)
     gone = torch.zeros(available, dtype=torch.bool, device=scores.device)
     gone[scores.argsort(stable=True)[:count]] = True
     blocks: list[Block] = [block for block in zonotope.blocks if isinstance(block, Diagonal)]
     radius = torch.zeros_like(zonotope.center)
     for block, leaves in zip(stored, torch.split(gone, [block.symbols.count for block in stored]), strict=True):
         merged, kept = leaves.nonzero().squeeze(1), (~leaves).nonzero().squeeze(1)
-        radius = radius + _take(block, merged).radius(zonotope.center)
-        blocks.append(_take(block, kept))
+        present = _fetched(block)
+        radius = radius + _take(present, merged).radius(zonotope.center)
+        blocks.append(hosted.kept(_take(present, kept)))
         if consume:
             release_blocks([block])
     flat = flat_features(radius)
     index = (flat != 0).any(0).nonzero().squeeze(1)
     return Zonotope(zonotope.center, (*blocks, Diagonal(Symbols(len(index), "merged"), flat[:, index], index)))
+
+
+def _fetched(block: Dense | Windowed | Hosted) -> Dense | Windowed:
+    return block.fetch() if isinstance(block, Hosted) else block
 
 
 def _scores(block: Dense | Windowed) -> Tensor:

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zonocuda.domains import maps
+from zonocuda.domains import maps, memory
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.blocks import Block, add_blocks, leaves, release_blocks
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
 from zonocuda.domains.geometry import Convolution
+from zonocuda.domains.hosted import Stored, fetched, kept, through
 from zonocuda.domains.symbols import Symbols
 from zonocuda.kink import KinkRule, kink_tolerance
 from zonocuda.windows import Pair
@@ -172,7 +173,9 @@ class Zonotope:
         blocks: list[Block] = []
         for block in leaves(self.blocks):
             match = theirs.pop(id(block.symbols), None)
-            blocks.append(block if match is None else add_blocks(block, match, self.features, in_place))
+            if match is not None:
+                block = kept(add_blocks(fetched(block), fetched(match), self.features, in_place))
+            blocks.append(block)
         return Zonotope(self.center + other.center, (*blocks, *theirs.values()))
 
     def __neg__(self) -> Zonotope:
@@ -203,11 +206,11 @@ class Zonotope:
         return self._map(apply, lambda block: maps.generic(block, self.features, linear), consume)
 
     def _map(
-        self, apply: Callable[[Tensor], Tensor], image: Callable[[Block], Block], consume: bool = False
+        self, apply: Callable[[Tensor], Tensor], image: Callable[[Stored], Stored], consume: bool = False
     ) -> Zonotope:
         blocks: list[Block] = []
         for block in self.blocks:
-            blocks.append(image(block))
+            blocks.append(through(block, image))
             if consume:
                 release_blocks([block])
         return Zonotope(apply(self.center), tuple(blocks))
@@ -266,7 +269,7 @@ class Zonotope:
         center, blocks = self.center, self.blocks
         if scale is not None:
             center = center * scale
-            blocks = tuple(maps.scale(block, self.features, scale, in_place) for block in blocks)
+            blocks = tuple(through(block, lambda b: maps.scale(b, self.features, scale, in_place)) for block in blocks)
         return Zonotope(center if shift is None else center + shift.expand(center.shape), blocks)
 
     def reshape(self, *features: int) -> Zonotope:
@@ -344,13 +347,13 @@ class Zonotope:
             in_place: the result's generators may overwrite those of this zonotope.
         """
         only = self.blocks[0] if len(self.blocks) == 1 else None
-        if bounds is None and isinstance(only, Dense):
+        if bounds is None and isinstance(only, Dense) and not memory.keeps_on_host():
             center, generators, offset = kernels().relu(self.center, only.generators, slope, kink=kink)
             return Zonotope(center, (Dense(only.symbols, generators), Diagonal.of(offset, origin)))
         lower, upper = self.bounds() if bounds is None else bounds
         tolerance = kink_tolerance(self.center.dtype, self.symbols)
         multiplier, offset = kernels().relu_relaxation(lower, upper, slope, kink=kink, tolerance=tolerance)
-        blocks = tuple(block.scale(multiplier, in_place) for block in self.blocks)
+        blocks = tuple(kept(block.scale(multiplier, in_place)) for block in self.blocks)
         return Zonotope(multiplier * self.center + offset, (*blocks, Diagonal.of(offset, origin)))
 
 

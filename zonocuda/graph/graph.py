@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -94,14 +94,16 @@ def interpret(
     value: Value,
     transform: Callable[[Node, tuple[Value, ...]], Value],
     observe: Callable[[Node, Value], None] | None = None,
+    values: MutableMapping[str, Value] | None = None,
 ) -> Value:
     """Carry ``value`` from the input to the output: ``transform(node, values of its inputs)`` at every node.
 
-    A value is forgotten after its last use. ``observe`` sees every node's value, the input's included.
+    A value is forgotten after its last use. ``observe`` sees every node's value, the input's included. In ``values``
+    they are kept, by node name, until then; ``transform`` may put others in their place there.
     """
     uses = Counter(name for node in graph.nodes for name in node.inputs)
     uses[graph.output] += 1
-    values: dict[str, Value] = {}
+    values = {} if values is None else values
     for node in graph.nodes:
         if isinstance(node.op, Input):
             result = value

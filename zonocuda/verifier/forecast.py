@@ -9,9 +9,10 @@ from math import prod
 
 import torch
 
-from zonocuda.domains import Block, Dense, Diagonal, Windowed, Zonotope, memory
+from zonocuda.domains import Block, Dense, Diagonal, Hosted, Windowed, Zonotope, memory
 from zonocuda.domains.blocks import as_windows, leaves
 from zonocuda.domains.geometry import Convolution
+from zonocuda.domains.hosted import Stored
 from zonocuda.domains.windowed import hull, is_wide
 from zonocuda.graph import Add, Affine, AveragePool, Concat, Conv, Graph, Linear, Node, Op, Relu, Reshape, ScaleShift
 from zonocuda.verifier.interval import Bounds, interval, undecided
@@ -30,20 +31,39 @@ class Part:
         scratch: bytes that are needed for a moment beside it.
         freed: bytes of the block that are free when its image is there.
         operations: additions and multiplications.
+        hosted: bytes of the image in host memory.
     """
 
     stored: int
     scratch: int = 0
     freed: int = 0
     operations: int = 0
+    hosted: int = 0
+
+    def on_host(self, *blocks: Block) -> Part:
+        """The same for an image that is kept in host memory, made of ``blocks`` which may lie there too."""
+        copies = sum(block_bytes(block.block) for block in blocks if isinstance(block, Hosted))
+        return Part(0, copies + self.stored + self.scratch, 0, self.operations, self.stored)
 
 
-def forecast(node: Node, values: Sequence[Zonotope], in_place: bool) -> list[Part]:
-    """What a node will make of its inputs' blocks, one after another; ``in_place``: their memory is free for it."""
-    op = node.op
-    if isinstance(op, Add):
-        return _sum(values[0], values[1], in_place)
-    return [_image(op, block, value.features, node.shape, in_place) for value in values for block in value.blocks]
+def forecast(node: Node, values: Sequence[Zonotope], in_place: bool, on_host: bool = False) -> list[Part]:
+    """What a node will make of its inputs' blocks, one after another.
+
+    Args:
+        node: the node.
+        values: the values of its inputs.
+        in_place: the inputs' memory is free for the result.
+        on_host: images are kept in host memory.
+    """
+    if isinstance(node.op, Add):
+        return _sum(values[0], values[1], in_place and not on_host, on_host)
+    parts = []
+    for value in values:
+        for block in value.blocks:
+            there = on_host and not isinstance(block, Diagonal)  # never in place
+            part = _image(node.op, on_device(block), value.features, node.shape, in_place and not there)
+            parts.append(part.on_host(block) if on_host else part)
+    return parts
 
 
 def peak_bytes(parts: Sequence[Part], pool: memory.Pool) -> int:
@@ -68,12 +88,17 @@ def peak_bytes(parts: Sequence[Part], pool: memory.Pool) -> int:
     return peak + SCRATCH_BYTES
 
 
+def on_device(block: Block) -> Stored:
+    """The block, or the one in host memory that it stands for."""
+    return block.block if isinstance(block, Hosted) else block
+
+
 def block_bytes(block: Block) -> int:
     """Bytes of a block's generators."""
     return sum(tensor.nbytes for tensor in block.tensors)
 
 
-def _image(op: Op, block: Block, features: tuple[int, ...], shape: tuple[int, ...], in_place: bool) -> Part:
+def _image(op: Op, block: Stored, features: tuple[int, ...], shape: tuple[int, ...], in_place: bool) -> Part:
     each = next(iter(block.tensors)).element_size()
     rows = int(next(iter(block.tensors)).shape[0]) * block.symbols.count
     own = block_bytes(block)
@@ -103,7 +128,7 @@ def _image(op: Op, block: Block, features: tuple[int, ...], shape: tuple[int, ..
 
 
 def _convolution(
-    block: Block, rows: int, features: tuple[int, ...], weight: torch.Size, how: Convolution
+    block: Stored, rows: int, features: tuple[int, ...], weight: torch.Size, how: Convolution
 ) -> tuple[int, int]:
     """Numbers of a convolution's image of a block, and operations."""
     size = how.output_size((features[1], features[2]))
@@ -119,31 +144,38 @@ def _convolution(
     return rows * (full if is_wide(extent, size) else patch), work
 
 
-def _sum(a: Zonotope, b: Zonotope, in_place: bool) -> list[Part]:
+def _sum(a: Zonotope, b: Zonotope, in_place: bool, on_host: bool) -> list[Part]:
     """The blocks that a sum makes; what only one side has stays where it is."""
     theirs = {id(block.symbols): block for block in leaves(b.blocks)}
     parts: list[Part] = []
-    for x in leaves(a.blocks):
-        y = theirs.get(id(x.symbols))
-        if y is None or (isinstance(x, Diagonal) and isinstance(y, Diagonal) and torch.equal(x.index, y.index)):
+    for block in leaves(a.blocks):
+        match = theirs.get(id(block.symbols))
+        if match is None:
             continue
-        each = next(iter(x.tensors)).element_size()
-        full = int(next(iter(x.tensors)).shape[0]) * x.symbols.count * prod(a.features) * each
-        if isinstance(x, Dense) or isinstance(y, Dense):
-            both = isinstance(x, Dense) and isinstance(y, Dense)
-            other = min(block_bytes(x), block_bytes(y)) if not both else full
-            freed = other if in_place else 0
-            parts.append(Part(0 if in_place else full, 0 if both else full, freed, full // each))
+        x, y = on_device(block), on_device(match)
+        if isinstance(x, Diagonal) and isinstance(y, Diagonal) and torch.equal(x.index, y.index):
             continue
-        freed = sum(block_bytes(block) for block in (x, y) if not isinstance(block, Diagonal)) if in_place else 0
-        windows = [as_windows(block, a.features) for block in (x, y)]
-        stored = full
-        if windows[0] is not None and windows[1] is not None and windows[0].map == windows[1].map:
-            extent = hull(windows[0], windows[1])[1]
-            share = 1.0 if is_wide(extent, windows[0].size) else prod(extent) / prod(windows[0].size)
-            stored = int(full * share)
-        parts.append(Part(stored, 0, freed, stored // each))
+        part = _sum_of(x, y, a.features, in_place)
+        parts.append(part.on_host(block, match) if on_host else part)
     return parts
+
+
+def _sum_of(x: Stored, y: Stored, features: tuple[int, ...], in_place: bool) -> Part:
+    """The block that a sum makes of two of the same symbols."""
+    each = next(iter(x.tensors)).element_size()
+    full = int(next(iter(x.tensors)).shape[0]) * x.symbols.count * prod(features) * each
+    if isinstance(x, Dense) or isinstance(y, Dense):
+        both = isinstance(x, Dense) and isinstance(y, Dense)
+        other = min(block_bytes(x), block_bytes(y)) if not both else full
+        return Part(0 if in_place else full, 0 if both else full, other if in_place else 0, full // each)
+    freed = sum(block_bytes(block) for block in (x, y) if not isinstance(block, Diagonal)) if in_place else 0
+    windows = [as_windows(block, features) for block in (x, y)]
+    stored = full
+    if windows[0] is not None and windows[1] is not None and windows[0].map == windows[1].map:
+        extent = hull(windows[0], windows[1])[1]
+        share = 1.0 if is_wide(extent, windows[0].size) else prod(extent) / prod(windows[0].size)
+        stored = int(full * share)
+    return Part(stored, 0, freed, stored // each)
 
 
 class Work:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -22,10 +21,8 @@ from zonocuda.kink import KinkRule
 from zonocuda.verifier.interval import Bounds, clamped, interval, undecided
 from zonocuda.verifier.neurons import neuron_bounds
 from zonocuda.verifier.ownership import Ownership
-from zonocuda.verifier.planner import Direction, Planner, Step
+from zonocuda.verifier.planner import Direction, Planner, Step, Value
 from zonocuda.verifier.transform import transform
-
-Value = Zonotope | Bounds
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class _Run:
         self.graph, self.zonotope, self.planner = graph, zonotope, planner
         self.slopes, self.kink, self.all_layers, self.on_node = slopes, kink, all_layers, on_node
         self.ownership = Ownership(graph, enabled=not torch.is_grad_enabled())
-        self.alive: WeakValueDictionary[str, Zonotope] = WeakValueDictionary()
+        self.alive: dict[str, Value] = {}
         self.inputs: dict[str, Bounds] = {}
         self.layers: dict[str, Bounds] = {}
         self.stats: list[LayerStats] = []
@@ -145,15 +142,13 @@ class _Run:
     def run(self) -> Sweep:
         """The sweep."""
         start: Value = self.zonotope
-        output = interpret(self.graph, start, self.image, self.observe)
+        output = interpret(self.graph, start, self.image, self.observe, self.alive)
         bounds = output.bounds() if isinstance(output, Zonotope) else output
         zonotope = output if isinstance(output, Zonotope) else None
         return Sweep(zonotope, bounds, self.inputs, self.layers, tuple(self.stats), tuple(self.planner.steps))
 
     def observe(self, node: Node, value: Value) -> None:
         """Notes a node's value."""
-        if isinstance(value, Zonotope):
-            self.alive[node.name] = value
         if self.all_layers:
             self.layers[node.name] = _bounds(value)
 
@@ -163,12 +158,13 @@ class _Run:
         in_place = self.ownership.may_overwrite(node)
         zonotopes = [value for value in values if isinstance(value, Zonotope)]
         if len(zonotopes) == len(values) and not self.planner.is_dual:
+            values = ()  # the planner may give their memory up
             zonotopes, way = self.planner.prepare(node, zonotopes, in_place, self.alive)
             if way == "forward":
                 return self.forward(node, zonotopes, in_place)
             if way == "box":
                 return Zonotope.around(*interval(node, [value.bounds() for value in zonotopes]))
-        ranges = tuple(_bounds(value) for value in values)
+        ranges = tuple(_bounds(value) for value in values or zonotopes)
         return self.dual(node, ranges[0]) if isinstance(node.op, Relu) else interval(node, ranges)
 
     def forward(self, node: Node, values: list[Zonotope], in_place: bool) -> Value:
@@ -182,7 +178,7 @@ class _Run:
         positive = clamped(bounds)
 
         def known(name: str) -> Bounds:
-            return positive if name == node.name else self.alive[name].bounds()
+            return positive if name == node.name else _bounds(self.alive[name])
 
         if self.planner.prefers_dual(node, values[0].symbols, stats.unstable, known):
             return positive

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from zonocuda.domains import Zonotope, memory
+from zonocuda.domains import Hosted, Zonotope, memory
 
 DEFAULT_SHARE = 0.6
 """Of the memory that is free, which a run may use where nobody says how much."""
+
+HOST_SHARE = 0.3
+"""Of the free memory of the host, which generators of a GPU may use: page-locked blocks take up to twice their size."""
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -29,6 +33,11 @@ def memory_budget(given: int | None, device: torch.device) -> int:
     return int(DEFAULT_SHARE * free_memory(device))
 
 
+def host_budget(device: torch.device) -> int:
+    """Bytes of generators that may lie in host memory behind a device: none behind the CPU, which is the host."""
+    return 0 if device.type == "cpu" else int(HOST_SHARE * free_memory(torch.device("cpu")))
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes free on a device; on the CPU what the system, or the process's control group, can still give."""
     if device.type == "cuda":
@@ -44,7 +53,16 @@ def free_memory(device: torch.device) -> int:
 
 
 def bytes_in_use(zonotopes: Iterable[Zonotope], pool: memory.Pool) -> int:
-    """Bytes of the generators of zonotopes and of the pool's free buffers, each storage once."""
-    tensors = [tensor for z in zonotopes for block in z.blocks for tensor in block.tensors]
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in [*tensors, *pool.free]}
+    """Bytes of the generators of zonotopes and of the pool's free buffers on a device, each storage once."""
+    return _bytes([*(tensor for z in zonotopes for block in z.blocks for tensor in block.tensors), *pool.free])
+
+
+def host_bytes_in_use(zonotopes: Iterable[Zonotope]) -> int:
+    """Bytes of the generators of zonotopes in host memory behind their device, each storage once."""
+    hosted = (block.block for z in zonotopes for block in z.blocks if isinstance(block, Hosted))
+    return _bytes([tensor for block in hosted for tensor in block.tensors])
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())
