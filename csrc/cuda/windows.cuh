@@ -159,7 +159,8 @@ __global__ void add_splits_kernel(int64_t splits, int64_t count, const T* partia
 /// [channels, height, width], 0 for one outside. Grid: x over the elements of the patches of each batch element
 /// (looped), y over strips of symbols (looped); block (kLanes, kStrips). A thread keeps its element (c, t, u) and
 /// passes from symbol to symbol; what it reads of the map lies beside what its neighbours read. Reads and writes each
-/// element once: bound by memory bandwidth.
+/// element once: bound by memory bandwidth. kUnroll elements are loaded before the first is stored, see
+/// map_rows_kernel.
 template <class T, class Map>
 __global__ void map_windows_kernel(Windows s, const int64_t* corners, Map map, T* patches) {
   const int64_t count = s.patch();
@@ -173,14 +174,27 @@ __global__ void map_windows_kernel(Windows s, const int64_t* corners, Map map, T
     const int64_t c = element / (s.rows * s.columns);
     const int64_t t = element / s.columns % s.rows, u = element % s.columns;
     const int64_t stride = int64_t(gridDim.y) * kStrips;
-#pragma unroll 4
-    for (int64_t k = int64_t(blockIdx.y) * kStrips + threadIdx.y; k < s.symbols; k += stride) {
-      const int64_t y = near_corner(corners[2 * k], s.rows, 0, s.height) + t;
-      const int64_t x = near_corner(corners[2 * k + 1], s.columns, 0, s.width) + u;
-      const bool inside = between(0, y, s.height) && between(0, x, s.width);
-      const int64_t generator = b * s.symbols + k;
-      const int64_t offset = generator * count + element;
-      patches[offset] = inside ? map(offset, generator, b, (c * s.height + y) * s.width + x) : T(0);
+    for (int64_t first = int64_t(blockIdx.y) * kStrips + threadIdx.y; first < s.symbols; first += kUnroll * stride) {
+      T values[kUnroll] = {};
+#pragma unroll
+      for (int r = 0; r < kUnroll; ++r) {
+        const int64_t k = first + r * stride;
+        if (k < s.symbols) {
+          const int64_t y = near_corner(corners[2 * k], s.rows, 0, s.height) + t;
+          const int64_t x = near_corner(corners[2 * k + 1], s.columns, 0, s.width) + u;
+          if (between(0, y, s.height) && between(0, x, s.width)) {
+            const int64_t generator = b * s.symbols + k;
+            values[r] = map(generator * count + element, generator, b, (c * s.height + y) * s.width + x);
+          }
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < kUnroll; ++r) {
+        const int64_t k = first + r * stride;
+        if (k < s.symbols) {
+          patches[(b * s.symbols + k) * count + element] = values[r];
+        }
+      }
     }
   }
 }
