@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
-"""Of results at a time where a block goes through a layer in chunks of symbols: what the caches hold on a CPU (where
-convolutions of 4 MiB at a time take half the time of one call), what keeps a GPU busy."""
-
+"""Of results at a time where a block goes through a layer in chunks of symbols: what the caches hold on a CPU, what
+keeps a GPU busy."""
 
 POOL_BYTES = 2**30
 """Free storage that is kept for later blocks, where nobody sets another limit."""

@@ -37,7 +37,7 @@ PARTS = 16
 """A block's image takes at most the budget divided by this; else the block goes through its layer in parts."""
 
 DUAL_OVERHEAD = 2.0
-"""Operations of a dual pass take longer than those of the forward sweep by this factor (measured: 1.5 to 2.5)."""
+"""Operations of a dual pass take longer than those of the forward sweep by this factor, about."""
 
 SETTLED = 3
 """Where the dual would cost so many times what the forward sweep does, it is not asked for again."""
