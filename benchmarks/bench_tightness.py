@@ -21,7 +21,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,6 +43,7 @@ from zonocuda.domains import Zonotope
 from zonocuda.kink import KINK_RULES
 from zonocuda.precision import full_precision
 from zonocuda.verifier import verify
+from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem, output_rows
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.optimize import Ascent, ascend
@@ -88,8 +89,9 @@ def dual(intermediate: int | None, steps: int, start: Start = "adaptive") -> Poi
         inputs = sweep(case.graph, Zonotope.from_box(*case.box), direction="auto").inputs
         if intermediate is not None:
             inputs = refine(case.graph, case.box, inputs, Ascent(iterations=intermediate)).inputs
-        problem = RowProblem(output_rows(case.graph, rows_of(case), 1), case.box, inputs)
-        begin = {name: slopes.flat() for name, slopes in initial_slopes(inputs, start).items()}
+        left = compact(case.graph, inputs)
+        problem = RowProblem(output_rows(left.graph, rows_of(case), 1), case.box, left.inputs)
+        begin = {name: slopes.flat() for name, slopes in initial_slopes(left.inputs, start).items()}
         return ascend(problem, Ascent(iterations=steps), begin).lower
 
     return bound
@@ -240,7 +242,7 @@ SECTIONS: dict[str, Callable[[str], Any]] = {
 def store(path: Path, sections: dict[str, Any]) -> None:
     """Adds sections to a file, with the machine and the date; of two entries for one case the newer one stays."""
     document: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    document["datetime"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    document["datetime"] = datetime.now(UTC).isoformat(timespec="seconds")
     processor = device_name(torch.device("cpu"))
     document["machine_info"] = {
         "processor": processor,
