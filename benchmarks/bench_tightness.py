@@ -49,7 +49,6 @@ from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.optimize import Ascent, ascend
 from zonocuda.verifier.prove import LADDERS, Prover
 from zonocuda.verifier.refine import refine
-from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.slopes import Start, initial_slopes
 
 Point = Callable[[Case], Tensor]
@@ -66,20 +65,12 @@ class Mode:
     points: tuple[tuple[str, Point], ...]
 
 
-def rows_of(case: Case) -> Rows:
-    """The case's objective as the rows of a specification."""
-    count, inputs = len(case.objective), case.box[0].numel()
-    zero = case.objective.new_zeros
-    disjuncts, labels = tuple((r,) for r in range(count)), ("",) * count
-    return Rows(case.objective, zero(count, inputs), zero(count), (1,) * count, disjuncts, labels)
-
-
 def minimum_area(case: Case) -> Tensor:
     """The forward sweep's."""
     zonotope = Zonotope.from_box(*case.box)
     output = sweep(case.graph, zonotope, direction="forward").output
     assert output is not None, "a forward sweep ends in a zonotope"
-    return rows_of(case).image(zonotope, output).bounds()[0]
+    return case.rows.image(zonotope, output).bounds()[0]
 
 
 def dual(intermediate: int | None, steps: int, start: Start = "adaptive") -> Point:
@@ -90,7 +81,7 @@ def dual(intermediate: int | None, steps: int, start: Start = "adaptive") -> Poi
         if intermediate is not None:
             inputs = refine(case.graph, case.box, inputs, Ascent(iterations=intermediate)).inputs
         left = compact(case.graph, inputs)
-        problem = RowProblem(output_rows(left.graph, rows_of(case), 1), case.box, left.inputs)
+        problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.inputs)
         begin = {name: slopes.flat() for name, slopes in initial_slopes(left.inputs, start).items()}
         return ascend(problem, Ascent(iterations=steps), begin).lower
 
@@ -177,7 +168,7 @@ def proven(case: Case) -> bool:
     """Whether the proofs of ``effort="standard"``, without a search for counterexamples, prove all rows positive."""
     zonotope = Zonotope.from_box(*case.box)
     swept = sweep(case.graph, zonotope, direction="auto")
-    rows = rows_of(case)
+    rows = case.rows
     forward = None if swept.output is None else rows.image(zonotope, swept.output).bounds()[0].squeeze(0)
     prover = Prover(case.graph, rows, case.box, swept.inputs, forward, "envelope", lambda node: None)
     prover.plain()
@@ -219,7 +210,7 @@ def kinks(only: str) -> list[dict[str, Any]]:
             continue
         inputs = sweep(case.graph, Zonotope.from_box(*case.box), direction="auto").inputs
         for rule in KINK_RULES:
-            problem = RowProblem(output_rows(case.graph, rows_of(case), 1), case.box, inputs)
+            problem = RowProblem(output_rows(case.graph, case.rows, 1), case.box, inputs)
             begin = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "minimum_area").items()}
             ascent = Ascent(iterations=100, patience=100, signs="both", kink=rule)
             history = ascend(problem, ascent, begin).history

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from types import MappingProxyType
 
@@ -16,8 +17,9 @@ from tests import networks as bare
 from tests.data import data_root
 from zonocuda.graph import Graph
 from zonocuda.importers import from_module, load_network
-from zonocuda.specs import Spec
+from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +30,14 @@ class Case:
         name: the network and the image.
         graph: in float32.
         box: lower and upper bounds of the input.
-        objective: ``[classes - 1, classes]``; row j is y_label - y_j.
+        rows: of the specification, y_label - y_j for every other class j.
         label: the class.
     """
 
     name: str
     graph: Graph
     box: Bounds
-    objective: Tensor
+    rows: Rows
     label: int
 
     @staticmethod
@@ -43,11 +45,13 @@ class Case:
         """The margins of ``label``, by default of the class that the network predicts in the middle of the box."""
         chosen = int(graph((box[0] + box[1]) / 2)[0].argmax()) if label is None else label
         (classes,) = graph.output_shape
-        others = torch.tensor([j for j in range(classes) if j != chosen])
-        objective = torch.zeros(classes - 1, classes)
-        objective[:, chosen] = 1
-        objective[torch.arange(classes - 1), others] = -1
-        return Case(name, graph, box, objective, chosen)
+        disjuncts = tuple(
+            (LinearConstraint({chosen: Fraction(1), j: Fraction(-1)}, {}, Fraction(0)),)
+            for j in range(classes)
+            if j != chosen
+        )
+        region = Region(Box.from_tensors(*box), disjuncts)
+        return Case(name, graph, box, Rows.of(region, box[0].numel(), classes, box[0]), chosen)
 
 
 @dataclass(frozen=True)
