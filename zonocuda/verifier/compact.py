@@ -80,9 +80,8 @@ def compact(graph: Graph, inputs: Mapping[str, Bounds]) -> Compact:
     rows: dict[str, Tensor] = {}  # by linear node
     for node, before in _between_linear_layers(graph):
         alive = (~(inputs[node.name][1] <= 0)).any(0)
-        index = (
-            alive.nonzero().squeeze(1) if bool(alive.any()) else torch.zeros(1, dtype=torch.int64, device=alive.device)
-        )
+        alive[0] |= ~alive.any()  # one stays
+        index = alive.nonzero().squeeze(1)
         if len(index) < len(alive):
             kept[node.name] = rows[before] = index
     left = dict(inputs)
