@@ -20,6 +20,7 @@ from zonocuda.verifier.dual_pass import (
     standard_rows,
     unflatten_rows,
 )
+from zonocuda.verifier.inputs import extremes
 from zonocuda.verifier.interval import Bounds, clamped
 from zonocuda.verifier.window_rows import WindowRows, window_extremes
 
@@ -146,16 +147,6 @@ class _Shared:
         if name in self.inputs:
             return clamped(self.inputs[name])
         return self.inputs.get(self._input_of.get(name, ""))
-
-
-def extremes(rows: Tensor, ends: Bounds) -> Bounds:
-    """The least and the largest rows . y, ``[B, R]``, for ``rows`` ``[B, R, N]`` and bounds ``[B, N]`` of y."""
-    positive = rows.clamp(min=0)
-    negative = rows - positive
-    low, high = (end.unsqueeze(2) for end in ends)
-    lower = (positive @ low + negative @ high).squeeze(2)
-    upper = (positive @ high + negative @ low).squeeze(2)
-    return lower, upper
 
 
 def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | None = None) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu
 from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem
@@ -22,6 +23,7 @@ from zonocuda.verifier.dual_pass import (
     standard_rows,
     unflatten_rows,
 )
+from zonocuda.verifier.inputs import InputSet
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.neurons import send_unit_rows
 from zonocuda.verifier.optimize import Ascent, ascend
@@ -47,7 +49,7 @@ class Refined:
 
 def refine(
     graph: Graph,
-    box: Bounds,
+    region: Bounds | Zonotope,
     inputs: Mapping[str, Bounds],
     ascent: Ascent,
     *,
@@ -61,19 +63,19 @@ def refine(
 
     Args:
         graph: the network.
-        box: lower and upper bounds of the input, ``[B, *input features]``.
-        inputs: bounds ``[B, *features]`` of the input of every ReLU that hold on the box.
+        region: the inputs, a box (lower, upper ``[B, *input features]``) or a zonotope.
+        inputs: bounds ``[B, *features]`` of the input of every ReLU that hold on it.
         ascent: how the slopes are optimised; its seconds are those of each pass.
         on_node: called before each node of each pass; may raise to stop.
     """
     with torch.no_grad():
-        return _refine(graph, box, dict(inputs), ascent, on_node)
+        return _refine(graph, InputSet.of(region), dict(inputs), ascent, on_node)
 
 
-def _refine(graph: Graph, box: Bounds, inputs: dict[str, Bounds], ascent: Ascent, on_node: Visit) -> Refined:
+def _refine(graph: Graph, region: InputSet, inputs: dict[str, Bounds], ascent: Ascent, on_node: Visit) -> Refined:
     begin = time.monotonic()
     left = compact(graph, inputs)
-    layers = _Layers(left.graph, box, dict(left.inputs), ascent, on_node)
+    layers = _Layers(left.graph, region, left.inputs, ascent, on_node)
     before = after = 0
     widths = [0.0, 0.0]
     for node in left.graph.relus:
@@ -114,8 +116,11 @@ class _Layers:
         start: slopes to begin with of the ReLUs that are done, in the order of the pass.
     """
 
-    def __init__(self, graph: Graph, box: Bounds, inputs: dict[str, Bounds], ascent: Ascent, on_node: Visit) -> None:
-        self.graph, self.box, self.inputs, self.ascent, self.on_node = graph, box, inputs, ascent, on_node
+    def __init__(
+        self, graph: Graph, region: InputSet, inputs: dict[str, Bounds], ascent: Ascent, on_node: Visit
+    ) -> None:
+        self.graph, self.region, self.ascent, self.on_node = graph, region, ascent, on_node
+        self.inputs = dict(inputs)
         self.start: dict[str, Slopes] = {}
 
     def finish(self, node: Node) -> None:
@@ -133,7 +138,7 @@ class _Layers:
         lower, upper = (flatten_rows(b).clone() for b in self.inputs[node.name])
         source = self.graph[node.inputs[0]]
         position = flatten_positions(source.shape).to(index.device)
-        step = neurons_per_pass(self.graph, source, self.box[0], 2)
+        step = neurons_per_pass(self.graph, source, self.region.like, 2)
         for first in range(0, len(index), step):
             part = index[first : first + step]
             low, high = self.optimised(source, position[part])
@@ -142,18 +147,18 @@ class _Layers:
 
     def optimised(self, source: Node, position: Tensor) -> Bounds:
         """Bounds ``[B, K]`` of neurons of a node, by a row for each of their two bounds with slopes of its own."""
-        batch, count, like = self.box[0].shape[0], len(position), self.box[0]
+        like, count = self.region.like, len(position)
         rows = standard_rows(self.graph, like.device, 2 * count)
         filled = torch.cat([position, position, position[-1:].expand(rows - 2 * count)])
         signs = torch.ones(rows, dtype=like.dtype, device=like.device)
         signs[count : 2 * count] = -1
-        flow = DualPass(self.graph, batch, rows, like)
+        flow = DualPass(self.graph, like.shape[0], rows, like)
         send_unit_rows(flow, source, filled, signs)
 
         def finished(best: Tensor) -> Tensor:
             stable = ((best[:, :count] >= 0) | (best[:, count : 2 * count] >= 0)).all(0)
             return torch.cat([stable, stable, torch.ones_like(best[0, 2 * count :], dtype=torch.bool)])
 
-        problem = RowProblem(flow, self.box, self.inputs, self.on_node)
+        problem = RowProblem(flow, self.region, self.inputs, self.on_node)
         best = ascend(problem, self.ascent, self.start, finished=finished).lower
         return best[:, :count], -best[:, count : 2 * count]
