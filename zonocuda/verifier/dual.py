@@ -4,7 +4,7 @@ For given bounds l, u of every ReLU input and given slopes, a row v of the speci
 
     at an affine node:  const += v . b;  v = A^T v
     at a ReLU:          const += sum min(v, 0) * 2 mu;  v = v * lam
-    at the input box:   lower = const + v . c0 - sum |v| r0
+    at the input:       lower = const + least v . x  (v . c0 - sum |v| r0 on a box; see zonocuda.verifier.inputs)
 
 No generator is stored: memory is rows times neurons. For one slope for both signs of v this equals the bound of the
 forward sweep with the same l, u and slopes; the pass may also take another slope where v >= 0 (any slope in [0, 1] is
@@ -19,10 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zonocuda.domains import Zonotope
 from zonocuda.domains.backend import kernels
 from zonocuda.graph import Graph, Node
 from zonocuda.kink import KinkRule
 from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, unflatten_rows
+from zonocuda.verifier.inputs import InputSet
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.slopes import Slopes, shared
@@ -44,7 +46,7 @@ class DualBound:
 
 
 class RowProblem:
-    """Rows to be bounded from below over a box, for given bounds of the ReLUs' inputs and any slopes.
+    """Rows to be bounded from below over a set of inputs, for given bounds of the ReLUs' inputs and any slopes.
 
     What comes before the first ReLU that the rows reach is done once.
 
@@ -53,12 +55,17 @@ class RowProblem:
         bounds: l and u ``[B, N]`` of every ReLU's input, in the order of the pass.
     """
 
-    def __init__(self, flow: DualPass, box: Bounds, inputs: Mapping[str, Bounds], on_node: Visit = proceed) -> None:
-        """Takes over the rows of ``flow``; ``on_node`` is called before each node, and may raise to stop."""
+    def __init__(
+        self,
+        flow: DualPass,
+        region: Bounds | Zonotope | InputSet,
+        inputs: Mapping[str, Bounds],
+        on_node: Visit = proceed,
+    ) -> None:
+        """Takes over the rows of ``flow``, for inputs in ``region``; ``on_node`` is called before each node, and may
+        raise to stop."""
         self.inputs, self.on_node = inputs, on_node
-        low, high = (flatten_rows(b).unsqueeze(1) for b in box)
-        unknown = low.isnan() | high.isnan()
-        self.low, self.high = low.masked_fill(unknown, torch.nan), high.masked_fill(unknown, torch.nan)
+        self.region = InputSet.of(region)
         self.bounds: dict[str, Bounds] = {}
         flow.run(lambda node, v: None, on_node)
         self.flow = flow
@@ -89,9 +96,7 @@ class RowProblem:
         if weight is None:
             return flow.constant, None
         matrix = flatten_rows(weight).reshape(batch, rows, -1)
-        # the smallest weight * x over the box, elementwise; a NaN in either factor stays a NaN
-        corner = torch.where(matrix.detach() >= 0, self.low, self.high)
-        return flow.constant + (matrix * corner).sum(2), weight
+        return flow.constant + self.region.least(matrix), weight
 
     def relu_bounds(self, node: Node) -> Bounds:
         if node.name not in self.bounds:

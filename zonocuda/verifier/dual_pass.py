@@ -15,6 +15,9 @@ from torch import Tensor
 
 from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Graph, Input, Linear, Node, Relu
 
+PASS_BYTES = 2**24
+"""Of a layer's rows in one pass: large enough for fast products, small enough for the cache."""
+
 Visit = Callable[[Node], None]
 Shape = tuple[int, ...]
 
@@ -131,6 +134,18 @@ def standard_rows(graph: Graph, device: torch.device, count: int) -> int:
         return count
     power = 1 << (count - 1).bit_length()
     return power * 3 // 4 if count <= power * 3 // 4 else power
+
+
+def neurons_per_pass(graph: Graph, node: Node, like: Tensor, each: int = 1) -> int:
+    """How many neurons of a node go together, with ``each`` rows a neuron: so many that the rows of the largest node up
+    to it take PASS_BYTES, for the batch and dtype of ``like`` ``[B, ...]``."""
+    largest = max(prod(n.shape) for n in graph.nodes[: graph.nodes.index(node) + 1])
+    return max(1, PASS_BYTES // (each * like.shape[0] * max(1, largest) * like.element_size()))
+
+
+def flatten_positions(shape: Shape) -> Tensor:
+    """For every position in the order of the pass, the position in the flattened features."""
+    return flatten_rows(torch.arange(prod(shape)).reshape(1, *shape)).squeeze(0)
 
 
 def flatten_rows(v: Tensor) -> Tensor:

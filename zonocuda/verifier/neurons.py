@@ -11,11 +11,18 @@ from torch import Tensor
 from zonocuda.domains import Windowed, kernels
 from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.kink import KinkRule, kink_tolerance
-from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
+from zonocuda.verifier.dual_pass import (
+    DualPass,
+    Visit,
+    flatten_rows,
+    neurons_per_pass,
+    proceed,
+    standard_rows,
+    unflatten_rows,
+)
+from zonocuda.verifier.inputs import extremes
 from zonocuda.verifier.interval import Bounds, clamped
 from zonocuda.verifier.window_rows import WindowRows, window_extremes
-
-PASS_BYTES = 2**24  # of a layer's rows in one pass: large enough for fast products, small enough for the cache
 
 
 def neuron_bounds(
@@ -74,7 +81,7 @@ def neuron_bounds(
     if batch == 0 or count == 0:
         return low, high
     shared = _Shared(graph, box, inputs, dict(slopes or {}), None if known is None else dict(known), kink)
-    step = rows_per_pass or shared.rows_per_pass(name, batch)
+    step = rows_per_pass or neurons_per_pass(graph, graph[name], box[0])
     for first in range(0, count, step):
         part = slice(first, first + step)
         low[:, part], high[:, part] = _Chunk(shared, graph[name], index[part], on_node).bounds(keep_best)
@@ -99,15 +106,6 @@ class _Shared:
         self._relaxations: dict[str, tuple[Tensor, Tensor]] = {}
         self._ranges: dict[str, Bounds | None] = {}
         self._input_of = {node.inputs[0]: node.name for node in graph.relus}
-
-    def rows_per_pass(self, name: str, batch: int) -> int:
-        """As many rows as keep the largest node before ``name`` within PASS_BYTES."""
-        largest = 1
-        for node in self.graph.nodes:
-            largest = max(largest, prod(node.shape))
-            if node.name == name:
-                break
-        return max(1, PASS_BYTES // (batch * largest * self.box[0].element_size()))
 
     def relu(self, node: Node) -> tuple[Tensor, Tensor, Tensor | None]:
         """l and u ``[B, N]`` of a ReLU, and its slopes ``[B, 1, N]``; None for the minimum-area ones."""
@@ -149,16 +147,6 @@ class _Shared:
         if name in self.inputs:
             return clamped(self.inputs[name])
         return self.inputs.get(self._input_of.get(name, ""))
-
-
-def extremes(rows: Tensor, ends: Bounds) -> Bounds:
-    """The least and the largest rows . y, ``[B, R]``, for ``rows`` ``[B, R, N]`` and bounds ``[B, N]`` of y."""
-    positive = rows.clamp(min=0)
-    negative = rows - positive
-    low, high = (end.unsqueeze(2) for end in ends)
-    lower = (positive @ low + negative @ high).squeeze(2)
-    upper = (positive @ high + negative @ low).squeeze(2)
-    return lower, upper
 
 
 def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | None = None) -> None:
@@ -209,8 +197,8 @@ class _Chunk:
         if left and len(self.open):
             low, high = self.flow.constant + self.low, self.flow.constant + self.high
             if v is not None:
-                box = flatten_rows(self.shared.box[0]), flatten_rows(self.shared.box[1])
-                ends = extremes(self._rows(v), box)
+                ends = self._extremes(self.shared.graph.nodes[0].name, v)
+                assert ends is not None, "the input's range is the box"
                 low, high = low + ends[0], high + ends[1]
             if keep_best:
                 self._improve(low, high)

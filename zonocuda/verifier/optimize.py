@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -125,8 +125,9 @@ class _Free:
 class _Slopes:
     """The slopes of all ReLUs: made when a ReLU is first reached."""
 
-    def __init__(self, problem: RowProblem, start: dict[str, Slopes], signs: Signs) -> None:
-        self.problem, self.start, self.signs = problem, start, signs
+    def __init__(self, problem: RowProblem, start: Mapping[str, Slopes], signs: Signs, frozen: bool) -> None:
+        """``frozen``: nothing will be moved."""
+        self.problem, self.start, self.signs, self.frozen = problem, start, signs, frozen
         self.rows = problem.flow.rows
         self.free: dict[tuple[str, str], _Free] = {}
         self.fixed: dict[str, Slopes] = {}
@@ -145,11 +146,12 @@ class _Slopes:
         )
 
     def _make(self, node: Node) -> None:
-        bounds = self.problem.inputs[node.name]
-        lower, upper = self.problem.relu_bounds(node)
-        index = crossing(bounds)
         start = self.start.get(node.name, Slopes())
         self.fixed[node.name] = start
+        if self.frozen:
+            return
+        lower, upper = self.problem.relu_bounds(node)
+        index = crossing(self.problem.inputs[node.name])
         if not len(index):
             return
         tied = torch.where((lower < 0) & (upper > 0), upper / (upper - lower), torch.zeros_like(upper)).unsqueeze(1)
@@ -213,7 +215,7 @@ class _Best:
 def ascend(
     problem: RowProblem,
     settings: Ascent,
-    start: dict[str, Slopes] | None = None,
+    start: Mapping[str, Slopes] | None = None,
     *,
     finished: Finished | None = None,
     wants_slopes: bool = False,
@@ -231,7 +233,8 @@ def ascend(
         The best bounds, never worse than those of ``start``.
     """
     begin = time.monotonic()
-    slopes = _Slopes(problem, dict(start or {}), settings.signs)
+    frozen = settings.iterations == 0 and not wants_slopes
+    slopes = _Slopes(problem, start or {}, settings.signs, frozen)
     flow = problem.flow
     open_ = torch.arange(flow.rows, device=flow.constant.device)
     best = _Best(flow.constant, wants_slopes)

@@ -11,9 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zonocuda.domains import Backend, Diagonal, Zonotope, use_backend
+from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.precision import full_precision
+from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem
 from zonocuda.verifier.dual_pass import DualPass
 from zonocuda.verifier.forward import sweep
@@ -28,7 +29,7 @@ Mode = Literal["dual"]
 
 @dataclass(frozen=True, eq=False)
 class OptimizedBounds:
-    """Lower bounds of an objective's rows over a box, and how they were found.
+    """Lower bounds of an objective's rows over a set of inputs, and how they were found.
 
     Attributes:
         lower: ``[B, R]``, the best lower bound seen of every row of objective . y.
@@ -82,14 +83,14 @@ def optimize_bounds(
     start: Mapping[str, Slopes] | None = None,
     backend: Backend = "auto",
 ) -> OptimizedBounds:
-    """Lower bounds of the rows ``objective . y`` over a box of inputs, with slopes optimised for each row.
+    """Lower bounds of the rows ``objective . y`` over a zonotope of inputs, with slopes optimised for each row.
 
-    First the forward sweep and, unless ``intermediate`` is None, the dual pass bound the ReLUs' inputs; then every
+    First the sweep and, unless ``intermediate`` is None, the dual pass bound the ReLUs' inputs; then every
     row's bound is maximised over its slopes. For an upper bound of a row, negate it.
 
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file, as in :func:`compute_bounds`.
-        zonotope: the inputs, ``[B, *input features]``; a box, such as ``Zonotope.from_box`` makes.
+        zonotope: the inputs, ``[B, *input features]``.
         objective: rows ``[R, outputs]``, in the zonotope's dtype.
         mode: ``dual``.
         ascent: how slopes are optimised; by default ``Ascent()``.
@@ -102,13 +103,12 @@ def optimize_bounds(
         The bounds, in round to nearest: their own rounding is not part of them.
 
     Raises:
-        ValueError: a network that cannot be imported, shapes that do not fit, or a zonotope that is no box.
+        ValueError: a network that cannot be imported, or shapes that do not fit.
     """
     if mode != "dual":
         raise ValueError(f"optimize_bounds: mode must be 'dual', got {mode!r}")
     subject = Subject.of(model, zonotope.features)
     graph = subject.graph.to(zonotope.center.dtype, zonotope.center.device)
-    box = _box(zonotope)
     outputs = math.prod(graph.output_shape)
     if zonotope.features != graph.input_shape or objective.dim() != 2 or objective.shape[1] != outputs:
         raise ValueError(
@@ -119,23 +119,27 @@ def optimize_bounds(
     seconds: dict[str, float] = {}
     with torch.no_grad(), use_backend(backend), full_precision():
         if len(zonotope.center):
-            subject.check(box[0].amin(0), box[1].amax(0))
+            low, high = zonotope.bounds()
+            subject.check(low.amin(0), high.amax(0))
         clock = time.monotonic()
-        relus = dict(sweep(graph, zonotope).inputs)
+        relus = dict(sweep(graph, zonotope, direction="auto").inputs)
         clock = _lap(seconds, "sweep", clock)
         if intermediate is not None:
-            relus = refine(graph, box, relus, replace(ascent, iterations=intermediate)).inputs
+            relus = refine(graph, zonotope, relus, replace(ascent, iterations=intermediate)).inputs
         clock = _lap(seconds, "refine", clock)
-        begin = {**initial_slopes(relus, "adaptive"), **dict(start or {})}
+        given = {**initial_slopes(relus, "adaptive"), **dict(start or {})}
+        begin = {name: slopes.flat() for name, slopes in given.items()}
+        left = compact(graph, relus)
         best = ascend(
-            RowProblem(_rows(graph, objective, len(zonotope.center)), box, relus),
+            RowProblem(_rows(left.graph, objective, len(zonotope.center)), zonotope, left.inputs),
             ascent,
-            {name: slopes.flat() for name, slopes in begin.items()},
+            left.narrow_slopes(begin),
             finished=lambda lower: (lower > target).all(0),
             wants_slopes=True,
         )
         _lap(seconds, "ascend", clock)
-    slopes = {name: found.shaped(graph[name].shape) for name, found in best.slopes.items()}
+    found = left.widen_slopes(best.slopes, begin)
+    slopes = {name: one.shaped(graph[name].shape) for name, one in found.items()}
     return OptimizedBounds(best.lower, slopes, relus, tuple(best.history), seconds)
 
 
@@ -143,21 +147,6 @@ def _lap(seconds: dict[str, float], phase: str, since: float) -> float:
     now = time.monotonic()
     seconds[phase] = now - since
     return now
-
-
-def _box(zonotope: Zonotope) -> Bounds:
-    """The box that a zonotope is.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if any(not isinstance(block, Diagonal) for block in zonotope.blocks) or len(zonotope.blocks) > 1:
-        kinds = ", ".join(block.kind for block in zonotope.blocks)
-        raise ValueError(
-            f"optimize_bounds: the zonotope must be a box (one diagonal block), got blocks {kinds}; "
-            "enclose it in Zonotope.from_box(*zonotope.bounds())"
-        )
-    return zonotope.bounds()
 
 
 def _rows(graph: Graph, objective: Tensor, batch: int) -> DualPass:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zonocuda.graph import Graph, Node
 from zonocuda.kink import KinkRule
+from zonocuda.verifier.compact import Compact, compact
 from zonocuda.verifier.dual import RowProblem, output_rows
 from zonocuda.verifier.dual_pass import Visit
 from zonocuda.verifier.interval import Bounds
@@ -94,10 +95,11 @@ class Prover:
     def plain(self) -> None:
         """The passes with minimum-area and with adaptive slopes."""
         self.corners = self.corners[:0]
+        left = compact(self.graph, self.inputs)
         for start in STARTS:
-            slopes = _flat_start(self.inputs, start)
+            slopes = _flat_start(left.inputs, start)
             with torch.no_grad():
-                lower, weight = self._problem(self._all()).bound(_lookup(slopes), self.kink)
+                lower, weight = self._problem(left, self._all()).bound(_lookup(slopes), self.kink)
             self._improve(self._all(), lower.squeeze(0))
             if weight is not None:
                 self._add_corners(weight)
@@ -115,15 +117,16 @@ class Prover:
         self.plain()
         open_ = self._open()
         if len(open_):
+            left, start = compact(self.graph, self.inputs), self._start(open_)
             result = ascend(
-                self._problem(open_),
+                self._problem(left, open_),
                 replace(ascent, iterations=rung.rows),
-                self._start(open_),
+                left.narrow_slopes(start),
                 finished=lambda best: self._finished(open_, best),
                 wants_slopes=True,
             )
             self._improve(open_, result.lower.squeeze(0))
-            self._keep(open_, result.slopes)
+            self._keep(open_, left.widen_slopes(result.slopes, start))
             if result.weight is not None:
                 self._add_corners(result.weight)
         gain = self.best - before
@@ -166,11 +169,11 @@ class Prover:
         """A NaN bound says nothing; where there is nothing else it stays, and refutes nothing."""
         self.best[index] = torch.fmax(self.best[index], lower)
 
-    def _problem(self, index: Tensor) -> RowProblem:
-        flow = output_rows(self.graph, self.rows, 1)
+    def _problem(self, left: Compact, index: Tensor) -> RowProblem:
+        flow = output_rows(left.graph, self.rows, 1)
         if len(index) < self.rows.count:
             flow.keep(index)
-        return RowProblem(flow, self.box, self.inputs, self.on_node)
+        return RowProblem(flow, self.box, left.inputs, self.on_node)
 
     def _add_corners(self, weight: Tensor) -> None:
         corner = torch.where(weight >= 0, *self.box).float()

@@ -5,18 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
 
+from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu
+from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem
-from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, standard_rows, unflatten_rows
+from zonocuda.verifier.dual_pass import (
+    DualPass,
+    Visit,
+    flatten_positions,
+    flatten_rows,
+    neurons_per_pass,
+    proceed,
+    standard_rows,
+    unflatten_rows,
+)
+from zonocuda.verifier.inputs import InputSet
 from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.neurons import PASS_BYTES, send_unit_rows
+from zonocuda.verifier.neurons import send_unit_rows
 from zonocuda.verifier.optimize import Ascent, ascend
-from zonocuda.verifier.slopes import crossing, initial_slopes
+from zonocuda.verifier.slopes import Slopes, crossing, initial_slopes
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Refined:
 
 def refine(
     graph: Graph,
-    box: Bounds,
+    region: Bounds | Zonotope,
     inputs: Mapping[str, Bounds],
     ascent: Ascent,
     *,
@@ -52,33 +63,35 @@ def refine(
 
     Args:
         graph: the network.
-        box: lower and upper bounds of the input, ``[B, *input features]``.
-        inputs: bounds ``[B, *features]`` of the input of every ReLU that hold on the box.
+        region: the inputs, a box (lower, upper ``[B, *input features]``) or a zonotope.
+        inputs: bounds ``[B, *features]`` of the input of every ReLU that hold on it.
         ascent: how the slopes are optimised; its seconds are those of each pass.
         on_node: called before each node of each pass; may raise to stop.
     """
     with torch.no_grad():
-        return _refine(graph, box, dict(inputs), ascent, on_node)
+        return _refine(graph, InputSet.of(region), dict(inputs), ascent, on_node)
 
 
-def _refine(graph: Graph, box: Bounds, current: dict[str, Bounds], ascent: Ascent, on_node: Visit) -> Refined:
+def _refine(graph: Graph, region: InputSet, inputs: dict[str, Bounds], ascent: Ascent, on_node: Visit) -> Refined:
     begin = time.monotonic()
+    left = compact(graph, inputs)
+    layers = _Layers(left.graph, region, left.inputs, ascent, on_node)
     before = after = 0
     widths = [0.0, 0.0]
-    for node in graph.relus:
-        index = crossing(current[node.name])
+    for node in left.graph.relus:
+        index = crossing(layers.inputs[node.name])
         before += len(index)
-        if not len(index):
-            continue
-        old = [flatten_rows(b)[:, index] for b in current[node.name]]
-        if _depends_on_relu(graph, node):
-            current[node.name] = _refine_layer(graph, box, current, node, index, ascent, on_node)
-        new = [flatten_rows(b)[:, index] for b in current[node.name]]
-        after += len(crossing(current[node.name]))
-        widths[0] += float((old[1] - old[0]).sum())
-        widths[1] += float((new[1] - new[0]).sum())
+        if len(index):
+            widths[0] += layers.width(node, index)
+            if _depends_on_relu(left.graph, node):
+                layers.refine(node, index)
+                after += len(crossing(layers.inputs[node.name]))
+            else:
+                after += len(index)
+            widths[1] += layers.width(node, index)
+        layers.finish(node)
     width = widths[1] / widths[0] if widths[0] > 0 else 1.0
-    return Refined(current, (before, after), width, time.monotonic() - begin)
+    return Refined(left.widen(layers.inputs), (before, after), width, time.monotonic() - begin)
 
 
 def _depends_on_relu(graph: Graph, node: Node) -> bool:
@@ -95,66 +108,57 @@ def _depends_on_relu(graph: Graph, node: Node) -> bool:
     return False
 
 
-def _refine_layer(
-    graph: Graph,
-    box: Bounds,
-    inputs: Mapping[str, Bounds],
-    node: Node,
-    index: Tensor,
-    ascent: Ascent,
-    on_node: Visit,
-) -> Bounds:
-    """The tightened bounds of one ReLU's input; ``index``: its crossing neurons, in the order of the pass."""
-    lower, upper = (flatten_rows(b).clone() for b in inputs[node.name])
-    source = graph[node.inputs[0]]
-    position = _positions(source.shape).to(index.device)  # in the flattened features
+class _Layers:
+    """A refinement under way: the bounds so far, and what all passes take from the layers that are done.
 
-    per_pass = _neurons_per_pass(graph, source, box)
-    for first in range(0, len(index), per_pass):
-        part = index[first : first + per_pass]
-        low, high = _optimised(graph, box, inputs, source, position[part], ascent, on_node)
-        lower[:, part], upper[:, part] = torch.fmax(lower[:, part], low), torch.fmin(upper[:, part], high)
-    return unflatten_rows(lower, source.shape), unflatten_rows(upper, source.shape)
+    Attributes:
+        inputs: bounds ``[B, *features]`` of the input of every ReLU.
+        start: slopes to begin with of the ReLUs that are done, in the order of the pass.
+    """
 
+    def __init__(
+        self, graph: Graph, region: InputSet, inputs: dict[str, Bounds], ascent: Ascent, on_node: Visit
+    ) -> None:
+        self.graph, self.region, self.ascent, self.on_node = graph, region, ascent, on_node
+        self.inputs = dict(inputs)
+        self.start: dict[str, Slopes] = {}
 
-def _positions(shape: tuple[int, ...]) -> Tensor:
-    """For every position in the order of the pass, the position in the flattened features."""
-    return flatten_rows(torch.arange(prod(shape)).reshape(1, *shape)).squeeze(0)
+    def finish(self, node: Node) -> None:
+        """No better bounds of this ReLU's input will come."""
+        slopes = initial_slopes({node.name: self.inputs[node.name]}, "adaptive")[node.name]
+        self.start[node.name] = slopes.flat()
 
+    def width(self, node: Node, index: Tensor) -> float:
+        """The sum of upper - lower of neurons ``index``, in the order of the pass."""
+        lower, upper = (flatten_rows(b)[:, index] for b in self.inputs[node.name])
+        return float((upper - lower).sum())
 
-def _neurons_per_pass(graph: Graph, source: Node, box: Bounds) -> int:
-    largest = max(prod(node.shape) for node in graph.nodes[: graph.nodes.index(source) + 1])
-    return max(1, PASS_BYTES // (2 * box[0].shape[0] * largest * box[0].element_size()))
+    def refine(self, node: Node, index: Tensor) -> None:
+        """Tightens the bounds of one ReLU's input; ``index``: its crossing neurons, in the order of the pass."""
+        lower, upper = (flatten_rows(b).clone() for b in self.inputs[node.name])
+        source = self.graph[node.inputs[0]]
+        position = flatten_positions(source.shape).to(index.device)
+        step = neurons_per_pass(self.graph, source, self.region.like, 2)
+        for first in range(0, len(index), step):
+            part = index[first : first + step]
+            low, high = self.optimised(source, position[part])
+            lower[:, part], upper[:, part] = torch.fmax(lower[:, part], low), torch.fmin(upper[:, part], high)
+        self.inputs[node.name] = unflatten_rows(lower, source.shape), unflatten_rows(upper, source.shape)
 
+    def optimised(self, source: Node, position: Tensor) -> Bounds:
+        """Bounds ``[B, K]`` of neurons of a node, by a row for each of their two bounds with slopes of its own."""
+        like, count = self.region.like, len(position)
+        rows = standard_rows(self.graph, like.device, 2 * count)
+        filled = torch.cat([position, position, position[-1:].expand(rows - 2 * count)])
+        signs = torch.ones(rows, dtype=like.dtype, device=like.device)
+        signs[count : 2 * count] = -1
+        flow = DualPass(self.graph, like.shape[0], rows, like)
+        send_unit_rows(flow, source, filled, signs)
 
-def _optimised(
-    graph: Graph,
-    box: Bounds,
-    inputs: Mapping[str, Bounds],
-    source: Node,
-    position: Tensor,
-    ascent: Ascent,
-    on_node: Visit,
-) -> Bounds:
-    """Bounds ``[B, K]`` of neurons, by a row for each of their two bounds with slopes of its own."""
-    batch, count = box[0].shape[0], len(position)
-    filled = torch.cat(
-        [position, position, position[-1:].expand(standard_rows(graph, box[0].device, 2 * count) - 2 * count)]
-    )
-    signs = torch.ones(len(filled), dtype=box[0].dtype, device=box[0].device)
-    signs[count : 2 * count] = -1
-    flow = DualPass(graph, batch, len(filled), box[0])
-    send_unit_rows(flow, source, filled, signs)
+        def finished(best: Tensor) -> Tensor:
+            stable = ((best[:, :count] >= 0) | (best[:, count : 2 * count] >= 0)).all(0)
+            return torch.cat([stable, stable, torch.ones_like(best[0, 2 * count :], dtype=torch.bool)])
 
-    def finished(best: Tensor) -> Tensor:
-        stable = ((best[:, :count] >= 0) | (best[:, count : 2 * count] >= 0)).all(0)
-        return torch.cat([stable, stable, torch.ones_like(best[0, 2 * count :], dtype=torch.bool)])
-
-    earlier = {name: inputs[name] for name in inputs if name in _before(graph, source)}
-    start = {name: slopes.flat() for name, slopes in initial_slopes(earlier, "adaptive").items()}
-    best = ascend(RowProblem(flow, box, inputs, on_node), ascent, start, finished=finished).lower
-    return best[:, :count], -best[:, count : 2 * count]
-
-
-def _before(graph: Graph, node: Node) -> set[str]:
-    return {n.name for n in graph.nodes[: graph.nodes.index(node)]}
+        problem = RowProblem(flow, self.region, self.inputs, self.on_node)
+        best = ascend(problem, self.ascent, self.start, finished=finished).lower
+        return best[:, :count], -best[:, count : 2 * count]

@@ -1,0 +1,273 @@
+"""Tightness against time: what each way to a bound buys, and whether the stated targets are reached. Float32.
+
+    python -m benchmarks.bench_tightness SECTION ... --json FILE [--only TEXT]
+
+* ``curve``: the smallest margin and the seconds of every mode of MODES, on CURVE and CURVE_COURSE.
+* ``targets``: the same on the rows of TARGETS, for QUICK_MODES; the stated columns stand beside.
+* ``course``: ``verify`` on the cases of ``rtai2019``.
+* ``images``: how many of the first hundred images are proven, without a search for counterexamples; and, where
+  alpha-CROWN's margins are known, ours with all rows optimised to the end.
+* ``kinks``: bounds after each number of steps, by the rule on the kink.
+
+Sections are written into FILE beside those that it already has. ``--only``: cases whose name holds TEXT. The tables and
+the figure of docs/tightness.md come from FILE by ``python -m benchmarks.render_tightness FILE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.machine import device_name, recycle_memory
+from benchmarks.tightness_cases import (
+    IMAGE_SETS,
+    TARGETS,
+    Case,
+    course_cases,
+    curve_cases,
+    image_cases,
+    table_case,
+)
+from zonocuda.domains import Zonotope
+from zonocuda.kink import KINK_RULES
+from zonocuda.precision import full_precision
+from zonocuda.verifier import verify
+from zonocuda.verifier.compact import compact
+from zonocuda.verifier.dual import RowProblem, output_rows
+from zonocuda.verifier.forward import sweep
+from zonocuda.verifier.optimize import Ascent, ascend
+from zonocuda.verifier.prove import LADDERS, Prover
+from zonocuda.verifier.refine import refine
+from zonocuda.verifier.slopes import Start, initial_slopes
+
+Point = Callable[[Case], Tensor]
+"""Lower bounds ``[1, R]`` of a case's rows."""
+
+ROUNDS, QUICK = 7, 0.3  # a run that takes less than QUICK seconds is repeated, after one to warm up
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to bounds, with the points of its curve: a setting's name, and how it bounds."""
+
+    name: str
+    points: tuple[tuple[str, Point], ...]
+
+
+def minimum_area(case: Case) -> Tensor:
+    """The forward sweep's."""
+    zonotope = Zonotope.from_box(*case.box)
+    output = sweep(case.graph, zonotope, direction="forward").output
+    assert output is not None, "a forward sweep ends in a zonotope"
+    return case.rows.image(zonotope, output).bounds()[0]
+
+
+def dual(intermediate: int | None, steps: int, start: Start = "adaptive") -> Point:
+    """A sweep, a refinement with ``intermediate`` steps (None: none), and the rows with ``steps`` steps."""
+
+    def bound(case: Case) -> Tensor:
+        inputs = sweep(case.graph, Zonotope.from_box(*case.box), direction="auto").inputs
+        if intermediate is not None:
+            inputs = refine(case.graph, case.box, inputs, Ascent(iterations=intermediate)).inputs
+        left = compact(case.graph, inputs)
+        problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.inputs)
+        begin = {name: slopes.flat() for name, slopes in initial_slopes(left.inputs, start).items()}
+        return ascend(problem, Ascent(iterations=steps), begin).lower
+
+    return bound
+
+
+MODES = (
+    Mode("minimum area, forward", (("", minimum_area),)),
+    Mode("dual, one slope", (("", dual(None, 0, "minimum_area")),)),
+    Mode("dual, adaptive", (("", dual(None, 0)),)),
+    Mode("dual, optimised", tuple((f"{n} steps", dual(None, n)) for n in (5, 20, 60))),
+    Mode("refined", (("", dual(0, 0)),)),
+    Mode("refined and optimised", tuple((f"{n} + 20 steps", dual(n, 20)) for n in (0, 1, 4, 10, 30))),
+)
+QUICK_MODES = (
+    Mode("dual, adaptive", (("", dual(None, 0)),)),
+    Mode("refined", tuple((f"{n} steps", dual(n, 0)) for n in (0, 1, 2))),
+    Mode("refined and optimised", tuple((f"{n} + 20 steps", dual(n, 20)) for n in (0, 4, 10))),
+)
+"""From these the stated targets are to be reached."""
+
+
+def timed(point: Point, case: Case) -> tuple[float, float]:
+    """The smallest margin, and the median of the seconds."""
+
+    def once() -> tuple[float, float]:
+        begin = time.perf_counter()
+        lower = point(case)
+        return float(lower.min()), time.perf_counter() - begin
+
+    margin, first = once()
+    if first > 10 * QUICK:
+        return margin, first
+    return margin, median(once()[1] for _ in range(ROUNDS if first < QUICK else 3))
+
+
+def measured(case: Case, modes: Iterable[Mode]) -> Iterator[dict[str, Any]]:
+    """Every point of some modes."""
+    for mode in modes:
+        for setting, point in mode.points:
+            margin, seconds = timed(point, case)
+            print(f"{case.name:28} {mode.name:24} {setting:14} {margin:12.4f} {seconds * 1e3:10.1f} ms", flush=True)
+            yield {"case": case.name, "mode": mode.name, "setting": setting, "margin": margin, "seconds": seconds}
+
+
+def curve(only: str) -> list[dict[str, Any]]:
+    """Margin against time of every mode."""
+    return [entry for case in curve_cases() if only in case.name for entry in measured(case, MODES)]
+
+
+def targets(only: str) -> list[dict[str, Any]]:
+    """The stated rows, with every point that we measured."""
+    found = []
+    for target in TARGETS:
+        if only not in f"{target.network}, image {target.image}":
+            continue
+        case = table_case(target.network, target.image)
+        assert case.label == target.label, f"{case.name}: predicted {case.label}, stated {target.label}"
+        found.append({**asdict(target), "points": list(measured(case, QUICK_MODES))})
+    return found
+
+
+def course(only: str) -> list[dict[str, Any]]:
+    """What ``verify`` says."""
+    found = []
+    for case in course_cases():
+        if only not in case.name:
+            continue
+        result = verify(case.graph(), case.spec(), dtype=torch.float32, timeout=180)
+        entry = {
+            "case": case.name,
+            "is_verifiable": case.is_verifiable,
+            "has_counterexample": case.has_counterexample,
+            "alpha_margin": case.alpha_margin,
+            "verdict": str(result.verdict),
+            "margin": result.margin,
+            "seconds": result.seconds["total"],
+        }
+        print(entry, flush=True)
+        found.append(entry)
+    return found
+
+
+def proven(case: Case) -> bool:
+    """Whether the proofs of ``effort="standard"``, without a search for counterexamples, prove all rows positive."""
+    zonotope = Zonotope.from_box(*case.box)
+    swept = sweep(case.graph, zonotope, direction="auto")
+    rows = case.rows
+    forward = None if swept.output is None else rows.image(zonotope, swept.output).bounds()[0].squeeze(0)
+    prover = Prover(case.graph, rows, case.box, swept.inputs, forward, "envelope", lambda node: None)
+    prover.plain()
+    for rung in LADDERS["standard"]:
+        if prover.proven or not prover.climb(rung):
+            break
+    return prover.proven
+
+
+def images(only: str) -> list[dict[str, Any]]:
+    """Proofs, and margins beside alpha-CROWN's."""
+    best = dual(8, 20)
+    found = []
+    for image_set in IMAGE_SETS:
+        if only not in image_set.name:
+            continue
+        begin = time.perf_counter()
+        entries = []
+        for image in image_cases(image_set):
+            start = time.perf_counter()
+            is_proven = proven(image.case)
+            seconds = time.perf_counter() - start
+            margin = None if image.alpha is None else float(best(image.case).min())
+            entries.append(
+                {"index": image.index, "crown": image.crown, "alpha": image.alpha}
+                | {"proven": is_proven, "seconds": seconds, "margin": margin}
+            )
+        found.append({"set": image_set.name, "radius": image_set.radius, "images": entries})
+        count = sum(bool(entry["proven"]) for entry in entries)
+        print(f"{image_set.name}: {count} of {len(entries)}, {time.perf_counter() - begin:.1f} s", flush=True)
+    return found
+
+
+def kinks(only: str) -> list[dict[str, Any]]:
+    """The best bounds' sum after each step, slopes of both signs free and beginning on their kink."""
+    found = []
+    for case in curve_cases():
+        if only not in case.name or "resnet" in case.name:
+            continue
+        inputs = sweep(case.graph, Zonotope.from_box(*case.box), direction="auto").inputs
+        for rule in KINK_RULES:
+            problem = RowProblem(output_rows(case.graph, case.rows, 1), case.box, inputs)
+            begin = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "minimum_area").items()}
+            ascent = Ascent(iterations=100, patience=100, signs="both", kink=rule)
+            history = ascend(problem, ascent, begin).history
+            found.append({"case": case.name, "rule": rule, "totals": [step.total for step in history]})
+            print(
+                f"{case.name:28} {rule:10}", *(f"{found[-1]['totals'][i]:.5f}" for i in (0, 1, 5, 20, -1)), flush=True
+            )
+    return found
+
+
+SECTIONS: dict[str, Callable[[str], Any]] = {
+    "curve": curve,
+    "targets": targets,
+    "course": course,
+    "images": images,
+    "kinks": kinks,
+}
+
+
+def store(path: Path, sections: dict[str, Any]) -> None:
+    """Adds sections to a file, with the machine and the date; of two entries for one case the newer one stays."""
+    document: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    document["datetime"] = datetime.now(UTC).isoformat(timespec="seconds")
+    processor = device_name(torch.device("cpu"))
+    document["machine_info"] = {
+        "processor": processor,
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+    document["torch"] = torch.__version__
+    for name, entries in sections.items():
+        kept = {_key(entry): entry for entry in [*document.get(name, []), *entries]}
+        document[name] = list(kept.values())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _key(entry: dict[str, Any]) -> tuple[object, ...]:
+    return tuple(entry.get(field) for field in ("case", "mode", "setting", "network", "image", "set", "rule"))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--threads", type=int, default=2)
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    torch.manual_seed(0)
+    recycle_memory()
+    for name in chosen.sections:
+        with full_precision(), torch.no_grad():
+            store(chosen.json, {name: SECTIONS[name](chosen.only)})
+
+
+if __name__ == "__main__":
+    main()

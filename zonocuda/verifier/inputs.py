@@ -1,0 +1,108 @@
+"""The set of inputs at the end of a dual pass: the least value that linear forms take on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from zonocuda.domains import Diagonal, Symbols, Windowed, Zonotope
+from zonocuda.domains.blocks import Block
+from zonocuda.verifier.dual_pass import PASS_BYTES, flatten_positions, flatten_rows
+from zonocuda.verifier.interval import Bounds
+
+
+@dataclass(frozen=True, eq=False)
+class InputSet:
+    """A batch of boxes or zonotopes.
+
+    Attributes:
+        like: ``[B, *input features]``, a point of it.
+        least: for rows ``[B, R, N]`` in the order of the pass, the least rows . x, ``[B, R]``; differentiable, with
+            the derivative of one of the points that attain it (0 of |.| at 0); NaN wherever a NaN entered.
+    """
+
+    like: Tensor
+    least: Callable[[Tensor], Tensor]
+
+    @staticmethod
+    def of(inputs: Bounds | Zonotope | InputSet) -> InputSet:
+        """A box (lower, upper ``[B, *input features]``), or a zonotope: c + sum_k eps_k G_k, for which
+
+            least v . x = v . c - sum_k |v . G_k|,
+
+        block by block. A zonotope that is a box is treated as one.
+        """
+        if isinstance(inputs, InputSet):
+            return inputs
+        if isinstance(inputs, Zonotope):
+            if len(inputs.blocks) > 1 or any(not isinstance(block, Diagonal) for block in inputs.blocks):
+                return InputSet(inputs.center, _zonotope(inputs))
+            inputs = inputs.bounds()
+        ends = flatten_rows(inputs[0]), flatten_rows(inputs[1])
+        return InputSet(inputs[0], lambda rows: least(rows, ends))
+
+
+def least(rows: Tensor, ends: Bounds) -> Tensor:
+    """The least rows . y, ``[B, R]``, for ``rows`` ``[B, R, N]`` and bounds ``[B, N]`` of y."""
+    positive = rows.clamp(min=0)
+    low, high = (end.unsqueeze(2) for end in ends)
+    return (positive @ low + (rows - positive) @ high).squeeze(2)
+
+
+def extremes(rows: Tensor, ends: Bounds) -> Bounds:
+    """The least and the largest rows . y, ``[B, R]``, for ``rows`` ``[B, R, N]`` and bounds ``[B, N]`` of y."""
+    positive = rows.clamp(min=0)
+    negative = rows - positive
+    low, high = (end.unsqueeze(2) for end in ends)
+    lower = (positive @ low + negative @ high).squeeze(2)
+    upper = (positive @ high + negative @ low).squeeze(2)
+    return lower, upper
+
+
+def _zonotope(zonotope: Zonotope) -> Callable[[Tensor], Tensor]:
+    center = flatten_rows(zonotope.center).unsqueeze(2)
+    radii = [_radius(block, zonotope.features) for block in zonotope.blocks]
+
+    def least_of(rows: Tensor) -> Tensor:
+        value = (rows @ center).squeeze(2)
+        for radius in radii:
+            value = value - radius(rows)
+        return value
+
+    return least_of
+
+
+def _radius(block: Block, features: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """sum_k |rows . G_k| ``[B, R]`` over the generators of a block."""
+    if isinstance(block, Diagonal):
+        place = flatten_positions(features).argsort().to(block.index.device)
+        index, size = place[block.index], block.coefficients.abs().unsqueeze(2)
+        return lambda rows: (rows[:, :, index].abs() @ size).squeeze(2)
+    if not isinstance(block, Windowed):
+        matrix = _matrix(block, features)
+        return lambda rows: (rows @ matrix.mT).abs().sum(2)
+    row_bytes = block.patches.shape[0] * flatten_positions(features).numel() * block.patches.element_size()
+    step = max(1, PASS_BYTES // row_bytes)
+
+    def windows(rows: Tensor) -> Tensor:
+        total = rows.new_zeros(rows.shape[:2])
+        for first in range(0, block.symbols.count, step):
+            run = slice(first, first + step)
+            part = replace(
+                block,
+                symbols=Symbols(len(block.corners[run])),
+                patches=block.patches[:, run],
+                corners=block.corners[run],
+            )
+            total = total + (rows @ _matrix(part, features).mT).abs().sum(2)
+        return total
+
+    return windows
+
+
+def _matrix(block: Block, features: tuple[int, ...]) -> Tensor:
+    """The generators ``[B, K, N]`` in the order of the pass."""
+    rows = block.dense(features)
+    return flatten_rows(rows.flatten(0, 1)).reshape(*rows.shape[:2], -1)
