@@ -1,5 +1,6 @@
 # make demo       set up, then verify real networks          make test   set up, then the whole test suite
 # make lint       ruff, mypy, clang-format                    make bench  benchmarks on this machine, JSON to RESULTS
+#                                                             BENCH="": those of much memory and time too
 # make performance JSON=FILE   the tables of docs/performance.md from the JSON of make bench
 # make gpu        on a GPU machine, without network: build in place, GPU tests and benchmarks, JSON to RESULTS
 # make cuda-check where nvcc is: compile the CUDA kernels and load them, GPU or not
@@ -12,6 +13,7 @@ CONSTRAINTS := constraints.txt
 RESULTS ?= $(if $(OUT),$(OUT),benchmarks/results)
 BUILD_TOOLS := setuptools wheel ninja pybind11 numpy
 PYTEST_FLAGS ?=
+BENCH ?= not slow
 
 ifeq ($(origin PYTHON),undefined)
 PYTHON := $(VENV)/bin/python
@@ -43,7 +45,7 @@ format: $(SETUP)
 
 bench: $(SETUP)
 	mkdir -p $(RESULTS)
-	$(PYTHON) -m pytest benchmarks -m "not slow" --benchmark-only \
+	$(PYTHON) -m pytest benchmarks -m "$(BENCH)" --benchmark-only \
 	    --benchmark-json=$(RESULTS)/$$($(PYTHON) -m benchmarks.machine).json
 
 performance: $(SETUP)

@@ -153,17 +153,17 @@ def describe(name: str, report: dict[str, Any]) -> Iterator[str]:
             yield f"  plan at {step['name']}: {', '.join(step['actions'])}"
 
 
-def measure(name: str, direction: Direction, budget: int) -> dict[str, Any]:
-    """Builds a network by name and runs it."""
+def measure(name: str, direction: Direction, budget: int, given: float | None = None) -> dict[str, Any]:
+    """Builds a network by name and runs it; ``given``: the radius, instead of the network's own."""
     torch.manual_seed(0)
     if name == "vgg16":
         side = 224
         graph, image, mask = from_module(vgg16(side), (3, side, side)), random_image(side), window_mask(side, PERTURBED)
-        radius = 1 / 255
+        radius = given or 1 / 255
     else:
         side = 64
         graph, image, mask = from_module(resnet34(), (3, side, side)), random_image(side), torch.ones(3, side, side)
-        radius = radius_for(graph, image, UNSTABLE, direction=direction, memory_budget=budget)
+        radius = given or radius_for(graph, image, UNSTABLE, direction=direction, memory_budget=budget)
     box = image - radius * mask, image + radius * mask
     return {"network": name, "device": device_name(torch.device("cpu")), "torch": torch.__version__} | {
         "radius": radius,
@@ -178,11 +178,12 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", choices=["vgg16", "resnet34"], default=["vgg16", "resnet34"])
     parser.add_argument("--direction", choices=["auto", "forward", "dual"], default="auto")
     parser.add_argument("--budget", type=float, default=16, help="GiB")
+    parser.add_argument("--radius", type=float, help="instead of 1/255, or of searching the one for 1 %% unstable")
     parser.add_argument("--json", type=Path, help="a file for the reports")
     arguments = parser.parse_args()
     reports = []
     for name in arguments.networks:
-        report = measure(name, arguments.direction, int(arguments.budget * GIB))
+        report = measure(name, arguments.direction, int(arguments.budget * GIB), arguments.radius)
         reports.append(report)
         print("\n".join(describe(name, report)), flush=True)
     if arguments.json:
