@@ -20,14 +20,16 @@ from torch import Tensor
 
 from benchmarks.machine import Machine, recycle_memory, return_memory
 from benchmarks.networks import PROBLEMS, Problem, cases, has_data
-from benchmarks.table import facts
+from benchmarks.table import Cost, facts
 from benchmarks.yardstick import dense_sweep
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph
+from zonocuda.graph import Graph, Node, Relu, Reshape, interpret
 from zonocuda.precision import full_precision
+from zonocuda.verifier.forecast import block_bytes, forecast
 from zonocuda.verifier.forward import Sweep, sweep
 from zonocuda.verifier.neurons import neuron_bounds
 from zonocuda.verifier.planner import Direction
+from zonocuda.verifier.transform import transform
 
 IMAGES = int(os.environ.get("ZONOCUDA_BENCH_IMAGES", "10"))
 METHODS = ("yardstick", "yardstick, recycled memory", "forward", "auto")
@@ -62,6 +64,30 @@ def check_tightness(problem: Problem, case: Case, direction: Direction) -> None:
     allowed = rounding(case, expected, result)
     worst = torch.maximum(expected[0] - low, high - expected[1]) - allowed
     assert bool((worst <= 0).all()), f"{problem.name}, {direction}: margins are wider by {worst.max():.3g}"
+
+
+def forward_cost(case: Case) -> Cost:
+    """What the forward sweep must move and do: every node reads the generators of its inputs, and a ReLU reads its own
+    twice, and writes those of its value; with the blocks that this project's maps make."""
+    graph, lower, upper = case
+    moved = operations = 0
+
+    def image(node: Node, values: tuple[Zonotope, ...]) -> Zonotope:
+        nonlocal moved, operations
+        value = values[0].relu(origin=node.name) if isinstance(node.op, Relu) else transform(node, values)
+        reads = 2 if isinstance(node.op, Relu) else 1
+        if not isinstance(node.op, Reshape):
+            moved += reads * sum(generator_bytes(z) for z in values) + generator_bytes(value)
+            operations += sum(part.operations for part in forecast(node, values, in_place=False))
+        return value
+
+    interpret(graph, Zonotope.from_box(lower.unsqueeze(0), upper.unsqueeze(0)), image)
+    return Cost(moved, operations)
+
+
+def generator_bytes(zonotope: Zonotope) -> int:
+    """Of all blocks."""
+    return sum(block_bytes(block) for block in zonotope.blocks)
 
 
 def runner(method: str) -> Callable[[Graph, Tensor, Tensor], object]:
@@ -110,4 +136,6 @@ def bench_network(
             check_tightness(problem, images[0], "auto" if method == "auto" else "forward")
         benchmark.pedantic(runner(method), setup=lambda: (next(turns), {}), rounds=IMAGES, iterations=1)
     if benchmark.stats is not None:
-        benchmark.extra_info.update(facts(machine, method, None, benchmark.stats.stats.median), images=IMAGES)
+        with torch.no_grad():
+            cost = forward_cost(images[0]) if method == "forward" else None
+        benchmark.extra_info.update(facts(machine, method, cost, benchmark.stats.stats.median), images=IMAGES)

@@ -122,7 +122,7 @@ def floors(rows: Sequence[Row]) -> str:
     """For each row with known costs: bytes, operations, the least time at the measured rates, and what bounds it."""
     lines = []
     for row in sorted(rows, key=lambda row: row.group):
-        if row.subject != "native" or "bytes" not in row.info:
+        if row.subject not in ("native", "forward") or "bytes" not in row.info:
             continue
         info = row.info
         by_bytes = info["bytes"] / info["copy_gigabytes_per_second"] / 1e6
