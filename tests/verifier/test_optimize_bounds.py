@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.verifier import programs
 from tests.verifier.graphs import NETWORKS, fc, rand, random_box, sample_box
 from zonocuda import Zonotope, compute_bounds, optimize_bounds
 from zonocuda.verifier import Ascent, slopes_of
+from zonocuda.verifier.forward import sweep
 
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
 WIDE = (5, 14, 14, 3)
@@ -39,6 +41,20 @@ def test_bounds_enclose_samples_and_are_no_looser_than_the_sweep(kind: str, inte
     assert totals == sorted(totals)
     assert set(found.seconds) == {"sweep", "refine", "ascend"}
     assert set(found.relus) == {node.name for node in graph.relus}
+
+
+@pytest.mark.parametrize("kind", ["fc", "residual", "concat"])
+def test_no_bound_exceeds_the_exact_minimum(kind: str) -> None:
+    """Of a mixed-integer program; both the intermediate bounds and the rows are optimised."""
+    graph = NETWORKS[kind](4)
+    box = random_box(graph, width=0.5, seed=6)
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    found = optimize_bounds(
+        graph, Zonotope.from_box(*box), both_sides(3), intermediate=20, ascent=Ascent(iterations=60)
+    ).lower[0]
+    for bound, row in zip(found, both_sides(3), strict=True):
+        exact = programs.minimum(graph, box, inputs, row, exact=True)
+        assert bound <= exact + 1e-6 * (1 + abs(exact))
 
 
 def test_each_stage_pays_somewhere() -> None:

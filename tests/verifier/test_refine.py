@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.verifier import programs
 from tests.verifier.graphs import NETWORKS, constraint, fc, random_box, sample_box, spec
 from tests.verifier.verdicts import check
 from zonocuda.domains import Zonotope
-from zonocuda.graph import interpret
+from zonocuda.graph import Graph, interpret
 from zonocuda.specs import LinearConstraint
 from zonocuda.verifier import Verdict, decide, verify
 from zonocuda.verifier.forward import sweep
@@ -86,6 +87,28 @@ def test_nan_bounds_stay_unproven() -> None:
     nan = {name: (torch.full_like(b[0], torch.nan), torch.full_like(b[1], torch.nan)) for name, b in inputs.items()}
     for low, high in list(refine(graph, box, nan, Ascent(iterations=2)).inputs.values())[1:]:
         assert not bool(((low >= 0) | (high <= 0)).any())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_refined_bound_of_a_neuron_exceeds_its_exact_range(seed: int) -> None:
+    """The exact range by a mixed-integer program over the network up to the neuron's layer, from the first bounds."""
+    graph = fc(seed, (4, 7, 7, 3))
+    box = random_box(graph, width=0.7, seed=seed)
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    refined = refine(graph, box, inputs, Ascent(iterations=30)).inputs
+    second = graph.relus[1]
+    position = graph.nodes.index(second)
+    head = Graph(graph.nodes[:position], second.inputs[0])
+    tightened = 0
+    for n in range(7):
+        unit = torch.zeros(7, dtype=torch.float64)
+        unit[n] = 1
+        least, most = (sign * programs.minimum(head, box, inputs, sign * unit, exact=True) for sign in (1.0, -1.0))
+        low, high = (float(b[0, n]) for b in refined[second.name])
+        assert low <= least + 1e-7
+        assert high >= most - 1e-7
+        tightened += low > float(inputs[second.name][0][0, n]) + 1e-6
+    assert tightened > 0
 
 
 @pytest.fixture
