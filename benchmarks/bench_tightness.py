@@ -7,7 +7,8 @@
 * ``course``: ``verify`` on the cases of ``rtai2019``.
 * ``images``: how many of the first hundred images are proven, without a search for counterexamples; and, where
   alpha-CROWN's margins are known, ours with all rows optimised to the end.
-* ``kinks``: bounds after each number of steps, by the rule on the kink.
+* ``kinks``: bounds after each number of steps, by the rule on the kink; ``ties``: how a slope on its kink compares with
+  it in floating point.
 
 Sections are written into FILE beside those that it already has. ``--only``: cases whose name holds TEXT. The tables and
 the figure of docs/tightness.md come from FILE by ``python -m benchmarks.render_tightness FILE``.
@@ -40,7 +41,7 @@ from benchmarks.tightness_cases import (
     table_case,
 )
 from zonocuda.domains import Zonotope
-from zonocuda.kink import KINK_RULES
+from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision
 from zonocuda.verifier import verify
 from zonocuda.verifier.compact import compact
@@ -104,12 +105,18 @@ QUICK_MODES = (
 """From these the stated targets are to be reached."""
 
 
+def bounds(point: Point, case: Case) -> Tensor:
+    """The bounds, in full float32."""
+    with full_precision(), torch.no_grad():
+        return point(case)
+
+
 def timed(point: Point, case: Case) -> tuple[float, float]:
     """The smallest margin, and the median of the seconds."""
 
     def once() -> tuple[float, float]:
         begin = time.perf_counter()
-        lower = point(case)
+        lower = bounds(point, case)
         return float(lower.min()), time.perf_counter() - begin
 
     margin, first = once()
@@ -190,9 +197,10 @@ def images(only: str) -> list[dict[str, Any]]:
         entries = []
         for image in image_cases(image_set):
             start = time.perf_counter()
-            is_proven = proven(image.case)
+            with full_precision(), torch.no_grad():
+                is_proven = proven(image.case)
             seconds = time.perf_counter() - start
-            margin = None if image.alpha is None else float(best(image.case).min())
+            margin = None if image.alpha is None else float(bounds(best, image.case).min())
             entries.append(
                 {"index": image.index, "crown": image.crown, "alpha": image.alpha}
                 | {"proven": is_proven, "seconds": seconds, "margin": margin}
@@ -205,20 +213,36 @@ def images(only: str) -> list[dict[str, Any]]:
 
 def kinks(only: str) -> list[dict[str, Any]]:
     """The best bounds' sum after each step, slopes of both signs free and beginning on their kink."""
-    found = []
-    for case in curve_cases():
-        if only not in case.name or "resnet" in case.name:
-            continue
+    return [
+        {"case": case.name, "rule": rule, "totals": _totals(case, rule)}
+        for case in curve_cases()
+        if only in case.name and "resnet" not in case.name
+        for rule in KINK_RULES
+    ]
+
+
+def _totals(case: Case, rule: KinkRule) -> list[float]:
+    with full_precision(), torch.no_grad():
         inputs = sweep(case.graph, Zonotope.from_box(*case.box), direction="auto").inputs
-        for rule in KINK_RULES:
-            problem = RowProblem(output_rows(case.graph, case.rows, 1), case.box, inputs)
-            begin = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "minimum_area").items()}
-            ascent = Ascent(iterations=100, patience=100, signs="both", kink=rule)
-            history = ascend(problem, ascent, begin).history
-            found.append({"case": case.name, "rule": rule, "totals": [step.total for step in history]})
-            print(
-                f"{case.name:28} {rule:10}", *(f"{found[-1]['totals'][i]:.5f}" for i in (0, 1, 5, 20, -1)), flush=True
-            )
+        left = compact(case.graph, inputs)
+        problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.inputs)
+        begin = {name: slopes.flat() for name, slopes in initial_slopes(left.inputs, "minimum_area").items()}
+        ascent = Ascent(iterations=100, patience=100, signs="both", kink=rule)
+        totals = [step.total for step in ascend(problem, ascent, begin).history]
+    print(f"{case.name:28} {rule:10}", *(f"{total:.5f}" for total in totals[:3]), f"... {totals[-1]:.5f}", flush=True)
+    return totals
+
+
+def ties(only: str) -> list[dict[str, Any]]:
+    """How a minimum-area slope fl(u / (u - l)) compares with itself: lam (u - l) with u, by products."""
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        lower, upper = -torch.rand(1_000_000, dtype=dtype), torch.rand(1_000_000, dtype=dtype)
+        slope = upper / (upper - lower)
+        left, right = slope * -lower, upper * (1 - slope)
+        shares = {"greater": left > right, "equal": left == right, "less": left < right}
+        found.append({"case": str(dtype), **{name: float(mask.float().mean()) for name, mask in shares.items()}})
+        print(found[-1])
     return found
 
 
@@ -228,6 +252,7 @@ SECTIONS: dict[str, Callable[[str], Any]] = {
     "course": course,
     "images": images,
     "kinks": kinks,
+    "ties": ties,
 }
 
 
@@ -265,8 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     recycle_memory()
     for name in chosen.sections:
-        with full_precision(), torch.no_grad():
-            store(chosen.json, {name: SECTIONS[name](chosen.only)})
+        store(chosen.json, {name: SECTIONS[name](chosen.only)})
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +173,25 @@ def render(document: str, result: dict[str, Any], source: str) -> str:
     """
     rows = [Row.read(entry) for entry in result["benchmarks"] if "subject" in entry["extra_info"]]
 
+    def text(name: str) -> str:
+        note = f"From {source}, {result['datetime'][:10]}.\n\n" if name == "machine" else ""
+        return note + TABLES[name](rows)
+
+    return fill(document, {name: partial(text, name) for name in TABLES})
+
+
+def fill(document: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """The document with the text of ``tables`` between their marks.
+
+    Raises:
+        ValueError: a mark whose name is none of theirs.
+    """
+
     def replacement(match: re.Match[str]) -> str:
         name = match["name"]
-        if name not in TABLES:
-            raise ValueError(f"render: there is no table {name!r}; tables: {', '.join(TABLES)}")
-        note = f"From {source}, {result['datetime'][:10]}.\n\n" if name == "machine" else ""
-        return f"{match[1]}{note}{TABLES[name](rows)}{match[3]}"
+        if name not in tables:
+            raise ValueError(f"render: there is no table {name!r}; tables: {', '.join(tables)}")
+        return f"{match[1]}{tables[name]()}{match[3]}"
 
     return _PLACE.sub(replacement, document)
 
