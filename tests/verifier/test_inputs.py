@@ -101,6 +101,14 @@ def test_gradients_of_the_least_value_are_those_of_differences(kinds: str) -> No
     assert torch.autograd.gradcheck(least, rand(2, 3, 24, seed=10).requires_grad_())
 
 
+def test_gradients_over_a_box_reach_its_ends_too() -> None:
+    lower = rand(2, 6, seed=13)
+    leaves = rand(2, 3, 6, seed=10), lower, lower + rand(2, 6, seed=14).abs()
+    assert torch.autograd.gradcheck(
+        lambda rows, low, high: InputSet.of((low, high)).least(rows), tuple(t.requires_grad_() for t in leaves)
+    )
+
+
 def test_extremes_are_the_least_values_of_both_signs() -> None:
     lower, upper = rand(2, 6, seed=11), rand(2, 6, seed=11) + 0.5
     rows = rand(2, 4, 6, seed=12)

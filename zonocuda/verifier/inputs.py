@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from zonocuda.domains import Diagonal, Symbols, Windowed, Zonotope
 from zonocuda.domains.blocks import Block
@@ -46,9 +49,32 @@ class InputSet:
 
 def least(rows: Tensor, ends: Bounds) -> Tensor:
     """The least rows . y, ``[B, R]``, for ``rows`` ``[B, R, N]`` and bounds ``[B, N]`` of y."""
-    positive = rows.clamp(min=0)
-    low, high = (end.unsqueeze(2) for end in ends)
-    return (positive @ low + (rows - positive) @ high).squeeze(2)
+    result: Tensor = _Least.apply(rows, *ends)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Least(torch.autograd.Function):
+    """:func:`least`: torch's own backward pass through its four products takes several times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, lower, upper)
+        positive = rows.clamp(min=0)
+        return (positive @ lower.unsqueeze(2) + (rows - positive) @ upper.unsqueeze(2)).squeeze(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        rows, lower, upper = ctx.saved_tensors
+        grad = grad.unsqueeze(2)
+        grad_rows = grad_lower = grad_upper = None
+        if ctx.needs_input_grad[0]:
+            middle, radius = (((upper + sign * lower) / 2).unsqueeze(1) for sign in (1, -1))
+            grad_rows = torch.addcmul(middle, rows.sign(), radius, value=-1).mul_(grad)
+        if any(ctx.needs_input_grad[1:]):
+            grad_lower = (rows.clamp(min=0) * grad).sum(1)
+            grad_upper = (rows.clamp(max=0) * grad).sum(1)
+        return grad_rows, grad_lower, grad_upper
 
 
 def extremes(rows: Tensor, ends: Bounds) -> Bounds:
