@@ -188,7 +188,7 @@ def proven(case: Case) -> bool:
 
 def images(only: str) -> list[dict[str, Any]]:
     """Proofs, and margins beside alpha-CROWN's."""
-    best = dual(8, 20)
+    best = dual(16, 30)
     found = []
     for image_set in IMAGE_SETS:
         if only not in image_set.name:

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from types import ModuleType
 from typing import Literal
 
@@ -21,7 +22,12 @@ def kernels() -> ModuleType:
     Raises:
         ImportError: the native ops are in use and not built; never falls back to the reference.
     """
-    return importlib.import_module(_MODULES[_current.get()])
+    return _module(_current.get())
+
+
+@cache
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(_MODULES[name])
 
 
 def current_backend() -> str:
