@@ -55,7 +55,7 @@ from zonocuda.verifier.slopes import Start, initial_slopes
 Point = Callable[[Case], Tensor]
 """Lower bounds ``[1, R]`` of a case's rows."""
 
-ROUNDS, QUICK = 7, 0.3  # a run that takes less than QUICK seconds is repeated, after one to warm up
+ROUNDS, QUICK = 15, 0.3  # a run that takes less than QUICK seconds is repeated, after one to warm up
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def bounds(point: Point, case: Case) -> Tensor:
         return point(case)
 
 
-def timed(point: Point, case: Case) -> tuple[float, float]:
-    """The smallest margin, and the median of the seconds."""
+def timed(point: Point, case: Case) -> dict[str, float]:
+    """The smallest margin, and of the seconds the median and the least."""
 
     def once() -> tuple[float, float]:
         begin = time.perf_counter()
@@ -120,18 +120,19 @@ def timed(point: Point, case: Case) -> tuple[float, float]:
         return float(lower.min()), time.perf_counter() - begin
 
     margin, first = once()
-    if first > 10 * QUICK:
-        return margin, first
-    return margin, median(once()[1] for _ in range(ROUNDS if first < QUICK else 3))
+    rounds = 0 if first > 10 * QUICK else ROUNDS if first < QUICK else 3
+    times = [once()[1] for _ in range(rounds)] or [first]
+    return {"margin": margin, "seconds": median(times), "least_seconds": min(times)}
 
 
 def measured(case: Case, modes: Iterable[Mode]) -> Iterator[dict[str, Any]]:
     """Every point of some modes."""
     for mode in modes:
         for setting, point in mode.points:
-            margin, seconds = timed(point, case)
-            print(f"{case.name:28} {mode.name:24} {setting:14} {margin:12.4f} {seconds * 1e3:10.1f} ms", flush=True)
-            yield {"case": case.name, "mode": mode.name, "setting": setting, "margin": margin, "seconds": seconds}
+            found = timed(point, case)
+            times = f"{found['seconds'] * 1e3:9.1f} ms, least {found['least_seconds'] * 1e3:9.1f} ms"
+            print(f"{case.name:28} {mode.name:24} {setting:14} {found['margin']:12.4f} {times}", flush=True)
+            yield {"case": case.name, "mode": mode.name, "setting": setting, **found}
 
 
 def curve(only: str) -> list[dict[str, Any]]:
