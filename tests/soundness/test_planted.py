@@ -128,7 +128,6 @@ def test_a_verdict_agrees_with_exact_evaluation_at_every_point_tried(
     assert {Verdict.VERIFIED, Verdict.FALSIFIED} <= set(verdicts)
 
 
-@pytest.mark.xfail(reason="the rounding of the bounds themselves is not part of the bounds yet", strict=True)
 @pytest.mark.usefixtures("prover_only")
 def test_a_property_violated_by_less_than_rounding_is_not_verified() -> None:
     """A linear layer on a box of one point: Y_0 - y <= 0 with the exact value y holds with equality."""

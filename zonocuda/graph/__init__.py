@@ -1,6 +1,7 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
 from zonocuda.graph.graph import Graph, Node, interpret, prune
+from zonocuda.graph.magnitude import absolute, fan_in, fan_out
 from zonocuda.graph.ops import (
     Add,
     Affine,
@@ -43,6 +44,9 @@ __all__ = [
     "Reshape",
     "ScaleShift",
     "Transpose",
+    "absolute",
+    "fan_in",
+    "fan_out",
     "interpret",
     "prune",
 ]

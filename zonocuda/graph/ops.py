@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -68,8 +68,13 @@ class Relu(Op):
 
 @dataclass(frozen=True, eq=False)
 class Affine(Op):
-    """y = A x + b of one input."""
+    """y = A x + b of one input.
 
+    ``roundings``: how many roundings to float64 lie, at most, between the network's constants and those held here. What
+    a file or a module holds is held exactly; what an importer derives from it (1 / sqrt(variance + eps), say) is not.
+    """
+
+    roundings: int = field(default=0, kw_only=True)
     has_offset: ClassVar[bool] = False
     """Whether b can be nonzero."""
 

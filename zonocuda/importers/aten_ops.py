@@ -60,8 +60,8 @@ def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
         return lowering.add(builder, name, node.value(first), right, sign)
     if node.is_value(first):
         constant = node.constant(second)
-        shift = constant if sign * alpha == 1 else sign * alpha * constant
-        return lowering.scale_shift(builder, name, node.value(first), None, shift)
+        shift = constant if sign * alpha == 1 else sign * alpha * constant.double()
+        return lowering.scale_shift(builder, name, node.value(first), None, shift, roundings=1)
     factor = torch.tensor(sign * alpha, dtype=node.dtype)
     return lowering.scale_shift(
         builder, name, node.value(second), None if sign * alpha == 1 else factor, node.constant(first)
@@ -79,7 +79,7 @@ def _div(node: AtenNode) -> Value:
     if node.is_value("other"):
         refuse("a division by a tensor that depends on the input is not affine")
     factor = lowering.reciprocal(node.constant("other"))
-    return lowering.scale_shift(node.builder, node.name, node.value("self"), factor, None)
+    return lowering.scale_shift(node.builder, node.name, node.value("self"), factor, None, roundings=1)
 
 
 def _neg(node: AtenNode) -> Value:
@@ -119,7 +119,7 @@ def _addmm(node: AtenNode) -> Value:
             other = lowering.scale_shift(builder, f"{name}/beta", other, factor, None)
         return lowering.add(builder, name, out, other)
     shift = node.constant("self")
-    return lowering.scale_shift(builder, name, out, None, shift if beta == 1 else factor * shift)
+    return lowering.scale_shift(builder, name, out, None, shift if beta == 1 else beta * shift.double(), roundings=1)
 
 
 def _conv(node: AtenNode) -> Value:

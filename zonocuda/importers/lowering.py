@@ -88,12 +88,14 @@ def expand(builder: GraphBuilder, name: str, x: Value, shape: Shape) -> Value:
     return x if x.shape == shape else builder.emit(name, Expand(shape), x)
 
 
-def scale_shift(builder: GraphBuilder, name: str, x: Value, scale: Tensor | None, shift: Tensor | None) -> Value:
-    """scale * x + shift, elementwise; a constant may expand ``x``."""
+def scale_shift(
+    builder: GraphBuilder, name: str, x: Value, scale: Tensor | None, shift: Tensor | None, roundings: int = 0
+) -> Value:
+    """scale * x + shift, elementwise; a constant may expand ``x``. ``roundings``: see :class:`graph.Affine`."""
     constants = [None if c is None else feature_constant(builder, c, x) for c in (scale, shift)]
     shape = _broadcast(x.shape, *(c.shape for c in constants if c is not None))
     x = expand(builder, f"{name}/expand", x, shape)
-    return builder.emit(name, ScaleShift(*constants), x)
+    return builder.emit(name, ScaleShift(*constants, roundings=roundings), x)
 
 
 def reciprocal(divisor: Tensor) -> Tensor:
@@ -172,11 +174,13 @@ def reduce(builder: GraphBuilder, name: str, x: Value, dims: Shape, mean: bool, 
     return builder.emit(name, Reduce(tuple(sorted(dims)), mean, keepdim), x) if dims else x
 
 
-def linear(builder: GraphBuilder, name: str, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
-    """weight x + bias on the last feature dimension."""
+def linear(
+    builder: GraphBuilder, name: str, x: Value, weight: Tensor, bias: Tensor | None = None, roundings: int = 0
+) -> Value:
+    """weight x + bias on the last feature dimension. ``roundings``: see :class:`zonocuda.graph.Affine`."""
     if not x.shape:
         refuse("a tensor without features cannot enter a linear layer")
-    return builder.emit(name, Linear(weight, bias), x)
+    return builder.emit(name, Linear(weight, bias, roundings=roundings), x)
 
 
 def matmul_right(builder: GraphBuilder, name: str, x: Value, weight: Tensor) -> Value:
@@ -285,7 +289,7 @@ def average_pool(
         if bool((counts < 1).any()):
             refuse("a window lies in the padding entirely")
         scale = scale.unsqueeze(-1) * (size / counts.double())
-    return builder.emit(name, ScaleShift(scale.unsqueeze(0), None), pooled)
+    return builder.emit(name, ScaleShift(scale.unsqueeze(0), None, roundings=2 * len(kernel)), pooled)
 
 
 def batch_norm(
@@ -314,4 +318,4 @@ def batch_norm(
     scale = 1.0 / root if weight is None else weight.double() / root
     centered = builder.emit(f"{name}/center", ScaleShift(None, -mean.reshape(shape)), x)
     shift = None if bias is None else bias.reshape(shape)
-    return builder.emit(name, ScaleShift(scale.reshape(shape), shift), centered)
+    return builder.emit(name, ScaleShift(scale.reshape(shape), shift, roundings=4), centered)

@@ -26,9 +26,9 @@ def gemm(node: OnnxNode) -> Value:
         refuse(f"its input 1 must be a matrix, got shape {tuple(weight.shape)}")
     weight = _times(weight if transpose_b else weight.t().contiguous(), alpha)
     if not node.has(2) or beta == 0:
-        return lowering.linear(node.builder, node.name, x, weight)
+        return lowering.linear(node.builder, node.name, x, weight, roundings=1)
     if node.is_value(2):
-        product = lowering.linear(node.builder, f"{node.name}/product", x, weight)
+        product = lowering.linear(node.builder, f"{node.name}/product", x, weight, roundings=1)
         branch = node.value(2)
         if beta != 1:
             factor = torch.tensor(beta, dtype=torch.float64)
@@ -39,9 +39,10 @@ def gemm(node: OnnxNode) -> Value:
         return total
     bias = _times(node.tensor(2), beta)
     if bias.dim() <= 1 and bias.numel() in (1, weight.shape[0]):
-        return lowering.linear(node.builder, node.name, x, weight, bias.expand(weight.shape[0]).contiguous())
-    product = lowering.linear(node.builder, f"{node.name}/product", x, weight)
-    total = lowering.scale_shift(node.builder, node.name, product, None, bias)
+        bias = bias.expand(weight.shape[0]).contiguous()
+        return lowering.linear(node.builder, node.name, x, weight, bias, roundings=1)
+    product = lowering.linear(node.builder, f"{node.name}/product", x, weight, roundings=1)
+    total = lowering.scale_shift(node.builder, node.name, product, None, bias, roundings=1)
     if total.shape != product.shape:
         refuse(f"its input 2, of shape {tuple(bias.shape)}, expands the product")
     return total
@@ -91,7 +92,7 @@ def div(node: OnnxNode) -> Value:
     if node.is_value(1):
         refuse("a division by a tensor that depends on the input is not affine")
     factor = lowering.reciprocal(node.tensor(1))
-    return lowering.scale_shift(node.builder, node.name, node.value(0), factor, None)
+    return lowering.scale_shift(node.builder, node.name, node.value(0), factor, None, roundings=1)
 
 
 def neg(node: OnnxNode) -> Value:

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from zonocuda.graph import (
-    Add,
-    Affine,
-    AveragePool,
-    Concat,
-    Conv,
-    ConvTranspose,
-    Expand,
-    Gather,
-    Linear,
-    Node,
-    Op,
-    Pad,
-    Reduce,
-    Relu,
-    Reshape,
-    ScaleShift,
-    Transpose,
-)
-from zonocuda.graph.ops import Shape
+from zonocuda.graph import Add, Affine, Concat, Expand, Gather, Node, Relu, Reshape, Transpose, absolute, fan_in
 
 EXTRA_ROUNDINGS = 8
 """Roundings of one output besides those of its sum.
@@ -70,10 +50,10 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
     op = node.op
     if isinstance(op, Affine):
         x = inputs[0]
-        magnitude = _absolute(op)
+        magnitude = absolute(op)
         value, error = op.apply(x.value), magnitude.linear(x.error)
         if not isinstance(op, _EXACT):
-            terms = _terms(op, tuple(x.value.shape[1:])) + EXTRA_ROUNDINGS
+            terms = max(1, fan_in(op, tuple(x.value.shape[1:]))) + EXTRA_ROUNDINGS
             error = error + _rounding(terms, magnitude.apply(x.value.abs() + x.error), dtype)
         return Bounded(value, error)
     if isinstance(op, Relu):
@@ -92,29 +72,3 @@ def _rounding(terms: int, size: Tensor, dtype: torch.dtype) -> Tensor:
     relative = terms * info.eps / 2
     gamma = relative / (1 - relative) if relative < 1 else math.inf
     return gamma * size + terms * info.tiny
-
-
-def _absolute(op: Affine) -> Affine:
-    """|A| x + |b|."""
-    fields = {field.name: getattr(op, field.name) for field in dataclasses.fields(op)}
-    changes = {name: value.abs() for name, value in fields.items() if isinstance(value, Tensor)}
-    if isinstance(op, Pad):
-        return dataclasses.replace(op, value=abs(op.value))
-    return dataclasses.replace(op, **changes)
-
-
-def _terms(op: Op, shape: Shape) -> int:
-    """Number of terms in the longest sum of one output, for an input of feature ``shape``."""
-    if isinstance(op, Linear):
-        return op.weight.shape[1]
-    if isinstance(op, Conv):
-        return math.prod(op.weight.shape[1:])
-    if isinstance(op, ConvTranspose):
-        return op.weight.shape[0] // op.groups * math.prod(op.weight.shape[2:])
-    if isinstance(op, AveragePool):
-        return math.prod(op.kernel)
-    if isinstance(op, Reduce):
-        return math.prod(shape[dim] for dim in op.dims)
-    if isinstance(op, ScaleShift | Pad):
-        return 1
-    raise NotImplementedError(f"importers.rounding: no error bound for op {op.kind}")

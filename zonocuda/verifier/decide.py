@@ -16,15 +16,17 @@ from zonocuda.domains import Backend, Zonotope, current_backend, has_cuda_kernel
 from zonocuda.graph import Graph, Node
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.kink import KinkRule
-from zonocuda.precision import full_precision
+from zonocuda.precision import check_arithmetic, full_precision, summed_products
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.deadline import Deadline, TimeoutReached
 from zonocuda.verifier.falsify import Counterexample, falsify, replay
 from zonocuda.verifier.forward import LayerStats, Sweep, sweep
+from zonocuda.verifier.forward_error import ForwardErrors
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.planner import Direction, Step
 from zonocuda.verifier.prove import CHEAP, LADDERS, Effort, Prover, Rung, check_effort
 from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
+from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.rows import Rows
 from zonocuda.version import __version__
 
@@ -87,10 +89,11 @@ def verify(
     if not timeout > 0:
         raise ValueError(f"verify: timeout must be a positive number of seconds, got {timeout}")
     check_effort(effort)
+    where = resolve_device(device)
+    check_arithmetic(where)
     deadline = Deadline(timeout)
     subject = Subject.of(model, input_shape)
     check_sizes(subject.graph, spec)
-    where = resolve_device(device)
     with torch.no_grad(), use_backend(backend), full_precision():
         run = _Run(subject, spec, deadline, where, dtype, direction, memory_budget, kink, seed, progress, effort)
         try:
@@ -190,6 +193,7 @@ class _Run:
         if not self.spec.regions:
             return Verdict.VERIFIED, "the specification has no unsafe region"
         self.graph = self.subject.graph.to(self.dtype, self.device)
+        self.rounding = Rounding.of(self.subject.graph, self.graph, self.dtype)
         self.search_graph = self.subject.graph.to(torch.float32, self.device)
         undecided: list[str] = []
         empty = 0
@@ -281,7 +285,7 @@ class _Run:
 
     def climb(self, prover: Prover, ladder: Sequence[Rung]) -> None:
         """Rung after rung, until the region is proven or a rung was not worth it."""
-        with self.phase("refine"):
+        with self.phase("refine"), summed_products():
             for number, rung in enumerate(ladder):
                 if prover.proven or not bool(prover.bounds.isfinite().all()):
                     return
@@ -319,7 +323,7 @@ class _Run:
             return f"the input box exceeds the range of {self.dtype}", None
         rows = Rows.of(region, self.spec.inputs, self.spec.outputs, lower)
         zonotope = Zonotope.from_box(lower, upper)
-        with self.phase("forward"):
+        with self.phase("forward"), summed_products():
             result = self.forward(zonotope)
             forward = self.forward_rows(rows, zonotope, result)
         if forward is not None and all(rows.refuted(forward)):
@@ -332,8 +336,8 @@ class _Run:
         def on_node(node: object) -> None:
             self.deadline.check()
 
-        prover = Prover(self.graph, rows, (lower, upper), result.inputs, forward, self.kink, on_node)
-        with self.phase("dual"):
+        prover = Prover(self.graph, rows, (lower, upper), result.inputs, forward, self.kink, on_node, self.rounding)
+        with self.phase("dual"), summed_products():
             prover.plain()
         if prover.proven:
             self.record(position, rows, forward, prover.best)
@@ -342,7 +346,9 @@ class _Run:
 
     def forward_rows(self, rows: Rows, zonotope: Zonotope, result: Sweep) -> Tensor | None:
         """Lower bounds ``[R]`` of the rows on the output's zonotope; None where the sweep has none."""
-        return None if result.output is None else rows.image(zonotope, result.output).bounds()[0].squeeze(0)
+        if result.output is None or result.errors is None:
+            return None
+        return ForwardErrors(self.rounding).rows(rows, zonotope, result.output, result.errors).squeeze(0)
 
     def forward(self, zonotope: Zonotope) -> Sweep:
         """Bounds of every ReLU's input, under the deadline."""
@@ -364,6 +370,7 @@ class _Run:
             memory_budget=self.memory_budget,
             kink=self.kink,
             on_node=on_node,
+            rounding=self.rounding,
         )
         self.layers, self.plan = result.stats, result.plan
         return result

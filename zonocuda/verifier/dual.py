@@ -23,6 +23,7 @@ from zonocuda.domains import Zonotope
 from zonocuda.domains.backend import kernels
 from zonocuda.graph import Graph, Node
 from zonocuda.kink import KinkRule
+from zonocuda.verifier.dual_error import Ledger
 from zonocuda.verifier.dual_pass import DualPass, Visit, flatten_rows, proceed, unflatten_rows
 from zonocuda.verifier.inputs import InputSet
 from zonocuda.verifier.interval import Bounds
@@ -89,14 +90,22 @@ class RowProblem:
             given = slopes(node)
             matrix = flatten_rows(v).reshape(batch, rows, -1)
             image, low, _ = kernels().dual_relu(matrix, lower, upper, given.negative, given.nonnegative, kink=kink)
-            flow.constant = flow.constant + low
-            return unflatten_rows(image.flatten(0, 1), node.shape)
+            flow.add(low)
+            rows_before = unflatten_rows(image.flatten(0, 1), node.shape)
+            flow.charge_relu(node, rows_before, low.abs())
+            return rows_before
 
         weight = flow.run(relu, self.on_node)
         if weight is None:
-            return flow.constant, None
+            return self._proven(flow, flow.constant), None
         matrix = flatten_rows(weight).reshape(batch, rows, -1)
-        return flow.constant + self.region.least(matrix), weight
+        if flow.ledger is not None:
+            flow.slack = flow.slack + flow.ledger.end(flow.graph.nodes[0].name, flow.measure(weight))
+        return self._proven(flow, flow.constant + self.region.least(matrix)), weight
+
+    def _proven(self, flow: DualPass, lower: Tensor) -> Tensor:
+        """The bound, less what rounding may have cost where that is counted (on a box)."""
+        return lower if flow.ledger is None else lower - flow.ledger.close(lower, flow.slack)
 
     def relu_bounds(self, node: Node) -> Bounds:
         if node.name not in self.bounds:
@@ -105,15 +114,17 @@ class RowProblem:
         return self.bounds[node.name]
 
 
-def output_rows(graph: Graph, rows: Rows, batch: int) -> DualPass:
+def output_rows(graph: Graph, rows: Rows, batch: int, ledger: Ledger | None = None) -> DualPass:
     """The rows of a specification at the network's output and input, for a batch of boxes."""
-    flow = DualPass(graph, batch, rows.count, rows.constant)
+    flow = DualPass(graph, batch, rows.count, rows.constant, ledger)
     flow.constant = rows.constant.expand(batch, rows.count)
     output = rows.output.reshape(rows.count, *graph.output_shape)
     flow.send(graph.output, output.repeat(batch, *[1] * (output.dim() - 1)))
     if bool(rows.input.any()):
         weight = rows.input.reshape(rows.count, *graph.input_shape)
         flow.send(graph.nodes[0].name, weight.repeat(batch, *[1] * (weight.dim() - 1)))
+    if ledger is not None and rows.rounded is not None:
+        flow.slack = ledger.rounded(flow.pending, flow.measure, flow.constant) * rows.rounded
     return flow
 
 

@@ -9,19 +9,22 @@ bounds of the open ones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from zonocuda.domains import Zonotope, memory
+from zonocuda.domains import Symbols, Zonotope, memory
 from zonocuda.graph import Graph, Node, Relu, interpret
 from zonocuda.kink import KinkRule
+from zonocuda.verifier.dual_error import Ledger
+from zonocuda.verifier.forward_error import Error, ForwardErrors
 from zonocuda.verifier.interval import Bounds, clamped, interval, undecided
 from zonocuda.verifier.neurons import neuron_bounds
 from zonocuda.verifier.ownership import Ownership
 from zonocuda.verifier.planner import Direction, Planner, Step, Value
+from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.transform import transform
 
 
@@ -62,6 +65,7 @@ class Sweep:
         layers: bounds of the value of every node, where they were asked for, by node name.
         stats: one entry for each ReLU, in order.
         plan: what was decided, and foreseen, at each node.
+        errors: where rounding was counted, the errors of the zonotopes of input and output.
     """
 
     output: Zonotope | None
@@ -70,6 +74,7 @@ class Sweep:
     layers: Mapping[str, Bounds]
     stats: tuple[LayerStats, ...]
     plan: tuple[Step, ...]
+    errors: tuple[Error, Error] | None = None
 
 
 def sweep(
@@ -82,6 +87,7 @@ def sweep(
     kink: KinkRule = "envelope",
     all_layers: bool = False,
     on_node: Callable[[Node], None] = lambda node: None,
+    rounding: Rounding | None = None,
 ) -> Sweep:
     """Bounds the input of every ReLU for inputs in ``zonotope`` ``[B, *input features]``.
 
@@ -99,6 +105,7 @@ def sweep(
         kink: the derivative where a slope sits on its kink.
         all_layers: also bound the value of every node.
         on_node: called before each node, of the sweep and of its dual passes; may raise to stop the sweep.
+        rounding: where given, what rounding costs is part of the bounds of the ReLUs' inputs, which are then proven.
 
     Raises:
         ValueError: a zonotope whose feature shape is not the network's, a slope for a node that is no ReLU, or
@@ -114,7 +121,7 @@ def sweep(
         raise ValueError(f"sweep: slopes were given for {sorted(unknown)}, which are not ReLU nodes of the network")
     with memory.recycled() as pool:
         planner = Planner(graph, zonotope, direction, memory_budget, pool)
-        return _Run(graph, zonotope, planner, given, kink, all_layers, on_node).run()
+        return _Run(graph, zonotope, planner, given, kink, all_layers, on_node, rounding).run()
 
 
 class _Run:
@@ -129,6 +136,7 @@ class _Run:
         kink: KinkRule,
         all_layers: bool,
         on_node: Callable[[Node], None],
+        rounding: Rounding | None,
     ) -> None:
         self.graph, self.zonotope, self.planner = graph, zonotope, planner
         self.slopes, self.kink, self.all_layers, self.on_node = slopes, kink, all_layers, on_node
@@ -137,7 +145,12 @@ class _Run:
         self.inputs: dict[str, Bounds] = {}
         self.layers: dict[str, Bounds] = {}
         self.stats: list[LayerStats] = []
-        self.box = zonotope.bounds() if planner.is_box else None
+        self.counting = None if rounding is None else ForwardErrors(rounding)
+        self.errors: dict[str, Error] = {}
+        if self.counting is not None:
+            self.errors[graph.nodes[0].name] = self.counting.of_box(zonotope)
+        self.box = self.bounds(graph.nodes[0].name, zonotope) if planner.is_box else None
+        self.ledger = None if rounding is None or self.box is None else Ledger(rounding, self.box, self.inputs)
 
     def run(self) -> Sweep:
         """The sweep."""
@@ -145,7 +158,24 @@ class _Run:
         output = interpret(self.graph, start, self.image, self.observe, self.alive)
         bounds = output.bounds() if isinstance(output, Zonotope) else output
         zonotope = output if isinstance(output, Zonotope) else None
-        return Sweep(zonotope, bounds, self.inputs, self.layers, tuple(self.stats), tuple(self.planner.steps))
+        ends = self.graph.nodes[0].name, self.graph.output
+        counted = all(name in self.errors for name in ends)
+        errors = (self.errors[ends[0]], self.errors[ends[1]]) if counted else None
+        steps = tuple(self.planner.steps)
+        return Sweep(zonotope, bounds, self.inputs, self.layers, tuple(self.stats), steps, errors)
+
+    def bounds(self, name: str, value: Value) -> Bounds:
+        """Bounds of a node's value, proven where rounding is counted."""
+        if not isinstance(value, Zonotope):
+            return value
+        if self.counting is None:
+            return value.bounds()
+        bounds, self.errors[name] = self.counting.bounds(value, self.errors[name])
+        return bounds
+
+    def interval(self, node: Node, ranges: Sequence[Bounds]) -> Bounds:
+        """Interval bounds of a node's value, proven where rounding is counted."""
+        return interval(node, ranges) if self.counting is None else self.counting.interval(node, ranges)
 
     def observe(self, node: Node, value: Value) -> None:
         """Notes a node's value."""
@@ -158,20 +188,64 @@ class _Run:
         in_place = self.ownership.may_overwrite(node)
         zonotopes = [value for value in values if isinstance(value, Zonotope)]
         if len(zonotopes) == len(values) and not self.planner.is_dual:
+            given = [tuple(block.symbols for block in value.blocks) for value in zonotopes]
             values = ()  # the planner may give their memory up
             zonotopes, way = self.planner.prepare(node, zonotopes, in_place, self.alive)
+            before = self.errors_before(node, zonotopes, given)
             if way == "forward":
-                return self.forward(node, zonotopes, in_place)
+                return self.forward(node, zonotopes, in_place, before)
             if way == "box":
-                return Zonotope.around(*interval(node, [value.bounds() for value in zonotopes]))
-        ranges = tuple(_bounds(value) for value in values or zonotopes)
-        return self.dual(node, ranges[0]) if isinstance(node.op, Relu) else interval(node, ranges)
+                return self.boxed(node, zonotopes, before)
+        ranges = tuple(self.bounds(name, v) for name, v in zip(node.inputs, values or zonotopes, strict=True))
+        return self.dual(node, ranges[0]) if isinstance(node.op, Relu) else self.interval(node, ranges)
 
-    def forward(self, node: Node, values: list[Zonotope], in_place: bool) -> Value:
-        """The zonotope of a node's value; bounds of it where the sweep changes to the dual at this ReLU."""
+    def errors_before(
+        self, node: Node, values: Sequence[Zonotope], given: Sequence[tuple[Symbols, ...]]
+    ) -> list[Error]:
+        """Of a node's inputs; none where rounding is not counted.
+
+        Args:
+            node: the node.
+            values: what the planner made of its inputs: some may have merged symbols.
+            given: the groups of symbols that they had before.
+        """
+        if self.counting is None:
+            return []
+        errors: list[Error] = []
+        for name, value, groups in zip(node.inputs, values, given, strict=True):
+            same = tuple(block.symbols for block in value.blocks) == groups
+            count = sum(group.count for group in groups)
+            errors.append(self.errors[name] if same else self.counting.merged(self.errors[name], count))
+        return errors
+
+    def boxed(self, node: Node, values: Sequence[Zonotope], before: Sequence[Error]) -> Zonotope:
+        """The box of a node's value."""
+        if self.counting is None:
+            return Zonotope.around(*interval(node, [value.bounds() for value in values]))
+        ranges = [self.counting.bounds(value, error)[0] for value, error in zip(values, before, strict=True)]
+        box = Zonotope.around(*self.counting.interval(node, ranges))
+        self.errors[node.name] = self.counting.of_box(box)
+        return box
+
+    def forward(self, node: Node, values: list[Zonotope], in_place: bool, before: Sequence[Error]) -> Value:
+        """The zonotope of a node's value; bounds of it where the sweep changes to the dual at this ReLU.
+
+        Args:
+            node: the node.
+            values: of its inputs.
+            in_place: whether their memory is free.
+            before: the errors of the values, where they are counted.
+        """
+        symbols = sum(value.symbols for value in values)
         if not isinstance(node.op, Relu):
+            if self.counting is not None:
+                self.errors[node.name] = self.counting.image(node, before, symbols)
             return transform(node, values, in_place)
-        bounds = values[0].bounds()
+        if self.counting is None:
+            bounds = values[0].bounds()
+        else:
+            bounds, measured = self.counting.bounds(values[0], before[0])
+            self.errors[node.name] = self.counting.relu(measured, bounds, self.slopes.get(node.name), symbols)
         self.inputs[node.name] = bounds
         stats = _stats(node, bounds, values[0])
         self.stats.append(stats)
@@ -203,6 +277,7 @@ class _Run:
                 keep_best=False,
                 kink=self.kink,
                 on_node=self.on_node,
+                ledger=self.ledger,
             )
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)
         self.inputs[node.name] = (lower, upper)

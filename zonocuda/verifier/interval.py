@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Linear, Node, Relu, ScaleShift
+from zonocuda.graph import Add, Affine, Concat, Node, Relu, absolute
 
 Bounds = tuple[Tensor, Tensor]
 """Lower and upper bounds ``[B, *features]``, in round to nearest."""
@@ -28,7 +27,7 @@ def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
         lower, upper = values[0]
         radius = (upper - lower) / 2
         center = op.apply(lower + radius)
-        width = _absolute(op).linear(radius)
+        width = absolute(op).linear(radius)
         return center - width, center + width
     if isinstance(op, Add):
         (a, b), (c, d) = values
@@ -47,12 +46,3 @@ def clamped(bounds: Bounds) -> Bounds:
 def undecided(lower: Tensor, upper: Tensor) -> Tensor:
     """Places ``[N]``, for bounds ``[B, *features]``, whose sign is open in some batch element; a NaN is open."""
     return (~((lower >= 0) | (upper <= 0))).flatten(1).any(0)
-
-
-def _absolute(op: Affine) -> Affine:
-    """The operator with |A| for A; all but these have no negative entry."""
-    if isinstance(op, Linear | Conv | ConvTranspose):
-        return dataclasses.replace(op, weight=op.weight.abs(), bias=None)
-    if isinstance(op, ScaleShift):
-        return dataclasses.replace(op, scale=None if op.scale is None else op.scale.abs(), shift=None)
-    return op

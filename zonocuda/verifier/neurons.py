@@ -11,6 +11,7 @@ from torch import Tensor
 from zonocuda.domains import Windowed, kernels
 from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.kink import KinkRule, kink_tolerance
+from zonocuda.verifier.dual_error import Ledger, Measure
 from zonocuda.verifier.dual_pass import (
     DualPass,
     Visit,
@@ -22,7 +23,7 @@ from zonocuda.verifier.dual_pass import (
 )
 from zonocuda.verifier.inputs import extremes
 from zonocuda.verifier.interval import Bounds, clamped
-from zonocuda.verifier.window_rows import WindowRows, window_extremes
+from zonocuda.verifier.window_rows import WindowRows, window_extremes, window_measure
 
 
 def neuron_bounds(
@@ -38,6 +39,7 @@ def neuron_bounds(
     rows_per_pass: int | None = None,
     kink: KinkRule = "envelope",
     on_node: Visit = proceed,
+    ledger: Ledger | None = None,
 ) -> Bounds:
     """Bounds of chosen neurons of a node over a box, by one backward pass for both sides.
 
@@ -69,6 +71,7 @@ def neuron_bounds(
         rows_per_pass: how many neurons go together; by default as many as keep a layer's rows within PASS_BYTES.
         kink: the derivative where a slope sits on its kink.
         on_node: called before each node of each pass; may raise to stop.
+        ledger: where given, what rounding costs is part of the bounds.
 
     Returns:
         Lower and upper bounds ``[B, K]``; NaN wherever a NaN entered.
@@ -80,7 +83,7 @@ def neuron_bounds(
     low, high = (box[0].new_empty(batch, count) for _ in range(2))
     if batch == 0 or count == 0:
         return low, high
-    shared = _Shared(graph, box, inputs, dict(slopes or {}), None if known is None else dict(known), kink)
+    shared = _Shared(graph, box, inputs, dict(slopes or {}), None if known is None else dict(known), kink, ledger)
     step = rows_per_pass or neurons_per_pass(graph, graph[name], box[0])
     for first in range(0, count, step):
         part = slice(first, first + step)
@@ -99,9 +102,11 @@ class _Shared:
         slopes: Mapping[str, Tensor],
         known: dict[str, Bounds] | None,
         kink: KinkRule,
+        ledger: Ledger | None,
     ) -> None:
         self.graph, self.box, self.inputs, self.slopes, self.known = graph, box, inputs, slopes, known
         self.kink: KinkRule = kink
+        self.ledger = ledger
         self._relus: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._relaxations: dict[str, tuple[Tensor, Tensor]] = {}
         self._ranges: dict[str, Bounds | None] = {}
@@ -156,6 +161,8 @@ def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | No
         v = op.weight[index]
         bias = None if op.bias is None else op.bias[index]
         target = node.inputs[0]
+        if flow.ledger is not None:
+            flow.slack = flow.slack + flow.ledger.at_units(node, index)
     else:
         v, bias = like.new_zeros(len(index), prod(node.shape)), None
         v[torch.arange(len(index), device=like.device), index] = 1
@@ -164,8 +171,36 @@ def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | No
         v = v * signs.unsqueeze(1)
         bias = None if bias is None else bias * signs
     if bias is not None:
-        flow.constant = flow.constant + bias
+        flow.add(bias)
     flow.send(target, v.repeat(flow.batch, 1).reshape(-1, *flow.nodes[target].shape))
+
+
+class _Total:
+    """Bounds of rows as sums: of the constant, of the offsets, and of the ends of the rows that are left.
+
+    Adding up these terms, and the offsets of the ReLUs before (which have one sign), rounds no oftener than there are
+    nodes, by u times the sum of all magnitudes each time.
+    """
+
+    def __init__(self, going: DualPass | WindowRows, low: Tensor, high: Tensor) -> None:
+        self.ledger, self.slack = going.ledger, going.slack
+        self.low, self.high = going.constant + low, going.constant + high
+        self.size = going.constant.abs() - low + high
+
+    def add(self, name: str, ends: Bounds, measure: Measure) -> None:
+        """Adds the ends of the rows of a node; those of windows, by middle and spread, round twice as much."""
+        self.low, self.high = self.low + ends[0], self.high + ends[1]
+        if self.ledger is not None:
+            self.size = self.size + ends[0].abs() + ends[1].abs()
+            self.slack = self.slack + 2 * self.ledger.end(name, measure)
+
+    def bounds(self) -> Bounds:
+        """The bounds, less what rounding may have cost where that is counted."""
+        if self.ledger is None:
+            return self.low, self.high
+        steps = self.ledger.rounding.gamma(2 * len(self.ledger.nodes) + 4)
+        slack = self.slack + steps * self.size
+        return self.low - self.ledger.close(self.low, slack), self.high + self.ledger.close(self.high, slack)
 
 
 class _Chunk:
@@ -178,7 +213,7 @@ class _Chunk:
         self.count = len(index)
         rows = standard_rows(shared.graph, like.device, self.count)
         filled = torch.cat([index, index[-1:].expand(rows - self.count)])
-        self.flow = DualPass(shared.graph, self.batch, rows, like)
+        self.flow = DualPass(shared.graph, self.batch, rows, like, shared.ledger)
         self.low = like.new_zeros(self.batch, len(filled))
         self.high = like.new_zeros(self.batch, len(filled))
         self.open = torch.arange(len(filled), device=like.device)  # the rows that are in the pass
@@ -186,7 +221,7 @@ class _Chunk:
         self.upper = like.new_full((self.batch, len(filled)), torch.inf)
         self.windows: WindowRows | None = None
         if len(node.shape) == 3 and not isinstance(node.op, Input):
-            self.windows = WindowRows(shared.graph, node, filled, self.batch, like)
+            self.windows = WindowRows(shared.graph, node, filled, self.batch, like, shared.ledger)
         else:
             send_unit_rows(self.flow, node, filled)
 
@@ -195,11 +230,12 @@ class _Chunk:
         left = self._run_windows()
         v = self.flow.run(self._relu, self.on_node) if left else None
         if left and len(self.open):
-            low, high = self.flow.constant + self.low, self.flow.constant + self.high
+            total = _Total(self.flow, self.low, self.high)
             if v is not None:
                 ends = self._extremes(self.shared.graph.nodes[0].name, v)
                 assert ends is not None, "the input's range is the box"
-                low, high = low + ends[0], high + ends[1]
+                total.add(self.shared.graph.nodes[0].name, ends, self.flow.measure(v))
+            low, high = total.bounds()
             if keep_best:
                 self._improve(low, high)
             else:
@@ -222,7 +258,7 @@ class _Chunk:
         if windows is None:
             return True
         left = windows.run(self._window_relu, self.on_node)
-        self.flow.rows, self.flow.constant = windows.rows, windows.constant
+        self.flow.rows, self.flow.constant, self.flow.slack = windows.rows, windows.constant, windows.slack
         for name in windows.pending if left else ():
             self.flow.send(name, windows.dense(name))
         self.windows = None
@@ -239,7 +275,10 @@ class _Chunk:
         offsets = block.scale(twice).patches
         self.low = self.low + offsets.clamp(max=0).sum((2, 3, 4))
         self.high = self.high + offsets.clamp(min=0).sum((2, 3, 4))
-        return block.scale(slope)
+        image = block.scale(slope)
+        assert self.windows is not None
+        self.windows.charge_relu(node, image, offsets.abs().sum((2, 3, 4)))
+        return image
 
     def _relu(self, node: Node, v: Tensor) -> Tensor | None:
         """One ReLU; None when no row is left."""
@@ -249,19 +288,21 @@ class _Chunk:
             v = self.flow.pending[node.name]
         rows, low, high = kernels().dual_relu(self._rows(v), *self.shared.relu(node), kink=self.shared.kink)
         self.low, self.high = self.low + low, self.high + high
-        return unflatten_rows(rows.flatten(0, 1), node.shape)
+        image = unflatten_rows(rows.flatten(0, 1), node.shape)
+        self.flow.charge_relu(node, image, high - low)
+        return image
 
     def _end_decided(self) -> bool:
         """Bounds the rows from what is known here, and drops those whose sign is known; False when none is left."""
         going = self.flow if self.windows is None else self.windows
-        low, high = going.constant + self.low, going.constant + self.high
+        total = _Total(going, self.low, self.high)
         pending: Mapping[str, Tensor | Windowed] = self.flow.pending if self.windows is None else self.windows.windows()
         for name, v in pending.items():
             ends = self._extremes(name, v)
             if ends is None:
                 return True
-            low, high = low + ends[0], high + ends[1]
-        self._improve(low, high)
+            total.add(name, ends, window_measure(v) if isinstance(v, Windowed) else self.flow.measure(v))
+        self._improve(*total.bounds())
         decided = ((self.lower >= 0) | (self.upper <= 0)).all(0)[self.open]
         wanted = int((~decided).sum())
         rest = standard_rows(

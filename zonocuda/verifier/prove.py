@@ -14,10 +14,12 @@ from zonocuda.graph import Graph, Node
 from zonocuda.kink import KinkRule
 from zonocuda.verifier.compact import Compact, compact
 from zonocuda.verifier.dual import RowProblem, output_rows
+from zonocuda.verifier.dual_error import Ledger
 from zonocuda.verifier.dual_pass import Visit
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.optimize import Ascent, ascend
 from zonocuda.verifier.refine import refine
+from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.slopes import STARTS, Slopes, Start, initial_slopes
 
@@ -75,9 +77,10 @@ class Prover:
         forward: Tensor | None,
         kink: KinkRule,
         on_node: Visit,
+        rounding: Rounding | None = None,
     ) -> None:
         self.graph, self.rows, self.box, self.kink, self.on_node = graph, rows, box, kink, on_node
-        self.inputs, self.forward = dict(inputs), forward
+        self.inputs, self.forward, self.rounding = dict(inputs), forward, rounding
         self.best = torch.full_like(rows.constant, math.nan)
         self.corners = box[0].new_zeros((0, *graph.input_shape), dtype=torch.float32)
         self._slopes: dict[str, Slopes] = {}
@@ -112,7 +115,7 @@ class Prover:
         """
         before = self.best.clone()
         ascent = Ascent(iterations=rung.intermediate, kink=self.kink)
-        refined = refine(self.graph, self.box, self.inputs, ascent, on_node=self.on_node)
+        refined = refine(self.graph, self.box, self.inputs, ascent, on_node=self.on_node, rounding=self.rounding)
         self.inputs = refined.inputs
         self.plain()
         open_ = self._open()
@@ -170,7 +173,8 @@ class Prover:
         self.best[index] = torch.fmax(self.best[index], lower)
 
     def _problem(self, left: Compact, index: Tensor) -> RowProblem:
-        flow = output_rows(left.graph, self.rows, 1)
+        ledger = None if self.rounding is None else Ledger(self.rounding.on(left.graph), self.box, left.inputs)
+        flow = output_rows(left.graph, self.rows, 1, ledger)
         if len(index) < self.rows.count:
             flow.keep(index)
         return RowProblem(flow, self.box, left.inputs, self.on_node)

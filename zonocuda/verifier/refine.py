@@ -13,6 +13,7 @@ from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu
 from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem
+from zonocuda.verifier.dual_error import Ledger
 from zonocuda.verifier.dual_pass import (
     DualPass,
     Visit,
@@ -27,6 +28,7 @@ from zonocuda.verifier.inputs import InputSet
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.neurons import send_unit_rows
 from zonocuda.verifier.optimize import Ascent, ascend
+from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.slopes import Slopes, crossing, initial_slopes
 
 
@@ -54,6 +56,7 @@ def refine(
     ascent: Ascent,
     *,
     on_node: Visit = proceed,
+    rounding: Rounding | None = None,
 ) -> Refined:
     """Bounds the unstable neurons of every layer by the dual pass and intersects with what is known.
 
@@ -67,15 +70,30 @@ def refine(
         inputs: bounds ``[B, *features]`` of the input of every ReLU that hold on it.
         ascent: how the slopes are optimised; its seconds are those of each pass.
         on_node: called before each node of each pass; may raise to stop.
+        rounding: where given, what rounding costs is part of the bounds; ``region`` is then a box.
+
+    Raises:
+        ValueError: ``rounding`` for a zonotope.
     """
     with torch.no_grad():
-        return _refine(graph, InputSet.of(region), dict(inputs), ascent, on_node)
+        return _refine(graph, region, dict(inputs), ascent, on_node, rounding)
 
 
-def _refine(graph: Graph, region: InputSet, inputs: dict[str, Bounds], ascent: Ascent, on_node: Visit) -> Refined:
+def _refine(
+    graph: Graph,
+    region: Bounds | Zonotope,
+    inputs: dict[str, Bounds],
+    ascent: Ascent,
+    on_node: Visit,
+    rounding: Rounding | None,
+) -> Refined:
     begin = time.monotonic()
     left = compact(graph, inputs)
-    layers = _Layers(left.graph, region, left.inputs, ascent, on_node)
+    layers = _Layers(left.graph, InputSet.of(region), left.inputs, ascent, on_node)
+    if rounding is not None:
+        if isinstance(region, Zonotope):
+            raise ValueError("refine: rounding is counted for boxes alone, and the region is a zonotope")
+        layers.ledger = Ledger(rounding.on(left.graph), region, layers.inputs)
     before = after = 0
     widths = [0.0, 0.0]
     for node in left.graph.relus:
@@ -114,7 +132,10 @@ class _Layers:
     Attributes:
         inputs: bounds ``[B, *features]`` of the input of every ReLU.
         start: slopes to begin with of the ReLUs that are done, in the order of the pass.
+        ledger: of what rounding costs, where that is counted.
     """
+
+    ledger: Ledger | None = None
 
     def __init__(
         self, graph: Graph, region: InputSet, inputs: dict[str, Bounds], ascent: Ascent, on_node: Visit
@@ -152,7 +173,7 @@ class _Layers:
         filled = torch.cat([position, position, position[-1:].expand(rows - 2 * count)])
         signs = torch.ones(rows, dtype=like.dtype, device=like.device)
         signs[count : 2 * count] = -1
-        flow = DualPass(self.graph, like.shape[0], rows, like)
+        flow = DualPass(self.graph, like.shape[0], rows, like, self.ledger)
         send_unit_rows(flow, source, filled, signs)
 
         def finished(best: Tensor) -> Tensor:

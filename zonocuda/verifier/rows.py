@@ -24,6 +24,7 @@ class Rows:
         unit: ``[R]``, what each row was divided by: 1, or a power of two for coefficients that are very large or small.
         disjuncts: for each disjunct, the rows that it needs.
         labels: a name for every row.
+        rounded: ``[R]``, 1 where a number of the row was rounded, else 0; None where none was.
     """
 
     output: Tensor
@@ -32,6 +33,7 @@ class Rows:
     unit: tuple[Fraction, ...]
     disjuncts: tuple[tuple[int, ...], ...]
     labels: tuple[str, ...]
+    rounded: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -50,13 +52,14 @@ class Rows:
         position = {row: r for r, row in enumerate(distinct)}
         output = torch.zeros(len(distinct), outputs, dtype=torch.float64)
         input_ = torch.zeros(len(distinct), inputs, dtype=torch.float64)
-        constant = torch.zeros(len(distinct), dtype=torch.float64)
+        constant, rounded = (torch.zeros(len(distinct), dtype=torch.float64) for _ in range(2))
         units = tuple(_unit(row) for row in distinct)
         for row, r in position.items():
             numbers = [row.constant, *row.outputs.values(), *row.inputs.values()]
             if not all(_fits(c / units[r], like.dtype) for c in numbers):
                 constant[r] = math.nan
                 continue
+            rounded[r] = not all(_is_exact(c / units[r], like.dtype) for c in numbers)
             constant[r] = float(row.constant / units[r])
             for i, c in row.outputs.items():
                 output[r, i] = float(c / units[r])
@@ -64,7 +67,7 @@ class Rows:
                 input_[r, j] = float(c / units[r])
         disjuncts = tuple(tuple(position[row] for row in rows) for rows in region.disjuncts)
         labels = tuple(str(row) for row in distinct)
-        return Rows(output.to(like), input_.to(like), constant.to(like), units, disjuncts, labels)
+        return Rows(output.to(like), input_.to(like), constant.to(like), units, disjuncts, labels, rounded.to(like))
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
         """The rows at points: ``[n, R]`` for ``x`` ``[n, *input features]`` and ``y`` ``[n, *output features]``."""
@@ -100,6 +103,11 @@ def _unit(row: LinearConstraint) -> Fraction:
     largest = max((abs(c) for c in (*row.outputs.values(), *row.inputs.values())), default=Fraction(1))
     exponent = largest.numerator.bit_length() - largest.denominator.bit_length()
     return Fraction(1) if abs(exponent) <= 32 else Fraction(2) ** exponent
+
+
+def _is_exact(value: Fraction, dtype: torch.dtype) -> bool:
+    """Whether a dtype holds a number (which fits it) without rounding."""
+    return Fraction(torch.tensor(float(value), dtype=torch.float64).to(dtype).item()) == value
 
 
 def _fits(value: Fraction, dtype: torch.dtype) -> bool:

@@ -13,9 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from zonocuda.domains import Dense, Symbols, Windowed, kernels
-from zonocuda.domains.windowed import add_windows, is_wide
+from zonocuda.domains import Dense, Diagonal, Symbols, Windowed, kernels
+from zonocuda.domains.blocks import add_blocks
+from zonocuda.domains.windowed import is_wide
 from zonocuda.graph import Add, Conv, Graph, Node, Relu, ScaleShift
+from zonocuda.verifier.dual_error import Ledger, Measure
 from zonocuda.verifier.dual_pass import Visit
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.transform import geometry
@@ -28,14 +30,18 @@ class WindowRows:
         rows: R.
         constant: ``[B, R]``, what the offsets of affine nodes have added.
         pending: by node name the rows of a node that has not been reached yet.
+        ledger, slack: as those of :class:`zonocuda.verifier.dual_pass.DualPass`.
     """
 
-    def __init__(self, graph: Graph, node: Node, index: Tensor, batch: int, like: Tensor) -> None:
+    def __init__(
+        self, graph: Graph, node: Node, index: Tensor, batch: int, like: Tensor, ledger: Ledger | None = None
+    ) -> None:
         """The unit vectors of chosen neurons (flattened positions ``index``) of a node with a map ``[C, H, W]``."""
         channels, height, width = node.shape
         self.nodes = {node.name: node for node in graph.nodes}
         self.graph, self.rows = graph, len(index)
         self.constant = like.new_zeros(batch, len(index))
+        self.ledger, self.slack = ledger, like.new_zeros(batch, len(index))
         position = index % (height * width)
         corners = torch.stack([position // width, position % width], 1)
         patches = like.new_zeros(len(index), channels)
@@ -48,7 +54,7 @@ class WindowRows:
         """Goes on with the rows ``index`` alone."""
         symbols = Symbols(len(index))
         self.rows = len(index)
-        self.constant = self.constant[:, index]
+        self.constant, self.slack = self.constant[:, index], self.slack[:, index]
         for name, block in self.windows().items():
             patches = block.patches.index_select(1, index)
             self.pending[name] = replace(block, symbols=symbols, patches=patches, corners=block.corners[index])
@@ -101,17 +107,31 @@ class WindowRows:
             return all(t is None or (t.dim() <= 3 and t.shape[-2:].numel() == 1) for t in (op.scale, op.shift))
         return isinstance(op, Relu | Add)
 
+    def add(self, value: Tensor) -> None:
+        """Adds ``value`` ``[B, R]`` to the constant."""
+        self.constant = self.constant + value
+        if self.ledger is not None:
+            self.slack = self.slack + self.ledger.constant(self.constant)
+
+    def charge_relu(self, node: Node, image: Windowed, size: Tensor) -> None:
+        """As :meth:`zonocuda.verifier.dual_pass.DualPass.charge_relu`."""
+        if self.ledger is not None:
+            self.slack = self.slack + self.ledger.offsets(node, size)
+            self.slack = self.slack + self.ledger.at_relu(node, window_measure(image))
+
     def _linear(self, node: Node, block: Windowed) -> None:
         op = node.op
+        if self.ledger is not None and not isinstance(op, Add):
+            self.slack = self.slack + self.ledger.at(node, window_measure(block), False)
         if isinstance(op, Conv):
             if op.bias is not None:
-                self.constant = self.constant + block.sums() @ op.bias
+                self.add(block.sums() @ op.bias)
             _, height, width = self.nodes[node.inputs[0]].shape
             self._send(node.inputs[0], block.convolve_adjoint(op.weight, geometry(op), (height, width)))
         elif isinstance(op, ScaleShift):
             if op.shift is not None:
                 shift = op.shift.reshape(-1).expand(block.map[0])
-                self.constant = self.constant + block.sums() @ shift
+                self.add(block.sums() @ shift)
             scaled = block if op.scale is None else replace(block, patches=block.patches * op.scale)
             self._send(node.inputs[0], scaled)
         elif isinstance(op, Add):
@@ -121,7 +141,26 @@ class WindowRows:
     def _send(self, name: str, block: Windowed) -> None:
         """Adds rows to those of a node."""
         present = self.pending.get(name)
-        self.pending[name] = add_windows(present, block) if isinstance(present, Windowed) else block
+        if present is None:
+            self.pending[name] = block
+            return
+        total = add_blocks(present, block, self.nodes[name].shape)
+        assert not isinstance(total, Diagonal)
+        self.pending[name] = total
+        if self.ledger is not None:
+            measure = window_measure(total) if isinstance(total, Windowed) else dense_measure(total.generators)
+            self.slack = self.slack + self.ledger.meeting(name, measure)
+
+
+def window_measure(block: Windowed) -> Measure:
+    """sum |v| values of every row, for values ``[B, C, H, W]``."""
+    sizes = replace(block, patches=block.patches.abs())
+    return lambda values: window_sums(sizes, values)
+
+
+def dense_measure(rows: Tensor) -> Measure:
+    """sum |v| values of rows ``[B, R, C, H, W]``, for values ``[B, C, H, W]``."""
+    return lambda values: (rows.abs() * values.unsqueeze(1)).flatten(2).sum(2)
 
 
 def window_sums(block: Windowed, values: Tensor) -> Tensor:

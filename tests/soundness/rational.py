@@ -1,0 +1,134 @@
+"""Bounds of small networks in floating point, with rounding counted and not, beside exact values at points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from tests.verifier.exact import Vector, exactly, linear_step
+from zonocuda.domains import Zonotope
+from zonocuda.graph import Graph, Node, Relu, interpret
+from zonocuda.precision import full_precision, summed_products
+from zonocuda.specs import Box, LinearConstraint, Region
+from zonocuda.verifier.dual import RowProblem, output_rows
+from zonocuda.verifier.dual_error import Ledger
+from zonocuda.verifier.forward import sweep
+from zonocuda.verifier.forward_error import ForwardErrors
+from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.neurons import neuron_bounds
+from zonocuda.verifier.rounding import Rounding
+from zonocuda.verifier.rows import Rows
+from zonocuda.verifier.slopes import Slopes, initial_slopes
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A lower bound and the exact value that it should not exceed; an upper bound counts with both signs turned."""
+
+    what: str
+    bound: float
+    value: Fraction
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound is a number that does not exceed the value."""
+        return self.bound == self.bound and Fraction(max(self.bound, -(2.0**1000))) <= self.value
+
+
+def values_before_relus(graph: Graph, x: Sequence[Fraction]) -> tuple[dict[str, Vector], Vector]:
+    """The exact inputs of every ReLU, by its name, and the exact output."""
+    seen: dict[str, Vector] = {}
+
+    def step(node: Node, values: tuple[Vector, ...]) -> Vector:
+        if isinstance(node.op, Relu):
+            seen[node.name] = values[0]
+            return [max(v, Fraction(0)) for v in values[0]]
+        return linear_step(graph, node, values, constant=True)
+
+    return seen, interpret(graph, list(x), step)
+
+
+def claims(
+    network: Graph, box: Bounds, rows: Sequence[LinearConstraint], dtype: torch.dtype, counted: bool
+) -> Iterator[Claim]:
+    """Every bound that a verdict may rest on, beside exact values at the corners of the box and where the dual points.
+
+    Bounds of the ReLUs' inputs by the forward sweep, and by dual passes from intervals; of the rows by the forward
+    zonotope, and by the dual with minimum-area, adaptive and random slopes for every row.
+
+    Args:
+        network: its constants are held in float64; ``dtype`` may round them.
+        box: ``[1, *input features]``, in ``dtype``.
+        rows: of a specification.
+        dtype: of the bounds.
+        counted: whether rounding is part of them.
+    """
+    graph = network.to(dtype)
+    rounding = Rounding.of(network, graph, dtype) if counted else None
+    region = Region(Box.from_tensors(*box), tuple((row,) for row in rows))
+    inputs, outputs = box[0].numel(), 1
+    for extent in graph.output_shape:
+        outputs *= extent
+    matrix = Rows.of(region, inputs, outputs, box[0])
+    bounds: list[tuple[str, str, Tensor, Tensor | None]] = []
+    points = [box[0], box[1]]
+    with torch.no_grad(), full_precision(), summed_products():
+        zonotope = Zonotope.from_box(*box)
+        forward = sweep(graph, zonotope, rounding=rounding)
+        backward = sweep(graph, zonotope, direction="dual", rounding=rounding)
+        for name, (lower, upper) in forward.inputs.items():
+            bounds.append(("forward", name, lower, upper))
+            bounds.append(("backward", name, *backward.inputs[name]))
+            everything = torch.arange(lower[0].numel())
+            known = {} if name == graph.relus[-1].name else None
+            ledger = None if rounding is None else Ledger(rounding, box, forward.inputs)
+            source = graph[name].inputs[0]
+            again = neuron_bounds(graph, source, everything, box, forward.inputs, known=known, ledger=ledger)
+            bounds.append(("neurons", name, *again))
+        assert forward.output is not None
+        if rounding is None:
+            image = matrix.image(zonotope, forward.output).bounds()[0]
+        else:
+            assert forward.errors is not None
+            image = ForwardErrors(rounding).rows(matrix, zonotope, forward.output, forward.errors)
+        bounds.append(("forward", "rows", image, None))
+        for kind, slopes in _starts(forward.inputs, len(rows)):
+            ledger = None if rounding is None else Ledger(rounding, box, forward.inputs)
+            problem = RowProblem(output_rows(graph, matrix, 1, ledger), box, forward.inputs)
+            lower, weight = problem.bound(slopes)
+            bounds.append((kind, "rows", lower, None))
+            if weight is not None:
+                points += list(torch.where(weight >= 0, *box).unsqueeze(1))
+    for x in points:
+        before, y = values_before_relus(network, exactly(x))
+        point = exactly(x)
+        exact = [_value(row, point, y) for row in rows]
+        for kind, name, lower, upper in bounds:
+            values = exact if name == "rows" else before[name]
+            for sign, bound in ((1, lower), (-1, upper)):
+                if bound is not None:
+                    for b, v in zip(bound.flatten().tolist(), values, strict=True):
+                        yield Claim(f"{kind} {name}", sign * b, sign * v)
+
+
+def _value(row: LinearConstraint, x: Vector, y: Vector) -> Fraction:
+    total = sum((c * y[i] for i, c in row.outputs.items()), row.constant)
+    return sum((c * x[j] for j, c in row.inputs.items()), total)
+
+
+def _starts(inputs: dict[str, Bounds], rows: int) -> Iterator[tuple[str, Callable[[Node], Slopes]]]:
+    for start in ("minimum_area", "adaptive"):
+        flat = {name: slopes.flat() for name, slopes in initial_slopes(inputs, start).items()}
+        yield start, lambda node, flat=flat: flat[node.name]  # type: ignore[misc]
+    generator = torch.Generator().manual_seed(7)
+
+    def random(node: Node) -> Slopes:
+        lower = inputs[node.name][0]
+        shape = (1, rows, lower.numel())
+        return Slopes(*(torch.rand(shape, generator=generator, dtype=lower.dtype) for _ in range(2)))
+
+    yield "random", random

@@ -1,0 +1,138 @@
+"""The error of our own arithmetic: round to nearest in one dtype, sums in any order, with or without fused
+multiply-add.
+
+With u the unit roundoff and gamma_n = n u / (1 - n u), every computed sum of n products, whatever its order, is
+
+    fl(sum a_i b_i) = sum a_i b_i (1 + theta_i) + eps,   |theta_i| <= gamma_n,   |eps| <= n eta
+
+(Higham, Accuracy and Stability of Numerical Algorithms, 2002, sections 2.1, 3.1 and lemma 3.1). eta bounds what one
+product loses to underflow; the smallest normal number stands for it here, far above what gradual underflow needs.
+Convolutions obey this only where they sum products: see :func:`zonocuda.precision.summed_products`.
+
+The bounds themselves are computed in the same arithmetic, as expressions without subtraction. Their nonzero operands
+are first *lifted* to at least T = 2 sqrt(eta), so that no product of two of them underflows; then an expression is
+zero exactly where it is zero by structure, and what is left is a relative error (:meth:`Rounding.above`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zonocuda.graph import Affine, Graph, Node, Op, Pad, absolute, fan_in
+
+EXTRA = 4
+"""Roundings of one result beside those of its sum: the bias (1), a mean's 1 / count and its product (2), one spare."""
+
+HOPELESS = 2**62
+"""Roundings of a constant that the dtype does not hold: no bound that uses it is finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """Arithmetic in one dtype on a network's constants.
+
+    Attributes:
+        graph: the network that is computed on, every constant in ``dtype``.
+        dtype: float32 or float64.
+        roundings: by node, how many roundings of ``dtype`` lie between the network's constants and those of ``graph``.
+    """
+
+    graph: Graph
+    dtype: torch.dtype
+    roundings: Mapping[str, int]
+    _absolute: dict[str, tuple[Op, Affine]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(network: Graph, graph: Graph, dtype: torch.dtype) -> Rounding:
+        """For ``graph``, which is ``network`` with its constants converted to ``dtype``.
+
+        A constant that conversion changed has one rounding more, if it did not leave the dtype's normal range.
+        """
+        pairs = zip(network.nodes, graph.nodes, strict=True)
+        return Rounding(graph, dtype, {old.name: _constant_roundings(old.op, new.op, dtype) for old, new in pairs})
+
+    def on(self, graph: Graph) -> Rounding:
+        """The same for a network whose nodes have constants of the nodes of the same name, perhaps fewer."""
+        return Rounding(graph, self.dtype, self.roundings, self._absolute)
+
+    @property
+    def u(self) -> float:
+        """Unit roundoff."""
+        return torch.finfo(self.dtype).eps / 2
+
+    @property
+    def eta(self) -> float:
+        """More than one operation loses to underflow."""
+        return torch.finfo(self.dtype).tiny
+
+    def gamma(self, n: int) -> float:
+        """At least n u / (1 - n u); infinite from n u = 1/8 on, where nothing here is claimed any more.
+
+        (The quotient is computed in float64, whose three roundings the last factor covers.)
+        """
+        product = n * self.u
+        return product / (1 - product) * (1 + 2**-50) if product < 0.125 else math.inf
+
+    @property
+    def floor(self) -> float:
+        """T, whose square is 4 eta."""
+        return 2 * math.sqrt(self.eta)
+
+    def lift(self, x: Tensor) -> Tensor:
+        """Nonnegative numbers, those between 0 and T replaced by T; a NaN stays."""
+        return torch.where(x > 0, x.clamp(min=self.floor), x)
+
+    def above(self, x: Tensor, n: int) -> Tensor:
+        """At least the exact value of a nonnegative expression of lifted operands, computed as ``x`` with at most n
+        roundings one on top of the other; lifted.
+
+        Without subtraction and underflow, exact <= x / (1 - u)^n <= x (1 + 2 gamma_n) while n u < 1/8. The roundings of
+        this very formula are three more.
+        """
+        return self.lift(x) * (1 + 2 * self.gamma(n + EXTRA))
+
+    def extra(self, node: Node) -> int:
+        """Roundings of an affine node beside those of its sum."""
+        return EXTRA + self.roundings[node.name]
+
+    def absolute(self, node: Node) -> Affine:
+        """|A| x + |b| of an affine node, lifted."""
+        assert isinstance(node.op, Affine)
+        if self._absolute.get(node.name, (None,))[0] is not node.op:
+            whole = absolute(node.op)
+            held = {f.name: getattr(whole, f.name) for f in fields(whole)}
+            lifted: dict[str, Any] = {name: self.lift(t) for name, t in held.items() if isinstance(t, Tensor)}
+            self._absolute[node.name] = (node.op, replace(whole, **lifted))
+        return self._absolute[node.name][1]
+
+    def terms(self, node: Node) -> int:
+        """Terms of the longest sum of an affine node's value."""
+        assert isinstance(node.op, Affine)
+        return fan_in(node.op, self.graph[node.inputs[0]].shape)
+
+
+def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
+    """Roundings of ``held``'s dtype between the network's constants and those of ``held``."""
+    if not isinstance(held, Affine):
+        return 0
+    count = held.roundings
+    if isinstance(held, Pad) and torch.tensor(held.value, dtype=dtype).item() != held.value:
+        count += 1
+    for one in fields(exact):
+        old, new = getattr(exact, one.name), getattr(held, one.name)
+        if not isinstance(new, Tensor) or not new.is_floating_point() or old is new:
+            continue
+        info = torch.finfo(new.dtype)
+        wide = old.detach().to(new.device, torch.float64)
+        changed = new.detach().double() != wide
+        outside = changed & ~((wide.abs() >= info.tiny) & (wide.abs() <= info.max))
+        if bool(outside.any()):
+            return HOPELESS
+        count = max(count, held.roundings + int(bool(changed.any())))
+    return count
