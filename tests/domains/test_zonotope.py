@@ -304,6 +304,11 @@ def test_a_point_goes_through_every_map() -> None:
         assert torch.allclose(bound, exact, rtol=0, atol=gamma(64) * 100)
 
 
+def test_a_zonotope_without_generators_is_sampled_as_often_as_asked() -> None:
+    center = rand(2, 3, seed=0)
+    assert torch.equal(Zonotope(center, ()).sample(5), center.expand(5, 2, 3))
+
+
 def test_float32_stays_float32() -> None:
     lower = torch.rand(2, 6)
     z = Zonotope.from_box(lower, lower + 0.1).linear(torch.randn(4, 6), torch.randn(4)).relu()

@@ -148,7 +148,7 @@ class Zonotope:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """``n`` points of each zonotope, ``[n, B, *features]``; every second one is the image of a vertex."""
-        return self.at(self.noise(n, generator))
+        return self.at(self.noise(n, generator)).expand(n, *self.center.shape)  # one point where there are no symbols
 
     # ---- arithmetic --------------------------------------------------------------------------------------------------
 
