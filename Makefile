@@ -1,7 +1,7 @@
 # make demo       set up, then verify real networks          make test   set up, then the whole test suite
 # make lint       ruff, mypy, clang-format                    make bench  benchmarks on this machine, JSON to RESULTS
 #                                                             BENCH="": those of much memory and time too
-# make performance JSON=FILE   the tables of docs/performance.md from the JSON of make bench
+# make performance JSON="FILE FILE"   the tables of docs/performance.md from the JSON of make bench
 # make gpu        on a GPU machine, without network: build in place, GPU tests and benchmarks, JSON to RESULTS
 # make cuda-check where nvcc is: compile the CUDA kernels and load them, GPU or not
 # make clean
@@ -45,8 +45,10 @@ format: $(SETUP)
 
 bench: $(SETUP)
 	mkdir -p $(RESULTS)
-	$(PYTHON) -m pytest benchmarks -m "$(BENCH)" --benchmark-only \
+	$(PYTHON) -m pytest benchmarks -m "$(BENCH)" --benchmark-only --ignore=benchmarks/bench_networks.py \
 	    --benchmark-json=$(RESULTS)/$$($(PYTHON) -m benchmarks.machine).json
+	$(PYTHON) -m pytest benchmarks/bench_networks.py --benchmark-only \
+	    --benchmark-json=$(RESULTS)/$$($(PYTHON) -m benchmarks.machine)-networks.json
 
 performance: $(SETUP)
 	$(PYTHON) -m benchmarks.render $(JSON)

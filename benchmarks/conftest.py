@@ -88,11 +88,18 @@ def machines() -> dict[str, Machine]:
 
 
 @pytest.fixture
-def machine(device: torch.device, machines: dict[str, Machine]) -> Machine:
+def recycles() -> bool:
+    """Whether freed memory is kept for what comes: as inside the verifier."""
+    return True
+
+
+@pytest.fixture
+def machine(device: torch.device, machines: dict[str, Machine], recycles: bool) -> Machine:
     """The device with its product rate, measured once a run, and its copy bandwidth, measured again for every row."""
     if device.type not in machines:
         machines[device.type] = measure_machine(device, GENERATOR_BYTES)
-    return replace(machines[device.type], copy_bandwidth=copy_bandwidth(device, GENERATOR_BYTES))
+    kept = machines[device.type].recycles_memory or (recycles and recycle_memory())
+    return replace(machines[device.type], copy_bandwidth=copy_bandwidth(device, GENERATOR_BYTES), recycles_memory=kept)
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,7 @@ def recycle_memory() -> bool:
     A large block fresh from the system costs a page fault for every 4 KiB, several times the kernel that writes it. The
     verifier reuses its buffers, and so do benchmarks, native and reference alike. Returns whether it worked.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return _mallopt(_M_MMAP_MAX, 0) and _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def return_memory() -> bool:
@@ -66,11 +63,25 @@ def return_memory() -> bool:
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    libc = ctypes.CDLL(None)
-    done = bool(libc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX))
-    done = bool(libc.mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)) and done
-    libc.malloc_trim(0)
+    done = _mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX) and _mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
+    ctypes.CDLL(None).malloc_trim(0)
     return done
+
+
+def is_memory_changed() -> bool:
+    """Whether a setting of the C library's memory was ever changed: its thresholds no longer adapt then."""
+    return bool(_changed)
+
+
+_changed: list[int] = []
+
+
+def _mallopt(parameter: int, value: int) -> bool:
+    """Sets a parameter of glibc's malloc; returns whether there is one and it was set."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    _changed.append(parameter)
+    return bool(ctypes.CDLL(None).mallopt(parameter, value))
 
 
 def peak_growth(call: Callable[[], Result]) -> tuple[Result, int]:
@@ -116,8 +127,8 @@ def product_rate(device: torch.device, size: int = 2048, rounds: int = 8) -> flo
 
 
 def measure_machine(device: torch.device, size: int) -> Machine:
-    """The device with its copy bandwidth for blocks of ``size`` bytes; from now on, memory is recycled."""
-    recycles = recycle_memory() or device.type == "cuda"  # torch recycles the memory of a GPU itself
+    """The device with its copy bandwidth for blocks of ``size`` bytes, before memory is recycled."""
+    recycles = device.type == "cuda"  # torch recycles the memory of a GPU itself
     return Machine(device, device_name(device), copy_bandwidth(device, size), product_rate(device), recycles)
 
 

@@ -1,6 +1,6 @@
 """The tables of docs/performance.md, from the JSON of a benchmark run: no number there is typed by hand.
 
-    python -m benchmarks.render benchmarks/results/MACHINE.json [docs/performance.md]
+    python -m benchmarks.render benchmarks/results/MACHINE.json [benchmarks/results/MACHINE-networks.json ...]
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is one of TABLES.
 """
@@ -198,12 +198,13 @@ def fill(document: str, tables: Mapping[str, Callable[[], str]]) -> str:
 
 def main() -> None:
     """The command line."""
-    if len(sys.argv) not in (2, 3):
+    sources = [Path(name) for name in sys.argv[1:]]
+    if not sources:
         raise SystemExit(__doc__)
-    source = Path(sys.argv[1])
-    document = Path(sys.argv[2]) if len(sys.argv) == 3 else DOCUMENT
-    result = json.loads(source.read_text())
-    document.write_text(render(document.read_text(), result, f"`benchmarks/results/{source.name}`"))
+    results = [json.loads(source.read_text()) for source in sources]
+    result = {**results[0], "benchmarks": [row for one in results for row in one["benchmarks"]]}
+    names = " and ".join(f"`benchmarks/results/{source.name}`" for source in sources)
+    DOCUMENT.write_text(render(DOCUMENT.read_text(), result, names))
 
 
 if __name__ == "__main__":
