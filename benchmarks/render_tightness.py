@@ -196,13 +196,15 @@ def draw(result: Entry, path: Path) -> None:
     for axis in axes.flat[len(by_case) :]:
         axis.set_axis_off()
     for axis, (case, modes) in zip(axes.flat, by_case.items(), strict=False):
-        best = max(margin for points in modes.values() for _, margin in points)
+        margins = [margin for points in modes.values() for _, margin in points]
+        best, linear = max(margins), TOLERANCE * max(abs(max(margins)), 1)
         for mode, points in modes.items():
             times, gaps = zip(*((time, best - margin) for time, margin in points), strict=True)
             axis.plot(times, gaps, marker="o", markersize=3, linewidth=1, label=mode)
         axis.set_xscale("log")
-        axis.set_yscale("symlog", linthresh=TOLERANCE * max(abs(best), 1))
-        axis.invert_yaxis()
+        axis.set_yscale("symlog", linthresh=linear)
+        axis.set_ylim(2 * (best - min(margins)), -linear / 2)
+        axis.minorticks_off()
         axis.set_title(case, fontsize=8)
     for axis in axes[:, 0]:
         axis.set_ylabel("below the best margin")

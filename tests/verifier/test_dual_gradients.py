@@ -15,7 +15,7 @@ from tests.verifier.graphs import NETWORKS, rand, random_box, sample_box
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.importers import from_module, load_network
-from zonocuda.kink import KinkRule
+from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.verifier.dual import RowProblem, output_rows
 from zonocuda.verifier.dual_pass import flatten_rows
 from zonocuda.verifier.forward import sweep
@@ -128,6 +128,20 @@ def test_on_the_kink_the_rules_left_and_right_give_the_one_sided_derivatives(
             assert bool(((difference - gradient).abs() <= 1e-6 * (1 + gradient.abs())).all())
             moved += int((gradient != 0).sum())
     assert moved > 0
+
+
+def test_from_an_adaptive_start_with_the_negative_side_tied_the_rule_has_no_effect() -> None:
+    """And with both sides free and on the kink it has: the test could fail."""
+    graph = NETWORKS["residual"](5)
+    box = random_box(graph, width=0.5, seed=12)
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    for start, signs, same in (("adaptive", "nonnegative", True), ("minimum_area", "both", False)):
+        begin = {name: slopes.flat() for name, slopes in initial_slopes(inputs, start).items()}  # type: ignore[arg-type]
+        found = [
+            ascend(problem(graph, box, inputs), Ascent(iterations=5, signs=signs, kink=kink), begin).lower  # type: ignore[arg-type]
+            for kink in KINK_RULES
+        ]
+        assert all(torch.equal(lower, found[0]) for lower in found) == same
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
