@@ -214,7 +214,7 @@ class Tally:
             self._constants.append(value.detach())
 
     def specification(self, name: str, measure: Callable[[], Measure], rounded: Tensor) -> None:
-        """Rows of a specification at a node; ``rounded`` ``[R]`` is 1 where their numbers were rounded, perhaps twice."""
+        """Rows of a specification at a node; ``rounded`` ``[R]`` is 1 where numbers of the row were rounded."""
         if self.ledger is not None:
             u, m = self.ledger.rounding.u, self.ledger.magnitude(name)
             self._measured.append(rounded * (3 * u * measure()(m) + self.ledger.spare(name)))
