@@ -54,6 +54,7 @@ class RowProblem:
     Attributes:
         flow: the rows ``[B, R]``, where the first ReLU waits.
         bounds: l and u ``[B, N]`` of every ReLU's input, in the order of the pass.
+        slack: ``[B, R]``, what counting rounding has taken off the last bounds.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class RowProblem:
         self.inputs, self.on_node = inputs, on_node
         self.region = InputSet.of(region)
         self.bounds: dict[str, Bounds] = {}
+        self.slack = torch.zeros_like(flow.constant)
         flow.run(lambda node, v: None, on_node)
         self.flow = flow
 
@@ -92,20 +94,20 @@ class RowProblem:
             image, low, _ = kernels().dual_relu(matrix, lower, upper, given.negative, given.nonnegative, kink=kink)
             flow.add(low)
             rows_before = unflatten_rows(image.flatten(0, 1), node.shape)
-            flow.charge_relu(node, rows_before, low.abs())
+            flow.tally.relu(node, lambda: flow.measure(rows_before), low)
             return rows_before
 
         weight = flow.run(relu, self.on_node)
         if weight is None:
             return self._proven(flow, flow.constant), None
         matrix = flatten_rows(weight).reshape(batch, rows, -1)
-        if flow.ledger is not None:
-            flow.slack = flow.slack + flow.ledger.end(flow.graph.nodes[0].name, flow.measure(weight))
+        flow.tally.end(flow.graph.nodes[0].name, lambda: flow.measure(weight))
         return self._proven(flow, flow.constant + self.region.least(matrix)), weight
 
-    def _proven(self, flow: DualPass, lower: Tensor) -> Tensor:
-        """The bound, less what rounding may have cost where that is counted (on a box)."""
-        return lower if flow.ledger is None else lower - flow.ledger.close(lower, flow.slack)
+    def _proven(self, flow: DualPass, value: Tensor) -> Tensor:
+        lower = flow.tally.below(value)
+        self.slack = (value - lower).detach()
+        return lower
 
     def relu_bounds(self, node: Node) -> Bounds:
         if node.name not in self.bounds:
@@ -123,8 +125,10 @@ def output_rows(graph: Graph, rows: Rows, batch: int, ledger: Ledger | None = No
     if bool(rows.input.any()):
         weight = rows.input.reshape(rows.count, *graph.input_shape)
         flow.send(graph.nodes[0].name, weight.repeat(batch, *[1] * (weight.dim() - 1)))
-    if ledger is not None and rows.rounded is not None:
-        flow.slack = ledger.rounded(flow.pending, flow.measure, flow.constant) * rows.rounded
+    if rows.rounded is not None:
+        for name, v in flow.pending.items():
+            flow.tally.specification(name, lambda v=v: flow.measure(v), rows.rounded)  # type: ignore[misc]
+        flow.tally.constant(2 * rows.rounded * flow.constant)
     return flow
 
 
