@@ -21,7 +21,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -43,11 +43,12 @@ from benchmarks.tightness_cases import (
 from zonocuda.domains import Zonotope
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision
-from zonocuda.verifier import verify
+from zonocuda.verifier import optimize_bounds, verify
 from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem, output_rows
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.optimize import Ascent, ascend
+from zonocuda.verifier.optimize_bounds import FORWARD
 from zonocuda.verifier.prove import LADDERS, Prover
 from zonocuda.verifier.refine import refine
 from zonocuda.verifier.slopes import Start, initial_slopes
@@ -89,8 +90,20 @@ def dual(intermediate: int | None, steps: int, start: Start = "adaptive") -> Poi
     return bound
 
 
+def joint(steps: int) -> Point:
+    """A forward sweep whose slopes are optimised together for the smallest margin, with ``steps`` steps."""
+
+    def bound(case: Case) -> Tensor:
+        zonotope, ascent = Zonotope.from_box(*case.box), replace(FORWARD, iterations=steps)
+        found = optimize_bounds(case.graph, zonotope, case.rows.output, mode="forward", ascent=ascent)
+        return found.lower + case.rows.constant
+
+    return bound
+
+
 MODES = (
     Mode("minimum area, forward", (("", minimum_area),)),
+    Mode("joint, forward", tuple((f"{n} steps", joint(n)) for n in (5, 20, 60))),
     Mode("dual, one slope", (("", dual(None, 0, "minimum_area")),)),
     Mode("dual, adaptive", (("", dual(None, 0)),)),
     Mode("dual, optimised", tuple((f"{n} steps", dual(None, n)) for n in (5, 20, 60))),

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ Finished = Callable[[Tensor], Tensor]
 """Given the best bounds ``[B, R]`` of all rows: a mask ``[R]`` of those that need no better one."""
 
 
-class _Free:
+class FreeSlopes:
     """The free slopes of one ReLU on its crossing neurons, ``[B, R, K]``, with their moments."""
 
     def __init__(self, start: Tensor, index: Tensor, rows: int, width: int, pace: float = 1.0) -> None:
@@ -129,16 +129,16 @@ class _Slopes:
         """``frozen``: nothing will be moved."""
         self.problem, self.start, self.signs, self.frozen = problem, start, signs, frozen
         self.rows = problem.flow.rows
-        self.free: dict[tuple[str, str], _Free] = {}
+        self.free: dict[tuple[str, str], FreeSlopes] = {}
         self.fixed: dict[str, Slopes] = {}
 
     def of(self, node: Node) -> Slopes:
         """What the pass asks for."""
         if node.name not in self.fixed:
             self._make(node)
-        return self._now(node.name, _Free.full)
+        return self._now(node.name, FreeSlopes.full)
 
-    def _now(self, name: str, form: Callable[[_Free], Tensor]) -> Slopes:
+    def _now(self, name: str, form: Callable[[FreeSlopes], Tensor]) -> Slopes:
         fixed, negative, nonnegative = self.fixed[name], *(self.free.get((name, side)) for side in SIDES)
         return Slopes(
             fixed.negative if negative is None else form(negative),
@@ -158,9 +158,9 @@ class _Slopes:
         below = tied if start.negative is None else start.negative
         above = below if start.nonnegative is None else start.nonnegative
         width = lower.shape[1]
-        self.free[node.name, "nonnegative"] = _Free(above, index, self.rows, width)
+        self.free[node.name, "nonnegative"] = FreeSlopes(above, index, self.rows, width)
         if self.signs == "both":
-            self.free[node.name, "negative"] = _Free(below, index, self.rows, width, _NEGATIVE_PACE)
+            self.free[node.name, "negative"] = FreeSlopes(below, index, self.rows, width, _NEGATIVE_PACE)
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
@@ -172,7 +172,7 @@ class _Slopes:
 
     def snapshot(self) -> dict[str, Slopes]:
         """The slopes now, ``[B, R or 1, N]``."""
-        return {name: self._now(name, _Free.shown) for name in self.fixed}
+        return {name: self._now(name, FreeSlopes.shown) for name in self.fixed}
 
 
 def _rows(t: Tensor | None, index: Tensor) -> Tensor | None:
@@ -212,6 +212,113 @@ class _Best:
         return kept
 
 
+class Search(Protocol):
+    """Slopes on their way to better bounds; what :func:`climb` drives."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows still need better bounds."""
+
+    @property
+    def total(self) -> float:
+        """The sum of the best bounds."""
+
+    def look(self, last: bool) -> bool:
+        """Finds the bounds for the slopes as they are, and keeps the best; ``last``: no step will follow.
+
+        Returns:
+            Whether a bound improved by more than the tolerance.
+        """
+
+    def move(self, rate: float) -> bool:
+        """One step; False, and none, where nothing is left to do."""
+
+    def retreat(self) -> float:
+        """Goes back to the best slopes, where patience has ended; what to multiply the rate by, 0 for the end."""
+
+
+def climb(search: Search, settings: Ascent) -> list[Step]:
+    """Moves slopes until the iterations, the seconds or the patience end, or nothing is left to do."""
+    begin = time.monotonic()
+    history: list[Step] = []
+    rate, idle = settings.rate, 0
+    for number in range(settings.iterations + 1):
+        last = number == settings.iterations
+        idle = 0 if search.look(last) else idle + 1
+        history.append(Step(time.monotonic() - begin, search.rows, search.total))
+        if last or history[-1].seconds > settings.seconds:
+            break
+        if idle >= settings.patience:
+            idle, rate = 0, rate * search.retreat()
+            if not rate:
+                break
+        if not search.move(rate):
+            break
+        rate *= settings.decay
+    return history
+
+
+class _RowSearch:
+    """The search of rows that each have their own slopes."""
+
+    def __init__(
+        self,
+        problem: RowProblem,
+        settings: Ascent,
+        start: Mapping[str, Slopes],
+        finished: Finished | None,
+        wants_slopes: bool,
+    ) -> None:
+        self.problem, self.settings, self.finished = problem, settings, finished
+        frozen = settings.iterations == 0 and not wants_slopes
+        self.slopes = _Slopes(problem, start, settings.signs, frozen)
+        flow = problem.flow
+        self.open = torch.arange(flow.rows, device=flow.constant.device)
+        self.best = _Best(flow.constant, wants_slopes)
+        self.lower, self.weight = flow.constant, None
+        self.number = 0
+
+    lower: Tensor
+    weight: Tensor | None
+
+    @property
+    def rows(self) -> int:
+        return len(self.open)
+
+    @property
+    def total(self) -> float:
+        return float(self.best.lower.sum())
+
+    def look(self, last: bool) -> bool:
+        with torch.set_grad_enabled(not last):
+            self.lower, self.weight = self.problem.bound(self.slopes.of, self.settings.kink)
+        lower = self.lower.detach()
+        gain = self.best.update(self.open, lower, self.slopes.snapshot)
+        return bool((gain > self.settings.tolerance * (1e-2 + lower.abs())).any())
+
+    def move(self, rate: float) -> bool:
+        free = self.slopes.free
+        wanted = torch.ones_like(self.open, dtype=torch.bool)
+        if self.finished is not None:
+            wanted = ~self.finished(self.best.lower)[self.open]
+        if not free or not bool(wanted.any()):
+            return False
+        self.number += 1
+        gradients = torch.autograd.grad(self.lower, [f.value for f in free.values()], torch.ones_like(self.lower))
+        for one, gradient in zip(free.values(), gradients, strict=True):
+            one.step(gradient, self.number, rate)
+        rest = standard_rows(self.problem.flow.graph, self.open.device, int(wanted.sum()))
+        if rest < len(self.open):  # some rows that need no better bound stay, to keep to a usual number
+            index = (~wanted).to(torch.uint8).argsort(stable=True)[:rest]
+            self.open = self.open[index]
+            self.problem.keep(index)
+            self.slopes.keep(index)
+        return True
+
+    def retreat(self) -> float:
+        return 0.0  # every row has its best slopes from another step
+
+
 def ascend(
     problem: RowProblem,
     settings: Ascent,
@@ -232,35 +339,7 @@ def ascend(
     Returns:
         The best bounds, never worse than those of ``start``.
     """
-    begin = time.monotonic()
-    frozen = settings.iterations == 0 and not wants_slopes
-    slopes = _Slopes(problem, start or {}, settings.signs, frozen)
-    flow = problem.flow
-    open_ = torch.arange(flow.rows, device=flow.constant.device)
-    best = _Best(flow.constant, wants_slopes)
-    history: list[Step] = []
-    rate, idle = settings.rate, 0
-    for number in range(settings.iterations + 1):
-        last = number == settings.iterations
-        with torch.set_grad_enabled(not last):
-            lower, weight = problem.bound(slopes.of, settings.kink)
-        gain = best.update(open_, lower.detach(), slopes.snapshot)
-        history.append(Step(time.monotonic() - begin, len(open_), float(best.lower.sum())))
-        idle = 0 if bool((gain > settings.tolerance * (1e-2 + lower.detach().abs())).any()) else idle + 1
-        free = slopes.free
-        if last or idle >= settings.patience or not free or history[-1].seconds > settings.seconds:
-            break
-        wanted = torch.ones_like(open_, dtype=torch.bool) if finished is None else ~finished(best.lower)[open_]
-        if not bool(wanted.any()):
-            break
-        gradients = torch.autograd.grad(lower, [f.value for f in free.values()], torch.ones_like(lower))
-        for one, gradient in zip(free.values(), gradients, strict=True):
-            one.step(gradient, number + 1, rate)
-        rate *= settings.decay
-        rest = standard_rows(flow.graph, open_.device, int(wanted.sum()))
-        if rest < len(open_):  # some rows that need no better bound stay, to keep to a usual number
-            index = (~wanted).to(torch.uint8).argsort(stable=True)[:rest]
-            open_ = open_[index]
-            problem.keep(index)
-            slopes.keep(index)
-    return Ascended(best.lower, best.slopes, None if weight is None else weight.detach(), history)
+    search = _RowSearch(problem, settings, start or {}, finished, wants_slopes)
+    history = climb(search, settings)
+    weight = None if search.weight is None else search.weight.detach()
+    return Ascended(search.best.lower, search.best.slopes, weight, history)

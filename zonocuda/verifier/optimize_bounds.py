@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,12 +19,16 @@ from zonocuda.verifier.dual import RowProblem
 from zonocuda.verifier.dual_pass import DualPass
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.joint import JointSearch, Loss, margin
 from zonocuda.verifier.model import Model, Subject
-from zonocuda.verifier.optimize import Ascent, Step, ascend
+from zonocuda.verifier.optimize import Ascent, Step, ascend, climb
 from zonocuda.verifier.refine import refine
 from zonocuda.verifier.slopes import Slopes, initial_slopes
 
-Mode = Literal["dual"]
+Mode = Literal["dual", "forward"]
+
+FORWARD = Ascent(iterations=30, rate=0.1)
+"""How slopes are optimised in the mode ``forward``, where nobody says otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +37,12 @@ class OptimizedBounds:
 
     Attributes:
         lower: ``[B, R]``, the best lower bound seen of every row of objective . y.
-        slopes: by ReLU, the slopes of those bounds: a state to save (:meth:`state`) and to begin the next search with.
-        relus: bounds ``[B, *features]`` of the input of every ReLU, by name, that the rows' bounds rest on.
-        history: what was reached when: seconds since the rows' slopes were first moved, rows, and the sum of bounds.
-        seconds: time by phase: ``sweep``, ``refine``, ``ascend``.
+        slopes: by ReLU, the slopes of those bounds (in the mode ``forward``, of each batch element's smallest loss): a
+            state to save (:meth:`state`) and to begin the next search with.
+        relus: bounds ``[B, *features]`` of the input of every ReLU, by name: those that the rows' bounds rest on; in
+            the mode ``forward`` the best that were seen.
+        history: what was reached when: seconds since the search began, rows, and the sum of bounds.
+        seconds: time by phase: ``sweep``, ``refine``, ``ascend``; in the mode ``forward`` ``sweep`` and ``backward``.
     """
 
     lower: Tensor
@@ -77,36 +83,52 @@ def optimize_bounds(
     objective: Tensor,
     *,
     mode: Mode = "dual",
+    loss: Loss | None = None,
     ascent: Ascent | None = None,
     intermediate: int | None = 0,
     target: float = math.inf,
     start: Mapping[str, Slopes] | None = None,
+    memory_budget: int | None = None,
     backend: Backend = "auto",
 ) -> OptimizedBounds:
-    """Lower bounds of the rows ``objective . y`` over a zonotope of inputs, with slopes optimised for each row.
+    """Lower bounds of the rows ``objective . y`` over a set of inputs, with optimised slopes.
 
-    First the sweep and, unless ``intermediate`` is None, the dual pass bound the ReLUs' inputs; then every
-    row's bound is maximised over its slopes. For an upper bound of a row, negate it.
+    ``dual``: first the sweep and, unless ``intermediate`` is None, the dual pass bound the ReLUs' inputs; then
+    every row's bound is maximised over its own slopes.
+
+    ``forward``: the slopes of a forward sweep, one for each neuron and batch element, are optimised together, through
+    the bounds of every layer: for the margin, which is the smallest of the rows' bounds, or for any ``loss`` of the
+    output's zonotope.
+
+    For an upper bound of a row, negate it.
 
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file, as in :func:`compute_bounds`.
         zonotope: the inputs, ``[B, *input features]``.
         objective: rows ``[R, outputs]``, in the zonotope's dtype.
-        mode: ``dual``.
-        ascent: how slopes are optimised; by default ``Ascent()``.
-        intermediate: how many steps the slopes of the intermediate bounds are optimised; None: no refinement.
-        target: a row whose bound exceeds it in every batch element leaves the search.
-        start: slopes ``[B, 1 or R, *features]`` to begin with, such as another call's; adaptive ones elsewhere.
+        mode: ``dual`` or ``forward``.
+        loss: for ``forward``, what to minimise: a differentiable function of the output's zonotope that returns one
+            number for each batch element, or one for all. By default minus the margin.
+        ascent: how slopes are optimised; by default ``Ascent()``, in the mode ``forward`` ``FORWARD``; ``signs`` is
+            the dual's alone.
+        intermediate: for ``dual``, how many steps the slopes of the intermediate bounds are optimised; None: no
+            refinement.
+        target: a row whose bound exceeds it in every batch element needs no better one; the search ends without rows.
+        start: slopes ``[B, 1 or R, *features]`` to begin with, such as another call's (``forward``: one for all rows
+            and signs); elsewhere adaptive ones, in the mode ``forward`` minimum-area ones.
+        memory_budget: bytes that generators may take in a sweep, and in the mode ``forward`` in its backward pass; by
+            default a share of what is free.
         backend: ``native`` (which ``auto`` is) or ``reference``.
 
     Returns:
         The bounds, in round to nearest: their own rounding is not part of them.
 
     Raises:
-        ValueError: a network that cannot be imported, or shapes that do not fit.
+        ValueError: a network that cannot be imported, shapes that do not fit, or in the mode ``forward`` a budget that
+            the generators do not fit.
     """
-    if mode != "dual":
-        raise ValueError(f"optimize_bounds: mode must be 'dual', got {mode!r}")
+    if mode not in get_args(Mode):
+        raise ValueError(f"optimize_bounds: mode must be 'dual' or 'forward', got {mode!r}")
     subject = Subject.of(model, zonotope.features)
     graph = subject.graph.to(zonotope.center.dtype, zonotope.center.device)
     outputs = math.prod(graph.output_shape)
@@ -115,29 +137,59 @@ def optimize_bounds(
             f"optimize_bounds: the zonotope has features {list(zonotope.features)} and the objective the shape "
             f"{list(objective.shape)}; the network needs {list(graph.input_shape)} and [rows, {outputs}]"
         )
-    ascent = ascent or Ascent()
-    seconds: dict[str, float] = {}
+    if mode == "dual" and loss is not None:
+        raise ValueError("optimize_bounds: a loss needs mode='forward'; the dual maximises every row for itself")
     with torch.no_grad(), use_backend(backend), full_precision():
         if len(zonotope.center):
             low, high = zonotope.bounds()
             subject.check(low.amin(0), high.amax(0))
-        clock = time.monotonic()
-        relus = dict(sweep(graph, zonotope, direction="auto").inputs)
-        clock = _lap(seconds, "sweep", clock)
-        if intermediate is not None:
-            relus = refine(graph, zonotope, relus, replace(ascent, iterations=intermediate)).inputs
-        clock = _lap(seconds, "refine", clock)
-        given = {**initial_slopes(relus, "adaptive"), **dict(start or {})}
-        begin = {name: slopes.flat() for name, slopes in given.items()}
-        left = compact(graph, relus)
-        best = ascend(
-            RowProblem(_rows(left.graph, objective, len(zonotope.center)), zonotope, left.inputs),
-            ascent,
-            left.narrow_slopes(begin),
-            finished=lambda lower: (lower > target).all(0),
-            wants_slopes=True,
+        begin = dict(start or {})
+        if mode == "dual":
+            return _dual(graph, zonotope, objective, ascent or Ascent(), intermediate, target, begin, memory_budget)
+        search = JointSearch(
+            graph,
+            zonotope,
+            objective,
+            loss or margin(objective),
+            ascent or FORWARD,
+            target=target,
+            start=begin,
+            memory_budget=memory_budget,
         )
-        _lap(seconds, "ascend", clock)
+        history = climb(search, ascent or FORWARD)
+    slopes = {name: Slopes(slope.unsqueeze(1)) for name, slope in search.slopes.items()}
+    return OptimizedBounds(search.best, slopes, search.inputs, tuple(history), search.seconds)
+
+
+def _dual(
+    graph: Graph,
+    zonotope: Zonotope,
+    objective: Tensor,
+    ascent: Ascent,
+    intermediate: int | None,
+    target: float,
+    start: dict[str, Slopes],
+    memory_budget: int | None,
+) -> OptimizedBounds:
+    """The mode ``dual``."""
+    seconds: dict[str, float] = {}
+    clock = time.monotonic()
+    relus = dict(sweep(graph, zonotope, direction="auto", memory_budget=memory_budget).inputs)
+    clock = _lap(seconds, "sweep", clock)
+    if intermediate is not None:
+        relus = refine(graph, zonotope, relus, replace(ascent, iterations=intermediate)).inputs
+    clock = _lap(seconds, "refine", clock)
+    given = {**initial_slopes(relus, "adaptive"), **start}
+    begin = {name: slopes.flat() for name, slopes in given.items()}
+    left = compact(graph, relus)
+    best = ascend(
+        RowProblem(_rows(left.graph, objective, len(zonotope.center)), zonotope, left.inputs),
+        ascent,
+        left.narrow_slopes(begin),
+        finished=lambda lower: (lower > target).all(0),
+        wants_slopes=True,
+    )
+    _lap(seconds, "ascend", clock)
     found = left.widen_slopes(best.slopes, begin)
     slopes = {name: one.shaped(graph[name].shape) for name, one in found.items()}
     return OptimizedBounds(best.lower, slopes, relus, tuple(best.history), seconds)
