@@ -17,6 +17,12 @@ ZONOCUDA_INLINE To bits_as(From from) {
   return to;
 }
 
+/// What a conditional expression gives, without a branch.
+ZONOCUDA_INLINE uint32_t select(bool condition, uint32_t yes, uint32_t no) {
+  const uint32_t mask = 0u - uint32_t(condition);
+  return (yes & mask) | (no & ~mask);
+}
+
 /// The value in the type that is computed with.
 template <class T>
 ZONOCUDA_INLINE Wide<T> widen(T x) {
@@ -40,8 +46,9 @@ ZONOCUDA_INLINE T narrow(Wide<T> value) {
     // below 2^-14, in units of 2^-24: the sum with 0.5 rounds to them
     const uint32_t small = bits_as<uint32_t>(bits_as<float>(magnitude) + 0.5f) - 0x3f000000u;
     const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
-    const uint32_t large = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-    const uint32_t rounded = magnitude < 0x38800000u ? small : (magnitude < 0x47800000u ? normal : large);
+    const uint32_t large = 0x7c00u | (select(magnitude > 0x7f800000u, 0x200u, 0u));
+    const uint32_t finite = select(magnitude < 0x38800000u, small, normal);
+    const uint32_t rounded = select(magnitude < 0x47800000u, finite, large);
     return T(uint16_t(rounded | sign), T::from_bits());
   } else if constexpr (std::is_same_v<T, torch::headeronly::BFloat16>) {
     const uint32_t bits = bits_as<uint32_t>(value);
