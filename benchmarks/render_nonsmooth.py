@@ -2,7 +2,7 @@
 
     python -m pytest benchmarks -k nonsmooth --benchmark-only --benchmark-json=SPEED.json
     python -m benchmarks.nonsmooth_literature LITERATURE.json
-    python -m benchmarks.render_nonsmooth SPEED.json LITERATURE.json
+    python -m benchmarks.render_nonsmooth SPEED.json [SPEED.json ...] LITERATURE.json
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 """
@@ -115,28 +115,34 @@ def slopes(findings: Sequence[dict[str, Any]]) -> str:
 PARTS = {"relu": initialisations, "pool": pooling, "training": training, "slopes": slopes}
 
 
-def tables(speeds: dict[str, Any], literature: dict[str, Any], sources: tuple[str, str]) -> dict[str, str]:
-    """Every table by its name; above each, where and when it was measured."""
-    rows = [Row.read(entry) for entry in speeds["benchmarks"] if entry["group"].startswith("nonsmooth ")]
-    info = rows[0].info
-    where = f"{sources[0]}, {info['device']}, torch {info['torch']}, {speeds['datetime'][:10]}"
-    found = {"speed": f"{where}.\n\n{speed(rows)}"}
+def tables(speeds: Sequence[tuple[str, dict[str, Any]]], literature: tuple[str, dict[str, Any]]) -> dict[str, str]:
+    """Every table by its name, from (source, contents); above each, where and when it was measured."""
+    rows, notes = [], []
+    for source, result in speeds:
+        own = [Row.read(entry) for entry in result["benchmarks"] if entry["group"].startswith("nonsmooth ")]
+        notes.append(f"`{source}`, {own[0].info['device']}, torch {own[0].info['torch']}, {result['datetime'][:10]}")
+        rows += own
+    found = {"speed": f"{'; '.join(notes)}.\n\n{speed(rows)}"}
     for name, table in PARTS.items():
-        part = literature["parts"][name]
-        where = f"{sources[1]}, {part['processor']}, torch {part['torch']}, {part['date']}"
+        part = literature[1]["parts"][name]
+        where = f"`{literature[0]}`, {part['processor']}, torch {part['torch']}, {part['date']}"
         found[name] = f"{where}.\n\n{table(part['findings'])}"
     return found
 
 
+def read(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """The files' places in the repository and contents."""
+    return [(f"benchmarks/results/{file.name}", json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+
 def main() -> None:
     """The command line."""
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         raise SystemExit(__doc__)
-    files = [Path(argument) for argument in sys.argv[1:]]
-    sources = (f"`benchmarks/results/{files[0].name}`", f"`benchmarks/results/{files[1].name}`")
-    contents = [json.loads(file.read_text()) for file in files]
-    made = tables(contents[0], contents[1], sources)
-    DOCUMENT.write_text(filled(DOCUMENT.read_text(), made, made.__getitem__))
+    *speeds, literature = read([Path(argument) for argument in sys.argv[1:]])
+    made = tables(speeds, literature)
+    text = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(filled(text, made, made.__getitem__), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from benchmarks.conftest import ROUNDS, WARMUP_ROUNDS, Cost
+from benchmarks.conftest import Cost
 from benchmarks.machine import Machine, synchronised
 from benchmarks.table import facts
 from zonocuda import ops
@@ -23,6 +23,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 EACH_DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 EACH_SIDE = pytest.mark.parametrize("side", ["native", "torch"])
 BYTES = 16 * 2**20  # of the input
+ROUNDS, WARMUP_ROUNDS = 7, 2
 
 
 def forward_and_backward(

@@ -23,8 +23,8 @@ from zonocuda.verifier.forward import sweep
 
 SIDE = 8
 RESULTS = Path(render.__file__).parent / "results"
-SPEED = "intel-xeon-processor-1-threads-nonsmooth.json"
-LITERATURE = "intel-xeon-processor-1-threads-nonsmooth-literature.json"
+LITERATURE = RESULTS / "intel-xeon-processor-1-threads-nonsmooth-literature.json"
+NONSMOOTH = [*sorted(set(RESULTS.glob("*-nonsmooth-*.json")) - {LITERATURE}), LITERATURE]
 
 
 class Branches(nn.Module):
@@ -208,12 +208,12 @@ def test_the_tables_on_derivatives_at_ties_are_written_from_their_json() -> None
             ),
         ],
     }
-    literature = json.loads((RESULTS / LITERATURE).read_text(encoding="utf-8"))
-    made = render_nonsmooth.tables(speeds, literature, ("SPEED", "LITERATURE"))
-    assert "SPEED, a, torch b, 2030-01-02." in made["speed"]
+    literature = render_nonsmooth.read(NONSMOOTH)[-1]
+    made = render_nonsmooth.tables([("SPEED", speeds)], literature)
+    assert "`SPEED`, a, torch b, 2030-01-02." in made["speed"]
     assert "| max_pool2d 2x2, contiguous, first | 0.50 | - | **1.50** | - |" in made["speed"]
     assert "concretize" not in made["speed"]
-    for name, part in literature["parts"].items():
+    for name, part in literature[1]["parts"].items():
         assert part["date"] in made[name]
         assert made[name].count("\n") > 3
 
@@ -222,7 +222,6 @@ def test_the_document_on_derivatives_at_ties_says_what_the_committed_json_says()
     text = render_nonsmooth.DOCUMENT.read_text(encoding="utf-8")
     names = re.findall(r"<!-- table: ([\w ]+) -->", text)
     assert sorted(names) == sorted(["speed", *render_nonsmooth.PARTS])
-    speed, literature = (json.loads((RESULTS / name).read_text(encoding="utf-8")) for name in (SPEED, LITERATURE))
-    sources = (f"`benchmarks/results/{SPEED}`", f"`benchmarks/results/{LITERATURE}`")
-    made = render_nonsmooth.tables(speed, literature, sources)
+    *speeds, literature = render_nonsmooth.read(NONSMOOTH)
+    made = render_nonsmooth.tables(speeds, literature)
     assert render.filled(text, made, made.__getitem__) == text
