@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.render import filled, markdown
+from benchmarks.render import fill, markdown
 from benchmarks.table import Row
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "nonsmooth.md"
@@ -142,7 +143,7 @@ def main() -> None:
     *speeds, literature = read([Path(argument) for argument in sys.argv[1:]])
     made = tables(speeds, literature)
     text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(filled(text, made, made.__getitem__), encoding="utf-8")
+    DOCUMENT.write_text(fill(text, {name: partial(made.__getitem__, name) for name in made}), encoding="utf-8")
 
 
 if __name__ == "__main__":

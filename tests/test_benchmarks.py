@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,4 +225,4 @@ def test_the_document_on_derivatives_at_ties_says_what_the_committed_json_says()
     assert sorted(names) == sorted(["speed", *render_nonsmooth.PARTS])
     *speeds, literature = render_nonsmooth.read(NONSMOOTH)
     made = render_nonsmooth.tables(speeds, literature)
-    assert render.filled(text, made, made.__getitem__) == text
+    assert render.fill(text, {name: partial(made.__getitem__, name) for name in made}) == text
