@@ -8,7 +8,6 @@
 #include "halves.h"
 #include "shares.h"
 #include "tiles.h"
-#include "vectors.h"
 
 namespace zonocuda::cpu {
 namespace {
@@ -41,7 +40,9 @@ struct Lanes {
                       }                                                                                                \
                     };                                                                                                 \
     const T* from = x + s.begin * s.step;                                                                              \
-    if (s.inner > 1) {                                                                                                 \
+    if (s.inner > 1 && s.step == s.channels) {                                                                         \
+      lane(from, 1, best + s.begin * s.channels, word + s.begin * s.inner, (s.end - s.begin) * s.channels);            \
+    } else if (s.inner > 1) {                                                                                          \
       for (int64_t j = s.begin; j < s.end; ++j, from += s.step) {                                                      \
         lane(from, 1, best + j * s.channels, word + j * s.inner, s.channels);                                          \
       }                                                                                                                \
@@ -207,55 +208,55 @@ ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_SCATTER)
 // so that an element of the image, which lies further left in a later window, adds up in the order of the windows.
 
 /// `taking`: the winners that get `share`.
-#define ZONOCUDA_SHARES(T)                                                                                           \
-  ZONOCUDA_LOOP_CLONES void equal_shares(const T* g, const int32_t* words, const TieWeights& weights, int64_t count, \
-                                         uint32_t* __restrict__ taking, T* __restrict__ share) {                     \
-    if (weights.even == 1) {                                                                                         \
-      for (int64_t i = 0; i < count; ++i) {                                                                          \
-        const uint32_t word = uint32_t(words[i]);                                                                    \
-        const Wide<T> winners = Wide<T>(int32_t(count_bits(word)));                                                  \
-        taking[i] = word;                                                                                            \
-        share[i] = narrow<T>(widen(g[i]) / winners);                                                                 \
-      }                                                                                                              \
-    } else if (weights.first == 1) {                                                                                 \
-      for (int64_t i = 0; i < count; ++i) {                                                                          \
-        taking[i] = uint32_t(words[i]) & (0 - uint32_t(words[i]));                                                   \
-        share[i] = g[i];                                                                                             \
-      }                                                                                                              \
-    } else {                                                                                                         \
-      for (int64_t i = 0; i < count; ++i) {                                                                          \
-        taking[i] = highest_of(uint32_t(words[i]));                                                                  \
-        share[i] = g[i];                                                                                             \
-      }                                                                                                              \
-    }                                                                                                                \
-  }                                                                                                                  \
-  ZONOCUDA_LOOP_CLONES void add_element(const T* __restrict__ share, const uint32_t* __restrict__ taking,            \
-                                        const Lanes& s, uint32_t bit, T* out) {                                      \
-    auto lane = [&](T* __restrict__ at, int64_t stride, const T* __restrict__ g, const uint32_t* __restrict__ takes, \
-                    int64_t count) __attribute__((always_inline)) {                                                  \
-      for (int64_t j = 0; j < count; ++j) {                                                                          \
-        at[j * stride] = narrow<T>(widen(at[j * stride]) + (takes[j] & bit ? widen(g[j]) : Wide<T>(0)));             \
-      }                                                                                                              \
-    };                                                                                                               \
-    T* at = out + s.begin * s.step;                                                                                  \
-    if (s.inner == 1) {                                                                                              \
-      return lane(at, 1, share + s.begin, taking + s.begin, s.end - s.begin);                                        \
-    }                                                                                                                \
-    for (int64_t j = s.begin; j < s.end; ++j, at += s.step) {                                                        \
-      lane(at, 1, share + j * s.channels, taking + j * s.channels, s.channels);                                      \
-    }                                                                                                                \
-  }                                                                                                                  \
-  ZONOCUDA_LOOP_CLONES void put_element(const T* __restrict__ share, const uint32_t* __restrict__ taking,            \
-                                        const Lanes& s, uint32_t bit, T* out) {                                      \
-    using M = Moved<T>::type;                                                                                        \
-    for (int64_t j = s.begin; j < s.end; ++j) {                                                                      \
-      const M* __restrict__ g = reinterpret_cast<const M*>(share) + j * s.channels;                                  \
-      const uint32_t* __restrict__ takes = taking + j * s.channels;                                                  \
-      M* __restrict__ at = reinterpret_cast<M*>(out) + j * s.step;                                                   \
-      for (int64_t c = 0; c < s.channels; ++c) {                                                                     \
-        at[c] = takes[c] & bit ? Moved<T>::sum_with_zero(g[c]) : M(0);                                               \
-      }                                                                                                              \
-    }                                                                                                                \
+#define ZONOCUDA_SHARES(T)                                                                                             \
+  ZONOCUDA_LOOP_CLONES void equal_shares(const T* g, const int32_t* words, const TieWeights& weights, int64_t count,   \
+                                         uint32_t* __restrict__ taking, T* __restrict__ share) {                       \
+    if (weights.even == 1) {                                                                                           \
+      for (int64_t i = 0; i < count; ++i) {                                                                            \
+        const uint32_t word = uint32_t(words[i]);                                                                      \
+        const Wide<T> winners = Wide<T>(int32_t(count_bits(word)));                                                    \
+        taking[i] = word;                                                                                              \
+        share[i] = narrow<T>(widen(g[i]) / winners);                                                                   \
+      }                                                                                                                \
+    } else if (weights.first == 1) {                                                                                   \
+      for (int64_t i = 0; i < count; ++i) {                                                                            \
+        taking[i] = uint32_t(words[i]) & (0 - uint32_t(words[i]));                                                     \
+        share[i] = g[i];                                                                                               \
+      }                                                                                                                \
+    } else {                                                                                                           \
+      for (int64_t i = 0; i < count; ++i) {                                                                            \
+        taking[i] = highest_of(uint32_t(words[i]));                                                                    \
+        share[i] = g[i];                                                                                               \
+      }                                                                                                                \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  ZONOCUDA_LOOP_CLONES void add_element(const T* __restrict__ share, const uint32_t* __restrict__ taking,              \
+                                        const Lanes& s, uint32_t bit, T* out) {                                        \
+    auto lane = [&](T* __restrict__ at, int64_t stride, const T* __restrict__ g, const uint32_t* __restrict__ takes,   \
+                    int64_t count) __attribute__((always_inline)) {                                                    \
+      for (int64_t j = 0; j < count; ++j) {                                                                            \
+        at[j * stride] = narrow<T>(widen(at[j * stride]) + (takes[j] & bit ? widen(g[j]) : Wide<T>(0)));               \
+      }                                                                                                                \
+    };                                                                                                                 \
+    T* at = out + s.begin * s.step;                                                                                    \
+    if (s.step == s.channels) {                                                                                        \
+      return lane(at, 1, share + s.begin * s.channels, taking + s.begin * s.channels, (s.end - s.begin) * s.channels); \
+    }                                                                                                                  \
+    for (int64_t j = s.begin; j < s.end; ++j, at += s.step) {                                                          \
+      lane(at, 1, share + j * s.channels, taking + j * s.channels, s.channels);                                        \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  ZONOCUDA_LOOP_CLONES void put_element(const T* __restrict__ share, const uint32_t* __restrict__ taking,              \
+                                        const Lanes& s, uint32_t bit, T* out) {                                        \
+    using M = Moved<T>::type;                                                                                          \
+    for (int64_t j = s.begin; j < s.end; ++j) {                                                                        \
+      const M* __restrict__ g = reinterpret_cast<const M*>(share) + j * s.channels;                                    \
+      const uint32_t* __restrict__ takes = taking + j * s.channels;                                                    \
+      M* __restrict__ at = reinterpret_cast<M*>(out) + j * s.step;                                                     \
+      for (int64_t c = 0; c < s.channels; ++c) {                                                                       \
+        at[c] = takes[c] & bit ? Moved<T>::sum_with_zero(g[c]) : M(0);                                                 \
+      }                                                                                                                \
+    }                                                                                                                  \
   }
 
 /// An element that is written once. As a sum that begins with 0 has it, -0 becomes 0. 16-bit numbers stay as they are.
@@ -307,146 +308,6 @@ void share_line(const T* g, const int32_t* winners, const Pool& s, const Line& l
   }
 }
 
-// Channels-last: a vector of channels stays in registers while the elements of its window pass, or, backward, the
-// windows that reach its element of the image, in their order.
-
-constexpr int64_t kChannels = 16;
-
-/// The first and the end of what lies inside: elements of a window on an axis of the image.
-struct Range {
-  int64_t begin, end;
-};
-
-inline Range elements_inside(const PoolAxis& axis, int64_t window) {
-  const int64_t at = axis.at(window, 0);
-  const int64_t begin = at >= 0 ? 0 : ceil_div(-at, axis.dilation);
-  return {begin, at >= axis.input ? 0 : std::min(axis.kernel, ceil_div(axis.input - at, axis.dilation))};
-}
-
-template <class V, class T>
-ZONOCUDA_INLINE V load_wide(const T* x) {
-  if constexpr (std::is_same_v<T, Wide<T>>) {
-    return load<V>(x);
-  } else {
-    Wide<T> numbers[kChannels];
-    for (int64_t k = 0; k < kChannels; ++k) {
-      numbers[k] = widen(x[k]);
-    }
-    return load<V>(numbers);
-  }
-}
-
-template <class V, class T>
-ZONOCUDA_INLINE void store_narrow(T* out, const V& v) {
-  if constexpr (std::is_same_v<T, Wide<T>>) {
-    store(out, v);
-  } else {
-    Wide<T> numbers[kChannels];
-    store(numbers, v);
-    for (int64_t k = 0; k < kChannels; ++k) {
-      out[k] = narrow<T>(numbers[k]);
-    }
-  }
-}
-
-/// A sum as a number of type T holds it.
-template <class T, class V>
-ZONOCUDA_INLINE V rounded(const V& v) {
-  if constexpr (std::is_same_v<T, Wide<T>>) {
-    return v;
-  } else {
-    T numbers[kChannels];
-    store_narrow(numbers, v);
-    return load_wide<V>(numbers);
-  }
-}
-
-#define ZONOCUDA_BLOCKS(T)                                                                                       \
-  ZONOCUDA_LOOP_CLONES void pool_blocks(const T* x, const Pool& s, int64_t image, T* values, int32_t* winners) { \
-    using V = Vector<Wide<T>, kChannels>::type;                                                                  \
-    using Bits = decltype(V{} < V{});                                                                            \
-    const T* from = x + image * s.y.input * s.x.input * s.inner;                                                 \
-    int64_t out = image * s.y.output * s.x.output * s.inner;                                                     \
-    for (int64_t row = 0; row < s.y.output; ++row) {                                                             \
-      const Range down = elements_inside(s.y, row);                                                              \
-      for (int64_t column = 0; column < s.x.output; ++column, out += s.inner) {                                  \
-        const Range across = elements_inside(s.x, column);                                                       \
-        for (int64_t block = 0; block < s.inner; block += kChannels) {                                           \
-          const int64_t c = std::min(block, s.inner - kChannels); /* the last one may overlap the one before */  \
-          V best = V{} - std::numeric_limits<Wide<T>>::infinity();                                               \
-          Bits won{};                                                                                            \
-          for (int64_t ty = down.begin; ty < down.end; ++ty) {                                                   \
-            const T* line = from + s.y.at(row, ty) * s.x.input * s.inner + c;                                    \
-            for (int64_t tx = across.begin; tx < across.end; ++tx) {                                             \
-              const V v = load_wide<V>(line + s.x.at(column, tx) * s.inner);                                     \
-              const Bits bit = Bits{} + int64_t(uint32_t(1) << (ty * s.x.kernel + tx));                          \
-              const Bits wins = (v > best) | (v != v);                                                           \
-              won = wins ? bit : (won | ((v == best) & bit));                                                    \
-              best = wins ? v : best;                                                                            \
-            }                                                                                                    \
-          }                                                                                                      \
-          store_narrow(values + out + c, best);                                                                  \
-          for (int64_t k = 0; k < kChannels; ++k) {                                                              \
-            winners[out + c + k] = int32_t(won[k]);                                                              \
-          }                                                                                                      \
-        }                                                                                                        \
-      }                                                                                                          \
-    }                                                                                                            \
-  }                                                                                                              \
-  ZONOCUDA_LOOP_CLONES void gather_blocks(const T* share, const uint32_t* taking, const Pool& s, T* out) {       \
-    using V = Vector<Wide<T>, kChannels>::type;                                                                  \
-    using Bits = decltype(V{} < V{});                                                                            \
-    for (int64_t y = 0; y < s.y.input; ++y) {                                                                    \
-      for (int64_t x = 0; x < s.x.input; ++x, out += s.inner) {                                                  \
-        for (int64_t block = 0; block < s.inner; block += kChannels) {                                           \
-          const int64_t c = std::min(block, s.inner - kChannels);                                                \
-          V sum{};                                                                                               \
-          for (int64_t row = s.y.first_window(y); row <= s.y.last_window(y); ++row) {                            \
-            const int64_t ty = s.y.element(row, y);                                                              \
-            for (int64_t column = s.x.first_window(x); column <= s.x.last_window(x); ++column) {                 \
-              const int64_t tx = s.x.element(column, x);                                                         \
-              if (ty < 0 || tx < 0) {                                                                            \
-                continue;                                                                                        \
-              }                                                                                                  \
-              const int64_t at = (row * s.x.output + column) * s.inner + c;                                      \
-              const uint32_t bit = uint32_t(1) << (ty * s.x.kernel + tx);                                        \
-              Bits takes;                                                                                        \
-              for (int64_t k = 0; k < kChannels; ++k) {                                                          \
-                takes[k] = taking[at + k] & bit;                                                                 \
-              }                                                                                                  \
-              sum = rounded<T>(sum + (takes != 0 ? load_wide<V>(share + at) : V{}));                             \
-            }                                                                                                    \
-          }                                                                                                      \
-          store_narrow(out + c, sum);                                                                            \
-        }                                                                                                        \
-      }                                                                                                          \
-    }                                                                                                            \
-  }
-ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_BLOCKS)
-#undef ZONOCUDA_BLOCKS
-
-bool in_blocks(const Pool& s) { return s.inner >= kChannels && s.words() == 1; }
-
-/// Calls f(image) in parallel.
-template <class F>
-void for_each_whole_image(const Pool& s, const F& f) {
-  torch::stable::parallel_for(0, s.images, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t image = begin; image < end; ++image) {
-      f(image);
-    }
-  });
-}
-
-/// The gradient of an image from the shares of its windows.
-template <class T>
-void share_image(const T* g, const int32_t* winners, const Pool& s, int64_t image, const TieWeights& weights, T* out) {
-  const int64_t count = s.y.output * s.x.output * s.inner;
-  std::vector<uint32_t> taking(count);
-  std::vector<T> share(count);
-  equal_shares(g + image * count, winners + image * count, weights, count, taking.data(), share.data());
-  gather_blocks(share.data(), taking.data(), s, out + image * s.y.input * s.x.input * s.inner);
-}
-
 template <class T>
 void scatter_line(const T* g, const int32_t* winners, const Pool& s, const Line& line, const TieWeights& weights,
                   const int64_t* element_offset, T* out) {
@@ -495,9 +356,7 @@ std::tuple<Tensor, Tensor> nonsmooth_max_pool2d(const Tensor& x, std::vector<int
     const T* in = x.const_data_ptr<T>();
     T* values = out.values.mutable_data_ptr<T>();
     int32_t* winners = out.winners.mutable_data_ptr<int32_t>();
-    if (s.outputs() > 0 && in_blocks(s)) {
-      for_each_whole_image(s, [&](int64_t image) { pool_blocks(in, s, image, values, winners); });
-    } else if (s.outputs() > 0) {
+    if (s.outputs() > 0) {
       for_each_image(s, [&](int64_t image, int64_t channel, int64_t channels) {
         for_each_line(s, image, channel, channels, [&](const Line& line) { pool_line(in, s, line, values, winners); });
       });
@@ -523,9 +382,7 @@ Tensor nonsmooth_max_pool2d_backward(const Tensor& grad, const Tensor& winners, 
     const T* g = grad.const_data_ptr<T>();
     const int32_t* words = winners.const_data_ptr<int32_t>();
     T* result = out.grad_x.mutable_data_ptr<T>();
-    if (s.inputs() > 0 && in_blocks(s) && has_equal_shares(s, weights) && !apart(s)) {
-      for_each_whole_image(s, [&](int64_t image) { share_image(g, words, s, image, weights, result); });
-    } else if (s.inputs() > 0) {
+    if (s.inputs() > 0) {
       for_each_image(s, [&](int64_t image, int64_t channel, int64_t channels) {
         T* target = result + image * s.y.input * s.x.input * s.inner + channel;
         for (int64_t i = 0; i < (s.inner == 1 ? 1 : s.y.input * s.x.input); ++i) {
