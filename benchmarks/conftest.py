@@ -7,7 +7,6 @@ machine's copy bandwidth, or product rate, it reaches. Native and reference stan
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -21,12 +20,12 @@ from torch import Tensor
 from benchmarks.machine import (
     Machine,
     copy_bandwidth,
-    device_name,
     measure_machine,
     recycle_memory,
     return_memory,
     synchronised,
 )
+from benchmarks.machine import machine_info as known_machine_info
 from benchmarks.table import Cost, Row, facts, table
 from tests.devices import DEVICES, use_device
 from zonocuda import ops, reference
@@ -211,11 +210,9 @@ def measure_once(benchmark: BenchmarkFixture, machine: Machine, backend: ModuleT
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Of the machine, what numbers depend on; not its name."""
+    """Replaced by what numbers depend on."""
     machine_info.clear()
-    machine_info.update(
-        processor=device_name(torch.device("cpu")), system=platform.system(), python=platform.python_version()
-    )
+    machine_info.update(known_machine_info())
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:

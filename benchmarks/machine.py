@@ -48,6 +48,12 @@ def device_name(device: torch.device) -> str:
     return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
 
 
+def machine_info() -> dict[str, str]:
+    """Of the machine, what numbers depend on; not its name."""
+    processor = device_name(torch.device("cpu"))
+    return {"processor": processor, "system": platform.system(), "python": platform.python_version()}
+
+
 def recycle_memory() -> bool:
     """Lets the C library keep freed blocks of any size instead of returning them to the system, where it is glibc.
 

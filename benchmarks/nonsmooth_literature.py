@@ -1,31 +1,42 @@
 """Findings of the literature on derivatives at ties, repeated small: how often, and at which precision.
 
-    python benchmarks/nonsmooth_literature.py [relu] [pool] [training] [slopes]    (all by default; minutes on one core)
+    python -m benchmarks.nonsmooth_literature JSON [relu] [pool] [training] [slopes]    (all parts by default)
 
 relu      share of initialisations for which ReLU'(0) = 0 and 1 give different gradients on some of 60,000 samples, by
-          depth (Bertoin, Bolte, Gerchinovitz & Pauwels 2021)
+          depth (Bertoin, Bolte, Gerchinovitz & Pauwels 2021); minutes on one core
 pool      share of minibatches on which two conventions for max pooling differ, at 16, 32 and 64 bits, and their classes
           (Boustany 2024)
 training  accuracy after training with different conventions
 slopes    the zonotope objective: slopes on the kink, and what the rules there change
 
-Data: the 8x8 digits of scikit-learn; for `relu` blown up to 28x28, shifted and mixed, in 256 grey levels.
+Every part writes its findings, the machine and the date into the file JSON, where the other parts stay as they are;
+``python -m benchmarks.render_nonsmooth`` makes the tables of docs/nonsmooth.md of it. Data: the 8x8 digits of
+scikit-learn; for `relu` blown up to 28x28, shifted and mixed, in 256 grey levels.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.machine import device_name
+from benchmarks.machine import device_name, machine_info
 from zonocuda import nonsmooth
 from zonocuda.domains import Zonotope
 
+SCHEMA = "zonocuda.nonsmooth_literature/1"
+Finding = dict[str, Any]
 SAMPLES, INITIALISATIONS = 60_000, {torch.float32: 60, torch.float64: 15}
+FEW_SAMPLES = 500  # at 16 bits
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -80,11 +91,11 @@ def relu_gradients_differ(model: nn.Sequential, x: Tensor) -> bool:
     return not all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
-def relu() -> None:
+def relu() -> list[Finding]:
     """Bertoin et al. 2021: 5, 26 and 46 % for 1, 2 and 3 layers in float32, none in float64."""
     torch.manual_seed(0)
     x = large_images(SAMPLES)
-    print(f"ReLU'(0) = 0 against 1 on {SAMPLES} samples: share of initialisations with a different gradient")
+    found = []
     for dtype, count in INITIALISATIONS.items():
         for depth in (1, 2, 3):
             start, hits, zeros = time.perf_counter(), 0, 0
@@ -97,18 +108,28 @@ def relu() -> None:
                     zeros += count_here
                     hit = hit or (count_here > 0 and relu_gradients_differ(model, piece))
                 hits += hit
-            seconds = time.perf_counter() - start
-            share = f"{hits}/{count} = {hits / count:.0%}"
-            print(f"  {dtype}, {depth} layers: {share}, {zeros} samples with a zero, {seconds:.0f} s", flush=True)
+            found.append(_initialisations(dtype, depth, count, len(x), hits, zeros, time.perf_counter() - start))
     for dtype in (torch.bfloat16, torch.float16):
-        torch.manual_seed(0)
-        hits = 0
-        for seed in range(10):
+        start, hits, count = time.perf_counter(), 0, 10
+        few = x[:FEW_SAMPLES].to(dtype)
+        for seed in range(count):
             torch.manual_seed(seed)
-            model = network(1, dtype)
-            few = x[:500].to(dtype)
-            hits += relu_gradients_differ(model, few)
-        print(f"  {dtype}, 1 layer, 500 samples: {hits}/10")
+            hits += relu_gradients_differ(network(1, dtype), few)
+        found.append(_initialisations(dtype, 1, count, FEW_SAMPLES, hits, None, time.perf_counter() - start))
+    return found
+
+
+def _initialisations(
+    dtype: torch.dtype, depth: int, count: int, samples: int, hits: int, zeros: int | None, seconds: float
+) -> Finding:
+    finding: Finding = {"dtype": _name(dtype), "hidden layers": depth, "initialisations": count, "samples": samples}
+    finding |= {"hit": hits, "samples with a zero": zeros, "seconds": round(seconds)}
+    print(finding, file=sys.stderr, flush=True)
+    return finding
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def pooling_network(norm: bool = False) -> nn.Sequential:
@@ -121,14 +142,31 @@ def pooling_network(norm: bool = False) -> nn.Sequential:
     return nn.Sequential(*block(1, 16), *block(16, 32), nn.Flatten(), nn.Linear(128, 10))
 
 
-def pool() -> None:
+# Of the notebooks published with the paper, for the sum over the parameters of the largest change of an entry.
+THRESHOLDS = {torch.float16: 1e-3, torch.bfloat16: 1e-3, torch.float32: 1e-7, torch.float64: 1e-15}
+
+
+def above_threshold(model: nn.Module, images: Tensor, labels: Tensor, dtype: torch.dtype) -> int:
+    """The minibatches of 64 on which the conventions "first" and "even" differ by more than the paper's threshold."""
+    count = 0
+    for x, y in zip(images.to(dtype).split(64), labels.split(64), strict=True):
+        grads = []
+        for ties in ("first", "even"):
+            chosen = nonsmooth.replace(model, max_pool=ties).to(dtype)
+            grads.append(torch.autograd.grad(F.cross_entropy(chosen(x), y), list(chosen.parameters())))
+        change = sum((a - b).abs().max().item() for a, b in zip(*grads, strict=True))
+        count += change > THRESHOLDS[dtype]
+    return count
+
+
+def pool() -> list[Finding]:
     """Boustany 2024: different on all minibatches at 16 bits, about half at 32, none at 64 (above his thresholds)."""
     images, labels = digits()
-    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    even = nonsmooth.Convention(max_pool="even")
+    dtypes = tuple(THRESHOLDS)
     # the same images with noise below a grey level: no two pixels are equal any more
     torch.manual_seed(1)
     noisy = images + 0.01 * torch.rand(images.shape)
+    found = []
     for what, data in (("digits", images), ("digits with noise", noisy)):
         torch.manual_seed(0)
         model = pooling_network()
@@ -136,38 +174,38 @@ def pool() -> None:
             model,
             (data, labels),
             F.cross_entropy,
-            b=even,
+            b=nonsmooth.Convention(max_pool="even"),
             dtypes=dtypes,
             batch_size=64,
             certificates=False,
             progress=False,
         )
-        print(f"max pooling, 'first' against 'even', {what}, {report['float32'].total.minibatches} minibatches of 64")
-        for d in report.dtypes:
-            t = d.total
-            print(
-                f"  {d.dtype:9} differs on {t.differing}/{t.minibatches}, at most {t.relative:.1e} of the gradient: "
-                f"{t.verdict} (persistence {t.persistence}); ties {t.ties} ({t.tied_positive} positive), "
-                f"structural {t.structural}, by rounding {t.induced}",
-                flush=True,
-            )
+        for of_dtype in report.dtypes:
+            document = report.to_json()
+            total = next(d["total"] for d in document["dtypes"] if d["dtype"] == of_dtype.dtype)
+            total.pop("by_channel")
+            dtype = getattr(torch, of_dtype.dtype)
+            over = above_threshold(copy.deepcopy(model), data, labels, dtype)
+            limit = {"threshold": THRESHOLDS[dtype], "above the threshold": over}
+            found.append({"data": what, "dtype": of_dtype.dtype, "batch": 64, **limit, **total})
+    return found
 
 
-def training() -> None:
-    """Does the choice change what is learned?"""
+def training() -> list[Finding]:
+    """Does the choice change what is learned? Test accuracy after 10 epochs of SGD on 1200 digits, for 3 seeds."""
     images, labels = digits()
     train, test = slice(0, 1200), slice(1200, None)
-    print("test accuracy after 10 epochs of SGD on 1200 digits, 3 seeds: does the choice matter?")
     choices: dict[str, dict[str, float | str]] = {
         "torch's own": {"relu": 0.0, "max_pool": "first"},
         "ReLU'(0) = 1": {"relu": 1.0, "max_pool": "first"},
-        "pooling even": {"relu": 0.0, "max_pool": "even"},
-        "pooling beta -10": {"relu": 0.0, "max_pool": -10.0},
-        "pooling beta 100": {"relu": 0.0, "max_pool": 100.0},
+        "pooling `even`": {"relu": 0.0, "max_pool": "even"},
+        "pooling `beta = -10`": {"relu": 0.0, "max_pool": -10.0},
+        "pooling `beta = 100`": {"relu": 0.0, "max_pool": 100.0},
     }
-    for dtype in (torch.float32, torch.bfloat16):
-        for name, choice in choices.items():
-            found = []
+    found = []
+    for name, choice in choices.items():
+        for dtype in (torch.float32, torch.bfloat16):
+            accuracies = []
             for seed in range(3):
                 torch.manual_seed(seed)
                 model = nonsmooth.replace(pooling_network(), **choice).to(dtype)  # type: ignore[arg-type]
@@ -179,11 +217,12 @@ def training() -> None:
                         optimiser.step()
                 with torch.no_grad():
                     hits = (model(images[test].to(dtype)).argmax(1) == labels[test]).double().mean()
-                found.append(hits.item())
-            print(f"  {dtype}, {name:17}: {', '.join(f'{f:.3f}' for f in found)}", flush=True)
+                accuracies.append(hits.item())
+            found.append({"choice": name, "dtype": _name(dtype), "accuracies": accuracies})
+    return found
 
 
-def slopes() -> None:
+def slopes() -> list[Finding]:
     """The zonotope objective at its usual start: every free slope is on its kink."""
     torch.manual_seed(0)
     images, _ = digits()
@@ -207,24 +246,33 @@ def slopes() -> None:
             crossing = (lower < 0) & (upper > 0)
             starts.append(torch.where(crossing, upper / (upper - lower), 0.5))
             z = z.relu(starts[-1])
-    audit = nonsmooth.audit_slopes(objective, starts)  # type: ignore[arg-type]
-    for r in audit.devices:
-        print(f"zonotope objective on {r.device}: {r.on_kink} of {r.slopes} slopes on the kink ({r.exactly} exactly)")
-        for change in r.changes:
-            print(f"  {change.rule:9} moves the gradient by {change.relative:.3f} of the envelope's")
-    print(f"  between devices: {audit.between_devices if audit.between_devices is not None else audit.reason}")
+    return [nonsmooth.audit_slopes(objective, starts).to_json()]
+
+
+PARTS: dict[str, Callable[[], list[Finding]]] = {"relu": relu, "pool": pool, "training": training, "slopes": slopes}
 
 
 def main() -> None:
     """Runs the parts that were asked for."""
-    parts = {"relu": relu, "pool": pool, "training": training, "slopes": slopes}
-    wanted = sys.argv[1:] or list(parts)
-    unknown = [name for name in wanted if name not in parts]
+    if len(sys.argv) < 2 or not sys.argv[1].endswith(".json"):
+        raise SystemExit(__doc__)
+    file, wanted = Path(sys.argv[1]), sys.argv[2:] or list(PARTS)
+    unknown = [name for name in wanted if name not in PARTS]
     if unknown:
-        raise SystemExit(f"unknown parts: {', '.join(unknown)}; there are {', '.join(parts)}")
-    print(f"{device_name(torch.device('cpu'))}, torch {torch.__version__}")
+        raise SystemExit(f"unknown parts: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     for name in wanted:
-        parts[name]()
+        found = PARTS[name]()
+        now = datetime.now(UTC).isoformat()
+        document = json.loads(file.read_text()) if file.is_file() else {"schema": SCHEMA, "parts": {}}
+        document["parts"][name] = {
+            "processor": device_name(torch.device("cpu")),
+            "torch": torch.__version__,
+            "date": now[:10],
+            "findings": found,
+        }
+        document |= {"datetime": now, "machine_info": machine_info()}
+        file.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        print(f"{name}: {len(found)} findings in {file}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def floors(rows: Sequence[Row]) -> str:
     """For each row with known costs: bytes, operations, the least time at the measured rates, and what bounds it."""
     lines = []
     for row in sorted(rows, key=lambda row: row.group):
-        if row.subject not in ("native", "forward") or "bytes" not in row.info:
+        if row.subject not in ("native", "forward") or "bytes" not in row.info or row.group.startswith("nonsmooth"):
             continue
         info = row.info
         by_bytes = info["bytes"] / info["copy_gigabytes_per_second"] / 1e6
@@ -158,7 +158,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
         ("target", "least", "lowest measured", "where", ""), (target.line(rows) for target in TARGETS)
     ),
     "floors": floors,
-    "ops": matching(r"(?!layer|network|chain)"),
+    "ops": matching(r"(?!layer|network|chain|nonsmooth)"),
     "layers": matching(r"layer"),
     "windows": peaks,
     "networks": matching(r"network"),

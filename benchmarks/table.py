@@ -84,7 +84,7 @@ class Row:
         ]
 
 
-BASELINES = ("reference", "yardstick", "dense")
+BASELINES = ("reference", "yardstick", "dense", "torch")
 HEADER = ("group", "what", "median ms", "GB/s", "of copy", "GFLOP/s", "of GEMM", "faster")
 
 

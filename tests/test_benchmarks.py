@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import render, scale_networks
+from benchmarks import render, render_nonsmooth, scale_networks
 from benchmarks.machine import peak_growth
 from benchmarks.networks import PROBLEMS, cases, margins
 from benchmarks.radius import radius_for, unstable_share
@@ -22,6 +23,9 @@ from zonocuda.importers import from_module
 from zonocuda.verifier.forward import sweep
 
 SIDE = 8
+RESULTS = Path(render.__file__).parent / "results"
+LITERATURE = RESULTS / "intel-xeon-processor-1-threads-nonsmooth-literature.json"
+NONSMOOTH = [*sorted(set(RESULTS.glob("*-nonsmooth-*.json")) - {LITERATURE}), LITERATURE]
 
 
 class Branches(nn.Module):
@@ -185,3 +189,40 @@ def test_committed_results_name_their_machine_and_date() -> None:
         result = json.loads(path.read_text(encoding="utf-8"))
         assert re.match(r"\d{4}-\d\d-\d\d", result["datetime"]), path.name
         assert set(result["machine_info"]) == {"processor", "system", "python"}, path.name
+
+
+def test_the_tables_on_derivatives_at_ties_are_written_from_their_json() -> None:
+    speeds = {
+        "datetime": "2030-01-02T03:04:05",
+        "benchmarks": [
+            entry("concretize forward, 1x2x3, cpu", "native", 0.1, **measured(0.1, 900_000_000, 10)),
+            *(
+                entry(
+                    f"nonsmooth max_pool2d 2x2, contiguous, first, {dtype}, cpu",
+                    subject,
+                    seconds,
+                    device="a",
+                    torch="b",
+                )
+                for dtype, ours in (("float32", 1.0), ("float16", 3.0))
+                for subject, seconds in (("native", ours), ("torch", 2.0))
+            ),
+        ],
+    }
+    literature = render_nonsmooth.read(NONSMOOTH)[-1]
+    made = render_nonsmooth.tables([("SPEED", speeds)], literature)
+    assert "`SPEED`, a, torch b, 2030-01-02." in made["speed"]
+    assert "| max_pool2d 2x2, contiguous, first | 0.50 | - | **1.50** | - |" in made["speed"]
+    assert "concretize" not in made["speed"]
+    for name, part in literature[1]["parts"].items():
+        assert part["date"] in made[name]
+        assert made[name].count("\n") > 3
+
+
+def test_the_document_on_derivatives_at_ties_says_what_the_committed_json_says() -> None:
+    text = render_nonsmooth.DOCUMENT.read_text(encoding="utf-8")
+    names = re.findall(r"<!-- table: ([\w ]+) -->", text)
+    assert sorted(names) == sorted(["speed", *render_nonsmooth.PARTS])
+    *speeds, literature = render_nonsmooth.read(NONSMOOTH)
+    made = render_nonsmooth.tables(speeds, literature)
+    assert render.fill(text, {name: partial(made.__getitem__, name) for name in made}) == text

@@ -4,7 +4,10 @@
 
 #include "../common/nonsmooth_arguments.h"
 #include "clones.h"
+#include "halves.h"
+#include "shares.h"
 #include "tiles.h"
+#include "vectors.h"
 
 namespace zonocuda::cpu {
 namespace {
@@ -15,12 +18,12 @@ constexpr int64_t kLanes = 256;  // columns that go through the dimension togeth
 #define ZONOCUDA_COLUMNS(T)                                                                                           \
   ZONOCUDA_LOOP_CLONES void column_maxima(const T* x, int64_t length, int64_t stride, int64_t width, Wide<T>* best) { \
     for (int64_t j = 0; j < width; ++j) {                                                                             \
-      best[j] = Wide<T>(x[j]);                                                                                        \
+      best[j] = widen(x[j]);                                                                                          \
     }                                                                                                                 \
     for (int64_t l = 1; l < length; ++l) {                                                                            \
       const T* row = x + l * stride;                                                                                  \
       for (int64_t j = 0; j < width; ++j) {                                                                           \
-        const Wide<T> v(row[j]), b = best[j];                                                                         \
+        const Wide<T> v = widen(row[j]), b = best[j];                                                                 \
         best[j] = (v > b || v != v) && b == b ? v : b;                                                                \
       }                                                                                                               \
     }                                                                                                                 \
@@ -32,7 +35,7 @@ constexpr int64_t kLanes = 256;  // columns that go through the dimension togeth
       const T* row = x + l * stride;                                                                                  \
       const uint32_t bit = uint32_t(1) << l;                                                                          \
       for (int64_t j = 0; j < width; ++j) {                                                                           \
-        word[j] |= Wide<T>(row[j]) == best[j] ? int32_t(bit) : 0;                                                     \
+        word[j] |= widen(row[j]) == best[j] ? int32_t(bit) : 0;                                                       \
       }                                                                                                               \
     }                                                                                                                 \
   }
@@ -60,13 +63,14 @@ void maxima(const T* x, const MaxSizes& s, int64_t width, T* values, int32_t* wi
     column_winners(x + from * s.inner, length, s.inner, width, best, winners + w * s.inner);
   }
   for (int64_t j = 0; j < width; ++j) {
-    values[j] = T(best[j]);
+    values[j] = narrow<T>(best[j]);
     if (best[j] != best[j]) {
       mark_nan(x + j, s, winners + j);
     }
   }
 }
 
+/// The shares of one column under any rule.
 template <class T>
 void share(const T* g, const MaxSizes& s, const int32_t* winners, const TieWeights& weights, T* out) {
   const Winners w{winners, s.words(), s.inner};
@@ -75,6 +79,131 @@ void share(const T* g, const MaxSizes& s, const int32_t* winners, const TieWeigh
     out[l * s.inner] = w.has(l) ? T(tie_share(Wide<T>(*g), tie.count, l == tie.first, l == tie.last, weights)) : T(0);
   }
 }
+
+// Where the dimension is the last one: rows that lie side by side.
+
+constexpr int64_t kSide = 16;  // elements of a row that are compared together
+
+#define ZONOCUDA_ROWS(T)                                                                                            \
+  ZONOCUDA_LOOP_CLONES void row_maxima(const T* x, int64_t rows, int64_t length, T* values, int32_t* winners) {     \
+    const int64_t words = ceil_div(length, kWordBits);                                                              \
+    for (int64_t r = 0; r < rows; ++r, x += length, winners += words) {                                             \
+      using V = Vector<Wide<T>, kSide>::type;                                                                       \
+      using Bits = decltype(V{} < V{});                                                                             \
+      const auto side = [&](int64_t l) __attribute__((always_inline)) {                                             \
+        Wide<T> numbers[kSide];                                                                                     \
+        for (int64_t k = 0; k < kSide; ++k) {                                                                       \
+          numbers[k] = widen(x[l + k < length ? l + k : 0]);                                                        \
+        }                                                                                                           \
+        return load<V>(numbers);                                                                                    \
+      };                                                                                                            \
+      const auto whole = [&](int64_t l) __attribute__((always_inline)) {                                            \
+        if constexpr (std::is_same_v<T, Wide<T>>) {                                                                 \
+          return load<V>(x + l);                                                                                    \
+        } else {                                                                                                    \
+          Wide<T> numbers[kSide];                                                                                   \
+          for (int64_t k = 0; k < kSide; ++k) {                                                                     \
+            numbers[k] = widen(x[l + k]);                                                                           \
+          }                                                                                                         \
+          return load<V>(numbers);                                                                                  \
+        }                                                                                                           \
+      };                                                                                                            \
+      V best = side(0);                                                                                             \
+      const auto meet = [&](const V& v) __attribute__((always_inline)) {                                            \
+        best = ((v > best) | (v != v)) & (best == best) ? v : best;                                                 \
+      };                                                                                                            \
+      for (int64_t l = kSide; l + kSide <= length; l += kSide) {                                                    \
+        meet(whole(l));                                                                                             \
+      }                                                                                                             \
+      if (length > kSide && length % kSide) {                                                                       \
+        meet(whole(length - kSide)); /* some of them twice */                                                       \
+      }                                                                                                             \
+      Wide<T> most = best[0];                                                                                       \
+      for (int64_t k = 1; k < kSide; ++k) {                                                                         \
+        most = (best[k] > most || best[k] != best[k]) && most == most ? best[k] : most;                             \
+      }                                                                                                             \
+      Bits ones{};                                                                                                  \
+      for (int k = 0; k < kSide; ++k) {                                                                             \
+        ones[k] = decltype(ones[0] + 0)(1) << k;                                                                    \
+      }                                                                                                             \
+      int64_t first = -1;                                                                                           \
+      for (int64_t w = 0; w < words; ++w) {                                                                         \
+        uint32_t word = 0;                                                                                          \
+        for (int64_t l = w * kWordBits, k = 0; k < kWordBits && l < length; l += kSide, k += kSide) {               \
+          const V v = l + kSide <= length ? whole(l) : side(l);                                                     \
+          const Bits bits = (v == most) & ones;                                                                     \
+          uint32_t part = 0;                                                                                        \
+          for (int i = 0; i < kSide; ++i) {                                                                         \
+            part |= uint32_t(bits[i]);                                                                              \
+          }                                                                                                         \
+          part &= l + kSide <= length ? 0xffffu : 0xffffu >> (kSide - (length - l));                                \
+          word |= part << k;                                                                                        \
+        }                                                                                                           \
+        winners[w] = int32_t(word);                                                                                 \
+        first = first < 0 && word ? w * kWordBits + lowest_bit(word) : first;                                       \
+      }                                                                                                             \
+      for (int64_t l = 0; first < 0; ++l) { /* the maximum is NaN: the first one is the winner */                   \
+        if (widen(x[l]) != widen(x[l])) {                                                                           \
+          first = l;                                                                                                \
+          winners[l / kWordBits] = int32_t(uint32_t(1) << (l % kWordBits));                                         \
+        }                                                                                                           \
+      }                                                                                                             \
+      values[r] = x[first];                                                                                         \
+    }                                                                                                               \
+  }                                                                                                                 \
+  ZONOCUDA_LOOP_CLONES void row_shares(const T* g, const int32_t* winners, int64_t rows, int64_t length, bool even, \
+                                       bool last, T* out) {                                                         \
+    const int64_t words = ceil_div(length, kWordBits);                                                              \
+    for (int64_t r = 0; r < rows; ++r, winners += words, out += length) {                                           \
+      const Tie tie = read_tie({winners, words, 1});                                                                \
+      if (!even || tie.count == 1) {                                                                                \
+        std::fill_n(out, length, T(0));                                                                             \
+        out[last ? tie.last : tie.first] = g[r];                                                                    \
+        continue;                                                                                                   \
+      }                                                                                                             \
+      const T share = narrow<T>(widen(g[r]) / Wide<T>(tie.count));                                                  \
+      for (int64_t l = 0; l < length; ++l) {                                                                        \
+        out[l] = uint32_t(winners[l / kWordBits]) >> (l % kWordBits) & 1 ? share : T(0);                            \
+      }                                                                                                             \
+    }                                                                                                               \
+  }                                                                                                                 \
+  ZONOCUDA_LOOP_CLONES void column_shares(const T* grad, const int32_t* words, const MaxSizes& s, int64_t width,    \
+                                          bool even, bool last, T* out) {                                           \
+    T share[kLanes];                                                                                                \
+    uint32_t open[kLanes]; /* all bits where a winner may still take something */                                   \
+    std::copy_n(grad, width, share);                                                                                \
+    std::fill_n(open, width, ~uint32_t(0));                                                                         \
+    if (even) {                                                                                                     \
+      int32_t count[kLanes] = {};                                                                                   \
+      for (int64_t w = 0; w < s.words(); ++w) {                                                                     \
+        for (int64_t j = 0; j < width; ++j) {                                                                       \
+          count[j] += int32_t(count_bits(uint32_t(words[w * s.inner + j])));                                        \
+        }                                                                                                           \
+      }                                                                                                             \
+      for (int64_t j = 0; j < width; ++j) {                                                                         \
+        share[j] = narrow<T>(widen(share[j]) / Wide<T>(count[j]));                                                  \
+      }                                                                                                             \
+    }                                                                                                               \
+    for (int64_t i = 0; i < s.words(); ++i) {                                                                       \
+      const int64_t w = last ? s.words() - 1 - i : i;                                                               \
+      uint32_t taking[kLanes];                                                                                      \
+      for (int64_t j = 0; j < width; ++j) {                                                                         \
+        const uint32_t word = uint32_t(words[w * s.inner + j]);                                                     \
+        taking[j] = (even ? word : (last ? highest_of(word) : word & (0 - word))) & open[j];                        \
+        open[j] = even || word == 0 ? open[j] : 0;                                                                  \
+      }                                                                                                             \
+      const int64_t end = std::min<int64_t>(s.length, (w + 1) * kWordBits);                                         \
+      for (int64_t l = w * kWordBits; l < end; ++l) {                                                               \
+        T* row = out + l * s.inner;                                                                                 \
+        const uint32_t bit = uint32_t(1) << (l % kWordBits);                                                        \
+        for (int64_t j = 0; j < width; ++j) {                                                                       \
+          row[j] = taking[j] & bit ? share[j] : T(0);                                                               \
+        }                                                                                                           \
+      }                                                                                                             \
+    }                                                                                                               \
+  }
+ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_ROWS)
+#undef ZONOCUDA_ROWS
 
 /// Calls f(outer, column, width) for blocks of columns, in parallel.
 template <class F>
@@ -89,6 +218,8 @@ void for_each_block(const MaxSizes& s, const F& f) {
   });
 }
 
+int64_t row_grain(const MaxSizes& s) { return std::max<int64_t>(1, kGrain / s.length); }
+
 }  // namespace
 
 std::tuple<Tensor, Tensor> nonsmooth_max(const Tensor& x, double /*first*/, double /*last*/, double /*even*/) {
@@ -99,7 +230,11 @@ std::tuple<Tensor, Tensor> nonsmooth_max(const Tensor& x, double /*first*/, doub
     const T* in = x.const_data_ptr<T>();
     T* values = out.values.mutable_data_ptr<T>();
     int32_t* winners = out.winners.mutable_data_ptr<int32_t>();
-    if (s.outer * s.inner > 0) {
+    if (s.inner == 1 && s.outer > 0) {
+      torch::stable::parallel_for(0, s.outer, row_grain(s), [&](int64_t begin, int64_t end) {
+        row_maxima(in + begin * s.length, end - begin, s.length, values + begin, winners + begin * s.words());
+      });
+    } else if (s.outer * s.inner > 0) {
       for_each_block(s, [&](int64_t o, int64_t j, int64_t width) {
         maxima(in + o * s.length * s.inner + j, s, width, values + o * s.inner + j,
                winners + o * s.words() * s.inner + j);
@@ -114,13 +249,23 @@ Tensor nonsmooth_max_backward(const Tensor& grad, const Tensor& winners, int64_t
   NonsmoothMaxBackward out = prepare_nonsmooth_max_backward(grad, winners, length);
   const MaxSizes& s = out.s;
   const TieWeights weights{first, last, even};
+  const bool one_rule = is_one_rule(weights);
   dispatch_dtype_or_half("nonsmooth_max_backward", grad.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     const T* g = grad.const_data_ptr<T>();
     const int32_t* words = winners.const_data_ptr<int32_t>();
     T* result = out.grad_x.mutable_data_ptr<T>();
-    if (s.outer * s.inner > 0) {
+    if (s.inner == 1 && s.outer > 0 && one_rule) {
+      torch::stable::parallel_for(0, s.outer, row_grain(s), [&](int64_t begin, int64_t end) {
+        row_shares(g + begin, words + begin * s.words(), end - begin, s.length, even == 1, last == 1,
+                   result + begin * s.length);
+      });
+    } else if (s.outer * s.inner > 0) {
       for_each_block(s, [&](int64_t o, int64_t column, int64_t width) {
+        if (one_rule) {
+          return column_shares(g + o * s.inner + column, words + o * s.words() * s.inner + column, s, width, even == 1,
+                               last == 1, result + o * s.length * s.inner + column);
+        }
         for (int64_t j = column; j < column + width; ++j) {
           share(g + o * s.inner + j, s, words + o * s.words() * s.inner + j, weights,
                 result + o * s.length * s.inner + j);

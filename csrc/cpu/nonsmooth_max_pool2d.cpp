@@ -5,6 +5,8 @@
 
 #include "../common/nonsmooth_arguments.h"
 #include "clones.h"
+#include "halves.h"
+#include "shares.h"
 #include "tiles.h"
 
 namespace zonocuda::cpu {
@@ -30,7 +32,7 @@ struct Lanes {
     auto lane = [&](const T* at, int64_t stride, Wide<T>* __restrict__ most, int32_t* __restrict__ won, int64_t count) \
                     __attribute__((always_inline)) {                                                                   \
                       for (int64_t j = 0; j < count; ++j) {                                                            \
-                        const Wide<T> v(at[j * stride]), b = most[j];                                                  \
+                        const Wide<T> v = widen(at[j * stride]), b = most[j];                                          \
                         const bool wins = v > b || v != v;                                                             \
                         const int32_t old = won[j];                                                                    \
                         most[j] = wins ? v : b;                                                                        \
@@ -38,7 +40,9 @@ struct Lanes {
                       }                                                                                                \
                     };                                                                                                 \
     const T* from = x + s.begin * s.step;                                                                              \
-    if (s.inner > 1) {                                                                                                 \
+    if (s.inner > 1 && s.step == s.channels) {                                                                         \
+      lane(from, 1, best + s.begin * s.channels, word + s.begin * s.inner, (s.end - s.begin) * s.channels);            \
+    } else if (s.inner > 1) {                                                                                          \
       for (int64_t j = s.begin; j < s.end; ++j, from += s.step) {                                                      \
         lane(from, 1, best + j * s.channels, word + j * s.inner, s.channels);                                          \
       }                                                                                                                \
@@ -53,13 +57,13 @@ struct Lanes {
   ZONOCUDA_LOOP_CLONES void mark(const T* x, const Lanes& s, uint32_t bit, const Wide<T>* best, int32_t* word) {       \
     for (int64_t j = s.begin; j < s.end; ++j) {                                                                        \
       for (int64_t c = 0; c < s.channels; ++c) {                                                                       \
-        word[j * s.inner + c] |= Wide<T>(x[j * s.step + c]) == best[j * s.channels + c] ? int32_t(bit) : 0;            \
+        word[j * s.inner + c] |= widen(x[j * s.step + c]) == best[j * s.channels + c] ? int32_t(bit) : 0;              \
       }                                                                                                                \
     }                                                                                                                  \
   }                                                                                                                    \
   ZONOCUDA_LOOP_CLONES void round_line(const Wide<T>* best, int64_t count, T* values) {                                \
     for (int64_t j = 0; j < count; ++j) {                                                                              \
-      values[j] = T(best[j]);                                                                                          \
+      values[j] = narrow<T>(best[j]);                                                                                  \
     }                                                                                                                  \
   }
 ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_SCAN)
@@ -199,8 +203,63 @@ struct Scatter {
 ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_SCATTER)
 #undef ZONOCUDA_SCATTER
 
-// Where windows do not overlap and the first winner takes all, every element of a window is written once: its gradient,
-// or 0. As a sum that begins with 0 has it, -0 becomes 0. 16-bit numbers are moved as they are.
+// Windows of one word, whole channels at a time. Of each window, which elements get something and how much is worked
+// out once; then element after element of all windows adds it to the image. From right to left in a row of the window,
+// so that an element of the image, which lies further left in a later window, adds up in the order of the windows.
+
+/// `taking`: the winners that get `share`.
+#define ZONOCUDA_SHARES(T)                                                                                             \
+  ZONOCUDA_LOOP_CLONES void equal_shares(const T* g, const int32_t* words, const TieWeights& weights, int64_t count,   \
+                                         uint32_t* __restrict__ taking, T* __restrict__ share) {                       \
+    if (weights.even == 1) {                                                                                           \
+      for (int64_t i = 0; i < count; ++i) {                                                                            \
+        const uint32_t word = uint32_t(words[i]);                                                                      \
+        const Wide<T> winners = Wide<T>(int32_t(count_bits(word)));                                                    \
+        taking[i] = word;                                                                                              \
+        share[i] = narrow<T>(widen(g[i]) / winners);                                                                   \
+      }                                                                                                                \
+    } else if (weights.first == 1) {                                                                                   \
+      for (int64_t i = 0; i < count; ++i) {                                                                            \
+        taking[i] = uint32_t(words[i]) & (0 - uint32_t(words[i]));                                                     \
+        share[i] = g[i];                                                                                               \
+      }                                                                                                                \
+    } else {                                                                                                           \
+      for (int64_t i = 0; i < count; ++i) {                                                                            \
+        taking[i] = highest_of(uint32_t(words[i]));                                                                    \
+        share[i] = g[i];                                                                                               \
+      }                                                                                                                \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  ZONOCUDA_LOOP_CLONES void add_element(const T* __restrict__ share, const uint32_t* __restrict__ taking,              \
+                                        const Lanes& s, uint32_t bit, T* out) {                                        \
+    auto lane = [&](T* __restrict__ at, int64_t stride, const T* __restrict__ g, const uint32_t* __restrict__ takes,   \
+                    int64_t count) __attribute__((always_inline)) {                                                    \
+      for (int64_t j = 0; j < count; ++j) {                                                                            \
+        at[j * stride] = narrow<T>(widen(at[j * stride]) + (takes[j] & bit ? widen(g[j]) : Wide<T>(0)));               \
+      }                                                                                                                \
+    };                                                                                                                 \
+    T* at = out + s.begin * s.step;                                                                                    \
+    if (s.step == s.channels) {                                                                                        \
+      return lane(at, 1, share + s.begin * s.channels, taking + s.begin * s.channels, (s.end - s.begin) * s.channels); \
+    }                                                                                                                  \
+    for (int64_t j = s.begin; j < s.end; ++j, at += s.step) {                                                          \
+      lane(at, 1, share + j * s.channels, taking + j * s.channels, s.channels);                                        \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  ZONOCUDA_LOOP_CLONES void put_element(const T* __restrict__ share, const uint32_t* __restrict__ taking,              \
+                                        const Lanes& s, uint32_t bit, T* out) {                                        \
+    using M = Moved<T>::type;                                                                                          \
+    for (int64_t j = s.begin; j < s.end; ++j) {                                                                        \
+      const M* __restrict__ g = reinterpret_cast<const M*>(share) + j * s.channels;                                    \
+      const uint32_t* __restrict__ takes = taking + j * s.channels;                                                    \
+      M* __restrict__ at = reinterpret_cast<M*>(out) + j * s.step;                                                     \
+      for (int64_t c = 0; c < s.channels; ++c) {                                                                       \
+        at[c] = takes[c] & bit ? Moved<T>::sum_with_zero(g[c]) : M(0);                                                 \
+      }                                                                                                                \
+    }                                                                                                                  \
+  }
+
+/// An element that is written once. As a sum that begins with 0 has it, -0 becomes 0. 16-bit numbers stay as they are.
 template <class T>
 struct Moved {
   using type = std::conditional_t<sizeof(T) == 2, uint16_t, T>;
@@ -214,34 +273,37 @@ struct Moved {
   }
 };
 
-#define ZONOCUDA_GATHER(T)                                                                                           \
-  ZONOCUDA_LOOP_CLONES void gather_element(const T* grad, const Lanes& s, const int32_t* words, int shift, T* out) { \
-    using M = Moved<T>::type;                                                                                        \
-    for (int64_t j = s.begin; j < s.end; ++j) {                                                                      \
-      const M* __restrict__ g = reinterpret_cast<const M*>(grad) + j * s.inner;                                      \
-      const int32_t* __restrict__ word = words + j * s.inner;                                                        \
-      M* __restrict__ at = reinterpret_cast<M*>(out) + j * s.step;                                                   \
-      for (int64_t c = 0; c < s.channels; ++c) {                                                                     \
-        const bool won = (word[c] & -uint32_t(word[c])) == uint32_t(1) << shift;                                     \
-        at[c] = won ? Moved<T>::sum_with_zero(g[c]) : M(0);                                                          \
-      }                                                                                                              \
-    }                                                                                                                \
-  }
-ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_GATHER)
-#undef ZONOCUDA_GATHER
+ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_SHARES)
+#undef ZONOCUDA_SHARES
 
-bool first_takes_all_once(const Pool& s, const TieWeights& weights) {
-  const bool apart = s.y.stride >= s.y.kernel && s.x.stride >= s.x.kernel && s.y.dilation == 1 && s.x.dilation == 1;
-  return apart && s.inner > 1 && s.words() == 1 && weights.first == 1 && weights.last == 0 && weights.even == 0;
+/// Whether all that get something get the same, and neighbours lie side by side.
+bool has_equal_shares(const Pool& s, const TieWeights& w) {
+  return is_one_rule(w) && s.words() == 1 && (s.inner > 1 || s.x.stride == 1);
+}
+
+bool apart(const Pool& s) {
+  return s.inner > 1 && s.y.stride >= s.y.kernel && s.x.stride >= s.x.kernel && s.y.dilation == 1 && s.x.dilation == 1;
 }
 
 template <class T>
-void gather_line(const T* g, const int32_t* winners, const Pool& s, const Line& line, T* out) {
-  const int64_t from = output_offset(s, line);
-  for (int64_t t = 0; t < s.elements(); ++t) {
+void share_line(const T* g, const int32_t* winners, const Pool& s, const Line& line, const TieWeights& weights,
+                bool written_once, T* out) {
+  uint32_t taking[kLanes];
+  T share[kLanes];
+  const int64_t from = output_offset(s, line), rows = line.channels == s.inner ? 1 : line.windows;
+  const int64_t count = line.windows * line.channels / rows;
+  for (int64_t j = 0; j < rows; ++j) {
+    equal_shares(g + from + j * s.inner, winners + from + j * s.inner, weights, count, taking + j * count,
+                 share + j * count);
+  }
+  for (int64_t t = s.elements() - 1; t >= 0; --t) {
     const Lanes lanes = inside(s, line, t);
     if (lanes.begin < lanes.end) {
-      gather_element(g + from, lanes, winners + from, int(t), out + offset(s, line, t));
+      if (written_once) {
+        put_element(share, taking, lanes, uint32_t(1) << t, out + offset(s, line, t));
+      } else {
+        add_element(share, taking, lanes, uint32_t(1) << t, out + offset(s, line, t));
+      }
     }
   }
 }
@@ -326,10 +388,9 @@ Tensor nonsmooth_max_pool2d_backward(const Tensor& grad, const Tensor& winners, 
         for (int64_t i = 0; i < (s.inner == 1 ? 1 : s.y.input * s.x.input); ++i) {
           std::fill_n(target + i * s.inner, s.inner == 1 ? s.y.input * s.x.input : channels, T(0));
         }
-        const bool once = first_takes_all_once(s, weights);
         for_each_line(s, image, channel, channels, [&](const Line& line) {
-          if (once) {
-            return gather_line(g, words, s, line, result);
+          if (has_equal_shares(s, weights)) {
+            return share_line(g, words, s, line, weights, apart(s), result);
           }
           scatter_line(g, words, s, line, weights, element_offset.data(), result);
         });

@@ -2,6 +2,7 @@
 
 #include "../common/nonsmooth_arguments.h"
 #include "clones.h"
+#include "halves.h"
 #include "tiles.h"
 
 namespace zonocuda::cpu {
@@ -10,7 +11,7 @@ namespace {
 #define ZONOCUDA_MAXIMA(T)                                                                                      \
   ZONOCUDA_LOOP_CLONES void larger(const T* a, const T* b, int64_t count, T* values, int8_t* sides) {           \
     for (int64_t i = 0; i < count; ++i) {                                                                       \
-      const int8_t side = larger_side(Wide<T>(a[i]), Wide<T>(b[i]));                                            \
+      const int8_t side = larger_side(widen(a[i]), widen(b[i]));                                                \
       values[i] = side < 0 ? b[i] : a[i];                                                                       \
       sides[i] = side;                                                                                          \
     }                                                                                                           \
@@ -18,9 +19,9 @@ namespace {
   ZONOCUDA_LOOP_CLONES void share_of_sides(const T* g, const int8_t* sides, Wide<T> first, int64_t count, T* a, \
                                            T* b) {                                                              \
     for (int64_t i = 0; i < count; ++i) {                                                                       \
-      const SideShares<Wide<T>> shares = side_shares(sides[i], Wide<T>(g[i]), first);                           \
-      a[i] = T(shares.a);                                                                                       \
-      b[i] = T(shares.b);                                                                                       \
+      const SideShares<Wide<T>> shares = side_shares(sides[i], widen(g[i]), first);                             \
+      a[i] = narrow<T>(shares.a);                                                                               \
+      b[i] = narrow<T>(shares.b);                                                                               \
     }                                                                                                           \
   }
 ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_MAXIMA)

@@ -1,5 +1,6 @@
 #include "../common/nonsmooth_arguments.h"
 #include "clones.h"
+#include "halves.h"
 #include "tiles.h"
 
 namespace zonocuda::cpu {
@@ -8,13 +9,13 @@ namespace {
 #define ZONOCUDA_LINES(T)                                                                                           \
   ZONOCUDA_LOOP_CLONES void kinked_lines(const T* x, Wide<T> left, int64_t count, T* y) {                           \
     for (int64_t i = 0; i < count; ++i) {                                                                           \
-      y[i] = T(kinked_line(Wide<T>(x[i]), left));                                                                   \
+      y[i] = narrow<T>(kinked_line(widen(x[i]), left));                                                             \
     }                                                                                                               \
   }                                                                                                                 \
   ZONOCUDA_LOOP_CLONES void kinked_line_grads(const T* x, const T* g, Wide<T> left, Wide<T> at_zero, int64_t count, \
                                               T* out) {                                                             \
     for (int64_t i = 0; i < count; ++i) {                                                                           \
-      out[i] = T(kinked_line_grad(Wide<T>(x[i]), Wide<T>(g[i]), left, at_zero));                                    \
+      out[i] = narrow<T>(kinked_line_grad(widen(x[i]), widen(g[i]), left, at_zero));                                \
     }                                                                                                               \
   }
 ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_LINES)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zonocuda import nonsmooth
+from zonocuda.nonsmooth import programs
 from zonocuda.nonsmooth.conventions import Convention
 from zonocuda.nonsmooth.directions import Row, has_direction, independent
 from zonocuda.nonsmooth.results import Certificate
@@ -146,6 +149,130 @@ def test_relu2_minus_relu_is_not_certified() -> None:
     model = Zero()
     assert torch.autograd.grad(model(torch.zeros(1, 1)).sum(), model.linear.bias)[0].item() == 1
     assert certificate(model, torch.zeros(1, 1)).verdict == "unknown"
+
+
+class Program(nn.Module):
+    """A function of the output y of a linear layer, which is 0 for both samples."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear = linear([[1.0]], [0.0])
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.linear(x))
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, with a derivative of -1."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return -grad
+
+
+def without_gradient(y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return (y > 0).to(y.dtype)
+
+
+def hooked(y: Tensor) -> Tensor:
+    y.register_hook(lambda grad: 2 * grad)
+    return y
+
+
+def turned(y: Tensor) -> Tensor:
+    """relu(y) - relu(-y), which is y, with the sign of the second sample written into y in place."""
+    y = torch.relu(y.mul_(torch.tensor([[1.0], [-1.0]])))
+    return y[:1] - y[1:]
+
+
+NOT_DERIVATIVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "detach": lambda y: y * y.detach(),
+    "data": lambda y: y * y.data,
+    "a mask behind detach": lambda y: y * (y.detach() > 0),
+    "a mask without gradients": lambda y: y * without_gradient(y),
+    "a branch on a list": lambda y: y if y.tolist()[0][0] > 0 else 2 * y,
+    "a branch on a number": lambda y: y if y.sum() > 0 else 2 * y,
+    "argmax": lambda y: torch.cat([y, -y], 1).gather(1, torch.cat([y, -y], 1).argmax(1, keepdim=True)),
+    "an integer": lambda y: y + y.long(),
+    "selu": F.selu,
+    "elu with another slope": lambda y: F.elu(y, 0.5),
+    "prelu": lambda y: F.prelu(y, torch.full((1,), 0.25)),
+    "norm": torch.norm,
+    "std": lambda y: y.std(),
+    "cdist": lambda y: torch.cdist(y, torch.zeros(1, 1)),
+    "a root of 0": lambda y: y.square().sqrt(),
+    "an autograd function": Reversed.apply,
+    "a hook": hooked,
+    "an output overwritten": turned,
+}
+
+
+@pytest.mark.parametrize("name", NOT_DERIVATIVES)
+def test_programs_whose_autodiff_derivative_may_be_wrong_are_not_certified(name: str) -> None:
+    found = certificate(Program(NOT_DERIVATIVES[name]), torch.zeros(2, 1))
+    assert found.verdict == "unknown"
+
+
+@pytest.mark.parametrize("program", [programs.zero, programs.zero_relu])
+def test_the_zero_programs_are_not_certified_where_their_derivative_is_wrong(program: programs.Program) -> None:
+    class Zero(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.t = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return program(self.t, x[0])
+
+    assert programs.derivative(program, 0.0, torch.tensor([1.0, 2.0, 3.0, 4.0]))[1] != 0
+    assert certificate(Zero(), torch.tensor([[1.0, 2.0, 3.0, 4.0]])).verdict == "unknown"
+
+
+SMOOTH: dict[str, nn.Module] = {
+    "transformer": nn.TransformerEncoderLayer(8, 2, 16, dropout=0, batch_first=True, activation="gelu"),
+    "convolutions": nn.Sequential(
+        nn.Unflatten(1, (1, 5)), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.AvgPool2d(2), nn.Flatten()
+    ),
+    "activations": nn.Sequential(nn.LayerNorm(8), nn.ELU(), nn.CELU(0.5), nn.Softplus(), nn.Mish(), nn.Softmax(-1)),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_smooth_programs_are_differentiable(name: str) -> None:
+    found = certificate(nn.Sequential(nn.Linear(8, 8), SMOOTH[name]), torch.randn(3, 5, 8))
+    assert found.verdict == "differentiable", found.reason
+
+
+@pytest.mark.parametrize(
+    ("ours", "torchs"),
+    [
+        (lambda y: nonsmooth.relu(y, 0.5), torch.relu),
+        (lambda y: nonsmooth.leaky_relu(y, 0.25, 1.0), lambda y: F.leaky_relu(y, 0.25)),
+        (lambda y: nonsmooth.abs(y, 0.5), torch.abs),
+        (lambda y: nonsmooth.maximum(y, -y, 1.0), lambda y: torch.maximum(y, -y)),
+        (lambda y: nonsmooth.max(y, 0, "last"), lambda y: torch.max(y, 0).values),
+        (
+            lambda y: nonsmooth.max_pool2d(y.reshape(1, 1, 2, 1), (2, 1), ties="even"),
+            lambda y: F.max_pool2d(y.reshape(1, 1, 2, 1), (2, 1)),
+        ),
+    ],
+)
+def test_functions_with_a_chosen_derivative_are_audited_as_torchs(
+    ours: Callable[[Tensor], Tensor], torchs: Callable[[Tensor], Tensor]
+) -> None:
+    reports = [
+        nonsmooth.audit(Program(f), torch.zeros(2, 1), lambda y: y.square().sum() + 3 * y.sum(), progress=False)
+        for f in (ours, torchs)
+    ]
+    mine, theirs = (r["float32"] for r in reports)
+    assert (mine.total, mine.layers, mine.unrecorded) == (theirs.total, theirs.layers, {})
+    assert mine.total.ties > 0
+    assert mine.certificates[0].verdict in (theirs.certificates[0].verdict, "unknown")
 
 
 def pooled(weight: list[float], x: list[list[float]], bias: bool = True) -> tuple[nn.Sequential, Tensor]:

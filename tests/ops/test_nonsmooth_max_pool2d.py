@@ -65,6 +65,20 @@ def test_first_is_torch_bit_for_bit(
     assert torch.equal(bits(gradient(x, grad, *window)), bits(torch.autograd.grad(theirs, leaf, grad)[0]))
 
 
+@EACH_DTYPE
+@pytest.mark.parametrize("channels", [2, 19])
+@pytest.mark.parametrize("choice", [{"ties": "first"}, {"ties": "last"}, {"ties": "even"}, {"beta": 0.25}], ids=str)
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_both_layouts_give_the_same_bits(
+    window: tuple[Any, ...], choice: dict[str, Any], channels: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    x = images(channels, dtype, channels_last=False).to(device)
+    grad = torch.randn(ops.nonsmooth_max_pool2d(x, *window).shape).to(device, dtype)
+    last = x.contiguous(memory_format=torch.channels_last)
+    ours, theirs = (gradient(t, grad, *window, **choice) for t in (x, last))
+    assert torch.equal(bits(ours), bits(theirs.contiguous()))
+
+
 @pytest.mark.gpu
 @EACH_DTYPE
 @pytest.mark.parametrize("window", WINDOWS, ids=str)

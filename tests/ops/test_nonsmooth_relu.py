@@ -119,3 +119,22 @@ def test_the_native_op_checks_its_arguments() -> None:
     ):
         with pytest.raises(RuntimeError, match=message):
             call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("slope", [0.01, 1 / 3, 0.7, 2.0**-20, 1.0, 1000.0])
+def test_all_numbers_of_16_bits_are_multiplied_and_rounded_as_torch_does(
+    slope: float, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Subnormal numbers, infinities and overflow among them; of a NaN, only that it is one."""
+    x = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype).to(device)
+    leaf = x.clone().requires_grad_()
+    theirs = torch.nn.functional.leaky_relu(leaf, slope)
+    grad = x.flip(0).nan_to_num()
+    number = ~x.isnan()
+    assert torch.equal(ops.nonsmooth_relu(x, slope, slope).isnan(), x.isnan())
+    assert torch.equal(bits(ops.nonsmooth_relu(x, slope, slope))[number], bits(theirs)[number])
+    (expected,) = torch.autograd.grad(theirs, leaf, grad)
+    mine = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(ops.nonsmooth_relu(mine, slope, slope), mine, grad)
+    assert torch.equal(bits(found)[number], bits(expected)[number])

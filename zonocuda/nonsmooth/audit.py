@@ -70,7 +70,8 @@ def audit(
         raise ValueError(f"audit: batch must hold tensors of one length, got {[list(t.shape) for t in tensors]}")
     if batch_size < 1:
         raise ValueError(f"audit: batch_size must be at least 1, got {batch_size}")
-    random = [name for name, m in model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.training]
+    dropouts = ((name, m) for name, m in model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd))
+    random = [name for name, m in dropouts if m.training and m.p > 0]
     if random:
         raise ValueError(f"audit: dropout is active in {random[0]!r}; call model.eval() first")
     pieces = list(zip(*(torch.split(t, batch_size) for t in tensors), strict=True))
@@ -146,6 +147,7 @@ class _Run:
             self.loss = loss(model(x), *piece[1:])
         if self.loss.numel() != 1:
             raise ValueError(f"audit: the loss must be a scalar, got shape {list(self.loss.shape)}")
+        session.look_back(self.loss)
 
     def gradient(self, switched: frozenset[int], scale: float = 1.0) -> list[Tensor]:
         """The gradient of ``scale`` times the loss, in float64 numbers."""
@@ -195,7 +197,8 @@ class _Minibatch:
         for call in self.calls:
             self._count(call, into.layer(call), reached[call.index])
         if certificates:
-            into.certificates.append(certify(session, self.a, {id(leaf) for leaf in self.run.leaves}))
+            leaves = {id(leaf): g for leaf, g in zip(self.run.leaves, base, strict=True)}
+            into.certificates.append(certify(session, self.a, leaves))
         layers: dict[str, frozenset[int]] = {}
         for call in tied:
             layers[call.layer] = layers.get(call.layer, frozenset()) | {call.index}

@@ -20,12 +20,16 @@ layer, have equal inputs.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from zonocuda.nonsmooth.conventions import LINES, Convention
 from zonocuda.nonsmooth.directions import has_direction, independent
+from zonocuda.nonsmooth.handlers import Affine
 from zonocuda.nonsmooth.results import Certificate
 from zonocuda.nonsmooth.routing import Call
-from zonocuda.nonsmooth.session import Affine, Session
+from zonocuda.nonsmooth.session import Session
 from zonocuda.nonsmooth.tied_rows import TooManyTiesError, rows_of_layer
 
 _SHARED_BIAS = "Park, Chun & Lee 2024, Theorems 4 and 6 (a bias for each neuron or channel, one choice in a layer)"
@@ -33,17 +37,22 @@ _INDEPENDENT = "Park, Chun & Lee 2024, Theorem 5 (linearly independent inputs)"
 _DIRECTION = "Park, Chun & Lee 2024, Theorem 8 (a direction that breaks all ties as chosen)"
 
 
-def certify(session: Session, convention: Convention, leaves: set[int]) -> Certificate:
+Gradient = Mapping[int, Tensor]  # by the id of what is differentiated by
+
+
+def certify(session: Session, convention: Convention, gradient: Gradient) -> Certificate:
     """What is proven of the gradient that ``convention`` gives for a recorded forward pass.
 
     Args:
         session: the pass; its calls know their inputs.
         convention: the choice.
-        leaves: the ids of what is differentiated by.
+        gradient: what it gives.
     """
     if session.unrecorded:
         names = ", ".join(sorted(session.unrecorded))
-        return Certificate("unknown", "", f"the program has operations with kinks that are not recorded: {names}")
+        return Certificate("unknown", "", f"the program has operations that are not known to be smooth: {names}")
+    if not all(bool(g.isfinite().all()) for g in gradient.values()):
+        return Certificate("unknown", "", "the gradient is not finite")
     tied = [call for call in session.calls if bool(call.ties().any())]
     if not tied:
         return Certificate("differentiable", "chain rule", "no tie: the gradient is the derivative")
@@ -53,14 +62,14 @@ def certify(session: Session, convention: Convention, leaves: set[int]) -> Certi
             return Certificate("unknown", "", f"the input of {call.layer} is read by another recorded function as well")
     reasons = []
     for theorem, check in ((_SHARED_BIAS, _shared_bias), (_INDEPENDENT, _independent), (_DIRECTION, _direction)):
-        reason = check(session, convention, leaves, tied)
+        reason = check(session, convention, gradient, tied)
         if reason is None:
             return Certificate("subgradient", theorem, f"{len(tied)} tied functions")
         reasons.append(reason)
     return Certificate("unknown", "", "; ".join(dict.fromkeys(reasons)))
 
 
-def _own(session: Session, affine: Affine, leaves: set[int], bias: bool) -> bool:
+def _own(session: Session, affine: Affine, leaves: Gradient, bias: bool) -> bool:
     """Whether the layer's bias (or weight) is a parameter, and is read once in the whole program."""
     parameter = affine.bias if bias else affine.weight
     return parameter is not None and id(parameter) in leaves and session.uses[id(parameter)] == 1
@@ -75,7 +84,7 @@ def _pointwise(convention: Convention, call: Call) -> str | None:
     return None
 
 
-def _shared_bias(session: Session, convention: Convention, leaves: set[int], tied: list[Call]) -> str | None:
+def _shared_bias(session: Session, convention: Convention, leaves: Gradient, tied: list[Call]) -> str | None:
     """Theorems 4 and 6; None if they apply, else why not."""
     for call in tied:
         reason = _pointwise(convention, call)
@@ -86,7 +95,7 @@ def _shared_bias(session: Session, convention: Convention, leaves: set[int], tie
     return None
 
 
-def _independent(session: Session, convention: Convention, leaves: set[int], tied: list[Call]) -> str | None:
+def _independent(session: Session, convention: Convention, leaves: Gradient, tied: list[Call]) -> str | None:
     """Theorem 5."""
     for call in tied:
         reason = _pointwise(convention, call)
@@ -100,7 +109,7 @@ def _independent(session: Session, convention: Convention, leaves: set[int], tie
     return None
 
 
-def _direction(session: Session, convention: Convention, leaves: set[int], tied: list[Call]) -> str | None:
+def _direction(session: Session, convention: Convention, leaves: Gradient, tied: list[Call]) -> str | None:
     """Theorem 8: the linear programs of Algorithm 1, one for each channel of each layer."""
     layers: dict[int, list[Call]] = defaultdict(list)
     for call in tied:

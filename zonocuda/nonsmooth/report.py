@@ -68,7 +68,7 @@ def notes(of_dtype: DtypeReport) -> Iterator[str]:
         yield f"{of_dtype.dtype}: unknown because: {reason}"
     if of_dtype.unrecorded:
         names = ", ".join(f"{name} ({count})" for name, count in sorted(of_dtype.unrecorded.items()))
-        yield f"{of_dtype.dtype}: operations with kinks or jumps that are not recorded: {names}"
+        yield f"{of_dtype.dtype}: operations that are not recorded and not known to be smooth: {names}"
 
 
 def text(report: AuditReport, width: int = 150, colour: bool = False) -> str:

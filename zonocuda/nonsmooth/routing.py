@@ -169,6 +169,9 @@ class LargestOfWindows(Function):
         return grad_x, None, None, None
 
 
+RECORDED = frozenset((Line, Larger, Largest, LargestOfWindows))
+
+
 def window_elements(x: Tensor, call: Call, element: int) -> Tensor:
     """Element ``element`` of every window of x ``[images, height, width, inner]``; padding gives any number."""
     size, kernel, stride, padding, dilation, output = call.window

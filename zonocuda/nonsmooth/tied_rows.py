@@ -19,8 +19,8 @@ from torch import Tensor
 
 from zonocuda.nonsmooth.conventions import LINES, Convention
 from zonocuda.nonsmooth.directions import Row, Vector
+from zonocuda.nonsmooth.handlers import Affine
 from zonocuda.nonsmooth.routing import Call
-from zonocuda.nonsmooth.session import Affine
 
 LIMIT = 4000  # constraints of a channel, beyond which the certificate gives up
 _SIZE = 2_000_000  # their coefficients
