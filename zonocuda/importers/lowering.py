@@ -91,7 +91,7 @@ def expand(builder: GraphBuilder, name: str, x: Value, shape: Shape) -> Value:
 def scale_shift(
     builder: GraphBuilder, name: str, x: Value, scale: Tensor | None, shift: Tensor | None, roundings: int = 0
 ) -> Value:
-    """scale * x + shift, elementwise; a constant may expand ``x``. ``roundings``: see :class:`graph.Affine`."""
+    """scale * x + shift, elementwise; a constant may expand ``x``. For ``roundings`` see :class:`graph.Affine`."""
     constants = [None if c is None else feature_constant(builder, c, x) for c in (scale, shift)]
     shape = _broadcast(x.shape, *(c.shape for c in constants if c is not None))
     x = expand(builder, f"{name}/expand", x, shape)

@@ -92,20 +92,15 @@ class RowProblem:
             image, low, _ = kernels().dual_relu(matrix, lower, upper, given.negative, given.nonnegative, kink=kink)
             flow.add(low)
             rows_before = unflatten_rows(image.flatten(0, 1), node.shape)
-            flow.charge_relu(node, rows_before, low.abs())
+            flow.tally.relu(node, lambda: flow.measure(rows_before), low)
             return rows_before
 
         weight = flow.run(relu, self.on_node)
         if weight is None:
-            return self._proven(flow, flow.constant), None
+            return flow.tally.below(flow.constant), None
         matrix = flatten_rows(weight).reshape(batch, rows, -1)
-        if flow.ledger is not None:
-            flow.slack = flow.slack + flow.ledger.end(flow.graph.nodes[0].name, flow.measure(weight))
-        return self._proven(flow, flow.constant + self.region.least(matrix)), weight
-
-    def _proven(self, flow: DualPass, lower: Tensor) -> Tensor:
-        """The bound, less what rounding may have cost where that is counted (on a box)."""
-        return lower if flow.ledger is None else lower - flow.ledger.close(lower, flow.slack)
+        flow.tally.end(flow.graph.nodes[0].name, lambda: flow.measure(weight))
+        return flow.tally.below(flow.constant + self.region.least(matrix)), weight
 
     def relu_bounds(self, node: Node) -> Bounds:
         if node.name not in self.bounds:
@@ -123,8 +118,10 @@ def output_rows(graph: Graph, rows: Rows, batch: int, ledger: Ledger | None = No
     if bool(rows.input.any()):
         weight = rows.input.reshape(rows.count, *graph.input_shape)
         flow.send(graph.nodes[0].name, weight.repeat(batch, *[1] * (weight.dim() - 1)))
-    if ledger is not None and rows.rounded is not None:
-        flow.slack = ledger.rounded(flow.pending, flow.measure, flow.constant) * rows.rounded
+    if rows.rounded is not None:
+        for name, v in flow.pending.items():
+            flow.tally.specification(name, lambda v=v: flow.measure(v), rows.rounded)  # type: ignore[misc]
+        flow.tally.constant(2 * rows.rounded * flow.constant)
     return flow
 
 

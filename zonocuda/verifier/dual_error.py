@@ -58,60 +58,40 @@ class Ledger:
         self._readers[self.graph.output] += 1
         self._relu_of = {node.inputs[0]: node for node in self.graph.relus}
         self._magnitudes: dict[str, Tensor] = {}
-        self._charges: dict[tuple[str, bool], tuple[Tensor | None, Tensor | float]] = {}
+        self._charges: dict[tuple[str, bool], tuple[Tensor | None, Tensor]] = {}
+        self._relus: dict[str, tuple[Tensor, Tensor]] = {}
         self._crossing: dict[str, int] = {}
         self.steps = max(prod(node.shape) for node in self.graph.nodes) + 8 * len(self.graph.nodes) + 64
 
-    # ---- what the pass asks for; everything is [B, R], or one number for all rows ------------------------------------
+    # ---- charges: what measures a node's rows (None for nothing), and numbers [B, 1] for all of them -----------------
 
-    def at(self, node: Node, measure: Measure, image: bool) -> Tensor | float:
-        """For rows v of an affine node that go to its input; ``image``: and for their being the image of a ReLU's."""
-        weights, constant = self._charge(node, image)
-        return constant if weights is None else measure(weights) + constant
+    def charge(self, node: Node, image: bool) -> tuple[Tensor | None, Tensor]:
+        """Of rows of an affine node that go to its input; ``image``: and of their being the image of a ReLU's rows."""
+        if (node.name, image) not in self._charges:
+            self._charges[node.name, image] = self._joint(node) if image else self._affine(node)
+        return self._charges[node.name, image]
 
-    def at_units(self, node: Node, index: Tensor) -> Tensor:
-        """For unit vectors of chosen neurons (flattened positions) of an affine node that go to its input."""
-        weights, constant = self._charge(node, False)
-        return (constant if weights is None else weights.flatten(1)[:, index] + constant) + self.box[0].new_zeros(())
-
-    def at_relu(self, node: Node, measure: Measure) -> Tensor | float:
-        """For the image v' of rows at a ReLU's input."""
-        weights, constant = self._relu(node)
-        return measure(weights) + constant
+    def relu(self, node: Node) -> tuple[Tensor, Tensor]:
+        """Of the image v' of rows at a ReLU's input."""
+        if node.name not in self._relus:
+            self._relus[node.name] = self._relu(node)
+        return self._relus[node.name]
 
     def is_image(self, name: str) -> bool:
         """Whether rows of an affine node that a ReLU has sent are nothing but their image, since nobody else reads it:
-        :meth:`at` can then charge for both, with one measure."""
+        :meth:`charge` can then stand for both, with one measure."""
         return self._readers[name] == 1 and isinstance(self.nodes[name].op, Affine)
 
-    def offsets(self, node: Node, size: Tensor) -> Tensor:
-        """For sums of min(v, 0) 2 mu (or max) of magnitude ``size`` at a ReLU."""
+    def crossing(self, node: Node) -> int:
+        """N_c of a ReLU, the largest of the batch."""
         if node.name not in self._crossing:
             lower, upper = self.inputs[node.name]
             self._crossing[node.name] = int((~((upper <= 0) | (lower >= 0))).flatten(1).sum(1).max())
-        crossing = self._crossing[node.name]
-        return self.rounding.gamma(crossing + EXTRA) * size + crossing * self.rounding.eta
+        return self._crossing[node.name]
 
-    def rounded(self, pending: Mapping[str, Tensor], measure: Callable[[Tensor], Measure], constant: Tensor) -> Tensor:
-        """For rows of a specification, by node, and their constants, each number of which was rounded (twice, perhaps,
-        on its way to the dtype)."""
-        slack = 2 * self.constant(constant)
-        for name, v in pending.items():
-            slack = slack + 3 * self.rounding.u * measure(v)(self.magnitude(name)) + self._spare(name)
-        return slack
-
-    def meeting(self, name: str, measure: Measure) -> Tensor | float:
-        """For the computed sum of two rows of a node."""
-        return self.rounding.u * measure(self.magnitude(name)) + self._spare(name)
-
-    def end(self, name: str, measure: Measure) -> Tensor | float:
-        """For the smallest (or largest) v . x over bounds of a node's value, a sum of N products."""
-        terms = prod(self.nodes[name].shape) + EXTRA
-        return self.rounding.gamma(terms) * measure(self.magnitude(name)) + self._spare(name)
-
-    def constant(self, value: Tensor) -> Tensor:
-        """For a new value of the constant."""
-        return self.rounding.u * value.detach().abs()
+    def spare(self, name: str) -> float:
+        """Underflow of the products that measure a node's rows."""
+        return prod(self.nodes[name].shape) * self.rounding.eta
 
     def close(self, value: Tensor, slack: Tensor) -> Tensor:
         """What to subtract from ``value`` (or add), for all that was charged.
@@ -149,30 +129,25 @@ class Ledger:
             return op.apply(*before)
         raise NotImplementedError(f"ledger: node {node.name!r} (op {op.kind}) has no error bound")
 
-    def _charge(self, node: Node, image: bool) -> tuple[Tensor | None, Tensor | float]:
-        if (node.name, image) not in self._charges:
-            self._charges[node.name, image] = self._joint(node) if image else self._affine(node)
-        return self._charges[node.name, image]
-
-    def _joint(self, node: Node) -> tuple[Tensor | None, Tensor | float]:
+    def _joint(self, node: Node) -> tuple[Tensor | None, Tensor]:
         """The charge of an affine node and of the ReLU behind it."""
-        weights, constant = self._charge(node, False)
-        more, rest = self._relu(self._relu_of[node.name])
+        weights, constant = self.charge(node, False)
+        more, rest = self.relu(self._relu_of[node.name])
         return more if weights is None else weights + more, constant + rest
 
-    def _affine(self, node: Node) -> tuple[Tensor | None, Tensor | float]:
+    def _affine(self, node: Node) -> tuple[Tensor | None, Tensor]:
         op = node.op
         assert isinstance(op, Affine)
         rounding, source = self.rounding, node.inputs[0]
         terms = fan_out(op, self.nodes[source].shape)
         weights: Tensor | None = None
-        constant: Tensor | float = self._spare(node.name)
+        constant = self.box[0].new_full((len(self.box[0]), 1), self.spare(node.name))
         depth = rounding.terms(node) + rounding.extra(node)
         absolute = rounding.absolute(node)
         if terms:
             m = self.magnitude(source)
             weights = rounding.gamma(terms + rounding.extra(node)) * rounding.above(absolute.linear(m), depth)
-            constant = (2 * terms * rounding.eta) * m.flatten(1).sum(1, keepdim=True)
+            constant = constant + (2 * terms * rounding.eta) * m.flatten(1).sum(1, keepdim=True)
         if op.has_offset:
             outputs = prod(node.shape)
             offset = absolute.offset(self.nodes[source].shape, self.box[0]).expand(len(self.box[0]), *node.shape)
@@ -189,6 +164,105 @@ class Ledger:
         weights = self.rounding.gamma(2) * reach.masked_fill(lost, torch.inf)
         return weights, (2 * self.rounding.eta) * reach.flatten(1).sum(1, keepdim=True)
 
-    def _spare(self, name: str) -> float:
-        """Underflow of the products that measure a node's rows."""
-        return prod(self.nodes[name].shape) * self.rounding.eta
+
+class Tally:
+    """E of a pass under way, ``[B, R]``: what it has noted, to be added up when it is asked for."""
+
+    def __init__(self, ledger: Ledger | None, like: Tensor) -> None:
+        """Nothing noted yet, for rows like ``like`` ``[B, R]``; without a ledger nothing will be."""
+        self.ledger = ledger
+        self._base = torch.zeros_like(like, requires_grad=False)
+        self._images: set[str] = set()
+        self._measured: list[Tensor] = []  # [B, R]
+        self._shared: list[Tensor] = []  # [B, 1]
+        self._constants: list[Tensor] = []  # [B, R]
+        self._offsets: list[Tensor] = []  # [B, R]
+        self._gamma = 0.0
+
+    def fork(self) -> Tally:
+        """One that goes on from here, and leaves this one where it is."""
+        other = Tally(self.ledger, self._base)
+        other._base, other._images = self.total(), set(self._images)
+        return other
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with the rows ``index`` alone."""
+        self._base = self.total()[:, index]
+        for noted in (self._measured, self._shared, self._constants, self._offsets):
+            noted.clear()
+
+    def total(self) -> Tensor:
+        """E so far."""
+        result = self._base
+        if self.ledger is None:
+            return result
+        if self._measured:
+            result = result + torch.stack(self._measured).sum(0)
+        if self._shared:
+            result = result + torch.stack(self._shared).sum(0)
+        if self._constants:
+            result = result + self.ledger.rounding.u * torch.stack(self._constants).abs().sum(0)
+        if self._offsets:
+            result = result + self._gamma * torch.stack(self._offsets).abs().sum(0)
+        return result
+
+    # ---- what a pass notes -------------------------------------------------------------------------------------------
+
+    def constant(self, value: Tensor) -> None:
+        """A new value of the constant."""
+        if self.ledger is not None:
+            self._constants.append(value.detach())
+
+    def specification(self, name: str, measure: Callable[[], Measure], rounded: Tensor) -> None:
+        """Rows of a specification at a node; ``rounded`` ``[R]`` is 1 where numbers of the row were rounded."""
+        if self.ledger is not None:
+            u, m = self.ledger.rounding.u, self.ledger.magnitude(name)
+            self._measured.append(rounded * (3 * u * measure()(m) + self.ledger.spare(name)))
+
+    def units(self, node: Node, index: Tensor) -> None:
+        """Unit vectors of chosen neurons (flattened positions) of an affine node that go to its input."""
+        if self.ledger is not None:
+            weights, constant = self.ledger.charge(node, False)
+            self._shared.append(constant)
+            if weights is not None:
+                self._measured.append(weights.flatten(1)[:, index].expand(self._base.shape))
+
+    def linear(self, node: Node, measure: Callable[[], Measure]) -> None:
+        """Rows of an affine node that go to its input."""
+        if self.ledger is not None:
+            weights, constant = self.ledger.charge(node, node.name in self._images)
+            self._shared.append(constant)
+            if weights is not None:
+                self._measured.append(measure()(weights))
+
+    def relu(self, node: Node, measure: Callable[[], Measure], offsets: Tensor) -> None:
+        """At a ReLU: the image of the rows, and the sums ``[B, R]`` of its offsets, or their magnitudes."""
+        if self.ledger is None:
+            return
+        crossing = self.ledger.crossing(node)
+        self._offsets.append(offsets.detach())
+        self._gamma = max(self._gamma, self.ledger.rounding.gamma(crossing + EXTRA))
+        self._base = self._base + crossing * self.ledger.rounding.eta
+        if self.ledger.is_image(node.inputs[0]):
+            self._images.add(node.inputs[0])
+            return
+        weights, constant = self.ledger.relu(node)
+        self._shared.append(constant)
+        self._measured.append(measure()(weights))
+
+    def meeting(self, name: str, measure: Callable[[], Measure]) -> None:
+        """The computed sum of two rows of a node."""
+        if self.ledger is not None:
+            u, m = self.ledger.rounding.u, self.ledger.magnitude(name)
+            self._measured.append(u * measure()(m) + self.ledger.spare(name))
+
+    def end(self, name: str, measure: Callable[[], Measure], times: int = 1) -> None:
+        """The smallest (or largest) v . x over bounds of a node's value, a sum of N products, ``times`` as inexact."""
+        if self.ledger is not None:
+            gamma = self.ledger.rounding.gamma(prod(self.ledger.nodes[name].shape) + EXTRA)
+            cost = times * gamma * measure()(self.ledger.magnitude(name))
+            self._measured.append(cost + times * self.ledger.spare(name))
+
+    def below(self, value: Tensor) -> Tensor:
+        """What is proven where ``value`` ``[B, R]`` was computed, as a lower bound."""
+        return value if self.ledger is None else value - self.ledger.close(value, self.total())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Graph, Input, Linear, Node, Relu
-from zonocuda.verifier.dual_error import Ledger, Measure
+from zonocuda.verifier.dual_error import Ledger, Measure, Tally
 
 PASS_BYTES = 2**24
 """Of a layer's rows in one pass: large enough for fast products, small enough for the cache."""
@@ -35,8 +35,7 @@ class DualPass:
         batch, rows: B and R.
         constant: ``[B, R]``, what the pass has collected.
         pending: by node name the rows ``[B * R, *features]`` of a node that has not been reached yet.
-        ledger: what rounding costs is counted where there is one; else not.
-        slack: ``[B, R]``, E of :mod:`zonocuda.verifier.dual_error` so far.
+        tally: what rounding has cost so far, where that is counted.
     """
 
     def __init__(self, graph: Graph, batch: int, rows: int, like: Tensor, ledger: Ledger | None = None) -> None:
@@ -46,46 +45,31 @@ class DualPass:
         self.batch, self.rows = batch, rows
         self.constant = like.new_zeros(batch, rows)
         self.pending: dict[str, Tensor] = {}
-        self.ledger = ledger
-        self.slack = like.new_zeros(batch, rows)
-        self._images: set[str] = set()
+        self.tally = Tally(ledger, self.constant)
 
     def fork(self) -> DualPass:
         """A pass that goes on from here, and leaves this one where it is."""
-        other = DualPass(self.graph, self.batch, self.rows, self.constant, self.ledger)
-        other.constant, other.slack = self.constant, self.slack
-        other.pending, other._images = dict(self.pending), set(self._images)
+        other = DualPass(self.graph, self.batch, self.rows, self.constant)
+        other.constant, other.tally = self.constant, self.tally.fork()
+        other.pending = dict(self.pending)
         return other
 
     def send(self, name: str, v: Tensor) -> None:
         """Adds rows ``[B * R, *features]`` to those of a node."""
         present = self.pending.get(name)
-        self.pending[name] = v if present is None else present + v
-        if present is not None and self.ledger is not None:
-            self.slack = self.slack + self.ledger.meeting(name, self.measure(self.pending[name]))
+        total = self.pending[name] = v if present is None else present + v
+        if present is not None:
+            self.tally.meeting(name, lambda: self.measure(total))
 
     def add(self, value: Tensor) -> None:
         """Adds ``value`` ``[B, R]`` to the constant."""
         self.constant = self.constant + value
-        if self.ledger is not None:
-            self.slack = self.slack + self.ledger.constant(self.constant)
+        self.tally.constant(self.constant)
 
     def measure(self, v: Tensor) -> Measure:
         """sum_i |v_i| values_i of rows ``[B * R, *features]``."""
         rows = flatten_rows(v.detach().abs()).reshape(self.batch, self.rows, -1)
         return lambda values: (rows @ flatten_rows(values).unsqueeze(2)).squeeze(2)
-
-    def charge_relu(self, node: Node, image: Tensor, size: Tensor) -> None:
-        """Counts what rounding costs at a ReLU: of the ``image`` ``[B * R, *features]`` of the rows, and of offsets
-        whose sums have the magnitude ``size`` ``[B, R]``."""
-        if self.ledger is None:
-            return
-        self.slack = self.slack + self.ledger.offsets(node, size.detach())
-        source = node.inputs[0]
-        if self.ledger.is_image(source):
-            self._images.add(source)
-        else:
-            self.slack = self.slack + self.ledger.at_relu(node, self.measure(image))
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
@@ -93,7 +77,8 @@ class DualPass:
             matrix = flatten_rows(v).reshape(self.batch, self.rows, -1).index_select(1, index)
             self.pending[name] = unflatten_rows(matrix.flatten(0, 1), self.nodes[name].shape)
         self.rows = len(index)
-        self.constant, self.slack = self.constant[:, index], self.slack[:, index]
+        self.constant = self.constant[:, index]
+        self.tally.keep(index)
 
     def run(self, relu: Callable[[Node, Tensor], Tensor | None], on_node: Visit = proceed) -> Tensor | None:
         """Carries the rows to the input.
@@ -127,8 +112,7 @@ class DualPass:
         op = node.op
         if isinstance(op, Affine):
             shape = self.nodes[node.inputs[0]].shape
-            if self.ledger is not None:
-                self.slack = self.slack + self.ledger.at(node, self.measure(v), node.name in self._images)
+            self.tally.linear(node, lambda: self.measure(v))
             if op.has_offset:
                 constant = _constant(op, v, shape)
                 if constant is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 
 import torch
@@ -161,8 +162,7 @@ def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | No
         v = op.weight[index]
         bias = None if op.bias is None else op.bias[index]
         target = node.inputs[0]
-        if flow.ledger is not None:
-            flow.slack = flow.slack + flow.ledger.at_units(node, index)
+        flow.tally.units(node, index)
     else:
         v, bias = like.new_zeros(len(index), prod(node.shape)), None
         v[torch.arange(len(index), device=like.device), index] = 1
@@ -183,24 +183,23 @@ class _Total:
     """
 
     def __init__(self, going: DualPass | WindowRows, low: Tensor, high: Tensor) -> None:
-        self.ledger, self.slack = going.ledger, going.slack
+        self.tally = going.tally.fork()
         self.low, self.high = going.constant + low, going.constant + high
         self.size = going.constant.abs() - low + high
 
-    def add(self, name: str, ends: Bounds, measure: Measure) -> None:
+    def add(self, name: str, ends: Bounds, measure: Callable[[], Measure]) -> None:
         """Adds the ends of the rows of a node; those of windows, by middle and spread, round twice as much."""
         self.low, self.high = self.low + ends[0], self.high + ends[1]
-        if self.ledger is not None:
-            self.size = self.size + ends[0].abs() + ends[1].abs()
-            self.slack = self.slack + 2 * self.ledger.end(name, measure)
+        self.size = self.size + ends[0].abs() + ends[1].abs()
+        self.tally.end(name, measure, 2)
 
     def bounds(self) -> Bounds:
         """The bounds, less what rounding may have cost where that is counted."""
-        if self.ledger is None:
+        ledger = self.tally.ledger
+        if ledger is None:
             return self.low, self.high
-        steps = self.ledger.rounding.gamma(2 * len(self.ledger.nodes) + 4)
-        slack = self.slack + steps * self.size
-        return self.low - self.ledger.close(self.low, slack), self.high + self.ledger.close(self.high, slack)
+        slack = self.tally.total() + ledger.rounding.gamma(2 * len(ledger.nodes) + 4) * self.size
+        return self.low - ledger.close(self.low, slack), self.high + ledger.close(self.high, slack)
 
 
 class _Chunk:
@@ -234,7 +233,7 @@ class _Chunk:
             if v is not None:
                 ends = self._extremes(self.shared.graph.nodes[0].name, v)
                 assert ends is not None, "the input's range is the box"
-                total.add(self.shared.graph.nodes[0].name, ends, self.flow.measure(v))
+                total.add(self.shared.graph.nodes[0].name, ends, partial(self.flow.measure, v))
             low, high = total.bounds()
             if keep_best:
                 self._improve(low, high)
@@ -258,7 +257,7 @@ class _Chunk:
         if windows is None:
             return True
         left = windows.run(self._window_relu, self.on_node)
-        self.flow.rows, self.flow.constant, self.flow.slack = windows.rows, windows.constant, windows.slack
+        self.flow.rows, self.flow.constant, self.flow.tally = windows.rows, windows.constant, windows.tally
         for name in windows.pending if left else ():
             self.flow.send(name, windows.dense(name))
         self.windows = None
@@ -277,7 +276,7 @@ class _Chunk:
         self.high = self.high + offsets.clamp(min=0).sum((2, 3, 4))
         image = block.scale(slope)
         assert self.windows is not None
-        self.windows.charge_relu(node, image, offsets.abs().sum((2, 3, 4)))
+        self.windows.tally.relu(node, partial(window_measure, image), offsets.abs().sum((2, 3, 4)))
         return image
 
     def _relu(self, node: Node, v: Tensor) -> Tensor | None:
@@ -289,7 +288,7 @@ class _Chunk:
         rows, low, high = kernels().dual_relu(self._rows(v), *self.shared.relu(node), kink=self.shared.kink)
         self.low, self.high = self.low + low, self.high + high
         image = unflatten_rows(rows.flatten(0, 1), node.shape)
-        self.flow.charge_relu(node, image, high - low)
+        self.flow.tally.relu(node, partial(self.flow.measure, image), high - low)
         return image
 
     def _end_decided(self) -> bool:
@@ -301,7 +300,8 @@ class _Chunk:
             ends = self._extremes(name, v)
             if ends is None:
                 return True
-            total.add(name, ends, window_measure(v) if isinstance(v, Windowed) else self.flow.measure(v))
+            measure = partial(window_measure, v) if isinstance(v, Windowed) else partial(self.flow.measure, v)
+            total.add(name, ends, measure)
         self._improve(*total.bounds())
         decided = ((self.lower >= 0) | (self.upper <= 0)).all(0)[self.open]
         wanted = int((~decided).sum())

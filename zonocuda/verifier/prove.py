@@ -99,10 +99,11 @@ class Prover:
         """The passes with minimum-area and with adaptive slopes."""
         self.corners = self.corners[:0]
         left = compact(self.graph, self.inputs)
+        ledger = self._ledger(left)
         for start in STARTS:
             slopes = _flat_start(left.inputs, start)
             with torch.no_grad():
-                lower, weight = self._problem(left, self._all()).bound(_lookup(slopes), self.kink)
+                lower, weight = self._problem(left, ledger, self._all()).bound(_lookup(slopes), self.kink)
             self._improve(self._all(), lower.squeeze(0))
             if weight is not None:
                 self._add_corners(weight)
@@ -122,7 +123,7 @@ class Prover:
         if len(open_):
             left, start = compact(self.graph, self.inputs), self._start(open_)
             result = ascend(
-                self._problem(left, open_),
+                self._problem(left, self._ledger(left), open_),
                 replace(ascent, iterations=rung.rows),
                 left.narrow_slopes(start),
                 finished=lambda best: self._finished(open_, best),
@@ -172,8 +173,10 @@ class Prover:
         """A NaN bound says nothing; where there is nothing else it stays, and refutes nothing."""
         self.best[index] = torch.fmax(self.best[index], lower)
 
-    def _problem(self, left: Compact, index: Tensor) -> RowProblem:
-        ledger = None if self.rounding is None else Ledger(self.rounding.on(left.graph), self.box, left.inputs)
+    def _ledger(self, left: Compact) -> Ledger | None:
+        return None if self.rounding is None else Ledger(self.rounding.on(left.graph), self.box, left.inputs)
+
+    def _problem(self, left: Compact, ledger: Ledger | None, index: Tensor) -> RowProblem:
         flow = output_rows(left.graph, self.rows, 1, ledger)
         if len(index) < self.rows.count:
             flow.keep(index)

@@ -17,7 +17,7 @@ from zonocuda.domains import Dense, Diagonal, Symbols, Windowed, kernels
 from zonocuda.domains.blocks import add_blocks
 from zonocuda.domains.windowed import is_wide
 from zonocuda.graph import Add, Conv, Graph, Node, Relu, ScaleShift
-from zonocuda.verifier.dual_error import Ledger, Measure
+from zonocuda.verifier.dual_error import Ledger, Measure, Tally
 from zonocuda.verifier.dual_pass import Visit
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.transform import geometry
@@ -30,7 +30,7 @@ class WindowRows:
         rows: R.
         constant: ``[B, R]``, what the offsets of affine nodes have added.
         pending: by node name the rows of a node that has not been reached yet.
-        ledger, slack: as those of :class:`zonocuda.verifier.dual_pass.DualPass`.
+        tally: what rounding has cost so far, where that is counted.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class WindowRows:
         self.nodes = {node.name: node for node in graph.nodes}
         self.graph, self.rows = graph, len(index)
         self.constant = like.new_zeros(batch, len(index))
-        self.ledger, self.slack = ledger, like.new_zeros(batch, len(index))
+        self.tally = Tally(ledger, self.constant)
         position = index % (height * width)
         corners = torch.stack([position // width, position % width], 1)
         patches = like.new_zeros(len(index), channels)
@@ -54,7 +54,8 @@ class WindowRows:
         """Goes on with the rows ``index`` alone."""
         symbols = Symbols(len(index))
         self.rows = len(index)
-        self.constant, self.slack = self.constant[:, index], self.slack[:, index]
+        self.constant = self.constant[:, index]
+        self.tally.keep(index)
         for name, block in self.windows().items():
             patches = block.patches.index_select(1, index)
             self.pending[name] = replace(block, symbols=symbols, patches=patches, corners=block.corners[index])
@@ -110,19 +111,12 @@ class WindowRows:
     def add(self, value: Tensor) -> None:
         """Adds ``value`` ``[B, R]`` to the constant."""
         self.constant = self.constant + value
-        if self.ledger is not None:
-            self.slack = self.slack + self.ledger.constant(self.constant)
-
-    def charge_relu(self, node: Node, image: Windowed, size: Tensor) -> None:
-        """As :meth:`zonocuda.verifier.dual_pass.DualPass.charge_relu`."""
-        if self.ledger is not None:
-            self.slack = self.slack + self.ledger.offsets(node, size)
-            self.slack = self.slack + self.ledger.at_relu(node, window_measure(image))
+        self.tally.constant(self.constant)
 
     def _linear(self, node: Node, block: Windowed) -> None:
         op = node.op
-        if self.ledger is not None and not isinstance(op, Add):
-            self.slack = self.slack + self.ledger.at(node, window_measure(block), False)
+        if not isinstance(op, Add):
+            self.tally.linear(node, lambda: window_measure(block))
         if isinstance(op, Conv):
             if op.bias is not None:
                 self.add(block.sums() @ op.bias)
@@ -147,9 +141,10 @@ class WindowRows:
         total = add_blocks(present, block, self.nodes[name].shape)
         assert not isinstance(total, Diagonal)
         self.pending[name] = total
-        if self.ledger is not None:
-            measure = window_measure(total) if isinstance(total, Windowed) else dense_measure(total.generators)
-            self.slack = self.slack + self.ledger.meeting(name, measure)
+        if isinstance(total, Windowed):
+            self.tally.meeting(name, lambda: window_measure(total))
+        else:
+            self.tally.meeting(name, lambda: dense_measure(total.generators))
 
 
 def window_measure(block: Windowed) -> Measure:
