@@ -45,6 +45,7 @@ def verify(options: argparse.Namespace) -> None:
             memory_budget=options.memory_budget,
             seed=options.seed,
             effort=options.effort,
+            semantics=options.semantics,
             progress=bar.update,
         )
     if options.results_file:

@@ -94,6 +94,12 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--effort", default="standard", choices=["fast", "standard", "max"], help="how dear proofs may be"
     )
+    verify.add_argument(
+        "--semantics",
+        default="real",
+        choices=["real", "float32", "float64", "float16", "bfloat16"],
+        help="the arithmetic in which a proof holds (only real so far)",
+    )
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
     verify.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
 

@@ -24,6 +24,7 @@ _VNNCOMP = {
 def summary(result: VerifyResult) -> Iterator[str]:
     """The lines that follow the verdict."""
     yield f"reason   {result.reason}"
+    yield f"meaning  {result.meaning}"
     if result.margin is not None:
         yield f"margin   {result.margin:.6g} (smallest of {len(result.margins)} rows)"
     yield from layer_lines(result.layers)
@@ -74,6 +75,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
         "schema": "zonocuda.verify/1",
         "verdict": str(result.verdict),
         "reason": result.reason,
+        "meaning": result.meaning,
         "margin": _number(result.margin),
         "rows": [
             {
@@ -82,6 +84,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
                 "lower": _number(row.lower),
                 "forward": _number(row.forward),
                 "dual": _number(row.dual),
+                "slack": _number(row.slack),
             }
             for row in result.margins
         ],
@@ -96,6 +99,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
             "backend": result.ran.backend,
             "replay": result.ran.replay,
             "effort": result.ran.effort,
+            "semantics": result.ran.semantics,
             "versions": dict(result.ran.versions),
         },
         "files": {"net": _file(net), "spec": _file(spec)},

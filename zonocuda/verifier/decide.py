@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.rows import Rows
 from zonocuda.version import __version__
 
+Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
+"""Whose arithmetic a proof is about: real numbers, or what a machine executes."""
+
 Progress = Callable[[str, int, int], None]
 """Called with a phase and how much of it is done: (phase, done, total)."""
 
@@ -48,6 +52,7 @@ def verify(
     kink: KinkRule = "envelope",
     seed: int = 0,
     effort: Effort = "standard",
+    semantics: Semantics = "real",
     progress: Progress = lambda phase, done, total: None,
 ) -> VerifyResult:
     """Decides whether a property holds for a network.
@@ -59,10 +64,11 @@ def verify(
     it, ``standard`` and ``max`` optimise the slopes of the intermediate bounds, too, ``max`` until that no longer pays.
 
     ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
-    nothing). Bounds are computed in ``dtype`` in round to nearest: their own rounding is not yet part of the bound, so
-    a margin of the order of rounding errors is no proof. ``falsified`` needs a float32 point of the region's float32
-    box whose output, as the network itself computes it, satisfies a disjunct exactly. NaN or infinity in a bound is
-    ``unknown``.
+    nothing). It holds for the network in real arithmetic, on the box that encloses the numbers of the specification,
+    whatever the rounding in ``dtype`` of the bounds' own computation, which is part of every bound
+    (:mod:`zonocuda.verifier.rounding`); where that costs more than there is to spare the verdict is ``unknown``, and
+    the reason says so. ``falsified`` needs a float32 point of the region's float32 box whose output, as the network
+    itself computes it, satisfies a disjunct exactly. NaN or infinity in a bound is ``unknown``.
 
     Args:
         model: a path to an ONNX file, a loaded Network, a Graph, or a module (with ``input_shape``).
@@ -78,10 +84,12 @@ def verify(
         kink: does not change a verdict; see :mod:`zonocuda.kink`.
         seed: of the random starts of the search.
         effort: ``fast`` (the plain passes), ``standard`` or ``max``.
+        semantics: the arithmetic in which ``verified`` is to hold. ``real`` is the only one so far.
         progress: is told how far each phase is.
 
     Raises:
-        ValueError: a network that cannot be imported or is misread, or a specification of another size.
+        ValueError: a network that cannot be imported or is misread, a specification of another size, semantics that are
+            not supported, or arithmetic that no proof accounts for (subnormal numbers flushed to zero).
     """
     started = time.monotonic()
     if dtype not in (torch.float32, torch.float64):
@@ -89,6 +97,7 @@ def verify(
     if not timeout > 0:
         raise ValueError(f"verify: timeout must be a positive number of seconds, got {timeout}")
     check_effort(effort)
+    check_semantics(semantics)
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(timeout)
@@ -111,11 +120,29 @@ def verify(
             subject.runs_on,
             {"zonocuda": __version__, "torch": torch.__version__, **subject.versions},
             effort,
+            semantics,
         )
     run.seconds["total"] = time.monotonic() - started
     return VerifyResult(
         verdict, reason, tuple(run.margins), run.counterexample, run.layers, dict(run.seconds), ran, run.plan
     )
+
+
+def check_semantics(semantics: str) -> None:
+    """Raises ValueError for semantics that are unknown or not supported, with the reason."""
+    if semantics == "real":
+        return
+    if semantics in ("float16", "bfloat16"):
+        limit = 2048 if semantics == "float16" else 256
+        raise ValueError(
+            f"semantics {semantics!r}: no bound holds for sums of {limit} terms and more in any order; use 'real'"
+        )
+    if semantics in ("float32", "float64"):
+        raise ValueError(
+            f"semantics {semantics!r} (the network as executed, in any order of summation) is not implemented: bounds "
+            "of executed values need a sweep of their own; use 'real'"
+        )
+    raise ValueError(f"semantics must be one of {', '.join(get_args(Semantics))}, got {semantics!r}")
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -253,7 +280,7 @@ class _Run:
         try:
             return self.insist(position, region, search_rows, prover)
         finally:
-            self.record(position, prover.rows, prover.forward, prover.best)
+            self.record(position, prover.rows, prover.forward, prover.best, prover.slack)
 
     def insist(self, position: int, region: Region, search_rows: Rows, prover: Prover) -> str:
         """What follows the plain passes: dearer proofs, and a longer search between them."""
@@ -340,7 +367,7 @@ class _Run:
         with self.phase("dual"), summed_products():
             prover.plain()
         if prover.proven:
-            self.record(position, rows, forward, prover.best)
+            self.record(position, rows, forward, prover.best, prover.slack)
             return "", None
         return prover.reason(), prover
 
@@ -375,11 +402,15 @@ class _Run:
         self.layers, self.plan = result.stats, result.plan
         return result
 
-    def record(self, position: int, rows: Rows, forward: Tensor | None, dual: Tensor | None) -> None:
+    def record(
+        self, position: int, rows: Rows, forward: Tensor | None, dual: Tensor | None, slack: Tensor | None = None
+    ) -> None:
         """Keeps the bounds of a region's rows for the result."""
         for r, label in enumerate(rows.labels):
-            first, second = (None if b is None else rows.undo_unit(r, float(b[r])) for b in (forward, dual))
-            self.margins.append(RowBound(position, label, first, second))
+            first, second, cost = (
+                None if b is None else rows.undo_unit(r, float(b[r])) for b in (forward, dual, slack)
+            )
+            self.margins.append(RowBound(position, label, first, second, cost))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -54,6 +54,7 @@ class RowProblem:
     Attributes:
         flow: the rows ``[B, R]``, where the first ReLU waits.
         bounds: l and u ``[B, N]`` of every ReLU's input, in the order of the pass.
+        slack: ``[B, R]``, what counting rounding has taken off the last bounds.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class RowProblem:
         self.inputs, self.on_node = inputs, on_node
         self.region = InputSet.of(region)
         self.bounds: dict[str, Bounds] = {}
+        self.slack = torch.zeros_like(flow.constant)
         flow.run(lambda node, v: None, on_node)
         self.flow = flow
 
@@ -97,10 +99,15 @@ class RowProblem:
 
         weight = flow.run(relu, self.on_node)
         if weight is None:
-            return flow.tally.below(flow.constant), None
+            return self._proven(flow, flow.constant), None
         matrix = flatten_rows(weight).reshape(batch, rows, -1)
         flow.tally.end(flow.graph.nodes[0].name, lambda: flow.measure(weight))
-        return flow.tally.below(flow.constant + self.region.least(matrix)), weight
+        return self._proven(flow, flow.constant + self.region.least(matrix)), weight
+
+    def _proven(self, flow: DualPass, value: Tensor) -> Tensor:
+        lower = flow.tally.below(value)
+        self.slack = (value - lower).detach()
+        return lower
 
     def relu_bounds(self, node: Node) -> Bounds:
         if node.name not in self.bounds:

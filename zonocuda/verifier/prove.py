@@ -65,6 +65,7 @@ class Prover:
         inputs: bounds of every ReLU's input, ``[1, *features]``.
         forward: ``[R]``, bounds of the rows that came with them, if any did.
         best: ``[R]``, the best bound of each row that a dual pass found so far; NaN where there is none.
+        slack: ``[R]``, what rounding took off the bound of the last pass with each row; NaN where there was none.
         corners: float32 points ``[n, *input features]`` where the last linear bounds are smallest.
     """
 
@@ -81,7 +82,7 @@ class Prover:
     ) -> None:
         self.graph, self.rows, self.box, self.kink, self.on_node = graph, rows, box, kink, on_node
         self.inputs, self.forward, self.rounding = dict(inputs), forward, rounding
-        self.best = torch.full_like(rows.constant, math.nan)
+        self.best, self.slack = (torch.full_like(rows.constant, math.nan) for _ in range(2))
         self.corners = box[0].new_zeros((0, *graph.input_shape), dtype=torch.float32)
         self._slopes: dict[str, Slopes] = {}
 
@@ -103,7 +104,9 @@ class Prover:
         for start in STARTS:
             slopes = _flat_start(left.inputs, start)
             with torch.no_grad():
-                lower, weight = self._problem(left, ledger, self._all()).bound(_lookup(slopes), self.kink)
+                problem = self._problem(left, ledger, self._all())
+                lower, weight = problem.bound(_lookup(slopes), self.kink)
+            self.slack = problem.slack.squeeze(0)
             self._improve(self._all(), lower.squeeze(0))
             if weight is not None:
                 self._add_corners(weight)
@@ -145,7 +148,12 @@ class Prover:
             return "a bound is NaN or infinite"
         still_open = [list(members) for members, ok in zip(self.rows.disjuncts, refuted, strict=True) if not ok]
         worst = min(float(bounds[members].max()) for members in still_open)
-        return f"{refuted.count(False)} of {len(refuted)} disjuncts not refuted; the worst bound is {worst:.6g}"
+        text = f"{refuted.count(False)} of {len(refuted)} disjuncts not refuted; the worst bound is {worst:.6g}"
+        if all(bool((bounds[members] + self.slack[members] > 0).any()) for members in still_open):
+            cost = max(float(self.slack[members].max()) for members in still_open)
+            dtype = str(bounds.dtype).removeprefix("torch.")
+            text += f", within the rounding of its own computation in {dtype}, {cost:.3g}"
+        return text
 
     # ---- rows --------------------------------------------------------------------------------------------------------
 

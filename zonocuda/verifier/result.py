@@ -29,12 +29,14 @@ class RowBound:
         constraint: the row, as in ``Y_0 - Y_4 <= 0``; a counterexample has it (and the rest of its disjunct) satisfied.
         forward: lower bound of its left-hand side from the forward sweep, or None where the sweep was not needed.
         dual: the larger lower bound of the dual passes, or None where they were not needed.
+        slack: how much of the last dual pass's bound was given up for the rounding of its own computation.
     """
 
     region: int
     constraint: str
     forward: float | None
     dual: float | None
+    slack: float | None = None
 
     @property
     def lower(self) -> float | None:
@@ -54,6 +56,7 @@ class Ran:
         replay: what counterexamples were replayed on: ``onnxruntime``, ``module`` or ``graph``.
         versions: of zonocuda and torch.
         effort: ``fast``, ``standard`` or ``max``.
+        semantics: the arithmetic in which ``verified`` holds: ``real``.
     """
 
     dtype: str
@@ -62,6 +65,7 @@ class Ran:
     replay: str
     versions: Mapping[str, str]
     effort: str
+    semantics: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +91,18 @@ class VerifyResult:
     seconds: Mapping[str, float]
     ran: Ran
     plan: tuple[Step, ...] = ()
+
+    @property
+    def meaning(self) -> str:
+        """What the verdict says of which network, on which box.
+
+        A counterexample and a proof speak of different arithmetics, and can both be right.
+        """
+        if self.verdict is Verdict.VERIFIED:
+            return "holds in real arithmetic on the box that encloses the specification's numbers"
+        if self.verdict is Verdict.FALSIFIED:
+            return f"fails as executed by {self.ran.replay} at a point of the box rounded to float32"
+        return "nothing is known"
 
     @property
     def margin(self) -> float | None:
