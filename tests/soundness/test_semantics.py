@@ -36,10 +36,10 @@ def test_a_proof_and_a_counterexample_say_which_arithmetic_and_which_box_they_ar
 @pytest.mark.usefixtures("prover_only")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_proof_that_lacks_nothing_but_rounding_says_so(dtype: torch.dtype) -> None:
-    """A sum of one point, and its exact value plus a tenth of a unit in the last place."""
-    weight, x = rand(1, 50, seed=1), rand(50, seed=2)
+    """A sum of one point, whose exact value exceeds the row by more than rounding takes and less than it may take."""
+    weight, x = (t.float().double() for t in (rand(1, 50, seed=1), rand(50, seed=2)))
     exact = sum(Fraction(w) * Fraction(v) for w, v in zip(weight.flatten().tolist(), x.tolist(), strict=True))
-    row = LinearConstraint({0: Fraction(1)}, {}, -exact + Fraction(torch.finfo(dtype).eps) / 100)
+    row = LinearConstraint({0: Fraction(1)}, {}, -exact + Fraction(torch.finfo(dtype).eps) * 200)
     result = verify(
         chain(Linear(weight), size=50), Spec(50, 1, (Region(Box.from_tensors(x, x), ((row,),)),)), dtype=dtype
     )

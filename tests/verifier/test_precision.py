@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.verifier.graphs import conv, random_box
 from zonocuda.domains import Zonotope
-from zonocuda.precision import full_precision
+from zonocuda.precision import full_precision, summed_products
 from zonocuda.verifier import compute_bounds
 from zonocuda.verifier.decide import outward
 
@@ -108,3 +108,21 @@ def test_a_bound_is_rounded_outward_to_float32_by_at_most_one_step(value: float,
 
 def test_a_nan_stays_a_nan() -> None:
     assert outward(torch.tensor([math.nan], dtype=torch.float64), torch.float32, True).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_convolutions_of_proofs_are_matrix_products(dtype: torch.dtype) -> None:
+    """Inside ``summed_products`` torch takes its own im2col and col2im, and every setting is as before afterwards."""
+    x, w = torch.randn(32, 8, 9, 9, dtype=dtype), torch.randn(8, 8, 3, 3, dtype=dtype)
+    backends: Any = torch.backends
+    before = backends.cudnn.enabled, backends.mkldnn.enabled
+    with summed_products():
+        assert not backends.cudnn.enabled
+        assert not backends.mkldnn.enabled
+        with torch.autograd.profiler.profile() as profile:
+            torch.nn.functional.conv2d(x, w)
+            torch.nn.functional.conv_transpose2d(x, w)
+    assert (backends.cudnn.enabled, backends.mkldnn.enabled) == before
+    ops = {event.name for event in profile.function_events}
+    assert {"aten::_slow_conv2d_forward", "aten::slow_conv_transpose2d"} <= ops
+    assert not any(library in op for op in ops for library in ("mkldnn_conv", "cudnn_conv", "_nnpack_spatial"))
