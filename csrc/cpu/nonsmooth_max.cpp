@@ -7,7 +7,6 @@
 #include "halves.h"
 #include "shares.h"
 #include "tiles.h"
-#include "vectors.h"
 
 namespace zonocuda::cpu {
 namespace {
@@ -88,56 +87,39 @@ constexpr int64_t kSide = 16;  // elements of a row that are compared together
   ZONOCUDA_LOOP_CLONES void row_maxima(const T* x, int64_t rows, int64_t length, T* values, int32_t* winners) {     \
     const int64_t words = ceil_div(length, kWordBits);                                                              \
     for (int64_t r = 0; r < rows; ++r, x += length, winners += words) {                                             \
-      using V = Vector<Wide<T>, kSide>::type;                                                                       \
-      using Bits = decltype(V{} < V{});                                                                             \
-      const auto side = [&](int64_t l) __attribute__((always_inline)) {                                             \
-        Wide<T> numbers[kSide];                                                                                     \
+      Wide<T> best[kSide];                                                                                          \
+      auto meet = [&](const T* at) __attribute__((always_inline)) {                                                 \
         for (int64_t k = 0; k < kSide; ++k) {                                                                       \
-          numbers[k] = widen(x[l + k < length ? l + k : 0]);                                                        \
-        }                                                                                                           \
-        return load<V>(numbers);                                                                                    \
-      };                                                                                                            \
-      const auto whole = [&](int64_t l) __attribute__((always_inline)) {                                            \
-        if constexpr (std::is_same_v<T, Wide<T>>) {                                                                 \
-          return load<V>(x + l);                                                                                    \
-        } else {                                                                                                    \
-          Wide<T> numbers[kSide];                                                                                   \
-          for (int64_t k = 0; k < kSide; ++k) {                                                                     \
-            numbers[k] = widen(x[l + k]);                                                                           \
-          }                                                                                                         \
-          return load<V>(numbers);                                                                                  \
+          const Wide<T> v = widen(at[k]), b = best[k];                                                              \
+          best[k] = (v > b || v != v) && b == b ? v : b;                                                            \
         }                                                                                                           \
       };                                                                                                            \
-      V best = side(0);                                                                                             \
-      const auto meet = [&](const V& v) __attribute__((always_inline)) {                                            \
-        best = ((v > best) | (v != v)) & (best == best) ? v : best;                                                 \
-      };                                                                                                            \
+      for (int64_t k = 0; k < kSide; ++k) {                                                                         \
+        best[k] = widen(x[k < length ? k : 0]);                                                                     \
+      }                                                                                                             \
       for (int64_t l = kSide; l + kSide <= length; l += kSide) {                                                    \
-        meet(whole(l));                                                                                             \
+        meet(x + l);                                                                                                \
       }                                                                                                             \
       if (length > kSide && length % kSide) {                                                                       \
-        meet(whole(length - kSide)); /* some of them twice */                                                       \
+        meet(x + length - kSide); /* some of them twice */                                                          \
       }                                                                                                             \
       Wide<T> most = best[0];                                                                                       \
       for (int64_t k = 1; k < kSide; ++k) {                                                                         \
         most = (best[k] > most || best[k] != best[k]) && most == most ? best[k] : most;                             \
       }                                                                                                             \
-      Bits ones{};                                                                                                  \
-      for (int k = 0; k < kSide; ++k) {                                                                             \
-        ones[k] = decltype(ones[0] + 0)(1) << k;                                                                    \
-      }                                                                                                             \
       int64_t first = -1;                                                                                           \
       for (int64_t w = 0; w < words; ++w) {                                                                         \
+        const T* at = x + w * kWordBits;                                                                            \
+        const int64_t bits = std::min<int64_t>(kWordBits, length - w * kWordBits);                                  \
         uint32_t word = 0;                                                                                          \
-        for (int64_t l = w * kWordBits, k = 0; k < kWordBits && l < length; l += kSide, k += kSide) {               \
-          const V v = l + kSide <= length ? whole(l) : side(l);                                                     \
-          const Bits bits = (v == most) & ones;                                                                     \
-          uint32_t part = 0;                                                                                        \
-          for (int i = 0; i < kSide; ++i) {                                                                         \
-            part |= uint32_t(bits[i]);                                                                              \
+        if (bits == kWordBits) {                                                                                    \
+          for (int k = 0; k < kWordBits; ++k) {                                                                     \
+            word |= uint32_t(widen(at[k]) == most) << k;                                                            \
           }                                                                                                         \
-          part &= l + kSide <= length ? 0xffffu : 0xffffu >> (kSide - (length - l));                                \
-          word |= part << k;                                                                                        \
+        } else {                                                                                                    \
+          for (int k = 0; k < bits; ++k) {                                                                          \
+            word |= uint32_t(widen(at[k]) == most) << k;                                                            \
+          }                                                                                                         \
         }                                                                                                           \
         winners[w] = int32_t(word);                                                                                 \
         first = first < 0 && word ? w * kWordBits + lowest_bit(word) : first;                                       \

@@ -276,13 +276,16 @@ struct Moved {
 ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_SHARES)
 #undef ZONOCUDA_SHARES
 
-/// Whether all that get something get the same, and neighbours lie side by side.
-bool has_equal_shares(const Pool& s, const TieWeights& w) {
-  return is_one_rule(w) && s.words() == 1 && (s.inner > 1 || s.x.stride == 1);
-}
-
 bool apart(const Pool& s) {
   return s.inner > 1 && s.y.stride >= s.y.kernel && s.x.stride >= s.x.kernel && s.y.dilation == 1 && s.x.dilation == 1;
+}
+
+/// Whether whole lines are faster than one window after the other, as measured.
+template <class T>
+bool shares_lines(const Pool& s, const TieWeights& w) {
+  const bool side_by_side = apart(s) || (s.inner > 1 && s.x.stride == 1);
+  const bool half = std::is_same_v<T, torch::headeronly::Half>;
+  return is_one_rule(w) && s.words() == 1 && side_by_side && (!half || (apart(s) && w.even == 0));
 }
 
 template <class T>
@@ -389,7 +392,7 @@ Tensor nonsmooth_max_pool2d_backward(const Tensor& grad, const Tensor& winners, 
           std::fill_n(target + i * s.inner, s.inner == 1 ? s.y.input * s.x.input : channels, T(0));
         }
         for_each_line(s, image, channel, channels, [&](const Line& line) {
-          if (has_equal_shares(s, weights)) {
+          if (shares_lines<T>(s, weights)) {
             return share_line(g, words, s, line, weights, apart(s), result);
           }
           scatter_line(g, words, s, line, weights, element_offset.data(), result);
