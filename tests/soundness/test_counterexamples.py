@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import Builder, rand
 from zonocuda.domains import Dense, Symbols, Zonotope
-from zonocuda.graph import Add, Graph, Linear, Node, Relu
+from zonocuda.graph import Add, Graph, Linear, Node, Pad, Relu, ScaleShift
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
 from zonocuda.verifier.dual import RowProblem, output_rows
@@ -144,3 +144,32 @@ def test_a_value_that_many_read_costs_the_rounding_of_the_sum_of_their_rows(dtyp
         assert Fraction(counted) <= true
         wrong += Fraction(naive) > true
     assert wrong > 0
+
+
+def padded(constant: float, *scales: float) -> Graph:
+    """256 - constant * scales[0] * scales[1] ..., whose constant comes of padding."""
+    b = Builder(1)
+    b(Pad(((0, 1),), constant))
+    for scale in scales:
+        b(ScaleShift(torch.tensor(scale, dtype=torch.float64), None))
+    row, bias = torch.tensor([[0.0, -1.0]], dtype=torch.float64), torch.tensor([256.0], dtype=torch.float64)
+    b(Linear(row, bias))
+    return b.graph()
+
+
+@pytest.mark.parametrize(
+    "dtype, constant, scales",
+    [
+        (torch.float32, 2.0**-160, (2.0**100, 2.0**70)),  # float32 does not hold the constant
+        (torch.float32, 2.0**-100, (2.0**-60, 2.0**100, 2.0**70)),  # nor its first product
+        (torch.float64, 2.0**-900, (2.0**-300, 2.0**900, 2.0**310)),
+    ],
+)
+@pytest.mark.usefixtures("prover_only")
+def test_a_padded_constant_that_is_lost_to_underflow_is_not_taken_for_zero(
+    dtype: torch.dtype, constant: float, scales: tuple[float, ...]
+) -> None:
+    graph, x = padded(constant, *scales), torch.zeros(1, dtype=torch.float64)
+    assert evaluate(graph, exactly(x)) == [Fraction(256 - 1024)]
+    problem = Spec(1, 1, (Region(Box.from_tensors(x, x), ((FIRST,),)),))
+    assert verify(graph, problem, dtype=dtype).verdict is Verdict.UNKNOWN

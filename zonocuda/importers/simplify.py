@@ -37,4 +37,5 @@ def _merge(layer: Node, shift: Node) -> Node | None:
     if len(extents) != len(layer.shape) or any(n != 1 for dim, n in enumerate(extents) if dim != channel):
         return None
     bias = shift.op.shift.reshape(-1).expand(layer.shape[channel]).contiguous()
-    return Node(shift.name, dataclasses.replace(layer.op, bias=bias), layer.inputs, shift.shape)
+    roundings = max(layer.op.roundings, shift.op.roundings)
+    return Node(shift.name, dataclasses.replace(layer.op, bias=bias, roundings=roundings), layer.inputs, shift.shape)

@@ -71,6 +71,10 @@ class Ledger:
             self._charges[node.name, image] = self._joint(node) if image else self._affine(node)
         return self._charges[node.name, image]
 
+    def image(self, name: str) -> tuple[Tensor, Tensor]:
+        """Of rows at a ReLU's input being the image of those that the ReLU had, where :meth:`is_image` holds."""
+        return self.relu(self._relu_of[name])
+
     def relu(self, node: Node) -> tuple[Tensor, Tensor]:
         """Of the image v' of rows at a ReLU's input."""
         if node.name not in self._relus:
@@ -132,7 +136,7 @@ class Ledger:
     def _joint(self, node: Node) -> tuple[Tensor | None, Tensor]:
         """The charge of an affine node and of the ReLU behind it."""
         weights, constant = self.charge(node, False)
-        more, rest = self.relu(self._relu_of[node.name])
+        more, rest = self.image(node.name)
         return more if weights is None else weights + more, constant + rest
 
     def _affine(self, node: Node) -> tuple[Tensor | None, Tensor]:
@@ -262,6 +266,10 @@ class Tally:
             gamma = self.ledger.rounding.gamma(prod(self.ledger.nodes[name].shape) + EXTRA)
             cost = times * gamma * measure()(self.ledger.magnitude(name))
             self._measured.append(cost + times * self.ledger.spare(name))
+            if name in self._images:  # they end here, before the affine node would have charged for it
+                weights, constant = self.ledger.image(name)
+                self._shared.append(constant)
+                self._measured.append(measure()(weights))
 
     def below(self, value: Tensor) -> Tensor:
         """What is proven where ``value`` ``[B, R]`` was computed, as a lower bound."""

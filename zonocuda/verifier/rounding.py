@@ -108,6 +108,8 @@ class Rounding:
             whole = absolute(node.op)
             held = {f.name: getattr(whole, f.name) for f in fields(whole)}
             lifted: dict[str, Any] = {name: self.lift(t) for name, t in held.items() if isinstance(t, Tensor)}
+            if isinstance(whole, Pad) and whole.value > 0:
+                lifted["value"] = max(whole.value, self.floor)
             self._absolute[node.name] = (node.op, replace(whole, **lifted))
         return self._absolute[node.name][1]
 
@@ -123,6 +125,8 @@ def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
         return 0
     count = held.roundings
     if isinstance(held, Pad) and torch.tensor(held.value, dtype=dtype).item() != held.value:
+        if not torch.finfo(dtype).tiny <= abs(held.value) <= torch.finfo(dtype).max:
+            return HOPELESS
         count += 1
     for one in fields(exact):
         old, new = getattr(exact, one.name), getattr(held, one.name)
