@@ -87,6 +87,33 @@ def _assigned(x: Tensor) -> Tensor:
     return y
 
 
+def tiny_batch_norm() -> nn.Module:
+    """Scales by 1e-300 / 1e50."""
+    layer = nn.BatchNorm1d(1).double().eval()
+    with torch.no_grad():
+        layer.weight.fill_(1e-300)
+        assert layer.running_var is not None
+        layer.running_var.fill_(1e100)
+    return layer
+
+
+def constant(value: float) -> Tensor:
+    return torch.tensor([value], dtype=torch.float64)
+
+
+TINY: dict[str, Callable[[], nn.Module]] = {
+    "the scale of a batch normalisation": tiny_batch_norm,
+    "a reciprocal": lambda: Apply(lambda x: x / constant(1.7e308)),
+    "a scaled shift": lambda: Apply(lambda x: torch.add(x, constant(1e-200), alpha=1e-200)),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_derived_constant_that_underflows_is_refused(name: str) -> None:
+    """It would be taken for zero, and later layers may make it large again: no proof would be one of this network."""
+    assert "too small for float64" in refuse(TINY[name](), (1,))
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_function_that_cannot_be_expressed_is_refused(name: str) -> None:
     function, shape, expected = REFUSED[name]

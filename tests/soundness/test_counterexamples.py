@@ -158,7 +158,7 @@ def padded(constant: float, *scales: float) -> Graph:
 
 
 @pytest.mark.parametrize(
-    "dtype, constant, scales",
+    ("dtype", "constant", "scales"),
     [
         (torch.float32, 2.0**-160, (2.0**100, 2.0**70)),  # float32 does not hold the constant
         (torch.float32, 2.0**-100, (2.0**-60, 2.0**100, 2.0**70)),  # nor its first product

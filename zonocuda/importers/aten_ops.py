@@ -60,7 +60,7 @@ def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
         return lowering.add(builder, name, node.value(first), right, sign)
     if node.is_value(first):
         constant = node.constant(second)
-        shift = constant if sign * alpha == 1 else sign * alpha * constant.double()
+        shift = _times(sign * alpha, constant)
         return lowering.scale_shift(builder, name, node.value(first), None, shift, roundings=1)
     factor = torch.tensor(sign * alpha, dtype=node.dtype)
     return lowering.scale_shift(
@@ -118,8 +118,15 @@ def _addmm(node: AtenNode) -> Value:
         if beta != 1:
             other = lowering.scale_shift(builder, f"{name}/beta", other, factor, None)
         return lowering.add(builder, name, out, other)
-    shift = node.constant("self")
-    return lowering.scale_shift(builder, name, out, None, shift if beta == 1 else beta * shift.double(), roundings=1)
+    shift = _times(beta, node.constant("self"))
+    return lowering.scale_shift(builder, name, out, None, shift, roundings=1)
+
+
+def _times(factor: float, constant: Tensor) -> Tensor:
+    """factor * constant, in float64 unless the factor is 1."""
+    if factor == 1:
+        return constant
+    return lowering.derived(factor * constant.double(), constant, torch.tensor(factor, dtype=torch.float64))
 
 
 def _conv(node: AtenNode) -> Value:

@@ -98,11 +98,21 @@ def scale_shift(
     return builder.emit(name, ScaleShift(*constants, roundings=roundings), x)
 
 
+def derived(constant: Tensor, *factors: Tensor) -> Tensor:
+    """A float64 product or quotient of constants, refused where it underflows: no count of roundings covers that."""
+    lost = constant.detach().abs() < torch.finfo(torch.float64).tiny
+    for factor in factors:
+        lost = lost & (factor.detach() != 0)
+    if bool(lost.any()):
+        refuse("a constant derived from its constants is too small for float64")
+    return constant
+
+
 def reciprocal(divisor: Tensor) -> Tensor:
     """1 / divisor in float64, so that a division becomes a multiplication by a constant of one rounding."""
     if bool((divisor == 0).any()):
         refuse("it divides by zero")
-    return 1.0 / divisor.double()
+    return derived(1.0 / divisor.double())
 
 
 def negate(builder: GraphBuilder, name: str, x: Value, shift: Tensor | None = None) -> Value:
@@ -315,7 +325,7 @@ def batch_norm(
     if not bool((wide > 0).all()):
         refuse("variance + epsilon must be positive")
     root = wide.sqrt()
-    scale = 1.0 / root if weight is None else weight.double() / root
+    scale = derived(1.0 / root) if weight is None else derived(weight.double() / root, weight)
     centered = builder.emit(f"{name}/center", ScaleShift(None, -mean.reshape(shape)), x)
     shift = None if bias is None else bias.reshape(shape)
     return builder.emit(name, ScaleShift(scale.reshape(shape), shift, roundings=4), centered)

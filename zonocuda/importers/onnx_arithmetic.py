@@ -50,7 +50,9 @@ def gemm(node: OnnxNode) -> Value:
 
 def _times(tensor: Tensor, factor: float) -> Tensor:
     """factor * tensor; in float64, where the product of two float32 numbers is exact, unless the factor is 1."""
-    return tensor if factor == 1 else tensor.double() * factor
+    if factor == 1:
+        return tensor
+    return lowering.derived(tensor.double() * factor, tensor, torch.tensor(factor, dtype=torch.float64))
 
 
 def matmul(node: OnnxNode) -> Value:
