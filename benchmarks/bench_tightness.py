@@ -103,7 +103,7 @@ def joint(steps: int) -> Point:
 
 MODES = (
     Mode("minimum area, forward", (("", minimum_area),)),
-    Mode("joint, forward", tuple((f"{n} steps", joint(n)) for n in (5, 20, 60))),
+    Mode("joint, forward", tuple((f"{n} steps", joint(n)) for n in (5, 20))),
     Mode("dual, one slope", (("", dual(None, 0, "minimum_area")),)),
     Mode("dual, adaptive", (("", dual(None, 0)),)),
     Mode("dual, optimised", tuple((f"{n} steps", dual(None, n)) for n in (5, 20, 60))),
