@@ -216,10 +216,11 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Without the time of every round."""
+    """Without the time of every round, and without parameters."""
     output_json["commit_info"] = {key: output_json["commit_info"].get(key) for key in ("id", "dirty")}
     for benchmark in output_json["benchmarks"]:
         benchmark["stats"].pop("data", None)
+        benchmark.pop("params", None)  # what the names say, and paths of this machine
 
 
 @pytest.hookimpl(trylast=True)
