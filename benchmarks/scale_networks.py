@@ -16,13 +16,14 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import device_name, peak_growth
+from benchmarks.machine import device_name, machine_info, peak_growth
 from benchmarks.radius import radius_for, unstable_share
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
@@ -187,7 +188,9 @@ def main() -> None:
         reports.append(report)
         print("\n".join(describe(name, report)), flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(reports, indent=2) + "\n")
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        document = {"datetime": when, "machine_info": machine_info(), "reports": reports}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":
