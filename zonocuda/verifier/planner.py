@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from typing import Literal
 
 import torch
@@ -41,6 +41,10 @@ DUAL_OVERHEAD = 2.0
 
 SETTLED = 3
 """Where the dual would cost so many times what the forward sweep does, it is not asked for again."""
+
+ASK_AGAIN = 0.5
+"""Else it is asked for again when no more than this share of the forward sweep's operations is left: every answer takes
+a sweep of intervals through the rest of the network."""
 
 WORTH_ASKING = 5e7
 """Operations of the rest of a forward sweep below which the dual is not asked for: a fraction of a millisecond."""
@@ -91,6 +95,7 @@ class Planner:
         self.work = Work(graph)
         self.batch = zonotope.center.shape[0]
         self.is_dual = self.is_settled = False
+        self._ask_below = inf  # operations left of the forward sweep
         self.steps: list[Step] = []
 
     def prepare(
@@ -157,12 +162,12 @@ class Planner:
         share = unstable / max(1, self.batch * prod(node.shape))
         after = self.position[node.name] + 1
         forward = self.work.forward(after, symbols + int(share * prod(node.shape)), share)
-        if forward < WORTH_ASKING:
+        if not WORTH_ASKING <= forward <= self._ask_below:
             return False
         dual = DUAL_OVERHEAD * self.work.dual(after, known)
         if dual < forward:
             self.change_to_dual(node, f"{dual / 1e9:.3g} instead of {forward / 1e9:.3g} GFLOP expected")
-        self.is_settled = dual > SETTLED * forward
+        self.is_settled, self._ask_below = dual > SETTLED * forward, ASK_AGAIN * forward
         return self.is_dual
 
     def change_to_dual(self, node: Node, *reasons: str) -> None:
