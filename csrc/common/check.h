@@ -5,6 +5,7 @@
 #include <sstream>
 #include <string>
 
+#include "huge_pages.h"
 #include "stable.h"
 
 namespace zonocuda {
@@ -85,8 +86,17 @@ inline void check_apart(const char* op, const char* written_name, const Tensor& 
                   " is written in place and must not share memory with ", other_name);
 }
 
+/// The tensor, whose memory is fresh.
+inline Tensor in_huge_pages(Tensor fresh) {
+  if (fresh.is_cpu()) {
+    prefer_huge_pages(fresh.const_data_ptr(), fresh.numel() * fresh.element_size());
+  }
+  return fresh;
+}
+
 inline Tensor empty_like_sizes(std::initializer_list<int64_t> sizes, const Tensor& like) {
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()));
+  return in_huge_pages(
+      torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size())));
 }
 
 }  // namespace zonocuda

@@ -11,7 +11,8 @@ namespace zonocuda {
 
 /// A tensor of another dtype than `like`, on its device.
 inline Tensor empty_of_dtype(const std::vector<int64_t>& sizes, ScalarType dtype, const Tensor& like) {
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), dtype);
+  return in_huge_pages(
+      torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), dtype));
 }
 
 inline std::vector<int64_t> sizes_of(const Tensor& t) {

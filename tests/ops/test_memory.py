@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from zonocuda import ops
 
 SIZE = 256 * 2**20  # bytes of the generators
 _PROGRAM = f"""
@@ -32,6 +35,28 @@ calls = dict(
 )
 print(json.dumps({{name: peak_growth(call)[1] for name, call in calls.items()}}))
 """
+
+
+def flags_at(address: int) -> list[str]:
+    """How the system keeps the memory at an address: the flags of its mapping."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split()[0]
+        if "-" in first and ":" not in first:
+            low, high = (int(part, 16) for part in first.split("-"))
+            inside = low <= address < high
+        elif inside and first == "VmFlags:":
+            return line.split()[1:]
+    raise AssertionError("no mapping holds the address")
+
+
+def test_large_results_ask_for_large_pages() -> None:
+    if sys.platform != "linux" or "[madvise]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("large pages are not for those who ask on this system")
+    generators = torch.ones(1, 64, 2**18)
+    scaled = ops.scale(generators, torch.ones(1, 2**18))
+    assert "hg" in flags_at(scaled.data_ptr() + scaled.nbytes // 2)
+    assert "hg" not in flags_at(generators.data_ptr() + generators.nbytes // 2)
 
 
 @pytest.fixture(scope="module")
