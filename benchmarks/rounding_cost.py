@@ -28,13 +28,13 @@ from zonocuda.graph import Graph
 from zonocuda.importers import from_module, load_network
 from zonocuda.precision import full_precision, summed_products
 from zonocuda.specs import Region, Spec, load_vnnlib
-from zonocuda.verifier.decide import outward
 from zonocuda.verifier.dual_pass import proceed
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.forward_error import ForwardErrors
 from zonocuda.verifier.prove import LADDERS, Prover
 from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.rows import Rows
+from zonocuda.verifier.stages import outward
 
 SETS = (
     "acasxu",

@@ -18,6 +18,7 @@ from zonocuda.importers import load_network
 from zonocuda.verifier import Verdict, decide, verify
 from zonocuda.verifier.deadline import Deadline
 from zonocuda.verifier.model import Subject
+from zonocuda.verifier.stages import Course
 
 
 def test_no_time_means_timeout() -> None:
@@ -51,7 +52,7 @@ def test_a_device_that_is_absent_is_an_error() -> None:
 
 def test_a_dtype_without_proofs_is_an_error() -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.int32):
-        with pytest.raises(ValueError, match="dtype must be float32 or float64"):
+        with pytest.raises(ValueError, match="dtype must be float32 or float64, or 'auto'"):
             run(IDENTITY, [NEVER], dtype=dtype)
 
 
@@ -160,7 +161,8 @@ def test_what_a_module_does_not_confirm_when_it_runs_is_not_falsified() -> None:
     unsafe = spec(-ONE, ONE, [[constraint({0: 1}, -1e5)]], 2)
     cpu, silent = torch.device("cpu"), lambda phase, done, total: None
     for judge, verdict in ((subject, Verdict.FALSIFIED), (lying, Verdict.UNKNOWN)):
-        run = decide._Run(judge, unsafe, Deadline(30), cpu, torch.float64, "auto", None, "envelope", 0, silent)
+        course = Course("auto", None, "envelope", Deadline(30), silent)
+        run = decide._Run(judge, unsafe, course, cpu, (torch.float64,), 0)
         with torch.no_grad():
             assert run.decide()[0] is verdict
         assert (run.counterexample is None) == (verdict is Verdict.UNKNOWN)

@@ -17,11 +17,12 @@ from zonocuda.domains import Zonotope, use_backend
 from zonocuda.importers import load_network
 from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import verify as decide
+from zonocuda.verifier.arguments import Precision, check_sizes, describe_device, resolve_device
 from zonocuda.verifier.bounds import compute_bounds
-from zonocuda.verifier.decide import check_sizes, describe_device, resolve_device
 from zonocuda.version import __version__
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_PRECISIONS: dict[str, Precision] = {"auto": "auto", **_DTYPES}
 
 
 def verify(options: argparse.Namespace) -> None:
@@ -39,7 +40,7 @@ def verify(options: argparse.Namespace) -> None:
             spec,
             timeout=options.timeout,
             device=options.device,
-            dtype=_DTYPES[options.dtype],
+            dtype=_PRECISIONS[options.dtype],
             backend=options.backend,
             direction=options.direction,
             memory_budget=options.memory_budget,

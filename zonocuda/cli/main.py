@@ -72,7 +72,6 @@ def build_parser() -> argparse.ArgumentParser:
 
     shared = _Parser(add_help=False)
     shared.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to compute")
-    shared.add_argument("--dtype", default="float64", choices=["float32", "float64"], help="of the bounds")
     shared.add_argument(
         "--backend", default="auto", choices=["auto", "native", "reference"], help="native ops (auto) or plain torch"
     )
@@ -90,6 +89,12 @@ def build_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", parents=[shared], help="decide a property of a network")
     verify.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
     verify.add_argument("spec", metavar="SPEC", help="property, .vnnlib or .vnnlib.gz")
+    verify.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "float64"],
+        help="of the bounds (auto: float32, and float64 for what that leaves open)",
+    )
     verify.add_argument("--timeout", type=_positive, default=math.inf, metavar="S", help="seconds (default: none)")
     verify.add_argument(
         "--effort", default="standard", choices=["fast", "standard", "max"], help="how dear proofs may be"
@@ -107,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     bounds.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
     bounds.add_argument("--center", required=True, metavar="X.npy", help="center of the ball: one input, any shape")
     bounds.add_argument("--eps", required=True, type=_radius, metavar="E", help="radius in the L-infinity norm")
+    bounds.add_argument("--dtype", default="float64", choices=["float32", "float64"], help="of the bounds")
     bounds.add_argument("--clip", nargs=2, type=float, metavar=("LOW", "HIGH"), help="range of valid inputs")
 
     audit = commands.add_parser("audit", help="which derivatives at ties a model's gradient depends on")
@@ -143,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         return _fail(error, BAD_INPUT)
     except (MemoryError, RuntimeError) as error:
-        from zonocuda.verifier.decide import is_out_of_memory
+        from zonocuda.verifier.arguments import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

@@ -85,6 +85,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
                 "forward": _number(row.forward),
                 "dual": _number(row.dual),
                 "slack": _number(row.slack),
+                "dtype": row.dtype,
             }
             for row in result.margins
         ],
@@ -100,6 +101,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
             "replay": result.ran.replay,
             "effort": result.ran.effort,
             "semantics": result.ran.semantics,
+            "settled": dict(result.ran.settled),
             "versions": dict(result.ran.versions),
         },
         "files": {"net": _file(net), "spec": _file(spec)},

@@ -71,12 +71,14 @@ class Ascended:
 
     Attributes:
         lower: ``[B, R]``, the best bound of each row.
+        slack: ``[B, R]``, what counting rounding has taken off it.
         slopes: by ReLU, the slopes ``[B, R, N]`` of those bounds, where they were asked for.
         weight: the input's weights ``[B * R', *input features]`` of the last bounds of the rows that stayed to the end.
         history: one entry a step.
     """
 
     lower: Tensor
+    slack: Tensor
     slopes: dict[str, Slopes]
     weight: Tensor | None
     history: list[Step] = field(default_factory=list)
@@ -183,15 +185,16 @@ class _Best:
     """The best of each row: its bound and, where wanted, the slopes."""
 
     def __init__(self, lower: Tensor, wants_slopes: bool) -> None:
-        self.lower = torch.full_like(lower, -math.inf)
+        self.lower, self.slack = torch.full_like(lower, -math.inf), torch.zeros_like(lower)
         self.slopes: dict[str, Slopes] = {}
         self.wants_slopes = wants_slopes
 
-    def update(self, open_: Tensor, lower: Tensor, slopes: Callable[[], dict[str, Slopes]]) -> Tensor:
+    def update(self, open_: Tensor, lower: Tensor, slack: Tensor, slopes: Callable[[], dict[str, Slopes]]) -> Tensor:
         """Takes what is better, for the rows ``open_``; returns by how much each row improved ``[B, R']``."""
         old = self.lower[:, open_]
         better = (lower > old) | (lower.isnan() & old.isinf())
         self.lower[:, open_] = torch.where(better, lower, old)
+        self.slack[:, open_] = torch.where(better, slack, self.slack[:, open_])
         if self.wants_slopes:
             for name, now in slopes().items():
                 self.slopes[name] = Slopes(
@@ -293,7 +296,7 @@ class _RowSearch:
         with torch.set_grad_enabled(not last):
             self.lower, self.weight = self.problem.bound(self.slopes.of, self.settings.kink)
         lower = self.lower.detach()
-        gain = self.best.update(self.open, lower, self.slopes.snapshot)
+        gain = self.best.update(self.open, lower, self.problem.slack, self.slopes.snapshot)
         return bool((gain > self.settings.tolerance * (1e-2 + lower.abs())).any())
 
     def move(self, rate: float) -> bool:
@@ -342,4 +345,4 @@ def ascend(
     search = _RowSearch(problem, settings, start or {}, finished, wants_slopes)
     history = climb(search, settings)
     weight = None if search.weight is None else search.weight.detach()
-    return Ascended(search.best.lower, search.best.slopes, weight, history)
+    return Ascended(search.best.lower, search.best.slack, search.best.slopes, weight, history)

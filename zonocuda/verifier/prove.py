@@ -65,7 +65,8 @@ class Prover:
         inputs: bounds of every ReLU's input, ``[1, *features]``.
         forward: ``[R]``, bounds of the rows that came with them, if any did.
         best: ``[R]``, the best bound of each row that a dual pass found so far; NaN where there is none.
-        slack: ``[R]``, what rounding took off the bound of the last pass with each row; NaN where there was none.
+        slack: ``[R]``, what rounding took off that bound; NaN where there is none.
+        passed: whether there was a dual pass.
         corners: float32 points ``[n, *input features]`` where the last linear bounds are smallest.
     """
 
@@ -84,7 +85,26 @@ class Prover:
         self.inputs, self.forward, self.rounding = dict(inputs), forward, rounding
         self.best, self.slack = (torch.full_like(rows.constant, math.nan) for _ in range(2))
         self.corners = box[0].new_zeros((0, *graph.input_shape), dtype=torch.float32)
+        self.passed = False
         self._slopes: dict[str, Slopes] = {}
+
+    def resume(self, narrow: Prover) -> None:
+        """Goes on with what a prover of the same region has found in a narrower dtype: its bounds are proven, too."""
+
+        def known(t: Tensor) -> Tensor:
+            return torch.where(t.isfinite(), t, math.nan).to(self.best)
+
+        self.best, self.slack, self.passed = known(narrow.best), known(narrow.slack), narrow.passed
+        if narrow.forward is not None:
+            found = known(narrow.forward)
+            self.forward = found if self.forward is None else torch.fmax(self.forward, found)
+        for name, (low, high) in narrow.inputs.items():
+            lower, upper = self.inputs.get(name, (low.to(self.best), high.to(self.best)))
+            self.inputs[name] = torch.fmax(lower, known(low)), torch.fmin(upper, known(high))
+        self.corners = narrow.corners
+        for name, kept in narrow._slopes.items():
+            assert kept.nonnegative is not None
+            self._slopes[name] = Slopes(None, kept.nonnegative.to(self.best))
 
     @property
     def bounds(self) -> Tensor:
@@ -96,18 +116,37 @@ class Prover:
         """Whether every disjunct is refuted."""
         return all(self.rows.refuted(self.bounds))
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every bound is."""
+        return bool(self.bounds.isfinite().all())
+
+    def is_within(self, reach: float) -> bool:
+        """Whether every open disjunct has a row whose bound lacks less than ``reach`` times its slack."""
+        near = (self.bounds + reach * self.slack > 0).tolist()
+        refuted = self.rows.refuted(self.bounds)
+        return all(ok or any(near[r] for r in rows) for rows, ok in zip(self.rows.disjuncts, refuted, strict=True))
+
     def plain(self) -> None:
         """The passes with minimum-area and with adaptive slopes."""
-        self.corners = self.corners[:0]
+        self._pass(self._all(), [_flat_start(self.inputs, start) for start in STARTS])
+
+    def repeat(self) -> None:
+        """The last passes again, for the rows that are still needed."""
+        index = self._open()
+        starts = [_flat_start(self.inputs, start) for start in STARTS]
+        self._pass(index, [*starts, self._start(index)] if self._slopes else starts)
+
+    def _pass(self, index: Tensor, starts: Sequence[Mapping[str, Slopes]]) -> None:
+        """Bounds of the rows ``index`` for each of some slopes."""
+        self.corners, self.passed = self.corners[:0], True
         left = compact(self.graph, self.inputs)
-        ledger = self._ledger(left)
-        for start in STARTS:
-            slopes = _flat_start(left.inputs, start)
+        with torch.no_grad():
+            problem = self._problem(left, self._ledger(left), index)
+        for slopes in starts:
             with torch.no_grad():
-                problem = self._problem(left, ledger, self._all())
-                lower, weight = problem.bound(_lookup(slopes), self.kink)
-            self.slack = problem.slack.squeeze(0)
-            self._improve(self._all(), lower.squeeze(0))
+                lower, weight = problem.bound(_lookup(left.narrow_slopes(slopes)), self.kink)
+            self._improve(index, lower.squeeze(0), problem.slack.squeeze(0))
             if weight is not None:
                 self._add_corners(weight)
 
@@ -132,7 +171,7 @@ class Prover:
                 finished=lambda best: self._finished(open_, best),
                 wants_slopes=True,
             )
-            self._improve(open_, result.lower.squeeze(0))
+            self._improve(open_, result.lower.squeeze(0), result.slack.squeeze(0))
             self._keep(open_, left.widen_slopes(result.slopes, start))
             if result.weight is not None:
                 self._add_corners(result.weight)
@@ -144,12 +183,12 @@ class Prover:
         refuted, bounds = self.rows.refuted(self.bounds), self.bounds
         if all(refuted):
             return ""
-        if not bool(bounds.isfinite().all()):
+        if not self.is_finite:
             return "a bound is NaN or infinite"
         still_open = [list(members) for members, ok in zip(self.rows.disjuncts, refuted, strict=True) if not ok]
         worst = min(float(bounds[members].max()) for members in still_open)
         text = f"{refuted.count(False)} of {len(refuted)} disjuncts not refuted; the worst bound is {worst:.6g}"
-        if all(bool((bounds[members] + self.slack[members] > 0).any()) for members in still_open):
+        if self.is_within(1):
             cost = max(float(self.slack[members].max()) for members in still_open)
             dtype = str(bounds.dtype).removeprefix("torch.")
             text += f", within the rounding of its own computation in {dtype}, {cost:.3g}"
@@ -177,9 +216,12 @@ class Prover:
         now[index] = torch.fmax(now[index], best.squeeze(0))
         return ~self._members(self.rows.refuted(now))[index]
 
-    def _improve(self, index: Tensor, lower: Tensor) -> None:
+    def _improve(self, index: Tensor, lower: Tensor, slack: Tensor) -> None:
         """A NaN bound says nothing; where there is nothing else it stays, and refutes nothing."""
-        self.best[index] = torch.fmax(self.best[index], lower)
+        old = self.best[index]
+        better = (lower > old) | old.isnan()
+        self.best[index] = torch.where(better, lower, old)
+        self.slack[index] = torch.where(better, slack, self.slack[index])
 
     def _ledger(self, left: Compact) -> Ledger | None:
         return None if self.rounding is None else Ledger(self.rounding.on(left.graph), self.box, left.inputs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from zonocuda.verifier.falsify import Counterexample
@@ -29,7 +30,8 @@ class RowBound:
         constraint: the row, as in ``Y_0 - Y_4 <= 0``; a counterexample has it (and the rest of its disjunct) satisfied.
         forward: lower bound of its left-hand side from the forward sweep, or None where the sweep was not needed.
         dual: the larger lower bound of the dual passes, or None where they were not needed.
-        slack: how much of the last dual pass's bound was given up for the rounding of its own computation.
+        slack: how much of the dual bound was given up for the rounding of its own computation.
+        dtype: of the bounds, the first one in which the row was refuted.
     """
 
     region: int
@@ -37,6 +39,12 @@ class RowBound:
     forward: float | None
     dual: float | None
     slack: float | None = None
+    dtype: str = "float64"
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the row is refuted; an overflow is no proof."""
+        return self.lower is not None and 0 < self.lower < math.inf
 
     @property
     def lower(self) -> float | None:
@@ -50,13 +58,14 @@ class Ran:
     """What the result was computed with.
 
     Attributes:
-        dtype: of the bounds, such as ``float64``.
+        dtype: the widest one that bounds were computed in, such as ``float64``.
         device: such as ``cpu`` or ``cuda:0 (NVIDIA H200)``.
         backend: ``native`` or ``reference``.
         replay: what counterexamples were replayed on: ``onnxruntime``, ``module`` or ``graph``.
         versions: of zonocuda and torch.
         effort: ``fast``, ``standard`` or ``max``.
         semantics: the arithmetic in which ``verified`` holds: ``real``.
+        settled: by dtype, how many rows were refuted in it.
     """
 
     dtype: str
@@ -66,6 +75,7 @@ class Ran:
     versions: Mapping[str, str]
     effort: str
     semantics: str
+    settled: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,102 @@
+"""What a verification is asked to do, checked before it begins; and errors that are none of the program's."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+
+from zonocuda.domains import has_cuda_kernels
+from zonocuda.graph import Graph
+from zonocuda.specs import Spec
+
+Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
+"""Whose arithmetic a proof is about: real numbers, or what a machine executes."""
+
+Precision = Literal["auto"] | torch.dtype
+"""A dtype of bounds; ``auto`` is float32, and float64 where that does not suffice."""
+
+SMALL = 0
+"""Multiplications of one evaluation of a network below which float32 is no faster than float64."""
+
+
+def resolve_dtypes(dtype: Precision, network: Graph) -> tuple[torch.dtype, ...]:
+    """The dtypes that bounds are computed in, one after the other while rounding is in the way.
+
+    Raises:
+        ValueError: a dtype without proofs.
+    """
+    if dtype == "auto":
+        return torch.float32, torch.float64
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"verify: dtype must be float32 or float64, or 'auto', got {dtype}")
+    return (dtype,)
+
+
+def check_semantics(semantics: str) -> None:
+    """Raises ValueError for semantics that are unknown or not supported, with the reason."""
+    if semantics == "real":
+        return
+    if semantics in ("float16", "bfloat16"):
+        limit = 2048 if semantics == "float16" else 256
+        raise ValueError(
+            f"semantics {semantics!r}: no bound holds for sums of {limit} terms and more in any order; use 'real'"
+        )
+    if semantics in ("float32", "float64"):
+        raise ValueError(
+            f"semantics {semantics!r} (the network as executed, in any order of summation) is not implemented: bounds "
+            "of executed values need a sweep of their own; use 'real'"
+        )
+    raise ValueError(f"semantics must be one of {', '.join(get_args(Semantics))}, got {semantics!r}")
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device to compute on; ``auto`` is CUDA exactly where torch sees a GPU and this build has kernels for it.
+
+    Raises:
+        ValueError: CUDA where torch sees no GPU or this build has no kernels for it.
+    """
+    built = has_cuda_kernels()
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() and built else "cpu")
+    where = torch.device(device)
+    if where.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {device}: must be auto, cpu or cuda")
+    if where.type == "cuda" and not (torch.cuda.is_available() and built):
+        lacking = "this build of zonocuda has no CUDA kernels" if not built else "torch sees no CUDA device"
+        raise ValueError(f"device {device}: {lacking}; use the device cpu, or see 'zonocuda info'")
+    return where
+
+
+def describe_device(device: torch.device) -> str:
+    """The device, with the name of a GPU."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def check_sizes(graph: Graph, spec: Spec) -> None:
+    """Raises ValueError unless the specification's inputs and outputs, boxes and rows are those of the network."""
+    inputs, outputs = math.prod(graph.input_shape), math.prod(graph.output_shape)
+    if (inputs, outputs) != (spec.inputs, spec.outputs):
+        raise ValueError(
+            f"the specification has {spec.inputs} inputs and {spec.outputs} outputs, the network {inputs} and {outputs}"
+        )
+    for position, region in enumerate(spec.regions):
+        box = region.box
+        for bound in (box.lower, box.upper, box.float32_lower, box.float32_upper):
+            if bound.shape != (inputs,):
+                raise ValueError(f"region {position}: the box must have {inputs} bounds on each side")
+        for row in (row for rows in region.disjuncts for row in rows):
+            if not all(0 <= i < outputs for i in row.outputs) or not all(0 <= j < inputs for j in row.inputs):
+                raise ValueError(f"region {position}: the constraint {row} names a variable that does not exist")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch's CPU allocator says so only in the text of a RuntimeError."""
+    text = str(error)
+    allocating = "aten::new_empty" in text or "aten::empty" in text  # all that the stable ABI of torch 2.11 tells
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "can't allocate memory" in text
+        or (allocating and "API call failed" in text)
+    )
