@@ -31,10 +31,10 @@ from zonocuda.specs import Region, Spec, load_vnnlib
 from zonocuda.verifier.dual_pass import proceed
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.forward_error import ForwardErrors
+from zonocuda.verifier.interval import outward
 from zonocuda.verifier.prove import LADDERS, Prover
 from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.stages import outward
 
 SETS = (
     "acasxu",

@@ -19,7 +19,7 @@ from tests.verifier.graphs import conv, random_box
 from zonocuda.domains import Zonotope
 from zonocuda.precision import full_precision, summed_products
 from zonocuda.verifier import compute_bounds
-from zonocuda.verifier.stages import outward
+from zonocuda.verifier.interval import outward
 
 
 def settings_of_torch() -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from zonocuda.domains import has_cuda_kernels
-from zonocuda.graph import Graph
+from zonocuda.graph import Affine, Graph, fan_in
 from zonocuda.specs import Spec
 
 Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
@@ -17,8 +17,9 @@ Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
 Precision = Literal["auto"] | torch.dtype
 """A dtype of bounds; ``auto`` is float32, and float64 where that does not suffice."""
 
-SMALL = 0
-"""Multiplications of one evaluation of a network below which float32 is no faster than float64."""
+SMALL = 5e8
+"""Below so many multiplications of carrying one symbol for each input through a network, overheads that are the same in
+every dtype rule: float32 is no faster than float64, and ``auto`` begins with float64."""
 
 
 def resolve_dtypes(dtype: Precision, network: Graph) -> tuple[torch.dtype, ...]:
@@ -28,7 +29,13 @@ def resolve_dtypes(dtype: Precision, network: Graph) -> tuple[torch.dtype, ...]:
         ValueError: a dtype without proofs.
     """
     if dtype == "auto":
-        return torch.float32, torch.float64
+        products = sum(
+            fan_in(node.op, network[node.inputs[0]].shape) * math.prod(node.shape)
+            for node in network.nodes
+            if isinstance(node.op, Affine)
+        )
+        is_small = products * math.prod(network.input_shape) < SMALL
+        return (torch.float64,) if is_small else (torch.float32, torch.float64)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"verify: dtype must be float32 or float64, or 'auto', got {dtype}")
     return (dtype,)

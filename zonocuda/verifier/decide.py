@@ -210,10 +210,10 @@ class _Run:
 
     def prove(self, position: int, region: Region, proof: RegionProof) -> str:
         """Proofs from cheap to dear, and a longer search between them."""
-        proof.begin()
+        ladder = LADDERS[self.effort]
+        proof.begin(is_last=not ladder)
         if proof.proven or proof.obstacle:
             return proof.reason()
-        ladder = LADDERS[self.effort]
         proof.climb(ladder[:CHEAP])
         if proof.proven:
             return ""

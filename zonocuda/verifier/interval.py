@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from zonocuda.graph import Add, Affine, Concat, Node, Relu, absolute
@@ -46,3 +48,11 @@ def clamped(bounds: Bounds) -> Bounds:
 def undecided(lower: Tensor, upper: Tensor) -> Tensor:
     """Places ``[N]``, for bounds ``[B, *features]``, whose sign is open in some batch element; a NaN is open."""
     return (~((lower >= 0) | (upper <= 0))).flatten(1).any(0)
+
+
+def outward(bound: Tensor, dtype: torch.dtype, up: bool) -> Tensor:
+    """A bound in ``dtype``, rounded up or down where ``dtype`` does not hold it."""
+    rounded = bound.to(dtype)
+    wrong = rounded.double() < bound if up else rounded.double() > bound
+    limit = torch.full_like(rounded, math.inf if up else -math.inf)
+    return torch.where(wrong, torch.nextafter(rounded, limit), rounded)

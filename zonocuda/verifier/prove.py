@@ -16,7 +16,7 @@ from zonocuda.verifier.compact import Compact, compact
 from zonocuda.verifier.dual import RowProblem, output_rows
 from zonocuda.verifier.dual_error import Ledger
 from zonocuda.verifier.dual_pass import Visit
-from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.interval import Bounds, outward
 from zonocuda.verifier.optimize import Ascent, ascend
 from zonocuda.verifier.refine import refine
 from zonocuda.verifier.rounding import Rounding
@@ -67,6 +67,7 @@ class Prover:
         best: ``[R]``, the best bound of each row that a dual pass found so far; NaN where there is none.
         slack: ``[R]``, what rounding took off that bound; NaN where there is none.
         passed: whether there was a dual pass.
+        is_coarse: whether the bounds that a sweep finds exactly were found in a narrower dtype.
         corners: float32 points ``[n, *input features]`` where the last linear bounds are smallest.
     """
 
@@ -82,29 +83,37 @@ class Prover:
         rounding: Rounding | None = None,
     ) -> None:
         self.graph, self.rows, self.box, self.kink, self.on_node = graph, rows, box, kink, on_node
-        self.inputs, self.forward, self.rounding = dict(inputs), forward, rounding
-        self.best, self.slack = (torch.full_like(rows.constant, math.nan) for _ in range(2))
+        self.inputs, self.rounding = dict(inputs), rounding
+        self.forward = None if forward is None else forward.double()
+        self.best, self.slack = (torch.full_like(rows.constant, math.nan, dtype=torch.float64) for _ in range(2))
         self.corners = box[0].new_zeros((0, *graph.input_shape), dtype=torch.float32)
-        self.passed = False
+        self.passed = self.is_coarse = False
         self._slopes: dict[str, Slopes] = {}
 
-    def resume(self, narrow: Prover) -> None:
-        """Goes on with what a prover of the same region has found in a narrower dtype: its bounds are proven, too."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which passes are computed; bounds are kept in float64, which holds them exactly."""
+        return self.box[0].dtype
 
-        def known(t: Tensor) -> Tensor:
-            return torch.where(t.isfinite(), t, math.nan).to(self.best)
+    def resume(self, other: Prover) -> None:
+        """Goes on with what a prover of the same region has found in another dtype: its bounds are proven, too."""
 
-        self.best, self.slack, self.passed = known(narrow.best), known(narrow.slack), narrow.passed
-        if narrow.forward is not None:
-            found = known(narrow.forward)
+        def finite(t: Tensor) -> Tensor:
+            return torch.where(t.isfinite(), t, math.nan)
+
+        self.best, self.slack, self.passed = finite(other.best), other.slack.clone(), other.passed
+        if other.forward is not None:
+            found = finite(other.forward)
             self.forward = found if self.forward is None else torch.fmax(self.forward, found)
-        for name, (low, high) in narrow.inputs.items():
-            lower, upper = self.inputs.get(name, (low.to(self.best), high.to(self.best)))
-            self.inputs[name] = torch.fmax(lower, known(low)), torch.fmin(upper, known(high))
-        self.corners = narrow.corners
-        for name, kept in narrow._slopes.items():
+        for name, (low, high) in other.inputs.items():
+            lower, upper = (outward(finite(b), self.dtype, up) for b, up in ((low, False), (high, True)))
+            if name in self.inputs:
+                lower, upper = torch.fmax(self.inputs[name][0], lower), torch.fmin(self.inputs[name][1], upper)
+            self.inputs[name] = lower, upper
+        self.corners = other.corners
+        for name, kept in other._slopes.items():
             assert kept.nonnegative is not None
-            self._slopes[name] = Slopes(None, kept.nonnegative.to(self.best))
+            self._slopes[name] = Slopes(None, kept.nonnegative.to(self.dtype))
 
     @property
     def bounds(self) -> Tensor:
@@ -121,9 +130,9 @@ class Prover:
         """Whether every bound is."""
         return bool(self.bounds.isfinite().all())
 
-    def is_within(self, reach: float) -> bool:
-        """Whether every open disjunct has a row whose bound lacks less than ``reach`` times its slack."""
-        near = (self.bounds + reach * self.slack > 0).tolist()
+    def is_within(self, reach: Tensor) -> bool:
+        """Whether every open disjunct has a row whose bound lacks less than its ``reach`` ``[R]``."""
+        near = (self.bounds + reach > 0).tolist()
         refuted = self.rows.refuted(self.bounds)
         return all(ok or any(near[r] for r in rows) for rows, ok in zip(self.rows.disjuncts, refuted, strict=True))
 
@@ -158,8 +167,16 @@ class Prover:
         """
         before = self.best.clone()
         ascent = Ascent(iterations=rung.intermediate, kink=self.kink)
-        refined = refine(self.graph, self.box, self.inputs, ascent, on_node=self.on_node, rounding=self.rounding)
-        self.inputs = refined.inputs
+        refined = refine(
+            self.graph,
+            self.box,
+            self.inputs,
+            ascent,
+            on_node=self.on_node,
+            rounding=self.rounding,
+            first=self.is_coarse,
+        )
+        self.inputs, self.is_coarse = refined.inputs, False
         self.plain()
         open_ = self._open()
         if len(open_):
@@ -188,9 +205,9 @@ class Prover:
         still_open = [list(members) for members, ok in zip(self.rows.disjuncts, refuted, strict=True) if not ok]
         worst = min(float(bounds[members].max()) for members in still_open)
         text = f"{refuted.count(False)} of {len(refuted)} disjuncts not refuted; the worst bound is {worst:.6g}"
-        if self.is_within(1):
+        if self.is_within(self.slack):
             cost = max(float(self.slack[members].max()) for members in still_open)
-            dtype = str(bounds.dtype).removeprefix("torch.")
+            dtype = str(self.dtype).removeprefix("torch.")
             text += f", within the rounding of its own computation in {dtype}, {cost:.3g}"
         return text
 
@@ -213,15 +230,15 @@ class Prover:
     def _finished(self, index: Tensor, best: Tensor) -> Tensor:
         """Which of the rows ``index``, with the bounds ``best`` ``[1, R']``, no open disjunct needs any more."""
         now = self.bounds.clone()
-        now[index] = torch.fmax(now[index], best.squeeze(0))
+        now[index] = torch.fmax(now[index], best.squeeze(0).double())
         return ~self._members(self.rows.refuted(now))[index]
 
     def _improve(self, index: Tensor, lower: Tensor, slack: Tensor) -> None:
         """A NaN bound says nothing; where there is nothing else it stays, and refutes nothing."""
-        old = self.best[index]
+        old, lower = self.best[index], lower.double()
         better = (lower > old) | old.isnan()
         self.best[index] = torch.where(better, lower, old)
-        self.slack[index] = torch.where(better, slack, self.slack[index])
+        self.slack[index] = torch.where(better, slack.double(), self.slack[index])
 
     def _ledger(self, left: Compact) -> Ledger | None:
         return None if self.rounding is None else Ledger(self.rounding.on(left.graph), self.box, left.inputs)

@@ -57,6 +57,7 @@ def refine(
     *,
     on_node: Visit = proceed,
     rounding: Rounding | None = None,
+    first: bool = False,
 ) -> Refined:
     """Bounds the unstable neurons of every layer by the dual pass and intersects with what is known.
 
@@ -71,12 +72,13 @@ def refine(
         ascent: how the slopes are optimised; its seconds are those of each pass.
         on_node: called before each node of each pass; may raise to stop.
         rounding: where given, what rounding costs is part of the bounds; ``region`` is then a box.
+        first: also the neurons that no ReLU comes before, whose bounds a sweep finds exactly.
 
     Raises:
         ValueError: ``rounding`` for a zonotope.
     """
     with torch.no_grad():
-        return _refine(graph, region, dict(inputs), ascent, on_node, rounding)
+        return _refine(graph, region, dict(inputs), ascent, on_node, rounding, first)
 
 
 def _refine(
@@ -86,6 +88,7 @@ def _refine(
     ascent: Ascent,
     on_node: Visit,
     rounding: Rounding | None,
+    first: bool,
 ) -> Refined:
     begin = time.monotonic()
     left = compact(graph, inputs)
@@ -101,7 +104,7 @@ def _refine(
         before += len(index)
         if len(index):
             widths[0] += layers.width(node, index)
-            if _depends_on_relu(left.graph, node):
+            if first or _depends_on_relu(left.graph, node):
                 layers.refine(node, index)
                 after += len(crossing(layers.inputs[node.name]))
             else:

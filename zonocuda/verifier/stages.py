@@ -2,8 +2,14 @@
 
 Every bound counts the rounding of the dtype that it was computed in, so that bounds of different dtypes are bounds of
 the same real network and may be mixed: a disjunct stays refuted, and a neuron's bounds stay proven. What float32 leaves
-open for want of precision goes on in float64 with all that float32 has found: first the dual passes alone, then, if
-they do not suffice, a forward sweep, and from there on the rest of the stages.
+open goes on in float64 with all that float32 has found:
+
+* the last dual passes alone, where they lack less than their own slack;
+* the stage itself, where float64 may gain enough elsewhere: the bounds of the layers before have given up something for
+  rounding, too, and every layer's bounds widen the next. How much that is in the end is measured: the first rung that
+  leaves the region open is climbed in both dtypes (it is cheap), and from then on float64 has its turn where the bound
+  lacks less than REACH times what float64 gained the last time;
+* everything, where float32 has no finite bounds.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ from zonocuda.specs import Region
 from zonocuda.verifier.deadline import Deadline
 from zonocuda.verifier.forward import Sweep, sweep
 from zonocuda.verifier.forward_error import ForwardErrors
-from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.interval import Bounds, outward
 from zonocuda.verifier.planner import Direction
 from zonocuda.verifier.prove import Prover, Rung
 from zonocuda.verifier.result import RowBound
@@ -36,9 +42,8 @@ from zonocuda.verifier.rows import Rows
 Progress = Callable[[str, int, int], None]
 """Called with a phase and how much of it is done: (phase, done, total)."""
 
-REACH = 4.0
-"""What float32 leaves open goes on in float64 where the bound lacks less than so many times its own slack: the bounds
-of the layers before have given up something for rounding, too."""
+REACH = 2.0
+"""What float64 may gain in a stage, over what it gained the last time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +114,9 @@ class RegionProof:
 
     Attributes:
         region: the region; its box and its disjuncts are not empty.
-        dtypes: that of the next stage, and wider ones to go on in where rounding is in the way.
-        provers: one for each dtype that bounds were computed in, and all that was found in it and before.
+        dtypes: one to compute in, or two: the narrow one first, the wide one where the narrow one's rounding is, or may
+            be, in the way.
+        prover: all that was found so far, in the dtype of the last stage; None before the first.
         obstacle: why no stage can follow, where that is so.
         sweep: the last forward sweep, if there was one.
     """
@@ -123,77 +129,125 @@ class RegionProof:
         course: Course,
     ) -> None:
         """``arithmetic``: gives the network in a dtype."""
-        self.region, self.dtypes, self.arithmetic, self.course = region, list(dtypes), arithmetic, course
-        self.provers: list[Prover] = []
+        self.region, self.dtypes, self.arithmetic, self.course = region, tuple(dtypes), arithmetic, course
+        self.prover: Prover | None = None
         self.obstacle = ""
         self.sweep: Sweep | None = None
+        self._provers: dict[torch.dtype, Prover] = {}
+        self._gap: Tensor | None = None  # [R], by how much the wide dtype's bounds exceeded the narrow one's
+        self._settled: dict[int, torch.dtype] = {}  # by row that is refuted
 
     @property
     def proven(self) -> bool:
         """Whether every disjunct is refuted."""
-        return bool(self.provers) and self.provers[-1].proven
+        return self.prover is not None and self.prover.proven
 
     @property
     def corners(self) -> Tensor:
         """Float32 points ``[n, *input features]`` on the CPU where the last linear bounds are smallest."""
-        return self.provers[-1].corners.cpu()
+        assert self.prover is not None
+        return self.prover.corners.cpu()
 
     def reason(self) -> str:
         """Why the region is not proven safe; empty if it is."""
-        if self.proven:
-            return ""
-        return self.obstacle or self.provers[-1].reason()
+        if self.proven or self.prover is None:
+            return self.obstacle
+        return self.obstacle or self.prover.reason()
 
     def margins(self, position: int) -> list[RowBound]:
         """The bounds of the rows of this region, the one at ``position`` in the specification."""
-        return [_margin(position, r, self.provers) for r in range(self.provers[0].rows.count if self.provers else 0)]
+        prover = self.prover
+        if prover is None:
+            return []
+
+        def of(bounds: Tensor | None, r: int) -> float | None:
+            return None if bounds is None else prover.rows.undo_unit(r, float(bounds[r]))
+
+        dual, slack = (prover.best, prover.slack) if prover.passed else (None, None)
+        return [
+            RowBound(
+                position,
+                label,
+                of(prover.forward, r),
+                of(dual, r),
+                of(slack, r),
+                str(self._settled.get(r, prover.dtype)).removeprefix("torch."),
+            )
+            for r, label in enumerate(prover.rows.labels)
+        ]
 
     # ---- stages ------------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """The forward sweep and the plain dual passes."""
-        self._begin(None)
-        self._widen()
+    def begin(self, is_last: bool) -> None:
+        """The forward sweep and the plain dual passes; ``is_last``: no rung will follow."""
+        self._begin(self.dtypes[0])
+        if self.proven or len(self.dtypes) == 1:
+            return
+        if self._is_broken() or (is_last and not self._repeat()):
+            self.dtypes = self.dtypes[1:]
+            self._begin(self.dtypes[0])
 
     def climb(self, ladder: Sequence[Rung]) -> None:
         """Rung after rung, until the region is proven, no stage can follow, or a rung was not worth it."""
         for number, rung in enumerate(ladder):
-            if self.proven or self.obstacle or not self.provers[-1].is_finite:
+            if self.proven or self._is_broken():
                 return
             self.course.progress("refine", number, len(ladder))
-            with self.course.phase("refine"), summed_products():
-                worth = self.provers[-1].climb(rung)
-            if not self._widen() and not worth:
+            worth = self._climb(self.dtypes[0], rung)
+            if not self.proven and len(self.dtypes) > 1:
+                worth = self._widen(rung) or worth
+            if not worth:
                 return
 
-    def _widen(self) -> bool:
-        """Goes on in a wider dtype where this one's rounding is in the way; returns whether it did."""
-        before = len(self.dtypes)
-        while len(self.dtypes) > 1 and not self.proven and self._is_too_narrow():
-            del self.dtypes[0]
-            narrow = None if self.obstacle else self.provers[-1]
-            if narrow is None or not self._repeat(narrow):
-                self._begin(narrow)
-        return len(self.dtypes) < before
+    def _is_broken(self) -> bool:
+        return bool(self.obstacle) or self.prover is None or not self.prover.is_finite
 
-    def _is_too_narrow(self) -> bool:
-        return bool(self.obstacle) or not self.provers[-1].is_finite or self.provers[-1].is_within(REACH)
+    def _climb(self, dtype: torch.dtype, rung: Rung) -> bool:
+        prover = self._in(dtype)
+        with self.course.phase("refine"), summed_products():
+            worth = prover.climb(rung)
+        self._note(prover)
+        return worth
 
-    def _repeat(self, narrow: Prover) -> bool:
-        """The last dual passes again, in the dtype at hand, on the bounds that a narrower one has proven."""
-        arithmetic = self.arithmetic(self.dtypes[0])
+    def _widen(self, rung: Rung) -> bool:
+        """A rung that left the region open in the narrow dtype, in the wide one if that may change it.
+
+        Returns:
+            Whether it was worth it.
+        """
+        if self._is_broken():
+            self.dtypes = self.dtypes[1:]
+            self._begin(self.dtypes[0])
+            return True
+        if self._repeat():
+            return True
+        assert self.prover is not None
+        narrow = self.prover.bounds
+        if self._gap is not None and not self.prover.is_within(REACH * self._gap):
+            return False
+        worth = self._climb(self.dtypes[1], rung)
+        self._gap = (self.prover.bounds - narrow).clamp(min=0)
+        return worth
+
+    def _repeat(self) -> bool:
+        """The last dual passes again, in the wide dtype, where the narrow one's rounding alone is in the way.
+
+        Returns:
+            Whether that proves the region.
+        """
+        assert self.prover is not None
+        if self.prover.is_within(self.prover.slack):
+            prover = self._in(self.dtypes[1])
+            with self.course.phase("dual"), summed_products():
+                prover.repeat()
+            self._note(prover)
+        return self.proven
+
+    def _begin(self, dtype: torch.dtype) -> None:
+        """The first stages in a dtype, with what was found in another."""
+        arithmetic = self.arithmetic(dtype)
         box = arithmetic.box(self.region)
-        prover = self._prover(arithmetic, box, {}, None, narrow)
-        with self.course.phase("dual"), summed_products():
-            prover.repeat()
-        self.provers.append(prover)
-        return prover.proven
-
-    def _begin(self, narrow: Prover | None) -> None:
-        """The first stages in the dtype at hand, with what a narrower one has found."""
-        arithmetic = self.arithmetic(self.dtypes[0])
-        self.obstacle = ""
-        box = arithmetic.box(self.region)
+        self.obstacle, before = "", None if self.obstacle else self.prover
         if not all(bool(b.isfinite().all()) for b in box):
             self.obstacle = f"the input box exceeds the range of {arithmetic.dtype}"
             return
@@ -204,8 +258,10 @@ class RegionProof:
             if swept.output is not None and swept.errors is not None:
                 rows, errors = arithmetic.rows(self.region, box), ForwardErrors(arithmetic.rounding)
                 forward = errors.rows(rows, zonotope, swept.output, swept.errors).squeeze(0)
-        prover = self._prover(arithmetic, box, swept.inputs, forward, narrow)
-        self.provers.append(prover)
+        prover = self._prover(arithmetic, box, swept.inputs, forward)
+        if before is not None:
+            prover.resume(before)
+        self._note(prover)
         if prover.proven:
             return
         if not all(bool(b.isfinite().all()) for bounds in prover.inputs.values() for b in bounds):
@@ -213,24 +269,36 @@ class RegionProof:
             return
         with self.course.phase("dual"), summed_products():
             prover.plain()
+        self._note(prover)
+
+    def _note(self, prover: Prover) -> None:
+        """Goes on with a prover that has found something."""
+        self.prover = self._provers[prover.dtype] = prover
+        for r in ((prover.bounds > 0) & prover.bounds.isfinite()).nonzero().flatten().tolist():
+            self._settled.setdefault(r, prover.dtype)
+
+    def _in(self, dtype: torch.dtype) -> Prover:
+        """A prover in a dtype that goes on with what was found."""
+        assert self.prover is not None
+        if self.prover.dtype is dtype:
+            return self.prover
+        prover = self._provers.get(dtype)
+        if prover is None:
+            arithmetic = self.arithmetic(dtype)
+            prover = self._prover(arithmetic, arithmetic.box(self.region), {}, None)
+            prover.is_coarse = True
+        prover.resume(self.prover)
+        return prover
 
     def _prover(
-        self,
-        arithmetic: Arithmetic,
-        box: Bounds,
-        inputs: Mapping[str, Bounds],
-        forward: Tensor | None,
-        narrow: Prover | None,
+        self, arithmetic: Arithmetic, box: Bounds, inputs: Mapping[str, Bounds], forward: Tensor | None
     ) -> Prover:
         def on_node(node: object) -> None:
             self.course.deadline.check()
 
         rows = arithmetic.rows(self.region, box)
         graph, rounding = arithmetic.graph, arithmetic.rounding
-        prover = Prover(graph, rows, box, inputs, forward, self.course.kink, on_node, rounding)
-        if narrow is not None:
-            prover.resume(narrow)
-        return prover
+        return Prover(graph, rows, box, inputs, forward, self.course.kink, on_node, rounding)
 
     def _sweep(self, arithmetic: Arithmetic, zonotope: Zonotope) -> Sweep:
         """Bounds of every ReLU's input, under the deadline."""
@@ -254,31 +322,3 @@ class RegionProof:
             on_node=on_node,
             rounding=arithmetic.rounding,
         )
-
-
-def _margin(position: int, r: int, provers: Sequence[Prover]) -> RowBound:
-    """The bounds of row r; its dtype is the first in which it was refuted."""
-    last = provers[-1]
-    settled = next((p for p in provers if bool((p.bounds[r] > 0) & p.bounds[r].isfinite())), last)
-
-    def best(bounds: Sequence[Tensor | None]) -> float | None:
-        values = [float(b[r]) for b in bounds if b is not None]
-        known = [v for v in values if not math.isnan(v)] or values[:1]
-        return last.rows.undo_unit(r, max(known)) if known else None
-
-    return RowBound(
-        position,
-        last.rows.labels[r],
-        best([p.forward for p in provers]),
-        best([p.best for p in provers if p.passed]),
-        best([last.slack]) if last.passed else None,
-        str(settled.best.dtype).removeprefix("torch."),
-    )
-
-
-def outward(bound: Tensor, dtype: torch.dtype, up: bool) -> Tensor:
-    """A float64 bound in ``dtype``, rounded up or down where ``dtype`` does not hold it."""
-    rounded = bound.to(dtype)
-    wrong = rounded.double() < bound if up else rounded.double() > bound
-    limit = torch.full_like(rounded, math.inf if up else -math.inf)
-    return torch.where(wrong, torch.nextafter(rounded, limit), rounded)
