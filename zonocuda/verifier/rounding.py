@@ -86,7 +86,7 @@ class Rounding:
 
     def lift(self, x: Tensor) -> Tensor:
         """Nonnegative numbers, those between 0 and T replaced by T; a NaN stays."""
-        return torch.where(x > 0, x.clamp(min=self.floor), x)
+        return x.clamp(min=self.floor).mul_(x > 0)
 
     def above(self, x: Tensor, n: int) -> Tensor:
         """At least the exact value of a nonnegative expression of lifted operands, computed as ``x`` with at most n
@@ -130,8 +130,10 @@ def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
         count += 1
     for one in fields(exact):
         old, new = getattr(exact, one.name), getattr(held, one.name)
-        if not isinstance(new, Tensor) or not new.is_floating_point() or old is new:
+        if not isinstance(new, Tensor) or not new.is_floating_point():
             continue
+        if torch.promote_types(old.dtype, new.dtype) == new.dtype and old.is_floating_point():
+            continue  # a wider dtype holds everything
         info = torch.finfo(new.dtype)
         wide = old.detach().to(new.device, torch.float64)
         changed = new.detach().double() != wide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -107,7 +108,8 @@ def _unit(row: LinearConstraint) -> Fraction:
 
 def _is_exact(value: Fraction, dtype: torch.dtype) -> bool:
     """Whether a dtype holds a number (which fits it) without rounding."""
-    return Fraction(torch.tensor(float(value), dtype=torch.float64).to(dtype).item()) == value
+    wide = float(value)
+    return Fraction(wide) == value and (dtype == torch.float64 or ctypes.c_float(wide).value == wide)
 
 
 def _fits(value: Fraction, dtype: torch.dtype) -> bool:

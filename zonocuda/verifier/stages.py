@@ -7,7 +7,7 @@ open goes on in float64 with all that float32 has found:
 * the last dual passes alone, where they lack less than their own slack;
 * the stage itself, where float64 may gain enough elsewhere: the bounds of the layers before have given up something for
   rounding, too, and every layer's bounds widen the next. How much that is in the end is measured: the first rung that
-  leaves the region open is climbed in both dtypes (it is cheap), and from then on float64 has its turn where the bound
+  leaves the region open is climbed in both dtypes (it is cheap), and from then on it is float64's turn where the bound
   lacks less than REACH times what float64 gained the last time;
 * everything, where float32 has no finite bounds.
 """
@@ -193,9 +193,12 @@ class RegionProof:
             if self.proven or self._is_broken():
                 return
             self.course.progress("refine", number, len(ladder))
-            worth = self._climb(self.dtypes[0], rung)
-            if not self.proven and len(self.dtypes) > 1:
-                worth = self._widen(rung) or worth
+            if self._may_gain():
+                worth = self._climb(self.dtypes[1], rung)
+            else:
+                worth = self._climb(self.dtypes[0], rung)
+                if not self.proven and len(self.dtypes) > 1:
+                    worth = self._widen(rung) or worth
             if not worth:
                 return
 
@@ -222,12 +225,16 @@ class RegionProof:
         if self._repeat():
             return True
         assert self.prover is not None
-        narrow = self.prover.bounds
-        if self._gap is not None and not self.prover.is_within(REACH * self._gap):
+        if self._gap is not None and not self._may_gain():
             return False
+        narrow = self.prover.bounds
         worth = self._climb(self.dtypes[1], rung)
         self._gap = (self.prover.bounds - narrow).clamp(min=0)
         return worth
+
+    def _may_gain(self) -> bool:
+        """Whether what the wide dtype gained, where it had its turn, may be what is lacking."""
+        return self._gap is not None and self.prover is not None and self.prover.is_within(REACH * self._gap)
 
     def _repeat(self) -> bool:
         """The last dual passes again, in the wide dtype, where the narrow one's rounding alone is in the way.
