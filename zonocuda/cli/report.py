@@ -34,6 +34,8 @@ def summary(result: VerifyResult) -> Iterator[str]:
     ran = result.ran
     versions = ", ".join(f"{name} {version}" for name, version in ran.versions.items())
     how = f"{ran.backend} ops, effort {ran.effort}, replay in {ran.replay}"
+    if ran.settled:
+        yield f"refuted  {', '.join(f'{count} rows in {dtype}' for dtype, count in ran.settled.items())}"
     yield f"ran      {ran.dtype}, {ran.device}, {how}, {versions}"
 
 
