@@ -1,8 +1,9 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
 from zonocuda.graph.graph import Graph, Node, interpret, prune
-from zonocuda.graph.magnitude import absolute, fan_in, fan_out
+from zonocuda.graph.magnitude import absolute, constants, distance, fan_in, fan_out
 from zonocuda.graph.ops import (
+    HOPELESS,
     Add,
     Affine,
     AveragePool,
@@ -24,6 +25,7 @@ from zonocuda.graph.ops import (
 )
 
 __all__ = [
+    "HOPELESS",
     "Add",
     "Affine",
     "AveragePool",
@@ -45,6 +47,8 @@ __all__ = [
     "ScaleShift",
     "Transpose",
     "absolute",
+    "constants",
+    "distance",
     "fan_in",
     "fan_out",
     "interpret",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -31,10 +31,16 @@ class Graph:
     """A network: nodes in an order in which every node follows its inputs, the first one the ``Input``.
 
     ``output`` names the node whose value is the network's output. Every node is used by the output.
+
+    The constants are those of the network in real arithmetic, up to the ``roundings`` of each operator. ``executed``
+    holds, by node name, the operators that are others where the network computes constants from constants in its own
+    precision: with those of one execution, and ``roundings`` that say how far another order of summation may be from
+    it. It is empty where nothing is computed, or all of it exactly.
     """
 
     nodes: tuple[Node, ...]
     output: str
+    executed: Mapping[str, Op] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -75,6 +81,8 @@ class Graph:
         def convert(value: object) -> object:
             if isinstance(value, Tensor) and value.is_floating_point():
                 return value.to(device=device, dtype=dtype)
+            if isinstance(value, Mapping):
+                return {name: error.to(device=device) for name, error in value.items()}  # no dtype: it might underflow
             return value
 
         def convert_op(op: Op) -> Op:
@@ -82,6 +90,11 @@ class Graph:
             return dataclasses.replace(op, **fields)
 
         nodes = tuple(dataclasses.replace(node, op=convert_op(node.op)) for node in self.nodes)
+        return Graph(nodes, self.output, {name: convert_op(op) for name, op in self.executed.items()})
+
+    def as_executed(self) -> Graph:
+        """The network with the constants that its own execution has."""
+        nodes = tuple(dataclasses.replace(n, op=self.executed.get(n.name, n.op)) for n in self.nodes)
         return Graph(nodes, self.output)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""What the rounding of an affine operator depends on: its absolute values, and how many terms its sums have."""
+"""What the rounding of an affine operator depends on: its absolute values, how many terms its sums have, and how far
+its numbers are from others."""
 
 from __future__ import annotations
 
@@ -27,11 +28,20 @@ from zonocuda.graph.ops import (
 
 def absolute(op: Affine) -> Affine:
     """The operator |A| x + |b|."""
+    return dataclasses.replace(op, **{name: abs(value) for name, value in constants(op).items()})
+
+
+def distance(op: Affine, other: Affine) -> Affine:
+    """The operator |A - A'| x + |b - b'|, for two of one kind that differ in nothing but the numbers they hold."""
+    theirs = constants(other)
+    return dataclasses.replace(op, **{name: abs(value - theirs[name]) for name, value in constants(op).items()})
+
+
+def constants(op: Affine) -> dict[str, Any]:
+    """The numbers of the network that an operator holds, by field."""
     fields = {field.name: getattr(op, field.name) for field in dataclasses.fields(op)}
-    changes: dict[str, Any] = {name: value.abs() for name, value in fields.items() if isinstance(value, Tensor)}
-    if isinstance(op, Pad):
-        return dataclasses.replace(op, value=abs(op.value))
-    return dataclasses.replace(op, **changes)
+    padding = {"value"} if isinstance(op, Pad) else set()
+    return {name: value for name, value in fields.items() if isinstance(value, Tensor) or name in padding}
 
 
 def fan_in(op: Affine, shape: Shape) -> int:

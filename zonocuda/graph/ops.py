@@ -13,8 +13,8 @@ An *affine* operator is y = A x + b. It offers three maps:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 import torch
@@ -24,6 +24,9 @@ from torch import Tensor
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+HOPELESS = 2**62
+"""Roundings of a constant about whose error nothing is known: no bound that uses it is finite."""
 
 Shape = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
@@ -70,11 +73,19 @@ class Relu(Op):
 class Affine(Op):
     """y = A x + b of one input.
 
-    ``roundings``: how many roundings to float64 lie, at most, between the network's constants and those held here. What
-    a file or a module holds is held exactly; what an importer derives from it (1 / sqrt(variance + eps), say) is not.
+    ``roundings``: a k that bounds how far the network's constants c, in real arithmetic, are from those held here, h:
+    |c - h| <= gamma_k |h| for every element of every constant, with gamma_k = k u / (1 - k u) and u = 2^-53, as k
+    roundings to float64 give. It is 0 where the constants are a file's or a module's own; an importer that derives or
+    folds them counts (:mod:`zonocuda.importers.enclosure`), and the arithmetic that converts them to a dtype adds its
+    own (:mod:`zonocuda.verifier.rounding`). It says nothing about the constants that the network's own execution has
+    where it computes them itself, in its own precision: those are in :attr:`zonocuda.graph.Graph.executed`.
+
+    ``doubt``: by the name of a constant, E in float64 such that |c - h| <= gamma_k |h| + E. Where constants cancel, a k
+    alone would not say it.
     """
 
     roundings: int = field(default=0, kw_only=True)
+    doubt: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
     has_offset: ClassVar[bool] = False
     """Whether b can be nonzero."""
 
@@ -88,6 +99,11 @@ class Affine(Op):
     def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
         """A^T v, for v ``[B, *output features]`` and the input's feature ``shape``."""
         raise NotImplementedError
+
+    @property
+    def has_constants(self) -> bool:
+        """Whether A or b holds numbers of the network, which can be in error."""
+        return any(isinstance(getattr(self, entry.name), Tensor) for entry in fields(self))
 
     def offset(self, shape: Shape, like: Tensor) -> Tensor:
         """b as ``[1, *output features]``, with the dtype and device of ``like``."""
@@ -328,6 +344,10 @@ class Pad(Rearrangement):
     pads: Pads
     value: float = 0.0
     has_offset: ClassVar[bool] = True
+
+    @property
+    def has_constants(self) -> bool:
+        return self.value != 0
 
     def apply(self, *inputs: Tensor) -> Tensor:
         return F.pad(inputs[0], _flat_pads(self.pads), value=self.value)

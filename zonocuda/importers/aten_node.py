@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from zonocuda.graph.ops import Shape
-from zonocuda.importers import lowering
+from zonocuda.importers import enclosure, lowering
 from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import refuse
 
 
@@ -48,6 +49,20 @@ class AtenNode:
             refuse(f"its argument {name!r} must depend on the input")
         return found
 
+    def numbers(self, name: str) -> Numbers:
+        """As :meth:`constant`, of what becomes a constant of an operator as it is."""
+        found = self._arguments[name]
+        return enclosure.cast(found, self.dtype) if isinstance(found, Enclosure) else self.constant(name)
+
+    def weights(self, name: str) -> Numbers:
+        """As :meth:`tensor`, of what becomes a constant of an operator as it is."""
+        found = self._arguments[name]
+        return found if isinstance(found, Enclosure) else self.tensor(name)
+
+    def optional_weights(self, name: str) -> Numbers | None:
+        """As :meth:`weights`, or None."""
+        return None if self._arguments[name] is None else self.weights(name)
+
     def constant(self, name: str) -> Tensor:
         """An argument that is a tensor or a number, as a tensor of the result's type.
 
@@ -56,11 +71,19 @@ class AtenNode:
         found = self._arguments[name]
         if isinstance(found, bool | int | float):
             return torch.tensor(found, dtype=self.dtype)
+        if isinstance(found, Enclosure):
+            return self.builder.charge(enclosure.cast(found, self.dtype))
         return self.tensor(name).to(self.dtype)
 
+    def number(self, name: str) -> float:
+        """A number as the result's type holds it."""
+        return float(torch.tensor(self._arguments[name], dtype=self.dtype))
+
     def tensor(self, name: str) -> Tensor:
-        """An argument that is a constant tensor, itself."""
+        """An argument that is a constant tensor, itself; the node's operators are charged where it was rounded."""
         found = self._arguments[name]
+        if isinstance(found, Enclosure):
+            return self.builder.charge(found)
         if not isinstance(found, Tensor):
             refuse(f"its argument {name!r} must be constant")
         return found
@@ -71,8 +94,8 @@ class AtenNode:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the result, which must be float32 or float64."""
-        dtype = self.traced.dtype
+        """The type of the (first) result, which must be float32 or float64."""
+        dtype = (self.traced[0] if isinstance(self.traced, tuple | list) else self.traced).dtype
         if dtype not in (torch.float32, torch.float64):
             refuse(f"its result is {dtype}; float32 and float64 are supported")
         assert isinstance(dtype, torch.dtype)

@@ -50,7 +50,7 @@ def _rsub(node: AtenNode) -> Value:
 
 def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
     """first + sign * alpha * second."""
-    alpha = node.get("alpha", 1)
+    alpha = node.number("alpha") if node.get("alpha", 1) != 1 else 1
     builder, name = node.builder, node.name
     if node.is_value(first) and node.is_value(second):
         right = node.value(second)
@@ -59,12 +59,14 @@ def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
             right = lowering.scale_shift(builder, f"{name}/alpha", right, factor, None)
         return lowering.add(builder, name, node.value(first), right, sign)
     if node.is_value(first):
-        constant = node.constant(second)
-        shift = _times(sign * alpha, constant)
+        if alpha == 1:
+            shift = node.numbers(second)
+            return lowering.scale_shift(builder, name, node.value(first), None, shift if sign == 1 else -shift)
+        shift = _times(sign * alpha, node.constant(second))
         return lowering.scale_shift(builder, name, node.value(first), None, shift, roundings=1)
     factor = torch.tensor(sign * alpha, dtype=node.dtype)
     return lowering.scale_shift(
-        builder, name, node.value(second), None if sign * alpha == 1 else factor, node.constant(first)
+        builder, name, node.value(second), None if sign * alpha == 1 else factor, node.numbers(first)
     )
 
 
@@ -72,7 +74,7 @@ def _mul(node: AtenNode) -> Value:
     if node.is_value("self") and node.is_value("other"):
         refuse("a product of two tensors that depend on the input is not affine")
     x, constant = ("self", "other") if node.is_value("self") else ("other", "self")
-    return lowering.scale_shift(node.builder, node.name, node.value(x), node.constant(constant), None)
+    return lowering.scale_shift(node.builder, node.name, node.value(x), node.numbers(constant), None)
 
 
 def _div(node: AtenNode) -> Value:
@@ -87,10 +89,10 @@ def _neg(node: AtenNode) -> Value:
 
 
 def _linear(node: AtenNode) -> Value:
-    weight = node.tensor("weight")
+    weight = node.weights("weight")
     if weight.dim() != 2:
         refuse(f"a weight of shape {tuple(weight.shape)} is not supported")
-    return lowering.linear(node.builder, node.name, node.value("input"), weight, node.optional_tensor("bias"))
+    return lowering.linear(node.builder, node.name, node.value("input"), weight, node.optional_weights("bias"))
 
 
 def _matmul(node: AtenNode) -> Value:
@@ -98,15 +100,15 @@ def _matmul(node: AtenNode) -> Value:
     if node.is_value("self") and node.is_value(right):
         refuse("a product of two tensors that depend on the input is not affine")
     if node.is_value("self"):
-        return lowering.matmul_right(node.builder, node.name, node.value("self"), node.tensor(right))
-    return lowering.matmul_left(node.builder, node.name, node.tensor("self"), node.value(right))
+        return lowering.matmul_right(node.builder, node.name, node.value("self"), node.weights(right))
+    return lowering.matmul_left(node.builder, node.name, node.weights("self"), node.value(right))
 
 
 def _addmm(node: AtenNode) -> Value:
     """beta * self + alpha * mat1 @ mat2."""
     builder, name = node.builder, node.name
-    alpha, beta = node["alpha"], node["beta"]
-    weight = node.tensor("mat2")
+    alpha, beta = node.number("alpha"), node.number("beta")
+    weight = node.weights("mat2")
     out = lowering.matmul_right(builder, f"{name}/product", node.value("mat1"), weight)
     if alpha != 1:
         out = lowering.scale_shift(builder, f"{name}/alpha", out, torch.tensor(alpha, dtype=node.dtype), None)
@@ -118,7 +120,7 @@ def _addmm(node: AtenNode) -> Value:
         if beta != 1:
             other = lowering.scale_shift(builder, f"{name}/beta", other, factor, None)
         return lowering.add(builder, name, out, other)
-    shift = _times(beta, node.constant("self"))
+    shift = node.numbers("self") if beta == 1 else _times(beta, node.constant("self"))
     return lowering.scale_shift(builder, name, out, None, shift, roundings=1)
 
 
@@ -132,7 +134,7 @@ def _times(factor: float, constant: Tensor) -> Tensor:
 def _conv(node: AtenNode) -> Value:
     if node.get("transposed", False):
         return _conv_transpose(node)
-    weight = node.tensor("weight")
+    weight = node.weights("weight")
     count = weight.dim() - 2
     stride, dilation = node.ints("stride", count), node.ints("dilation", count)
     pads = _padding(node, tuple(weight.shape[2:]), stride, dilation)
@@ -141,7 +143,7 @@ def _conv(node: AtenNode) -> Value:
         node.name,
         node.value("input"),
         weight,
-        node.optional_tensor("bias"),
+        node.optional_weights("bias"),
         stride,
         pads,
         dilation,
@@ -163,14 +165,14 @@ def _padding(node: AtenNode, kernel: Shape, stride: Shape, dilation: Shape) -> P
 
 
 def _conv_transpose(node: AtenNode) -> Value:
-    weight = node.tensor("weight")
+    weight = node.weights("weight")
     count = weight.dim() - 2
     return lowering.conv_transpose(
         node.builder,
         node.name,
         node.value("input"),
         weight,
-        node.optional_tensor("bias"),
+        node.optional_weights("bias"),
         node.ints("stride", count),
         tuple((amount, amount) for amount in node.ints("padding", count)),
         node.ints("output_padding", count),
@@ -190,7 +192,7 @@ def _batch_norm(node: AtenNode) -> tuple[Value | None, ...]:
         node.tensor("running_var"),
         node.optional_tensor("weight"),
         node.optional_tensor("bias"),
-        node["eps"],
+        node.number("eps"),
     )
     return (out, None, None)
 

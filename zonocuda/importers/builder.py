@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Graph, Input, Node, Op, ScaleShift, prune
+from zonocuda.graph import Add, Affine, Graph, Input, Node, Op, ScaleShift, prune
 from zonocuda.graph.ops import Shape
+from zonocuda.importers.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import one_line, refuse
+
+_FEW = 16
+"""Roundings of a constant that cost nothing to speak of: more are charged for each element by itself."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class GraphBuilder:
         self._owned: frozenset[str] = frozenset()
         self._taken = {input_name}
         self._nodes = [Node(input_name, Input(), (), input_shape)]
+        self.charged = 0
+        """Roundings of the constants that the node under conversion has read: see :meth:`charge`."""
 
     def full_rank(self, value: Value) -> int:
         """Number of dimensions that ``value`` has in the original network."""
@@ -47,6 +54,26 @@ class GraphBuilder:
     def begin(self, names: Iterable[str]) -> None:
         """Start on a node of the original network, for which the reserved ``names`` are kept."""
         self._owned = frozenset(names)
+        self.charged = 0
+
+    def charge(self, constant: Enclosure) -> Tensor:
+        """The numbers of a constant that the network computes. Operators emitted from here on, up to the next node of
+        the original network, are products and quotients of what it has read, and count the roundings of all of it.
+        """
+        self.charged += constant.roundings
+        return constant.held()
+
+    def constants(self, roundings: int = 0, **given: Numbers | None) -> dict[str, Any]:
+        """The fields of an operator for constants by name: numbers, and how far they may be off."""
+        doubt = {}
+        for name, constant in given.items():
+            if isinstance(constant, Enclosure):
+                if constant.roundings > _FEW and bool(constant.error.isfinite().all()):
+                    doubt[name] = constant.error
+                else:
+                    roundings += constant.roundings
+                given[name] = constant.held()
+        return {**given, "roundings": roundings, "doubt": doubt}
 
     def emit(self, name: str, op: Op, *inputs: Value) -> Value:
         """Append a node that applies ``op``.
@@ -55,6 +82,8 @@ class GraphBuilder:
             UnsupportedNetworkError: the shapes do not fit, the result is empty, or a tensor is not a finite
                 float32 or float64 tensor.
         """
+        if isinstance(op, Affine) and op.has_constants:
+            op = dataclasses.replace(op, roundings=op.roundings + self.charged)
         _check_tensors(op)
         shapes = [value.shape for value in inputs]
         shape = _output_shape(op, shapes)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Graph, Node, interpret
+from zonocuda.graph import Affine, Graph, Node, absolute, constants, distance, interpret
 from zonocuda.importers.errors import NetworkMismatchError, NetworkOverflowError
 from zonocuda.importers.onnx_file import node_names, parse_onnx
 from zonocuda.importers.rounding import Bounded, transfer
@@ -54,7 +56,7 @@ class Comparison:
         """
 
         def step(node: Node, inputs: tuple[Bounded, ...]) -> Bounded:
-            result = transfer(node, inputs, self.dtype)
+            result = self._transfer(node, inputs)
             if node.name not in observed:
                 return result
             self._agree(f"node {node.name!r}: element", result, observed[node.name])
@@ -69,11 +71,30 @@ class Comparison:
         Raises:
             NetworkMismatchError: an output differs beyond rounding, or in shape.
         """
-        result = interpret(self._wide, Bounded.exact(x), lambda node, inputs: transfer(node, inputs, self.dtype))
+        result = interpret(self._wide, Bounded.exact(x), self._transfer)
         self._agree("output", result, output)
         executed = self.graph.to(self.dtype)(x.to(self.dtype))
         self._agree(f"output in {self.dtype}", Bounded(executed.double(), result.error), output)
         return float((result.value - output.double()).abs().max())
+
+    def _transfer(self, node: Node, inputs: tuple[Bounded, ...]) -> Bounded:
+        """``transfer``, for an execution whose constants may be others."""
+        result = transfer(node, inputs, self.dtype)
+        other = self._wide.executed.get(node.name)
+        if other is None:
+            return result
+        assert isinstance(node.op, Affine)
+        assert isinstance(other, Affine)
+        reach = inputs[0].value.abs() + inputs[0].error
+        off = other.roundings * torch.finfo(torch.float64).eps
+        error = result.error + distance(node.op, other).apply(reach)
+        if off:
+            error = error + off * absolute(other).apply(reach)
+        if other.doubt:
+            doubts: dict[str, Any] = {name: torch.zeros_like(t) for name, t in constants(other).items()}
+            doubts.update(other.doubt)
+            error = error + dataclasses.replace(other, **doubts).apply(reach)
+        return Bounded(result.value, error)
 
     def _agree(self, what: str, result: Bounded, other: Tensor) -> None:
         if other.shape != result.value.shape:

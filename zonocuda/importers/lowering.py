@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from zonocuda.graph import (
 )
 from zonocuda.graph.ops import Pads, Shape
 from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.enclosure import Numbers
 from zonocuda.importers.errors import refuse
 
 
@@ -62,7 +64,7 @@ def feature_shape(builder: GraphBuilder, shape: Sequence[int]) -> Shape:
     return tuple(shape[1:])
 
 
-def feature_constant(builder: GraphBuilder, constant: Tensor, value: Value) -> Tensor:
+def feature_constant(builder: GraphBuilder, constant: Numbers, value: Value) -> Numbers:
     """A constant that meets ``value`` elementwise, with as many dimensions as ``value`` has features."""
     rank = len(value.shape)
     if constant.dim() > builder.full_rank(value):
@@ -89,13 +91,13 @@ def expand(builder: GraphBuilder, name: str, x: Value, shape: Shape) -> Value:
 
 
 def scale_shift(
-    builder: GraphBuilder, name: str, x: Value, scale: Tensor | None, shift: Tensor | None, roundings: int = 0
+    builder: GraphBuilder, name: str, x: Value, scale: Numbers | None, shift: Numbers | None, roundings: int = 0
 ) -> Value:
     """scale * x + shift, elementwise; a constant may expand ``x``. For ``roundings`` see :class:`graph.Affine`."""
     constants = [None if c is None else feature_constant(builder, c, x) for c in (scale, shift)]
     shape = _broadcast(x.shape, *(c.shape for c in constants if c is not None))
     x = expand(builder, f"{name}/expand", x, shape)
-    return builder.emit(name, ScaleShift(*constants, roundings=roundings), x)
+    return builder.emit(name, ScaleShift(**builder.constants(roundings, scale=constants[0], shift=constants[1])), x)
 
 
 def derived(constant: Tensor, *factors: Tensor) -> Tensor:
@@ -115,9 +117,9 @@ def reciprocal(divisor: Tensor) -> Tensor:
     return derived(1.0 / divisor.double())
 
 
-def negate(builder: GraphBuilder, name: str, x: Value, shift: Tensor | None = None) -> Value:
+def negate(builder: GraphBuilder, name: str, x: Value, shift: Numbers | None = None) -> Value:
     """shift - x."""
-    minus = torch.tensor(-1.0) if shift is None else shift.new_tensor(-1.0)
+    minus = shift.new_tensor(-1.0) if isinstance(shift, Tensor) else torch.tensor(-1.0)
     return scale_shift(builder, name, x, minus, shift)
 
 
@@ -185,15 +187,15 @@ def reduce(builder: GraphBuilder, name: str, x: Value, dims: Shape, mean: bool, 
 
 
 def linear(
-    builder: GraphBuilder, name: str, x: Value, weight: Tensor, bias: Tensor | None = None, roundings: int = 0
+    builder: GraphBuilder, name: str, x: Value, weight: Numbers, bias: Numbers | None = None, roundings: int = 0
 ) -> Value:
     """weight x + bias on the last feature dimension. ``roundings``: see :class:`zonocuda.graph.Affine`."""
     if not x.shape:
         refuse("a tensor without features cannot enter a linear layer")
-    return builder.emit(name, Linear(weight, bias, roundings=roundings), x)
+    return builder.emit(name, Linear(**builder.constants(roundings, weight=weight, bias=bias)), x)
 
 
-def matmul_right(builder: GraphBuilder, name: str, x: Value, weight: Tensor) -> Value:
+def matmul_right(builder: GraphBuilder, name: str, x: Value, weight: Numbers) -> Value:
     """x @ weight."""
     if weight.dim() > max(builder.full_rank(x), 2):
         refuse(f"a constant of shape {tuple(weight.shape)} adds dimensions to a tensor of features {x.shape}")
@@ -204,7 +206,7 @@ def matmul_right(builder: GraphBuilder, name: str, x: Value, weight: Tensor) -> 
     return linear(builder, name, x, matrix.t())
 
 
-def matmul_left(builder: GraphBuilder, name: str, weight: Tensor, x: Value) -> Value:
+def matmul_left(builder: GraphBuilder, name: str, weight: Numbers, x: Value) -> Value:
     """weight @ x."""
     if weight.dim() > max(builder.full_rank(x), 2):
         refuse(f"a constant of shape {tuple(weight.shape)} adds dimensions to a tensor of features {x.shape}")
@@ -222,7 +224,7 @@ def matmul_left(builder: GraphBuilder, name: str, weight: Tensor, x: Value) -> V
     return builder.emit(name, Transpose(swap), product)
 
 
-def _matrix(weight: Tensor) -> Tensor:
+def _matrix(weight: Numbers) -> Numbers:
     """A constant factor of a product without leading dimensions, which must be 1."""
     if weight.dim() == 0:
         refuse("a product needs a vector or a matrix, not a scalar")
@@ -235,8 +237,8 @@ def conv(
     builder: GraphBuilder,
     name: str,
     x: Value,
-    weight: Tensor,
-    bias: Tensor | None,
+    weight: Numbers,
+    bias: Numbers | None,
     stride: Shape,
     pads: Pads,
     dilation: Shape,
@@ -244,15 +246,17 @@ def conv(
 ) -> Value:
     """Convolution over 1, 2 or 3 dimensions of features ``[C, *spatial]``."""
     _check_window(builder, x, weight, stride, pads, dilation)
-    return builder.emit(name, Conv(weight, bias, stride, pads, dilation, groups), x)
+    held = builder.constants(weight=weight, bias=bias)
+    window: dict[str, Any] = {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
+    return builder.emit(name, Conv(**held, **window), x)
 
 
 def conv_transpose(
     builder: GraphBuilder,
     name: str,
     x: Value,
-    weight: Tensor,
-    bias: Tensor | None,
+    weight: Numbers,
+    bias: Numbers | None,
     stride: Shape,
     pads: Pads,
     output_padding: Shape,
@@ -263,10 +267,12 @@ def conv_transpose(
     _check_window(builder, x, weight, stride, pads, dilation)
     if len(output_padding) != len(stride) or any(amount < 0 for amount in output_padding):
         refuse(f"output padding {output_padding} is not supported")
-    return builder.emit(name, ConvTranspose(weight, bias, stride, pads, output_padding, dilation, groups), x)
+    held = builder.constants(weight=weight, bias=bias)
+    window: dict[str, Any] = {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
+    return builder.emit(name, ConvTranspose(**held, **window, output_padding=output_padding), x)
 
 
-def _check_window(builder: GraphBuilder, x: Value, weight: Tensor, stride: Shape, pads: Pads, dilation: Shape) -> None:
+def _check_window(builder: GraphBuilder, x: Value, weight: Numbers, stride: Shape, pads: Pads, dilation: Shape) -> None:
     spatial = weight.dim() - 2
     if not 1 <= spatial <= 3:
         refuse(f"a convolution over {spatial} dimensions is not supported")
@@ -321,6 +327,8 @@ def batch_norm(
     if not x.shape or any(t is not None and tuple(t.shape) != (x.shape[0],) for t in (mean, variance, weight, bias)):
         refuse(f"its statistics do not fit features {x.shape}")
     shape = (-1, *[1] * (len(x.shape) - 1))
+    if builder.charged and bool((variance < 0).any()):
+        refuse("its variance is negative and was rounded when it was computed")
     wide = variance.double() + eps
     if not bool((wide > 0).all()):
         refuse("variance + epsilon must be positive")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +13,17 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from zonocuda.graph import Graph
+from zonocuda.importers.aten_constants import enclose
 from zonocuda.importers.aten_node import AtenNode
 from zonocuda.importers.aten_ops import CONVERTERS, IGNORED
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.check import Comparison, sample_points
+from zonocuda.importers.enclosure import Enclosure
 from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
+from zonocuda.importers.simplify import with_executed
 from zonocuda.precision import full_precision
+
+Folding = Callable[[fx.Node, Sequence[Any], Mapping[str, Any]], Any]
 
 _UNSUPPORTED = f"is not supported; supported: {', '.join(sorted(CONVERTERS))}"
 
@@ -30,8 +36,9 @@ def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6,
 
     The graph holds the module's own parameters, not copies: bounds computed with it have gradients with respect to
     ``model.parameters()``, and follow updates of weights and biases. Tensors derived from them (batch normalisation,
-    parametrised weights, transposes) are computed here, differentiably: import again after an update. Derived scales
-    are float64: convert the graph with ``Graph.to`` before use.
+    parametrised weights, transposes) are computed here, differentiably: import again after an update. Those that
+    arithmetic derives are float64, and their operators count the roundings (:mod:`zonocuda.importers.aten_constants`):
+    convert the graph with ``Graph.to`` before use.
 
     The graph is compared with the module at random points: node by node with the operators that torch traced, as
     ``check_against_onnxruntime`` does, and as a whole, in batches of 1, 2 and 3.
@@ -50,7 +57,10 @@ def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6,
     _check_mode(model, name)
     example = _example(model, (BATCH, *input_shape))
     program = _export(model, example, name)
-    graph = _convert(program, model, tuple(input_shape), name)
+    graph, computed = _convert(program, model, tuple(input_shape), name, enclose)
+    if computed:
+        with torch.no_grad():
+            graph = with_executed(graph, _convert(program, model, tuple(input_shape), name, _execute)[0])
     _compare(graph, program, model, example, name, points, seed)
     return graph
 
@@ -88,7 +98,16 @@ def _example(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     return torch.zeros(shape)
 
 
-def _convert(program: ExportedProgram, model: nn.Module, input_shape: tuple[int, ...], name: str) -> Graph:
+def _execute(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What the module itself computes from constants."""
+    function: Any = node.target
+    return function(*args, **kwargs)
+
+
+def _convert(
+    program: ExportedProgram, model: nn.Module, input_shape: tuple[int, ...], name: str, folding: Folding
+) -> tuple[Graph, bool]:
+    """The graph, and whether it holds constants that the module computes and its precision does not hold."""
     output = _output_name(program, name)
     nodes = program.graph_module.graph.nodes
     builder: GraphBuilder | None = None
@@ -108,13 +127,14 @@ def _convert(program: ExportedProgram, model: nn.Module, input_shape: tuple[int,
         if node.op not in ("placeholder", "output"):
             builder.begin([node.name])
             try:
-                env[node] = _value(node, env, builder)
+                env[node] = _value(node, env, builder, folding)
             except UnsupportedNetworkError as error:
                 raise located(f"importers.module: {name}: {_describe(node)}", error) from error
     results = [value for node, value in env.items() if node.name == output and isinstance(value, Value)]
     if not results:
         raise UnsupportedNetworkError(f"importers.module: {name}: its output does not depend on the input")
-    return builder.finish(results[0])
+    computed = any(isinstance(value, Enclosure) for value in env.values())
+    return builder.finish(results[0]), computed
 
 
 def _output_name(program: ExportedProgram, name: str) -> str:
@@ -143,7 +163,7 @@ def _leaf(leaf: Any, program: ExportedProgram, model: nn.Module, name: str) -> T
     return constant
 
 
-def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder) -> Any:
+def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, folding: Folding) -> Any:
     """What a node computes: a ``Value``, a tuple of them, or a constant."""
     if node.op != "call_function":
         refuse("control flow and changes of the gradient mode are not supported")
@@ -155,10 +175,10 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder) -> Any
         return args[0][args[1]]
     if not isinstance(node.target, torch._ops.OpOverload):
         refuse(_UNSUPPORTED)
-    if not any(isinstance(env[used], Value | tuple) for used in node.all_input_nodes):
+    if not any(_depends_on_input(env[used]) for used in node.all_input_nodes):
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             refuse("it draws random numbers")
-        return node.target(*args, **kwargs)
+        return folding(node, args, kwargs)
     converter = CONVERTERS.get(str(node.target))
     if converter is None:
         refuse(_UNSUPPORTED)
@@ -170,6 +190,10 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder) -> Any
         if value is not None and traced.dtype not in (torch.float32, torch.float64):
             refuse(f"its result is {traced.dtype}; float32 and float64 are supported")
     return result
+
+
+def _depends_on_input(value: Any) -> bool:
+    return any(map(_depends_on_input, value)) if isinstance(value, tuple | list) else isinstance(value, Value)
 
 
 def _describe(node: fx.Node) -> str:

@@ -8,12 +8,13 @@ from onnx import NodeProto, numpy_helper
 
 from zonocuda.graph import Graph
 from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.enclosure import Enclosure
 from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, located
 from zonocuda.importers.onnx_constants import FOLDABLE, fold
 from zonocuda.importers.onnx_file import OnnxFile, check_model, node_names, parse_onnx, read_bytes
 from zonocuda.importers.onnx_node import Constant, OnnxNode
 from zonocuda.importers.onnx_ops import CONVERTERS
-from zonocuda.importers.simplify import absorb_biases
+from zonocuda.importers.simplify import absorb_biases, with_executed
 
 _SUPPORTED = f"supported ops: {', '.join(sorted(CONVERTERS))}"
 
@@ -23,7 +24,8 @@ def load_onnx(path: str | Path) -> Graph:
 
     Dimension 0 of every tensor is the batch, open or 1, and the graph's features leave it out; an input of rank 1 has
     no batch, and all of its dimensions are features. Weights keep the precision of the file; constants derived from
-    them (batch normalisation, division, padded pooling) are float64: convert the graph with ``Graph.to`` before use.
+    them (batch normalisation, division, padded pooling) and those that the file computes from constants are float64
+    where they must be, and their operators count the roundings: convert the graph with ``Graph.to`` before use.
 
     A node that computes an ONNX node's output has that node's name where it is unique, else the output tensor's.
     The graph is not compared with ONNX Runtime here; ``load_network`` offers that.
@@ -46,6 +48,12 @@ def convert(file: OnnxFile) -> Graph:
     """The graph of a validated ONNX model; raises as ``load_onnx`` does."""
     _check_operators(file)
     check_model(file)
+    graph, computed = _convert(file, executed=False)
+    return with_executed(graph, _convert(file, executed=True)[0]) if computed else graph
+
+
+def _convert(file: OnnxFile, executed: bool) -> tuple[Graph, bool]:
+    """The graph, and whether it holds constants that the file computes and its precision does not hold."""
     names = node_names(file)
     features = file.input_shape[1:] if file.batched else file.input_shape
     builder = GraphBuilder(file.input_name, features, file.batched, reserved=names.values())
@@ -54,7 +62,7 @@ def convert(file: OnnxFile) -> Graph:
     }
     values: dict[str, Value] = {file.input_name: builder.input}
     for node in file.nodes:
-        for name, result in _outputs(node, file, names, builder, constants, values).items():
+        for name, result in _outputs(node, file, names, builder, constants, values, executed).items():
             if name in values or name in constants:
                 raise NetworkFileError(f"importers.onnx: {file.name}: two nodes compute the tensor {name!r}")
             if isinstance(result, Value):
@@ -65,7 +73,8 @@ def convert(file: OnnxFile) -> Graph:
         raise UnsupportedNetworkError(
             f"importers.onnx: {file.name}: output {file.output_name!r} does not depend on the input"
         )
-    return absorb_biases(builder.finish(values[file.output_name]))
+    computed = any(isinstance(constant, Enclosure) for constant in constants.values())
+    return absorb_biases(builder.finish(values[file.output_name])), computed
 
 
 def _outputs(
@@ -75,6 +84,7 @@ def _outputs(
     builder: GraphBuilder,
     constants: dict[str, Constant],
     values: dict[str, Value],
+    executed: bool,
 ) -> dict[str, Value | Constant]:
     """What a node computes, by tensor name."""
     outputs = [name for name in node.output if name]
@@ -82,7 +92,7 @@ def _outputs(
     builder.begin(names[output] for output in outputs)
     try:
         if node.op_type in FOLDABLE and all(entry in constants for entry in node.input if entry):
-            return {**fold(node, constants, file.opset)}
+            return {**fold(node, constants, file.opset, executed)}
         if node.op_type not in CONVERTERS:
             raise UnsupportedNetworkError(f"is supported on constants only; {_SUPPORTED}")
         inputs = [_lookup(entry, values, constants) for entry in node.input]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zonocuda.importers import lowering
 from zonocuda.importers.builder import Value
+from zonocuda.importers.enclosure import Numbers
 from zonocuda.importers.errors import refuse
 from zonocuda.importers.onnx_node import OnnxNode
 
@@ -21,7 +22,7 @@ def gemm(node: OnnxNode) -> Value:
         refuse(f"its input 0 must be a matrix, got shape {node.full_shape(x)}")
     if transpose_a and node.full_shape(x) != (1, 1):
         x = lowering.permute(node.builder, f"{node.name}/transpose", x, (1, 0))
-    weight = node.tensor(1)
+    weight = node.numbers(1) if alpha == 1 else node.tensor(1)
     if weight.dim() != 2:
         refuse(f"its input 1 must be a matrix, got shape {tuple(weight.shape)}")
     weight = _times(weight if transpose_b else weight.t().contiguous(), alpha)
@@ -37,7 +38,7 @@ def gemm(node: OnnxNode) -> Value:
         if total.shape != product.shape:
             refuse(f"its input 2, of shape {node.full_shape(branch)}, expands the product")
         return total
-    bias = _times(node.tensor(2), beta)
+    bias = _times(node.numbers(2) if beta == 1 else node.tensor(2), beta)
     if bias.dim() <= 1 and bias.numel() in (1, weight.shape[0]):
         bias = bias.expand(weight.shape[0]).contiguous()
         return lowering.linear(node.builder, node.name, x, weight, bias, roundings=1)
@@ -48,9 +49,9 @@ def gemm(node: OnnxNode) -> Value:
     return total
 
 
-def _times(tensor: Tensor, factor: float) -> Tensor:
+def _times(tensor: Numbers, factor: float) -> Numbers:
     """factor * tensor; in float64, where the product of two float32 numbers is exact, unless the factor is 1."""
-    if factor == 1:
+    if factor == 1 or not isinstance(tensor, Tensor):
         return tensor
     return lowering.derived(tensor.double() * factor, tensor, torch.tensor(factor, dtype=torch.float64))
 
@@ -60,8 +61,8 @@ def matmul(node: OnnxNode) -> Value:
     if node.is_value(0) and node.is_value(1):
         refuse("a product of two tensors that depend on the input is not affine")
     if node.is_value(0):
-        return lowering.matmul_right(node.builder, node.name, node.value(0), node.tensor(1))
-    return lowering.matmul_left(node.builder, node.name, node.tensor(0), node.value(1))
+        return lowering.matmul_right(node.builder, node.name, node.value(0), node.numbers(1))
+    return lowering.matmul_left(node.builder, node.name, node.numbers(0), node.value(1))
 
 
 def add(node: OnnxNode) -> Value:
@@ -69,7 +70,7 @@ def add(node: OnnxNode) -> Value:
     if node.is_value(0) and node.is_value(1):
         return lowering.add(node.builder, node.name, node.value(0), node.value(1))
     x, constant = (0, 1) if node.is_value(0) else (1, 0)
-    return lowering.scale_shift(node.builder, node.name, node.value(x), None, node.tensor(constant))
+    return lowering.scale_shift(node.builder, node.name, node.value(x), None, node.numbers(constant))
 
 
 def sub(node: OnnxNode) -> Value:
@@ -77,8 +78,8 @@ def sub(node: OnnxNode) -> Value:
     if node.is_value(0) and node.is_value(1):
         return lowering.add(node.builder, node.name, node.value(0), node.value(1), sign=-1)
     if node.is_value(0):
-        return lowering.scale_shift(node.builder, node.name, node.value(0), None, -node.tensor(1))
-    return lowering.negate(node.builder, node.name, node.value(1), node.tensor(0))
+        return lowering.scale_shift(node.builder, node.name, node.value(0), None, -node.numbers(1))
+    return lowering.negate(node.builder, node.name, node.value(1), node.numbers(0))
 
 
 def mul(node: OnnxNode) -> Value:
@@ -86,7 +87,7 @@ def mul(node: OnnxNode) -> Value:
     if node.is_value(0) and node.is_value(1):
         refuse("a product of two tensors that depend on the input is not affine")
     x, constant = (0, 1) if node.is_value(0) else (1, 0)
-    return lowering.scale_shift(node.builder, node.name, node.value(x), node.tensor(constant), None)
+    return lowering.scale_shift(node.builder, node.name, node.value(x), node.numbers(constant), None)
 
 
 def div(node: OnnxNode) -> Value:

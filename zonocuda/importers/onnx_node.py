@@ -15,9 +15,11 @@ from torch import Tensor
 from zonocuda.graph.ops import Shape
 from zonocuda.importers import lowering
 from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import refuse
 
-Constant: TypeAlias = NDArray[Any]
+Constant: TypeAlias = NDArray[Any] | Enclosure
+"""What a file holds, and what it computes without rounding, are arrays of the file's own types."""
 
 
 class OnnxNode:
@@ -81,20 +83,28 @@ class OnnxNode:
             refuse(f"its input {position} must depend on the network's input")
         return found
 
-    def constant(self, position: int) -> Constant:
-        """A constant input."""
+    def constant(self, position: int) -> NDArray[Any]:
+        """A constant input; where rounding lies in it, the node's operators are charged for it."""
         found = self._inputs[position] if self.has(position) else None
         if found is None or isinstance(found, Value):
             refuse(f"its input {position} must be constant")
-        return found
+        if not isinstance(found, Enclosure):
+            return found
+        _is_supported(found)
+        return self.builder.charge(found).numpy()
 
     def tensor(self, position: int) -> Tensor:
-        """A constant float input."""
+        """A constant float input, as :meth:`constant`."""
         return as_tensor(self.constant(position))
 
-    def optional_tensor(self, position: int) -> Tensor | None:
-        """A constant float input, or None where it is absent."""
-        return self.tensor(position) if self.has(position) else None
+    def numbers(self, position: int) -> Numbers:
+        """A constant float input that becomes a constant of an operator as it is."""
+        found = self._inputs[position] if self.has(position) else None
+        return found if isinstance(found, Enclosure) and _is_supported(found) else self.tensor(position)
+
+    def optional_numbers(self, position: int) -> Numbers | None:
+        """As :meth:`numbers`, or None where it is absent."""
+        return self.numbers(position) if self.has(position) else None
 
     def ints(self, position: int) -> list[int]:
         """A constant integer input as a flat list."""
@@ -148,7 +158,13 @@ class OnnxNode:
         return lowering.reshape(self.builder, self.name, out, (1, *out.shape))
 
 
-def as_tensor(array: Constant) -> Tensor:
+def _is_supported(found: Enclosure) -> bool:
+    if found.dtype not in (torch.float32, torch.float64):
+        refuse(f"a constant of type {found.dtype} meets a tensor that depends on the input")
+    return True
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
     """A constant as a tensor of its own float32 or float64."""
     if array.dtype not in (np.float32, np.float64):
         refuse(f"a constant of type {array.dtype} meets a tensor that depends on the input")

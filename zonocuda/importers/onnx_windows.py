@@ -11,7 +11,7 @@ from zonocuda.importers.onnx_node import OnnxNode
 
 def conv(node: OnnxNode) -> Value:
     """Convolution with constant weights."""
-    weight, bias = node.tensor(1), node.optional_tensor(2)
+    weight, bias = node.numbers(1), node.optional_numbers(2)
     kernel = _kernel(node, tuple(weight.shape[2:]))
     stride, dilation = _per_dim(node, "strides", kernel), _per_dim(node, "dilations", kernel)
     x = node.value(0)
@@ -24,7 +24,7 @@ def conv(node: OnnxNode) -> Value:
 
 def conv_transpose(node: OnnxNode) -> Value:
     """Transposed convolution with constant weights."""
-    weight, bias = node.tensor(1), node.optional_tensor(2)
+    weight, bias = node.numbers(1), node.optional_numbers(2)
     kernel = _kernel(node, tuple(weight.shape[2:]))
     stride, dilation = _per_dim(node, "strides", kernel), _per_dim(node, "dilations", kernel)
     if node.attribute("output_shape", None) is not None:

@@ -1,11 +1,15 @@
-"""Rewriting of a graph into a smaller one that computes the same function."""
+"""Rewriting of graphs: into a smaller one that computes the same function, and two foldings of one network into one."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 
-from zonocuda.graph import Conv, ConvTranspose, Graph, Linear, Node, ScaleShift
+from torch import Tensor
+
+from zonocuda.graph import Conv, ConvTranspose, Graph, Linear, Node, Op, ScaleShift
+from zonocuda.importers.errors import refuse
 
 
 def absorb_biases(graph: Graph) -> Graph:
@@ -36,6 +40,48 @@ def _merge(layer: Node, shift: Node) -> Node | None:
     extents = shift.op.shift.shape
     if len(extents) != len(layer.shape) or any(n != 1 for dim, n in enumerate(extents) if dim != channel):
         return None
-    bias = shift.op.shift.reshape(-1).expand(layer.shape[channel]).contiguous()
-    roundings = max(layer.op.roundings, shift.op.roundings)
-    return Node(shift.name, dataclasses.replace(layer.op, bias=bias, roundings=roundings), layer.inputs, shift.shape)
+
+    def spread(t: Tensor) -> Tensor:
+        return t.reshape(-1).expand(layer.shape[channel]).contiguous()
+
+    doubt = {"bias" if name == "shift" else name: spread(error) for name, error in shift.op.doubt.items()}
+    op = dataclasses.replace(
+        layer.op,
+        bias=spread(shift.op.shift),
+        roundings=max(layer.op.roundings, shift.op.roundings),
+        doubt={**layer.op.doubt, **doubt},
+    )
+    return Node(shift.name, op, layer.inputs, shift.shape)
+
+
+def with_executed(graph: Graph, executed: Graph) -> Graph:
+    """``graph`` with the operators of ``executed``, the same network as it executes itself, that hold other constants.
+
+    Raises:
+        UnsupportedNetworkError: they are different networks otherwise.
+    """
+
+    def shape(one: Graph) -> list[tuple[object, ...]]:
+        return [(node.name, node.op.kind, node.inputs, node.shape) for node in one.nodes]
+
+    if shape(graph) != shape(executed):
+        refuse("constants that it computes decide its structure, and rounding decides them")
+    pairs = zip(graph.nodes, executed.nodes, strict=True)
+    return dataclasses.replace(
+        graph, executed={own.name: other.op for own, other in pairs if _differ(own.op, other.op)}
+    )
+
+
+def _differ(op: Op, other: Op) -> bool:
+    """Whether two operators of one kind hold different numbers, or may be off by different amounts."""
+    for entry in dataclasses.fields(op):
+        one, two = getattr(op, entry.name), getattr(other, entry.name)
+        if isinstance(one, Tensor) and isinstance(two, Tensor):
+            if one is not two and not bool((one.detach().double() == two.detach().double()).all()):
+                return True
+        elif isinstance(one, Mapping):
+            if one or two:
+                return True
+        elif one != two:
+            return True
+    return False

@@ -117,12 +117,15 @@ def _shorten(node: Node, rows: Tensor | None, kept: Mapping[str, Tensor]) -> Nod
     columns = kept.get(node.inputs[0]) if node.inputs else None
     if not isinstance(node.op, Linear) or (rows is None and columns is None):
         return node
-    weight, bias = node.op.weight, node.op.bias
-    if rows is not None:
-        weight, bias = weight[rows], None if bias is None else bias[rows]
-    if columns is not None:
-        weight = weight[:, columns]
-    return replace(node, op=replace(node.op, weight=weight, bias=bias), shape=(weight.shape[0],))
+
+    def left(name: str, t: Tensor) -> Tensor:
+        t = t if rows is None else t[rows]
+        return t[:, columns] if name == "weight" and columns is not None else t
+
+    weight, bias = left("weight", node.op.weight), node.op.bias
+    doubt = {name: left(name, error) for name, error in node.op.doubt.items()}
+    op = replace(node.op, weight=weight, bias=None if bias is None else left("bias", bias), doubt=doubt)
+    return replace(node, op=op, shape=(weight.shape[0],))
 
 
 def _take(t: Tensor | None, index: Tensor) -> Tensor | None:

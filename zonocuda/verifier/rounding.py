@@ -24,18 +24,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Affine, Graph, Node, Op, Pad, absolute, fan_in
+from zonocuda.graph import HOPELESS, Affine, Graph, Node, Op, Pad, absolute, fan_in
 
 EXTRA = 4
 """Roundings of one result beside those of its sum: the bias (1), a mean's 1 / count and its product (2), one spare."""
 
-HOPELESS = 2**62
-"""Roundings of a constant that the dtype does not hold: no bound that uses it is finite."""
+DOUBT = 16
+"""Roundings that stand for constants in doubt: see :class:`Rounding`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rounding:
     """Arithmetic in one dtype on a network's constants.
+
+    An operator whose constants h are in doubt by E is charged as one with DOUBT roundings more and with h' = |h| + E /
+    (DOUBT u) for |h|: gamma_{k + DOUBT} h' is at least gamma_k |h| + E.
 
     Attributes:
         graph: the network that is computed on, every constant in ``dtype``.
@@ -102,11 +105,14 @@ class Rounding:
         return EXTRA + self.roundings[node.name]
 
     def absolute(self, node: Node) -> Affine:
-        """|A| x + |b| of an affine node, lifted."""
+        """|A| x + |b| of an affine node, lifted; more where its constants are in doubt."""
         assert isinstance(node.op, Affine)
         if self._absolute.get(node.name, (None,))[0] is not node.op:
             whole = absolute(node.op)
             held = {f.name: getattr(whole, f.name) for f in fields(whole)}
+            for name, error in whole.doubt.items():
+                share = self.lift(self.lift(error) / (DOUBT * self.u)).to(self.dtype)
+                held[name] = self.above(held[name] + share, 4)
             lifted: dict[str, Any] = {name: self.lift(t) for name, t in held.items() if isinstance(t, Tensor)}
             if isinstance(whole, Pad) and whole.value > 0:
                 lifted["value"] = max(whole.value, self.floor)
@@ -120,10 +126,14 @@ class Rounding:
 
 
 def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
-    """Roundings of ``held``'s dtype between the network's constants and those of ``held``."""
+    """Roundings of ``dtype`` between the network's constants and those of ``held``.
+
+    The k of float64 that an importer counted are gamma_k of float64 together: no more than fewer of a wider unit.
+    """
     if not isinstance(held, Affine):
         return 0
-    count = held.roundings
+    derived = math.ceil(held.roundings * 2.0**-53 / (torch.finfo(dtype).eps / 2)) + (DOUBT if held.doubt else 0)
+    count = derived
     if isinstance(held, Pad) and torch.tensor(held.value, dtype=dtype).item() != held.value:
         if not torch.finfo(dtype).tiny <= abs(held.value) <= torch.finfo(dtype).max:
             return HOPELESS
@@ -140,5 +150,5 @@ def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
         outside = changed & ~((wide.abs() >= info.tiny) & (wide.abs() <= info.max))
         if bool(outside.any()):
             return HOPELESS
-        count = max(count, held.roundings + int(bool(changed.any())))
+        count = max(count, derived + int(bool(changed.any())))
     return count
