@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,7 @@ from zonocuda.precision import full_precision, summed_products
 from zonocuda.specs import Box, LinearConstraint, Region
 from zonocuda.verifier.dual import RowProblem, output_rows
 from zonocuda.verifier.dual_error import Ledger
+from zonocuda.verifier.executed import Execution
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.forward_error import ForwardErrors
 from zonocuda.verifier.interval import Bounds
@@ -52,8 +54,18 @@ def values_before_relus(graph: Graph, x: Sequence[Fraction]) -> tuple[dict[str, 
     return seen, interpret(graph, list(x), step)
 
 
+Run = Callable[[Sequence[Fraction]], tuple[dict[str, Vector], Vector]]
+"""What a network computes at a point: the inputs of every ReLU, by its name, and the output."""
+
+
 def claims(
-    network: Graph, box: Bounds, rows: Sequence[LinearConstraint], dtype: torch.dtype, counted: bool
+    network: Graph,
+    box: Bounds,
+    rows: Sequence[LinearConstraint],
+    dtype: torch.dtype,
+    counted: bool,
+    execution: Execution | None = None,
+    runs: Sequence[Run] | None = None,
 ) -> Iterator[Claim]:
     """Every bound that a verdict may rest on, beside exact values at the corners of the box and where the dual points.
 
@@ -66,9 +78,11 @@ def claims(
         rows: of a specification.
         dtype: of the bounds.
         counted: whether rounding is part of them.
+        execution: which executed values they are to hold for; those of the real network, for None.
+        runs: what the network computes, at each of the points; its exact values, for None.
     """
     graph = network.to(dtype)
-    rounding = Rounding.of(network, graph, dtype) if counted else None
+    rounding = Rounding.of(network, graph, dtype, execution) if counted else None
     region = Region(Box.from_tensors(*box), tuple((row,) for row in rows))
     inputs, outputs = box[0].numel(), 1
     for extent in graph.output_shape:
@@ -103,11 +117,15 @@ def claims(
             bounds.append((kind, "rows", lower, None))
             if weight is not None:
                 points += list(torch.where(weight >= 0, *box).unsqueeze(1))
-    for x in points:
-        before, y = values_before_relus(network, exactly(x))
+    if execution is not None:
+        points = [torch.clamp(x.to(execution.dtype), *(b.to(execution.dtype) for b in box)) for x in points]
+    for run, x in itertools.product(runs or [lambda x: values_before_relus(network, x)], points):
         point = exactly(x)
+        before, y = run(point)
         exact = [_value(row, point, y) for row in rows]
         for kind, name, lower, upper in bounds:
+            if name != "rows" and name not in before:
+                continue  # a run that tells its output alone
             values = exact if name == "rows" else before[name]
             for sign, bound in ((1, lower), (-1, upper)):
                 if bound is not None:

@@ -14,7 +14,7 @@ from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
 
 
-@pytest.mark.parametrize("semantics", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("semantics", ["float16", "bfloat16"])
 def test_semantics_that_are_not_supported_are_refused_with_the_reason(semantics: str) -> None:
     with pytest.raises(ValueError, match=f"semantics '{semantics}'.*use 'real'"):
         run(IDENTITY, [NEVER], semantics=semantics)

@@ -37,7 +37,7 @@ def exactly(t: Tensor) -> Vector:
 def affine_map(op: Affine, shape: tuple[int, ...]) -> tuple[Matrix, Vector]:
     """A and b of an affine operator on features of ``shape``."""
     size = math.prod(shape)
-    columns = op.linear(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).flatten(1)
+    columns = op.linear(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).reshape(size, -1)
     offset = op.offset(shape, columns).flatten()
     rows: Matrix = [{} for _ in range(columns.shape[1])]
     for j, i in columns.nonzero().tolist():

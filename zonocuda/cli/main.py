@@ -103,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--semantics",
         default="real",
         choices=["real", "float32", "float64", "float16", "bfloat16"],
-        help="the arithmetic in which a proof holds (only real so far)",
+        help="the arithmetic in which a proof holds: real numbers, or the network as executed, sums in any order",
     )
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
     verify.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")

@@ -103,6 +103,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
             "replay": result.ran.replay,
             "effort": result.ran.effort,
             "semantics": result.ran.semantics,
+            "replay_dtype": result.ran.replay_dtype,
             "settled": dict(result.ran.settled),
             "versions": dict(result.ran.versions),
         },

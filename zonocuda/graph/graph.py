@@ -35,12 +35,14 @@ class Graph:
     The constants are those of the network in real arithmetic, up to the ``roundings`` of each operator. ``executed``
     holds, by node name, the operators that are others where the network computes constants from constants in its own
     precision: with those of one execution, and ``roundings`` that say how far another order of summation may be from
-    it. It is empty where nothing is computed, or all of it exactly.
+    it. It is empty where nothing is computed, or all of it exactly. ``unaccounted`` says what the original network
+    computes whose rounding, when it is executed, no node stands for, a line for each.
     """
 
     nodes: tuple[Node, ...]
     output: str
     executed: Mapping[str, Op] = field(default_factory=dict)
+    unaccounted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -90,12 +92,13 @@ class Graph:
             return dataclasses.replace(op, **fields)
 
         nodes = tuple(dataclasses.replace(node, op=convert_op(node.op)) for node in self.nodes)
-        return Graph(nodes, self.output, {name: convert_op(op) for name, op in self.executed.items()})
+        executed = {name: convert_op(op) for name, op in self.executed.items()}
+        return Graph(nodes, self.output, executed, self.unaccounted)
 
     def as_executed(self) -> Graph:
         """The network with the constants that its own execution has."""
         nodes = tuple(dataclasses.replace(n, op=self.executed.get(n.name, n.op)) for n in self.nodes)
-        return Graph(nodes, self.output)
+        return Graph(nodes, self.output, unaccounted=self.unaccounted)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The network's output ``[B, *output_shape]`` for ``x`` ``[B, *input_shape]``."""

@@ -46,6 +46,7 @@ class GraphBuilder:
         self._nodes = [Node(input_name, Input(), (), input_shape)]
         self.charged = 0
         """Roundings of the constants that the node under conversion has read: see :meth:`charge`."""
+        self._unaccounted: list[str] = []
 
     def full_rank(self, value: Value) -> int:
         """Number of dimensions that ``value`` has in the original network."""
@@ -95,9 +96,13 @@ class GraphBuilder:
         self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape))
         return Value(unique, shape)
 
+    def unaccounted(self, line: str) -> None:
+        """Notes something whose rounding, when the network is executed, no node accounts for."""
+        self._unaccounted.append(line)
+
     def finish(self, output: Value) -> Graph:
         """The graph that computes ``output``, without the nodes that it does not need."""
-        return Graph(prune(tuple(self._nodes), output.node), output.node)
+        return Graph(prune(tuple(self._nodes), output.node), output.node, unaccounted=tuple(self._unaccounted))
 
     def _unique(self, name: str) -> str:
         unique, count = name, 1

@@ -332,6 +332,8 @@ def batch_norm(
     wide = variance.double() + eps
     if not bool((wide > 0).all()):
         refuse("variance + epsilon must be positive")
+    if bool((wide < torch.finfo(torch.float32).tiny).any()):
+        builder.unaccounted(f"node {name!r}: a machine may flush its variance + epsilon to zero")
     root = wide.sqrt()
     scale = derived(1.0 / root) if weight is None else derived(weight.double() / root, weight)
     centered = builder.emit(f"{name}/center", ScaleShift(None, -mean.reshape(shape)), x)

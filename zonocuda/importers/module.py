@@ -27,6 +27,15 @@ Folding = Callable[[fx.Node, Sequence[Any], Mapping[str, Any]], Any]
 
 _UNSUPPORTED = f"is not supported; supported: {', '.join(sorted(CONVERTERS))}"
 
+_NAMES = (
+    "abs add alias cat clone contiguous detach expand flatten full lift_fresh_copy mul neg ones permute reshape "
+    "rsub select slice split split_with_sizes sqrt squeeze sub t to _to_copy transpose unbind unflatten unsqueeze "
+    "_unsafe_view view zeros"
+)
+_ROUND_ONCE = frozenset(_NAMES.split())
+"""Operators on constants that round each element of their result at most once, the same on every machine. (A quotient
+is a product with the reciprocal on some; sums take a factor ``alpha``, which must be 1.)"""
+
 BATCH = 2
 """The batch that a module is traced with: not 1, which would hide what an operator does to the batch."""
 
@@ -111,6 +120,7 @@ def _convert(
     output = _output_name(program, name)
     nodes = program.graph_module.graph.nodes
     builder: GraphBuilder | None = None
+    dtype = torch.float32
     env: dict[fx.Node, Any] = {}
     leaves = {leaf.arg.name: leaf for leaf in program.graph_signature.input_specs}
     for node in nodes:
@@ -119,6 +129,7 @@ def _convert(
         if leaves[node.name].kind == InputKind.USER_INPUT:
             builder = GraphBuilder(node.name, input_shape, batched=True, reserved=[other.name for other in nodes])
             env[node] = builder.input
+            dtype = node.meta["val"].dtype
         else:
             env[node] = _leaf(leaves[node.name], program, model, name)
     if builder is None:
@@ -127,7 +138,7 @@ def _convert(
         if node.op not in ("placeholder", "output"):
             builder.begin([node.name])
             try:
-                env[node] = _value(node, env, builder, folding)
+                env[node] = _value(node, env, builder, folding, dtype)
             except UnsupportedNetworkError as error:
                 raise located(f"importers.module: {name}: {_describe(node)}", error) from error
     results = [value for node, value in env.items() if node.name == output and isinstance(value, Value)]
@@ -163,8 +174,8 @@ def _leaf(leaf: Any, program: ExportedProgram, model: nn.Module, name: str) -> T
     return constant
 
 
-def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, folding: Folding) -> Any:
-    """What a node computes: a ``Value``, a tuple of them, or a constant."""
+def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, folding: Folding, dtype: torch.dtype) -> Any:
+    """What a node computes: a ``Value``, a tuple of them, or a constant; ``dtype`` is that of the input."""
     if node.op != "call_function":
         refuse("control flow and changes of the gradient mode are not supported")
     if str(node.target) in IGNORED:
@@ -178,7 +189,12 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, foldin
     if not any(_depends_on_input(env[used]) for used in node.all_input_nodes):
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             refuse("it draws random numbers")
-        return folding(node, args, kwargs)
+        constant = folding(node, args, kwargs)
+        computes = not isinstance(constant, Tensor) or constant.is_floating_point()
+        once = node.target._schema.name.removeprefix("aten::") in _ROUND_ONCE and kwargs.get("alpha", 1) == 1
+        if computes and not once:
+            builder.unaccounted(f"{_describe(node)} computes a constant, differently on every machine")
+        return constant
     converter = CONVERTERS.get(str(node.target))
     if converter is None:
         refuse(_UNSUPPORTED)
@@ -189,6 +205,8 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, foldin
             refuse(f"its result, of shape {tuple(traced.shape)} for a batch of {BATCH}, does not keep the batch first")
         if value is not None and traced.dtype not in (torch.float32, torch.float64):
             refuse(f"its result is {traced.dtype}; float32 and float64 are supported")
+        if value is not None and traced.dtype != dtype:
+            builder.unaccounted(f"{_describe(node)} changes the precision to {traced.dtype}")
     return result
 
 

@@ -10,7 +10,7 @@ from zonocuda.graph import Graph
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.enclosure import Enclosure
 from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, located
-from zonocuda.importers.onnx_constants import FOLDABLE, fold
+from zonocuda.importers.onnx_constants import FOLDABLE, MACHINE_DEPENDENT, fold
 from zonocuda.importers.onnx_file import OnnxFile, check_model, node_names, parse_onnx, read_bytes
 from zonocuda.importers.onnx_node import Constant, OnnxNode
 from zonocuda.importers.onnx_ops import CONVERTERS
@@ -69,6 +69,11 @@ def _convert(file: OnnxFile, executed: bool) -> tuple[Graph, bool]:
                 values[name] = result
             else:
                 constants[name] = result
+                floating = isinstance(result, Enclosure) or result.dtype.kind == "f"
+                if node.op_type in MACHINE_DEPENDENT and floating:
+                    builder.unaccounted(f"{_describe(node, name)} computes a constant, differently on every machine")
+            if node.op_type == "Cast" and isinstance(result, Value) and _cast_type(node) != file.element_type:
+                builder.unaccounted(f"{_describe(node, name)} changes the precision")
     if file.output_name not in values:
         raise UnsupportedNetworkError(
             f"importers.onnx: {file.name}: output {file.output_name!r} does not depend on the input"
@@ -128,6 +133,10 @@ def _check_operators(file: OnnxFile) -> None:
             raise UnsupportedNetworkError(
                 f"importers.onnx: {file.name}: {_describe(node, node.name or tensor)} is not supported; {_SUPPORTED}"
             )
+
+
+def _cast_type(node: NodeProto) -> int:
+    return int(next(entry.i for entry in node.attribute if entry.name == "to"))
 
 
 def _describe(node: NodeProto, name: str) -> str:

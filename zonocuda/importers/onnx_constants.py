@@ -33,6 +33,12 @@ _COMPARISONS = frozenset({"Equal", "Greater", "Less"})
 _REST = "And Cast Constant ConstantOfShape Mod Not Or Range Shape Size"
 
 
+MACHINE_DEPENDENT = frozenset(
+    ("Exp", "Gemm", "MatMul", "Pow", "Range", "Reciprocal", "ReduceMean", "ReduceProd", "ReduceSum"),
+)
+"""Those whose result in floating point is not the same on every machine; the others round each element once."""
+
+
 def fold(
     node: onnx.NodeProto, constants: Mapping[str, Constant], opset: int, executed: bool = False
 ) -> dict[str, Constant]:

@@ -49,6 +49,12 @@ class OnnxFile:
         return frozenset(name for node in self.nodes for name in node.input) | {self.output_name}
 
     @property
+    def element_type(self) -> int:
+        """ONNX's number for the input's type, float32 or float64."""
+        (entry,) = (entry for entry in self.model.graph.input if entry.name == self.input_name)
+        return int(entry.type.tensor_type.elem_type)
+
+    @property
     def sha256(self) -> str:
         """Digest of the uncompressed model."""
         return hashlib.sha256(self.content).hexdigest()

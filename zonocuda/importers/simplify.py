@@ -27,7 +27,7 @@ def absorb_biases(graph: Graph) -> Graph:
         if source is not None and merged is not None:
             del nodes[source.name]
         nodes[node.name] = merged or node
-    return Graph(tuple(nodes.values()), graph.output)
+    return Graph(tuple(nodes.values()), graph.output, unaccounted=graph.unaccounted)
 
 
 def _merge(layer: Node, shift: Node) -> Node | None:

@@ -27,6 +27,7 @@ from zonocuda.verifier.arguments import (
     resolve_dtypes,
 )
 from zonocuda.verifier.deadline import Deadline, TimeoutReached
+from zonocuda.verifier.executed import Execution
 from zonocuda.verifier.falsify import Counterexample, falsify, replay
 from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.model import Model, Subject
@@ -34,6 +35,7 @@ from zonocuda.verifier.planner import Direction, Step
 from zonocuda.verifier.prove import CHEAP, LADDERS, Effort, check_effort
 from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
 from zonocuda.verifier.rows import Rows
+from zonocuda.verifier.semantics import executed
 from zonocuda.verifier.stages import Arithmetic, Course, Progress, RegionProof
 from zonocuda.version import __version__
 
@@ -65,11 +67,11 @@ def verify(
 
     ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
     nothing). It holds for the network in real arithmetic, on the box that encloses the numbers of the specification,
-    whatever the rounding of the bounds' own computation, which is part of every bound
-    (:mod:`zonocuda.verifier.rounding`); where that costs more than there is to spare, in the widest dtype allowed, the
-    verdict is ``unknown``, and the reason says so. ``falsified`` needs a float32 point of the region's float32 box
-    whose output, as the network itself computes it, satisfies a disjunct exactly. NaN or infinity in a bound is
-    ``unknown``.
+    or, with other ``semantics``, for what a machine computes, whatever the rounding of the bounds' own computation,
+    which is part of every bound (:mod:`zonocuda.verifier.rounding`); where that costs more than there is to spare, in
+    the widest dtype allowed, the verdict is ``unknown``, and the reason says so. ``falsified`` needs a float32 point of
+    the region's float32 box whose output, as the network itself computes it, satisfies a disjunct exactly. NaN or
+    infinity in a bound is ``unknown``.
 
     Args:
         model: a path to an ONNX file, a loaded Network, a Graph, or a module (with ``input_shape``).
@@ -81,12 +83,15 @@ def verify(
         backend: ``native`` (which ``auto`` is) or ``reference``.
         input_shape: a module's input features, without the batch.
         direction: how the bounds of the ReLUs' inputs are found: ``forward`` (a zonotope), ``dual`` (passes for those
-            neurons that intervals leave open), or ``auto``, whichever is expected to cost less.
+            neurons that intervals leave open), or ``auto``, whichever is expected to cost less; about an executed
+            network ``dual``, whose errors do not grow by the norms of the layers behind them.
         memory_budget: bytes that generators may take; by default a share of what is free.
         kink: does not change a verdict; see :mod:`zonocuda.kink`.
         seed: of the random starts of the search.
         effort: ``fast`` (the plain passes), ``standard`` or ``max``.
-        semantics: the arithmetic in which ``verified`` is to hold. ``real`` is the only one so far.
+        semantics: the arithmetic in which ``verified`` is to hold: ``real`` numbers; or ``float32`` or ``float64``, for
+            the network as executed in it, sums in any order (:mod:`zonocuda.verifier.executed`), in float32 on the box
+            rounded to it. In ``float64`` counterexamples are float32 points of the box itself, replayed in float64.
         progress: is told how far each phase is.
 
     Raises:
@@ -100,12 +105,15 @@ def verify(
     check_semantics(semantics)
     where = resolve_device(device)
     check_arithmetic(where)
-    course = Course(direction, memory_budget, kink, Deadline(timeout), progress)
-    subject = Subject.of(model, input_shape)
+    deadline = Deadline(timeout)
+    subject, execution = executed(Subject.of(model, input_shape), semantics)
+    if execution is not None and direction == "auto":
+        direction = "dual"
+    course = Course(direction, memory_budget, kink, deadline, progress)
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
     with torch.no_grad(), use_backend(backend), full_precision():
-        run = _Run(subject, spec, course, where, dtypes, seed, effort)
+        run = _Run(subject, spec, course, where, dtypes, seed, effort, execution)
         try:
             verdict, reason = run.decide()
         except TimeoutReached:
@@ -122,6 +130,7 @@ def verify(
             {"zonocuda": __version__, "torch": torch.__version__, **subject.versions},
             effort,
             semantics,
+            str(subject.dtype).removeprefix("torch."),
             Counter(row.dtype for row in run.margins if row.is_positive),
         )
     seconds = {**course.seconds, "total": time.monotonic() - started}
@@ -139,6 +148,7 @@ class _Run:
     dtypes: Sequence[torch.dtype]
     seed: int
     effort: Effort = "standard"
+    execution: Execution | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
     layers: tuple[LayerStats, ...] = ()
@@ -176,7 +186,7 @@ class _Run:
     def arithmetic(self, dtype: torch.dtype) -> Arithmetic:
         """The network in a dtype, made when it is first asked for."""
         if dtype not in self._arithmetics:
-            self._arithmetics[dtype] = Arithmetic.of(self.subject.graph, dtype, self.device)
+            self._arithmetics[dtype] = Arithmetic.of(self.subject.graph, dtype, self.device, self.execution)
         return self._arithmetics[dtype]
 
     _arithmetics: dict[torch.dtype, Arithmetic] = field(default_factory=dict)

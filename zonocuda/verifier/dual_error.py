@@ -1,8 +1,9 @@
 """What rounding costs a dual pass.
 
 Invariant, for the rows v and the constant s that a pass holds, in the numbers that it actually holds: the specification
-is at least s + sum v . x - E for every x in the box, in real arithmetic. Every step is an inequality of its own, so
-errors of v do not compound; each adds to E, where m bounds |x| at a node:
+is at least s + sum v . x - E for every x in the box and the values x of the nodes that it gives, in real arithmetic or
+as a machine executes it. Every step is an inequality of its own, so errors of v do not compound; each adds to E, where
+m bounds |x| at a node:
 
 * y = A x + b, of fan-out n and N outputs, at a row v of y:
   the computed A^T v is within gamma_n |A|^T |v| + n eta of the exact one, elementwise, and the computed v . b within
@@ -19,8 +20,12 @@ errors of v do not compound; each adds to E, where m bounds |x| at a node:
 * a specification whose numbers the dtype does not hold: E begins with 3 u (|v| . m + |s|).
 * the box, whose ends are exact: E grows by gamma_N |v| . m + N eta and u |result|, for N inputs.
 
-m comes from the box, from proven bounds of the ReLUs' inputs, and through affine nodes from |A| m + |b|: a node's m
-depends on earlier nodes alone.
+* executed values: y = A x + b + d at an affine node, y = x + z + d at a sum, with |d| <= delta
+  (:mod:`zonocuda.verifier.executed`): E grows by |v| . delta there, and by eta sum |v| for a specification's rows at
+  the output. ReLUs and operators that move values cost nothing.
+
+m comes from the box, from proven bounds of the ReLUs' inputs, and through affine nodes from |A| m + |b| (+ delta): a
+node's m depends on earlier nodes alone.
 """
 
 from __future__ import annotations
@@ -61,6 +66,7 @@ class Ledger:
         self._charges: dict[tuple[str, bool], tuple[Tensor | None, Tensor]] = {}
         self._relus: dict[str, tuple[Tensor, Tensor]] = {}
         self._crossing: dict[str, int] = {}
+        self._sums: dict[str, Tensor] = {}
         self.steps = max(prod(node.shape) for node in self.graph.nodes) + 8 * len(self.graph.nodes) + 64
 
     # ---- charges: what measures a node's rows (None for nothing), and numbers [B, 1] for all of them -----------------
@@ -81,6 +87,41 @@ class Ledger:
             self._relus[node.name] = self._relu(node)
         return self._relus[node.name]
 
+    def sum(self, node: Node) -> Tensor | None:
+        """Of rows of a sum of two that go to its terms; None where it is exact."""
+        execution = self.rounding.execution
+        if execution is None or not execution.rounds(node):
+            return None
+        if node.name not in self._sums:
+            self._sums[node.name] = execution.error(node, *(self.magnitude(name) for name in node.inputs))
+        return self._sums[node.name]
+
+    def overflow(self) -> Node | None:
+        """The first node where an executed value, or what is summed for one, may exceed a quarter of the executed
+        dtype's range, in whatever way the chains of :mod:`zonocuda.verifier.executed` are executed; None if there is
+        none, or nothing is executed.
+
+        Found from magnitudes |A| M + |b| that never cancel, from one ReLU to the next, whose M is its upper bound, and
+        with M >= 1, so that products of constants are covered. (Where an earlier node overflows, the bounds up to it
+        still hold, and it is found.)
+        """
+        execution = self.rounding.execution
+        found: dict[str, Tensor] = {}
+        for node in self.graph.nodes if execution is not None else ():
+            before = [found[name] for name in node.inputs]
+            if isinstance(node.op, Affine):
+                size = self.rounding.absolute(node).apply(before[0])
+                size = self.rounding.above(size, self.rounding.terms(node) + self.rounding.extra(node))
+            elif isinstance(node.op, Add):
+                size = self.rounding.above(before[0] + before[1], 1)
+            else:
+                size = node.op.apply(*before) if isinstance(node.op, Concat) else self.magnitude(node.name)
+            assert execution is not None
+            if not bool((size <= execution.largest / 4).all()):
+                return node
+            found[node.name] = (2 * size).clamp(min=1)  # 2: what it may have gained by rounding
+        return None
+
     def is_image(self, name: str) -> bool:
         """Whether rows of an affine node that a ReLU has sent are nothing but their image, since nobody else reads it:
         :meth:`charge` can then stand for both, with one measure."""
@@ -90,7 +131,7 @@ class Ledger:
         """N_c of a ReLU, the largest of the batch."""
         if node.name not in self._crossing:
             lower, upper = self.inputs[node.name]
-            self._crossing[node.name] = int((~((upper <= 0) | (lower >= 0))).flatten(1).sum(1).max())
+            self._crossing[node.name] = int(_flat(~((upper <= 0) | (lower >= 0))).sum(1).max())
         return self._crossing[node.name]
 
     def spare(self, name: str) -> float:
@@ -125,10 +166,9 @@ class Ledger:
             return lift(torch.maximum(lower.abs(), upper.abs()))
         before = [self.magnitude(name) for name in node.inputs]
         if isinstance(op, Affine):
-            grown = self.rounding.absolute(node).apply(before[0])
-            return self.rounding.above(grown, self.rounding.terms(node) + self.rounding.extra(node))
+            return self._with_execution(node, self._linear_size(node), self._offset_size(node))
         if isinstance(op, Add):
-            return self.rounding.above(before[0] + before[1], 1)
+            return self._with_execution(node, *before)
         if isinstance(op, Concat):
             return op.apply(*before)
         raise NotImplementedError(f"ledger: node {node.name!r} (op {op.kind}) has no error bound")
@@ -139,25 +179,50 @@ class Ledger:
         more, rest = self.image(node.name)
         return more if weights is None else weights + more, constant + rest
 
+    def _linear_size(self, node: Node) -> Tensor:
+        """At least |A| m."""
+        rounding = self.rounding
+        size = rounding.absolute(node).linear(self.magnitude(node.inputs[0]))
+        return rounding.above(size, rounding.terms(node) + rounding.extra(node))
+
+    def _offset_size(self, node: Node) -> Tensor | None:
+        """At least |b|; None for zero."""
+        absolute = self.rounding.absolute(node)
+        if not absolute.has_offset:
+            return None
+        offset = absolute.offset(self.nodes[node.inputs[0]].shape, self.box[0])
+        return self.rounding.above(offset, 1).expand(len(self.box[0]), *node.shape)
+
+    def _with_execution(self, node: Node, first: Tensor, second: Tensor | None) -> Tensor:
+        """The sum of two magnitudes, and how far the executed one may exceed it."""
+        total = first if second is None else first + second
+        execution = self.rounding.execution
+        if execution is not None and execution.rounds(node):
+            total = total + execution.error(node, first, second)
+        return self.rounding.above(total, 6)
+
     def _affine(self, node: Node) -> tuple[Tensor | None, Tensor]:
         op = node.op
         assert isinstance(op, Affine)
         rounding, source = self.rounding, node.inputs[0]
         terms = fan_out(op, self.nodes[source].shape)
+        executed = rounding.execution is not None and rounding.execution.rounds(node)
         weights: Tensor | None = None
         constant = self.box[0].new_full((len(self.box[0]), 1), self.spare(node.name))
-        depth = rounding.terms(node) + rounding.extra(node)
-        absolute = rounding.absolute(node)
-        if terms:
+        size = self._linear_size(node) if terms or executed else None
+        offset = self._offset_size(node)
+        if terms and size is not None:
             m = self.magnitude(source)
-            weights = rounding.gamma(terms + rounding.extra(node)) * rounding.above(absolute.linear(m), depth)
-            constant = constant + (2 * terms * rounding.eta) * m.flatten(1).sum(1, keepdim=True)
-        if op.has_offset:
+            weights = rounding.gamma(terms + rounding.extra(node)) * size
+            constant = constant + (2 * terms * rounding.eta) * _flat(m).sum(1, keepdim=True)
+        if offset is not None:
             outputs = prod(node.shape)
-            offset = absolute.offset(self.nodes[source].shape, self.box[0]).expand(len(self.box[0]), *node.shape)
-            charge = rounding.gamma(outputs + rounding.extra(node)) * rounding.above(offset, 1)
+            charge = rounding.gamma(outputs + rounding.extra(node)) * offset
             weights = charge if weights is None else weights + charge
             constant = constant + 2 * outputs * rounding.eta
+        if executed and rounding.execution is not None and size is not None:
+            delta = rounding.execution.error(node, size, offset)
+            weights = delta if weights is None else weights + delta
         return weights, constant
 
     def _relu(self, node: Node) -> tuple[Tensor, Tensor]:
@@ -166,7 +231,7 @@ class Ledger:
         reach = torch.maximum(-lower, upper).masked_fill(stable, 0)
         lost = ~stable & (torch.minimum(-lower, upper) < 4 * self.rounding.eta)  # 2 mu may underflow: no claim
         weights = self.rounding.gamma(2) * reach.masked_fill(lost, torch.inf)
-        return weights, (2 * self.rounding.eta) * reach.flatten(1).sum(1, keepdim=True)
+        return weights, (2 * self.rounding.eta) * _flat(reach).sum(1, keepdim=True)
 
 
 class Tally:
@@ -223,13 +288,20 @@ class Tally:
             u, m = self.ledger.rounding.u, self.ledger.magnitude(name)
             self._measured.append(rounded * (3 * u * measure()(m) + self.ledger.spare(name)))
 
+    def output(self, name: str, measure: Callable[[], Measure]) -> None:
+        """Rows of a specification at the output, whose executed values may have been flushed to zero."""
+        execution = None if self.ledger is None else self.ledger.rounding.execution
+        if self.ledger is not None and execution is not None:
+            ones = torch.ones_like(self.ledger.magnitude(name))
+            self._measured.append(execution.eta * measure()(ones) + self.ledger.spare(name))
+
     def units(self, node: Node, index: Tensor) -> None:
         """Unit vectors of chosen neurons (flattened positions) of an affine node that go to its input."""
         if self.ledger is not None:
             weights, constant = self.ledger.charge(node, False)
             self._shared.append(constant)
             if weights is not None:
-                self._measured.append(weights.flatten(1)[:, index].expand(self._base.shape))
+                self._measured.append(_flat(weights)[:, index].expand(self._base.shape))
 
     def linear(self, node: Node, measure: Callable[[], Measure]) -> None:
         """Rows of an affine node that go to its input."""
@@ -238,6 +310,12 @@ class Tally:
             self._shared.append(constant)
             if weights is not None:
                 self._measured.append(measure()(weights))
+
+    def sum(self, node: Node, measure: Callable[[], Measure]) -> None:
+        """Rows of a sum of two that go to its terms."""
+        weights = None if self.ledger is None else self.ledger.sum(node)
+        if self.ledger is not None and weights is not None:
+            self._measured.append(measure()(weights) + self.ledger.spare(node.name))
 
     def relu(self, node: Node, measure: Callable[[], Measure], offsets: Tensor) -> None:
         """At a ReLU: the image of the rows, and the sums ``[B, R]`` of its offsets, or their magnitudes."""
@@ -274,3 +352,8 @@ class Tally:
     def below(self, value: Tensor) -> Tensor:
         """What is proven where ``value`` ``[B, R]`` was computed, as a lower bound."""
         return value if self.ledger is None else value - self.ledger.close(value, self.total())
+
+
+def _flat(t: Tensor) -> Tensor:
+    """``[B, *features]`` as ``[B, N]``."""
+    return t.reshape(len(t), -1)

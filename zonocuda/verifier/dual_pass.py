@@ -119,6 +119,7 @@ class DualPass:
                     self.add(constant.reshape(self.batch, -1))
             self.send(node.inputs[0], op.adjoint(v, shape))
         elif isinstance(op, Add):
+            self.tally.sum(node, lambda: self.measure(v))
             self.send(node.inputs[0], v)
             self.send(node.inputs[1], v if op.sign == 1 else -v)
         elif isinstance(op, Concat):

@@ -32,11 +32,14 @@ class Counterexample:
 def replay(subject: Subject, region: Region, position: int, points: Tensor) -> Counterexample | None:
     """The first of the float32 ``points`` ``[n, *input features]`` that is a counterexample, or None.
 
-    A point counts if it lies in [fl32(lower), fl32(upper)] and its output, in the network's own arithmetic, satisfies a
-    disjunct exactly (the constraints are evaluated in rationals).
+    A point counts if it lies in [fl32(lower), fl32(upper)] (and in the box itself, where the subject asks for it) and
+    its output, in the network's own arithmetic, satisfies a disjunct exactly (the constraints are evaluated in
+    rationals).
     """
     flat = points.reshape(len(points), -1)
     inside = ((flat >= region.box.float32_lower) & (flat <= region.box.float32_upper)).all(1)
+    if not subject.rounded_box:
+        inside &= ((flat.double() >= region.box.lower) & (flat.double() <= region.box.upper)).all(1)
     for x in points[inside]:
         y = subject.execute(x.unsqueeze(0)).squeeze(0)
         if region.is_unsafe(x.flatten().tolist(), y.flatten().tolist()):

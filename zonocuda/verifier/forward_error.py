@@ -1,7 +1,7 @@
 """What rounding costs the forward sweep: two numbers for each neuron, carried beside the zonotope.
 
 The *error* e and the *size* s of a node's zonotope (c, G), in the numbers that the sweep actually holds: for every x in
-the box there are symbols in [-1, 1], the same at every node, such that the real network's value is within e of
+the box there are symbols in [-1, 1], the same at every node, such that the network's value is within e of
 c + sum_k eps_k G_k; and |c| + sum_k |G_k| <= s. With r the radius sum_k |G_k|:
 
 * y = A x + b of fan-in n: the computed center is within gamma_{n+1} (|A||c| + |b|) + n eta of A c + b, each generator
@@ -21,8 +21,12 @@ c + sum_k eps_k G_k; and |c| + sum_k |G_k| <= s. With r the radius sum_k |G_k|:
 * bounds: the computed radius is at least r (1 - gamma_K), over K symbols, and l = c - r - e rounds once more for each
   subtraction. (``nextafter`` of c - r alone is short by 7 to 46 units in the last place at 1e4 to 1e5 symbols.)
 
-Nonzero s are at least T = 2 sqrt(eta), so that the underflow of K n products, K n eta, is less than one rounding of s
-while K n T <= 4 u: it is counted as one, and beyond that nothing is claimed.
+Nonzero s are at least T >= 2 sqrt(eta), so that the underflow of K n products, K n eta, is less than one rounding of s
+while K n eta <= u T: it is counted as one, and beyond that nothing is claimed.
+
+The values are the real network's, or those that a machine computes for it: then every e' grows by the delta of
+:mod:`zonocuda.verifier.executed`, for magnitudes m = s + e of the node's inputs. The bounds, and with them the next
+magnitudes, are then those of executed values, by induction over the nodes.
 """
 
 from __future__ import annotations
@@ -68,7 +72,8 @@ class ForwardErrors:
         if isinstance(op, Add):
             size = first.size + errors[1].size
             error = first.error + errors[1].error + self._gamma(1, symbols) * size
-            return self._grown(error, size, 3)
+            executed = self._executed(node, *(e.size + e.error for e in errors))
+            return self._grown(error if executed is None else error + executed, size, 7)
         if isinstance(op, Concat):
             return Error(op.apply(*(e.error for e in errors)), op.apply(*(e.size for e in errors)))
         raise NotImplementedError(f"sweep: node {node.name!r} (op {op.kind}) has no error bound")
@@ -119,11 +124,13 @@ class ForwardErrors:
         terms = rows.output.shape[1] + rows.input.shape[1] + x.symbols + y.symbols + 2 * EXTRA
         gamma = self._gamma(terms, (x.symbols + y.symbols) * terms)
         total = gamma * (rows.constant.abs() + lower.abs())
+        execution = self.rounding.execution
+        flushed = 0.0 if execution is None else execution.eta  # of an output that underflows
         for weights, error in zip((rows.input, rows.output), errors, strict=True):
-            cost = error.error + gamma * error.size
-            total = total + cost.flatten(1) @ weights.abs().T
+            cost = error.error + gamma * error.size + flushed
+            total = total + cost.reshape(len(cost), -1) @ weights.abs().T
             if rows.rounded is not None:
-                size = (error.size + error.error).flatten(1) @ weights.abs().T
+                size = (error.size + error.error).reshape(len(cost), -1) @ weights.abs().T
                 total = total + (3 * self.rounding.u) * size * rows.rounded
             total = total + 4 * weights.shape[1] * self.rounding.eta
         return lower - total * (1 + 2 * self.rounding.gamma(terms))
@@ -143,11 +150,17 @@ class ForwardErrors:
                 return op.apply(values[0][0]), op.apply(values[0][1])
             m = self.rounding.lift(torch.maximum(values[0][0].abs(), values[0][1].abs()))
             terms = self.rounding.terms(node) + self.rounding.extra(node) + 8
-            cost = self.rounding.gamma(terms) * self.rounding.above(self.rounding.absolute(node).apply(2 * m), terms)
-            margin = self.rounding.above(cost, EXTRA)
+            absolute = self.rounding.absolute(node)
+            size = self.rounding.above(absolute.apply(2 * m), terms)
+            cost = self.rounding.gamma(terms) * size
+            executed = self._executed(node, size / 2, _offset(absolute, m))
+            margin = self.rounding.above(cost if executed is None else cost + executed, EXTRA + 4)
             return lower - margin, upper + margin
         if isinstance(op, Add):
             margin = self.rounding.gamma(2) * torch.maximum(lower.abs(), upper.abs())
+            sizes = (self.rounding.lift(torch.maximum(low.abs(), high.abs())) for low, high in values)
+            executed = self._executed(node, *sizes)
+            margin = margin if executed is None else self.rounding.above(margin + executed, EXTRA)
             return lower - margin, upper + margin
         return lower, upper
 
@@ -160,15 +173,25 @@ class ForwardErrors:
         terms = self.rounding.terms(node) + self.rounding.extra(node)
         both = absolute.linear(torch.cat([before.error, before.size]))
         error, size = both.chunk(2)
-        if op.has_offset:
-            size = size + absolute.offset(tuple(before.size.shape[1:]), before.size)
+        offset = _offset(absolute, before.size)
+        executed = self._executed(node, self.rounding.lift(size + error), offset)
+        if offset is not None:
+            size = size + offset
         error, size = (self.rounding.lift(t) for t in (error, size))
-        return self._grown(error + self._gamma(terms, symbols * terms) * size, size, terms + EXTRA)
+        error = error + self._gamma(terms, symbols * terms) * size
+        return self._grown(error if executed is None else error + executed, size, terms + 2 * EXTRA)
+
+    def _executed(self, node: Node, first: Tensor, second: Tensor | None) -> Tensor | None:
+        """delta of the executed network, at a node that rounds there."""
+        execution = self.rounding.execution
+        return None if execution is None or not execution.rounds(node) else execution.error(node, first, second)
 
     def _is_exact(self, node: Node, op: Affine) -> bool:
-        """Whether every output is one input, or a constant that the dtype holds."""
+        """Whether every output is one input, or a constant that the dtype holds, and the executed one, too."""
+        execution = self.rounding.execution
         held = isinstance(op, Rearrangement) and self.rounding.roundings[node.name] == 0
-        return self.rounding.terms(node) == 0 and (held or not op.has_offset)
+        executed = execution is not None and execution.rounds(node)
+        return self.rounding.terms(node) == 0 and (held or not op.has_offset) and not executed
 
     def _grown(self, error: Tensor, size: Tensor, depth: int) -> Error:
         error = self.rounding.above(error, depth)
@@ -176,5 +199,10 @@ class ForwardErrors:
 
     def _gamma(self, n: int, products: int) -> float:
         """gamma_{n+1}, whose last rounding stands for the underflow of so many products."""
-        covered = (products + 8) * self.rounding.floor <= 4 * self.rounding.u
+        covered = (products + 8) * self.rounding.eta <= self.rounding.u * self.rounding.floor
         return self.rounding.gamma(n + 1) if covered else math.inf
+
+
+def _offset(absolute: Affine, x: Tensor) -> Tensor | None:
+    """|b|, ``[1, *output features]``, of |A| x + |b|; None where it is zero."""
+    return absolute.offset(tuple(x.shape[1:]), x) if absolute.has_offset else None

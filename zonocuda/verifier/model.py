@@ -27,6 +27,9 @@ class Subject:
         check: raises if graph and network disagree on a box (lower, upper ``[*input features]``).
         runs_on: what ``execute`` is, for the result: ``onnxruntime``, ``module`` or ``graph``.
         versions: of what executes, beyond torch.
+        dtype: the precision in which ``execute`` computes.
+        rounded_box: whether a counterexample may lie anywhere in the box rounded to float32; else it must lie in the
+            box itself, too.
     """
 
     graph: Graph
@@ -34,6 +37,8 @@ class Subject:
     check: Callable[[Tensor, Tensor], object]
     runs_on: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    rounded_box: bool = True
 
     @staticmethod
     def of(model: Model, input_shape: tuple[int, ...] | None) -> Subject:
@@ -50,7 +55,7 @@ class Subject:
             model = load_network(model)
         if isinstance(model, Network):
             versions = {"onnxruntime": onnxruntime.__version__}
-            return Subject(model.graph, model.runtime, model.check, "onnxruntime", versions)
+            return Subject(model.graph, model.runtime, model.check, "onnxruntime", versions, model.runtime.dtype)
         if isinstance(model, Graph):
             single = model.to(torch.float32, "cpu")
             return Subject(model, lambda x: single(x), lambda lower, upper: None, "graph")
@@ -62,14 +67,14 @@ class Subject:
 def _module_subject(module: nn.Module, input_shape: tuple[int, ...]) -> Subject:
     """A module, replayed by itself on its own device and in its own dtype."""
     graph = from_module(module, input_shape)
-    own = next(iter([*module.parameters(), *module.buffers()]), torch.zeros(()))
+    own = next((t for t in [*module.parameters(), *module.buffers()] if t.is_floating_point()), torch.zeros(()))
 
     def execute(x: Tensor) -> Tensor:
         with torch.no_grad():
-            result: Tensor = module(x.to(own.device, own.dtype if own.is_floating_point() else x.dtype))
+            result: Tensor = module(x.to(own.device, own.dtype))
         return result.cpu()
 
     def check(lower: Tensor, upper: Tensor) -> float:
         return check_against_module(graph, module, lower, upper)
 
-    return Subject(graph, execute, check, "module")
+    return Subject(graph, execute, check, "module", dtype=own.dtype)

@@ -208,7 +208,9 @@ class Prover:
         if self.is_within(self.slack):
             cost = max(float(self.slack[members].max()) for members in still_open)
             dtype = str(self.dtype).removeprefix("torch.")
-            text += f", within the rounding of its own computation in {dtype}, {cost:.3g}"
+            executed = self.rounding is not None and self.rounding.execution is not None
+            whose = "the executed network and of the bound's" if executed else "its"
+            text += f", within the rounding of {whose} own computation in {dtype}, {cost:.3g}"
         return text
 
     # ---- rows --------------------------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ class Ran:
         replay: what counterexamples were replayed on: ``onnxruntime``, ``module`` or ``graph``.
         versions: of zonocuda and torch.
         effort: ``fast``, ``standard`` or ``max``.
-        semantics: the arithmetic in which ``verified`` holds: ``real``.
+        semantics: the arithmetic in which ``verified`` holds: ``real``, or ``float32`` or ``float64`` as executed.
+        replay_dtype: the precision in which counterexamples were replayed.
         settled: by dtype, how many rows were refuted in it.
     """
 
@@ -75,6 +76,7 @@ class Ran:
     versions: Mapping[str, str]
     effort: str
     semantics: str
+    replay_dtype: str
     settled: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -108,10 +110,16 @@ class VerifyResult:
 
         A counterexample and a proof speak of different arithmetics, and can both be right.
         """
+        semantics = self.ran.semantics
+        enclosing = "the box that encloses the specification's numbers"
+        if self.verdict is Verdict.VERIFIED and semantics == "real":
+            return f"holds in real arithmetic on {enclosing}"
         if self.verdict is Verdict.VERIFIED:
-            return "holds in real arithmetic on the box that encloses the specification's numbers"
+            box = "the box rounded to float32" if semantics == "float32" else enclosing
+            return f"holds as executed in {semantics}, sums in any order, with or without fused multiply-add, on {box}"
         if self.verdict is Verdict.FALSIFIED:
-            return f"fails as executed by {self.ran.replay} at a point of the box rounded to float32"
+            box = "the box" if semantics == "float64" else "the box rounded to float32"
+            return f"fails as executed by {self.ran.replay} in {self.ran.replay_dtype} at a point of {box}"
         return "nothing is known"
 
     @property

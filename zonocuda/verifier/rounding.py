@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph import HOPELESS, Affine, Graph, Node, Op, Pad, absolute, fan_in
+from zonocuda.verifier.executed import Execution, gamma
 
 EXTRA = 4
 """Roundings of one result beside those of its sum: the bias (1), a mean's 1 / count and its product (2), one spare."""
@@ -44,25 +45,28 @@ class Rounding:
         graph: the network that is computed on, every constant in ``dtype``.
         dtype: float32 or float64.
         roundings: by node, how many roundings of ``dtype`` lie between the network's constants and those of ``graph``.
+        execution: where bounds are to hold for the values that a machine computes, how; None for the real network.
     """
 
     graph: Graph
     dtype: torch.dtype
     roundings: Mapping[str, int]
+    execution: Execution | None = None
     _absolute: dict[str, tuple[Op, Affine]] = field(default_factory=dict)
 
     @staticmethod
-    def of(network: Graph, graph: Graph, dtype: torch.dtype) -> Rounding:
+    def of(network: Graph, graph: Graph, dtype: torch.dtype, execution: Execution | None = None) -> Rounding:
         """For ``graph``, which is ``network`` with its constants converted to ``dtype``.
 
         A constant that conversion changed has one rounding more, if it did not leave the dtype's normal range.
         """
         pairs = zip(network.nodes, graph.nodes, strict=True)
-        return Rounding(graph, dtype, {old.name: _constant_roundings(old.op, new.op, dtype) for old, new in pairs})
+        roundings = {old.name: _constant_roundings(old.op, new.op, dtype) for old, new in pairs}
+        return Rounding(graph, dtype, roundings, execution)
 
     def on(self, graph: Graph) -> Rounding:
         """The same for a network whose nodes have constants of the nodes of the same name, perhaps fewer."""
-        return Rounding(graph, self.dtype, self.roundings, self._absolute)
+        return replace(self, graph=graph)
 
     @property
     def u(self) -> float:
@@ -75,17 +79,13 @@ class Rounding:
         return torch.finfo(self.dtype).tiny
 
     def gamma(self, n: int) -> float:
-        """At least n u / (1 - n u); infinite from n u = 1/8 on, where nothing here is claimed any more.
-
-        (The quotient is computed in float64, whose three roundings the last factor covers.)
-        """
-        product = n * self.u
-        return product / (1 - product) * (1 + 2**-50) if product < 0.125 else math.inf
+        """At least n u / (1 - n u), see :func:`zonocuda.verifier.executed.gamma`."""
+        return gamma(n, self.dtype)
 
     @property
     def floor(self) -> float:
-        """T, whose square is 4 eta."""
-        return 2 * math.sqrt(self.eta)
+        """T, whose square is 4 eta, for the eta of this arithmetic or of the executed one, whichever is larger."""
+        return 2 * math.sqrt(self.eta if self.execution is None else max(self.eta, self.execution.eta))
 
     def lift(self, x: Tensor) -> Tensor:
         """Nonnegative numbers, those between 0 and T replaced by T; a NaN stays."""

@@ -1,8 +1,8 @@
 """The stages of one region's proof, in one dtype after the other.
 
 Every bound counts the rounding of the dtype that it was computed in, so that bounds of different dtypes are bounds of
-the same real network and may be mixed: a disjunct stays refuted, and a neuron's bounds stay proven. What float32 leaves
-open goes on in float64 with all that float32 has found:
+the same network, real or executed, and may be mixed: a disjunct stays refuted, and a neuron's bounds stay proven. What
+float32 leaves open goes on in float64 with all that float32 has found:
 
 * the last dual passes alone, where they lack less than their own slack;
 * the stage itself, where float64 may gain enough elsewhere: the bounds of the layers before have given up something for
@@ -30,6 +30,8 @@ from zonocuda.kink import KinkRule
 from zonocuda.precision import summed_products
 from zonocuda.specs import Region
 from zonocuda.verifier.deadline import Deadline
+from zonocuda.verifier.dual_error import Ledger
+from zonocuda.verifier.executed import Execution
 from zonocuda.verifier.forward import Sweep, sweep
 from zonocuda.verifier.forward_error import ForwardErrors
 from zonocuda.verifier.interval import Bounds, outward
@@ -38,6 +40,7 @@ from zonocuda.verifier.prove import Prover, Rung
 from zonocuda.verifier.result import RowBound
 from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.rows import Rows
+from zonocuda.verifier.semantics import box_of
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase and how much of it is done: (phase, done, total)."""
@@ -61,10 +64,10 @@ class Arithmetic:
     device: torch.device
 
     @staticmethod
-    def of(network: Graph, dtype: torch.dtype, device: torch.device) -> Arithmetic:
-        """For a network as it was imported."""
+    def of(network: Graph, dtype: torch.dtype, device: torch.device, execution: Execution | None = None) -> Arithmetic:
+        """For a network as it was imported, or, with ``execution``, as a machine executes it."""
         graph = network.to(dtype, device)
-        return Arithmetic(graph, Rounding.of(network, graph, dtype), device)
+        return Arithmetic(graph, Rounding.of(network, graph, dtype, execution), device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,9 +75,22 @@ class Arithmetic:
         return self.rounding.dtype
 
     def box(self, region: Region) -> Bounds:
-        """The region's box, rounded outward, ``[1, *input features]``."""
-        lower, upper = (b.reshape(1, *self.graph.input_shape) for b in (region.box.lower, region.box.upper))
+        """The region's box, that of its semantics, rounded outward, ``[1, *input features]``."""
+        ends = box_of(region, self.rounding.execution)
+        lower, upper = (b.reshape(1, *self.graph.input_shape) for b in ends)
         return outward(lower, self.dtype, False).to(self.device), outward(upper, self.dtype, True).to(self.device)
+
+    def overflow(self, box: Bounds, inputs: Mapping[str, Bounds]) -> str:
+        """Why an execution may leave the range of its dtype, for bounds of every ReLU's input; empty if none can."""
+        execution = self.rounding.execution
+        if execution is None:
+            return ""
+        if not all(bool(b.isfinite().all()) for bounds in inputs.values() for b in bounds):
+            return "a bound is NaN or infinite"
+        node = Ledger(self.rounding, box, inputs).overflow()
+        return (
+            "" if node is None else f"executed values may exceed the range of {execution.dtype} at node {node.name!r}"
+        )
 
     def rows(self, region: Region, box: Bounds) -> Rows:
         """The region's constraints."""
@@ -261,6 +277,9 @@ class RegionProof:
         with self.course.phase("forward"), summed_products():
             zonotope = Zonotope.from_box(*box)
             swept = self.sweep = self._sweep(arithmetic, zonotope)
+            self.obstacle = arithmetic.overflow(box, swept.inputs)
+            if self.obstacle:
+                return
             forward = None
             if swept.output is not None and swept.errors is not None:
                 rows, errors = arithmetic.rows(self.region, box), ForwardErrors(arithmetic.rounding)

@@ -115,8 +115,8 @@ class WindowRows:
 
     def _linear(self, node: Node, block: Windowed) -> None:
         op = node.op
-        if not isinstance(op, Add):
-            self.tally.linear(node, lambda: window_measure(block))
+        note = self.tally.sum if isinstance(op, Add) else self.tally.linear
+        note(node, lambda: window_measure(block))
         if isinstance(op, Conv):
             if op.bias is not None:
                 self.add(block.sums() @ op.bias)

@@ -1,0 +1,49 @@
+"""Whose arithmetic a verdict is about: real numbers, or what a machine computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from zonocuda.specs import Region
+from zonocuda.verifier.arguments import Semantics
+from zonocuda.verifier.executed import Execution
+from zonocuda.verifier.model import Subject
+
+EXECUTED = {"float32": torch.float32, "float64": torch.float64}
+
+
+def executed(subject: Subject, semantics: Semantics) -> tuple[Subject, Execution | None]:
+    """The subject that replays counterexamples, and the execution that semantics ask about (None for real numbers).
+
+    A network of float32 is replayed in float64, where that is asked, by its graph: the file's or module's own program
+    computes in float32.
+
+    Raises:
+        ValueError: the network computes in another precision, or something that no bound accounts for.
+    """
+    dtype = EXECUTED.get(semantics)
+    if dtype is None:
+        return subject, None
+    if dtype == torch.float32 and subject.dtype != dtype:
+        raise ValueError(f"semantics {semantics!r}: the network computes in float64; use 'float64' or 'real'")
+    if subject.graph.executed:
+        if dtype != subject.dtype:
+            raise ValueError(f"semantics {semantics!r}: the network computes constants in float32; use 'real'")
+        subject = replace(subject, graph=subject.graph.as_executed())
+    if dtype == torch.float64:
+        if subject.dtype != dtype:
+            graph = subject.graph.to(dtype, "cpu")
+            subject = replace(subject, execute=lambda x: graph(x.to(dtype)), runs_on="graph", versions={}, dtype=dtype)
+        subject = replace(subject, rounded_box=False)
+    return subject, Execution.of(subject.graph, dtype)
+
+
+def box_of(region: Region, execution: Execution | None) -> tuple[Tensor, Tensor]:
+    """The box that a proof is about, float64: for float32 the one whose numbers are rounded to it, else the enclosing
+    one."""
+    if execution is not None and execution.dtype == torch.float32:
+        return region.box.float32_lower.double(), region.box.float32_upper.double()
+    return region.box.lower, region.box.upper
