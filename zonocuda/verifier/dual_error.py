@@ -90,7 +90,7 @@ class Ledger:
         """N_c of a ReLU, the largest of the batch."""
         if node.name not in self._crossing:
             lower, upper = self.inputs[node.name]
-            self._crossing[node.name] = int((~((upper <= 0) | (lower >= 0))).flatten(1).sum(1).max())
+            self._crossing[node.name] = int((~((upper <= 0) | (lower >= 0))).reshape(len(lower), -1).sum(1).max())
         return self._crossing[node.name]
 
     def spare(self, name: str) -> float:
@@ -151,7 +151,7 @@ class Ledger:
         if terms:
             m = self.magnitude(source)
             weights = rounding.gamma(terms + rounding.extra(node)) * rounding.above(absolute.linear(m), depth)
-            constant = constant + (2 * terms * rounding.eta) * m.flatten(1).sum(1, keepdim=True)
+            constant = constant + (2 * terms * rounding.eta) * m.reshape(len(m), -1).sum(1, keepdim=True)
         if op.has_offset:
             outputs = prod(node.shape)
             offset = absolute.offset(self.nodes[source].shape, self.box[0]).expand(len(self.box[0]), *node.shape)
@@ -166,7 +166,7 @@ class Ledger:
         reach = torch.maximum(-lower, upper).masked_fill(stable, 0)
         lost = ~stable & (torch.minimum(-lower, upper) < 4 * self.rounding.eta)  # 2 mu may underflow: no claim
         weights = self.rounding.gamma(2) * reach.masked_fill(lost, torch.inf)
-        return weights, (2 * self.rounding.eta) * reach.flatten(1).sum(1, keepdim=True)
+        return weights, (2 * self.rounding.eta) * reach.reshape(len(reach), -1).sum(1, keepdim=True)
 
 
 class Tally:
@@ -229,7 +229,7 @@ class Tally:
             weights, constant = self.ledger.charge(node, False)
             self._shared.append(constant)
             if weights is not None:
-                self._measured.append(weights.flatten(1)[:, index].expand(self._base.shape))
+                self._measured.append(weights.reshape(len(weights), -1)[:, index].expand(self._base.shape))
 
     def linear(self, node: Node, measure: Callable[[], Measure]) -> None:
         """Rows of an affine node that go to its input."""

@@ -291,7 +291,7 @@ def _bounds(value: Value) -> Bounds:
 
 def _replace(bound: Tensor, index: Tensor, values: Tensor) -> Tensor:
     """``bound`` ``[B, *features]`` with ``values`` ``[B, K]`` at the flattened places ``index``."""
-    return bound.flatten(1).index_copy(1, index, values).reshape(bound.shape)
+    return bound.reshape(len(bound), -1).index_copy(1, index, values).reshape(bound.shape)
 
 
 def _stats(node: Node, bounds: Bounds, value: Zonotope | None, dual_rows: int = 0) -> LayerStats:

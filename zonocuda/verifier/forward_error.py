@@ -121,9 +121,9 @@ class ForwardErrors:
         total = gamma * (rows.constant.abs() + lower.abs())
         for weights, error in zip((rows.input, rows.output), errors, strict=True):
             cost = error.error + gamma * error.size
-            total = total + cost.flatten(1) @ weights.abs().T
+            total = total + cost.reshape(len(cost), -1) @ weights.abs().T
             if rows.rounded is not None:
-                size = (error.size + error.error).flatten(1) @ weights.abs().T
+                size = (error.size + error.error).reshape(len(cost), -1) @ weights.abs().T
                 total = total + (3 * self.rounding.u) * size * rows.rounded
             total = total + 4 * weights.shape[1] * self.rounding.eta
         return lower - total * (1 + 2 * self.rounding.gamma(terms))

@@ -47,7 +47,7 @@ def clamped(bounds: Bounds) -> Bounds:
 
 def undecided(lower: Tensor, upper: Tensor) -> Tensor:
     """Places ``[N]``, for bounds ``[B, *features]``, whose sign is open in some batch element; a NaN is open."""
-    return (~((lower >= 0) | (upper <= 0))).flatten(1).any(0)
+    return (~((lower >= 0) | (upper <= 0))).reshape(len(lower), -1).any(0)
 
 
 def outward(bound: Tensor, dtype: torch.dtype, up: bool) -> Tensor:
