@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import stat
@@ -19,7 +20,8 @@ import pytest
 from tests.fuzz.bad_arrays import array_case
 from tests.fuzz.bad_networks import network_case
 from tests.fuzz.bad_specs import DECLARED, EMPTY, FAULTS_1, OPTIONS, bomb, network, spec_case
-from tests.fuzz.case import Case, execute, report
+from tests.fuzz.case import Case, execute, limit_memory, report
+from tests.importers.onnx_models import ints, model, op
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 15
@@ -80,6 +82,32 @@ def test_a_bomb_is_refused(name: str, tmp_path: Path) -> None:
     files: dict[str, bytes | None] = {"net.onnx": network(), "p.vnnlib": DECLARED.encode(), name: bomb(b"(")}
     chosen = (f"@{name}", "@p.vnnlib") if "net" in name else ("@net.onnx", f"@{name}")
     run(Case("a bomb", files, ("verify", *chosen, *OPTIONS), (2,)), tmp_path)
+
+
+@pytest.mark.parametrize("bad", ["a bomb", "an enormous constant", "half a network"])
+def test_a_fresh_process_of_little_memory_refuses_in_one_line(bad: str, tmp_path: Path) -> None:
+    """The program itself, in eight GiB of addresses, most of which torch maps."""
+    enormous = [op("ConstantOfShape", "extents", "big"), op("Add", "x big")]
+    nets = {
+        "a bomb": bomb(b"("),
+        "an enormous constant": gzip.compress(model(enormous, [1, 2], {"extents": ints(2**40)}).SerializeToString()),
+        "half a network": gzip.compress(network())[:-30],
+    }
+    (tmp_path / "net.onnx.gz").write_bytes(nets[bad])
+    (tmp_path / "p.vnnlib").write_text(DECLARED)
+    done = subprocess.run(
+        [sys.executable, "-m", "zonocuda", "verify", tmp_path / "net.onnx.gz", tmp_path / "p.vnnlib"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        preexec_fn=lambda: limit_memory(8 << 30),
+    )
+    assert done.returncode in (2, 3)
+    assert done.stdout == ""
+    assert done.stderr.startswith("zonocuda: importers.onnx: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_pipe_and_a_folder_and_a_file_that_may_not_be_read_are_refused(tmp_path: Path) -> None:
