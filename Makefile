@@ -2,6 +2,7 @@
 # make lint       ruff, mypy, clang-format                    make bench  benchmarks on this machine, JSON to RESULTS
 #                                                             BENCH="": those of much memory and time too
 # make performance JSON="FILE FILE"   the tables of docs/performance.md from the JSON of make bench
+# make fuzz       hostile files and random networks, until stopped or for MINUTES=...; prints how to replay a failure
 # make gpu        on a GPU machine, without network: build in place, GPU tests and benchmarks, JSON to RESULTS
 # make cuda-check where nvcc is: compile the CUDA kernels and load them, GPU or not
 # make clean
@@ -10,6 +11,7 @@
 
 VENV := .venv
 CONSTRAINTS := constraints.txt
+MINUTES ?= inf
 RESULTS ?= $(if $(OUT),$(OUT),benchmarks/results)
 BUILD_TOOLS := setuptools wheel ninja pybind11 numpy
 PYTEST_FLAGS ?=
@@ -24,13 +26,16 @@ endif
 
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: demo test lint bench performance gpu cuda-check in-place clean format
+.PHONY: demo test fuzz lint bench performance gpu cuda-check in-place clean format
 
 demo: $(SETUP)
 	$(PYTHON) examples/demo.py
 
 test: $(SETUP)
 	$(PYTHON) -m pytest $(PYTEST_FLAGS)
+
+fuzz: $(SETUP)
+	$(PYTHON) -m tests.fuzz --minutes $(MINUTES)
 
 lint: $(SETUP)
 	$(PYTHON) -m ruff check .

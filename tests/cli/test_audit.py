@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -44,19 +47,59 @@ def test_an_onnx_network_is_audited(net: Path, data: Path, tmp_path: Path, capsy
     assert page.read_text().startswith("<!doctype html>")
 
 
-def test_an_exported_program_with_labels_is_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)).eval()
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(model, (torch.zeros(2, 1, 6, 6),), dynamic_shapes=({0: batch},))
-    torch.export.save(program, tmp_path / "m.pt2")
-    np.save(tmp_path / "x.npy", np.ones((5, 1, 6, 6)))
-    np.save(tmp_path / "y.npy", np.array([0, 1, 2, 0, 1]))
-    arguments = ("audit", tmp_path / "m.pt2", "--data", tmp_path / "x.npy", "--labels", tmp_path / "y.npy")
-    assert run(*arguments, "--no-certificates", "--batch-size", 2) == 0
+def test_labels_make_the_loss_a_cross_entropy(
+    net: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "y.npy", np.array([0, 1, 1]))
+    arguments = ("audit", net, "--data", data, "--labels", tmp_path / "y.npy", "--no-certificates")
+    assert run(*arguments, "--batch-size", 2) == 0
     out = capsys.readouterr().out
-    assert "max_pool" in out
+    assert "relu" in out
     assert "subgradient" not in out
+    np.save(tmp_path / "y.npy", np.array([0, 1, 2]))
+    assert run(*arguments) == 2
+    assert "y.npy" in error(capsys)
+
+
+class Payload:
+    """What a pickle runs when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_an_exported_program_is_refused_for_opening_it_runs_what_it_holds(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of the program's weights is a pickle; torch.export.load runs it, the command does not."""
+    program = torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),))
+    torch.export.save(program, tmp_path / "good.pt2")
+    trap, ran = tmp_path / "trap.pt2", tmp_path / "ran"
+    with zipfile.ZipFile(tmp_path / "good.pt2") as good, zipfile.ZipFile(trap, "w") as bad:
+        for entry in good.namelist():
+            content = good.read(entry)
+            if entry.endswith("weight_0"):
+                content = saved(Payload(ran))
+            elif entry.endswith("weights_config.json"):
+                content = content.replace(b'"use_pickle": false', b'"use_pickle": true')
+            bad.writestr(entry, content)
+    with contextlib.suppress(Exception):
+        torch.export.load(trap)
+    assert ran.exists(), "the trap does not work"
+    ran.unlink()
+    assert run("audit", trap, "--data", data) == 2
+    assert "can run code when it is opened" in error(capsys)
+    assert not ran.exists()
+
+
+def saved(value: object) -> bytes:
+    """What torch.save writes."""
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -65,10 +108,8 @@ def test_an_exported_program_with_labels_is_audited(tmp_path: Path, capsys: pyte
         (["{net}", "--data", "{data}", "--dtypes", "float8"], "--dtypes: 'float8' is not one of"),
         (["{net}", "--data", "{net}"], "not a .npy file"),
         (["{net}", "--data", "{ints}"], r"the network wants [n, 2]"),
-        (["{net}", "--data", "{data}", "--labels", "{data}"], "holds no array of integers"),
-        (["{data}", "--data", "{data}"], "a model is a .onnx, .onnx.gz or .pt2 file"),
-        (["{pt2}", "--data", "{data}"], "not an exported program"),
-        (["gone.pt2", "--data", "{data}"], "no such file"),
+        (["{net}", "--data", "{data}", "--labels", "{data}"], "it holds no integers"),
+        (["{data}", "--data", "{data}"], "a model is a .onnx or .onnx.gz file"),
         (["{net}", "--data", "{data}", "--html", "gone/a.html"], "cannot be written"),
         (["{net}", "--data", "{data}", "--batch-size", "0"], "must be at least 1"),
     ],
@@ -77,7 +118,6 @@ def test_bad_input_is_one_line(
     arguments: list[str], message: str, net: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "ints.npy", np.zeros((2, 3), dtype=np.int64))
-    (tmp_path / "bad.pt2").write_bytes(b"no")
-    names = {"net": net, "data": data, "ints": tmp_path / "ints.npy", "pt2": tmp_path / "bad.pt2"}
+    names = {"net": net, "data": data, "ints": tmp_path / "ints.npy"}
     assert run("audit", *(a.format(**names) for a in arguments)) == 2
     assert message in error(capsys)

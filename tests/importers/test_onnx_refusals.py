@@ -269,3 +269,62 @@ def test_an_attribute_that_no_converter_reads_is_refused(tmp_path: Path, monkeyp
 
     monkeypatch.setitem(CONVERTERS, "Conv", without_group)
     assert "attribute 'group' is not supported" in refused(_unread(group=1), tmp_path)
+
+
+ENORMOUS = {
+    "of a shape": op("ConstantOfShape", "extents", "big"),
+    "expanded": op("Expand", "one extents", "big"),
+    "repeated": op("Tile", "one extents", "big"),
+    "a range": op("Range", "start end step", "big"),
+    "padded": op("Pad", "one around", "big"),
+    "a product of a column and a row": op("MatMul", "column row", "big"),
+    "a sum of a column and a row": op("Add", "column row", "big"),
+    "a selection": op("Gather", "column many", "big"),
+}
+
+
+@pytest.mark.parametrize("name", ENORMOUS)
+def test_a_constant_that_a_few_bytes_make_enormous_is_refused_before_it_is_made(name: str, tmp_path: Path) -> None:
+    weights = {
+        "extents": ints(10**6, 10**6),
+        "one": floats(1, 1),
+        "start": np.float32(0).reshape(()),
+        "end": np.float32(1e12).reshape(()),
+        "step": np.float32(1).reshape(()),
+        "around": ints(0, 10**6, 10**6, 0),
+        "column": floats(20_000, 1),
+        "row": floats(1, 20_000),
+        "many": ints(*range(20_000)),
+    }
+    case = Case([ENORMOUS[name], op("Add", "x big")], [1, 3], (3,), weights)
+    assert "would have too many elements" in refused(case, tmp_path)
+
+
+def test_a_layer_of_too_many_features_is_refused(tmp_path: Path) -> None:
+    padded = one("Pad", [1, 3], (3,), ints(0, 0, 0, 2**24))
+    assert "more than 16777216 features" in refused(padded, tmp_path)
+    links = [op("Pad", "x p", "v0")] + [op("Relu", f"v{i}", f"v{i + 1}") for i in range(17)] + [op("Relu", "v17")]
+    chain = Case(links, [1, 3], (3,), {"p": ints(0, 0, 0, 2**24 - 3)})
+    assert "more than 268435456 features, over all nodes" in refused(chain, tmp_path)
+
+
+def test_an_attribute_of_a_kind_that_no_converter_expects_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zonocuda.importers.onnx_ops import CONVERTERS
+
+    def broken(node: Any) -> Any:
+        raise TypeError("no such thing")
+
+    monkeypatch.setitem(CONVERTERS, "Relu", broken)
+    assert "(op Relu): cannot be converted: TypeError: no such thing" in refused(one("Relu", [1, 3], (3,)), tmp_path)
+
+
+def test_an_attribute_whose_data_lie_in_another_file_is_refused(tmp_path: Path) -> None:
+    node = op("Constant", "", "c", value=helper.make_tensor("c", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0]))
+    del node.input[:]
+    tensor = node.attribute[0].t
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="net.onnx")
+    assert "data lie in another file" in refused(Case([node, op("Add", "x c")], [1, 3], (3,)), tmp_path)

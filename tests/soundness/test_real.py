@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from tests.data import data_root
 from zonocuda.graph import Graph
 from zonocuda.importers import Network, from_module, load_network
 from zonocuda.specs import Region, Spec, load_vnnlib
-from zonocuda.verifier import Verdict, verify
+from zonocuda.verifier import Verdict, decide, verify
+from zonocuda.verifier.falsify import Counterexample, replay
+from zonocuda.verifier.model import Subject
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 
@@ -41,6 +45,11 @@ STANDARD = 4
 IN_FLOAT64 = ("acasxu", "reach_prob_density", "mnist_fc")
 """Sets that are small enough to be bounded in float64 here; the others are, in float32."""
 
+DEEP = ("marabou_cifar10_small_medium", "oval21_base_wide", "sri_resnet_a")
+"""Sets whose networks take long in float64."""
+
+EXHAUSTIVE = os.environ.get("ZONOCUDA_EXHAUSTIVE") == "1"
+
 UNSAT = ("cifar10_resnet_4b", *SAT)
 """Every set has instances that other verifiers proved."""
 
@@ -57,10 +66,16 @@ def network(path: Path) -> Network:
     return load_network(path)
 
 
+@cache
+def specification(path: Path) -> Spec:
+    """A property, read once."""
+    return load_vnnlib(path)
+
+
 def instance(name: str, row: dict[str, str]) -> tuple[Network, Spec]:
     """The network and the property of an instance."""
     folder = data_root() / "vnncomp" / name
-    return network(folder / row["onnx"]), load_vnnlib(folder / row["vnnlib"])
+    return network(folder / row["onnx"]), specification(folder / row["vnnlib"])
 
 
 def counterexample(name: str, row: dict[str, str]) -> Tensor:
@@ -124,6 +139,66 @@ def test_no_property_with_a_counterexample_is_verified(name: str) -> None:
                     slack = 1e-3 * (abs(bound.lower) + abs(values[bound.constraint]))
                     assert bound.lower <= values[bound.constraint] + slack, (row["ce_key"], bound.constraint)
     print(f"{name}: {len(rows)} properties with counterexamples, none verified, {time.monotonic() - begin:.1f} s")
+
+
+@pytest.mark.parametrize("name", SAT)
+@pytest.mark.usefixtures("prover_only")
+@torch.no_grad()
+def test_no_property_with_a_counterexample_is_verified_at_any_effort_in_any_dtype(name: str) -> None:
+    """One instance of each set, bounded in the dtype that the test above leaves out; all instances, dtypes, efforts and
+    directions with ZONOCUDA_EXHAUSTIVE=1, each for a minute at most.
+    """
+    rows, other = table(name, "sat"), torch.float32 if name in IN_FLOAT64 else torch.float64
+    settings: list[tuple[torch.dtype, str, str]] = [(other, "fast", "auto"), (other, "max", "auto")]
+    if name in DEEP:
+        settings = settings[:1]
+    if EXHAUSTIVE:
+        settings = list(product((torch.float32, torch.float64), ("fast", "standard", "max"), ("forward", "dual")))
+    for row in rows if EXHAUSTIVE else rows[-1:]:
+        judge, spec = instance(name, row)
+        for dtype, effort, direction in settings:
+            result = verify(
+                judge.graph,
+                spec,
+                dtype=dtype,
+                effort=effort,  # type: ignore[arg-type]
+                direction=direction,  # type: ignore[arg-type]
+                timeout=60 if EXHAUSTIVE else 5,
+            )
+            assert result.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT), (row["ce_key"], dtype, effort, direction)
+
+
+@pytest.mark.parametrize("name", SAT)
+def test_every_stored_counterexample_is_replayed_as_falsified(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded to float32, at a point of the float32 box, by ONNX Runtime; and where the search tries nothing but that
+    point, which some instances show, the verdict is falsified.
+    """
+    for i, row in enumerate(table(name, "sat")):
+        judge, spec = instance(name, row)
+        x = counterexample(name, row).float()
+        places = [spec.regions.index(region) for region in homes(spec, x)]
+        point, subject = x.reshape(1, *judge.graph.input_shape), Subject.of(judge, None)
+        assert any(replay(subject, spec.regions[position], position, point) for position in places), row["ce_key"]
+        if i >= STANDARD and not EXHAUSTIVE:
+            continue
+
+        def stored(
+            subject: Subject,
+            graph: Graph,
+            region: Region,
+            position: int,
+            *rest: object,
+            point: Tensor = point,
+            **o: object,
+        ) -> Counterexample | None:
+            return replay(subject, region, position, point)
+
+        monkeypatch.setattr(decide, "falsify", stored)
+        regions = tuple(spec.regions[position] for position in places)
+        result = verify(judge, Spec(spec.inputs, spec.outputs, regions))
+        assert result.verdict is Verdict.FALSIFIED, row["ce_key"]
+        assert result.counterexample is not None
+        assert torch.equal(result.counterexample.x.flatten(), x)
 
 
 @pytest.mark.parametrize("name", UNSAT)

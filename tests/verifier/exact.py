@@ -1,7 +1,8 @@
 """Networks and zonotopes in exact rational arithmetic, and how far float64 may be from them.
 
 An affine operator is represented by its matrix: the image of a unit vector is one weight, times 1, plus zeros, in every
-output, which floating point computes exactly (averages over 2^k values, too). Sums over rationals do not round.
+output, which floating point computes exactly; the weight of a mean, which no float may hold, is taken from its count.
+Sums over rationals do not round.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Graph, Node, Relu, interpret
+from zonocuda.graph import Add, Affine, AveragePool, Concat, Graph, Node, Reduce, Relu, interpret
 
 Vector = list[Fraction]
 Matrix = list[dict[int, Fraction]]
@@ -40,9 +41,19 @@ def affine_map(op: Affine, shape: tuple[int, ...]) -> tuple[Matrix, Vector]:
     columns = op.linear(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).reshape(size, -1)
     offset = op.offset(shape, columns).flatten()
     rows: Matrix = [{} for _ in range(columns.shape[1])]
+    share = _share(op, shape)
     for j, i in columns.nonzero().tolist():
-        rows[i][j] = Fraction(columns[j, i].item())
+        rows[i][j] = Fraction(columns[j, i].item()) if share is None else share
     return rows, exactly(offset)
+
+
+def _share(op: Affine, shape: tuple[int, ...]) -> Fraction | None:
+    """The weight of every value that a mean is of; None for other operators."""
+    if isinstance(op, AveragePool):
+        return Fraction(1, math.prod(op.kernel))
+    if isinstance(op, Reduce) and op.mean:
+        return Fraction(1, math.prod(shape[dim] for dim in op.dims))
+    return None
 
 
 def multiply(matrix: Matrix, x: Sequence[Fraction]) -> Vector:
@@ -70,8 +81,13 @@ def linear_step(graph: Graph, node: Node, values: tuple[Vector, ...], constant: 
     if isinstance(node.op, Add):
         return [v + node.op.sign * w for v, w in zip(*values, strict=True)]
     assert isinstance(node.op, Concat)
-    assert node.op.dim == 0  # row-major: the parts follow one another
-    return [v for part in values for v in part]
+    together = [v for part in values for v in part]
+    places, begin = [], 0
+    for name in node.inputs:
+        shape = graph[name].shape
+        places.append(torch.arange(begin, begin + math.prod(shape)).reshape(shape))
+        begin += math.prod(shape)
+    return [together[i] for i in torch.cat(places, node.op.dim).flatten().tolist()]
 
 
 @dataclass

@@ -8,9 +8,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-from tests.verifier.graphs import constraint, spec
+from tests.verifier.graphs import Builder, constraint, spec
 from tests.verifier.verdicts import IDENTITY, chain, check, run
-from zonocuda.graph import Linear, Relu, ScaleShift
+from zonocuda.graph import Linear, Relu, Reshape, ScaleShift
 from zonocuda.specs import LinearConstraint
 from zonocuda.verifier import Verdict, verify
 
@@ -83,3 +83,23 @@ def test_an_intermediate_bound_that_overflows_is_no_proof() -> None:
     box = torch.tensor([1.2], dtype=torch.float64), torch.tensor([1.21], dtype=torch.float64)
     row = LinearConstraint({0: -Fraction(1, 10**308)}, {}, Fraction(0))
     check(verify(graph, spec(*box, [[row]], 1)), Verdict.UNKNOWN)
+
+
+@pytest.mark.usefixtures("no_search")
+@pytest.mark.parametrize("direction", ["forward", "dual"])
+def test_values_without_dimensions_are_verified(direction: str) -> None:
+    """A network whose last layers work on one number each sample, without a feature dimension."""
+    b = Builder(3, seed=1)
+    b(b.linear(3, 3))
+    b(Relu())
+    b(b.linear(3, 1))
+    b(Reshape(()))
+    b(Relu())
+    b(ScaleShift(torch.tensor(2.0, dtype=torch.float64), torch.tensor(-1.0, dtype=torch.float64)))
+    b(Relu())
+    one = torch.ones(3, dtype=torch.float64)
+    for effort in ("fast", "standard", "max"):
+        for threshold, verdict in ((-0.05, Verdict.VERIFIED), (1.0, Verdict.FALSIFIED)):
+            problem = spec(-one, one, [[constraint({0: 1.0}, -threshold)]], 1)
+            result = verify(b.graph(), problem, direction=direction, effort=effort)  # type: ignore[arg-type]
+            assert result.verdict is verdict, (effort, result.reason)

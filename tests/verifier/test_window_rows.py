@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.verifier.graphs import NETWORKS, Builder, random_box
-from zonocuda.domains import Symbols, Windowed, Zonotope, windowed
+from tests.soundness.rational import claims
+from tests.verifier.graphs import NETWORKS, Builder, constraint, random_box
+from zonocuda.domains import Dense, Symbols, Windowed, Zonotope, windowed
 from zonocuda.domains.geometry import Convolution
 from zonocuda.graph import Add, Conv, Graph, Relu, ScaleShift
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.neurons import neuron_bounds
 from zonocuda.verifier.window_rows import WindowRows
+
+FIRST = constraint({0: 1.0})
 
 
 def branches(seed: int = 0) -> Graph:
@@ -34,7 +37,22 @@ def branches(seed: int = 0) -> Graph:
     return b.graph()
 
 
-GRAPHS = {**NETWORKS, "branches": branches}
+def twice(seed: int = 0) -> Graph:
+    """A value that a sum reads twice, after a convolution of it: 3x1 windows meet a 1x3 one, and become a 3x3 map."""
+    b = Builder(2, 5, 5, seed=seed)
+    b(b.conv(2, 2))
+    value = b(Relu())
+    double = b(Add(), value, value)
+    tall = b(Conv(b.random(2, 2, 3, 1), None, (1, 1), ((1, 1), (0, 0)), (1, 1), 1), double)
+    wide = b(Conv(b.random(2, 2, 1, 3), b.random(2), (1, 1), ((0, 0), (1, 1)), (1, 1), 1), value)
+    b(Add(-1), tall, wide)
+    b(Relu())
+    b.flat()
+    b(b.linear(b.shape()[0], 3))
+    return b.graph()
+
+
+GRAPHS = {**NETWORKS, "branches": branches, "twice": twice}
 
 
 @pytest.mark.parametrize("name", sorted(GRAPHS))
@@ -55,6 +73,26 @@ def test_windows_and_whole_maps_give_the_same_bounds(
                 found.append(neuron_bounds(graph, node.name, every, box, inputs, known=known, keep_best=False))
             for whole, windows in zip(*found, strict=True):
                 torch.testing.assert_close(windows, whole, rtol=1e-11, atol=1e-11)
+
+
+def test_windows_meet_a_sum_that_is_dense_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """x + x where x has rows already: the first copy makes them dense, the second is added to that. Bounds that count
+    rounding hold exactly there."""
+    met = []
+    send = WindowRows._send
+
+    def watched(rows: WindowRows, name: str, block: Windowed) -> None:
+        met.append(isinstance(rows.pending.get(name), Dense))
+        send(rows, name, block)
+
+    monkeypatch.setattr(WindowRows, "_send", watched)
+    for seed in range(4):
+        graph = twice(seed)
+        for dtype in (torch.float32, torch.float64):
+            low, high = (bound.to(dtype) for bound in random_box(graph, width=(0.0, 0.3)[seed % 2], seed=seed))
+            wrong = [c for c in claims(graph, (low, high), [FIRST], dtype, True) if not c.holds]
+            assert not wrong, wrong[:3]
+    assert any(met)
 
 
 def test_rows_stay_windows_through_convolutions_relus_and_sums(monkeypatch: pytest.MonkeyPatch) -> None:

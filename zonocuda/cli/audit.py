@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zonocuda import nonsmooth
+from zonocuda.cli.arrays import load_array
 from zonocuda.cli.commands import _check_writable
 from zonocuda.graph import Graph
 from zonocuda.importers import load_onnx
@@ -51,19 +52,21 @@ def audit(options: argparse.Namespace) -> None:
         if name not in _DTYPES:
             raise ValueError(f"--dtypes: {name!r} is not one of {', '.join(_DTYPES)}")
         dtypes.append(_DTYPES[name])
-    model, shape = _load_model(options.model)
-    x = torch.from_numpy(_load(options.data, "fiu").astype(np.float64))
-    if shape is not None:
-        if x.dim() == 0 or x.numel() != len(x) * torch.Size(shape).numel():
-            raise ValueError(
-                f"{options.data}: has shape {list(x.shape)}, the network wants [n, {', '.join(map(str, shape))}]"
-            )
-        x = x.reshape(len(x), *shape)
+    model = _load_model(options.model)
+    shape, classes = model.graph.input_shape, math.prod(model.graph.output_shape)
+    x = torch.from_numpy(load_array(options.data, "numbers"))
+    if x.dim() == 0 or x.numel() != len(x) * math.prod(shape):
+        raise ValueError(
+            f"{options.data}: has shape {list(x.shape)}, the network wants [n, {', '.join(map(str, shape))}]"
+        )
+    x = x.reshape(len(x), *shape)
     batch: tuple[Tensor, ...] = (x,)
     if options.labels:
-        labels = torch.from_numpy(_load(options.labels, "iu").astype(np.int64))
+        labels = torch.from_numpy(load_array(options.labels, "integers"))
         if labels.shape != (len(x),):
             raise ValueError(f"{options.labels}: must hold {len(x)} labels, has shape {list(labels.shape)}")
+        if not bool(((labels >= 0) & (labels < classes)).all()):
+            raise ValueError(f"{options.labels}: labels must lie in 0..{classes - 1}, the outputs of the network")
         batch = (x, labels)
     report = nonsmooth.audit(
         model,
@@ -91,34 +94,19 @@ def _sum(output: Tensor) -> Tensor:
     return output.sum()
 
 
-def _load_model(path: str) -> tuple[nn.Module, tuple[int, ...] | None]:
-    """The model, and the shape of one input if the file says it."""
-    if path.endswith((".onnx", ".onnx.gz")):
-        graph = load_onnx(path)
-        return GraphModule(graph), graph.input_shape
+def _load_model(path: str) -> GraphModule:
+    """The model of an ONNX file.
+
+    Exported programs (.pt2) are refused: reading one evaluates expressions and, where it holds them, pickles.
+    """
     if path.endswith(".pt2"):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-        try:
-            program = torch.export.load(path)
-        except Exception as error:  # torch names no class for a file that it cannot read
-            raise ValueError(f"{path}: not an exported program ({error})") from error
-        module: nn.Module = program.module()
-        return module, None
-    raise ValueError(f"{path}: a model is a .onnx, .onnx.gz or .pt2 file")
-
-
-def _load(path: str, kinds: str) -> np.ndarray:
-    """An array of numbers from a .npy file."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a .npy file ({error})") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds or array.ndim == 0:
-        raise ValueError(f"{path}: holds no array of {'numbers' if 'f' in kinds else 'integers'}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{path}: holds a NaN or an infinity")
-    return array
+        raise ValueError(
+            f"{path}: an exported program can run code when it is opened; if you trust it, call torch.export.load "
+            "and zonocuda.nonsmooth.audit(program.module(), ...) in Python"
+        )
+    if not path.endswith((".onnx", ".onnx.gz")):
+        raise ValueError(f"{path}: a model is a .onnx or .onnx.gz file")
+    return GraphModule(load_onnx(path))
 
 
 def _file(path: str) -> dict[str, str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from zonocuda.cli import report
+from zonocuda.cli.arrays import load_array
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.importers import load_network
 from zonocuda.specs import load_vnnlib
@@ -56,7 +57,7 @@ def verify(options: argparse.Namespace) -> None:
         _write_json(options.json, document)
     print(result.verdict)
     for line in report.summary(result):
-        print(line)
+        print(report.printable(line))
 
 
 def bounds(options: argparse.Namespace) -> None:
@@ -84,7 +85,7 @@ def bounds(options: argparse.Namespace) -> None:
     for i, (a, b) in enumerate(zip(lower, upper, strict=True)):
         print(f"Y_{i} in [{a!r}, {b!r}]")
     for line in [*report.layer_lines(result.stats), *report.plan_lines(result.plan)]:
-        print(line)
+        print(report.printable(line))
     if options.json:
         _write_json(options.json, report.bounds_document(result, options, describe_device(device)))
 
@@ -108,24 +109,11 @@ def info(options: argparse.Namespace) -> None:
 
 def _load_center(path: str, shape: tuple[int, ...]) -> torch.Tensor:
     """One input from a .npy file, in the network's input shape."""
-    try:
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-            raise ValueError("it holds no real numbers")
-        center = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
-    except OSError:
-        raise
-    except (
-        Exception,
-        MemoryError,
-    ) as error:  # numpy's reader lets through whatever zip files and headers make it raise
-        raise ValueError(f"{path}: not a .npy file of numbers ({error})") from error
-    if center.numel() != int(np.prod(shape)):
+    center = torch.from_numpy(load_array(path, "numbers"))
+    if center.numel() != math.prod(shape):
         raise ValueError(
-            f"{path}: holds {center.numel()} numbers, the network's input {list(shape)} needs {np.prod(shape)}"
+            f"{path}: holds {center.numel()} numbers, the network's input {list(shape)} needs {math.prod(shape)}"
         )
-    if not bool(center.isfinite().all()):
-        raise ValueError(f"{path}: holds a NaN or an infinity")
     return center.reshape(shape)
 
 

@@ -9,6 +9,7 @@ import argparse
 import math
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -116,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     bounds.add_argument("--clip", nargs=2, type=float, metavar=("LOW", "HIGH"), help="range of valid inputs")
 
     audit = commands.add_parser("audit", help="which derivatives at ties a model's gradient depends on")
-    audit.add_argument("model", metavar="MODEL", help="network, .onnx or .onnx.gz, or an exported program, .pt2")
+    audit.add_argument("model", metavar="MODEL", help="network, .onnx or .onnx.gz")
     audit.add_argument("--data", required=True, metavar="X.npy", help="inputs [n, ...]")
     audit.add_argument("--labels", metavar="Y.npy", help="classes [n]: the loss is the cross entropy (else: the sum)")
     audit.add_argument("--dtypes", default="float32", metavar="A,B", help="float16, bfloat16, float32, float64")
@@ -143,7 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "info": commands.info,
     }[options.command]
     try:
-        run(options)
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # of the libraries below: what matters is an error here, of one line
+            run(options)
     except UnsupportedNetworkError as error:
         return _fail(error, NOT_SUPPORTED)
     except (ValueError, OSError, ImportError) as error:
@@ -160,5 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: BaseException | str, code: int) -> int:
-    print(f"zonocuda: {' '.join(str(error).split())}", file=sys.stderr)
+    from zonocuda.cli.report import printable
+
+    message = " ".join(str(error).split())
+    print(f"zonocuda: {printable(message)}", file=sys.stderr)
     return code

@@ -21,6 +21,18 @@ _VNNCOMP = {
 }
 
 
+LONGEST_LINE = 1500
+"""Characters of a line that quotes what a file says."""
+
+
+def printable(text: str) -> str:
+    """``text`` on one line of at most LONGEST_LINE characters, without control characters: a file may name its nodes
+    anything."""
+    shown = (c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in text)
+    line = "".join(shown)
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 3]}..."
+
+
 def summary(result: VerifyResult) -> Iterator[str]:
     """The lines that follow the verdict."""
     yield f"reason   {result.reason}"

@@ -14,6 +14,7 @@ from zonocuda.graph import Add, Affine, Graph, Input, Node, Op, ScaleShift, prun
 from zonocuda.graph.ops import Shape
 from zonocuda.importers.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import one_line, refuse
+from zonocuda.importers.sizes import check_features
 
 _FEW = 16
 """Roundings of a constant that cost nothing to speak of: more are charged for each element by itself."""
@@ -47,6 +48,9 @@ class GraphBuilder:
         self.charged = 0
         """Roundings of the constants that the node under conversion has read: see :meth:`charge`."""
         self._unaccounted: list[str] = []
+        self._features = check_features(input_shape, 0)
+        self.folded = 0
+        """Elements of the constants that the network computes from others."""
 
     def full_rank(self, value: Value) -> int:
         """Number of dimensions that ``value`` has in the original network."""
@@ -80,8 +84,8 @@ class GraphBuilder:
         """Append a node that applies ``op``.
 
         Raises:
-            UnsupportedNetworkError: the shapes do not fit, the result is empty, or a tensor is not a finite
-                float32 or float64 tensor.
+            UnsupportedNetworkError: the shapes do not fit, the result is empty or too large, or a tensor is not a
+                finite float32 or float64 tensor.
         """
         if isinstance(op, Affine) and op.has_constants:
             op = dataclasses.replace(op, roundings=op.roundings + self.charged)
@@ -92,6 +96,7 @@ class GraphBuilder:
             refuse(f"{op.kind} would change the shape {shapes[0]} to {shape}")
         if any(extent <= 0 for extent in shape):
             refuse(f"its result would be empty, of shape {shape}")
+        self._features = check_features(shape, self._features)
         unique = self._unique(name)
         self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape))
         return Value(unique, shape)

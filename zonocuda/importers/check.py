@@ -16,9 +16,10 @@ from zonocuda.importers.errors import NetworkMismatchError, NetworkOverflowError
 from zonocuda.importers.onnx_file import node_names, parse_onnx
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.importers.runtime import OnnxRuntimeModel
+from zonocuda.importers.sizes import MAX_VALUES
 
 CHUNK = 8
-"""Points that are compared at once."""
+"""Points that are compared at once, where the network is small enough."""
 
 _EXECUTIONS = 2 * (1 + 2**-10)
 """Two executions are compared, each within the bound; the rest covers the rounding of the bound itself."""
@@ -175,8 +176,10 @@ def check_against_onnxruntime(
     worst = 0.0
     samples = sample_points(lower, upper, graph.input_shape, points, seed)
     in_box = len(samples) - points
-    for begin in [*range(0, in_box, CHUNK), *range(in_box, len(samples), CHUNK)]:
-        x = samples[begin : min(begin + CHUNK, in_box if begin < in_box else len(samples))]
+    features = sum(math.prod(node.shape) for node in graph.nodes)
+    chunk = max(1, min(CHUNK, MAX_VALUES // (4 * features)))
+    for begin in [*range(0, in_box, chunk), *range(in_box, len(samples), chunk)]:
+        x = samples[begin : min(begin + chunk, in_box if begin < in_box else len(samples))]
         seen = inside.observe(x)
         try:
             comparison.check_nodes(

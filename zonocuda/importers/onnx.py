@@ -9,12 +9,13 @@ from onnx import NodeProto, numpy_helper
 from zonocuda.graph import Graph
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.enclosure import Enclosure
-from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, located
+from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, located, one_line
 from zonocuda.importers.onnx_constants import FOLDABLE, MACHINE_DEPENDENT, fold
 from zonocuda.importers.onnx_file import OnnxFile, check_model, node_names, parse_onnx, read_bytes
 from zonocuda.importers.onnx_node import Constant, OnnxNode
 from zonocuda.importers.onnx_ops import CONVERTERS
 from zonocuda.importers.simplify import absorb_biases, with_executed
+from zonocuda.importers.sizes import check_folded
 
 _SUPPORTED = f"supported ops: {', '.join(sorted(CONVERTERS))}"
 
@@ -97,6 +98,9 @@ def _outputs(
     builder.begin(names[output] for output in outputs)
     try:
         if node.op_type in FOLDABLE and all(entry in constants for entry in node.input if entry):
+            operands = [constants[entry] for entry in node.input if entry]
+            arrays = [c.value.detach().numpy() if isinstance(c, Enclosure) else c for c in operands]
+            builder.folded = check_folded(node, arrays, builder.folded)
             return {**fold(node, constants, file.opset, executed)}
         if node.op_type not in CONVERTERS:
             raise UnsupportedNetworkError(f"is supported on constants only; {_SUPPORTED}")
@@ -106,6 +110,10 @@ def _outputs(
         converted.check_finished()
     except UnsupportedNetworkError as error:
         raise located(f"importers.onnx: {file.name}: {_describe(node, name)}", error) from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # An attribute or a constant of a kind that no converter expects; the checker knows most of them.
+        reason = UnsupportedNetworkError(f"cannot be converted: {type(error).__name__}: {one_line(error)}")
+        raise located(f"importers.onnx: {file.name}: {_describe(node, name)}", reason) from error
     computed = results if isinstance(results, tuple) else (results,)
     unread = [tensor for tensor in node.output[len(computed) :] if tensor in file.read_tensors]
     if unread:

@@ -21,6 +21,11 @@ from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError,
 OLDEST_OPSET = 7
 """Older operator sets broadcast by attribute and are refused."""
 
+MAX_BYTES = (1 << 31) - 1
+"""Size of a model, uncompressed; protobuf reads no more."""
+MAX_EXPANSION = 100
+"""How often a compressed model of more than MAX_BYTES / 32 may expand; weights hardly do."""
+
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 _DOMAINS = ("", "ai.onnx")
 
@@ -64,11 +69,26 @@ def read_bytes(path: Path) -> bytes:
     """The model's bytes, uncompressed where the name ends in ``.gz``.
 
     Raises:
-        NetworkFileError: no such file, unreadable, or a gzip stream that is corrupt or ends early.
+        NetworkFileError: no such file, unreadable, no regular file, larger than MAX_BYTES, or a gzip stream that is
+            corrupt, ends early, or expands like no weights do.
     """
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("is not a regular file")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise OSError(f"is larger than {MAX_BYTES} bytes")
+        if path.suffix != ".gz":
+            return path.read_bytes()
+        limit = min(MAX_BYTES, max(MAX_BYTES >> 5, MAX_EXPANSION * size))
+        parts: list[bytes] = []
+        with gzip.open(path) as file:
+            while part := file.read(1 << 24):
+                parts.append(part)
+                limit -= len(part)
+                if limit < 0:
+                    raise OSError("expands to more bytes than a network has")
+        return b"".join(parts)
     except (OSError, EOFError, zlib.error) as error:
         raise NetworkFileError(f"importers.onnx: {path}: cannot be read: {one_line(error)}") from error
 
@@ -98,6 +118,12 @@ def parse_onnx(content: bytes, name: str, folder: Path | None = None) -> OnnxFil
         raise UnsupportedNetworkError(
             f"importers.onnx: {name}: local functions, sparse weights and training information are not supported"
         )
+    for node in model.graph.node:
+        if any(entry.t.data_location == onnx.TensorProto.EXTERNAL for entry in node.attribute):
+            raise UnsupportedNetworkError(
+                f"importers.onnx: {name}: node {node.name!r}: an attribute whose data lie in another file is not "
+                "supported"
+            )
     nodes = _needed_nodes(model)
     opset = _opset(model, name)
     input_name, shape, batched = _input(model, name)

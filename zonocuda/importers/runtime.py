@@ -59,7 +59,7 @@ class OnnxRuntimeModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised, not written to stderr
         if observe:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             file.model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in self._outputs[1:])

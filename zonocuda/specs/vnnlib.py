@@ -59,6 +59,8 @@ def load_vnnlib(path: str | Path) -> Spec:
 
 
 def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("not a regular file")  # a pipe might never end
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

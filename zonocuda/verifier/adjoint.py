@@ -181,7 +181,7 @@ class Adjoint:
         offset = self.offset[node.name]
         block = Diagonal.of(offset, node.name)
         gradient = self._carry(node, block, self.output.generators.get(node.name))
-        flat = torch.zeros_like(offset).flatten(1)
+        flat = torch.zeros_like(offset).reshape(len(offset), -1)
         return flat.index_copy_(1, block.index, gradient).reshape(offset.shape)
 
     def _complete(self, node: Node, a: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from zonocuda.domains import Backend, current_backend, use_backend
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.kink import KinkRule
-from zonocuda.precision import check_arithmetic, full_precision
+from zonocuda.precision import ArithmeticChangedError, check_arithmetic, confirm_arithmetic, full_precision
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
@@ -116,6 +116,10 @@ def verify(
         run = _Run(subject, spec, course, where, dtypes, seed, effort, execution)
         try:
             verdict, reason = run.decide()
+            if verdict is Verdict.VERIFIED:
+                confirm_arithmetic(where)
+        except ArithmeticChangedError as error:
+            verdict, reason = Verdict.UNKNOWN, str(error)
         except TimeoutReached:
             verdict, reason = Verdict.TIMEOUT, f"not decided within {timeout:g} s"
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
