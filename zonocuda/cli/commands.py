@@ -21,6 +21,8 @@ from zonocuda.verifier.arguments import Precision, check_sizes, describe_device,
 from zonocuda.verifier.bounds import compute_bounds
 from zonocuda.version import __version__
 
+NOT_CONFIRMED = 1
+
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _PRECISIONS: dict[str, Precision] = {"auto": "auto", **_DTYPES}
 
@@ -47,6 +49,7 @@ def verify(options: argparse.Namespace) -> None:
             seed=options.seed,
             effort=options.effort,
             semantics=options.semantics,
+            certificate=options.json is not None,
             progress=bar.update,
         )
     if options.results_file:
@@ -57,6 +60,18 @@ def verify(options: argparse.Namespace) -> None:
     print(result.verdict)
     for line in report.summary(result):
         print(line)
+
+
+def check(options: argparse.Namespace) -> int:
+    """``zonocuda check CERT NET SPEC``; 0 where the verdict is confirmed, else 1."""
+    from zonocuda.check import check as check_again
+
+    result = check_again(options.certificate, options.net, options.spec)
+    print("confirmed" if result.confirmed else "not confirmed")
+    print(f"reason      {result.reason}")
+    for line in result.details:
+        print(line)
+    return 0 if result.confirmed else NOT_CONFIRMED
 
 
 def bounds(options: argparse.Namespace) -> None:

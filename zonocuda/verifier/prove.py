@@ -69,7 +69,10 @@ class Prover:
         passed: whether there was a dual pass.
         is_coarse: whether the bounds that a sweep finds exactly were found in a narrower dtype.
         corners: float32 points ``[n, *input features]`` where the last linear bounds are smallest.
+        climbed: the last rung that was climbed, if one was.
     """
+
+    climbed: Rung | None = None
 
     def __init__(
         self,
@@ -165,6 +168,7 @@ class Prover:
         Returns:
             Whether it was worth it: a neuron became stable, or a bound rose by a hundredth of its size.
         """
+        self.climbed = rung
         before = self.best.clone()
         ascent = Ascent(iterations=rung.intermediate, kink=self.kink)
         refined = refine(

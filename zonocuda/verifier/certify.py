@@ -1,0 +1,309 @@
+"""The certificate of a proof: slopes from which every bound that it rests on can be derived again.
+
+What proved a region decides what is kept. The forward sweep and the plain dual passes use minimum-area and adaptive
+slopes of the bounds of every ReLU's input: these are written down as they were. A proof with refined bounds is made
+once more, in float64, with the slopes that will be written: those of single neurons rounded to 1 / UNIT, and the
+bounds computed from the rounded ones. Every bound counts its own rounding. See docs/json.md for the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from zonocuda.graph import Graph, Node
+from zonocuda.verifier.compact import Compact
+from zonocuda.verifier.dual import RowProblem, output_rows
+from zonocuda.verifier.dual_error import Ledger
+from zonocuda.verifier.dual_pass import Visit, flatten_positions
+from zonocuda.verifier.inputs import InputSet
+from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.optimize import Ascent, ascend
+from zonocuda.verifier.prove import LADDERS, Rung
+from zonocuda.verifier.refine import Layers, refine
+from zonocuda.verifier.rounding import Rounding
+from zonocuda.verifier.rows import Rows
+from zonocuda.verifier.slopes import Slopes, crossing, initial_slopes
+
+UNIT = 128
+"""Slopes of single neurons' rows are multiples of 1 / UNIT, kept in a byte."""
+MAX_BYTES = 2**26
+"""Of all slopes of a certificate."""
+
+
+class NoCertificateError(Exception):
+    """Why a proof has no certificate, in one line."""
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSlopes:
+    """For M ``neurons`` rows for their lower, then for their upper bounds.
+
+    ``slopes`` holds ``[2 M, K]`` (uint8, in units of 1 / UNIT) of every ReLU before, where v >= 0.
+    """
+
+    neurons: Tensor
+    slopes: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ReluRecord:
+    """The K neurons of a ReLU that cross zero.
+
+    Attributes:
+        name: the node.
+        neurons: ``[K]`` (int32), places in the flattened features, ascending.
+        lower, upper: ``[K]``, bounds of their inputs.
+        area: ``[K]``, slopes for both signs of v, of the first pass for every neuron.
+        negative, nonnegative: ``[K]``, slopes of the second pass and of rows.
+        refined: slopes of the rows of those neurons that have their own.
+    """
+
+    name: str
+    neurons: Tensor
+    lower: Tensor
+    upper: Tensor
+    area: Tensor
+    negative: Tensor
+    nonnegative: Tensor
+    refined: OwnSlopes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RowRecord:
+    """A row that refutes a disjunct: its number among the region's distinct rows, its bound and what rounding took off,
+    and slopes ``[K]`` of its own where v >= 0, by ReLU."""
+
+    row: int
+    constraint: str
+    lower: float
+    slack: float | None
+    slopes: Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True, eq=False)
+class RegionRecord:
+    """One region's proof; ``second_pass``: whether neurons need the second pass."""
+
+    region: int
+    second_pass: bool
+    relus: tuple[ReluRecord, ...]
+    rows: tuple[RowRecord, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Of all regions that needed a proof; ``reason`` says why there is none, and is empty where there is one."""
+
+    reason: str
+    regions: tuple[RegionRecord, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """A region's proof, and what it was made with.
+
+    Attributes:
+        region: its position.
+        rows: of the specification, in float64.
+        box: lower and upper bounds of the input, ``[1, *input features]``.
+        inputs: bounds of every ReLU's input by the first sweep, ``[1, *features]``.
+        bounds, slack: ``[R]``, the best bounds of the rows, and what rounding took off, where that is known.
+        climbed: the last rung of the ladder, where the plain passes did not suffice.
+    """
+
+    region: int
+    rows: Rows
+    box: Bounds
+    inputs: Mapping[str, Bounds]
+    bounds: Tensor
+    slack: Tensor | None
+    climbed: Rung | None
+
+
+def certify(network: Graph, proof: Proof, on_node: Visit) -> RegionRecord:
+    """The certificate of a region's proof.
+
+    Args:
+        network: its constants are held in float64; on the device of the proof.
+        proof: the proof.
+        on_node: called before each node of each pass; may raise to stop.
+
+    Raises:
+        NoCertificateError: slopes that would take more than MAX_BYTES, or a proof that was not found again.
+    """
+    with torch.no_grad():
+        if proof.climbed is None:
+            return _plain(network, proof)
+        box, inputs = _wide(proof.box), {name: _wide(bounds) for name, bounds in proof.inputs.items()}
+        steps = sorted({rung.intermediate for rung in LADDERS["max"]})
+        for iterations in [n for n in steps if n >= proof.climbed.intermediate]:
+            record = _Refined(network, proof, box, inputs, on_node).record(iterations)
+            if record is not None:
+                return record
+    raise NoCertificateError(f"region {proof.region}: the proof was not found again with slopes as they are written")
+
+
+def _wide(bounds: Bounds) -> Bounds:
+    return bounds[0].double(), bounds[1].double()
+
+
+# ---- plain passes --------------------------------------------------------------------------------------------------
+
+
+def _plain(network: Graph, proof: Proof) -> RegionRecord:
+    """The slopes of the sweep and of the plain passes."""
+    relus = tuple(_shared(node, proof.inputs[node.name], proof.inputs[node.name]) for node in network.relus)
+    rows = tuple(_row(proof.rows, r, proof.bounds, proof.slack) for r in _chosen(proof.rows, proof.bounds))
+    return RegionRecord(proof.region, False, relus, rows)
+
+
+def _shared(node: Node, first: Bounds, last: Bounds) -> ReluRecord:
+    """What all rows share: minimum-area slopes of the ``first`` bounds and, for the second pass, slopes of the
+    ``last``."""
+    lower, upper = (b.flatten() for b in _wide(last))
+    index = ((lower < 0) & (upper > 0)).nonzero().squeeze(1)
+    area, negative = (_minimum_area(*(b.flatten()[index] for b in _wide(bounds))) for bounds in (first, last))
+    adaptive = initial_slopes({node.name: last}, "adaptive")[node.name].nonnegative
+    assert adaptive is not None
+    nonnegative = adaptive.flatten().double()[index]
+    return ReluRecord(node.name, index.int(), lower[index], upper[index], area, negative, nonnegative)
+
+
+def _minimum_area(lower: Tensor, upper: Tensor) -> Tensor:
+    return (upper / (upper - lower)).clamp(0, 1)
+
+
+def _chosen(rows: Rows, bounds: Tensor) -> list[int]:
+    """For every disjunct the row with the largest bound."""
+    best = {max(members, key=lambda r: float(bounds[r].nan_to_num(-torch.inf))) for members in rows.disjuncts}
+    return sorted(best)
+
+
+def _row(
+    rows: Rows, r: int, bounds: Tensor, slack: Tensor | None, slopes: Mapping[str, Tensor] | None = None
+) -> RowRecord:
+    cost = None if slack is None or bool(slack[r].isnan()) else rows.undo_unit(r, float(slack[r]))
+    return RowRecord(r, rows.labels[r], rows.undo_unit(r, float(bounds[r])), cost, slopes)
+
+
+# ---- refined bounds ------------------------------------------------------------------------------------------------
+
+
+class _Recording(Layers):
+    """A refinement whose rows end with slopes that are multiples of 1 / UNIT, and keeps those."""
+
+    def __init__(self, left: Compact, region: InputSet, ascent: Ascent, on_node: Visit) -> None:
+        super().__init__(left, region, ascent, on_node)
+        self.listed: dict[str, Tensor] = {}
+        self.found: dict[str, list[tuple[Tensor, dict[str, Tensor]]]] = {}
+        self.bytes = 0
+
+    def finish(self, node: Node) -> None:
+        super().finish(node)
+        self.listed[node.name] = crossing(self.inputs[node.name])
+
+    def optimised(self, node: Node, position: Tensor) -> Bounds:
+        if not self.ascent.iterations:
+            return super().optimised(node, position)
+        count = len(position)
+        self.bytes += 2 * count * sum(map(len, self.listed.values()))
+        if self.bytes > MAX_BYTES:
+            raise NoCertificateError(f"slopes for each neuron would take more than {MAX_BYTES >> 20} MiB")
+        slopes, stored = dict(self.start), {}
+        for name, own in self.ascend(node, position, wants_slopes=True).slopes.items():
+            if own.nonnegative is not None and name in self.listed:
+                units = (own.nonnegative * UNIT).round().clamp(0, UNIT)
+                slopes[name] = Slopes(None, units / UNIT)
+                stored[name] = units[0, : 2 * count][:, self.listed[name]].to(torch.uint8)
+        best = self.problem(node, position).bound(lambda relu: slopes[relu.name])[0]
+        self.found.setdefault(node.name, []).append((position, stored))
+        return best[:, :count], -best[:, count : 2 * count]
+
+    def places(self, name: str, index: Tensor) -> Tensor:
+        """Places in the flattened features of the whole network for those of a ReLU of ``left``, in the order of the
+        pass."""
+        index = flatten_positions(self.graph[name].shape).to(index.device)[index]
+        kept = self.left.kept.get(name)
+        return index if kept is None else kept[index]
+
+    def own(self, name: str) -> OwnSlopes | None:
+        """The slopes of a ReLU's rows."""
+        if name not in self.found:
+            return None
+        shape = self.graph[name].shape
+        parts = self.found[name]
+        flat = torch.cat([position for position, _ in parts])
+        kept = self.left.kept.get(name)
+        neurons = flat if kept is None else kept[flat]  # rows begin at places in the order of the features
+        assert flat.numel() <= torch.Size(shape).numel()
+        order = neurons.argsort()
+        slopes: dict[str, Tensor] = {}
+        for relu in parts[0][1]:
+            low, high = (
+                torch.cat(sides) for sides in zip(*(stored[relu].chunk(2) for _, stored in parts), strict=True)
+            )
+            columns = self.places(relu, self.listed[relu]).argsort()
+            slopes[relu] = torch.cat([low[order], high[order]])[:, columns]
+        return OwnSlopes(neurons[order].int(), slopes)
+
+
+class _Refined:
+    """A refined proof, made again."""
+
+    def __init__(self, network: Graph, proof: Proof, box: Bounds, inputs: Mapping[str, Bounds], on_node: Visit) -> None:
+        self.proof, self.box, self.inputs, self.on_node = proof, box, inputs, on_node
+        self.graph = network.to(torch.float64)
+        self.rounding = Rounding.of(network, self.graph, torch.float64)
+        self.rows = proof.rows
+
+    def record(self, iterations: int) -> RegionRecord | None:
+        """The proof with so many steps for the bounds of each neuron; None where it is none."""
+        made: list[_Recording] = []
+
+        def make(*arguments: object) -> Layers:
+            made.append(_Recording(*arguments))  # type: ignore[arg-type]
+            return made[0]
+
+        ascent = Ascent(iterations=iterations)
+        refined = refine(
+            self.graph, self.box, self.inputs, ascent, on_node=self.on_node, rounding=self.rounding, make=make
+        )
+        ledger = Ledger(self.rounding.on(self.graph), self.box, refined.inputs)
+        relus = tuple(_shared(node, self.inputs[node.name], refined.inputs[node.name]) for node in self.graph.relus)
+        shared = {name: s.flat() for name, s in initial_slopes(refined.inputs, "adaptive").items()}
+        problem = self.problem(refined.inputs, ledger)
+        bounds = problem.bound(lambda node: shared[node.name])[0].squeeze(0)
+        slack = problem.slack.squeeze(0)
+        own: dict[str, Tensor] = {}
+        if not all(self.rows.refuted(bounds)):
+            search = self.problem(refined.inputs, ledger)
+            found = ascend(search, replace(ascent, iterations=max(30, 2 * iterations)), shared, wants_slopes=True)
+            better = found.lower.squeeze(0)
+            own = {name: s.nonnegative[0] for name, s in found.slopes.items() if s.nonnegative is not None}
+            if not all(self.rows.refuted(better)):
+                return None
+        else:
+            better = bounds
+        rows = tuple(
+            _row(self.rows, r, better, slack, self.chosen(own, relus, r) if own else None)
+            for r in _chosen(self.rows, better)
+        )
+        records = tuple(replace(relu, refined=made[0].own(relu.name)) for relu in relus)
+        return RegionRecord(self.proof.region, True, records, rows)
+
+    def problem(self, inputs: Mapping[str, Bounds], ledger: Ledger) -> RowProblem:
+        return RowProblem(output_rows(self.graph, self.rows, 1, ledger), self.box, inputs, self.on_node)
+
+    def chosen(self, own: Mapping[str, Tensor], relus: Sequence[ReluRecord], row: int) -> dict[str, Tensor]:
+        """One row's slopes ``[K]``, in the order of the records."""
+        result: dict[str, Tensor] = {}
+        for relu in relus:
+            if relu.name in own:
+                order = flatten_positions(self.graph[relu.name].shape).argsort().to(own[relu.name].device)
+                slopes = own[relu.name]
+                result[relu.name] = slopes[min(row, len(slopes) - 1)][order][relu.neurons.long()].clamp(0, 1)
+        return result
