@@ -1,6 +1,11 @@
 """A verdict checked again, by another way: see :mod:`zonocuda.check.check`."""
 
-from zonocuda.check.certificate import CertificateError
-from zonocuda.check.check import Checked, check
+from importlib.util import find_spec
 
-__all__ = ["CertificateError", "Checked", "check"]
+if find_spec("flint") is None:
+    raise ImportError("zonocuda check needs python-flint, which is not installed: pip install python-flint")
+
+from zonocuda.check.certificate import CertificateError
+from zonocuda.check.check import Checked, check, check_proof
+
+__all__ = ["CertificateError", "Checked", "check", "check_proof"]

@@ -16,7 +16,7 @@ import numpy as np
 from flint import arb_mat
 from numpy.typing import NDArray
 
-from zonocuda.check.arithmetic import ONE, Array, balls, constants, product, zeros
+from zonocuda.check.arithmetic import ONE, Array, balls, constants, matrix, product, zeros
 from zonocuda.graph import (
     Affine,
     AveragePool,
@@ -47,7 +47,7 @@ class Block:
     @cached_property
     def down(self) -> arb_mat | None:
         """K."""
-        return None if self.matrix is None else arb_mat(*self.matrix.shape, self.matrix.ravel().tolist())
+        return None if self.matrix is None else matrix(self.matrix)
 
     @cached_property
     def up(self) -> arb_mat | None:
@@ -73,7 +73,7 @@ class Map:
 
     def linear(self, x: Array) -> Array:
         """s * sum K x, for ``x`` ``[in]``."""
-        out = _apply([(b.up, b.inputs, b.outputs) for b in self.blocks], x[None], self.sizes[1])[0]
+        out: Array = _apply([(b.up, b.inputs, b.outputs) for b in self.blocks], x[None], self.sizes[1])[0]
         return out if self.scale is None else out * self.scale
 
     def adjoint(self, v: Array) -> Array:
@@ -92,16 +92,17 @@ def _apply(blocks: list[tuple[arb_mat | None, Places, Places]], x: Array, size: 
     rows = len(x)
     extended = np.concatenate([x, zeros(rows, 1)], axis=1)  # place -1
     out = zeros(rows, size + 1)
-    for matrix, source, target in blocks:
+    for weights, source, target in blocks:
         values = extended[:, source]
-        if matrix is not None:
-            values = product(values.reshape(-1, source.shape[1]), matrix).reshape(rows, *target.shape)
+        if weights is not None:
+            values = product(values.reshape(-1, source.shape[1]), weights).reshape(rows, *target.shape)
         for column in range(target.shape[1]):
             places = target[:, column]
             if len(np.unique(places)) == len(places):
                 out[:, places] += values[:, :, column]
             else:
-                np.add.at(out, (slice(None), places), values[:, :, column])
+                for row, addends in zip(out, values[:, :, column], strict=True):
+                    np.add.at(row, places, addends)
     return out[:, :size]
 
 

@@ -11,13 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from flint import arb, arb_mat, ctx
 from numpy.typing import NDArray
 from torch import Tensor
-
-try:
-    from flint import arb, arb_mat, ctx
-except ImportError as error:  # pragma: no cover
-    raise ImportError("zonocuda check needs python-flint: pip install 'zonocuda[check]'") from error
 
 Array = NDArray[np.object_]
 """Balls."""
@@ -61,9 +57,15 @@ def zeros(*shape: int) -> Array:
     return out
 
 
+def matrix(values: Array) -> arb_mat:
+    """``values`` ``[m, n]`` for the library."""
+    rows, columns = values.shape
+    return arb_mat(rows, columns, values.ravel().tolist())
+
+
 def product(left: Array, right: arb_mat) -> Array:
     """``left`` ``[m, k]`` times a matrix ``[k, n]``."""
-    result = arb_mat(*left.shape, left.ravel().tolist()) * right
+    result = matrix(left) * right
     return balls(result.entries(), (left.shape[0], right.ncols()))
 
 

@@ -25,6 +25,9 @@ from zonocuda.graph import Graph, interpret
 from zonocuda.importers import OnnxRuntimeModel, load_network
 from zonocuda.specs import LinearConstraint, Region, Spec, load_vnnlib
 
+MAX_NUMBERS = 2**22
+"""Constants, and neurons, of a network: a ball takes two hundred bytes."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -78,20 +81,36 @@ def check(certificate: str | Path, net: str | Path, spec: str | Path) -> Checked
     sizes = math.prod(graph.input_shape), math.prod(graph.output_shape)
     if sizes != (property_.inputs, property_.outputs):
         raise CertificateError(f"{spec} does not fit {net}: numbers of inputs and outputs differ")
-    with precisely():
-        if verdict == "falsified":
+    if verdict == "falsified":
+        with precisely():
             return _counterexample(document.get("counterexample"), graph, network.runtime, property_)
-        return _proof(document.get("certificate"), graph, property_, str(certificate))
+    try:
+        return check_proof(document.get("certificate"), graph, property_)
+    except CertificateError as error:
+        raise CertificateError(f"{certificate}: {error}") from error
 
 
 # ---- proofs --------------------------------------------------------------------------------------------------------
 
 
-def _proof(certificate: object, graph: Graph, spec: Spec, path: str) -> Checked:
+def check_proof(certificate: object, graph: Graph, spec: Spec) -> Checked:
+    """Proves a property again from the object ``certificate`` of a document.
+
+    Raises:
+        CertificateError: no certificate, one without data, or a network of more than MAX_NUMBERS numbers.
+    """
     if not isinstance(certificate, dict) or certificate.get("format") != FORMAT:
-        raise CertificateError(f"{path}: holds no certificate of format {FORMAT}")
+        raise CertificateError(f"holds no certificate of format {FORMAT}")
     if certificate.get("available") is not True:
-        raise CertificateError(f"{path}: nothing to check: {str(certificate.get('reason'))[:300]}")
+        raise CertificateError(f"nothing to check: {str(certificate.get('reason'))[:300]}")
+    held = sum(t.numel() for node in graph.nodes for t in vars(node.op).values() if isinstance(t, torch.Tensor))
+    if max(held, sum(math.prod(node.shape) for node in graph.nodes)) > MAX_NUMBERS:
+        raise CertificateError(f"a network of more than {MAX_NUMBERS} constants or neurons is too large to check")
+    with precisely():
+        return _proof(certificate, graph, spec)
+
+
+def _proof(certificate: dict[str, Any], graph: Graph, spec: Spec) -> Checked:
     how = f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"
     entries = certificate.get("regions")
     by_region: dict[int, Any] = {}

@@ -1,17 +1,18 @@
 """One region's proof again: bounds of every ReLU's input, then of the rows, by dual passes in ball arithmetic.
 
-A row v is carried from a node to the input (design of CROWN, Zhang et al. 2018). At a ReLU with l <= x <= u, l < 0 < u,
-and any slope lam in [0, 1],
+A row v is carried from a node to the input (design of CROWN, Zhang et al. 2018). At a ReLU with l <= x <= u, and for
+any slope lam in [0, 1],
 
     lam x <= relu(x) <= lam x + 2 mu,   2 mu = max(-lam l, (1 - lam) u),
 
 so that v relu(x) >= v lam x + min(v, 0) 2 mu for v of either sign. Slopes come from the certificate and may depend on
-the sign of v; where it has none, they are u / (u - l). The bounds l, u are the ones found here, layer by layer.
+the sign of v; a neuron that crosses zero and has none takes u / (u - l). (The inequality holds for neurons of known
+sign, too.) The bounds l, u are the ones found here, layer by layer; they shrink 2 mu, and nothing else depends on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
@@ -113,14 +114,18 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
 
 
 @dataclass(frozen=True, eq=False)
-class _Crossing:
-    """A ReLU's bounds, its crossing neurons, and where the certificate has their slopes (-1: nowhere)."""
+class _Relaxed:
+    """A ReLU's bounds; its neurons that are zero; those that take a slope: where the certificate has it, or a default.
+
+    A neuron for which the certificate has a slope takes it even where its sign is known here: so bounds never get
+    worse by what this check knows better.
+    """
 
     ends: Ends
-    dead: Any
-    crossing: Any
+    zero: Any
+    relaxed: Any
     listed: Any
-    default: Array
+    default: Mapping[int, float]
 
 
 class RegionCheck:
@@ -130,7 +135,7 @@ class RegionCheck:
         self.maps, self.claim = maps, claim
         self.box: Ends = balls(region.box.lower.tolist()), balls(region.box.upper.tolist())
         self.middle, self.radius = (self.box[0] + self.box[1]) / 2, (self.box[1] - self.box[0]) / 2
-        self.relus: dict[str, _Crossing] = {}
+        self.relus: dict[str, _Relaxed] = {}
         self.passes = 0
         self.missed = 0
         ends: dict[str, Ends] = {}
@@ -145,11 +150,11 @@ class RegionCheck:
         before = [ends[name] for name in node.inputs]
         if isinstance(node.op, Relu):
             before = [self._tightened(node, *before[0])]
-            self.relus[node.name] = self._crossing(node.name, before[0])
+            self.relus[node.name] = self._relaxed(node.name, before[0])
         return interval(self.maps, node, before)
 
     def _tightened(self, node: Node, low: Array, high: Array) -> Ends:
-        """Bounds of a ReLU's input: those of intervals, and of every neuron that they leave open those of passes."""
+        """Bounds of a ReLU's input: of intervals, and of passes for neurons that are open after them, or listed."""
         if self.maps.is_exact(node.inputs[0]):
             return low, high
         low, high = low.copy(), high.copy()
@@ -160,7 +165,8 @@ class RegionCheck:
         elif self.claim.second_pass:
             passes.append(lambda index: self._split(node, index))
         for one in passes:
-            index = np.array([i for i in range(len(low)) if not (low[i] >= 0 or high[i] <= 0)], dtype=np.int64)
+            unsettled = [i for i in range(len(low)) if not (low[i] >= 0 or high[i] <= 0)]
+            index = np.union1d(np.array(unsettled, dtype=np.int64), claim.neurons)
             if claim.refined is not None and one is passes[-1]:
                 index = np.intersect1d(index, claim.refined.neurons)
             if len(index):
@@ -210,23 +216,22 @@ class RegionCheck:
         rows[np.arange(len(index)), index] = ONE
         return rows
 
-    def _crossing(self, name: str, ends: Ends) -> _Crossing:
+    def _relaxed(self, name: str, ends: Ends) -> _Relaxed:
+        """What passes need of a ReLU whose input has the bounds ``ends``."""
         claim: ReluSlopes = self.claim.relus[name]
         low, high = ends
         dead = np.array([bool(value <= 0) for value in high], dtype=bool)
         active = np.array([bool(value >= 0) for value in low], dtype=bool)
-        crossing = np.flatnonzero(~dead & ~active)
-        place = {int(neuron): k for k, neuron in enumerate(claim.neurons)}
-        listed = np.array([place.get(int(j), -1) for j in crossing], dtype=np.int64)
-        default = balls(_slope(float((high[j] / (high[j] - low[j])).mid())) for j in crossing)
-        self.missed += sum(
-            1 for j, k in zip(crossing, listed, strict=True) if k >= 0 and not _within(claim, k, low[j], high[j])
-        )
-        return _Crossing(ends, dead, crossing, listed, default)
+        listed = np.full(len(low), -1)
+        listed[claim.neurons] = np.arange(len(claim.neurons))
+        relaxed = np.flatnonzero((listed >= 0) | ~(dead | active))
+        default = {int(j): _slope(float((high[j] / (high[j] - low[j])).mid())) for j in relaxed if listed[j] < 0}
+        self.missed += sum(not _within(claim, listed[j], low[j], high[j]) for j in claim.neurons)
+        return _Relaxed(ends, np.flatnonzero(dead & (listed < 0)), relaxed, listed, default)
 
     # ---- backward ---------------------------------------------------------------------------------------------------
 
-    def row_bound(self, row: LinearConstraint, own: dict[str, Any] | None) -> Any:
+    def row_bound(self, row: LinearConstraint, own: Mapping[str, Any] | None) -> Any:
         """An exact lower bound of a row: the best of the passes with the slopes of the certificate."""
         graph, size = self.maps.graph, self.maps.size
 
@@ -298,14 +303,15 @@ class RegionCheck:
         """The rows before a ReLU, and the offsets below and above."""
         relu = self.relus[name]
         image, below, above = v.copy(), zeros(len(v)), zeros(len(v))
-        image[:, relu.dead] = ZERO
+        image[:, relu.zero] = ZERO
         for r, row in enumerate(v):
-            for k, j in enumerate(relu.crossing):
-                value, place = row[j], relu.listed[k]
+            for j in relu.relaxed:
+                value, place = row[j], relu.listed[j]
                 if value.is_zero():
                     continue
-                slope = relu.default[k]
-                if place >= 0:
+                if place < 0:
+                    slope = relu.default[int(j)]
+                else:
                     chosen = nonnegative if value.mid() >= 0 else negative
                     slope = chosen[place] if chosen.ndim == 1 else chosen[r, place]
                 twice = (-slope * relu.ends[0][j]).max((ONE - slope) * relu.ends[1][j])

@@ -51,7 +51,7 @@ class OwnSlopes:
 
 @dataclass(frozen=True, eq=False)
 class ReluRecord:
-    """The K neurons of a ReLU that cross zero.
+    """The K neurons of a ReLU that cross zero, for the bounds of the first sweep.
 
     Attributes:
         name: the node.
@@ -162,19 +162,24 @@ def _plain(network: Graph, proof: Proof) -> RegionRecord:
 
 
 def _shared(node: Node, first: Bounds, last: Bounds) -> ReluRecord:
-    """What all rows share: minimum-area slopes of the ``first`` bounds and, for the second pass, slopes of the
-    ``last``."""
-    lower, upper = (b.flatten() for b in _wide(last))
-    index = ((lower < 0) & (upper > 0)).nonzero().squeeze(1)
-    area, negative = (_minimum_area(*(b.flatten()[index] for b in _wide(bounds))) for bounds in (first, last))
+    """What all rows share: minimum-area slopes of the first bounds and, for the second pass, slopes of the last ones.
+
+    These are 1 and 0 for neurons that became active and dead, which makes the passes exact there.
+    """
+    index = crossing(first)
+    index = flatten_positions(node.shape).to(index.device)[index].sort().values
+    (low, high), (lower, upper) = ([b.flatten()[index] for b in _wide(bounds)] for bounds in (first, last))
     adaptive = initial_slopes({node.name: last}, "adaptive")[node.name].nonnegative
     assert adaptive is not None
-    nonnegative = adaptive.flatten().double()[index]
-    return ReluRecord(node.name, index.int(), lower[index], upper[index], area, negative, nonnegative)
+    still = (lower < 0) & (upper > 0)
+    negative = _minimum_area(lower, upper)
+    nonnegative = torch.where(still, adaptive.flatten().double()[index], negative)
+    return ReluRecord(node.name, index.int(), lower, upper, _minimum_area(low, high), negative, nonnegative)
 
 
 def _minimum_area(lower: Tensor, upper: Tensor) -> Tensor:
-    return (upper / (upper - lower)).clamp(0, 1)
+    slope = torch.where(lower < 0, upper / (upper - lower), torch.ones_like(upper))
+    return torch.where(upper > 0, slope, torch.zeros_like(upper)).clamp(0, 1)
 
 
 def _chosen(rows: Rows, bounds: Tensor) -> list[int]:
@@ -230,24 +235,25 @@ class _Recording(Layers):
         kept = self.left.kept.get(name)
         return index if kept is None else kept[index]
 
-    def own(self, name: str) -> OwnSlopes | None:
-        """The slopes of a ReLU's rows."""
+    def own(self, name: str, records: Mapping[str, ReluRecord]) -> OwnSlopes | None:
+        """The slopes of a ReLU's rows, in the order of the records."""
         if name not in self.found:
             return None
-        shape = self.graph[name].shape
         parts = self.found[name]
         flat = torch.cat([position for position, _ in parts])
         kept = self.left.kept.get(name)
         neurons = flat if kept is None else kept[flat]  # rows begin at places in the order of the features
-        assert flat.numel() <= torch.Size(shape).numel()
         order = neurons.argsort()
         slopes: dict[str, Tensor] = {}
         for relu in parts[0][1]:
             low, high = (
                 torch.cat(sides) for sides in zip(*(stored[relu].chunk(2) for _, stored in parts), strict=True)
             )
-            columns = self.places(relu, self.listed[relu]).argsort()
-            slopes[relu] = torch.cat([low[order], high[order]])[:, columns]
+            given = records[relu]
+            columns = torch.searchsorted(given.neurons.long(), self.places(relu, self.listed[relu]))
+            whole = (given.nonnegative * UNIT).round().to(torch.uint8).repeat(2 * len(order), 1)
+            whole[:, columns] = torch.cat([low[order], high[order]])
+            slopes[relu] = whole
         return OwnSlopes(neurons[order].int(), slopes)
 
 
@@ -292,7 +298,8 @@ class _Refined:
             _row(self.rows, r, better, slack, self.chosen(own, relus, r) if own else None)
             for r in _chosen(self.rows, better)
         )
-        records = tuple(replace(relu, refined=made[0].own(relu.name)) for relu in relus)
+        by_name = {relu.name: relu for relu in relus}
+        records = tuple(replace(relu, refined=made[0].own(relu.name, by_name)) for relu in relus)
         return RegionRecord(self.proof.region, True, records, rows)
 
     def problem(self, inputs: Mapping[str, Bounds], ledger: Ledger) -> RowProblem:
@@ -304,6 +311,6 @@ class _Refined:
         for relu in relus:
             if relu.name in own:
                 order = flatten_positions(self.graph[relu.name].shape).argsort().to(own[relu.name].device)
-                slopes = own[relu.name]
-                result[relu.name] = slopes[min(row, len(slopes) - 1)][order][relu.neurons.long()].clamp(0, 1)
+                slopes = own[relu.name][min(row, len(own[relu.name]) - 1)][order][relu.neurons.long()].clamp(0, 1)
+                result[relu.name] = torch.where((relu.lower < 0) & (relu.upper > 0), slopes, relu.nonnegative)
         return result
