@@ -103,9 +103,14 @@ def check_proof(certificate: object, graph: Graph, spec: Spec) -> Checked:
         raise CertificateError(f"holds no certificate of format {FORMAT}")
     if certificate.get("available") is not True:
         raise CertificateError(f"nothing to check: {str(certificate.get('reason'))[:300]}")
-    held = sum(t.numel() for node in graph.nodes for t in vars(node.op).values() if isinstance(t, torch.Tensor))
-    if max(held, sum(math.prod(node.shape) for node in graph.nodes)) > MAX_NUMBERS:
+    held = [value for node in graph.nodes for value in vars(node.op).values()]
+    tensors = [value for value in held if isinstance(value, torch.Tensor)]
+    size = max(sum(t.numel() for t in tensors), sum(math.prod(node.shape) for node in graph.nodes))
+    if size > MAX_NUMBERS:
         raise CertificateError(f"a network of more than {MAX_NUMBERS} constants or neurons is too large to check")
+    numbers = [value for value in held if isinstance(value, float)]
+    if not all(bool(t.isfinite().all()) for t in tensors) or not all(map(math.isfinite, numbers)):
+        return Checked(False, "the network holds a NaN or an infinity", ())
     with precisely():
         return _proof(certificate, graph, spec)
 
