@@ -103,7 +103,7 @@ def test_what_is_no_counterexample_is_not_confirmed(
 
 
 def test_exact_arithmetic_may_disagree_with_the_execution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """fl(fl(1e8 + x) - 1e8) is 0 at x = 1, and 1 exactly."""
+    """fl(fl(2^27 + x) - 2^27) is 0 at x = 1, and 1 exactly."""
     big = 2.0**27
     rows = [[big, 1], [big, 0]]
     net = files.fc_model(tmp_path / "net.onnx", rows, [[1, -1]])

@@ -44,6 +44,9 @@ ROWS_AT_ONCE = 64
 Ends = tuple[Array, Array]
 """Exact lower and upper bounds ``[N]``."""
 
+Progress = Callable[[str, int, int], None]
+"""Called with a phase and how much of it is done: (phase, done, total)."""
+
 Pick = Callable[[str, int], tuple[Array, Array]]
 """For a ReLU and the first row of a chunk: slopes ``[K]`` or ``[R, K]`` where v < 0, and where v >= 0."""
 
@@ -131,7 +134,10 @@ class _Relaxed:
 class RegionCheck:
     """A region under way."""
 
-    def __init__(self, maps: Maps, region: Region, claim: RegionClaim) -> None:
+    def __init__(
+        self, maps: Maps, region: Region, claim: RegionClaim, progress: Progress = lambda phase, done, total: None
+    ) -> None:
+        """Bounds every ReLU's input; ``progress`` is told how many nodes are done."""
         self.maps, self.claim = maps, claim
         self.box: Ends = balls(region.box.lower.tolist()), balls(region.box.upper.tolist())
         self.middle, self.radius = (self.box[0] + self.box[1]) / 2, (self.box[1] - self.box[0]) / 2
@@ -139,7 +145,8 @@ class RegionCheck:
         self.passes = 0
         self.missed = 0
         ends: dict[str, Ends] = {}
-        for node in maps.graph.nodes:
+        for done, node in enumerate(maps.graph.nodes):
+            progress("check", done, len(maps.graph.nodes))
             ends[node.name] = self._bounds(node, ends)
 
     # ---- forward: intervals, and passes for what they leave open ----------------------------------------------------

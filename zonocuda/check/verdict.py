@@ -20,7 +20,7 @@ import torch
 
 from zonocuda.check.arithmetic import PRECISION, balls, precisely
 from zonocuda.check.certificate import FORMAT, CertificateError, read_document, region_claim
-from zonocuda.check.region import Ends, Maps, RegionCheck, interval, ratio
+from zonocuda.check.region import Ends, Maps, Progress, RegionCheck, interval, ratio
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import OnnxRuntimeModel, load_network
 from zonocuda.specs import LinearConstraint, Region, Spec, load_vnnlib
@@ -44,7 +44,12 @@ class Checked:
     details: tuple[str, ...]
 
 
-def check(certificate: str | Path, net: str | Path, spec: str | Path) -> Checked:
+def check(
+    certificate: str | Path,
+    net: str | Path,
+    spec: str | Path,
+    progress: Progress = lambda phase, done, total: None,
+) -> Checked:
     """Proves a verdict again.
 
     ``verified``: for every region that is not empty, bounds of every ReLU's input and of the certificate's rows are
@@ -55,6 +60,7 @@ def check(certificate: str | Path, net: str | Path, spec: str | Path) -> Checked
     Args:
         certificate: the document of ``zonocuda verify --json``.
         net, spec: the files that it is about.
+        progress: is told how far each region is.
 
     Raises:
         CertificateError: no certificate that can be checked: another schema, files that are not these, a verdict
@@ -85,7 +91,7 @@ def check(certificate: str | Path, net: str | Path, spec: str | Path) -> Checked
         with precisely():
             return _counterexample(document.get("counterexample"), graph, network.runtime, property_)
     try:
-        return check_proof(document.get("certificate"), graph, property_)
+        return check_proof(document.get("certificate"), graph, property_, progress)
     except CertificateError as error:
         raise CertificateError(f"{certificate}: {error}") from error
 
@@ -93,7 +99,9 @@ def check(certificate: str | Path, net: str | Path, spec: str | Path) -> Checked
 # ---- proofs --------------------------------------------------------------------------------------------------------
 
 
-def check_proof(certificate: object, graph: Graph, spec: Spec) -> Checked:
+def check_proof(
+    certificate: object, graph: Graph, spec: Spec, progress: Progress = lambda phase, done, total: None
+) -> Checked:
     """Proves a property again from the object ``certificate`` of a document.
 
     Raises:
@@ -112,10 +120,10 @@ def check_proof(certificate: object, graph: Graph, spec: Spec) -> Checked:
     if not all(bool(t.isfinite().all()) for t in tensors) or not all(map(math.isfinite, numbers)):
         return Checked(False, "the network holds a NaN or an infinity", ())
     with precisely():
-        return _proof(certificate, graph, spec)
+        return _proof(certificate, graph, spec, progress)
 
 
-def _proof(certificate: dict[str, Any], graph: Graph, spec: Spec) -> Checked:
+def _proof(certificate: dict[str, Any], graph: Graph, spec: Spec, progress: Progress) -> Checked:
     how = f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"
     entries = certificate.get("regions")
     by_region: dict[int, Any] = {}
@@ -128,13 +136,15 @@ def _proof(certificate: dict[str, Any], graph: Graph, spec: Spec) -> Checked:
         return Checked(True, "the specification has no unsafe region", (how,))
     maps, details = Maps(graph), [how]
     for position, region in enumerate(spec.regions):
-        reason = "".join(_region(maps, region, by_region.get(position), position, details))
+        reason = "".join(_region(maps, region, by_region.get(position), position, details, progress))
         if reason:
             return Checked(False, f"region {position}: {reason}", tuple(details))
     return Checked(True, f"every disjunct of {len(spec.regions)} region(s) is refuted", tuple(details))
 
 
-def _region(maps: Maps, region: Region, entry: object, position: int, details: list[str]) -> Iterator[str]:
+def _region(
+    maps: Maps, region: Region, entry: object, position: int, details: list[str], progress: Progress
+) -> Iterator[str]:
     """Why a region is not proven safe; nothing if it is. What was found is added to ``details``."""
     box = region.box
     if not bool((box.lower.isfinite() & box.upper.isfinite()).all()):
@@ -158,7 +168,7 @@ def _region(maps: Maps, region: Region, entry: object, position: int, details: l
     if not all(0 <= number < len(rows) for number in claim.rows):
         yield "certificate: rows[].row is no row of the specification"
         return
-    again = RegionCheck(maps, region, claim)
+    again = RegionCheck(maps, region, claim, progress)
     bounds = {rows[number]: again.row_bound(rows[number], one.slopes) for number, one in claim.rows.items()}
     worst: tuple[float, float, LinearConstraint] | None = None
     for number, disjunct in enumerate(region.disjuncts):

@@ -66,7 +66,8 @@ def check(options: argparse.Namespace) -> int:
     """``zonocuda check CERT NET SPEC``; 0 where the verdict is confirmed, else 1."""
     from zonocuda.check import check as check_again
 
-    result = check_again(options.certificate, options.net, options.spec)
+    with _ProgressBar() as bar:
+        result = check_again(options.certificate, options.net, options.spec, bar.update)
     print("confirmed" if result.confirmed else "not confirmed")
     print(f"reason      {result.reason}")
     for line in result.details:
