@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from zonocuda.verifier.certify import Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
+from zonocuda.verifier.certificate import Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
 
 FORMAT = "zonocuda.certificate/1"
 

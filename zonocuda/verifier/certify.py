@@ -9,27 +9,28 @@ bounds computed from the rounded ones. Every bound counts its own rounding. See 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from zonocuda.graph import Graph, Node
+from zonocuda.verifier.arguments import is_out_of_memory
+from zonocuda.verifier.certificate import UNIT, Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
 from zonocuda.verifier.compact import Compact
+from zonocuda.verifier.deadline import TimeoutReached
 from zonocuda.verifier.dual import RowProblem, output_rows
 from zonocuda.verifier.dual_error import Ledger
 from zonocuda.verifier.dual_pass import Visit, flatten_positions
 from zonocuda.verifier.inputs import InputSet
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.optimize import Ascent, ascend
-from zonocuda.verifier.prove import LADDERS, Rung
+from zonocuda.verifier.prove import LADDERS
 from zonocuda.verifier.refine import Layers, refine
-from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.slopes import Slopes, crossing, initial_slopes
+from zonocuda.verifier.stages import Arithmetic, RegionProof
 
-UNIT = 128
-"""Slopes of single neurons' rows are multiples of 1 / UNIT, kept in a byte."""
 MAX_BYTES = 2**26
 """Of all slopes of a certificate."""
 
@@ -38,127 +39,52 @@ class NoCertificateError(Exception):
     """Why a proof has no certificate, in one line."""
 
 
-@dataclass(frozen=True, eq=False)
-class OwnSlopes:
-    """For M ``neurons`` rows for their lower, then for their upper bounds.
-
-    ``slopes`` holds ``[2 M, K]`` (uint8, in units of 1 / UNIT) of every ReLU before, where v >= 0.
-    """
-
-    neurons: Tensor
-    slopes: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class ReluRecord:
-    """The K neurons of a ReLU that cross zero, for the bounds of the first sweep.
-
-    Attributes:
-        name: the node.
-        neurons: ``[K]`` (int32), places in the flattened features, ascending.
-        lower, upper: ``[K]``, bounds of their inputs.
-        area: ``[K]``, slopes for both signs of v, of the first pass for every neuron.
-        negative, nonnegative: ``[K]``, slopes of the second pass and of rows.
-        refined: slopes of the rows of those neurons that have their own.
-    """
-
-    name: str
-    neurons: Tensor
-    lower: Tensor
-    upper: Tensor
-    area: Tensor
-    negative: Tensor
-    nonnegative: Tensor
-    refined: OwnSlopes | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class RowRecord:
-    """A row that refutes a disjunct: its number among the region's distinct rows, its bound and what rounding took off,
-    and slopes ``[K]`` of its own where v >= 0, by ReLU."""
-
-    row: int
-    constraint: str
-    lower: float
-    slack: float | None
-    slopes: Mapping[str, Tensor] | None
-
-
-@dataclass(frozen=True, eq=False)
-class RegionRecord:
-    """One region's proof; ``second_pass``: whether neurons need the second pass."""
-
-    region: int
-    second_pass: bool
-    relus: tuple[ReluRecord, ...]
-    rows: tuple[RowRecord, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Certificate:
-    """Of all regions that needed a proof; ``reason`` says why there is none, and is empty where there is one."""
-
-    reason: str
-    regions: tuple[RegionRecord, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Proof:
-    """A region's proof, and what it was made with.
-
-    Attributes:
-        region: its position.
-        rows: of the specification, in float64.
-        box: lower and upper bounds of the input, ``[1, *input features]``.
-        inputs: bounds of every ReLU's input by the first sweep, ``[1, *features]``.
-        bounds, slack: ``[R]``, the best bounds of the rows, and what rounding took off, where that is known.
-        climbed: the last rung of the ladder, where the plain passes did not suffice.
-    """
-
-    region: int
-    rows: Rows
-    box: Bounds
-    inputs: Mapping[str, Bounds]
-    bounds: Tensor
-    slack: Tensor | None
-    climbed: Rung | None
-
-
-def certify(network: Graph, proof: Proof, on_node: Visit) -> RegionRecord:
-    """The certificate of a region's proof.
+def add_region(certificate: Certificate, network: Graph, position: int, proof: RegionProof) -> Certificate:
+    """The certificate with one region more; without any, and with the reason, where that cannot be.
 
     Args:
-        network: its constants are held in float64; on the device of the proof.
-        proof: the proof.
-        on_node: called before each node of each pass; may raise to stop.
-
-    Raises:
-        NoCertificateError: slopes that would take more than MAX_BYTES, or a proof that was not found again.
+        certificate: of the regions before.
+        network: its constants in float64, on the device of the proof.
+        position: of the region.
+        proof: which is complete.
     """
-    with torch.no_grad():
-        if proof.climbed is None:
-            return _plain(network, proof)
-        box, inputs = _wide(proof.box), {name: _wide(bounds) for name, bounds in proof.inputs.items()}
-        steps = sorted({rung.intermediate for rung in LADDERS["max"]})
-        for iterations in [n for n in steps if n >= proof.climbed.intermediate]:
-            record = _Refined(network, proof, box, inputs, on_node).record(iterations)
-            if record is not None:
-                return record
-    raise NoCertificateError(f"region {proof.region}: the proof was not found again with slopes as they are written")
+    if certificate.reason:
+        return certificate
+    try:
+        record = _certify(network, position, proof)
+    except NoCertificateError as error:
+        return Certificate(str(error))
+    except TimeoutReached:
+        return Certificate("the proof left no time to write it down")
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return Certificate("writing the proof down took more memory than there was")
+    return Certificate("", (*certificate.regions, record))
+
+
+def _certify(network: Graph, position: int, proof: RegionProof) -> RegionRecord:
+    """The certificate of a region's proof; raises NoCertificateError."""
+    assert proof.sweep is not None, "a proof begins with a sweep"
+    prover, first = proof.provers[-1], proof.sweep.inputs
+    if prover.climbed is None:
+        relus = tuple(_shared(node, first[node.name], first[node.name]) for node in network.relus)
+        rows = tuple(_row(prover.rows, r, prover.bounds, prover.slack) for r in _chosen(prover.rows, prover.bounds))
+        return RegionRecord(position, False, relus, rows)
+    arithmetic = Arithmetic.of(network, torch.float64, proof.sweep.bounds[0].device)
+    again = _Refined(arithmetic, position, proof)
+    for iterations in sorted({rung.intermediate for rung in LADDERS["max"]}):
+        record = again.record(iterations) if iterations >= prover.climbed.intermediate else None
+        if record is not None:
+            return record
+    raise NoCertificateError(f"region {position}: the proof was not found again with slopes as they are written")
 
 
 def _wide(bounds: Bounds) -> Bounds:
     return bounds[0].double(), bounds[1].double()
 
 
-# ---- plain passes --------------------------------------------------------------------------------------------------
-
-
-def _plain(network: Graph, proof: Proof) -> RegionRecord:
-    """The slopes of the sweep and of the plain passes."""
-    relus = tuple(_shared(node, proof.inputs[node.name], proof.inputs[node.name]) for node in network.relus)
-    rows = tuple(_row(proof.rows, r, proof.bounds, proof.slack) for r in _chosen(proof.rows, proof.bounds))
-    return RegionRecord(proof.region, False, relus, rows)
+# ---- what all proofs have ------------------------------------------------------------------------------------------
 
 
 def _shared(node: Node, first: Bounds, last: Bounds) -> ReluRecord:
@@ -179,7 +105,7 @@ def _shared(node: Node, first: Bounds, last: Bounds) -> ReluRecord:
 
 def _minimum_area(lower: Tensor, upper: Tensor) -> Tensor:
     slope = torch.where(lower < 0, upper / (upper - lower), torch.ones_like(upper))
-    return torch.where(upper > 0, slope, torch.zeros_like(upper)).clamp(0, 1)
+    return torch.where(upper > 0, slope, torch.zeros_like(upper)).nan_to_num(0.0).clamp(0, 1)
 
 
 def _chosen(rows: Rows, bounds: Tensor) -> list[int]:
@@ -260,11 +186,13 @@ class _Recording(Layers):
 class _Refined:
     """A refined proof, made again."""
 
-    def __init__(self, network: Graph, proof: Proof, box: Bounds, inputs: Mapping[str, Bounds], on_node: Visit) -> None:
-        self.proof, self.box, self.inputs, self.on_node = proof, box, inputs, on_node
-        self.graph = network.to(torch.float64)
-        self.rounding = Rounding.of(network, self.graph, torch.float64)
-        self.rows = proof.rows
+    def __init__(self, arithmetic: Arithmetic, position: int, proof: RegionProof) -> None:
+        assert proof.sweep is not None
+        self.position, self.graph, self.rounding = position, arithmetic.graph, arithmetic.rounding
+        self.box = arithmetic.box(proof.region)
+        self.rows = arithmetic.rows(proof.region, self.box)
+        self.inputs = {name: _wide(bounds) for name, bounds in proof.sweep.inputs.items()}
+        self.on_node: Visit = lambda node: proof.course.deadline.check()
 
     def record(self, iterations: int) -> RegionRecord | None:
         """The proof with so many steps for the bounds of each neuron; None where it is none."""
@@ -300,7 +228,7 @@ class _Refined:
         )
         by_name = {relu.name: relu for relu in relus}
         records = tuple(replace(relu, refined=made[0].own(relu.name, by_name)) for relu in relus)
-        return RegionRecord(self.proof.region, True, records, rows)
+        return RegionRecord(self.position, True, records, rows)
 
     def problem(self, inputs: Mapping[str, Bounds], ledger: Ledger) -> RowProblem:
         return RowProblem(output_rows(self.graph, self.rows, 1, ledger), self.box, inputs, self.on_node)

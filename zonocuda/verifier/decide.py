@@ -14,7 +14,7 @@ import torch
 from zonocuda.domains import Backend, current_backend, use_backend
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.kink import KinkRule
-from zonocuda.precision import check_arithmetic, full_precision
+from zonocuda.precision import check_arithmetic, full_precision, summed_products
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
@@ -26,6 +26,8 @@ from zonocuda.verifier.arguments import (
     resolve_device,
     resolve_dtypes,
 )
+from zonocuda.verifier.certificate import Certificate
+from zonocuda.verifier.certify import add_region
 from zonocuda.verifier.deadline import Deadline, TimeoutReached
 from zonocuda.verifier.falsify import Counterexample, falsify, replay
 from zonocuda.verifier.forward import LayerStats
@@ -53,6 +55,7 @@ def verify(
     seed: int = 0,
     effort: Effort = "standard",
     semantics: Semantics = "real",
+    certificate: bool = False,
     progress: Progress = lambda phase, done, total: None,
 ) -> VerifyResult:
     """Decides whether a property holds for a network.
@@ -87,6 +90,8 @@ def verify(
         seed: of the random starts of the search.
         effort: ``fast`` (the plain passes), ``standard`` or ``max``.
         semantics: the arithmetic in which ``verified`` is to hold. ``real`` is the only one so far.
+        certificate: whether a proof's result holds what is needed to check it again
+            (:mod:`zonocuda.verifier.certify`).
         progress: is told how far each phase is.
 
     Raises:
@@ -105,7 +110,7 @@ def verify(
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
     with torch.no_grad(), use_backend(backend), full_precision():
-        run = _Run(subject, spec, course, where, dtypes, seed, effort)
+        run = _Run(subject, spec, course, where, dtypes, seed, effort, Certificate("") if certificate else None)
         try:
             verdict, reason = run.decide()
         except TimeoutReached:
@@ -125,7 +130,9 @@ def verify(
             Counter(row.dtype for row in run.margins if row.is_positive),
         )
     seconds = {**course.seconds, "total": time.monotonic() - started}
-    return VerifyResult(verdict, reason, tuple(run.margins), run.counterexample, run.layers, seconds, ran, run.plan)
+    proof = run.certificate if verdict is Verdict.VERIFIED else None
+    margins = tuple(run.margins)
+    return VerifyResult(verdict, reason, margins, run.counterexample, run.layers, seconds, ran, run.plan, proof)
 
 
 @dataclass
@@ -139,6 +146,7 @@ class _Run:
     dtypes: Sequence[torch.dtype]
     seed: int
     effort: Effort = "standard"
+    certificate: Certificate | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
     layers: tuple[LayerStats, ...] = ()
@@ -202,7 +210,12 @@ class _Run:
             return "counterexample found by gradient descent"
         proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
         try:
-            return self.prove(position, region, proof)
+            reason = self.prove(position, region, proof)
+            if self.certificate is not None and proof.proven:
+                with self.course.phase("certificate"), summed_products():
+                    network = self.subject.graph.to(torch.float64, self.device)
+                    self.certificate = add_region(self.certificate, network, position, proof)
+            return reason
         finally:
             self.margins += proof.margins(position)
             if proof.sweep is not None:

@@ -113,7 +113,7 @@ class Prover:
             if name in self.inputs:
                 lower, upper = torch.fmax(self.inputs[name][0], lower), torch.fmin(self.inputs[name][1], upper)
             self.inputs[name] = lower, upper
-        self.corners = other.corners
+        self.corners, self.climbed = other.corners, other.climbed
         for name, kept in other._slopes.items():
             assert kept.nonnegative is not None
             self._slopes[name] = Slopes(None, kept.nonnegative.to(self.dtype))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from zonocuda.verifier.certify import Certificate
+from zonocuda.verifier.certificate import Certificate
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.planner import Step
