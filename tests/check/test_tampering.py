@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import random
+import zlib
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from tests.check.certificates import KINDS, certified, exact_rows, random_slopes, threshold
 from tests.verifier.graphs import NETWORKS, constraint, random_box, sample_box, spec
 from zonocuda.check import CertificateError, check_proof
+from zonocuda.check import certificate as certificate_module
 from zonocuda.cli.certificate import array
 from zonocuda.graph import Graph
 from zonocuda.specs import Region, Spec
@@ -65,7 +68,9 @@ def mutated(certificate: dict[str, Any], rng: random.Random) -> dict[str, Any]:
         parent, key, old = at(result, path[:-1]), path[-1], at(result, path)
         match rng.randrange(6):
             case 0:
-                parent[key] = rng.choice([None, True, False, 0, 1, -1, 7, 1e300, "nan", "", [], {}, [[]], {"x": 1}])
+                parent[key] = rng.choice(
+                    [None, True, False, 0, 1, -1, 7, 10**400, 1e300, "nan", "", [], {}, [[]], {"x": 1}]
+                )
             case 1:
                 del parent[key]
             case 2:
@@ -177,6 +182,17 @@ def test_the_rows_are_those_of_the_specification_not_of_the_certificate() -> Non
     both = Spec(property_.inputs, property_.outputs, (region, *wide.regions))
     certificate["regions"].append({**certificate["regions"][0], "region": 1})
     assert not confirmed(certificate, graph, both)
+
+
+def test_arrays_are_not_unpacked_beyond_what_they_should_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, property_ = threshold("residual", 2, KINDS["residual", 2])
+    entry = certified(graph, property_)
+    packed = base64.b64encode(zlib.compress(bytes(10**7))).decode()
+    edited = copy.deepcopy(entry)
+    edited["regions"][0]["relus"][0]["area"]["data"] = packed
+    assert "holds other than" in check_proof(edited, graph, property_).reason
+    monkeypatch.setattr(certificate_module, "MAX_ARRAY_BYTES", 100)
+    assert "the arrays of a region have more than 100 bytes" in check_proof(entry, graph, property_).reason
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "x", {"format": "zonocuda.certificate/2"}, {"format": None}])

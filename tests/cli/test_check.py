@@ -50,6 +50,7 @@ def test_a_proof_is_confirmed(net: Path, safe: Path, tmp_path: Path, capsys: pyt
     assert out[:2] == ["confirmed", "reason      every disjunct of 1 region(s) is refuted"]
     assert out[2].startswith("arithmetic  balls of 128 bits (Arb in python-flint")
     assert out[3].startswith("region 0    worst bound ")
+    assert out[4].startswith("seconds     ")
 
 
 def test_a_proof_without_its_rows_is_not_confirmed(
@@ -86,6 +87,7 @@ def test_a_counterexample_is_executed_again_and_exactly(
         ({"x": [1e-300, 1.0]}, "x is no float32 point"),
         ({"x": ["nan", 1.0]}, "x must be 2 numbers"),
         ({"x": [1.0]}, "x must be 2 numbers"),
+        ({"x": [10**400, 1.0]}, "x must be 2 numbers"),
         ({"region": 1}, "region is no region"),
         ({"region": -1}, "region is no region"),
         ({"region": True}, "region is no region"),

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 FORMAT = "zonocuda.certificate/1"
 MAX_BYTES = 2**28
 """Of a file."""
+MAX_ARRAY_BYTES = 2**27
+"""Of the arrays of one region, unpacked."""
 SLOPE_UNIT = 1 / 128
 """Of slopes that are stored in bytes: an exact number in every precision."""
 
@@ -33,11 +35,11 @@ class CertificateError(ValueError):
 class Refined:
     """Slopes of rows that each have their own: for M ``neurons``, first of their lower, then of their upper bounds.
 
-    ``slopes`` holds by ReLU ``[2 M, K]``, where v >= 0.
+    ``slopes`` holds by ReLU ``[2 M, K]``, where v >= 0, in units of SLOPE_UNIT.
     """
 
     neurons: NDArray[np.int64]
-    slopes: Mapping[str, NDArray[np.float64]]
+    slopes: Mapping[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,94 +112,105 @@ def region_claim(entry: object, sizes: Mapping[str, int]) -> RegionClaim:
     Raises:
         CertificateError: a field that is missing or has another type or size, or a slope outside [0, 1].
     """
-    fields = _object(entry, "regions[]")
-    second = _field(fields, "second_pass", bool)
-    relus: dict[str, ReluSlopes] = {}
-    for one in _field(fields, "relus", list):
-        relu = _object(one, "relus[]")
-        name = _field(relu, "name", str)
-        if name not in sizes or name in relus:
-            raise CertificateError(f"relus[]: {name!r} is no ReLU of the network, or there twice")
-        relus[name] = _relu(relu, sizes[name], relus)
-    if relus.keys() != sizes.keys():
-        raise CertificateError("relus[]: not every ReLU of the network is there")
-    rows: dict[int, RowClaim] = {}
-    for one in _field(fields, "rows", list):
-        row = _object(one, "rows[]")
-        number = _field(row, "row", int)
-        if number in rows:
-            raise CertificateError(f"rows[]: row {number} is there twice")
-        own = None if row.get("slopes") is None else _own_slopes(row["slopes"], relus, ())
-        lower = row.get("lower")
-        rows[number] = RowClaim(float(lower) if isinstance(lower, int | float) else math.nan, own)
-    return RegionClaim(second, relus, rows)
+    return _Reader().region(entry, sizes)
 
 
-def _relu(fields: Mapping[str, Any], size: int, before: Mapping[str, ReluSlopes]) -> ReluSlopes:
-    neurons = _places(fields.get("neurons"), size)
-    shape = (len(neurons),)
-    lower, upper = (_array(fields.get(key), "float64", shape) for key in ("lower", "upper"))
-    area, negative, nonnegative = (
-        _slopes(fields.get(key), shape, "float64") for key in ("area", "negative", "nonnegative")
-    )
-    refined = None
-    if fields.get("refined") is not None:
-        entry = _object(fields["refined"], "refined")
-        chosen = _places(entry.get("neurons"), size)
-        refined = Refined(chosen, _own_slopes(entry.get("slopes"), before, (2 * len(chosen),)))
-    return ReluSlopes(neurons, lower, upper, area, negative, nonnegative, refined)
+class _Reader:
+    """Reads one region, and no more than MAX_ARRAY_BYTES of arrays."""
 
+    def __init__(self) -> None:
+        self.left = MAX_ARRAY_BYTES
 
-def _own_slopes(
-    entry: object, relus: Mapping[str, ReluSlopes], rows: tuple[int, ...]
-) -> dict[str, NDArray[np.float64]]:
-    """By ReLU, ``[*rows, K]``."""
-    if not isinstance(entry, list):
-        raise CertificateError("slopes: must be a list")
-    result: dict[str, NDArray[np.float64]] = {}
-    for one in entry:
-        fields = _object(one, "slopes[]")
-        name = _field(fields, "name", str)
-        if name not in relus or name in result:
-            raise CertificateError(f"slopes[]: {name!r} is no ReLU before, or there twice")
-        shape = (*rows, len(relus[name].neurons))
-        result[name] = _slopes(fields.get("slopes"), shape, "uint8" if rows else "float64")
-    return result
+    def region(self, entry: object, sizes: Mapping[str, int]) -> RegionClaim:
+        """See :func:`region_claim`."""
+        fields = _object(entry, "regions[]")
+        second = _field(fields, "second_pass", bool)
+        relus: dict[str, ReluSlopes] = {}
+        for one in _field(fields, "relus", list):
+            relu = _object(one, "relus[]")
+            name = _field(relu, "name", str)
+            if name not in sizes or name in relus:
+                raise CertificateError(f"relus[]: {name[:40]!r} is no ReLU of the network, or there twice")
+            relus[name] = self._relu(relu, sizes[name], relus)
+        if relus.keys() != sizes.keys():
+            raise CertificateError("relus[]: not every ReLU of the network is there")
+        rows: dict[int, RowClaim] = {}
+        for one in _field(fields, "rows", list):
+            row = _object(one, "rows[]")
+            number = _field(row, "row", int)
+            if number in rows:
+                raise CertificateError(f"rows[]: row {number} is there twice")
+            own = None if row.get("slopes") is None else self._own_slopes(row["slopes"], relus, ())
+            lower = row.get("lower")
+            rows[number] = RowClaim(lower if isinstance(lower, float) else math.nan, own)
+        return RegionClaim(second, relus, rows)
 
+    def _relu(self, fields: Mapping[str, Any], size: int, before: Mapping[str, ReluSlopes]) -> ReluSlopes:
+        neurons = self._places(fields.get("neurons"), size)
+        shape = (len(neurons),)
+        lower, upper = (self._array(fields.get(key), "float64", shape) for key in ("lower", "upper"))
+        area, negative, nonnegative = (
+            self._slopes(fields.get(key), shape, "float64") for key in ("area", "negative", "nonnegative")
+        )
+        refined = None
+        if fields.get("refined") is not None:
+            entry = _object(fields["refined"], "refined")
+            chosen = self._places(entry.get("neurons"), size)
+            refined = Refined(chosen, self._own_slopes(entry.get("slopes"), before, (2 * len(chosen),)))
+        return ReluSlopes(neurons, lower, upper, area, negative, nonnegative, refined)
 
-def _slopes(entry: object, shape: tuple[int, ...], dtype: str) -> NDArray[np.float64]:
-    values = _array(entry, dtype, shape).astype(np.float64) * (SLOPE_UNIT if dtype == "uint8" else 1.0)
-    if not bool(((values >= 0) & (values <= 1)).all()):
-        raise CertificateError("a slope lies outside [0, 1]")
-    return values
+    def _own_slopes(
+        self, entry: object, relus: Mapping[str, ReluSlopes], rows: tuple[int, ...]
+    ) -> dict[str, NDArray[Any]]:
+        """By ReLU, ``[*rows, K]``."""
+        if not isinstance(entry, list):
+            raise CertificateError("slopes: must be a list")
+        result: dict[str, NDArray[Any]] = {}
+        for one in entry:
+            fields = _object(one, "slopes[]")
+            name = _field(fields, "name", str)
+            if name not in relus or name in result:
+                raise CertificateError(f"slopes[]: {name[:40]!r} is no ReLU before, or there twice")
+            shape = (*rows, len(relus[name].neurons))
+            result[name] = self._slopes(fields.get("slopes"), shape, "uint8" if rows else "float64")
+        return result
 
+    def _slopes(self, entry: object, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        values = self._array(entry, dtype, shape)
+        if not bool(((values >= 0) & (values <= (1 / SLOPE_UNIT if dtype == "uint8" else 1))).all()):
+            raise CertificateError("a slope lies outside [0, 1]")
+        return values
 
-def _places(entry: object, size: int) -> NDArray[np.int64]:
-    places = _array(entry, "int32", None, size).astype(np.int64)
-    if len(places) and not (places[0] >= 0 and places[-1] < size and bool((np.diff(places) > 0).all())):
-        raise CertificateError("neurons: must be ascending places of the ReLU's features")
-    return places
+    def _places(self, entry: object, size: int) -> NDArray[np.int64]:
+        places = self._array(entry, "int32", None, size).astype(np.int64)
+        if len(places) and not (places[0] >= 0 and places[-1] < size and bool((np.diff(places) > 0).all())):
+            raise CertificateError("neurons: must be ascending places of the ReLU's features")
+        return places
 
-
-def _array(entry: object, dtype: str, shape: tuple[int, ...] | None, at_most: int = 0) -> NDArray[Any]:
-    """An array ``{dtype, shape, data}``, of a known shape or, in one dimension, with at most so many elements."""
-    fields = _object(entry, "array")
-    given = _field(fields, "shape", list)
-    if fields.get("dtype") != dtype or not all(type(n) is int and n >= 0 for n in given):
-        raise CertificateError(f"array: must have dtype {dtype} and a shape")
-    known = tuple(given) == shape if shape is not None else len(given) == 1 and given[0] <= at_most
-    if not known:
-        raise CertificateError(f"array: has shape {given}, which does not fit the network or the other arrays")
-    size = math.prod(given) * np.dtype(dtype).itemsize
-    try:
-        packed = base64.b64decode(_field(fields, "data", str), validate=True)
-        unpack = zlib.decompressobj()
-        data = unpack.decompress(packed, size + 1)
-    except (binascii.Error, ValueError, zlib.error) as error:
-        raise CertificateError(f"array: no zlib data in base64 ({error})") from error
-    if len(data) != size:
-        raise CertificateError(f"array: holds other than {size} bytes")
-    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(given)
+    def _array(self, entry: object, dtype: str, shape: tuple[int, ...] | None, at_most: int = 0) -> NDArray[Any]:
+        """An array ``{dtype, shape, data}``, of a known shape or, in one dimension, with at most so many elements."""
+        fields = _object(entry, "array")
+        given = _field(fields, "shape", list)
+        if fields.get("dtype") != dtype or not all(type(n) is int and n >= 0 for n in given):
+            raise CertificateError(f"array: must have dtype {dtype} and a shape")
+        known = tuple(given) == shape if shape is not None else len(given) == 1 and given[0] <= at_most
+        if not known:
+            raise CertificateError(
+                f"array: has shape {str(given)[:40]}, which does not fit the network or the other arrays"
+            )
+        size = math.prod(given) * np.dtype(dtype).itemsize
+        self.left -= size
+        if self.left < 0:
+            raise CertificateError(f"the arrays of a region have more than {MAX_ARRAY_BYTES} bytes")
+        try:
+            packed = base64.b64decode(_field(fields, "data", str), validate=True)
+            unpack = zlib.decompressobj()
+            data = unpack.decompress(packed, size + 1)
+        except (binascii.Error, ValueError, zlib.error) as error:
+            raise CertificateError(f"array: no zlib data in base64 ({error})") from error
+        if len(data) != size:
+            raise CertificateError(f"array: holds other than {size} bytes")
+        return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(given)
 
 
 def _object(entry: object, what: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -23,7 +24,7 @@ from flint import arb
 
 from zonocuda.check.affine import Map, explicit
 from zonocuda.check.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
-from zonocuda.check.certificate import RegionClaim, ReluSlopes
+from zonocuda.check.certificate import SLOPE_UNIT, RegionClaim, ReluSlopes
 from zonocuda.graph import (
     Add,
     Affine,
@@ -39,7 +40,8 @@ from zonocuda.graph import (
 )
 from zonocuda.specs import LinearConstraint, Region
 
-ROWS_AT_ONCE = 64
+BALLS_AT_ONCE = 2**21
+"""Of a product: a ball takes about a hundred bytes."""
 
 Ends = tuple[Array, Array]
 """Exact lower and upper bounds ``[N]``."""
@@ -67,6 +69,13 @@ class Maps:
             one = explicit(node.op, self.nodes[node.inputs[0]].shape, node.shape)
             self._maps[node.name] = one, one.absolute()
         return self._maps[node.name]
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows go together."""
+        blocks = [b for node in self.graph.nodes if isinstance(node.op, Affine) for b in self.of(node)[0].blocks]
+        largest = max([b.inputs.size + b.outputs.size for b in blocks], default=1)
+        return max(1, min(64, BALLS_AT_ONCE // max(1, largest)))
 
     def is_exact(self, name: str) -> bool:
         """Whether intervals lose nothing up to a node: one operator that adds inputs up, between some that do not."""
@@ -207,7 +216,7 @@ class RegionCheck:
         def pick(name: str, first: int) -> tuple[Array, Array]:
             if name not in refined.slopes:
                 return self._second(name, first)
-            own = refined.slopes[name][chosen[first : first + ROWS_AT_ONCE]]
+            own = refined.slopes[name][chosen[first : first + self.maps.rows]] * SLOPE_UNIT
             return balls(self.claim.relus[name].negative), balls(own.ravel(), own.shape)
 
         rows = self._units(node, index)
@@ -264,8 +273,8 @@ class RegionCheck:
     def _carry(self, name: str, rows: Array, pick: Pick, at_input: Array | None = None) -> Ends:
         """Exact lower and upper bounds of rows ``[R, N]`` of a node; upper ones hold where no slope looks at v."""
         low, high = zeros(len(rows)), zeros(len(rows))
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            part = slice(first, first + ROWS_AT_ONCE)
+        for first in range(0, len(rows), self.maps.rows):
+            part = slice(first, first + self.maps.rows)
             low[part], high[part] = self._chunk(name, rows[part], pick, first, at_input)
         return low, high
 

@@ -196,11 +196,11 @@ def _counterexample(claim: object, graph: Graph, runtime: OnnxRuntimeModel, spec
     number, x = fields.get("region"), fields.get("x")
     if type(number) is not int or not 0 <= number < len(spec.regions):
         return Checked(False, "counterexample: region is no region of the specification", ())
-    if not isinstance(x, list) or len(x) != spec.inputs or not all(type(v) in (int, float) for v in x):
+    if not isinstance(x, list) or len(x) != spec.inputs or not all(type(v) is float for v in x):
         return Checked(False, f"counterexample: x must be {spec.inputs} numbers", ())
     region = spec.regions[number]
     box = region.box
-    wide = torch.tensor([float(v) for v in x], dtype=torch.float64)
+    wide = torch.tensor(x, dtype=torch.float64)
     point = wide.float()
     if not bool((point.double() == wide).all()):
         return Checked(False, "counterexample: x is no float32 point", ())

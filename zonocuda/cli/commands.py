@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +67,14 @@ def check(options: argparse.Namespace) -> int:
     """``zonocuda check CERT NET SPEC``; 0 where the verdict is confirmed, else 1."""
     from zonocuda.check import check as check_again
 
+    started = time.monotonic()
     with _ProgressBar() as bar:
         result = check_again(options.certificate, options.net, options.spec, bar.update)
     print("confirmed" if result.confirmed else "not confirmed")
     print(f"reason      {result.reason}")
     for line in result.details:
         print(line)
+    print(f"seconds     {time.monotonic() - started:.3f}")
     return 0 if result.confirmed else NOT_CONFIRMED
 
 
