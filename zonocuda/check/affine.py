@@ -91,19 +91,27 @@ def _apply(blocks: list[tuple[arb_mat | None, Places, Places]], x: Array, size: 
     """x[r, source] times a matrix, summed into the places target: ``[R, size]`` for ``x`` ``[R, N]``."""
     rows = len(x)
     extended = np.concatenate([x, zeros(rows, 1)], axis=1)  # place -1
-    out = zeros(rows, size + 1)
+    out = zeros(rows, size + 1)  # it may be a target, too, once
     for weights, source, target in blocks:
         values = extended[:, source]
         if weights is not None:
             values = product(values.reshape(-1, source.shape[1]), weights).reshape(rows, *target.shape)
-        for column in range(target.shape[1]):
-            places = target[:, column]
-            if len(np.unique(places)) == len(places):
-                out[:, places] += values[:, :, column]
+        if _distinct(target):
+            out[:, target] += values
+            continue
+        for column, places in enumerate(target.T):
+            inside = np.flatnonzero(places >= 0)
+            addends = values[:, inside, column]
+            if _distinct(places[inside]):
+                out[:, places[inside]] += addends
             else:
-                for row, addends in zip(out, values[:, :, column], strict=True):
-                    np.add.at(row, places, addends)
+                for row, some in zip(out, addends, strict=True):
+                    np.add.at(row, places[inside], some)
     return out[:, :size]
+
+
+def _distinct(places: Places) -> bool:
+    return len(np.unique(places)) == places.size
 
 
 def explicit(op: Affine, shape: Shape, out_shape: Shape) -> Map:
