@@ -14,7 +14,8 @@ from tests.graph.test_ops import simple_cases
 from tests.verifier.exact import affine_map, exactly, multiply
 from zonocuda.check.affine import explicit
 from zonocuda.check.arithmetic import balls, constants, precisely
-from zonocuda.graph import Affine, AveragePool, Conv, ConvTranspose, Linear, Reduce
+from zonocuda.graph import Affine, AveragePool, Conv, ConvTranspose, Linear, Pad, Reduce
+from zonocuda.graph.ops import HOPELESS
 
 Case = tuple[Affine, tuple[int, ...]]
 
@@ -94,13 +95,27 @@ def test_an_operator_as_explicit_sums_encloses_its_exact_matrix(case: Case) -> N
 
 
 def test_a_derived_constant_is_a_ball_around_what_is_held() -> None:
-    """c (1 + theta) is held for |theta| <= gamma_n: c lies within 2 n u |c (1 + theta)|."""
+    """|c - h| <= gamma_k |h| + E."""
+    gamma = Fraction(4, 2**53) / (1 - Fraction(4, 2**53))
+    weight, doubt = torch.tensor([[3.0]], dtype=torch.float64), torch.tensor([[2.0**-40]], dtype=torch.float64)
     with precisely():
-        (held,) = constants(torch.tensor([3.0], dtype=torch.float64), roundings=4)
-        gamma = Fraction(4, 2**53) / (1 - Fraction(4, 2**53))
-        for true in (3 / (1 + gamma), 3 / (1 - gamma), Fraction(3)):
-            assert contains(held, true)
-        assert float(held.rad()) < 25 * 2.0**-53
-        op = Linear(torch.tensor([[3.0]], dtype=torch.float64), roundings=4)
-        (image,) = explicit(op, (1,), (1,)).linear(balls([1.0]))
-        assert contains(image, 3 / (1 + gamma))
+        for error, width in (({}, Fraction(0)), ({"weight": doubt}, Fraction(1, 2**40))):
+            op = Linear(weight, roundings=4, doubt=error)
+            ((held,),) = constants(op, "weight")
+            (image,) = explicit(op, (1,), (1,)).linear(balls([1.0]))
+            for c in (3 * (1 + gamma) + width, 3 * (1 - gamma) - width, Fraction(3)):
+                assert contains(held, c)
+                assert contains(image, c)
+            assert float(held.rad()) < 25 * 2.0**-53 + 1.01 * float(width)
+        padded = explicit(Pad(((1, 0),), 0.5, doubt={"value": torch.tensor(0.25)}), (1,), (2,))
+        assert padded.bias is not None
+        assert contains(padded.bias[0], Fraction(3, 4))
+        assert contains(padded.bias[0], Fraction(1, 4))
+        assert padded.bias[1].is_zero()
+
+
+def test_nothing_is_claimed_of_a_constant_of_which_nothing_is_known() -> None:
+    with precisely():
+        op = Linear(torch.tensor([[3.0]], dtype=torch.float64), roundings=HOPELESS)
+        ((held,),) = constants(op, "weight")
+        assert not held.is_finite()

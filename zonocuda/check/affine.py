@@ -128,17 +128,17 @@ def explicit(op: Affine, shape: Shape, out_shape: Shape) -> Map:
         case Linear():
             blocks = [
                 Block(
-                    constants(op.weight, op.roundings),
+                    constants(op, "weight"),
                     results.reshape(-1, op.weight.shape[0]),
                     places.reshape(-1, op.weight.shape[1]),
                 )
             ]
             if op.bias is not None:
-                bias = np.broadcast_to(constants(op.bias, op.roundings), out_shape).reshape(-1)
+                bias = np.broadcast_to(constants(op, "bias"), out_shape).reshape(-1)
         case Conv() | ConvTranspose():
             blocks = list(_convolution(op, places, results))
             if op.bias is not None:
-                one = constants(op.bias, op.roundings).reshape(-1, *[1] * (len(out_shape) - 1))
+                one = constants(op, "bias").reshape(-1, *[1] * (len(out_shape) - 1))
                 bias = np.broadcast_to(one, out_shape).reshape(-1)
         case AveragePool():
             spatial = len(op.kernel)
@@ -151,7 +151,7 @@ def explicit(op: Affine, shape: Shape, out_shape: Shape) -> Map:
             blocks = [Block(_mean(inputs.shape[1] if op.mean else 1, inputs.shape[1]), results.reshape(-1, 1), inputs)]
         case ScaleShift():
             blocks = [_moved(places, results)]
-            parts = [None if t is None else constants(t, op.roundings) for t in (op.scale, op.shift)]
+            parts = [None if getattr(op, name) is None else constants(op, name) for name in ("scale", "shift")]
             scale, bias = (None if t is None else np.broadcast_to(t, out_shape).reshape(-1) for t in parts)
         case Expand():
             blocks = [_moved(np.broadcast_to(places, out_shape), results)]
@@ -164,7 +164,8 @@ def explicit(op: Affine, shape: Shape, out_shape: Shape) -> Map:
         case Pad():
             padded = _padded(places, op.pads)
             blocks = [_moved(padded, results)]
-            bias = balls(op.value if place < 0 else 0.0 for place in padded.ravel())
+            value = constants(op, "value").item()
+            bias = balls(value if place < 0 else 0.0 for place in padded.ravel())
         case _:
             raise NotImplementedError(f"zonocuda check: op {op.kind} is not supported")
     assert all(len(b.inputs) == len(b.outputs) for b in blocks)
@@ -202,7 +203,7 @@ def _windows(extent: Shape, kernel: Shape, stride: Shape, dilation: Shape, pads:
 
 def _convolution(op: Conv | ConvTranspose, places: Places, results: Places) -> Iterator[Block]:
     """One block for each group. A transposed convolution scatters where a convolution gathers."""
-    weight = constants(op.weight, op.roundings)
+    weight = constants(op, "weight")
     kernel = tuple(op.weight.shape[2:])
     narrow, wide = (results, places) if isinstance(op, Conv) else (places, results)
     pads = op.padding

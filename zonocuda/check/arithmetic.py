@@ -11,9 +11,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 from flint import arb, arb_mat, ctx
 from numpy.typing import NDArray
 from torch import Tensor
+
+from zonocuda.graph import Affine
 
 Array = NDArray[np.object_]
 """Balls."""
@@ -37,17 +40,23 @@ def balls(values: Iterable[Any], shape: tuple[int, ...] = (-1,)) -> Array:
     return out.reshape(shape)
 
 
-def constants(tensor: Tensor, roundings: int = 0) -> Array:
-    """A tensor's numbers, each of which stands for those that lie ``roundings`` roundings to float64 away.
+def constants(op: Affine, name: str) -> Array:
+    """The numbers of the network that an operator holds as ``name``, each as a ball.
 
-    With u = 2^-53 and c (1 + theta) held for c, |theta| <= gamma_n, the distance is at most 2 n u |c (1 + theta)|,
-    as long as n u <= 1/8.
+    A number c of the network, held as h, obeys |c - h| <= gamma_k |h| + E (:class:`zonocuda.graph.Affine`), with k the
+    operator's ``roundings`` and E its ``doubt``. gamma_k is at most 2 k u, u = 2^-53, while k u <= 1/8; beyond that
+    nothing is known of c.
     """
+    held = getattr(op, name)
+    tensor = held if isinstance(held, Tensor) else torch.tensor(held, dtype=torch.float64)
     numbers = tensor.detach().cpu().double().flatten().tolist()
-    if not roundings:
+    if not op.roundings and name not in op.doubt:
         return balls(numbers, tuple(tensor.shape))
-    share = arb(2 * roundings) / arb(2) ** 53
-    return balls((arb(c, (abs(arb(c)) * share).upper()) for c in numbers), tuple(tensor.shape))
+    share = 2 * arb(op.roundings) / arb(2) ** 53 if op.roundings <= 2**50 else arb("inf")
+    error = op.doubt[name] if name in op.doubt else torch.zeros_like(tensor)
+    errors = torch.as_tensor(error).detach().cpu().double().expand(tensor.shape).flatten().tolist()
+    radii = ((abs(arb(h)) * share + arb(e)).upper() if h or e else ZERO for h, e in zip(numbers, errors, strict=True))
+    return balls((arb(h, radius) for h, radius in zip(numbers, radii, strict=True)), tuple(tensor.shape))
 
 
 def zeros(*shape: int) -> Array:

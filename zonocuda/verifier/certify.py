@@ -66,7 +66,8 @@ def add_region(certificate: Certificate, network: Graph, position: int, proof: R
 def _certify(network: Graph, position: int, proof: RegionProof) -> RegionRecord:
     """The certificate of a region's proof; raises NoCertificateError."""
     assert proof.sweep is not None, "a proof begins with a sweep"
-    prover, first = proof.provers[-1], proof.sweep.inputs
+    assert proof.prover is not None, "and goes on with a prover"
+    prover, first = proof.prover, proof.sweep.inputs
     if prover.climbed is None:
         relus = tuple(_shared(node, first[node.name], first[node.name]) for node in network.relus)
         rows = tuple(_row(prover.rows, r, prover.bounds, prover.slack) for r in _chosen(prover.rows, prover.bounds))
