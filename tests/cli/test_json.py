@@ -15,6 +15,19 @@ from tests.cli import files
 from zonocuda.cli.main import main
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
+REFINED = (
+    [[2, 1], [0, -2], [-1, -3], [-3, -3], [-2, 2], [1, 3]],
+    [
+        [0, 1, 3, 2, 1, 0],
+        [0, 3, -2, 2, 1, -3],
+        [-1, 3, 0, -3, 2, 2],
+        [2, -2, -3, 3, -3, 0],
+        [-3, -1, 0, -1, -1, -3],
+        [-3, -3, -3, 1, 0, 1],
+    ],
+    [[-2, 1, 2, -1, 0, 3]],
+)
+"""A network with Y_0 > -50 on the box [-1, 1]^2, which needs slopes of single neurons."""
 SPECIAL = ("nan", "inf", "-inf")
 
 
@@ -37,6 +50,8 @@ def fits(value: object, kind: str) -> bool:
         return container == "map" and isinstance(value, dict) and all(fits(v, element) for v in value.values())
     simple: dict[str, bool] = {
         "string": isinstance(value, str),
+        "boolean": isinstance(value, bool),
+        "array": isinstance(value, dict) and value.keys() == {"dtype", "shape", "data"},
         "integer": type(value) is int,
         "real": type(value) in (int, float) or value in SPECIAL,
         "null": value is None,
@@ -53,7 +68,7 @@ def check(value: Any, path: str, fields: dict[str, str], seen: set[str]) -> None
             if isinstance(element, dict):
                 check(element, f"{path}[]", fields, seen)
         return
-    if not isinstance(value, dict) or fields.get(path, "").startswith("map"):
+    if not isinstance(value, dict) or fields.get(path, "").startswith(("map", "array")):
         return
     prefix = f"{path}." if path else ""
     expected = {name for name in fields if re.fullmatch(re.escape(prefix) + r"[a-z0-9_]+", name)}
@@ -100,7 +115,13 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             assert result["files"][kind] == {"name": path.name, "sha256": digest}
         assert result["timeout"] == (1e-9 if options[:1] == ["--timeout"] else "inf")
+        assert (result["certificate"] is not None) == (result["verdict"] == "verified")
     assert verdicts == {"verified", "falsified", "unknown", "timeout"}
+    refined = files.fc_model(tmp_path / "refined.onnx", *REFINED)
+    spec = files.save_spec(tmp_path / "refined.vnnlib", [-1, -1], [1, 1], 1, "(<= Y_0 -50)")
+    out = tmp_path / "refined.json"
+    assert main(["verify", str(refined), str(spec), "--effort", "max", "--json", str(out)]) == 0
+    check(document(out), "", fields, seen)
     assert seen == set(fields), "described, but never written"
 
 

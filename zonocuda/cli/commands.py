@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ from zonocuda.verifier import verify as decide
 from zonocuda.verifier.arguments import Precision, check_sizes, describe_device, resolve_device
 from zonocuda.verifier.bounds import compute_bounds
 from zonocuda.version import __version__
+
+NOT_CONFIRMED = 1
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _PRECISIONS: dict[str, Precision] = {"auto": "auto", **_DTYPES}
@@ -48,6 +51,7 @@ def verify(options: argparse.Namespace) -> None:
             seed=options.seed,
             effort=options.effort,
             semantics=options.semantics,
+            certificate=options.json is not None,
             progress=bar.update,
         )
     if options.results_file:
@@ -58,6 +62,21 @@ def verify(options: argparse.Namespace) -> None:
     print(result.verdict)
     for line in report.summary(result):
         print(report.printable(line))
+
+
+def check(options: argparse.Namespace) -> int:
+    """``zonocuda check CERT NET SPEC``; 0 where the verdict is confirmed, else 1."""
+    from zonocuda.check import check as check_again
+
+    started = time.monotonic()
+    with _ProgressBar() as bar:
+        result = check_again(options.certificate, options.net, options.spec, bar.update)
+    print("confirmed" if result.confirmed else "not confirmed")
+    print(f"reason      {result.reason}")
+    for line in result.details:
+        print(line)
+    print(f"seconds     {time.monotonic() - started:.3f}")
+    return 0 if result.confirmed else NOT_CONFIRMED
 
 
 def bounds(options: argparse.Namespace) -> None:

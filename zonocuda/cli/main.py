@@ -1,6 +1,7 @@
 """The command line: arguments, exit codes, and one-line errors.
 
-Exit codes: 0 for any verdict, 2 for bad input, 3 for a network that is not supported.
+Exit codes: 0 for any verdict, 1 for one that ``check`` did not confirm, 2 for bad input, 3 for a network that is not
+supported.
 """
 
 from __future__ import annotations
@@ -109,6 +110,11 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
     verify.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
 
+    check = commands.add_parser("check", help="prove a verdict again from its certificate, by exact arithmetic")
+    check.add_argument("certificate", metavar="CERT", help="what verify --json wrote")
+    check.add_argument("net", metavar="NET", help="the network")
+    check.add_argument("spec", metavar="SPEC", help="the property")
+
     bounds = commands.add_parser("bounds", parents=[shared], help="bound a network's outputs on a ball")
     bounds.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
     bounds.add_argument("--center", required=True, metavar="X.npy", help="center of the ball: one input, any shape")
@@ -139,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     run = {
         "verify": commands.verify,
+        "check": commands.check,
         "bounds": commands.bounds,
         "audit": run_audit,
         "info": commands.info,
@@ -147,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # of the libraries below: what matters is an error here, of one line
-            run(options)
+            return run(options) or 0
     except UnsupportedNetworkError as error:
         return _fail(error, NOT_SUPPORTED)
     except (ValueError, OSError, ImportError) as error:
@@ -160,7 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("out of memory", BAD_INPUT)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    return 0
 
 
 def _fail(error: BaseException | str, code: int) -> int:

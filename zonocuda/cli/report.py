@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from zonocuda.cli.certificate import certificate_document
 from zonocuda.verifier import LayerStats, NetworkBounds, Step, Verdict, VerifyResult
 from zonocuda.version import __version__
 
@@ -104,6 +105,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
             for row in result.margins
         ],
         "counterexample": counterexample,
+        "certificate": None if result.certificate is None else certificate_document(result.certificate),
         "layers": [_layer(layer) for layer in result.layers],
         "plan": [_step(step) for step in result.plan],
         "seconds": dict(result.seconds),

@@ -14,7 +14,13 @@ import torch
 from zonocuda.domains import Backend, current_backend, use_backend
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.kink import KinkRule
-from zonocuda.precision import ArithmeticChangedError, check_arithmetic, confirm_arithmetic, full_precision
+from zonocuda.precision import (
+    ArithmeticChangedError,
+    check_arithmetic,
+    confirm_arithmetic,
+    full_precision,
+    summed_products,
+)
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
@@ -26,6 +32,8 @@ from zonocuda.verifier.arguments import (
     resolve_device,
     resolve_dtypes,
 )
+from zonocuda.verifier.certificate import Certificate
+from zonocuda.verifier.certify import add_region
 from zonocuda.verifier.deadline import Deadline, TimeoutReached
 from zonocuda.verifier.executed import Execution
 from zonocuda.verifier.falsify import Counterexample, falsify, replay
@@ -55,6 +63,7 @@ def verify(
     seed: int = 0,
     effort: Effort = "standard",
     semantics: Semantics = "real",
+    certificate: bool = False,
     progress: Progress = lambda phase, done, total: None,
 ) -> VerifyResult:
     """Decides whether a property holds for a network.
@@ -92,6 +101,8 @@ def verify(
         semantics: the arithmetic in which ``verified`` is to hold: ``real`` numbers; or ``float32`` or ``float64``, for
             the network as executed in it, sums in any order (:mod:`zonocuda.verifier.executed`), in float32 on the box
             rounded to it. In ``float64`` counterexamples are float32 points of the box itself, replayed in float64.
+        certificate: whether a proof's result holds what is needed to check it again
+            (:mod:`zonocuda.verifier.certify`).
         progress: is told how far each phase is.
 
     Raises:
@@ -113,7 +124,8 @@ def verify(
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
     with torch.no_grad(), use_backend(backend), full_precision():
-        run = _Run(subject, spec, course, where, dtypes, seed, effort, execution)
+        wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
+        run = _Run(subject, spec, course, where, dtypes, seed, effort, execution, wanted if certificate else None)
         try:
             verdict, reason = run.decide()
             if verdict is Verdict.VERIFIED:
@@ -138,7 +150,9 @@ def verify(
             Counter(row.dtype for row in run.margins if row.is_positive),
         )
     seconds = {**course.seconds, "total": time.monotonic() - started}
-    return VerifyResult(verdict, reason, tuple(run.margins), run.counterexample, run.layers, seconds, ran, run.plan)
+    proof = run.certificate if verdict is Verdict.VERIFIED else None
+    margins = tuple(run.margins)
+    return VerifyResult(verdict, reason, margins, run.counterexample, run.layers, seconds, ran, run.plan, proof)
 
 
 @dataclass
@@ -153,6 +167,7 @@ class _Run:
     seed: int
     effort: Effort = "standard"
     execution: Execution | None = None
+    certificate: Certificate | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
     layers: tuple[LayerStats, ...] = ()
@@ -216,7 +231,12 @@ class _Run:
             return "counterexample found by gradient descent"
         proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
         try:
-            return self.prove(position, region, proof)
+            reason = self.prove(position, region, proof)
+            if self.certificate is not None and proof.proven:
+                with self.course.phase("certificate"), summed_products():
+                    network = self.subject.graph.to(torch.float64, self.device)
+                    self.certificate = add_region(self.certificate, network, position, proof)
+            return reason
         finally:
             self.margins += proof.margins(position)
             if proof.sweep is not None:

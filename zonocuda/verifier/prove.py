@@ -69,7 +69,10 @@ class Prover:
         passed: whether there was a dual pass.
         is_coarse: whether the bounds that a sweep finds exactly were found in a narrower dtype.
         corners: float32 points ``[n, *input features]`` where the last linear bounds are smallest.
+        climbed: the last rung that was climbed, if one was.
     """
+
+    climbed: Rung | None = None
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ class Prover:
             if name in self.inputs:
                 lower, upper = torch.fmax(self.inputs[name][0], lower), torch.fmin(self.inputs[name][1], upper)
             self.inputs[name] = lower, upper
-        self.corners = other.corners
+        self.corners, self.climbed = other.corners, other.climbed
         for name, kept in other._slopes.items():
             assert kept.nonnegative is not None
             self._slopes[name] = Slopes(None, kept.nonnegative.to(self.dtype))
@@ -165,6 +168,7 @@ class Prover:
         Returns:
             Whether it was worth it: a neuron became stable, or a bound rose by a hundredth of its size.
         """
+        self.climbed = rung
         before = self.best.clone()
         ascent = Ascent(iterations=rung.intermediate, kink=self.kink)
         refined = refine(

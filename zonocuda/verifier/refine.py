@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu
-from zonocuda.verifier.compact import compact
+from zonocuda.verifier.compact import Compact, compact
 from zonocuda.verifier.dual import RowProblem
 from zonocuda.verifier.dual_error import Ledger
 from zonocuda.verifier.dual_pass import (
@@ -27,7 +27,7 @@ from zonocuda.verifier.dual_pass import (
 from zonocuda.verifier.inputs import InputSet
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.neurons import send_unit_rows
-from zonocuda.verifier.optimize import Ascent, ascend
+from zonocuda.verifier.optimize import Ascended, Ascent, ascend
 from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.slopes import Slopes, crossing, initial_slopes
 
@@ -58,6 +58,7 @@ def refine(
     on_node: Visit = proceed,
     rounding: Rounding | None = None,
     first: bool = False,
+    make: Callable[[Compact, InputSet, Ascent, Visit], Layers] | None = None,
 ) -> Refined:
     """Bounds the unstable neurons of every layer by the dual pass and intersects with what is known.
 
@@ -73,26 +74,20 @@ def refine(
         on_node: called before each node of each pass; may raise to stop.
         rounding: where given, what rounding costs is part of the bounds; ``region`` is then a box.
         first: also the neurons that no ReLU comes before, whose bounds a sweep finds exactly.
+        make: makes the refinement; by default :class:`Layers`.
 
     Raises:
         ValueError: ``rounding`` for a zonotope.
     """
     with torch.no_grad():
-        return _refine(graph, region, dict(inputs), ascent, on_node, rounding, first)
+        left = compact(graph, dict(inputs))
+        layers = (make or Layers)(left, InputSet.of(region), ascent, on_node)
+        return _refine(layers, region, rounding, first)
 
 
-def _refine(
-    graph: Graph,
-    region: Bounds | Zonotope,
-    inputs: dict[str, Bounds],
-    ascent: Ascent,
-    on_node: Visit,
-    rounding: Rounding | None,
-    first: bool,
-) -> Refined:
+def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None, first: bool) -> Refined:
     begin = time.monotonic()
-    left = compact(graph, inputs)
-    layers = _Layers(left.graph, InputSet.of(region), left.inputs, ascent, on_node)
+    left = layers.left
     if rounding is not None:
         if isinstance(region, Zonotope):
             raise ValueError("refine: rounding is counted for boxes alone, and the region is a zonotope")
@@ -129,22 +124,22 @@ def _depends_on_relu(graph: Graph, node: Node) -> bool:
     return False
 
 
-class _Layers:
+class Layers:
     """A refinement under way: the bounds so far, and what all passes take from the layers that are done.
 
     Attributes:
-        inputs: bounds ``[B, *features]`` of the input of every ReLU.
+        left: the network without its dead neurons.
+        inputs: bounds ``[B, *features]`` of the input of every ReLU of it.
         start: slopes to begin with of the ReLUs that are done, in the order of the pass.
         ledger: of what rounding costs, where that is counted.
     """
 
     ledger: Ledger | None = None
 
-    def __init__(
-        self, graph: Graph, region: InputSet, inputs: dict[str, Bounds], ascent: Ascent, on_node: Visit
-    ) -> None:
-        self.graph, self.region, self.ascent, self.on_node = graph, region, ascent, on_node
-        self.inputs = dict(inputs)
+    def __init__(self, left: Compact, region: InputSet, ascent: Ascent, on_node: Visit) -> None:
+        self.left, self.graph = left, left.graph
+        self.region, self.ascent, self.on_node = region, ascent, on_node
+        self.inputs = dict(left.inputs)
         self.start: dict[str, Slopes] = {}
 
     def finish(self, node: Node) -> None:
@@ -165,24 +160,35 @@ class _Layers:
         step = neurons_per_pass(self.graph, source, self.region.like, 2)
         for first in range(0, len(index), step):
             part = index[first : first + step]
-            low, high = self.optimised(source, position[part])
+            low, high = self.optimised(node, position[part])
             lower[:, part], upper[:, part] = torch.fmax(lower[:, part], low), torch.fmin(upper[:, part], high)
         self.inputs[node.name] = unflatten_rows(lower, source.shape), unflatten_rows(upper, source.shape)
 
-    def optimised(self, source: Node, position: Tensor) -> Bounds:
-        """Bounds ``[B, K]`` of neurons of a node, by a row for each of their two bounds with slopes of its own."""
-        like, count = self.region.like, len(position)
+    def optimised(self, node: Node, position: Tensor) -> Bounds:
+        """Bounds ``[B, K]`` of neurons of a ReLU's input, by a row for each of their two bounds with its own slopes."""
+        count = len(position)
+        best = self.ascend(node, position).lower
+        return best[:, :count], -best[:, count : 2 * count]
+
+    def ascend(self, node: Node, position: Tensor, wants_slopes: bool = False) -> Ascended:
+        """Optimises the slopes of the rows of :meth:`problem`."""
+        count = len(position)
+
+        def finished(best: Tensor) -> Tensor:
+            stable = ((best[:, :count] >= 0) | (best[:, count : 2 * count] >= 0)).all(0)
+            return torch.cat([stable, stable, torch.ones_like(best[0, 2 * count :], dtype=torch.bool)])
+
+        problem = self.problem(node, position)
+        return ascend(problem, self.ascent, self.start, finished=finished, wants_slopes=wants_slopes)
+
+    def problem(self, node: Node, position: Tensor) -> RowProblem:
+        """Rows for the lower bounds of K neurons of a ReLU's input, then for their negated upper bounds, then some
+        more, to make up a usual number."""
+        source, like, count = self.graph[node.inputs[0]], self.region.like, len(position)
         rows = standard_rows(self.graph, like.device, 2 * count)
         filled = torch.cat([position, position, position[-1:].expand(rows - 2 * count)])
         signs = torch.ones(rows, dtype=like.dtype, device=like.device)
         signs[count : 2 * count] = -1
         flow = DualPass(self.graph, like.shape[0], rows, like, self.ledger)
         send_unit_rows(flow, source, filled, signs)
-
-        def finished(best: Tensor) -> Tensor:
-            stable = ((best[:, :count] >= 0) | (best[:, count : 2 * count] >= 0)).all(0)
-            return torch.cat([stable, stable, torch.ones_like(best[0, 2 * count :], dtype=torch.bool)])
-
-        problem = RowProblem(flow, self.region, self.inputs, self.on_node)
-        best = ascend(problem, self.ascent, self.start, finished=finished).lower
-        return best[:, :count], -best[:, count : 2 * count]
+        return RowProblem(flow, self.region, self.inputs, self.on_node)

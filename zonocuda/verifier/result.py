@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from zonocuda.verifier.certificate import Certificate
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.planner import Step
@@ -93,6 +94,7 @@ class VerifyResult:
         seconds: time by phase (``check``, ``falsify``, ``forward``, ``dual``, ``refine``) and in ``total``.
         ran: what it was computed with.
         plan: the planner's decisions in the last sweep, node by node.
+        certificate: of a proof, where it was asked for.
     """
 
     verdict: Verdict
@@ -103,6 +105,7 @@ class VerifyResult:
     seconds: Mapping[str, float]
     ran: Ran
     plan: tuple[Step, ...] = ()
+    certificate: Certificate | None = None
 
     @property
     def meaning(self) -> str:

@@ -1,0 +1,44 @@
+"""Proofs of real networks, of every kind, are confirmed from the files, with the bounds that they claim."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.data import data_root
+from zonocuda.cli.main import main
+
+CASES = [
+    # forward or plain passes, a convolution, refined with shared slopes, and with slopes of single neurons
+    ("mnist_fc", "mnist-net_256x2.onnx.gz", "prop_3_0.03.vnnlib.gz", False),
+    (
+        "collins_rul_cnn",
+        "NN_rul_small_window_20.onnx.gz",
+        "robustness_4perturbations_delta10_epsilon10_w20.vnnlib.gz",
+        False,
+    ),
+    ("acasxu", "ACASXU_run2a_2_7_batch_2000.onnx.gz", "prop_3.vnnlib.gz", False),
+    ("acasxu", "ACASXU_run2a_1_4_batch_2000.onnx.gz", "prop_3.vnnlib.gz", True),
+]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("folder", "net", "spec", "refined"), CASES)
+def test_a_proof_of_a_real_network_is_confirmed(
+    folder: str, net: str, spec: str, refined: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = data_root() / "vnncomp" / folder
+    files = str(root / "onnx" / net), str(root / "vnnlib" / spec)
+    out = tmp_path / "cert.json"
+    assert main(["verify", *files, "--json", str(out)]) == 0
+    document = json.loads(out.read_text())
+    assert document["verdict"] == "verified"
+    (region,) = document["certificate"]["regions"]
+    assert any(relu["refined"] for relu in region["relus"]) == refined
+    capsys.readouterr()
+    assert main(["check", str(out), *files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "confirmed"
+    assert any(line.endswith(" rows carried, 0 claimed bounds of neurons not reached") for line in lines)

@@ -1,0 +1,196 @@
+"""zonocuda check: what it prints, its exit codes, and one line for every bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli import files
+from tests.cli.test_main import error, run
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """Y_0 = |X_0 - X_1|, Y_1 = X_0 - X_1."""
+    return files.fc_model(tmp_path / "net.onnx", *files.DISTANCE)
+
+
+@pytest.fixture
+def safe(tmp_path: Path) -> Path:
+    """A property that holds: Y_0 is never below -1/2."""
+    return files.save_spec(tmp_path / "safe.vnnlib", [-1, -1], [1, 1], 2, "(<= Y_0 -0.5)")
+
+
+@pytest.fixture
+def unsafe(tmp_path: Path) -> Path:
+    """A property with counterexamples."""
+    return files.save_spec(tmp_path / "unsafe.vnnlib", [-1, -1], [1, 1], 2, "(>= Y_0 0.5)")
+
+
+def certificate(net: Path, spec: Path, out: Path, edit: Edit = lambda document: None, *options: str) -> Path:
+    """What verify --json writes, edited."""
+    assert run("verify", net, spec, "--json", out, *options) == 0
+    document = json.loads(out.read_text())
+    edit(document)
+    out.write_text(json.dumps(document))
+    return out
+
+
+def test_a_proof_is_confirmed(net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cert = certificate(net, safe, tmp_path / "cert.json")
+    capsys.readouterr()
+    assert run("check", cert, net, safe) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == ["confirmed", "reason      every disjunct of 1 region(s) is refuted"]
+    assert out[2].startswith("arithmetic  balls of 128 bits (Arb in python-flint")
+    assert out[3].startswith("region 0    worst bound ")
+    assert out[4].startswith("seconds     ")
+
+
+def test_a_proof_without_its_rows_is_not_confirmed(
+    net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_rows(document: dict[str, Any]) -> None:
+        document["certificate"]["regions"][0]["rows"] = []
+
+    cert = certificate(net, safe, tmp_path / "cert.json", without_rows)
+    capsys.readouterr()
+    assert run("check", cert, net, safe) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "not confirmed"
+    assert "disjunct 0 is not refuted" in out[1]
+
+
+def test_a_counterexample_is_executed_again_and_exactly(
+    net: Path, unsafe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert = certificate(net, unsafe, tmp_path / "cert.json")
+    capsys.readouterr()
+    assert run("check", cert, net, unsafe) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "confirmed"
+    assert "outputs     the same as the certificate's" in out
+    assert "exactly     exact arithmetic violates the property, too, at a point inside the exact box" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"x": [0.25, 0.25]}, "ONNX Runtime's output is not unsafe"),
+        ({"x": [2.0, 0.0]}, "x lies outside the box"),
+        ({"x": [1e-300, 1.0]}, "x is no float32 point"),
+        ({"x": ["nan", 1.0]}, "x must be 2 numbers"),
+        ({"x": [1.0]}, "x must be 2 numbers"),
+        ({"x": [10**400, 1.0]}, "x must be 2 numbers"),
+        ({"region": 1}, "region is no region"),
+        ({"region": -1}, "region is no region"),
+        ({"region": True}, "region is no region"),
+    ],
+)
+def test_what_is_no_counterexample_is_not_confirmed(
+    net: Path, unsafe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], reason: str
+) -> None:
+    cert = certificate(net, unsafe, tmp_path / "cert.json", lambda document: document["counterexample"].update(change))
+    capsys.readouterr()
+    assert run("check", cert, net, unsafe) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "not confirmed"
+    assert reason in out[1]
+
+
+def test_exact_arithmetic_may_disagree_with_the_execution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """fl(fl(2^27 + x) - 2^27) is 0 at x = 1, and 1 exactly."""
+    big = 2.0**27
+    rows = [[big, 1], [big, 0]]
+    net = files.fc_model(tmp_path / "net.onnx", rows, [[1, -1]])
+    spec = files.save_spec(tmp_path / "spec.vnnlib", [1, 1], [1, 1], 1, "(<= Y_0 0.5)")
+    cert = certificate(net, spec, tmp_path / "cert.json")
+    assert json.loads(cert.read_text())["verdict"] == "falsified"
+    capsys.readouterr()
+    assert run("check", cert, net, spec) == 0
+    assert "exactly     exact arithmetic does not violate the property" in capsys.readouterr().out
+
+
+def test_no_proof_leaves_nothing_to_check(
+    net: Path, unsafe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert = certificate(net, unsafe, tmp_path / "cert.json", lambda document: None, "--timeout", "1e-9")
+    capsys.readouterr()
+    assert run("check", cert, net, unsafe) == 2
+    assert "nothing to check: the verdict is 'timeout'" in error(capsys)
+
+
+def set_semantics(document: dict[str, Any]) -> None:
+    document["ran"]["semantics"] = "float32"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (set_semantics, "semantics 'float32': only proofs in real arithmetic"),
+        (lambda document: document.pop("ran"), "semantics 'None'"),
+        (lambda document: document.update(verdict="sure"), "the verdict is 'sure'"),
+        (lambda document: document.update(schema="zonocuda.bounds/1"), "not a document of 'zonocuda verify --json'"),
+        (lambda document: document.update(certificate=None), "holds no certificate of format"),
+        (
+            lambda document: document["certificate"].update(available=False, reason="too\nlarge"),
+            "nothing to check: too large",
+        ),
+        (lambda document: document["files"]["net"].update(sha256="0"), "net.onnx: is not the file"),
+        (lambda document: document["files"].pop("spec"), "safe.vnnlib: is not the file"),
+        (lambda document: document.pop("files"), "net.onnx: is not the file"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_in_one_line(
+    net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], edit: Edit, message: str
+) -> None:
+    cert = certificate(net, safe, tmp_path / "cert.json", edit)
+    capsys.readouterr()
+    assert run("check", cert, net, safe) == 2
+    assert message in error(capsys)
+
+
+def test_a_certificate_of_another_property_is_refused(
+    net: Path, safe: Path, unsafe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert = certificate(net, safe, tmp_path / "cert.json")
+    capsys.readouterr()
+    assert run("check", cert, net, unsafe) == 2
+    assert "unsafe.vnnlib: is not the file that" in error(capsys)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"a": NaN}', b"9" * 5000, b'{"schema": []}']
+)
+def test_what_is_no_document_is_refused_in_one_line(
+    net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    cert = tmp_path / "cert.json"
+    cert.write_bytes(content)
+    assert run("check", cert, net, safe) == 2
+    assert "cert.json: not a" in error(capsys)
+
+
+def test_a_missing_file_is_one_line(net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", tmp_path / "none.json", net, safe) == 2
+    assert "none.json" in error(capsys)
+
+
+def test_a_missing_library_is_named_with_its_remedy(
+    net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+    import sys
+
+    for name in [name for name in sys.modules if name == "zonocuda.check" or name.startswith("zonocuda.check.")]:
+        monkeypatch.delitem(sys.modules, name)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "flint" else find(name, *rest))
+    assert run("check", tmp_path / "cert.json", net, safe) == 2
+    assert "zonocuda check needs python-flint, which is not installed: pip install python-flint" in error(capsys)

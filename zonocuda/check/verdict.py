@@ -1,0 +1,247 @@
+"""``zonocuda check``: a verdict again, from its certificate and the files that it is about.
+
+What is trusted: the readers of ONNX and VNN-LIB files, which give the graph of operators with their constants and the
+exact rows and box of the specification; the library Arb; Python. Nothing of the verifier is used, and of the
+certificate only slopes, each of which is good whatever its value in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flint
+import numpy as np
+import torch
+
+from zonocuda.check.arithmetic import PRECISION, balls, precisely
+from zonocuda.check.certificate import FORMAT, CertificateError, read_document, region_claim
+from zonocuda.check.region import Ends, Maps, Progress, RegionCheck, interval, ratio
+from zonocuda.graph import Graph, interpret
+from zonocuda.importers import OnnxRuntimeModel, load_network
+from zonocuda.specs import LinearConstraint, Region, Spec, load_vnnlib
+
+MAX_NUMBERS = 2**22
+"""Constants, and neurons, of a network: a ball takes two hundred bytes."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        confirmed: whether the verdict was proven again.
+        reason: one line that says why, or why not.
+        details: further lines.
+    """
+
+    confirmed: bool
+    reason: str
+    details: tuple[str, ...]
+
+
+def check(
+    certificate: str | Path,
+    net: str | Path,
+    spec: str | Path,
+    progress: Progress = lambda phase, done, total: None,
+) -> Checked:
+    """Proves a verdict again.
+
+    ``verified``: for every region that is not empty, bounds of every ReLU's input and of the certificate's rows are
+    derived anew in ball arithmetic, from the specification and the network themselves and the certificate's slopes.
+    Confirmed where every disjunct has a row with a positive bound. ``falsified``: ONNX Runtime executes the network at
+    the counterexample; confirmed where that violates the specification at a point of its float32 box.
+
+    Args:
+        certificate: the document of ``zonocuda verify --json``.
+        net, spec: the files that it is about.
+        progress: is told how far each region is.
+
+    Raises:
+        CertificateError: no certificate that can be checked: another schema, files that are not these, a verdict
+            without a proof, a certificate without data.
+        ValueError: files that cannot be read, or do not fit each other.
+    """
+    document = read_document(certificate)
+    files = document.get("files")
+    for kind, path in (("net", net), ("spec", spec)):
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        entry = files.get(kind) if isinstance(files, dict) else None
+        if not isinstance(entry, dict) or entry.get("sha256") != digest:
+            raise CertificateError(f"{path}: is not the file that {certificate} is about (sha256 {digest})")
+    verdict, ran = document.get("verdict"), document.get("ran")
+    if verdict not in ("verified", "falsified"):
+        raise CertificateError(f"{certificate}: nothing to check: the verdict is {str(verdict)[:40]!r}")
+    semantics = ran.get("semantics") if isinstance(ran, dict) else None
+    if semantics != "real":
+        raise CertificateError(
+            f"{certificate}: semantics {str(semantics)[:40]!r}: only proofs in real arithmetic ('real') can be checked"
+        )
+    network, property_ = load_network(net), load_vnnlib(spec)
+    graph = network.graph
+    sizes = math.prod(graph.input_shape), math.prod(graph.output_shape)
+    if sizes != (property_.inputs, property_.outputs):
+        raise CertificateError(f"{spec} does not fit {net}: numbers of inputs and outputs differ")
+    if verdict == "falsified":
+        with precisely():
+            return _counterexample(document.get("counterexample"), graph, network.runtime, property_)
+    try:
+        return check_proof(document.get("certificate"), graph, property_, progress)
+    except CertificateError as error:
+        raise CertificateError(f"{certificate}: {error}") from error
+
+
+# ---- proofs --------------------------------------------------------------------------------------------------------
+
+
+def check_proof(
+    certificate: object, graph: Graph, spec: Spec, progress: Progress = lambda phase, done, total: None
+) -> Checked:
+    """Proves a property again from the object ``certificate`` of a document.
+
+    Raises:
+        CertificateError: no certificate, one without data, or a network of more than MAX_NUMBERS numbers.
+    """
+    if not isinstance(certificate, dict) or certificate.get("format") != FORMAT:
+        raise CertificateError(f"holds no certificate of format {FORMAT}")
+    if certificate.get("available") is not True:
+        raise CertificateError(f"nothing to check: {str(certificate.get('reason'))[:300]}")
+    held = [value for node in graph.nodes for value in vars(node.op).values()]
+    tensors = [value for value in held if isinstance(value, torch.Tensor)]
+    size = max(sum(t.numel() for t in tensors), sum(math.prod(node.shape) for node in graph.nodes))
+    if size > MAX_NUMBERS:
+        raise CertificateError(f"a network of more than {MAX_NUMBERS} constants or neurons is too large to check")
+    numbers = [value for value in held if isinstance(value, float)]
+    if not all(bool(t.isfinite().all()) for t in tensors) or not all(map(math.isfinite, numbers)):
+        return Checked(False, "the network holds a NaN or an infinity", ())
+    with precisely():
+        return _proof(certificate, graph, spec, progress)
+
+
+def _proof(certificate: dict[str, Any], graph: Graph, spec: Spec, progress: Progress) -> Checked:
+    how = f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"
+    entries = certificate.get("regions")
+    by_region: dict[int, Any] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        number = entry.get("region") if isinstance(entry, dict) else None
+        if type(number) is not int or number in by_region:
+            return Checked(False, "certificate: regions[].region is no number, or there twice", (how,))
+        by_region[number] = entry
+    if not spec.regions:
+        return Checked(True, "the specification has no unsafe region", (how,))
+    maps, details = Maps(graph), [how]
+    for position, region in enumerate(spec.regions):
+        reason = "".join(_region(maps, region, by_region.get(position), position, details, progress))
+        if reason:
+            return Checked(False, f"region {position}: {reason}", tuple(details))
+    return Checked(True, f"every disjunct of {len(spec.regions)} region(s) is refuted", tuple(details))
+
+
+def _region(
+    maps: Maps, region: Region, entry: object, position: int, details: list[str], progress: Progress
+) -> Iterator[str]:
+    """Why a region is not proven safe; nothing if it is. What was found is added to ``details``."""
+    box = region.box
+    if not bool((box.lower.isfinite() & box.upper.isfinite()).all()):
+        yield "the box is not bounded"
+        return
+    if bool((box.lower > box.upper).any()):
+        details.append(f"region {position}    the box is empty")
+        return
+    if not region.disjuncts:
+        details.append(f"region {position}    no output is unsafe")
+        return
+    if entry is None:
+        yield "the certificate has no slopes for it"
+        return
+    rows = list({row: None for disjunct in region.disjuncts for row in disjunct})
+    try:
+        claim = region_claim(entry, {node.name: maps.size[node.name] for node in maps.graph.relus})
+    except CertificateError as error:
+        yield f"certificate: {error}"
+        return
+    if not all(0 <= number < len(rows) for number in claim.rows):
+        yield "certificate: rows[].row is no row of the specification"
+        return
+    again = RegionCheck(maps, region, claim, progress)
+    bounds = {rows[number]: again.row_bound(rows[number], one.slopes) for number, one in claim.rows.items()}
+    worst: tuple[float, float, LinearConstraint] | None = None
+    for number, disjunct in enumerate(region.disjuncts):
+        proven = [row for row in disjunct if row in bounds and bounds[row] > 0]
+        if not proven:
+            known = [f"{float(bounds[row].mid()):.6g}" for row in disjunct if row in bounds]
+            yield f"disjunct {number} is not refuted (bounds found: {', '.join(known) or 'none'})"
+            return
+        best = max(proven, key=lambda row: float(bounds[row].mid()))
+        found, claimed = float(bounds[best].mid()), claim.rows[rows.index(best)].lower
+        if worst is None or found < worst[0]:
+            worst = found, claimed, best
+    assert worst is not None, "there are disjuncts"
+    details.append(
+        f"region {position}    worst bound {worst[0]:.9g}, claimed {worst[1]:.9g} ({worst[2]}); "
+        f"{again.passes} rows carried, {again.missed} claimed bounds of neurons not reached"
+    )
+
+
+# ---- counterexamples -----------------------------------------------------------------------------------------------
+
+
+def _counterexample(claim: object, graph: Graph, runtime: OnnxRuntimeModel, spec: Spec) -> Checked:
+    fields = claim if isinstance(claim, dict) else {}
+    number, x = fields.get("region"), fields.get("x")
+    if type(number) is not int or not 0 <= number < len(spec.regions):
+        return Checked(False, "counterexample: region is no region of the specification", ())
+    if not isinstance(x, list) or len(x) != spec.inputs or not all(type(v) is float for v in x):
+        return Checked(False, f"counterexample: x must be {spec.inputs} numbers", ())
+    region = spec.regions[number]
+    box = region.box
+    wide = torch.tensor(x, dtype=torch.float64)
+    point = wide.float()
+    if not bool((point.double() == wide).all()):
+        return Checked(False, "counterexample: x is no float32 point", ())
+    if not bool(((point >= box.float32_lower) & (point <= box.float32_upper)).all()):
+        return Checked(False, "counterexample: x lies outside the box rounded to float32", ())
+    y = runtime(point.reshape(1, *graph.input_shape)).flatten().tolist()
+    violated = region.is_unsafe(point.tolist(), y)
+    inside = bool(((wide >= box.lower) & (wide <= box.upper)).all())
+    details = (
+        "arithmetic  the verdict is about the network as ONNX Runtime executes it, in the box rounded to float32",
+        f"outputs     {'the same as' if y == fields.get('y') else 'other than'} the certificate's",
+        f"exactly     {_exactly(graph, region, wide)}, at a point {'inside' if inside else 'outside'} the exact box",
+    )
+    reason = "ONNX Runtime's output violates the property" if violated else "ONNX Runtime's output is not unsafe"
+    return Checked(violated, reason, details)
+
+
+def _exactly(graph: Graph, region: Region, x: torch.Tensor) -> str:
+    """What exact arithmetic says of a point."""
+    maps = Maps(graph)
+    point = balls(x.tolist())
+    low, high = interpret(graph, (point, point), lambda node, before: interval(maps, node, list(before)))
+    values: dict[LinearConstraint, Ends] = {}
+    for row in {row for rows in region.disjuncts for row in rows}:
+        total = ratio(row.constant) + sum(ratio(c) * point[j] for j, c in row.inputs.items())
+        ends = [
+            total + sum(ratio(c) * (end if (c > 0) == up else other)[i] for i, c in row.outputs.items())
+            for up, (end, other) in ((False, (high, low)), (True, (high, low)))
+        ]
+        values[row] = np.array(ends[:1], dtype=object), np.array(ends[1:], dtype=object)
+
+    def holds(row: LinearConstraint) -> bool:
+        value = values[row][1][0]
+        return bool(value < 0 if row.strict else value <= 0)
+
+    def fails(row: LinearConstraint) -> bool:
+        value = values[row][0][0]
+        return bool(value >= 0 if row.strict else value > 0)
+
+    if any(all(map(holds, rows)) for rows in region.disjuncts):
+        return "exact arithmetic violates the property, too"
+    if all(any(map(fails, rows)) for rows in region.disjuncts):
+        return "exact arithmetic does not violate the property"
+    return "exact arithmetic is too close to the boundary to tell"
