@@ -150,10 +150,10 @@ def test_rows_shared_by_many_disjuncts_are_counted(tmp_path: Path) -> None:
     ("name", "content", "fault"),
     [
         ("a.vnnlib", b"(assert \xff)", "not UTF-8 text (byte 8 is 0xff)"),
-        ("a.vnnlib", gzip.compress(b"(assert)"), "not UTF-8 text"),
+        ("a.vnnlib", gzip.compress(b"(assert)", mtime=0), "not UTF-8 text"),
         ("a.vnnlib.gz", b"(assert)", "cannot be read: Not a gzipped file"),
-        ("a.vnnlib.gz", gzip.compress((DECLARATIONS + UNIT_BOX).encode())[:-20], "cannot be read: "),
-        ("a.vnnlib.gz", gzip.compress((DECLARATIONS + UNIT_BOX).encode()) + b"junk", "cannot be read: "),
+        ("a.vnnlib.gz", gzip.compress((DECLARATIONS + UNIT_BOX).encode(), mtime=0)[:-20], "cannot be read: "),
+        ("a.vnnlib.gz", gzip.compress((DECLARATIONS + UNIT_BOX).encode(), mtime=0) + b"junk", "cannot be read: "),
         ("a.vnnlib.gz", b"", "the file is empty"),
         ("new\nline.vnnlib", b"junk", "expected a command"),
     ],
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_an_error(tmp_path: Path, name: str, content: bytes, f
 
 
 def test_a_flipped_bit_in_a_compressed_file_is_an_error(tmp_path: Path) -> None:
-    content = bytearray(gzip.compress((DECLARATIONS + UNIT_BOX).encode()))
+    content = bytearray(gzip.compress((DECLARATIONS + UNIT_BOX).encode(), mtime=0))
     content[-6] ^= 1  # in the checksum
     path = tmp_path / "a.vnnlib.gz"
     path.write_bytes(bytes(content))
