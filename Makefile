@@ -14,12 +14,12 @@ CONSTRAINTS := constraints.txt
 MINUTES ?= inf
 RESULTS ?= $(if $(OUT),$(OUT),benchmarks/results)
 BUILD_TOOLS := setuptools wheel ninja pybind11 numpy
-PYTEST_FLAGS ?=
 BENCH ?= not slow
 
 ifeq ($(origin PYTHON),undefined)
 PYTHON := $(VENV)/bin/python
 SETUP := $(VENV)/.installed
+PYTEST_FLAGS ?= -n auto
 else
 SETUP := in-place
 endif

@@ -11,6 +11,10 @@ from tests.devices import DEVICES, missing_device, native_build, use_device
 
 SEED = int(os.environ.get("ZONOCUDA_TEST_SEED", "0"))
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of as many processes as there are cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+    torch.set_num_threads(1)
+
 
 def pytest_report_header() -> list[str]:
     """The seed, and which builds and devices are there."""
