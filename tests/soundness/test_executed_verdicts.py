@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from onnx import TensorProto
@@ -17,8 +18,8 @@ from tests.soundness.test_counterexamples import hidden_in_float32, padded
 from tests.verifier.exact import exactly
 from tests.verifier.graphs import Builder, rand
 from tests.verifier.verdicts import IDENTITY, NEVER, SOMETIMES, chain, matrix, run
-from zonocuda.graph import Graph, Linear, Pad, Relu
-from zonocuda.importers import from_module, load_onnx
+from zonocuda.graph import AveragePool, Concat, Graph, Linear, Pad, Reduce, Relu, Reshape, ScaleShift
+from zonocuda.importers import from_module, load_network, load_onnx
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
 from zonocuda.verifier.executed import Execution
@@ -124,6 +125,50 @@ def test_values_that_overflow_as_executed_are_not_verified() -> None:
 
 
 @pytest.mark.usefixtures("prover_only")
+@pytest.mark.parametrize("pool", [False, True])
+def test_the_sum_of_a_mean_overflows_before_it_is_divided(pool: bool) -> None:
+    """The mean of 64 numbers 1e37 is below 1e38; their sum is not a float32 number."""
+    mean = (Reshape((1, 64)), AveragePool((64,), (64,))) if pool else (Reduce((0,), True, True),)
+    graph = chain(Linear(torch.full((64, 1), 1e37, dtype=torch.float64)), Relu(), *mean, size=1)
+    x = torch.ones(1, dtype=torch.float64)
+    problem = spec(x, x, at_least(Fraction(10) ** 38))
+    assert not bool(graph.to(torch.float32)(x.float()[None]).isfinite().all())
+    assert verify(graph, problem).verdict is Verdict.VERIFIED
+    result = verify(graph, problem, semantics="float32")
+    assert result.verdict is Verdict.UNKNOWN
+    assert "range of torch.float32" in result.reason
+
+
+@pytest.mark.usefixtures("prover_only")
+def test_a_product_of_constants_that_is_flushed_is_counted() -> None:
+    """1e14 * 1e-19 * 1e-19 * 1e24 = 1; 0 where the two small ones are multiplied first, and flushed."""
+    small = torch.tensor([1e-19], dtype=torch.float32).double()
+    large = Linear(torch.tensor([[1e24]], dtype=torch.float32).double())
+    graph = chain(Linear(small[None]), ScaleShift(small, None), large, size=1)
+    x = torch.tensor([1e14], dtype=torch.float32).double()
+    problem = spec(x, x, LinearConstraint({0: Fraction(1)}, {}, Fraction(-1, 2)))  # Y_0 <= 1/2
+    layers = Layers(graph)
+    assert any(Machine(torch.float32, s).run(layers, exactly(x))[1] == [0] for s in range(20))
+    assert verify(graph, problem).verdict is Verdict.VERIFIED
+    assert verify(graph, problem, semantics="float32").verdict is Verdict.UNKNOWN
+
+
+def test_what_a_concatenation_takes_into_a_chain_counts_as_new_there() -> None:
+    """A layer and a ReLU side by side, and then many scales, which may be one product."""
+    b = Builder(1)
+    relu = b(Relu())
+    layer = b(matrix([1]), relu)
+    both = b(Concat(0), layer, relu)
+    first = last = b(ScaleShift(torch.ones(2, dtype=torch.float64), None), both)
+    for _ in range(3):
+        last = b(ScaleShift(torch.ones(2, dtype=torch.float64), None), last)
+    execution = Execution.of(b.graph(), torch.float32)
+    assert execution.roundings[first][0] >= execution.roundings[layer][0]
+    assert execution.roundings[last][0] < execution.roundings[layer][0]
+    assert execution.scalings == 4
+
+
+@pytest.mark.usefixtures("prover_only")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_underflows_as_executed_is_not_taken_for_what_it_is(dtype: torch.dtype) -> None:
     """256 - 1024 over the reals; 256 where the constant is lost. Neither is below the other's side."""
@@ -215,3 +260,47 @@ def test_constants_that_round_once_are_accepted(tmp_path: Path) -> None:
     nodes = [op("Sqrt", "a", "b"), op("Transpose", "b", "w", perm=[1, 0]), op("MatMul", "x w")]
     graph = load_onnx(save(Case(nodes, [1, 3], (2,), {"a": floats(2, 3) ** 2}).model(), tmp_path))
     assert graph.unaccounted == ()
+
+
+@pytest.mark.parametrize(("weight", "alpha"), [(1e38, 1e-38), (1e-41, 1e38)])
+def test_a_factor_of_a_product_that_leaves_the_range_is_refused(weight: float, alpha: float, tmp_path: Path) -> None:
+    """ONNX Runtime multiplies by alpha what it has summed: infinity, or products that underflowed."""
+    w = np.full((4, 1), weight, np.float32)
+    network = load_network(save(Case([op("Gemm", "x w", alpha=alpha)], [1, 4], (1,), {"w": w}).model(), tmp_path))
+    x = torch.full((4,), 1 / 1024, dtype=torch.float64) * (1024 if weight > 1 else 1)
+    real, executed = network.graph.to(torch.float64)(x[None]), network.runtime(x.float()[None]).double()
+    assert not bool((executed - real).abs() <= 1e-3 * real)
+    with pytest.raises(ValueError, match="may leave the dtype's range; use 'real'"):
+        verify(network, spec(x, x, at_least(Fraction(8))), semantics="float32")
+
+
+@pytest.mark.parametrize("factors", [("a", "a"), ("b", "c")])
+def test_constants_that_pass_through_subnormal_numbers_are_refused(factors: tuple[str, str], tmp_path: Path) -> None:
+    """(1e-20 1e-20) 1e38 and 1e-40 1e38: 0.01, or 0 on a machine that flushes subnormal numbers to zero."""
+    weights = {name: np.array([v], np.float32) for name, v in (("a", 1e-20), ("b", 1e-40), ("c", 1e38))}
+    nodes = [op("Mul", " ".join(factors), "t"), op("Mul", "t c", "s"), op("Mul", "x s")]
+    graph = load_onnx(save(Case(nodes, [1, 1], (1,), weights).model(), tmp_path))
+    x = torch.ones(1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="a machine may flush to zero; use 'real'"):
+        verify(graph, spec(x, x, at_least(Fraction(8))), semantics="float32")
+
+
+class Scaled(nn.Module):
+    """A product with a constant that a machine may flush to zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small = nn.Parameter(torch.tensor([1e-40]))
+        self.large = nn.Parameter(torch.tensor([1e38]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x times about 0.01."""
+        return x * (self.small * self.large)
+
+
+def test_constants_of_modules_that_pass_through_subnormal_numbers_are_refused() -> None:
+    x = torch.ones(1, dtype=torch.float64)
+    problem = spec(x, x, at_least(Fraction(8)))
+    assert verify(Scaled(), problem, input_shape=(1,)).verdict is Verdict.VERIFIED
+    with pytest.raises(ValueError, match="a machine may flush to zero; use 'real'"):
+        verify(Scaled(), problem, input_shape=(1,), semantics="float32")

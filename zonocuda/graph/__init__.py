@@ -1,7 +1,7 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
 from zonocuda.graph.graph import Graph, Node, interpret, prune
-from zonocuda.graph.magnitude import absolute, constants, distance, fan_in, fan_out
+from zonocuda.graph.magnitude import absolute, constants, distance, divisor, fan_in, fan_out
 from zonocuda.graph.ops import (
     HOPELESS,
     Add,
@@ -49,6 +49,7 @@ __all__ = [
     "absolute",
     "constants",
     "distance",
+    "divisor",
     "fan_in",
     "fan_out",
     "interpret",

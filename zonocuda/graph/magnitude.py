@@ -68,6 +68,11 @@ def fan_in(op: Affine, shape: Shape) -> int:
     raise NotImplementedError(f"graph.magnitude: no error bound for op {op.kind}")
 
 
+def divisor(op: Affine, shape: Shape) -> int:
+    """What an execution may divide a sum by, for an input of feature ``shape``: the count of a mean, else 1."""
+    return fan_in(op, shape) if isinstance(op, AveragePool) or (isinstance(op, Reduce) and op.mean) else 1
+
+
 def fan_out(op: Affine, shape: Shape) -> int:
     """Terms of the longest sum of A^T v: how many outputs one input enters; 0 where A^T v does not round.
 

@@ -62,7 +62,7 @@ def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
         if alpha == 1:
             shift = node.numbers(second)
             return lowering.scale_shift(builder, name, node.value(first), None, shift if sign == 1 else -shift)
-        shift = _times(sign * alpha, node.constant(second))
+        shift = lowering.times(builder, name, node.constant(second), sign * alpha)
         return lowering.scale_shift(builder, name, node.value(first), None, shift, roundings=1)
     factor = torch.tensor(sign * alpha, dtype=node.dtype)
     return lowering.scale_shift(
@@ -120,15 +120,8 @@ def _addmm(node: AtenNode) -> Value:
         if beta != 1:
             other = lowering.scale_shift(builder, f"{name}/beta", other, factor, None)
         return lowering.add(builder, name, out, other)
-    shift = node.numbers("self") if beta == 1 else _times(beta, node.constant("self"))
+    shift = node.numbers("self") if beta == 1 else lowering.times(builder, name, node.constant("self"), beta)
     return lowering.scale_shift(builder, name, out, None, shift, roundings=1)
-
-
-def _times(factor: float, constant: Tensor) -> Tensor:
-    """factor * constant, in float64 unless the factor is 1."""
-    if factor == 1:
-        return constant
-    return lowering.derived(factor * constant.double(), constant, torch.tensor(factor, dtype=torch.float64))
 
 
 def _conv(node: AtenNode) -> Value:

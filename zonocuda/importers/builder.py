@@ -105,6 +105,16 @@ class GraphBuilder:
         """Notes something whose rounding, when the network is executed, no node accounts for."""
         self._unaccounted.append(line)
 
+    def check_underflow(self, where: str, constants: Iterable[object]) -> None:
+        """Notes constants, read or computed from others, that are subnormal in the network's own type: a machine that
+        flushes them to zero goes on with other numbers."""
+        for constant in constants:
+            if isinstance(constant, Tensor | Enclosure) and constant.dtype.is_floating_point:
+                value = constant.value if isinstance(constant, Enclosure) else constant
+                size = value.detach().double().abs()
+                if bool(((size > 0) & (size < torch.finfo(constant.dtype).tiny)).any()):
+                    self.unaccounted(f"{where} computes with a constant that a machine may flush to zero")
+
     def finish(self, output: Value) -> Graph:
         """The graph that computes ``output``, without the nodes that it does not need."""
         return Graph(prune(tuple(self._nodes), output.node), output.node, unaccounted=tuple(self._unaccounted))

@@ -110,6 +110,20 @@ def derived(constant: Tensor, *factors: Tensor) -> Tensor:
     return constant
 
 
+def times(builder: GraphBuilder, name: str, constant: Tensor, factor: float) -> Tensor:
+    """factor * constant; in float64, where the product of two float32 numbers is exact, unless the factor is 1.
+
+    A machine may multiply what the constant meets, or sums of it, instead: 2^20 at most keeps small what it may have
+    flushed to zero before, and 2^-32 at least what may have overflowed
+    (:data:`zonocuda.verifier.dual_error.HEADROOM`).
+    """
+    if factor == 1:
+        return constant
+    if not 2.0**-32 <= abs(factor) <= 2.0**20:
+        builder.unaccounted(f"node {name!r}: what a machine multiplies by {factor:.3g} may leave the dtype's range")
+    return derived(constant.double() * factor, constant, torch.tensor(factor, dtype=torch.float64))
+
+
 def reciprocal(divisor: Tensor) -> Tensor:
     """1 / divisor in float64, so that a division becomes a multiplication by a constant of one rounding."""
     if bool((divisor == 0).any()):
@@ -332,9 +346,9 @@ def batch_norm(
     wide = variance.double() + eps
     if not bool((wide > 0).all()):
         refuse("variance + epsilon must be positive")
-    if bool((wide < torch.finfo(torch.float32).tiny).any()):
-        builder.unaccounted(f"node {name!r}: a machine may flush its variance + epsilon to zero")
     root = wide.sqrt()
+    if not bool(((root >= 2.0**-32) & (root <= 2.0**32)).all()):
+        builder.unaccounted(f"node {name!r}: what a machine divides by its deviation may leave the dtype's range")
     scale = derived(1.0 / root) if weight is None else derived(weight.double() / root, weight)
     centered = builder.emit(f"{name}/center", ScaleShift(None, -mean.reshape(shape)), x)
     shift = None if bias is None else bias.reshape(shape)

@@ -36,6 +36,9 @@ _ROUND_ONCE = frozenset(_NAMES.split())
 """Operators on constants that round each element of their result at most once, the same on every machine. (A quotient
 is a product with the reciprocal on some; sums take a factor ``alpha``, which must be 1.)"""
 
+_ARITHMETIC = frozenset({"add", "mul", "rsub", "sqrt", "sub"})
+"""Those among them that compute."""
+
 BATCH = 2
 """The batch that a module is traced with: not 1, which would hide what an operator does to the batch."""
 
@@ -194,6 +197,8 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, foldin
         once = node.target._schema.name.removeprefix("aten::") in _ROUND_ONCE and kwargs.get("alpha", 1) == 1
         if computes and not once:
             builder.unaccounted(f"{_describe(node)} computes a constant, differently on every machine")
+        if computes and node.target._schema.name.removeprefix("aten::") in _ARITHMETIC:
+            builder.check_underflow(_describe(node), [*args, *kwargs.values(), constant])
         return constant
     converter = CONVERTERS.get(str(node.target))
     if converter is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from onnx import NodeProto, numpy_helper
 
 from zonocuda.graph import Graph
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.enclosure import Enclosure
 from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, located, one_line
-from zonocuda.importers.onnx_constants import FOLDABLE, MACHINE_DEPENDENT, fold
+from zonocuda.importers.onnx_constants import ARITHMETIC, FOLDABLE, MACHINE_DEPENDENT, fold
 from zonocuda.importers.onnx_file import OnnxFile, check_model, node_names, parse_onnx, read_bytes
 from zonocuda.importers.onnx_node import Constant, OnnxNode
 from zonocuda.importers.onnx_ops import CONVERTERS
@@ -71,6 +72,10 @@ def _convert(file: OnnxFile, executed: bool) -> tuple[Graph, bool]:
             else:
                 constants[name] = result
                 floating = isinstance(result, Enclosure) or result.dtype.kind == "f"
+                if node.op_type in ARITHMETIC and floating:
+                    read = (constants[entry] for entry in node.input if entry)
+                    numbers = [c if isinstance(c, Enclosure) else torch.tensor(c) for c in (*read, result)]
+                    builder.check_underflow(_describe(node, name), numbers)
                 if node.op_type in MACHINE_DEPENDENT and floating:
                     builder.unaccounted(f"{_describe(node, name)} computes a constant, differently on every machine")
             if node.op_type == "Cast" and isinstance(result, Value) and _cast_type(node) != file.element_type:

@@ -25,7 +25,7 @@ def gemm(node: OnnxNode) -> Value:
     weight = node.numbers(1) if alpha == 1 else node.tensor(1)
     if weight.dim() != 2:
         refuse(f"its input 1 must be a matrix, got shape {tuple(weight.shape)}")
-    weight = _times(weight if transpose_b else weight.t().contiguous(), alpha)
+    weight = _times(node, weight if transpose_b else weight.t().contiguous(), alpha)
     if not node.has(2) or beta == 0:
         return lowering.linear(node.builder, node.name, x, weight, roundings=1)
     if node.is_value(2):
@@ -38,7 +38,7 @@ def gemm(node: OnnxNode) -> Value:
         if total.shape != product.shape:
             refuse(f"its input 2, of shape {node.full_shape(branch)}, expands the product")
         return total
-    bias = _times(node.numbers(2) if beta == 1 else node.tensor(2), beta)
+    bias = _times(node, node.numbers(2) if beta == 1 else node.tensor(2), beta)
     if bias.dim() <= 1 and bias.numel() in (1, weight.shape[0]):
         bias = bias.expand(weight.shape[0]).contiguous()
         return lowering.linear(node.builder, node.name, x, weight, bias, roundings=1)
@@ -49,11 +49,9 @@ def gemm(node: OnnxNode) -> Value:
     return total
 
 
-def _times(tensor: Numbers, factor: float) -> Numbers:
-    """factor * tensor; in float64, where the product of two float32 numbers is exact, unless the factor is 1."""
-    if factor == 1 or not isinstance(tensor, Tensor):
-        return tensor
-    return lowering.derived(tensor.double() * factor, tensor, torch.tensor(factor, dtype=torch.float64))
+def _times(node: OnnxNode, constant: Numbers, factor: float) -> Numbers:
+    """factor * constant."""
+    return lowering.times(node.builder, node.name, constant, factor) if isinstance(constant, Tensor) else constant
 
 
 def matmul(node: OnnxNode) -> Value:

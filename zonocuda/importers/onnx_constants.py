@@ -241,5 +241,8 @@ _ARITHMETIC: dict[str, Callable[[_Call], Enclosure]] = {
     "Sub": lambda call: enclosure.add(call[0], call[1], -1),
 }
 
+ARITHMETIC = frozenset(_ARITHMETIC)
+"""Operators that compute floating-point constants from others."""
+
 FOLDABLE = _MOVING | _EXACT | _STEPS | _COMPARISONS | frozenset(_REST.split()) | _ARITHMETIC.keys()
 """Operators that are evaluated on constants: all are deterministic."""

@@ -37,9 +37,14 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Graph, Input, Node, Relu, fan_out
+from zonocuda.graph import Add, Affine, Concat, Graph, Input, Node, Relu, divisor, fan_out
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.rounding import EXTRA, Rounding
+
+HEADROOM = 2.0**-36
+"""The share of an executed dtype's range that values may take. A batch normalisation may divide by a deviation of at
+least 2^-32, or multiply by a weight that it divides by at most 2^32, first: see
+:func:`zonocuda.importers.lowering.batch_norm`."""
 
 Measure = Callable[[Tensor], Tensor]
 """For values ``[B, *features]`` of a node, sum_i |v_i| values_i for each of the rows v of that node, ``[B, R]``."""
@@ -97,9 +102,9 @@ class Ledger:
         return self._sums[node.name]
 
     def overflow(self) -> Node | None:
-        """The first node where an executed value, or what is summed for one, may exceed a quarter of the executed
-        dtype's range, in whatever way the chains of :mod:`zonocuda.verifier.executed` are executed; None if there is
-        none, or nothing is executed.
+        """The first node where an executed value, or what is summed for one, may exceed the executed dtype's range, or
+        come as close as HEADROOM, in whatever way the chains of :mod:`zonocuda.verifier.executed` are executed; None if
+        there is none, or nothing is executed.
 
         Found from magnitudes |A| M + |b| that never cancel, from one ReLU to the next, whose M is its upper bound, and
         with M >= 1, so that products of constants are covered. (Where an earlier node overflows, the bounds up to it
@@ -109,15 +114,17 @@ class Ledger:
         found: dict[str, Tensor] = {}
         for node in self.graph.nodes if execution is not None else ():
             before = [found[name] for name in node.inputs]
+            summed: Tensor | None = None  # of a mean: it is divided afterwards
             if isinstance(node.op, Affine):
                 size = self.rounding.absolute(node).apply(before[0])
                 size = self.rounding.above(size, self.rounding.terms(node) + self.rounding.extra(node))
+                summed = size * divisor(node.op, self.nodes[node.inputs[0]].shape)
             elif isinstance(node.op, Add):
                 size = self.rounding.above(before[0] + before[1], 1)
             else:
                 size = node.op.apply(*before) if isinstance(node.op, Concat) else self.magnitude(node.name)
             assert execution is not None
-            if not bool((size <= execution.largest / 4).all()):
+            if not bool(((size if summed is None else summed) <= execution.largest * HEADROOM).all()):
                 return node
             found[node.name] = (2 * size).clamp(min=1)  # 2: what it may have gained by rounding
         return None

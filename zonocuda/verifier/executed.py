@@ -32,8 +32,11 @@ Underflow. Weights and magnitudes that are not zero count as at least T = 2 sqrt
 number (:meth:`zonocuda.verifier.rounding.Rounding.lift`). One operand flushed to zero changes its product with m by
 eta m = (T / 4) T m, a relative T / 4 <= u of what is counted for it; n results flushed change a sum by
 n eta = n T^2 / 4 <= u T while n T <= 4 u, that is by less than one rounding of a magnitude that is at least T; and
-where a magnitude is 0, all that enters is exactly 0. Operators that move values, and the ReLU, may flush them, too:
-whoever reads them has counted that as an operand; at the network's output it changes a value by less than eta.
+where a magnitude is 0, all that enters is exactly 0. A product of constants that a folded chain flushes is lost whole:
+eta times the other factors of its monomial. Scales count as at least F with T F^k >= eta / u, k being the scales of a
+chain, so that this is less than one rounding of what its last scale counts. Operators that move values, and the ReLU,
+may flush them, too: whoever reads them has counted that as an operand; at the network's output it changes a value by
+less than eta.
 
 Overflow. The theorem holds while no intermediate result exceeds the dtype, which
 :meth:`zonocuda.verifier.dual_error.Ledger.overflow` makes sure of.
@@ -71,10 +74,12 @@ class Execution:
     Attributes:
         dtype: float32 or float64.
         roundings: p and q of the theorem, by node; nodes that do not round are not among them.
+        scalings: the largest number of products with constants in a chain, beside its layer's.
     """
 
     dtype: torch.dtype
     roundings: Mapping[str, tuple[int, int]]
+    scalings: int = 0
 
     @staticmethod
     def of(network: Graph, dtype: torch.dtype) -> Execution:
@@ -99,17 +104,27 @@ class Execution:
                 for name in node.inputs:
                     if inside[name]:
                         whole[name] = max(whole[name], whole[node.name])
+        mixed = _mixed(network, inside)
         roundings = {}
         for node in network.nodes:
-            counts = _roundings(node, whole[node.name], [inside[name] for name in node.inputs], dtype)
+            before = [inside[name] for name in node.inputs]
+            if any(name in mixed for name in node.inputs):
+                before = [0 for _ in before]
+            counts = _roundings(node, whole[node.name], before, dtype)
             if counts is not None:
                 roundings[node.name] = counts
-        return Execution(dtype, roundings)
+        return Execution(dtype, roundings, _scalings(network, inside))
 
     @property
     def eta(self) -> float:
         """The smallest normal number."""
         return torch.finfo(self.dtype).tiny
+
+    @property
+    def least_scale(self) -> float:
+        """F, as which a scale counts at least: T F^k >= eta / u for the k scalings of a chain."""
+        u = torch.finfo(self.dtype).eps / 2
+        return float((math.sqrt(self.eta) / (2 * u)) ** (1 / max(1, self.scalings)))
 
     @property
     def largest(self) -> float:
@@ -135,6 +150,27 @@ class Execution:
 def _moves(node: Node) -> bool:
     """Whether every output of a node is one of its inputs or a constant."""
     return isinstance(node.op, Rearrangement | Gather | Expand | Concat)
+
+
+def _mixed(network: Graph, inside: Mapping[str, int]) -> set[str]:
+    """Concatenations of values that are in a chain and of some that are not, and what moves their values."""
+    mixed: set[str] = set()
+    for node in network.nodes:
+        parts = [bool(inside[name]) for name in node.inputs]
+        if _moves(node) and (any(name in mixed for name in node.inputs) or (any(parts) and not all(parts))):
+            mixed.add(node.name)
+    return mixed
+
+
+def _scalings(network: Graph, inside: Mapping[str, int]) -> int:
+    """The largest number of scales in one chain."""
+    counts: dict[str, int] = {}
+    for node in network.nodes:
+        before = [counts[name] for name in node.inputs if inside[name]]
+        own = isinstance(node.op, ScaleShift) and node.op.scale is not None
+        goes_on = isinstance(node.op, ScaleShift | Add) or _moves(node)
+        counts[node.name] = int(own) + (max(before, default=0) if goes_on else 0)
+    return max(counts.values())
 
 
 def _depth(node: Node, network: Graph, before: list[int]) -> int:

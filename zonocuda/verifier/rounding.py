@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.graph import HOPELESS, Affine, Graph, Node, Op, Pad, absolute, fan_in
+from zonocuda.graph import HOPELESS, Affine, Graph, Node, Op, Pad, ScaleShift, absolute, fan_in
 from zonocuda.verifier.executed import Execution, gamma
 
 EXTRA = 4
@@ -114,6 +114,8 @@ class Rounding:
                 share = self.lift(self.lift(error) / (DOUBT * self.u)).to(self.dtype)
                 held[name] = self.above(held[name] + share, 4)
             lifted: dict[str, Any] = {name: self.lift(t) for name, t in held.items() if isinstance(t, Tensor)}
+            if self.execution is not None and isinstance(whole, ScaleShift) and whole.scale is not None:
+                lifted["scale"] = lifted["scale"].clamp(min=self.execution.least_scale) * (lifted["scale"] > 0)
             if isinstance(whole, Pad) and whole.value > 0:
                 lifted["value"] = max(whole.value, self.floor)
             self._absolute[node.name] = (node.op, replace(whole, **lifted))
