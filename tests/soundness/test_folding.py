@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from tests.importers.constant_programs import Program, folded, random_program
-from tests.importers.onnx_models import save
+from tests.importers.onnx_models import Case, ints, op, save
 from tests.verifier.exact import evaluate, exactly
 from zonocuda.graph import Affine, Graph, Input, Linear, Node, Op, Relu
-from zonocuda.importers import load_onnx
+from zonocuda.importers import UnsupportedNetworkError, load_onnx
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
 from zonocuda.verifier.prove import Effort
@@ -143,6 +143,15 @@ def test_what_holds_in_real_arithmetic_alone_is_verified(tmp_path: Path) -> None
     row = {2: Fraction(-1)}
     assert verdict(graph, row, Fraction(26, 100), torch.float64) is Verdict.VERIFIED
     assert verdict(folded(graph), row, Fraction(26, 100), torch.float64) is not Verdict.VERIFIED
+
+
+def test_padding_with_what_rounding_takes_for_zero_is_refused(tmp_path: Path) -> None:
+    """(1 + 2^-60) - 1, of which float64 holds nothing, times 2^70 is 1024."""
+    nodes = [op("Add", "a b", "t"), op("Sub", "t a", "p"), op("Pad", "x pads p", "z"), op("Gemm", "z w")]
+    numbers = {"a": np.array(1, np.float32), "b": np.array(2.0**-60, np.float32)}
+    weights = {**numbers, "pads": ints(0, 0, 0, 1), "w": np.array([[0], [2.0**70]], np.float32)}
+    with pytest.raises(UnsupportedNetworkError, match="pads with a constant that rounding cannot tell from zero"):
+        load_onnx(save(Case(nodes, [1, 1], (1,), weights).model(), tmp_path))
 
 
 @pytest.mark.usefixtures("prover_only")

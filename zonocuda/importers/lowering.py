@@ -192,6 +192,8 @@ def pad(builder: GraphBuilder, name: str, x: Value, pads: Pads, value: float = 0
         refuse(f"negative padding {pads} is not supported")
     if not math.isfinite(value):
         refuse(f"it pads with {value}")
+    if value == 0 and builder.charged:
+        refuse("it pads with a constant that rounding cannot tell from zero")
     return builder.emit(name, Pad(pads, value), x) if any(a or b for a, b in pads) else x
 
 
