@@ -11,9 +11,10 @@ from tests.check.certificates import KINDS, certified, exact_rows, random_slopes
 from tests.verifier.graphs import NETWORKS, constraint, random_box, region, sample_box, spec
 from zonocuda.check import CertificateError, check_proof, verdict
 from zonocuda.check.arithmetic import precisely
-from zonocuda.check.certificate import region_claim
+from zonocuda.check.certificate import FORMAT, region_claim
 from zonocuda.check.region import Maps, RegionCheck
 from zonocuda.cli.certificate import certificate_document
+from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import certify, verify
 
@@ -150,3 +151,13 @@ def test_rows_that_are_strict_need_a_positive_bound_too() -> None:
     assert check_proof(certificate, graph, shifted).confirmed
     exact = exact_rows(graph, property_, lower)[0][0]
     assert check_proof(certificate, graph, property_).confirmed == (exact > 0)
+
+
+def test_a_constant_about_which_nothing_is_known_is_not_believed_where_it_is_held_as_zero() -> None:
+    node = Node("y", Linear(torch.zeros(1, 1), None, roundings=HOPELESS), ("x",), (1,))
+    graph = Graph((Node("x", Input(), (), (1,)), node), "y")
+    row = LinearConstraint({0: Fraction(1)}, {}, Fraction(1, 2))
+    box = Box.from_tensors(-torch.ones(1), torch.ones(1))
+    entry = {"region": 0, "second_pass": False, "relus": [], "rows": [{"row": 0, "lower": 0.5, "slopes": None}]}
+    certificate = {"format": FORMAT, "available": True, "reason": "", "regions": [entry]}
+    assert not check_proof(certificate, graph, Spec(1, 1, (Region(box, ((row,),)),))).confirmed

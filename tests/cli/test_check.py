@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.cli import files
 from tests.cli.test_main import error, run
+from tests.importers.onnx_models import model, op
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -79,6 +84,18 @@ def test_a_counterexample_is_executed_again_and_exactly(
     assert "exactly     exact arithmetic violates the property, too, at a point inside the exact box" in out
 
 
+def test_a_large_network_is_executed_again_but_not_made_into_balls(
+    net: Path, unsafe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zonocuda.check import verdict
+
+    cert = certificate(net, unsafe, tmp_path / "cert.json")
+    monkeypatch.setattr(verdict, "MAX_NUMBERS", 3)
+    capsys.readouterr()
+    assert run("check", cert, net, unsafe) == 0
+    assert "not computed: the network has more than 3 constants or neurons" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -134,7 +151,7 @@ def set_semantics(document: dict[str, Any]) -> None:
     ("edit", "message"),
     [
         (set_semantics, "semantics 'float32': only proofs in real arithmetic"),
-        (lambda document: document.pop("ran"), "semantics 'None'"),
+        (lambda document: document.pop("ran"), "semantics 'a NoneType'"),
         (lambda document: document.update(verdict="sure"), "the verdict is 'sure'"),
         (lambda document: document.update(schema="zonocuda.bounds/1"), "not a document of 'zonocuda verify --json'"),
         (lambda document: document.update(certificate=None), "holds no certificate of format"),
@@ -175,6 +192,90 @@ def test_what_is_no_document_is_refused_in_one_line(
     cert.write_bytes(content)
     assert run("check", cert, net, safe) == 2
     assert "cert.json: not a" in error(capsys)
+
+
+@pytest.mark.parametrize("field", ["verdict", "semantics", "reason"])
+def test_a_value_that_is_nested_deeply_is_refused_in_one_line(
+    net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    def nest(document: dict[str, Any]) -> None:
+        places = {"verdict": document, "semantics": document["ran"], "reason": document["certificate"]}
+        places[field][field] = "here"
+        document["certificate"]["available"] = field != "reason"
+
+    cert = certificate(net, safe, tmp_path / "cert.json", nest)
+    text = cert.read_text()
+    capsys.readouterr()
+    for depth in (1, 100, *range(900, 1000, 5), 100_000):
+        cert.write_text(text.replace('"here"', "[" * depth + "]" * depth))
+        assert run("check", cert, net, safe) == 2
+        assert "a list" in error(capsys) or depth > 800
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(
+    net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert = certificate(net, safe, tmp_path / "cert.json")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    capsys.readouterr()
+    for files_ in ((pipe, net, safe), (cert, pipe, safe), (cert, net, pipe)):
+        assert run("check", *files_) == 2
+        assert "pipe: is not a regular file" in error(capsys)
+
+
+def test_an_infinite_float32_is_no_counterexample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Y_0 = relu(20 X_1 - 1e-38 X_0) is at least 10 for X_0 <= 1e39; that is infinite in float32, where Y_0 is 0."""
+    net = files.fc_model(tmp_path / "net.onnx", [[-1e-38, 20]], [[1]])
+    spec = files.save_spec(tmp_path / "spec.vnnlib", [0, 1], [1e39, 1], 1, "(<= Y_0 5)")
+    small = files.save_spec(tmp_path / "small.vnnlib", [0, 1], [1, 1], 1, "(<= Y_0 50)")
+    cert = certificate(net, small, tmp_path / "cert.json")
+    document = json.loads(cert.read_text())
+    assert document["verdict"] == "falsified"
+    document["files"]["spec"]["sha256"] = hashlib.sha256(spec.read_bytes()).hexdigest()
+    document["counterexample"]["x"] = ["here", 1.0]
+    cert.write_text(json.dumps(document).replace('"here"', "1e999"))
+    capsys.readouterr()
+    assert run("check", cert, net, spec) == 1
+    assert "x is no float32 point" in capsys.readouterr().out
+
+
+def test_an_empty_box_is_confirmed_where_other_inputs_have_no_bounds(
+    net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = files.save_spec(tmp_path / "spec.vnnlib", [1, 0], [0, 1], 2, "(<= Y_0 5)")
+    spec.write_text("\n".join(line for line in spec.read_text().splitlines() if "= X_1" not in line))
+    cert = certificate(net, spec, tmp_path / "cert.json")
+    capsys.readouterr()
+    assert run("check", cert, net, spec) == 0
+    assert "the box is empty" in capsys.readouterr().out
+
+
+def test_a_zero_about_which_nothing_is_known_is_not_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Y = X * 0^y with y = ((a b) c) d - (a b) (c d): 0 over the reals, so that 0^y = 1, and above 0 in float64."""
+    powers = next(p for p in np.random.default_rng(0).random((1000, 4)).astype(np.float32) if _residue(p) > 0)
+    weights = {name: np.array([v], np.float32) for name, v in zip("abcdz", [*powers, 0], strict=True)}
+    nodes = [op("Mul", "a b", "ab"), op("Mul", "ab c", "abc"), op("Mul", "abc d", "abcd"), op("Mul", "c d", "cd")]
+    nodes += [op("Mul", "ab cd", "other"), op("Sub", "abcd other", "zero"), op("Pow", "z zero", "one")]
+    net = tmp_path / "net.onnx"
+    net.write_bytes(model([*nodes, op("Mul", "x one")], [1, 1], weights).SerializeToString())
+    spec = files.save_spec(tmp_path / "spec.vnnlib", [1], [2], 1, "(>= Y_0 0.5)")
+    safe = files.save_spec(tmp_path / "safe.vnnlib", [1], [2], 1, "(>= X_0 3)")
+    cert = certificate(net, safe, tmp_path / "cert.json")
+    document = json.loads(cert.read_text())
+    document["verdict"] = "verified"
+    entry = {"region": 0, "second_pass": False, "relus": [], "rows": [{"row": 0, "lower": 0.5, "slopes": None}]}
+    document["certificate"] = {"format": "zonocuda.certificate/1", "available": True, "reason": "", "regions": [entry]}
+    document["files"]["spec"]["sha256"] = hashlib.sha256(spec.read_bytes()).hexdigest()
+    cert.write_text(json.dumps(document))
+    capsys.readouterr()
+    assert run("check", cert, net, spec) == 1
+    assert capsys.readouterr().out.startswith("not confirmed\n")
+
+
+def _residue(p: NDArray[np.float32]) -> float:
+    a, b, c, d = p.astype(np.float64)
+    return float(a * b * c * d - (a * b) * (c * d))
 
 
 def test_a_missing_file_is_one_line(net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

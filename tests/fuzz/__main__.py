@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from tests.fuzz.bad_arrays import array_case
+from tests.fuzz.bad_certificates import certificate_case
 from tests.fuzz.bad_networks import network_case
 from tests.fuzz.bad_specs import spec_case
 from tests.fuzz.case import Case, execute, limit_memory, report
@@ -29,6 +30,7 @@ FILES: dict[str, Callable[[random.Random], Case]] = {
     "networks": network_case,
     "specs": spec_case,
     "arrays": array_case,
+    "certificates": certificate_case,
 }
 KINDS = (*FILES, "bounds")
 REPLAY = "replay with:"

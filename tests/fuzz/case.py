@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import resource
 import signal
@@ -129,6 +130,8 @@ def execute(case: Case, folder: Path) -> Run:
     run.faults += faults(case, run)
     if code == 0 and not run.faults and arguments[0] == "verify":
         run.faults += contradictions(arguments[1], arguments[2], run.out.split("\n", 1)[0])
+    if code == 0 and not run.faults and arguments[0] == "check":
+        run.faults += contradictions(*arguments[2:], json.loads(Path(arguments[1]).read_bytes())["verdict"])
     return run
 
 
@@ -141,11 +144,14 @@ def faults(case: Case, run: Run) -> list[str]:
         found.append(f"exit code {run.code}, expected one of {case.codes}")
     if run.growth > MEMORY:
         found.append(f"took {run.growth >> 20} MiB")
-    if run.code == 0:
+    if run.code in (0, 1):
         if run.err:
             found.append("writes to stderr beside a verdict")
         if case.arguments[0] == "verify" and run.out.split("\n", 1)[0] not in DECIDED:
             found.append("no verdict on the first line")
+        said = "confirmed" if run.code == 0 else "not confirmed"
+        if case.arguments[0] == "check" and run.out.split("\n", 1)[0] != said:
+            found.append(f"does not say {said!r} first")
     elif not run.trace:
         if run.out:
             found.append("writes to stdout beside an error")

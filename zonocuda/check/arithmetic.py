@@ -45,14 +45,16 @@ def constants(op: Affine, name: str) -> Array:
 
     A number c of the network, held as h, obeys |c - h| <= gamma_k |h| + E (:class:`zonocuda.graph.Affine`), with k the
     operator's ``roundings`` and E its ``doubt``. gamma_k is at most 2 k u, u = 2^-53, while k u <= 1/8; beyond that
-    nothing is known of c.
+    nothing is known of c, be h zero or not: zero may be what is held of a number about which nothing is known.
     """
     held = getattr(op, name)
     tensor = held if isinstance(held, Tensor) else torch.tensor(held, dtype=torch.float64)
     numbers = tensor.detach().cpu().double().flatten().tolist()
     if not op.roundings and name not in op.doubt:
         return balls(numbers, tuple(tensor.shape))
-    share = 2 * arb(op.roundings) / arb(2) ** 53 if op.roundings <= 2**50 else arb("inf")
+    if op.roundings > 2**50:
+        return balls([arb(0, arb("inf"))] * len(numbers), tuple(tensor.shape))
+    share = 2 * arb(op.roundings) / arb(2) ** 53
     error = op.doubt[name] if name in op.doubt else torch.zeros_like(tensor)
     errors = torch.as_tensor(error).detach().cpu().double().expand(tensor.shape).flatten().tolist()
     radii = ((abs(arb(h)) * share + arb(e)).upper() if h or e else ZERO for h, e in zip(numbers, errors, strict=True))

@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,27 @@ class RegionClaim:
     rows: Mapping[int, RowClaim]
 
 
+def open_regular(path: str | Path) -> BufferedReader:
+    """A file to read.
+
+    Raises:
+        CertificateError: a pipe or a device, which might never end.
+        OSError: it cannot be read.
+    """
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise CertificateError(f"{path}: is not a regular file")
+    return Path(path).open("rb")
+
+
 def read_document(path: str | Path) -> dict[str, Any]:
     """The JSON document.
 
     Raises:
         CertificateError: no such document.
     """
-    content = Path(path).read_bytes() if Path(path).stat().st_size <= MAX_BYTES else None
-    if content is None:
+    with open_regular(path) as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise CertificateError(f"{path}: has more than {MAX_BYTES} bytes")
     try:
         document = json.loads(content, parse_constant=_refuse)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from zonocuda.check.arithmetic import PRECISION, balls, precisely
-from zonocuda.check.certificate import FORMAT, CertificateError, read_document, region_claim
+from zonocuda.check.certificate import FORMAT, CertificateError, open_regular, read_document, region_claim
 from zonocuda.check.region import Ends, Maps, Progress, RegionCheck, interval, ratio
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import OnnxRuntimeModel, load_network
@@ -70,17 +70,18 @@ def check(
     document = read_document(certificate)
     files = document.get("files")
     for kind, path in (("net", net), ("spec", spec)):
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with open_regular(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         entry = files.get(kind) if isinstance(files, dict) else None
         if not isinstance(entry, dict) or entry.get("sha256") != digest:
             raise CertificateError(f"{path}: is not the file that {certificate} is about (sha256 {digest})")
     verdict, ran = document.get("verdict"), document.get("ran")
     if verdict not in ("verified", "falsified"):
-        raise CertificateError(f"{certificate}: nothing to check: the verdict is {str(verdict)[:40]!r}")
+        raise CertificateError(f"{certificate}: nothing to check: the verdict is {_quoted(verdict)!r}")
     semantics = ran.get("semantics") if isinstance(ran, dict) else None
     if semantics != "real":
         raise CertificateError(
-            f"{certificate}: semantics {str(semantics)[:40]!r}: only proofs in real arithmetic ('real') can be checked"
+            f"{certificate}: semantics {_quoted(semantics)!r}: only proofs in real arithmetic ('real') can be checked"
         )
     network, property_ = load_network(net), load_vnnlib(spec)
     graph = network.graph
@@ -94,6 +95,11 @@ def check(
         return check_proof(document.get("certificate"), graph, property_, progress)
     except CertificateError as error:
         raise CertificateError(f"{certificate}: {error}") from error
+
+
+def _quoted(value: object) -> str:
+    """What a document says, where it should say a word or a sentence: anything else may be nested without end."""
+    return value[:300] if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 # ---- proofs --------------------------------------------------------------------------------------------------------
@@ -110,17 +116,26 @@ def check_proof(
     if not isinstance(certificate, dict) or certificate.get("format") != FORMAT:
         raise CertificateError(f"holds no certificate of format {FORMAT}")
     if certificate.get("available") is not True:
-        raise CertificateError(f"nothing to check: {str(certificate.get('reason'))[:300]}")
-    held = [value for node in graph.nodes for value in vars(node.op).values()]
-    tensors = [value for value in held if isinstance(value, torch.Tensor)]
-    size = max(sum(t.numel() for t in tensors), sum(math.prod(node.shape) for node in graph.nodes))
-    if size > MAX_NUMBERS:
+        raise CertificateError(f"nothing to check: {_quoted(certificate.get('reason'))}")
+    held, tensors = _constants(graph)
+    if _size(graph) > MAX_NUMBERS:
         raise CertificateError(f"a network of more than {MAX_NUMBERS} constants or neurons is too large to check")
     numbers = [value for value in held if isinstance(value, float)]
     if not all(bool(t.isfinite().all()) for t in tensors) or not all(map(math.isfinite, numbers)):
         return Checked(False, "the network holds a NaN or an infinity", ())
     with precisely():
         return _proof(certificate, graph, spec, progress)
+
+
+def _constants(graph: Graph) -> tuple[list[Any], list[torch.Tensor]]:
+    """What operators hold, and the tensors among it."""
+    held = [value for node in graph.nodes for value in vars(node.op).values()]
+    return held, [value for value in held if isinstance(value, torch.Tensor)]
+
+
+def _size(graph: Graph) -> int:
+    """Numbers that become balls: constants, or neurons, whichever are more."""
+    return max(sum(t.numel() for t in _constants(graph)[1]), sum(math.prod(node.shape) for node in graph.nodes))
 
 
 def _proof(certificate: dict[str, Any], graph: Graph, spec: Spec, progress: Progress) -> Checked:
@@ -147,11 +162,11 @@ def _region(
 ) -> Iterator[str]:
     """Why a region is not proven safe; nothing if it is. What was found is added to ``details``."""
     box = region.box
+    if box.is_empty and not box.has_nan:
+        details.append(f"region {position}    the box is empty")
+        return
     if not bool((box.lower.isfinite() & box.upper.isfinite()).all()):
         yield "the box is not bounded"
-        return
-    if bool((box.lower > box.upper).any()):
-        details.append(f"region {position}    the box is empty")
         return
     if not region.disjuncts:
         details.append(f"region {position}    no output is unsafe")
@@ -202,7 +217,7 @@ def _counterexample(claim: object, graph: Graph, runtime: OnnxRuntimeModel, spec
     box = region.box
     wide = torch.tensor(x, dtype=torch.float64)
     point = wide.float()
-    if not bool((point.double() == wide).all()):
+    if not bool(((point.double() == wide) & point.isfinite()).all()):
         return Checked(False, "counterexample: x is no float32 point", ())
     if not bool(((point >= box.float32_lower) & (point <= box.float32_upper)).all()):
         return Checked(False, "counterexample: x lies outside the box rounded to float32", ())
@@ -220,6 +235,8 @@ def _counterexample(claim: object, graph: Graph, runtime: OnnxRuntimeModel, spec
 
 def _exactly(graph: Graph, region: Region, x: torch.Tensor) -> str:
     """What exact arithmetic says of a point."""
+    if _size(graph) > MAX_NUMBERS:
+        return f"not computed: the network has more than {MAX_NUMBERS} constants or neurons"
     maps = Maps(graph)
     point = balls(x.tolist())
     low, high = interpret(graph, (point, point), lambda node, before: interval(maps, node, list(before)))

@@ -72,9 +72,8 @@ def check(options: argparse.Namespace) -> int:
     with _ProgressBar() as bar:
         result = check_again(options.certificate, options.net, options.spec, bar.update)
     print("confirmed" if result.confirmed else "not confirmed")
-    print(f"reason      {result.reason}")
-    for line in result.details:
-        print(line)
+    for line in (f"reason      {result.reason}", *result.details):
+        print(report.printable(line))
     print(f"seconds     {time.monotonic() - started:.3f}")
     return 0 if result.confirmed else NOT_CONFIRMED
 
