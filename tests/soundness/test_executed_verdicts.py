@@ -304,3 +304,13 @@ def test_constants_of_modules_that_pass_through_subnormal_numbers_are_refused() 
     assert verify(Scaled(), problem, input_shape=(1,)).verdict is Verdict.VERIFIED
     with pytest.raises(ValueError, match="a machine may flush to zero; use 'real'"):
         verify(Scaled(), problem, input_shape=(1,), semantics="float32")
+
+
+def test_a_box_is_empty_in_the_numbers_that_semantics_ask_about() -> None:
+    """[1/10 + 1e-12, 1/10] holds no number; rounded to float32 it holds the one that both ends round to."""
+    tenth = Fraction(1, 10)
+    box = Box.exact([tenth + Fraction(1, 10**12)], [tenth])
+    problem = Spec(1, 1, (Region(box, ((at_least(Fraction(0)),),)),))
+    graph = chain(matrix([1]), size=1)
+    assert verify(graph, problem).verdict is Verdict.VERIFIED
+    assert verify(graph, problem, semantics="float32").verdict is Verdict.FALSIFIED

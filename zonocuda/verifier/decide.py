@@ -43,7 +43,7 @@ from zonocuda.verifier.planner import Direction, Step
 from zonocuda.verifier.prove import CHEAP, LADDERS, Effort, check_effort
 from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
 from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.semantics import executed
+from zonocuda.verifier.semantics import box_of, executed
 from zonocuda.verifier.stages import Arithmetic, Course, Progress, RegionProof
 from zonocuda.version import __version__
 
@@ -182,7 +182,8 @@ class _Run:
         empty = 0
         for position, region in enumerate(self.spec.regions):
             self.course.deadline.check()
-            if region.box.is_empty and not region.box.has_nan:
+            lower, upper = box_of(region, self.execution)
+            if bool((lower > upper).any()) and not region.box.has_nan:
                 empty += 1
                 continue
             reason = self.decide_region(position, region)
