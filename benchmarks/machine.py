@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -52,6 +53,15 @@ def machine_info() -> dict[str, str]:
     """Of the machine, what numbers depend on; not its name."""
     processor = device_name(torch.device("cpu"))
     return {"processor": processor, "system": platform.system(), "python": platform.python_version()}
+
+
+def commit_info() -> dict[str, object]:
+    """The commit that is checked out, and whether files that it tracks were changed; as pytest-benchmark writes it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    return {"id": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
 
 
 def recycle_memory() -> bool:

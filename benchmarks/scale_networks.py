@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import device_name, machine_info, peak_growth
+from benchmarks.machine import commit_info, device_name, machine_info, peak_growth
 from benchmarks.radius import radius_for, unstable_share
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
@@ -189,7 +189,8 @@ def main() -> None:
         print("\n".join(describe(name, report)), flush=True)
     if arguments.json:
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        document = {"datetime": when, "machine_info": machine_info(), "reports": reports}
+        document = {"datetime": when, "machine_info": machine_info(), "commit_info": commit_info()}
+        document["reports"] = reports
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
