@@ -21,7 +21,7 @@ from tests.verifier.verdicts import IDENTITY, NEVER, SOMETIMES, chain, matrix, r
 from zonocuda.graph import AveragePool, Concat, Graph, Linear, Pad, Reduce, Relu, Reshape, ScaleShift
 from zonocuda.importers import from_module, load_network, load_onnx
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import Verdict, verify
+from zonocuda.verifier import Verdict, VerifyResult, verify
 from zonocuda.verifier.executed import Execution
 
 BITS = {"float32": 24, "float64": 53}
@@ -187,6 +187,20 @@ def test_the_box_of_float32_semantics_is_the_rounded_one() -> None:
     problem = Spec(1, 1, (region,))
     assert verify(graph, problem, semantics="float32").verdict is Verdict.FALSIFIED
     assert verify(graph, problem, semantics="float64").verdict is Verdict.VERIFIED
+
+
+def test_a_counterexample_that_meets_a_proof_says_so() -> None:
+    """x in [1/10, 1/10]: over the reals nothing exceeds 1/10, and the float32 next to it does."""
+    tenth = Fraction(1, 10)
+    graph = chain(matrix([1]), size=1)
+
+    def result(high: Fraction, unsafe: Fraction) -> VerifyResult:
+        return verify(graph, Spec(1, 1, (Region(Box.exact([tenth], [high]), ((at_least(unsafe),),)),)))
+
+    rounded, real = result(tenth, tenth + Fraction(1, 10**9)), result(Fraction(1), Fraction(1, 2))
+    assert rounded.verdict is real.verdict is Verdict.FALSIFIED
+    assert "over the reals, on the enclosing box, the property is proven" in rounded.reason
+    assert "over the reals" not in real.reason
 
 
 def test_a_result_says_in_which_arithmetic_it_holds() -> None:

@@ -229,7 +229,7 @@ class _Run:
             return self.find_any_point(position, region)
         self.course.progress("falsify", position, len(self.spec.regions))
         if self.search(position, region, restarts=self.restarts(32), seed=self.seed):
-            return "counterexample found by gradient descent"
+            return "counterexample found by gradient descent" + self.contrast(position, region)
         proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
         try:
             reason = self.prove(position, region, proof)
@@ -242,6 +242,33 @@ class _Run:
             self.margins += proof.margins(position)
             if proof.sweep is not None:
                 self.layers, self.plan = proof.sweep.stats, proof.sweep.plan
+
+    def contrast(self, position: int, region: Region) -> str:
+        """What real arithmetic has against a counterexample of executed arithmetic: a proof, where there is one.
+
+        Only a point that float64 does not call unsafe, or outside the exact box, can owe to rounding alone; for others
+        none is tried.
+        """
+        found = self.counterexample
+        assert found is not None
+        if self.execution is not None:
+            return ""
+        graph, x = self.subject.graph.to(torch.float64, "cpu"), found.x.double()
+        flat = x.flatten()
+        inside = bool(((flat >= region.box.lower) & (flat <= region.box.upper)).all())
+        if inside and region.is_unsafe(flat.tolist(), graph(x.unsqueeze(0)).flatten().tolist()):
+            return ""
+        proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
+        try:
+            proof.begin(is_last=True)
+        except (TimeoutReached, MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, TimeoutReached) and not is_out_of_memory(error):
+                raise
+            return ""  # the counterexample stands
+        self.margins += proof.margins(position)
+        if not proof.proven:
+            return ""
+        return "; of rounding alone: over the reals, on the enclosing box, the property is proven"
 
     def prove(self, position: int, region: Region, proof: RegionProof) -> str:
         """Proofs from cheap to dear, and a longer search between them."""
