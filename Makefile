@@ -19,7 +19,7 @@ BENCH ?= not slow
 ifeq ($(origin PYTHON),undefined)
 PYTHON := $(VENV)/bin/python
 SETUP := $(VENV)/.installed
-PYTEST_FLAGS ?= -n auto
+PYTEST_FLAGS ?= -n auto --dist worksteal
 else
 SETUP := in-place
 endif
