@@ -21,11 +21,11 @@ from tests.fuzz.bad_arrays import array_case
 from tests.fuzz.bad_certificates import certificate_case
 from tests.fuzz.bad_networks import network_case
 from tests.fuzz.bad_specs import DECLARED, EMPTY, FAULTS_1, OPTIONS, bomb, network, spec_case
+from tests.fuzz.bounded import fuzz
 from tests.fuzz.case import Case, execute, limit_memory, report
 from tests.importers.onnx_models import ints, model, op
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 15
 
 
 def run(case: Case, folder: Path) -> None:
@@ -35,15 +35,7 @@ def run(case: Case, folder: Path) -> None:
 
 
 def test_random_faults_are_refused_in_one_line_within_bounds_of_time_and_memory() -> None:
-    """In a process of its own, which a crash of a library ends; its seed is printed."""
-    command = [sys.executable, "-m", "tests.fuzz", "--kind", "networks", "--kind", "specs", "--kind", "arrays"]
-    command += ["--kind", "certificates", "--minutes", str(SECONDS / 60)]
-    if "ZONOCUDA_TEST_SEED" in os.environ:
-        command += ["--seed", os.environ["ZONOCUDA_TEST_SEED"]]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "exit code 2" in done.stdout
+    assert "exit code 2" in fuzz("networks", "specs", "arrays", "certificates")
 
 
 @pytest.mark.parametrize("make", [network_case, spec_case, array_case, certificate_case])
