@@ -1,8 +1,6 @@
 // The Python module zonocuda._C: build information. Loading it registers the ops with the dispatcher.
 #include <pybind11/pybind11.h>
 
-#include "common/huge_pages.h"
-
 namespace py = pybind11;
 
 namespace {
@@ -46,13 +44,6 @@ const char* cpu_capability() {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native ops of zonocuda (registered with the torch dispatcher) and facts about their build.";
   m.def("cpu_capability", &cpu_capability, "The instruction set that the CPU kernels use on this machine.");
-  m.def(
-      "prefer_huge_pages",
-      [](std::uintptr_t address, int64_t bytes) {
-        zonocuda::prefer_huge_pages(reinterpret_cast<const void*>(address), bytes);
-      },
-      py::arg("address"), py::arg("bytes"),
-      "Asks the system for large pages behind host memory that is not in use yet; it may say no.");
   m.def("build_info", &build_info,
         "Compiler, flags, torch version, CUDA version and architectures of this build; None for what it lacks.");
 }

@@ -10,8 +10,6 @@ from functools import cache
 from types import ModuleType
 from typing import Literal
 
-from torch import Tensor
-
 Backend = Literal["auto", "native", "reference"]
 
 _MODULES = {"native": "zonocuda.ops", "reference": "zonocuda.reference"}
@@ -30,12 +28,6 @@ def kernels() -> ModuleType:
 @cache
 def _module(name: str) -> ModuleType:
     return importlib.import_module(_MODULES[name])
-
-
-def in_huge_pages(fresh: Tensor) -> Tensor:
-    """The tensor, whose memory nobody has written yet; on the native ops, in large pages where the system has them."""
-    asked: Tensor = kernels().in_huge_pages(fresh) if current_backend() == "native" else fresh
-    return asked
 
 
 def current_backend() -> str:

@@ -14,8 +14,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.domains.backend import in_huge_pages
-
 CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 """Of results at a time where a block goes through a layer in chunks of symbols: what the caches hold on a CPU, what
 keeps a GPU busy."""
@@ -51,7 +49,7 @@ class Pool:
             if buffer.dtype == like.dtype and buffer.device == like.device and count <= buffer.numel() <= 2 * count
         ]
         if not fitting:
-            return in_huge_pages(torch.empty(count, dtype=like.dtype, device=like.device))
+            return torch.empty(count, dtype=like.dtype, device=like.device)
         return self.free.pop(min(fitting)[1])[:count]
 
     def give(self, tensor: Tensor) -> None:
@@ -98,7 +96,7 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """An uninitialised tensor with the dtype and device of ``like``, from the pool where one is in use."""
     pool = _pool.get()
     if pool is None or like.device.type != "cpu":  # torch recycles the memory of a GPU itself
-        return in_huge_pages(torch.empty(shape, dtype=like.dtype, device=like.device))
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
     return pool.take(prod(shape), like).reshape(shape)
 
 

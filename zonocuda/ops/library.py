@@ -35,13 +35,6 @@ def cpu_capability() -> str:
     return _C.cpu_capability()
 
 
-def in_huge_pages(fresh: Tensor) -> Tensor:
-    """The tensor, whose memory nobody has written yet: in large pages where it is large and the system has them."""
-    if fresh.device.type == "cpu":
-        _C.prefer_huge_pages(fresh.data_ptr(), fresh.nbytes)
-    return fresh
-
-
 def require_build_for(op: str, tensor: Tensor, *others: Tensor | None) -> None:
     """Refuses a CUDA tensor in a build without CUDA, and tangents of forward-mode differentiation on any argument.
 
