@@ -8,7 +8,7 @@ namespace zonocuda::cpu {
 namespace {
 
 constexpr int64_t kLine = 64;     // bytes of a cache line
-constexpr int64_t kTogether = 8;  // rows that are added at once
+constexpr int64_t kStreams = 8;   // of memory, that are added up at once
 constexpr int64_t kAhead = 4;     // rows that are asked for before they are added
 constexpr int kVectorBytes = 32;  // of one vector; wider gains nothing where memory is the limit
 
@@ -31,7 +31,7 @@ ZONOCUDA_INLINE void each_vector(int64_t first, int64_t width, F f) {
 
 // sum[j] += term(0, j) + term(1, j) + ..., added in this order. kTogether rows at a time: one load and one store of a
 // sum for as many terms, and as many streams of memory in flight. ask(k, j): the caches are to get row k.
-template <class T, class Term, class Ask>
+template <class T, int64_t kTogether, class Term, class Ask>
 ZONOCUDA_INLINE void add_rows(int64_t rows, int64_t width, T* sum, Term term, Ask ask) {
   int64_t k = 0;
   for (; k + kTogether <= rows; k += kTogether) {
@@ -59,13 +59,18 @@ ZONOCUDA_INLINE void add_rows(int64_t rows, int64_t width, T* sum, Term term, As
 ZONOCUDA_INLINE void stream(float* p, const Vector<float, 4>::type& v) { _mm_stream_ps(p, __m128(v)); }
 ZONOCUDA_INLINE void stream(double* p, const Vector<double, 2>::type& v) { _mm_stream_pd(p, __m128d(v)); }
 
-// A line of memory past the caches; p is aligned to it.
+// A line of memory past the caches; p is aligned to it. Computed in wide vectors, stored in halves.
 template <class T, class F>
 ZONOCUDA_INLINE void stream_line(T* p, int64_t j, F value) {
   constexpr int64_t kPart = 16 / sizeof(T);
-#pragma GCC unroll 4
-  for (int64_t i = 0; i < kLine / int64_t(sizeof(T)); i += kPart) {
-    stream(p + i, value(std::type_identity<typename Vector<T, kPart>::type>{}, j + i));
+  using Part = typename Vector<T, kPart>::type;
+#pragma GCC unroll 2
+  for (int64_t i = 0; i < kLine / int64_t(sizeof(T)); i += kWide<T>) {
+    const Wide<T> wide = value(std::type_identity<Wide<T>>{}, j + i);
+    Part parts[kVectorBytes / 16];
+    __builtin_memcpy(parts, &wide, sizeof(wide));
+    stream(p + i, parts[0]);
+    stream(p + i + kPart, parts[1]);
   }
 }
 #endif
@@ -101,7 +106,7 @@ ZONOCUDA_INLINE void write_rows(int64_t rows, int64_t stride, int64_t width, T* 
 
 #define ZONOCUDA_DEFINE_ROWS(T)                                                                                        \
   ZONOCUDA_CLONES void add_abs(const T* x, int64_t rows, int64_t stride, int64_t width, T* sum) {                      \
-    add_rows(                                                                                                          \
+    add_rows<T, kStreams>(                                                                                             \
         rows, width, sum,                                                                                              \
         [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                                                            \
           using V = typename decltype(v)::type;                                                                        \
@@ -110,7 +115,7 @@ ZONOCUDA_INLINE void write_rows(int64_t rows, int64_t stride, int64_t width, T* 
         [=](int64_t k, int64_t j) ZONOCUDA_LAMBDA { __builtin_prefetch(x + k * stride + j); });                        \
   }                                                                                                                    \
   ZONOCUDA_CLONES void add_products(const T* x, const T* y, int64_t rows, int64_t stride, int64_t width, T* sum) {     \
-    add_rows(                                                                                                          \
+    add_rows<T, kStreams / 2>(                                                                                         \
         rows, width, sum,                                                                                              \
         [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                                                            \
           using V = typename decltype(v)::type;                                                                        \
