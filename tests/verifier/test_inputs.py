@@ -18,6 +18,7 @@ from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.inputs import InputSet, extremes
 from zonocuda.verifier.refine import refine
 from zonocuda.verifier.slopes import initial_slopes
+from zonocuda.verifier.window_rows import window_extremes
 
 FEATURES = {"vector": (6,), "map": (2, 3, 4)}
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
@@ -116,6 +117,18 @@ def test_extremes_are_the_least_values_of_both_signs() -> None:
     inputs = InputSet.of((lower, upper))
     torch.testing.assert_close(low, inputs.least(rows), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(high, -inputs.least(-rows), rtol=1e-13, atol=1e-13)
+
+
+def test_extremes_of_large_bounds_do_not_overflow() -> None:
+    """l + u does; (l + u) / 2 v did as an infinite lower bound of a form whose value is negative."""
+    y = torch.tensor([1.8e38, -1.0e38]).reshape(1, 2)
+    rows = torch.tensor([[[0.5, 1.0]]])
+    low, high = extremes(rows, (y, y))
+    patches, corners = rows.reshape(1, 1, 2, 1, 1), torch.zeros(1, 2, dtype=torch.int64)
+    image = y.reshape(1, 2, 1, 1)
+    window_low, window_high = window_extremes(Windowed(Symbols(1), patches, corners, (1, 1)), (image, image))
+    for bound in (low, high, window_low, window_high):
+        torch.testing.assert_close(bound, torch.tensor([[-1.0e37]]))
 
 
 @pytest.mark.parametrize("place", ["row", "lower", "upper"])

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from zonocuda.domains import Diagonal, Symbols, Windowed, Zonotope
 from zonocuda.domains.blocks import Block
 from zonocuda.verifier.dual_pass import PASS_BYTES, flatten_positions, flatten_rows
-from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.interval import Bounds, middle_and_radius
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +79,9 @@ class _Least(torch.autograd.Function):
 
 def extremes(rows: Tensor, ends: Bounds) -> Bounds:
     """The least and the largest rows . y, ``[B, R]``, for ``rows`` ``[B, R, N]`` and bounds ``[B, N]`` of y."""
-    positive = rows.clamp(min=0)
-    negative = rows - positive
-    low, high = (end.unsqueeze(2) for end in ends)
-    lower = (positive @ low + negative @ high).squeeze(2)
-    upper = (positive @ high + negative @ low).squeeze(2)
-    return lower, upper
+    middle, radius = (end.unsqueeze(2) for end in middle_and_radius(ends))
+    value, spread = (rows @ middle).squeeze(2), (rows.abs() @ radius).squeeze(2)
+    return value - spread, value + spread
 
 
 def _zonotope(zonotope: Zonotope) -> Callable[[Tensor], Tensor]:

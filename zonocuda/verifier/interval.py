@@ -45,6 +45,12 @@ def clamped(bounds: Bounds) -> Bounds:
     return bounds[0].clamp(min=0), bounds[1].clamp(min=0)
 
 
+def middle_and_radius(bounds: Bounds) -> Bounds:
+    """(l + u) / 2 and (u - l) / 2, by halves: neither overflows for bounds that are finite."""
+    lower, upper = (end / 2 for end in bounds)
+    return lower + upper, upper - lower
+
+
 def undecided(lower: Tensor, upper: Tensor) -> Tensor:
     """Places ``[N]``, for bounds ``[B, *features]``, whose sign is open in some batch element; a NaN is open."""
     return (~((lower >= 0) | (upper <= 0))).reshape(len(lower), -1).any(0)

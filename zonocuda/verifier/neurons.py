@@ -108,6 +108,7 @@ class _Shared:
         self.graph, self.box, self.inputs, self.slopes, self.known = graph, box, inputs, slopes, known
         self.kink: KinkRule = kink
         self.ledger = ledger
+        self.tolerance = kink_tolerance(box[0].dtype, box[0][0].numel())  # the bounds are sums over the inputs
         self._relus: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._relaxations: dict[str, tuple[Tensor, Tensor]] = {}
         self._ranges: dict[str, Bounds | None] = {}
@@ -132,7 +133,7 @@ class _Shared:
                 upper,
                 None if given is None else given.expand(lower.shape),
                 kink=self.kink,
-                tolerance=kink_tolerance(lower.dtype, 0),
+                tolerance=self.tolerance,
             )
             self._relaxations[node.name] = (slope, 2 * offset)
         return self._relaxations[node.name]
@@ -188,7 +189,7 @@ class _Total:
         self.size = going.constant.abs() - low + high
 
     def add(self, name: str, ends: Bounds, measure: Callable[[], Measure]) -> None:
-        """Adds the ends of the rows of a node; those of windows, by middle and spread, round twice as much."""
+        """Adds the ends of the rows of a node; by middle and radius they round twice as much as one sum."""
         self.low, self.high = self.low + ends[0], self.high + ends[1]
         self.size = self.size + ends[0].abs() + ends[1].abs()
         self.tally.end(name, measure, 2)
@@ -285,7 +286,8 @@ class _Chunk:
             if not self._end_decided():
                 return None
             v = self.flow.pending[node.name]
-        rows, low, high = kernels().dual_relu(self._rows(v), *self.shared.relu(node), kink=self.shared.kink)
+        kink, tolerance = self.shared.kink, self.shared.tolerance
+        rows, low, high = kernels().dual_relu(self._rows(v), *self.shared.relu(node), kink=kink, tolerance=tolerance)
         self.low, self.high = self.low + low, self.high + high
         image = unflatten_rows(rows.flatten(0, 1), node.shape)
         self.flow.tally.relu(node, partial(self.flow.measure, image), high - low)

@@ -19,7 +19,7 @@ from zonocuda.domains.windowed import is_wide
 from zonocuda.graph import Add, Conv, Graph, Node, Relu, ScaleShift
 from zonocuda.verifier.dual_error import Ledger, Measure, Tally
 from zonocuda.verifier.dual_pass import Visit
-from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.interval import Bounds, middle_and_radius
 from zonocuda.verifier.transform import geometry
 
 
@@ -166,7 +166,6 @@ def window_sums(block: Windowed, values: Tensor) -> Tensor:
 
 def window_extremes(block: Windowed, ends: Bounds) -> Bounds:
     """The least and the largest rows . y, ``[B, R]``, for bounds ``[B, C, H, W]`` of y."""
-    lower, upper = ends
-    middle = window_sums(block, (lower + upper) / 2)
-    spread = window_sums(replace(block, patches=block.patches.abs()), (upper - lower) / 2)
-    return middle - spread, middle + spread
+    middle, radius = middle_and_radius(ends)
+    value, spread = window_sums(block, middle), window_sums(replace(block, patches=block.patches.abs()), radius)
+    return value - spread, value + spread
