@@ -26,8 +26,9 @@ from benchmarks.yardstick import dense_sweep
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu, Reshape, interpret
 from zonocuda.precision import full_precision
-from zonocuda.verifier.forecast import block_bytes, forecast
+from zonocuda.verifier.forecast import Work, block_bytes, forecast
 from zonocuda.verifier.forward import Sweep, sweep
+from zonocuda.verifier.interval import interval, undecided
 from zonocuda.verifier.neurons import neuron_bounds
 from zonocuda.verifier.planner import Direction
 from zonocuda.verifier.transform import transform
@@ -86,6 +87,26 @@ def forward_cost(case: Case) -> Cost:
     return Cost(moved, operations)
 
 
+def dual_operations(case: Case) -> dict[str, int]:
+    """Additions and multiplications of a sweep by dual passes: with a row for every neuron whose sign intervals leave
+    open (``dual_operations``), and for those alone that are unstable (``dual_operations_unstable``), if it were known
+    beforehand which these are; the outputs' rows among both."""
+    graph, lower, upper = case
+    box = lower.unsqueeze(0), upper.unsqueeze(0)
+    result, work = sweep(graph, Zonotope.from_box(*box)), Work(graph)
+    ranges = {graph.nodes[0].name: box}
+    of_open = of_unstable = work.until[graph.output] * len(result.bounds[0][0])
+    for node in graph.nodes[1:]:
+        inputs = [ranges[name] for name in node.inputs]
+        if isinstance(node.op, Relu):
+            known, each = result.inputs[node.name], work.until[node.inputs[0]]
+            of_open += each * int(undecided(*inputs[0]).sum())
+            of_unstable += each * int(undecided(*known).sum())
+            inputs = [known]
+        ranges[node.name] = interval(node, inputs)
+    return {"dual_operations": of_open, "dual_operations_unstable": of_unstable}
+
+
 def generator_bytes(zonotope: Zonotope) -> int:
     """Of all blocks."""
     return sum(block_bytes(block) for block in zonotope.blocks)
@@ -137,4 +158,5 @@ def bench_network(
     if benchmark.stats is not None:
         with torch.no_grad():
             cost = forward_cost(images[0]) if method == "forward" else None
-        benchmark.extra_info.update(facts(machine, method, cost, benchmark.stats.stats.median), images=IMAGES)
+            rows = dual_operations(images[0]) if method == "auto" else {}
+        benchmark.extra_info.update(facts(machine, method, cost, benchmark.stats.stats.median), images=IMAGES, **rows)

@@ -142,6 +142,22 @@ def floors(rows: Sequence[Row]) -> str:
     return markdown(("group", "MB", "Mop", "floor ms", "bound by", "floor / time"), lines)
 
 
+def ways(rows: Sequence[Row]) -> str:
+    """What each way through a network must compute, the least time of the cheapest at the measured product rate, and a
+    fifth of the yardstick's time."""
+    lines = []
+    for row in sorted(rows, key=lambda row: row.group):
+        others = {other.subject: other for other in rows if other.group == row.group}
+        if row.subject != "auto" or not {"forward", "yardstick"} <= others.keys():
+            continue
+        work = [others["forward"].info["operations"], row.info["dual_operations"], row.info["dual_operations_unstable"]]
+        least = min(work) / row.info["product_gigaoperations_per_second"] / 1e6
+        fifth = others["yardstick"].median * 1e3 / 5
+        lines.append((row.group, *(f"{count / 1e9:.2f}" for count in work), f"{least:.1f}", f"{fifth:.1f}"))
+    header = ("group", "forward Gop", "dual, open", "dual, unstable", "least ms", "a fifth of the yardstick's")
+    return markdown(header, lines)
+
+
 def peaks(rows: Sequence[Row]) -> str:
     """The chains, with their peak memory."""
     chosen = [row for row in rows if "peak_megabytes" in row.info]
@@ -162,6 +178,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "layers": matching(r"layer"),
     "windows": peaks,
     "networks": matching(r"network"),
+    "ways": ways,
 }
 
 
