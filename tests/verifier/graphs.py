@@ -200,6 +200,18 @@ def sample_box(lower: Tensor, upper: Tensor, n: int, seed: int = 0) -> Tensor:
     return torch.lerp(lower, upper, t)
 
 
+def vertices(lower: Tensor, upper: Tensor, most: int = 8) -> Tensor:
+    """``[n, *shape]``, every vertex of a box ``[*shape]``; none where more than ``most`` coordinates are open."""
+    index = (lower != upper).flatten().nonzero().squeeze(1)
+    if len(index) > most:
+        return lower.new_zeros(0, *lower.shape)
+    ends = torch.stack([lower.flatten()[index], upper.flatten()[index]], 1)
+    corners = torch.cartesian_prod(*ends).reshape(-1, len(index)) if len(index) else lower.new_zeros(1, 0)
+    points = lower.flatten().repeat(len(corners), 1)
+    points[:, index] = corners
+    return points.reshape(-1, *lower.shape)
+
+
 def random_slopes(graph: Graph, batch: int = 1, seed: int = 0) -> dict[str, Tensor]:
     """A random slope in [0, 1] for every neuron."""
     generator = torch.Generator().manual_seed(seed)

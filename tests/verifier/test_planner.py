@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from tests.verifier.graphs import NETWORKS, Builder, random_box, sample_box
+from tests.verifier.graphs import NETWORKS, Builder, random_box, sample_box, vertices
 from zonocuda.domains import ReluRelaxation, Symbols, Zonotope
 from zonocuda.graph import Add, Graph, Relu, interpret
 from zonocuda.kink import KinkRule
@@ -39,9 +39,11 @@ def swept(
 
 
 def check_encloses(graph: Graph, box: tuple[torch.Tensor, torch.Tensor], result: Sweep) -> None:
-    """Every sampled value of every ReLU's input, and of the output, lies within the bounds."""
+    """Every sampled value of every ReLU's input, and of the output, lies within the bounds; of a box with few open
+    coordinates all vertices are among the samples."""
     for element in range(len(box[0])):
-        points = sample_box(box[0][element], box[1][element], 200)
+        lower, upper = box[0][element], box[1][element]
+        points = torch.cat([sample_box(lower, upper, 200), vertices(lower, upper)])
         seen: dict[str, torch.Tensor] = {}
 
         def record(node, values, seen=seen):  # type: ignore[no-untyped-def]

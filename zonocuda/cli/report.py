@@ -164,6 +164,7 @@ def _step(step: Step) -> dict[str, object]:
         "name": step.name,
         "direction": step.direction,
         "bytes": step.bytes,
+        "host_bytes": step.host_bytes,
         "operations": step.operations,
         "actions": list(step.actions),
     }

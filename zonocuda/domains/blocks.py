@@ -9,14 +9,17 @@ Every kind of block defines ``kind``, ``symbols``, ``tensors``, ``check``, ``rad
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from zonocuda.domains import memory
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal
-from zonocuda.domains.hosted import Hosted, Stored
+from zonocuda.domains.hosted import Hosted, Stored, run_of
+from zonocuda.domains.symbols import Symbols
 from zonocuda.domains.windowed import Windowed, add_windows
 
 Block = Stored | Hosted
@@ -74,9 +77,53 @@ def leaves(blocks: Iterable[Block]) -> list[Block]:
     return result
 
 
+def pieces(block: Block) -> list[Block]:
+    """The leaves of one block, in its own memory: to look at."""
+    if block.symbols.parts is None:
+        return [block]
+    return [piece for part in block.symbols.parts for piece in pieces(_view(block, part))]
+
+
+def _view(block: Block, part: Symbols) -> Block:
+    return run_of(block, part.offset, part) if isinstance(block, Dense | Windowed) else block.narrow(part.offset, part)
+
+
+def present(block: Block) -> Stored:
+    """The block, or the one that a block in host memory stands for, its numbers there."""
+    return block.block if isinstance(block, Hosted) else block
+
+
+def storage_of(tensor: Tensor) -> int:
+    """A name of the storage that a tensor lies in, for as long as that is in use."""
+    return tensor.untyped_storage().data_ptr()
+
+
+class Holders:
+    """How many of some blocks lie in each storage: the parts of a block that was cut in host memory share one.
+
+    Those that stay beyond the others' last use are counted in and never leave.
+    """
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        self._count = Counter(storage_of(tensor) for block in blocks for tensor in present(block).tensors)
+
+    def leave(self, block: Block) -> bool:
+        """Notes that a block is needed no more; true where its memory is free now."""
+        places = {storage_of(tensor) for tensor in present(block).tensors}
+        self._count.subtract(places)
+        return not any(self._count[place] for place in places)
+
+    def release(self, block: Block) -> None:
+        """Notes that a block is needed no more, and gives its memory up where no other of them lies in it."""
+        if self.leave(block):
+            release_blocks([block])
+
+
 def release_blocks(blocks: Iterable[Block]) -> None:
-    """Gives up the storage of dense and windowed blocks on a device that nobody may use any more."""
+    """Gives up the storage of dense and windowed blocks, on a device or its host, that nobody may use any more."""
     for block in blocks:
+        if isinstance(block, Hosted):
+            block.release()
         if isinstance(block, Dense | Windowed):
             for tensor in block.tensors:
                 memory.release(tensor)

@@ -1,7 +1,7 @@
 """Blocks in host memory: a device holds their generators only while it works on them.
 
-What a layer makes of such a block is made on the device, from a copy, and goes back to the host. Nothing in host memory
-is ever overwritten, so that values can share it.
+What a layer makes of such a block is made on the device, from a copy, and goes back to the host: in place of the block
+where its memory is free for it, as it is on a device. The parts of a block that was cut lie in its memory.
 """
 
 from __future__ import annotations
@@ -65,9 +65,19 @@ class Hosted:
         """sum_k |G_k|, ``[B, *features]``."""
         return self.fetch().radius(center)
 
-    def scale(self, multiplier: Tensor, in_place: bool = False) -> Hosted:
-        """Every generator times ``multiplier`` ``[B, *features]``, in other memory whatever ``in_place`` says."""
-        return Hosted.store(self.fetch().scale(multiplier, in_place=not torch.is_grad_enabled()))
+    def scale(self, multiplier: Tensor, in_place: bool = False) -> Stored | Hosted:
+        """Every generator times ``multiplier`` ``[B, *features]``; ``in_place`` overwrites this block."""
+        return scaled(self, lambda block, own: block.scale(multiplier, own), in_place)
+
+    def overwritten(self, image: Dense | Windowed) -> Hosted:
+        """A block of this one's size and symbols, written into its place in host memory."""
+        (numbers,), (new,) = self.block.tensors, image.tensors
+        return replace(self, block=_with(image, numbers.copy_(new)))
+
+    def release(self) -> None:
+        """Gives the whole storage up, to the system: nobody may read this block, or another that lies in it, again."""
+        (numbers,) = self.block.tensors
+        numbers.untyped_storage().resize_(0)
 
     def dense(self, features: tuple[int, ...]) -> Tensor:
         """The generators as ``[B, K, *features]``, on the device."""
@@ -79,11 +89,7 @@ class Hosted:
 
     def narrow(self, start: int, symbols: Symbols) -> Hosted:
         """The generators of ``symbols.count`` symbols from ``start``, in the same memory."""
-        run = slice(start, start + symbols.count)
-        if isinstance(self.block, Dense):
-            return replace(self, block=Dense(symbols, self.block.generators[:, run]))
-        patches, corners = self.block.patches[:, run], self.block.corners[run]
-        return replace(self, block=replace(self.block, symbols=symbols, patches=patches, corners=corners))
+        return replace(self, block=run_of(self.block, start, symbols))
 
 
 def fetched(block: Stored | Hosted) -> Stored:
@@ -94,6 +100,28 @@ def fetched(block: Stored | Hosted) -> Stored:
 def kept(block: Stored | Hosted) -> Stored | Hosted:
     """The block where blocks are to be kept: in host memory where the pool in use says so (diagonal ones never)."""
     return Hosted.store(block) if memory.keeps_on_host() and isinstance(block, Dense | Windowed) else block
+
+
+def scaled(block: Stored | Hosted, scale: Callable[[Stored, bool], Stored], in_place: bool) -> Stored | Hosted:
+    """What elementwise factors make of a block, where blocks are to be kept.
+
+    Args:
+        block: the block.
+        scale: scales a block on the device, in place where its second argument is true.
+        in_place: the result may overwrite the block, in host memory too.
+    """
+    if not isinstance(block, Hosted):
+        return kept(scale(block, in_place))
+    image = scale(block.fetch(), not torch.is_grad_enabled())
+    return block.overwritten(image) if in_place and isinstance(image, Dense | Windowed) else kept(image)
+
+
+def run_of(block: Dense | Windowed, start: int, symbols: Symbols) -> Dense | Windowed:
+    """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` in the same memory."""
+    run = slice(start, start + symbols.count)
+    if isinstance(block, Dense):
+        return Dense(symbols, block.generators[:, run])
+    return replace(block, symbols=symbols, patches=block.patches[:, run], corners=block.corners[run])
 
 
 def through(block: Stored | Hosted, image: Callable[[Stored], Stored]) -> Stored | Hosted:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from zonocuda.domains import hosted
-from zonocuda.domains.blocks import Block, release_blocks
+from zonocuda.domains import hosted, memory
+from zonocuda.domains.blocks import Block, Holders
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
 from zonocuda.domains.hosted import Hosted
@@ -42,13 +42,17 @@ def merge_symbols(zonotope: Zonotope, count: int, consume: bool = False) -> Zono
     gone[scores.argsort(stable=True)[:count]] = True
     blocks: list[Block] = [block for block in zonotope.blocks if isinstance(block, Diagonal)]
     radius = torch.zeros_like(zonotope.center)
+    holders = Holders(stored)
     for block, leaves in zip(stored, torch.split(gone, [block.symbols.count for block in stored]), strict=True):
         merged, kept = leaves.nonzero().squeeze(1), (~leaves).nonzero().squeeze(1)
         present = _fetched(block)
-        radius = radius + _take(present, merged).radius(zonotope.center)
+        step = memory.chunk_length(present.tensors[0].nbytes // max(1, block.symbols.count), zonotope.center.device)
+        for run in torch.split(merged, step):
+            radius = radius + _take(present, run).radius(zonotope.center)
         blocks.append(hosted.kept(_take(present, kept)))
+        del present
         if consume:
-            release_blocks([block])
+            holders.release(block)
     flat = flat_features(radius)
     index = (flat != 0).any(0).nonzero().squeeze(1)
     return Zonotope(zonotope.center, (*blocks, Diagonal(Symbols(len(index), "merged"), flat[:, index], index)))

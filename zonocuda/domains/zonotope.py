@@ -12,11 +12,11 @@ from torch import Tensor
 
 from zonocuda.domains import maps, memory
 from zonocuda.domains.backend import kernels
-from zonocuda.domains.blocks import Block, add_blocks, leaves, release_blocks
+from zonocuda.domains.blocks import Block, Holders, add_blocks, leaves
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
 from zonocuda.domains.geometry import Convolution
-from zonocuda.domains.hosted import Stored, fetched, kept, through
+from zonocuda.domains.hosted import Hosted, Stored, fetched, kept, scaled, through
 from zonocuda.domains.symbols import Symbols
 from zonocuda.kink import KinkRule, kink_tolerance
 from zonocuda.windows import Pair
@@ -169,13 +169,20 @@ class Zonotope:
         if sign != 1:
             factor = torch.as_tensor(sign, dtype=self.center.dtype, device=self.center.device)
             other = other.scale_shift(factor, None, in_place=in_place)
+        ours = leaves(self.blocks)
         theirs = {id(block.symbols): block for block in leaves(other.blocks)}
+        holders = Holders([*ours, *theirs.values()])
         blocks: list[Block] = []
-        for block in leaves(self.blocks):
+        for block in ours:
             match = theirs.pop(id(block.symbols), None)
-            if match is not None:
-                block = kept(add_blocks(fetched(block), fetched(match), self.features, in_place))
-            blocks.append(block)
+            if match is None:
+                blocks.append(block)
+                continue
+            hosted = [term for term in (block, match) if isinstance(term, Hosted)]
+            own = in_place or (len(hosted) == 2 and not torch.is_grad_enabled())  # what was fetched is a copy
+            blocks.append(kept(add_blocks(fetched(block), fetched(match), self.features, own)))
+            for term in hosted if in_place else ():
+                holders.release(term)
         return Zonotope(self.center + other.center, (*blocks, *theirs.values()))
 
     def __neg__(self) -> Zonotope:
@@ -209,10 +216,11 @@ class Zonotope:
         self, apply: Callable[[Tensor], Tensor], image: Callable[[Stored], Stored], consume: bool = False
     ) -> Zonotope:
         blocks: list[Block] = []
+        holders = Holders(self.blocks)
         for block in self.blocks:
             blocks.append(through(block, image))
             if consume:
-                release_blocks([block])
+                holders.release(block)
         return Zonotope(apply(self.center), tuple(blocks))
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, consume: bool = False) -> Zonotope:
@@ -269,7 +277,9 @@ class Zonotope:
         center, blocks = self.center, self.blocks
         if scale is not None:
             center = center * scale
-            blocks = tuple(through(block, lambda b: maps.scale(b, self.features, scale, in_place)) for block in blocks)
+            blocks = tuple(
+                scaled(block, lambda b, own: maps.scale(b, self.features, scale, own), in_place) for block in blocks
+            )
         return Zonotope(center if shift is None else center + shift.expand(center.shape), blocks)
 
     def reshape(self, *features: int) -> Zonotope:

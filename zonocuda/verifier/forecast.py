@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 
 from zonocuda.domains import Block, Dense, Diagonal, Hosted, Windowed, Zonotope, memory
-from zonocuda.domains.blocks import as_windows, leaves
+from zonocuda.domains.blocks import Holders, as_windows, pieces, present
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.hosted import Stored
 from zonocuda.domains.windowed import hull, is_wide
@@ -31,7 +31,8 @@ class Part:
         scratch: bytes that are needed for a moment beside it.
         freed: bytes of the block that are free when its image is there.
         operations: additions and multiplications.
-        hosted: bytes of the image in host memory.
+        hosted: bytes of the image in new host memory.
+        host_freed: bytes in host memory that are free when its image is there.
     """
 
     stored: int
@@ -39,11 +40,11 @@ class Part:
     freed: int = 0
     operations: int = 0
     hosted: int = 0
+    host_freed: int = 0
 
-    def on_host(self, *blocks: Block) -> Part:
-        """The same for an image that is kept in host memory, made of ``blocks`` which may lie there too."""
-        copies = sum(block_bytes(block.block) for block in blocks if isinstance(block, Hosted))
-        return Part(0, copies + self.stored + self.scratch, 0, self.operations, self.stored)
+    def on_host(self, needed: int, freed: int) -> Part:
+        """The same for an image that is kept in host memory: ``needed`` bytes on the device for a moment."""
+        return Part(0, needed, 0, self.operations, self.stored, freed)
 
 
 def forecast(node: Node, values: Sequence[Zonotope], in_place: bool, on_host: bool = False) -> list[Part]:
@@ -56,14 +57,33 @@ def forecast(node: Node, values: Sequence[Zonotope], in_place: bool, on_host: bo
         on_host: images are kept in host memory.
     """
     if isinstance(node.op, Add):
-        return _sum(values[0], values[1], in_place and not on_host, on_host)
+        negated = [] if node.op.sign == 1 else [_negated(block, in_place, on_host) for block in values[1].blocks]
+        return [*negated, *_sum(values[0], values[1], in_place, on_host)]
     parts = []
     for value in values:
+        holders = Holders(value.blocks)
         for block in value.blocks:
-            there = on_host and not isinstance(block, Diagonal)  # never in place
-            part = _image(node.op, on_device(block), value.features, node.shape, in_place and not there)
-            parts.append(part.on_host(block) if on_host else part)
-    return parts
+            part = _image(node.op, present(block), value.features, node.shape, in_place)
+            copy = _copy_bytes(block)
+            if isinstance(node.op, Relu | ScaleShift) and copy:  # in place of which the image is made
+                part = part.on_host(copy, 0) if on_host else part
+            elif on_host and not isinstance(node.op, Reshape):
+                free = in_place and allocates(node.op) and copy and holders.leave(block)
+                part = part.on_host(copy + part.stored + part.scratch, _storage_bytes(block) if free else 0)
+            elif not isinstance(node.op, Reshape):
+                part = replace(part, scratch=part.scratch + copy)
+            parts.append(part)
+    return [*parts, *_overlaps(node, values, on_host)] if isinstance(node.op, Concat) else parts
+
+
+def host_peak_bytes(parts: Sequence[Part]) -> int:
+    """The most bytes in host memory that the parts of a layer will take beyond those in use."""
+    level = peak = 0
+    for part in parts:
+        level += part.hosted
+        peak = max(peak, level)
+        level -= part.host_freed
+    return peak
 
 
 def peak_bytes(parts: Sequence[Part], pool: memory.Pool) -> int:
@@ -88,14 +108,19 @@ def peak_bytes(parts: Sequence[Part], pool: memory.Pool) -> int:
     return peak + SCRATCH_BYTES
 
 
-def on_device(block: Block) -> Stored:
-    """The block, or the one in host memory that it stands for."""
-    return block.block if isinstance(block, Hosted) else block
-
-
 def block_bytes(block: Block) -> int:
-    """Bytes of a block's generators."""
+    """Bytes of a block's generators on the device."""
     return sum(tensor.nbytes for tensor in block.tensors)
+
+
+def _copy_bytes(block: Block) -> int:
+    """Bytes on the device of what is fetched of a block; none where it lies there."""
+    return block_bytes(block.block) if isinstance(block, Hosted) else 0
+
+
+def _storage_bytes(block: Block) -> int:
+    """Bytes of the storage that a block lies in."""
+    return sum(tensor.untyped_storage().nbytes() for tensor in present(block).tensors)
 
 
 def _image(op: Op, block: Stored, features: tuple[int, ...], shape: tuple[int, ...], in_place: bool) -> Part:
@@ -144,20 +169,56 @@ def _convolution(
     return rows * (full if is_wide(extent, size) else patch), work
 
 
+def _negated(block: Block, in_place: bool, on_host: bool) -> Part:
+    """A block of what is subtracted: in its place, or a copy."""
+    size = 0 if in_place or isinstance(block, Diagonal) else block_bytes(present(block))
+    part = Part(size, 0, 0, block_bytes(present(block)) // next(iter(present(block).tensors)).element_size())
+    return part.on_host(_copy_bytes(block) or size, 0) if on_host else part
+
+
 def _sum(a: Zonotope, b: Zonotope, in_place: bool, on_host: bool) -> list[Part]:
-    """The blocks that a sum makes; what only one side has stays where it is."""
-    theirs = {id(block.symbols): block for block in leaves(b.blocks)}
-    parts: list[Part] = []
-    for block in leaves(a.blocks):
-        match = theirs.get(id(block.symbols))
+    """The blocks that a sum makes; what only one side has stays where it is, the parts of what was cut apart."""
+    apart = sum(block_bytes(block) for z in (a, b) for block in z.blocks if _is_taken_apart(block))
+    parts = [Part(apart)] if apart else []
+    ours, theirs = ([piece for block in z.blocks for piece in pieces(block)] for z in (a, b))
+    holders = Holders([*ours, *theirs])
+    matches = {id(block.symbols): block for block in theirs}
+    for block in ours:
+        match = matches.get(id(block.symbols))
         if match is None:
             continue
-        x, y = on_device(block), on_device(match)
+        x, y = present(block), present(match)
         if isinstance(x, Diagonal) and isinstance(y, Diagonal) and torch.equal(x.index, y.index):
             continue
-        part = _sum_of(x, y, a.features, in_place)
-        parts.append(part.on_host(block, match) if on_host else part)
+        copies = _copy_bytes(block), _copy_bytes(match)
+        part = _sum_of(x, y, a.features, in_place and not on_host)
+        if on_host:
+            beside = _sum_of(x, y, a.features, in_place or all(copies))  # or in the place of a copy
+            hosted = [term for term, copy in zip((block, match), copies, strict=True) if copy and in_place]
+            freed = sum(_storage_bytes(term) for term in hosted if holders.leave(term))
+            part = part.on_host(sum(copies) + beside.stored + beside.scratch, freed)
+        else:
+            part = replace(part, scratch=part.scratch + sum(copies))
+        parts.append(part)
     return parts
+
+
+def _overlaps(node: Node, values: Sequence[Zonotope], on_host: bool) -> list[Part]:
+    """What a concatenation makes beside the images of its inputs: sums of those of the same symbols."""
+    seen: set[int] = set()
+    parts = []
+    for value in values:
+        for symbols in (piece.symbols for block in value.blocks for piece in pieces(block)):
+            if id(symbols) in seen:
+                full = len(value.center) * symbols.count * prod(node.shape) * value.center.element_size()
+                part = Part(full, 0, 0, full // value.center.element_size())
+                parts.append(part.on_host(3 * full, 0) if on_host else part)
+            seen.add(id(symbols))
+    return parts
+
+
+def _is_taken_apart(block: Block) -> bool:
+    return isinstance(block, Dense | Windowed) and block.symbols.parts is not None
 
 
 def _sum_of(x: Stored, y: Stored, features: tuple[int, ...], in_place: bool) -> Part:

@@ -23,7 +23,7 @@ from zonocuda.verifier.forward_error import Error, ForwardErrors
 from zonocuda.verifier.interval import Bounds, clamped, interval, undecided
 from zonocuda.verifier.neurons import neuron_bounds
 from zonocuda.verifier.ownership import Ownership
-from zonocuda.verifier.planner import Direction, Planner, Step, Value
+from zonocuda.verifier.planner import Direction, Planner, Step, Value, Way
 from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.transform import transform
 
@@ -192,10 +192,8 @@ class _Run:
             values = ()  # the planner may give their memory up
             zonotopes, way = self.planner.prepare(node, zonotopes, in_place, self.alive)
             before = self.errors_before(node, zonotopes, given)
-            if way == "forward":
-                return self.forward(node, zonotopes, in_place, before)
-            if way == "box":
-                return self.boxed(node, zonotopes, before)
+            if way != "dual":
+                return self.forward(node, zonotopes, way, in_place, before)
         ranges = tuple(self.bounds(name, v) for name, v in zip(node.inputs, values or zonotopes, strict=True))
         return self.dual(node, ranges[0]) if isinstance(node.op, Relu) else self.interval(node, ranges)
 
@@ -221,23 +219,31 @@ class _Run:
     def boxed(self, node: Node, values: Sequence[Zonotope], before: Sequence[Error]) -> Zonotope:
         """The box of a node's value."""
         if self.counting is None:
-            return Zonotope.around(*interval(node, [value.bounds() for value in values]))
+            return self.box_of(node, interval(node, [value.bounds() for value in values]))
         ranges = [self.counting.bounds(value, error)[0] for value, error in zip(values, before, strict=True)]
-        box = Zonotope.around(*self.counting.interval(node, ranges))
-        self.errors[node.name] = self.counting.of_box(box)
+        return self.box_of(node, self.counting.interval(node, ranges))
+
+    def box_of(self, node: Node, bounds: Bounds) -> Zonotope:
+        """A node's value, of which bounds are all that is known."""
+        box = Zonotope.around(*bounds)
+        if self.counting is not None:
+            self.errors[node.name] = self.counting.of_box(box)
         return box
 
-    def forward(self, node: Node, values: list[Zonotope], in_place: bool, before: Sequence[Error]) -> Value:
+    def forward(self, node: Node, values: list[Zonotope], way: Way, in_place: bool, before: Sequence[Error]) -> Value:
         """The zonotope of a node's value; bounds of it where the sweep changes to the dual at this ReLU.
 
         Args:
             node: the node.
             values: of its inputs.
+            way: ``forward``, or ``box`` for the box of that zonotope alone.
             in_place: whether their memory is free.
             before: the errors of the values, where they are counted.
         """
         symbols = sum(value.symbols for value in values)
         if not isinstance(node.op, Relu):
+            if way == "box":
+                return self.boxed(node, values, before)
             if self.counting is not None:
                 self.errors[node.name] = self.counting.image(node, before, symbols)
             return transform(node, values, in_place)
@@ -256,6 +262,8 @@ class _Run:
 
         if self.planner.prefers_dual(node, values[0].symbols, stats.unstable, known):
             return positive
+        if way == "box":
+            return self.box_of(node, positive)
         return values[0].relu(
             self.slopes.get(node.name), bounds=bounds, kink=self.kink, origin=node.name, in_place=in_place
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from zonocuda.domains import Hosted, Zonotope, memory
+from zonocuda.domains.blocks import storage_of
 
 DEFAULT_SHARE = 0.6
 """Of the memory that is free, which a run may use where nobody says how much."""
@@ -52,17 +53,19 @@ def free_memory(device: torch.device) -> int:
     return max(free, 0)
 
 
-def bytes_in_use(zonotopes: Iterable[Zonotope], pool: memory.Pool) -> int:
-    """Bytes of the generators of zonotopes and of the pool's free buffers on a device, each storage once."""
-    return _bytes([*(tensor for z in zonotopes for block in z.blocks for tensor in block.tensors), *pool.free])
+def bytes_in_use(zonotopes: Iterable[Zonotope], pool: memory.Pool, given: Collection[int] = ()) -> int:
+    """Bytes of the generators of zonotopes and of the pool's free buffers on a device, each storage once; those that
+    were ``given`` (see :func:`zonocuda.domains.blocks.storage_of`) are not the run's."""
+    held = [*(tensor for z in zonotopes for block in z.blocks for tensor in block.tensors), *pool.free]
+    return _bytes(held, given)
 
 
-def host_bytes_in_use(zonotopes: Iterable[Zonotope]) -> int:
-    """Bytes of the generators of zonotopes in host memory behind their device, each storage once."""
+def host_bytes_in_use(zonotopes: Iterable[Zonotope], given: Collection[int] = ()) -> int:
+    """The same of their generators in host memory behind the device."""
     hosted = (block.block for z in zonotopes for block in z.blocks if isinstance(block, Hosted))
-    return _bytes([tensor for block in hosted for tensor in block.tensors])
+    return _bytes([tensor for block in hosted for tensor in block.tensors], given)
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(storages.values())
+def _bytes(tensors: Iterable[Tensor], given: Collection[int]) -> int:
+    storages = {storage_of(t): t.untyped_storage().nbytes() for t in tensors}
+    return sum(size for storage, size in storages.items() if storage not in given)

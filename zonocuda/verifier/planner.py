@@ -3,7 +3,7 @@
 Before each layer it foresees the bytes that the layer's generators will need. Where they would exceed the budget:
 
 1. generators go through layers in *parts* of their symbols, so that a layer's inputs make room for its outputs;
-2. behind a GPU they move to *host memory*, and come back part by part for every layer from there on;
+2. behind a GPU they move to *host memory*, if that has room, and come back part by part for every layer from there on;
 3. ``direction="auto"`` changes to the *dual*, which stores no generators;
 4. the least harmful symbols are *merged* into one error for each feature, as many as the budget asks for; where not
    even that is enough, all of them are, behind the layer: its *box*.
@@ -14,17 +14,18 @@ Every decision is a :class:`Step` of the result.
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf, prod
 from typing import Literal
 
 import torch
 
 from zonocuda.domains import Block, Dense, Diagonal, Hosted, Windowed, Zonotope, memory
-from zonocuda.domains.blocks import leaves
+from zonocuda.domains.blocks import pieces, present, storage_of
+from zonocuda.domains.hosted import kept
 from zonocuda.domains.merge import merge_symbols
 from zonocuda.graph import Add, Concat, Graph, Node, Relu
-from zonocuda.verifier.forecast import Part, Work, block_bytes, forecast, on_device, peak_bytes
+from zonocuda.verifier.forecast import Part, Work, block_bytes, forecast, host_peak_bytes, peak_bytes
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.memory_budget import bytes_in_use, host_budget, host_bytes_in_use, memory_budget
 from zonocuda.verifier.transform import allocates
@@ -61,6 +62,9 @@ class Step:
             included; 0 for a change to the dual, which makes none.
         operations: foreseen additions and multiplications of the forward layer.
         actions: what the budget asked for, such as ``4 parts`` or ``merged 120 symbols``; or why the dual.
+        host_bytes: the most that the generators were foreseen to take in host memory behind the device.
+
+    What the caller's own generators take is not counted.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Step:
     bytes: int
     operations: int
     actions: tuple[str, ...] = ()
+    host_bytes: int = 0
 
 
 class Planner:
@@ -89,7 +94,7 @@ class Planner:
         self.graph, self.direction, self.pool = graph, direction, pool
         self.budget = memory_budget(budget, zonotope.center.device)
         self.host_budget = host_budget(zonotope.center.device)
-        self._given = {_storage(t) for block in zonotope.blocks for t in block.tensors}
+        self._given = {storage_of(t) for block in zonotope.blocks for t in present(block).tensors}
         pool.limit = self.budget // PARTS
         self.position = {node.name: i for i, node in enumerate(graph.nodes)}
         self.work = Work(graph)
@@ -109,41 +114,51 @@ class Planner:
             in_place: their memory is free for the node's value.
             alive: all values that are still needed, by name; where generators move to host memory, they do so there.
         """
-        zonotopes = list(values)
-        actions: list[str] = []
+        layer = _Layer(node, list(values), in_place, alive)
+        need = self._streamed(layer)
+        way: Way = "forward"
+        if self._excess(need) > 0 and not torch.is_grad_enabled():
+            need, way = self._reduced(layer, need)
+        if way != "dual":
+            self.steps.append(need.step(node.name, layer.actions))
+        return layer.values, way
 
-        def cut() -> list[Part]:
-            actions.extend(self._cut(node, zonotopes, self._forecast(node, zonotopes, in_place)))
-            return self._forecast(node, zonotopes, in_place)
-
-        parts = cut()
-        foreseen, excess = self._needed(parts, zonotopes, alive)
-        if excess > 0:
+    def _streamed(self, layer: _Layer) -> _Need:
+        """What a layer needs after what changes no bound: its blocks in parts, and in host memory."""
+        self._cut(layer)
+        need = self._needed(layer)
+        if self._excess(need) > 0:
             self.pool.clear()
-            foreseen, excess = self._needed(parts, zonotopes, alive)
-        may_act = not torch.is_grad_enabled()
-        if excess > 0 and may_act and self.host_budget and not self.pool.keeps_on_host:
-            self._move_to_host(zonotopes, alive)
-            actions.append("to host memory")
-            parts = cut()
-            foreseen, excess = self._needed(parts, zonotopes, alive)
-        if excess > 0 and may_act:
-            if self.direction == "auto" and self.is_box:
-                short = f"{_mib(self.budget + excess)} would exceed the budget of {_mib(self.budget)}"
-                self.change_to_dual(node, *actions, short)
-                return zonotopes, "dual"
-            actions += self._merge(zonotopes, in_place, excess)
-            parts = self._forecast(node, zonotopes, in_place)
-            foreseen, excess = self._needed(parts, zonotopes, alive)
-            if excess > 0 and not isinstance(node.op, Relu):
-                actions.append("box")
-                box = zonotopes[0].center.element_size() * self.batch * prod(node.shape)
-                used = bytes_in_use(_zonotopes(zonotopes, alive), self.pool) + box
-                self.steps.append(Step(node.name, "forward", used, 0, tuple(actions)))
-                return zonotopes, "box"
-        work = sum(part.operations for part in parts)
-        self.steps.append(Step(node.name, "forward", foreseen, work, tuple(actions)))
-        return zonotopes, "forward"
+            need = self._needed(layer)
+        short = self._excess(need) > 0 and not torch.is_grad_enabled()
+        if short and not self.pool.keeps_on_host and self._host_holds(layer):
+            self._move_to_host(layer)
+            layer.actions.append("to host memory")
+            self._cut(layer)
+            need = self._needed(layer)
+        return need
+
+    def _reduced(self, layer: _Layer, need: _Need) -> tuple[_Need, Way]:
+        """What a layer needs, and its way, where that is not enough: the dual, fewer symbols, or the box."""
+        if self.direction == "auto" and self.is_box:
+            short, budget, where = need.bytes, self.budget, ""
+            if short <= budget:
+                short, budget, where = need.host_bytes, self.host_budget, " of host memory"
+            reason = f"{_mib(short)} would exceed the budget of {_mib(budget)}{where}"
+            self.change_to_dual(layer.node, *layer.actions, reason, host_bytes=self._host_bytes(layer))
+            return need, "dual"
+        merging = self._merge(layer, self._excess(need))
+        need = self._needed(layer)
+        if self._excess(need) <= 0:
+            return need.or_more(merging), "forward"
+        layer.actions.append("box")
+        zonotopes = layer.zonotopes()
+        box = zonotopes[0].center.element_size() * self.batch * prod(layer.node.shape)
+        fetched = max(
+            (block_bytes(b.block) for z in layer.values for b in z.blocks if isinstance(b, Hosted)), default=0
+        )
+        used = bytes_in_use(zonotopes, self.pool, self._given) + fetched + box
+        return _Need(used, self._host_bytes(layer), 0).or_more(merging), "box"
 
     def prefers_dual(self, node: Node, symbols: int, unstable: int, known: Callable[[str], Bounds]) -> bool:
         """Whether to change to the dual behind a ReLU that was bounded forward.
@@ -170,87 +185,164 @@ class Planner:
         self.is_settled, self._ask_below = dual > SETTLED * forward, ASK_AGAIN * forward
         return self.is_dual
 
-    def change_to_dual(self, node: Node, *reasons: str) -> None:
+    def change_to_dual(self, node: Node, *reasons: str, host_bytes: int = 0) -> None:
         """From here on, no generators."""
         self.is_dual = True
-        self.steps.append(Step(node.name, "dual", 0, 0, reasons))
+        self.steps.append(Step(node.name, "dual", 0, 0, reasons, host_bytes))
 
-    def _forecast(self, node: Node, values: Sequence[Zonotope], in_place: bool) -> list[Part]:
-        return forecast(node, values, in_place, self.pool.keeps_on_host)
+    def _forecast(self, layer: _Layer) -> list[Part]:
+        return forecast(layer.node, layer.values, layer.in_place, self.pool.keeps_on_host)
 
-    def _needed(
-        self, parts: Sequence[Part], values: Sequence[Zonotope], alive: MutableMapping[str, Value]
-    ) -> tuple[int, int]:
-        """The bytes that the device will need at most, and by how much they, or the host's, exceed their budget."""
-        zonotopes = _zonotopes(values, alive)
-        foreseen = bytes_in_use(zonotopes, self.pool) + peak_bytes(parts, self.pool)
-        on_host = host_bytes_in_use(zonotopes) + sum(part.hosted for part in parts)
-        return foreseen, max(foreseen - self.budget, on_host - self.host_budget)
+    def _needed(self, layer: _Layer) -> _Need:
+        """What the layer needs at most, with what is in use."""
+        parts, zonotopes = self._forecast(layer), layer.zonotopes()
+        on_device = bytes_in_use(zonotopes, self.pool, self._given) + peak_bytes(parts, self.pool)
+        on_host = self._host_bytes(layer) + host_peak_bytes(parts)
+        return _Need(on_device, on_host, sum(part.operations for part in parts))
 
-    def _cut(self, node: Node, values: list[Zonotope], parts: Sequence[Part]) -> list[str]:
+    def _host_bytes(self, layer: _Layer) -> int:
+        """Bytes in use in host memory."""
+        return host_bytes_in_use(layer.zonotopes(), self._given)
+
+    def _excess(self, need: _Need) -> int:
+        """By how much the device's budget, or its host's, is exceeded."""
+        return max(need.bytes - self.budget, need.host_bytes - self.host_budget)
+
+    def _cut(self, layer: _Layer) -> None:
         """Cuts the symbols of blocks that are large in host memory, or diagonal with images that would be large; and
-        the first value into its parts."""
-        if isinstance(node.op, Add | Concat) or torch.is_grad_enabled():
-            return []
-        limit, count = self.budget // PARTS, 0
-        grows = allocates(node.op) and not isinstance(node.op, Relu)
-        for block, part in zip(values[0].blocks, parts, strict=True):
-            if not isinstance(block, Hosted) and not (grows and isinstance(block, Diagonal)):
-                continue
-            size = max(part.stored, part.hosted, block_bytes(on_device(block)))
-            if size > limit and block.symbols.count > 1:
-                count += len(block.symbols.cut(max(1, block.symbols.count * limit // size)))
-        if (grows or count) and any(block.symbols.parts is not None for block in values[0].blocks):
-            values[0] = replace(values[0], blocks=tuple(leaves(values[0].blocks)))
-        return [f"{count} parts"] if count else []
+        the first value into its parts, and these again."""
+        op = layer.node.op
+        if isinstance(op, Add | Concat) or torch.is_grad_enabled():
+            return
+        grows = allocates(op) and not isinstance(op, Relu)
+        kinds = (Hosted, Diagonal) if grows else (Hosted,)  # whose parts lie in their memory
+        count, done = 0, False
+        while not done:
+            value, parts = layer.values[0], self._forecast(layer)
+            for block, part in zip(value.blocks, parts, strict=True):
+                if isinstance(block, kinds):
+                    count += self._cut_symbols(block, max(part.stored, part.hosted))
+            done = not any(isinstance(block, kinds) and block.symbols.parts is not None for block in value.blocks)
+            cut = (pieces(block) if isinstance(block, kinds) else [block] for block in value.blocks)
+            layer.values[0] = replace(value, blocks=tuple(piece for run in cut for piece in run))
+        if count:
+            layer.actions.append(f"{count} parts")
 
-    def _move_to_host(self, values: list[Zonotope], alive: MutableMapping[str, Value]) -> None:
+    def _cut_symbols(self, block: Block, image: int = 0) -> int:
+        """Cuts the symbols of a block where it, or its image of so many bytes, takes too much at a time, but not those
+        that were cut before; returns how many parts there are."""
+        size, limit = max(image, block_bytes(present(block))), self.budget // PARTS
+        if size <= limit or block.symbols.count <= 1 or block.symbols.parts is not None:
+            return 0
+        return len(block.symbols.cut(max(1, block.symbols.count * limit // size)))
+
+    def _host_holds(self, layer: _Layer) -> bool:
+        """Whether the host's budget has room for all that would move there."""
+        moving = {
+            id(block): block_bytes(block)
+            for zonotope in layer.zonotopes()
+            for block in zonotope.blocks
+            if self._moves(block)
+        }
+        return self.host_budget > 0 and self._host_bytes(layer) + sum(moving.values()) <= self.host_budget
+
+    def _moves(self, block: Block) -> bool:
+        """Whether a block is to move to host memory: a large one on the device that is not the caller's own."""
+        return isinstance(block, Dense | Windowed) and storage_of(block.tensors[0]) not in self._given
+
+    def _move_to_host(self, layer: _Layer) -> None:
         """From here on, blocks are kept in host memory: those of all values go there now, but for the caller's own."""
         self.pool.keeps_on_host = True
-        moved: dict[int, Block] = {}
+        moved: dict[int, list[Block]] = {}
         old: dict[int, torch.Tensor] = {}
 
-        def on_host(block: Block) -> Block:
-            if not isinstance(block, Dense | Windowed) or _storage(block.tensors[0]) in self._given:
-                return block
+        def on_host(block: Block) -> list[Block]:
+            if not self._moves(block):
+                return [block]
             if id(block) not in moved:
-                moved[id(block)] = Hosted.store(block)
-                old[_storage(block.tensors[0])] = block.tensors[0]
+                for piece in pieces(block):
+                    self._cut_symbols(piece)
+                moved[id(block)] = [kept(piece) for piece in pieces(block)]
+                old[storage_of(block.tensors[0])] = block.tensors[0]
             return moved[id(block)]
 
         def hosted(value: Zonotope) -> Zonotope:
-            return replace(value, blocks=tuple(on_host(block) for block in value.blocks))
+            return replace(value, blocks=tuple(piece for block in value.blocks for piece in on_host(block)))
 
-        values[:] = [hosted(value) for value in values]
-        for name, value in alive.items():
+        layer.values[:] = [hosted(value) for value in layer.values]
+        for name, value in layer.alive.items():
             if isinstance(value, Zonotope):
-                alive[name] = hosted(value)
+                layer.alive[name] = hosted(value)
         for tensor in old.values():
             memory.release(tensor)
         self.pool.clear()
 
-    def _merge(self, values: list[Zonotope], in_place: bool, excess: int) -> list[str]:
-        """Replaces values by ones of fewer symbols, as many fewer as the budget asks for where that can be."""
-        actions: list[str] = []
-        for i, value in enumerate(values):
+    def _merge(self, layer: _Layer, excess: int) -> _Need:
+        """Replaces values by ones of fewer symbols, as many fewer as the budget asks for where that can be; returns
+        what that needs itself."""
+        need = _Need(0, 0, 0)
+        for i, value in enumerate(layer.values):
             stored = [block for block in value.blocks if not isinstance(block, Diagonal)]
             symbols = sum(block.symbols.count for block in stored)
             neurons = prod(value.center.shape)
             if symbols <= neurons:
                 continue
-            each = max(1, sum(block_bytes(on_device(block)) for block in stored) // symbols)
+            each = max(1, sum(block_bytes(present(block)) for block in stored) // symbols)
             count = min(symbols, neurons + excess // each + 1)
-            values[i] = merge_symbols(value, count, consume=in_place)
-            actions.append(f"merged {count} symbols")
-        return actions
+            if self._excess(self._merging(layer, stored, symbols - count)) > 0:
+                count = symbols
+            need = need.or_more(self._merging(layer, stored, symbols - count))
+            layer.values[i] = merge_symbols(value, count, consume=layer.in_place)
+            layer.actions.append(f"merged {count} symbols")
+        return need
+
+    def _merging(self, layer: _Layer, blocks: Sequence[Block], count: int) -> _Need:
+        """What it needs to copy ``count`` of the blocks' symbols: one block's after the other, or all beside them."""
+        sizes = [block_bytes(present(block)) for block in blocks]
+        each = max(-(-size // max(1, block.symbols.count)) for size, block in zip(sizes, blocks, strict=True))
+        one = min(count * each, max(sizes))
+        copies = one if layer.in_place else min(count * each, sum(sizes))
+        on_device = bytes_in_use(layer.zonotopes(), self.pool, self._given) + _fetched(blocks)
+        if self.pool.keeps_on_host:
+            return _Need(on_device + one, self._host_bytes(layer) + copies, 0)
+        return _Need(on_device + copies, self._host_bytes(layer), 0)
 
 
-def _zonotopes(values: Sequence[Zonotope], alive: MutableMapping[str, Value]) -> list[Zonotope]:
-    return [*values, *(value for value in alive.values() if isinstance(value, Zonotope))]
+@dataclass
+class _Layer:
+    """A node that is about to be computed; see :meth:`Planner.prepare`."""
+
+    node: Node
+    values: list[Zonotope]
+    in_place: bool
+    alive: MutableMapping[str, Value]
+    actions: list[str] = field(default_factory=list)
+
+    def zonotopes(self) -> list[Zonotope]:
+        """All zonotopes that are there while it is computed."""
+        return [*self.values, *(value for value in self.alive.values() if isinstance(value, Zonotope))]
 
 
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+@dataclass(frozen=True)
+class _Need:
+    """The most bytes of generators on the device and on its host while a node is computed, and its operations."""
+
+    bytes: int
+    host_bytes: int
+    operations: int
+
+    def or_more(self, other: _Need) -> _Need:
+        """The most of this and what another one needs."""
+        return _Need(max(self.bytes, other.bytes), max(self.host_bytes, other.host_bytes), self.operations)
+
+    def step(self, name: str, actions: Sequence[str]) -> Step:
+        """The entry of the plan."""
+        return Step(name, "forward", self.bytes, self.operations, tuple(actions), self.host_bytes)
+
+
+def _fetched(blocks: Sequence[Block]) -> int:
+    """The most bytes of blocks of the host on the device, one at a time."""
+    return max((block_bytes(block.block) for block in blocks if isinstance(block, Hosted)), default=0)
 
 
 def _mib(count: int) -> str:
