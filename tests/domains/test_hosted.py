@@ -137,3 +137,34 @@ def test_numbers_lie_on_the_host_and_come_back_to_the_device(device: str) -> Non
     assert host.block.tensors[0].is_pinned() == (where.type == "cuda")
     assert host.fetch().generators.device.type == where.type
     assert torch.equal(host.fetch().generators, there.generators)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_that_parts_share_is_given_up_with_the_last_of_them(kind: str) -> None:
+    there, host = hosted(kind, Symbols(9))
+    expected = IMAGES["convolution"](Zonotope(OTHER, (there,)), Zonotope(OTHER, ()))
+    there.symbols.cut(4)
+    (numbers,) = host.block.tensors
+    with memory.recycled() as pool, torch.no_grad():
+        pool.keeps_on_host = True
+        image = Zonotope(OTHER, tuple(leaves([host]))).conv2d(WEIGHT, padding=1, consume=True)
+        assert not pool.free  # what lay on the host is no memory of the device
+    assert numbers.untyped_storage().nbytes() == 0
+    rows = torch.cat([piece.dense(image.features) for piece in image.blocks], 1)
+    assert torch.equal(rows, expected.blocks[0].dense(image.features))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sum_in_place_gives_up_what_no_part_of_it_lies_in(kind: str) -> None:
+    there, host = hosted(kind, Symbols(9))
+    first, *others = there.symbols.cut(4)
+    term, other = hosted(kind, first)
+    expected = there.dense(FEATURES).clone()
+    expected[:, :4] += term.dense(FEATURES)
+    with memory.recycled() as pool, torch.no_grad():
+        pool.keeps_on_host = True
+        total = Zonotope(OTHER, (host,)).add(Zonotope(OTHER, (other,)), in_place=True)
+        assert [piece.symbols for piece in total.blocks] == [first, *others]
+        assert torch.equal(torch.cat([piece.dense(FEATURES) for piece in total.blocks], 1), expected)
+    assert other.block.tensors[0].untyped_storage().nbytes() == 0
+    assert host.block.tensors[0].untyped_storage().nbytes() > 0  # two parts of the sum lie there

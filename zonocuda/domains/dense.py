@@ -74,7 +74,8 @@ class Dense:
         batch, count, *_ = self.generators.shape
         rows = self.generators.flatten(0, 1)
         shape = tuple(linear(rows[:1]).shape[1:])
-        images = memory.filled((1, len(rows), *shape), rows, lambda run: linear(rows[run]))
+        row_bytes = max(prod(shape), prod(rows.shape[1:])) * rows.element_size()  # torch may copy what it reads
+        images = memory.filled((1, len(rows), *shape), rows, lambda run: linear(rows[run]), row_bytes)
         return Dense(self.symbols, images.reshape(batch, count, *shape))
 
     def linear(self, weight: Tensor) -> Dense:
