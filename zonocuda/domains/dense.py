@@ -14,6 +14,9 @@ from zonocuda.domains import memory
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.symbols import Symbols
 
+READ_CHUNKS = 8
+"""Chunks (see :mod:`zonocuda.domains.memory`) of generators that a map reads at a time, at most: torch may copy them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:
@@ -74,7 +77,7 @@ class Dense:
         batch, count, *_ = self.generators.shape
         rows = self.generators.flatten(0, 1)
         shape = tuple(linear(rows[:1]).shape[1:])
-        row_bytes = max(prod(shape), prod(rows.shape[1:])) * rows.element_size()  # torch may copy what it reads
+        row_bytes = max(prod(shape), prod(rows.shape[1:]) // READ_CHUNKS) * rows.element_size()
         images = memory.filled((1, len(rows), *shape), rows, lambda run: linear(rows[run]), row_bytes)
         return Dense(self.symbols, images.reshape(batch, count, *shape))
 
