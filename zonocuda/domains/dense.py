@@ -15,7 +15,7 @@ from zonocuda.domains.backend import kernels
 from zonocuda.domains.symbols import Symbols
 
 READ_CHUNKS = 8
-"""Chunks (see :mod:`zonocuda.domains.memory`) of generators that a map reads at a time, at most: torch may copy them."""
+"""Chunks (see :mod:`zonocuda.domains.memory`) of generators that a map reads at a time: torch may copy them."""
 
 
 @dataclass(frozen=True, eq=False)
