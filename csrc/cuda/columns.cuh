@@ -1,9 +1,10 @@
 // Sums over the symbols of generators [batch, symbols, features], and maps over their rows.
 //
 // A thread owns V neighbouring columns (one 16-byte access where the features divide by V), so that a warp reads 32 * V
-// consecutive numbers of a row. Sums over the symbols are split twice: over `splits` blocks (so that few columns still
-// fill the device) and, inside a block, over threadIdx.y. Every split writes its own partial sum, and whoever finishes
-// a column adds them in order: no atomics, the same result every time.
+// consecutive numbers of a row. The order of a sum is a matter of the number of symbols alone: a segment of kSegment
+// symbols (or more) has kStrips strips, every kStrips-th symbol each; a strip is added up from its first symbol on,
+// then the strips of a segment in order, then the segments. So every kernel that follows this order finds the same
+// bits, however it divides the columns and the segments over its blocks: no atomics, on every device, for every batch.
 #pragma once
 
 #include "../math/index.h"
@@ -13,6 +14,8 @@ namespace zonocuda::cuda {
 constexpr int kLanes = 32;         // threadIdx.x: column groups
 constexpr int kStrips = 8;         // threadIdx.y: strips of symbols
 constexpr int kUnroll = 4;         // rows in flight for each thread
+constexpr int kSegment = 256;      // symbols that are added up before those of other segments join them, or
+constexpr int kMostSegments = 64;  // as many times more as leave this many segments
 constexpr int64_t kThreads = 256;  // of the pointwise kernels
 
 template <class T>
@@ -33,12 +36,15 @@ __device__ void store(T* p, const Pack<T, V>& pack) {
   *reinterpret_cast<Pack<T, V>*>(p) = pack;
 }
 
-/// The shape of generators, and how a launch divides it.
+/// The shape of generators.
 struct Layout {
   int64_t batch, symbols, features;
-  int64_t splits;  // of the symbols, over blockIdx.y
 
-  __device__ int64_t neurons() const { return batch * features; }
+  ZONOCUDA_HD int64_t neurons() const { return batch * features; }
+
+  /// Symbols of a segment, and segments; both depend on the number of symbols alone.
+  ZONOCUDA_HD int64_t segment() const { return kSegment * (1 + (symbols - 1) / (kMostSegments * kSegment)); }
+  ZONOCUDA_HD int64_t segments() const { return ceil_div(symbols, segment()); }
 };
 
 /// sum_k |x[k]|
@@ -73,65 +79,71 @@ struct ProductTerm {
   }
 };
 
-/// partial[split, b, n] = sum of term over the symbols of that split. Grid: x over column groups (looped), y the split;
-/// block (kLanes, kStrips). Reads each generator once: bound by memory bandwidth.
+/// partial[segment, b, n] = sum of term over the symbols of that segment. Grid: x over column groups (looped), y over
+/// segments (looped); block (kLanes, kStrips). Reads each generator once: bound by memory bandwidth. Two buffers of
+/// strips take turns, so that one barrier for each segment is enough: who writes a buffer again has passed the barrier
+/// of the segment between, which its readers reach when they have read it.
 template <class T, int V, class Term>
 __global__ void sum_columns_kernel(Layout s, Term term, T* partial) {
-  __shared__ T strips[kStrips][kLanes * V];
+  __shared__ T strips[2][kStrips][kLanes * V];
   const int64_t groups_per_row = s.features / V;
   const int64_t groups = s.batch * groups_per_row;
-  const int64_t first = s.symbols * blockIdx.y / s.splits;
-  const int64_t last = s.symbols * (blockIdx.y + 1) / s.splits;
+  int buffer = 0;
   for (int64_t base = int64_t(blockIdx.x) * kLanes; base < groups; base += int64_t(gridDim.x) * kLanes) {
     const int64_t group = base + threadIdx.x;
     const bool inside = group < groups;
     const int64_t b = inside ? group / groups_per_row : 0;
     const int64_t n = inside ? group % groups_per_row * V : 0;
-    Pack<T, V> sum{};
-    if (inside) {
-      int64_t k = first + threadIdx.y;
-      for (; k + (kUnroll - 1) * kStrips < last; k += kUnroll * kStrips) {
-        Pack<T, V> terms[kUnroll];
+    for (int64_t segment = blockIdx.y; segment < s.segments(); segment += gridDim.y) {
+      const int64_t end = (segment + 1) * s.segment();
+      const int64_t last = end < s.symbols ? end : s.symbols;
+      Pack<T, V> sum{};
+      if (inside) {
+        int64_t k = segment * s.segment() + threadIdx.y;
+        for (; k + (kUnroll - 1) * kStrips < last; k += kUnroll * kStrips) {
+          Pack<T, V> terms[kUnroll];
 #pragma unroll
-        for (int r = 0; r < kUnroll; ++r) {
-          terms[r] = term.template operator()<V>(generator_offset(b, k + r * kStrips, n, s.symbols, s.features));
+          for (int r = 0; r < kUnroll; ++r) {
+            terms[r] = term.template operator()<V>(generator_offset(b, k + r * kStrips, n, s.symbols, s.features));
+          }
+#pragma unroll
+          for (int r = 0; r < kUnroll; ++r) {
+            for (int i = 0; i < V; ++i) {
+              sum.at[i] += terms[r].at[i];
+            }
+          }
         }
-#pragma unroll
-        for (int r = 0; r < kUnroll; ++r) {
+        for (; k < last; k += kStrips) {
+          const Pack<T, V> one = term.template operator()<V>(generator_offset(b, k, n, s.symbols, s.features));
           for (int i = 0; i < V; ++i) {
-            sum.at[i] += terms[r].at[i];
+            sum.at[i] += one.at[i];
           }
         }
       }
-      for (; k < last; k += kStrips) {
-        const Pack<T, V> one = term.template operator()<V>(generator_offset(b, k, n, s.symbols, s.features));
-        for (int i = 0; i < V; ++i) {
-          sum.at[i] += one.at[i];
-        }
+      for (int i = 0; i < V; ++i) {
+        strips[buffer][threadIdx.y][threadIdx.x * V + i] = sum.at[i];
       }
-    }
-    for (int i = 0; i < V; ++i) {
-      strips[threadIdx.y][threadIdx.x * V + i] = sum.at[i];
-    }
-    __syncthreads();
-    if (threadIdx.y == 0 && inside) {
-      for (int strip = 1; strip < kStrips; ++strip) {
-        for (int i = 0; i < V; ++i) {
-          sum.at[i] += strips[strip][threadIdx.x * V + i];
+      __syncthreads();
+      if (threadIdx.y == 0 && inside) {
+        for (int strip = 1; strip < kStrips; ++strip) {
+          for (int i = 0; i < V; ++i) {
+            sum.at[i] += strips[buffer][strip][threadIdx.x * V + i];
+          }
         }
+        store<T, V>(partial + (segment * s.batch + b) * s.features + n, sum);
       }
-      store<T, V>(partial + (int64_t(blockIdx.y) * s.batch + b) * s.features + n, sum);
+      buffer = 1 - buffer;
     }
-    __syncthreads();
   }
 }
 
-/// The sum over the splits of a partial sum, for neuron i of all [batch, features].
+/// The sum over the segments of a partial sum, for neuron i of all [batch, features].
 template <class T>
 __device__ T finish_sum(const T* partial, const Layout& s, int64_t i) {
+  const int64_t segments = s.segments();
   T sum = T(0);
-  for (int64_t split = 0; split < s.splits; ++split) {
-    sum += partial[split * s.neurons() + i];
+  for (int64_t segment = 0; segment < segments; ++segment) {
+    sum += partial[segment * s.neurons() + i];
   }
   return sum;
 }

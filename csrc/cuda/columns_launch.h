@@ -1,4 +1,4 @@
-// Host side of columns.cuh: vector width, split of the symbols, scratch, launches.
+// Host side of columns.cuh: vector width, division of the symbols over blocks, scratch, launches.
 #pragma once
 
 #include "../common/check.h"
@@ -8,8 +8,7 @@
 namespace zonocuda::cuda {
 
 constexpr int64_t kTargetBlocks = 1024;  // enough to fill a device; fixed, so that sums do not depend on the device
-constexpr int64_t kRowsPerSplit = 32 * kStrips;
-constexpr int64_t kMaxSplits = 64;
+constexpr int64_t kMaxSplits = 64;       // parts of a sum that is divided by shape
 
 inline bool vectorises(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
@@ -28,33 +27,31 @@ inline int64_t column_blocks(const Sizes& s, int vector) {
   return std::max<int64_t>(1, ceil_div(s.batch * (s.features / vector), kLanes));
 }
 
-/// Splits of the symbols; depends on the shape alone.
-inline Layout make_layout(const Sizes& s, int vector) {
-  const int64_t wanted = ceil_div(kTargetBlocks, column_blocks(s, vector));
-  const int64_t worthwhile = std::max<int64_t>(1, s.symbols / kRowsPerSplit);
-  return {s.batch, s.symbols, s.features, std::min({wanted, worthwhile, kMaxSplits})};
+inline Layout layout_of(const Sizes& s) { return {s.batch, s.symbols, s.features}; }
+
+/// Blocks that share the segments of a column, in equal parts: as many as fill the device.
+inline int64_t segment_blocks(const Sizes& s, int vector) {
+  const int64_t segments = layout_of(s).segments();
+  const int64_t wanted = std::min(ceil_div(kTargetBlocks, column_blocks(s, vector)), segments);
+  return ceil_div(segments, ceil_div(segments, wanted));
 }
 
-/// Partial sums of a term, [splits, batch, features], and their layout.
-struct PartialSums {
-  Layout layout;
-  Tensor partial;
-};
-
+/// Partial sums of a term, [segments, batch, features].
 template <class T, class Term>
-PartialSums sum_columns(const char* op, const Sizes& s, Term term, std::initializer_list<const void*> pointers,
-                        const Tensor& like, cudaStream_t stream) {
-  PartialSums out;
+Tensor sum_columns(const char* op, const Sizes& s, Term term, std::initializer_list<const void*> pointers,
+                   const Tensor& like, cudaStream_t stream) {
+  Tensor partial = empty_like_sizes({layout_of(s).segments(), s.batch, s.features}, like);
+  if (s.symbols == 0) {
+    return partial;
+  }
   with_vector<T>(s, pointers, [&](auto v) {
     constexpr int V = v.value;
-    out.layout = make_layout(s, V);
-    out.partial = empty_like_sizes({out.layout.splits, s.batch, s.features}, like);
-    const dim3 grid(blocks_for(column_blocks(s, V), 1), static_cast<unsigned>(out.layout.splits));
+    const dim3 grid(blocks_for(column_blocks(s, V), 1), static_cast<unsigned>(segment_blocks(s, V)));
     sum_columns_kernel<T, V>
-        <<<grid, dim3(kLanes, kStrips), 0, stream>>>(out.layout, term, out.partial.template mutable_data_ptr<T>());
+        <<<grid, dim3(kLanes, kStrips), 0, stream>>>(layout_of(s), term, partial.mutable_data_ptr<T>());
     check_launch(op);
   });
-  return out;
+  return partial;
 }
 
 template <class T, class Map>
@@ -65,11 +62,10 @@ void map_rows(const char* op, const Sizes& s, Map map, std::initializer_list<con
   }
   with_vector<T>(s, pointers, [&](auto v) {
     constexpr int V = v.value;
-    const Layout layout{s.batch, s.symbols, s.features, 1};
     const int64_t columns = column_blocks(s, V);
     const int64_t strips = std::clamp<int64_t>(ceil_div(4 * kTargetBlocks, columns), 1, ceil_div(s.symbols, kStrips));
     const dim3 grid(blocks_for(columns, 1), static_cast<unsigned>(strips));
-    map_rows_kernel<T, V><<<grid, dim3(kLanes, kStrips), 0, stream>>>(layout, map, result);
+    map_rows_kernel<T, V><<<grid, dim3(kLanes, kStrips), 0, stream>>>(layout_of(s), map, result);
     check_launch(op);
   });
 }

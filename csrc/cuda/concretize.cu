@@ -13,10 +13,10 @@ std::tuple<Tensor, Tensor> concretize(const Tensor& center, const Tensor& genera
     dispatch_dtype("concretize", center.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
       const T* x = generators.const_data_ptr<T>();
-      const PartialSums radius = sum_columns<T>("concretize", out.s, AbsTerm<T>{x}, {x}, center, device.stream());
+      const Tensor radius = sum_columns<T>("concretize", out.s, AbsTerm<T>{x}, {x}, center, device.stream());
       concretize_kernel<T><<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(
-          radius.layout, center.const_data_ptr<T>(), radius.partial.const_data_ptr<T>(),
-          out.lower.mutable_data_ptr<T>(), out.upper.mutable_data_ptr<T>());
+          layout_of(out.s), center.const_data_ptr<T>(), radius.const_data_ptr<T>(), out.lower.mutable_data_ptr<T>(),
+          out.upper.mutable_data_ptr<T>());
       check_launch("concretize");
     });
   }

@@ -2,6 +2,7 @@
 #include <tuple>
 
 #include "../common/arguments.h"
+#include "column_tiles_launch.h"
 #include "columns_launch.h"
 #include "relu.cuh"
 
@@ -17,21 +18,24 @@ void launch_relu(const char* op, const Relu& out, const Tensor& center, const Te
     dispatch_dtype(op, center.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
       const T* x = generators.const_data_ptr<T>();
-      PartialSums radius{{out.s.batch, out.s.symbols, out.s.features, 0}, center};
+      T* result = out.generators.mutable_data_ptr<T>();
+      const ReluForward<T> a{center.const_data_ptr<T>(),       data_or_null<T>(slope),
+                             data_or_null<T>(lower),           data_or_null<T>(upper),
+                             out.center.mutable_data_ptr<T>(), out.offset.mutable_data_ptr<T>(),
+                             out.lower.mutable_data_ptr<T>(),  out.upper.mutable_data_ptr<T>()};
+      if (!out.external && one_pass<T>(op, out.s, ReluPass<T>{{x}, result, a}, generators, device.stream())) {
+        return;
+      }
+      std::optional<Tensor> radius;
       if (!out.external) {
         radius = sum_columns<T>(op, out.s, AbsTerm<T>{x}, {x}, center, device.stream());
       }
       Tensor multiplier = empty_like_sizes({out.s.batch, out.s.features}, center);
-      const ReluForward<T> a{center.const_data_ptr<T>(),       radius.partial.const_data_ptr<T>(),
-                             data_or_null<T>(slope),           data_or_null<T>(lower),
-                             data_or_null<T>(upper),           out.center.mutable_data_ptr<T>(),
-                             out.offset.mutable_data_ptr<T>(), out.lower.mutable_data_ptr<T>(),
-                             out.upper.mutable_data_ptr<T>(),  multiplier.mutable_data_ptr<T>()};
-      relu_kernel<T>
-          <<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(radius.layout, a);
+      T* factor = multiplier.mutable_data_ptr<T>();
+      relu_kernel<T><<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(
+          layout_of(out.s), a, data_or_null<T>(radius), factor);
       check_launch(op);
-      T* result = out.generators.mutable_data_ptr<T>();
-      map_rows<T>(op, out.s, ScaleMap<T>{x, a.multiplier}, {x, a.multiplier, result}, result, device.stream());
+      map_rows<T>(op, out.s, ScaleMap<T>{x, factor}, {x, factor, result}, result, device.stream());
     });
   }
 }
@@ -70,16 +74,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
       const T* x = generators.const_data_ptr<T>();
       const T* g = grad_generators.const_data_ptr<T>();
       const Kink rule = static_cast<Kink>(kink);
-      PartialSums products{{out.s.batch, out.s.symbols, out.s.features, 0}, center};
-      const bool needs_products = needs_slope || !slope.has_value() || rule == Kink::min_norm;
-      if (needs_products) {
-        products = sum_columns<T>(op, out.s, ProductTerm<T>{g, x}, {g, x}, center, device.stream());
-      }
-      Tensor multiplier = empty_like_sizes({out.s.batch, out.s.features}, center);
-      Tensor shift = empty_like_sizes({out.s.batch, out.s.features}, center);
       const ReluGrad<T> a{grad_center.const_data_ptr<T>(),
                           grad_offset.const_data_ptr<T>(),
-                          needs_products ? products.partial.const_data_ptr<T>() : nullptr,
                           center.const_data_ptr<T>(),
                           lower.const_data_ptr<T>(),
                           upper.const_data_ptr<T>(),
@@ -90,16 +86,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> relu_backward(
                           out.grad_center.mutable_data_ptr<T>(),
                           out.grad_slope.mutable_data_ptr<T>(),
                           out.grad_lower.mutable_data_ptr<T>(),
-                          out.grad_upper.mutable_data_ptr<T>(),
-                          multiplier.mutable_data_ptr<T>(),
-                          shift.mutable_data_ptr<T>()};
-      relu_backward_kernel<T>
-          <<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(products.layout, a);
+                          out.grad_upper.mutable_data_ptr<T>()};
+      T* result = needs_generators ? out.grad_generators.mutable_data_ptr<T>() : nullptr;
+      const bool needs_products = needs_slope || !slope.has_value() || rule == Kink::min_norm;
+      if (needs_generators && needs_products &&
+          one_pass<T>(op, out.s, ReluGradPass<T>{{g, x}, result, a}, generators, device.stream())) {
+        return;
+      }
+      std::optional<Tensor> products;
+      if (needs_products) {
+        products = sum_columns<T>(op, out.s, ProductTerm<T>{g, x}, {g, x}, center, device.stream());
+      }
+      Tensor multiplier = empty_like_sizes({out.s.batch, out.s.features}, center);
+      Tensor shift = empty_like_sizes({out.s.batch, out.s.features}, center);
+      T *factor = multiplier.mutable_data_ptr<T>(), *added = shift.mutable_data_ptr<T>();
+      relu_backward_kernel<T><<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(
+          layout_of(out.s), a, data_or_null<T>(products), factor, added);
       check_launch(op);
       if (needs_generators) {
-        T* result = out.grad_generators.mutable_data_ptr<T>();
-        map_rows<T>(op, out.s, ReluGradMap<T>{g, x, a.multiplier, a.shift}, {g, x, a.multiplier, a.shift, result},
-                    result, device.stream());
+        map_rows<T>(op, out.s, ReluGradMap<T>{g, x, factor, added}, {g, x, factor, added, result}, result,
+                    device.stream());
       }
     });
   }

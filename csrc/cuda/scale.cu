@@ -1,3 +1,4 @@
+#include <optional>
 #include <tuple>
 
 #include "../common/arguments.h"
@@ -43,13 +44,12 @@ std::tuple<Tensor, Tensor> scale_backward(const Tensor& grad, const Tensor& gene
       using T = decltype(zero);
       const T* g = grad.const_data_ptr<T>();
       const T* x = generators.const_data_ptr<T>();
-      PartialSums products{{out.s.batch, out.s.symbols, out.s.features, 0}, generators};
+      std::optional<Tensor> products;
       if (needs_multiplier) {
         products = sum_columns<T>(op, out.s, ProductTerm<T>{g, x}, {g, x}, generators, device.stream());
       }
       scale_backward_kernel<T><<<blocks_for(out.s.batch * out.s.features, kThreads), kThreads, 0, device.stream()>>>(
-          products.layout, needs_multiplier ? products.partial.const_data_ptr<T>() : nullptr,
-          out.grad_multiplier.mutable_data_ptr<T>());
+          layout_of(out.s), data_or_null<T>(products), out.grad_multiplier.mutable_data_ptr<T>());
       check_launch(op);
       if (needs_generators) {
         const T* factor = multiplier.const_data_ptr<T>();

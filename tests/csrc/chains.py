@@ -1,7 +1,8 @@
 """Every op as its .cu file does it: the same kernels in the same order, on the CPU.
 
-A :class:`Plan` takes the place of what csrc/cuda/columns_launch.h decides from the shape, so that small inputs reach
-the wide accesses, the splits and the loops that only large ones reach on a GPU.
+A :class:`Plan` takes the place of what csrc/cuda/columns_launch.h decides from the shape, and a :class:`TilePlan` that
+of csrc/cuda/column_tiles_launch.h, so that small inputs reach the wide accesses, the splits and the loops that
+only large ones reach on a GPU.
 """
 
 from __future__ import annotations
@@ -14,12 +15,26 @@ from torch import Tensor
 from tests.csrc.host import Argument, HostKernels, Launch, Out
 from zonocuda.kink import KinkRule, check_kink
 
-LANES, STRIPS, THREADS, TILE, TILE_ROWS = 32, 8, 256, 32, 8  # the constants of the .cuh files
+# The constants of the .cuh files.
+LANES, STRIPS, SEGMENT, MOST_SEGMENTS, THREADS, TILE, TILE_ROWS = 32, 8, 256, 64, 256, 32, 8
+
+
+def segment(symbols: int) -> int:
+    """The symbols of a segment of a sum over ``symbols``."""
+    return SEGMENT * max(1, -(-symbols // (SEGMENT * MOST_SEGMENTS)))
+
+
+def segments(symbols: int) -> int:
+    """The segments of a sum over ``symbols``."""
+    return -(-symbols // segment(symbols))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """16-byte accesses or single elements; parts of the symbol sums; one block, whose loops do all, or enough."""
+    """16-byte accesses or single elements; blocks that share the symbols; one block, whose loops do all, or enough.
+
+    ``splits`` is the number of blocks over which the segments of the symbols are divided.
+    """
 
     wide: bool = False
     splits: int = 1
@@ -43,13 +58,14 @@ class Plan:
 
 
 def sum_columns(host: HostKernels, plan: Plan, term: str, *inputs: Tensor) -> Tensor:
-    """The partial sums ``[splits, B, N]`` of a term over the symbols of ``inputs`` ``[B, K, N]``."""
+    """The partial sums ``[segments, B, N]`` of a term over the symbols of ``inputs`` ``[B, K, N]``."""
     batch, symbols, features = inputs[0].shape
     dtype = inputs[0].dtype
+    out = Out.unwritten(segments(symbols), batch, features, dtype=dtype)
+    if symbols == 0:
+        return out.before
     launch = plan.columns(batch, features, dtype, plan.splits)
-    out = Out.unwritten(plan.splits, batch, features, dtype=dtype)
-    sizes = [batch, symbols, features, plan.splits]
-    return host.run(f"sum_columns_kernel/{term}", launch, [*inputs, out], sizes, dtype=dtype)[0]
+    return host.run(f"sum_columns_kernel/{term}", launch, [*inputs, out], [batch, symbols, features], dtype=dtype)[0]
 
 
 def map_rows(host: HostKernels, plan: Plan, name: str, generators: list[Tensor], factors: list[Tensor]) -> Tensor:
@@ -61,13 +77,8 @@ def map_rows(host: HostKernels, plan: Plan, name: str, generators: list[Tensor],
     strips = 1 if plan.one_block else -(-symbols // STRIPS)
     launch = plan.columns(batch, features, dtype, strips)
     out = Out.unwritten(batch, symbols, features, dtype=dtype)
-    sizes = [batch, symbols, features, 1]
+    sizes = [batch, symbols, features]
     return host.run(f"map_rows_kernel/{name}", launch, [*generators, *factors, out], sizes, dtype=dtype)[0]
-
-
-def neuron_sizes(generators: Tensor, partial: Tensor | None) -> list[int]:
-    """The Layout of a kernel that finishes the partial sums."""
-    return [*generators.shape, 0 if partial is None else partial.shape[0]]
 
 
 def outputs(count: int, like: Tensor) -> list[Argument]:
@@ -78,9 +89,9 @@ def outputs(count: int, like: Tensor) -> list[Argument]:
 def concretize(host: HostKernels, plan: Plan, center: Tensor, generators: Tensor) -> list[Tensor]:
     """lower and upper."""
     partial = sum_columns(host, plan, "AbsTerm", generators)
-    sizes = neuron_sizes(generators, partial)
     arguments = [center, partial, *outputs(2, center)]
-    return host.run("concretize_kernel", plan.pointwise(center.numel()), arguments, sizes, dtype=center.dtype)
+    launch = plan.pointwise(center.numel())
+    return host.run("concretize_kernel", launch, arguments, list(generators.shape), dtype=center.dtype)
 
 
 def concretize_backward(
@@ -104,10 +115,9 @@ def scale_backward(
 ) -> list[Tensor]:
     """The gradients of the generators and the multiplier."""
     partial = sum_columns(host, plan, "ProductTerm", grad, generators) if needs_multiplier else None
-    sizes = neuron_sizes(generators, partial)
     launch = plan.pointwise(multiplier.numel())
     arguments = [partial, *outputs(1, multiplier)]
-    (grad_multiplier,) = host.run("scale_backward_kernel", launch, arguments, sizes, dtype=grad.dtype)
+    (grad_multiplier,) = host.run("scale_backward_kernel", launch, arguments, list(grad.shape), dtype=grad.dtype)
     return [map_rows(host, plan, "ScaleMap", [grad], [multiplier]), grad_multiplier]
 
 
@@ -127,10 +137,9 @@ class ReluInputs:
 def relu(host: HostKernels, plan: Plan, a: ReluInputs) -> list[Tensor]:
     """The new center, generators and offset, and the bounds."""
     partial = sum_columns(host, plan, "AbsTerm", a.generators) if a.lower is None else None
-    sizes = neuron_sizes(a.generators, partial)
-    arguments = [a.center, partial, a.slope, a.lower, a.upper, *outputs(5, a.center)]
-    launch = plan.pointwise(a.center.numel())
-    center, offset, lower, upper, multiplier = host.run("relu_kernel", launch, arguments, sizes, dtype=a.center.dtype)
+    arguments = [partial, *outputs(1, a.center), a.center, a.slope, a.lower, a.upper, *outputs(4, a.center)]
+    launch, sizes = plan.pointwise(a.center.numel()), list(a.generators.shape)
+    multiplier, center, offset, lower, upper = host.run("relu_kernel", launch, arguments, sizes, dtype=a.center.dtype)
     return [center, map_rows(host, plan, "ScaleMap", [a.generators], [multiplier]), offset, lower, upper]
 
 
@@ -141,14 +150,64 @@ def relu_backward(
     grad_center, grad_generators, grad_offset = grads
     needs_products = needs_slope or a.slope is None or a.kink == "min_norm"
     partial = sum_columns(host, plan, "ProductTerm", grad_generators, a.generators) if needs_products else None
-    arguments = [grad_center, grad_offset, partial, a.center, *bounds, a.slope, *outputs(6, a.center)]
-    integers = [*neuron_sizes(a.generators, partial), check_kink(a.kink), int(a.lower is not None)]
+    neurons = [grad_center, grad_offset, a.center, *bounds, a.slope]
+    integers = [*a.generators.shape, check_kink(a.kink), int(a.lower is not None)]
     launch = plan.pointwise(a.center.numel())
-    center, slope, lower, upper, multiplier, shift = host.run(
-        "relu_backward_kernel", launch, arguments, integers, [a.tolerance], dtype=a.center.dtype
+    multiplier, shift, center, slope, lower, upper = host.run(
+        "relu_backward_kernel",
+        launch,
+        [partial, *outputs(2, a.center), *neurons, *outputs(4, a.center)],
+        integers,
+        [a.tolerance],
+        dtype=a.center.dtype,
     )
     generators = map_rows(host, plan, "ReluGradMap", [grad_generators, a.generators], [multiplier, shift])
     return [center, generators, slope, lower, upper]
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """One pass by tiles with rows of ``width`` bytes; 16-byte accesses or single elements; one block, or enough."""
+
+    width: int = 128
+    wide: bool = False
+    one_block: bool = False
+
+    def launch(self, generators: Tensor, sources: int, factors: int) -> tuple[Launch, int]:
+        """The launch, with as much shared memory as the tile takes, and the columns of a tile."""
+        batch, symbols, features = generators.shape
+        columns = self.width // generators.dtype.itemsize
+        shared = self.width * (sources * symbols + STRIPS * segments(symbols) + factors)
+        blocks = 1 if self.one_block else -(-batch * features // columns)
+        return Launch((blocks, 1), (THREADS, 1), self.wide, shared=shared), columns
+
+
+def relu_in_one_pass(host: HostKernels, plan: TilePlan, a: ReluInputs, *, in_place: bool = False) -> list[Tensor]:
+    """What :func:`relu` returns, by one kernel; ``in_place``: center and generators in their own memory."""
+    launch, columns = plan.launch(a.generators, sources=1, factors=1)
+    rest: list[Argument] = [a.slope, None, None]
+    if in_place:
+        name = "one_pass_kernel/ReluPass/in_place"
+        arguments = [Out(a.generators), Out(a.center), *rest, *outputs(3, a.center)]
+    else:
+        name = "one_pass_kernel/ReluPass"
+        arguments = [a.generators, *outputs(1, a.generators), a.center, *rest, *outputs(4, a.center)]
+    sizes = [*a.generators.shape, columns]
+    generators, center, *others = host.run(name, launch, arguments, sizes, dtype=a.center.dtype)
+    return [center, generators, *others]
+
+
+def relu_backward_in_one_pass(
+    host: HostKernels, plan: TilePlan, grads: list[Tensor], a: ReluInputs, bounds: list[Tensor]
+) -> list[Tensor]:
+    """What :func:`relu_backward` returns, by one kernel."""
+    launch, columns = plan.launch(a.generators, sources=2, factors=2)
+    arguments = [grads[1], a.generators, *outputs(1, a.generators)]
+    arguments += [grads[0], grads[2], a.center, *bounds, a.slope, *outputs(4, a.center)]
+    integers = [*a.generators.shape, check_kink(a.kink), int(a.lower is not None), columns]
+    name, dtype = "one_pass_kernel/ReluGradPass", a.center.dtype
+    generators, center, *others = host.run(name, launch, arguments, integers, [a.tolerance], dtype)
+    return [center, generators, *others]
 
 
 def relu_relaxation(host: HostKernels, plan: Plan, lower: Tensor, upper: Tensor, slope: Tensor | None) -> list[Tensor]:

@@ -51,7 +51,8 @@ class Case:
 
 
 # What each is for: one element; no symbols; more splits than symbols; nothing divides anything; a row of 16 bytes; many
-# rows in flight (4 strips of 8) and a rest; several blocks; columns, rows and neurons looped over by one block.
+# rows in flight (4 strips of 8) and a rest; several blocks; segments of the symbols, looped over or not; columns, rows
+# and neurons looped over by one block.
 CASES = [
     Case(1, 1, 1, Plan()),
     Case(1, 0, 5, Plan()),
@@ -62,6 +63,8 @@ CASES = [
     Case(1, 31, 4, Plan(wide=True)),
     Case(3, 37, 36, Plan(wide=True, splits=2)),
     Case(2, 259, 12, Plan(wide=True, splits=3, one_block=True)),
+    Case(2, 777, 5, Plan(splits=2)),
+    Case(1, 777, 132, Plan(wide=True, one_block=True)),
     Case(2, 64, 130, Plan(splits=2)),
     Case(5, 33, 128, Plan(wide=True, one_block=True)),
     Case(1, 9, 1027, Plan(one_block=True)),

@@ -127,6 +127,64 @@ __global__ void absent_lanes(const float* x, float* out) {
   out[threadIdx.x] = v;
 }
 
+/// Correct: out = x through dynamic shared memory, in two groups of asynchronous copies.
+__global__ void copy_through_shared(const float* x, float* out) {
+  float* const tile = dynamic_shared<float>();
+  const int count = blockDim.x;
+  for (int half = 0; half < 2; ++half) {
+    __pipeline_memcpy_async(tile + half * count + threadIdx.x, x + half * count + threadIdx.x, sizeof(float));
+    __pipeline_commit();
+  }
+  for (int half = 0; half < 2; ++half) {
+    __pipeline_wait_prior(1 - half);
+    __syncthreads();
+    const int i = (half + 1) * count - 1 - threadIdx.x;
+    out[i] = tile[i];
+  }
+}
+
+/// Reads a copy that has not arrived.
+__global__ void read_before_arrival(const float* x, float* out) {
+  float* const tile = dynamic_shared<float>();
+  __pipeline_memcpy_async(tile + threadIdx.x, x + threadIdx.x, sizeof(float));
+  __pipeline_commit();
+  out[threadIdx.x] = tile[threadIdx.x];
+  __pipeline_wait_prior(0);
+}
+
+/// Nobody waits for the copy.
+__global__ void copy_left_behind(const float* x, float* out) {
+  __pipeline_memcpy_async(dynamic_shared<float>() + threadIdx.x, x + threadIdx.x, sizeof(float));
+  __pipeline_commit();
+  out[threadIdx.x] = 0.0f;
+}
+
+/// Waits for its own copy, and reads that of another thread without a barrier.
+__global__ void no_barrier_after_copy(const float* x, float* out) {
+  float* const tile = dynamic_shared<float>();
+  __pipeline_memcpy_async(tile + threadIdx.x, x + threadIdx.x, sizeof(float));
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  out[threadIdx.x] = tile[blockDim.x - 1 - threadIdx.x];
+}
+
+/// Copies four numbers from an address that is not one of four numbers.
+__global__ void misaligned_copy(const float* x, float* out) {
+  __pipeline_memcpy_async(dynamic_shared<float>(), x + 1, 4 * sizeof(float));
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  out[threadIdx.x] = 0.0f;
+}
+
+/// Copies past the end of dynamic shared memory.
+__global__ void dynamic_overflow(const float* x, float* out) {
+  float* const tile = dynamic_shared<float>();
+  __pipeline_memcpy_async(tile + threadIdx.x + 1, x + threadIdx.x, sizeof(float));
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  out[threadIdx.x] = tile[threadIdx.x + 1];
+}
+
 /// out[0] is whoever came last.
 __global__ void unordered_writes(const float* x, float* out) { out[0] = x[threadIdx.x]; }
 

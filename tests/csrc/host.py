@@ -42,12 +42,19 @@ class HostFaultError(Exception):
 
 @dataclass(frozen=True)
 class Launch:
-    """<<<grid, block>>> in x and y, whether accesses are 16 bytes wide, and whether only the last block is run."""
+    """<<<grid, block, shared>>>, grid and block in x and y, and how a test wants it.
+
+    Attributes:
+        wide: accesses are 16 bytes wide.
+        last_block_only: the others are not run.
+        shared: bytes of dynamic shared memory.
+    """
 
     grid: tuple[int, int]
     block: tuple[int, int]
     wide: bool = False
     last_block_only: bool = False
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class HostKernels:
         vector = 16 // dtype.itemsize if launch.wide else 1
         head = [
             f"{kernel} {TYPE_NAMES[dtype]} {vector} {int(launch.last_block_only)}",
-            f"{launch.grid[0]} {launch.grid[1]} {launch.block[0]} {launch.block[1]}",
+            f"{launch.grid[0]} {launch.grid[1]} {launch.block[0]} {launch.block[1]} {launch.shared}",
             _listed([str(i) for i in integers]),
             _listed([repr(float(r)) for r in reals]),
             _listed([text for text, _ in encoded]),

@@ -7,10 +7,12 @@
 // Shared memory is static. AddressSanitizer guards it only where it has internal linkage (hence the anonymous
 // namespace), and the list of its arrays is what AddressSanitizer registers; they are filled with NaN before each
 // block, so that a value that was never written, or was left by another block, spoils the result. This needs g++ and
-// -Wl,--wrap=__asan_register_globals.
+// -Wl,--wrap=__asan_register_globals. Dynamic shared memory lies in the heap, exactly as long as the launch says, and
+// is filled in the same way. What a thread copies asynchronously arrives when it waits for it, and not before.
 //
 // What fails, instead of hanging: a thread that returns while others wait at a barrier, threads that wait at different
-// barriers, a warp operation that lanes of its mask never reach, and a launch that CUDA would refuse.
+// barriers, a warp operation that lanes of its mask never reach, a copy that nobody waits for, and a launch that CUDA
+// would refuse.
 #pragma once
 
 #include <sanitizer/common_interface_defs.h>
@@ -94,8 +96,14 @@ inline std::vector<SharedArray>& shared_arrays() {
   return arrays;
 }
 
+constexpr size_t kMaxDynamic = 227 << 10;  // bytes of a block on sm_90
+
+inline std::unique_ptr<char[]> dynamic;  // of the running block
+inline size_t dynamic_size = 0;
+
 /// Every byte 0xff: a NaN in float and double, -1 in integers.
 inline void poison_shared() {
+  std::memset(dynamic.get(), 0xff, dynamic_size);
   for (const SharedArray& a : shared_arrays()) {
     std::memset(a.begin, 0xff, a.size);
   }
@@ -104,6 +112,14 @@ inline void poison_shared() {
 // ---- Threads -------------------------------------------------------------------------------------------------------
 
 enum class State { ready, at_block_barrier, at_warp_barrier, returned };
+
+/// An asynchronous copy that has not arrived; a negative `group`: it is in none yet.
+struct Copy {
+  void* to;
+  const void* from;
+  size_t size;
+  int64_t group;
+};
 
 struct Thread {
   static constexpr size_t kStack = 128 << 10;
@@ -116,6 +132,8 @@ struct Thread {
   State state = State::returned;
   Site site;
   unsigned char mail[16] = {};  // what a shuffle hands to other lanes
+  std::vector<Copy> copies;     // in flight
+  int64_t groups = 0;           // of copies, so far
 };
 
 /// The threads of the running block. The stacks stay from one block to the next.
@@ -244,13 +262,16 @@ inline void Block::enter() {
   __sanitizer_finish_switch_fiber(nullptr, &block.main_stack_, &block.main_stack_size_);
   for (;;) {
     (*block.body_)();
+    if (!block.self().copies.empty()) {
+      fail("a thread returns before its copies have arrived");
+    }
     block.wait(State::returned, 0, Site::current());
   }
 }
 
-/// Runs kernel<<<grid, size>>>(args...), block by block. Arguments are converted as a launch converts them.
+/// Runs kernel<<<grid, size, shared>>>(args...), block by block. Arguments are converted as a launch converts them.
 template <class... P, class... A>
-void launch(dim3 grid, dim3 size, void (*kernel)(P...), A... args) {
+void launch(dim3 grid, dim3 size, size_t shared, void (*kernel)(P...), A... args) {
   const uint64_t threads = uint64_t(size.x) * size.y * size.z;
   const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
   if (threads == 0 || threads > 1024 || size.z > 64) {
@@ -259,6 +280,11 @@ void launch(dim3 grid, dim3 size, void (*kernel)(P...), A... args) {
   if (blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
     fail("invalid grid size");
   }
+  if (shared > kMaxDynamic) {
+    fail("too much dynamic shared memory");
+  }
+  dynamic = std::make_unique_for_overwrite<char[]>(shared);
+  dynamic_size = shared;
   gridDim = grid;
   blockDim = size;
   const std::function<void()> body = [&] { kernel(args...); };
@@ -303,76 +329,4 @@ inline void __attribute__((used)) __wrap___asan_register_globals(host_cuda::Sani
 }
 }
 
-// ---- Device functions ----------------------------------------------------------------------------------------------
-
-inline void __syncthreads(host_cuda::Site site = host_cuda::Site::current()) {
-  host_cuda::block.wait(host_cuda::State::at_block_barrier, 0, site);
-}
-
-inline void __syncwarp(unsigned mask = 0xffffffffu, host_cuda::Site site = host_cuda::Site::current()) {
-  if (!(mask >> host_cuda::block.lane() & 1)) {
-    host_cuda::fail("a lane is not in its own mask", threadIdx, &site);
-  }
-  host_cuda::block.wait(host_cuda::State::at_warp_barrier, mask, site);
-}
-
-namespace host_cuda {
-
-/// What lane `from` holds; the lanes of a warp exchange values between two barriers of the warp.
-template <class T>
-T shuffle(unsigned mask, T value, unsigned from, Site site) {
-  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof(Thread::mail));
-  std::memcpy(block.self().mail, &value, sizeof(T));
-  __syncwarp(mask, site);
-  const Thread* peer = block.peer(from);
-  if (!peer || !(mask >> from & 1)) {
-    fail("a shuffle reads from a lane outside its mask", threadIdx, &site);
-  }
-  std::memcpy(&value, peer->mail, sizeof(T));
-  __syncwarp(mask, site);
-  return value;
-}
-
-/// The first lane of the own segment of `width` lanes.
-inline int segment(int width) { return int(block.lane()) / width * width; }
-
-}  // namespace host_cuda
-
-// Where the source of a shuffle lies outside the segment of `width` lanes, a lane gets its own value.
-
-template <class T>
-T __shfl_sync(unsigned mask, T value, int lane, int width = warpSize,
-              host_cuda::Site site = host_cuda::Site::current()) {
-  return host_cuda::shuffle(mask, value, unsigned(host_cuda::segment(width) + (lane & (width - 1))), site);
-}
-
-template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
-                 host_cuda::Site site = host_cuda::Site::current()) {
-  const unsigned own = host_cuda::block.lane();
-  const bool inside = own >= delta + host_cuda::segment(width);
-  return host_cuda::shuffle(mask, value, inside ? own - delta : own, site);
-}
-
-template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
-                   host_cuda::Site site = host_cuda::Site::current()) {
-  const unsigned own = host_cuda::block.lane();
-  const bool inside = own + delta < unsigned(host_cuda::segment(width) + width);
-  return host_cuda::shuffle(mask, value, inside ? own + delta : own, site);
-}
-
-template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = warpSize,
-                  host_cuda::Site site = host_cuda::Site::current()) {
-  const unsigned own = host_cuda::block.lane();
-  const bool inside = (own ^ unsigned(lanes)) < unsigned(host_cuda::segment(width) + width);
-  return host_cuda::shuffle(mask, value, inside ? own ^ unsigned(lanes) : own, site);
-}
-
-template <class T>
-T atomicAdd(T* address, std::type_identity_t<T> value) {
-  const T old = *address;
-  *address += value;
-  return old;
-}
+#include "host_device.h"

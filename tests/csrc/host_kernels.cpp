@@ -1,8 +1,8 @@
 // A program that runs one kernel after another on the CPU, for the tests in Python.
 //
 // A request on stdin: one line
-//   kernel dtype vector last_block_only grid.x grid.y block.x block.y, then counted lists: integers, reals, and arrays
-//   as type role count skip
+//   kernel dtype vector last_block_only grid.x grid.y block.x block.y shared, then counted lists: integers, reals, and
+//   arrays as type role count skip
 // followed by the bytes of the arrays. An array of role "in" or "out" holds the last `count` elements of one that has
 // `skip` elements more before them: kernels get the address of the whole, so that a small array stands for the end of a
 // huge one. Role "null" is a null pointer. The answer on stdout: the line "ok" and the bytes of the "out" arrays.
@@ -23,6 +23,7 @@
 
 // Internal linkage: see host_cuda.h. What the .cuh files include from the standard library is included above.
 namespace {
+#include "../../csrc/cuda/column_tiles.cuh"
 #include "../../csrc/cuda/columns.cuh"
 #include "../../csrc/cuda/concretize.cuh"
 #include "../../csrc/cuda/diagonal_conv.cuh"
@@ -51,6 +52,8 @@ constexpr unsigned kSeconds = 120;  // for one kernel
 
 using Run = void (*)(const Request&);
 using F = float;
+
+#include "host_faults.h"
 
 const std::map<std::string, Run>& kernels() {
   static const std::map<std::string, Run> table = {
@@ -106,28 +109,47 @@ const std::map<std::string, Run>& kernels() {
        }},
       {"relu_kernel",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(relu_kernel<T>, r.layout(),
-                    ReluForward<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3), r.at<T>(4), r.at<T>(5), r.at<T>(6),
-                                   r.at<T>(7), r.at<T>(8), r.at<T>(9)});
-         });
+         typed(r,
+               [&]<class T>() { r.launch(relu_kernel<T>, r.layout(), r.relu<T>(2, false), r.at<T>(0), r.at<T>(1)); });
        }},
       {"relu_kernel/in_place",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(relu_kernel<T>, r.layout(),
-                    ReluForward<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3), r.at<T>(4), r.at<T>(0), r.at<T>(5),
-                                   r.at<T>(6), r.at<T>(7), r.at<T>(8)});
-         });
+         typed(r, [&]<class T>() { r.launch(relu_kernel<T>, r.layout(), r.relu<T>(2, true), r.at<T>(0), r.at<T>(1)); });
        }},
       {"relu_backward_kernel",
        [](const Request& r) {
          typed(r, [&]<class T>() {
-           r.launch(relu_backward_kernel<T>, r.layout(),
-                    ReluGrad<T>{r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3), r.at<T>(4), r.at<T>(5), r.at<T>(6),
-                                Kink(r.integer(4)), T(r.reals.at(0)), r.integer(5) != 0, r.at<T>(7), r.at<T>(8),
-                                r.at<T>(9), r.at<T>(10), r.at<T>(11), r.at<T>(12)});
+           r.launch(relu_backward_kernel<T>, r.layout(), r.relu_grad<T>(3), r.at<T>(0), r.at<T>(1), r.at<T>(2));
          });
+       }},
+      {"one_pass_kernel/ReluPass",
+       [](const Request& r) {
+         vectorised(r, [&]<class T, int V>() {
+           r.launch(one_pass_kernel<T, V, ReluPass<T>>, r.layout(), int(r.integer(3)),
+                    ReluPass<T>{{r.at<T>(0)}, r.at<T>(1), r.relu<T>(2, false)});
+         });
+       }},
+      {"one_pass_kernel/ReluPass/in_place",
+       [](const Request& r) {
+         vectorised(r, [&]<class T, int V>() {
+           r.launch(one_pass_kernel<T, V, ReluPass<T>>, r.layout(), int(r.integer(3)),
+                    ReluPass<T>{{r.at<T>(0)}, r.at<T>(0), r.relu<T>(1, true)});
+         });
+       }},
+      {"one_pass_kernel/ReluGradPass",
+       [](const Request& r) {
+         vectorised(r, [&]<class T, int V>() {
+           r.launch(one_pass_kernel<T, V, ReluGradPass<T>>, r.layout(), int(r.integer(5)),
+                    ReluGradPass<T>{{r.at<T>(0), r.at<T>(1)}, r.at<T>(2), r.relu_grad<T>(3)});
+         });
+       }},
+      // No kernel: what the launch decides. Array 0: the bytes of a row of a tile, and of the tile.
+      {"tile_width",
+       [](const Request& r) {
+         const int sources = int(r.integer(4)), factors = int(r.integer(5));
+         int64_t* const found = r.at<int64_t>(0);
+         found[0] = tile_width(r.layout(), r.integer(3), sources, factors, r.integer(6));
+         found[1] = tile_bytes(r.layout(), found[0], sources, factors);
        }},
       {"relu_relaxation_kernel",
        [](const Request& r) {
@@ -320,35 +342,15 @@ const std::map<std::string, Run>& kernels() {
                     r.at<T>(2));
          });
        }},
-      // The tests of host_cuda.h.
-      {"warp_sums", [](const Request& r) { r.launch(faulty::warp_sums, r.at<F>(0), r.at<F>(1), r.at<F>(2)); }},
-      {"double_vectors", [](const Request& r) { r.launch(faulty::double_vectors, r.at<F>(0), r.at<F>(1)); }},
-      {"misaligned_load", [](const Request& r) { r.launch(faulty::misaligned_load, r.at<F>(0), r.at<F>(1)); }},
-      {"read_past_end",
-       [](const Request& r) { r.launch(faulty::read_past_end, r.at<F>(0), r.at<F>(1), r.integer(0)); }},
-      {"write_past_end",
-       [](const Request& r) { r.launch(faulty::write_past_end, r.at<F>(0), r.at<F>(1), r.integer(0)); }},
-      {"shared_row_overflow", [](const Request& r) { r.launch(faulty::shared_row_overflow, r.at<F>(0), r.at<F>(1)); }},
-      {"shared_overflow", [](const Request& r) { r.launch(faulty::shared_overflow, r.at<F>(0), r.at<F>(1)); }},
-      {"unwritten_shared", [](const Request& r) { r.launch(faulty::unwritten_shared, r.at<F>(0), r.at<F>(1)); }},
-      {"no_barrier_before_read",
-       [](const Request& r) { r.launch(faulty::no_barrier_before_read, r.at<F>(0), r.at<F>(1)); }},
-      {"no_barrier_before_write",
-       [](const Request& r) { r.launch(faulty::no_barrier_before_write, r.at<F>(0), r.at<F>(1), r.integer(0)); }},
-      {"early_return", [](const Request& r) { r.launch(faulty::early_return, r.at<F>(0), r.at<F>(1)); }},
-      {"two_barriers", [](const Request& r) { r.launch(faulty::two_barriers, r.at<F>(0), r.at<F>(1)); }},
-      {"absent_lanes", [](const Request& r) { r.launch(faulty::absent_lanes, r.at<F>(0), r.at<F>(1)); }},
-      {"unordered_writes", [](const Request& r) { r.launch(faulty::unordered_writes, r.at<F>(0), r.at<F>(1)); }},
-      {"writes_input", [](const Request& r) { r.launch(faulty::writes_input, r.at<F>(0), r.at<F>(1)); }},
-      {"narrow_index", [](const Request& r) { r.launch(faulty::narrow_index, r.at<F>(0), r.at<F>(1), r.integer(0)); }},
   };
   return table;
 }
 
 /// Runs the kernel in both orders and compares; the results stay in the arrays.
 void run(Request& r) {
-  const auto entry = kernels().find(r.kernel);
-  if (entry == kernels().end() || (r.dtype != "float16" && r.dtype != "float32" && r.dtype != "float64")) {
+  const auto& table = faults().contains(r.kernel) ? faults() : kernels();
+  const auto entry = table.find(r.kernel);
+  if (entry == table.end() || (r.dtype != "float16" && r.dtype != "float32" && r.dtype != "float64")) {
     host_cuda::fail("unknown kernel or dtype");
   }
   alarm(kSeconds);  // a kernel that loops for ever ends the program

@@ -23,6 +23,7 @@ struct Request {
   int vector = 1;
   bool last_block_only = false;
   dim3 grid, block;
+  size_t shared = 0;  // bytes of dynamic shared memory
   std::vector<int64_t> integers;
   std::vector<double> reals;
   std::vector<Array> arrays;
@@ -33,7 +34,7 @@ struct Request {
       return false;
     }
     std::istringstream head(line);
-    head >> kernel >> dtype >> vector >> last_block_only >> grid.x >> grid.y >> block.x >> block.y;
+    head >> kernel >> dtype >> vector >> last_block_only >> grid.x >> grid.y >> block.x >> block.y >> shared;
     read_list(head, integers, [](std::istream& s, int64_t& i) { s >> i; });
     read_list(head, reals, [](std::istream& s, double& r) { s >> r; });
     read_list(head, arrays, [](std::istream& s, Array& a) { s >> a.type >> a.role >> a.count >> a.skip; });
@@ -72,7 +73,7 @@ struct Request {
   }
 
   int64_t integer(size_t i) const { return integers.at(i); }
-  Layout layout() const { return {integer(0), integer(1), integer(2), integer(3)}; }
+  Layout layout() const { return {integer(0), integer(1), integer(2)}; }
   DiagonalSizes diagonal() const { return {integer(0), integer(1), integer(2), integer(3)}; }
   Windows windows() const {
     return {integer(0), integer(1), integer(2), integer(3), integer(4), integer(5), integer(6)};
@@ -89,6 +90,24 @@ struct Request {
   TieWeights weights() const { return {reals.at(0), reals.at(1), reals.at(2)}; }
   DiagonalConv convolution() const {
     return {integer(0), integer(1), integer(2), integer(3), integer(4), axis(5), axis(11)};
+  }
+
+  /// Arrays `first` on: center, slope, the given bounds (null: tied, own); then outputs, the first of which is the
+  /// center's memory where `in_place`.
+  template <class T>
+  ReluForward<T> relu(size_t first, bool in_place) const {
+    const size_t out = first + (in_place ? 3 : 4);
+    return {at<T>(first),   at<T>(first + 1), at<T>(first + 2), at<T>(first + 3), at<T>(in_place ? first : out),
+            at<T>(out + 1), at<T>(out + 2),   at<T>(out + 3)};
+  }
+
+  /// Arrays `first` on: gradients of center and offset, center, lower, upper, slope (null: tied); then outputs.
+  /// Integers 3 and 4: the rule on the kink, and whether bounds are given.
+  template <class T>
+  ReluGrad<T> relu_grad(size_t first) const {
+    return {at<T>(first),     at<T>(first + 1), at<T>(first + 2), at<T>(first + 3), at<T>(first + 4),
+            at<T>(first + 5), Kink(integer(3)), T(reals.at(0)),   integer(4) != 0,  at<T>(first + 6),
+            at<T>(first + 7), at<T>(first + 8), at<T>(first + 9)};
   }
 
   /// Arrays 0 to 4: v, lower, upper, and the slopes of both sides (null: tied); integers 3 to 5: whether these are per
@@ -108,7 +127,7 @@ struct Request {
 
   template <class... P, class... A>
   void launch(void (*kernel)(P...), A... args) const {
-    host_cuda::launch(grid, block, kernel, args...);
+    host_cuda::launch(grid, block, shared, kernel, args...);
   }
 };
 

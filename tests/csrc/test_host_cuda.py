@@ -37,6 +37,15 @@ def test_shared_memory_is_nan_at_the_start_of_every_block(host: HostKernels) -> 
     assert out[32:].isnan().all()
 
 
+def test_copies_arrive_when_they_are_waited_for(host: HostKernels) -> None:
+    x = numbers(64)
+    (out,) = host.run("copy_through_shared", Launch((1, 1), (32, 1), shared=256), [x, Out.unwritten(64, dtype=F)])
+    assert torch.equal(out, x)
+    early = Launch((3, 1), (32, 1), shared=128)
+    (out,) = host.run("read_before_arrival", early, [x[:32], Out.unwritten(32, dtype=F)])
+    assert out.isnan().all()
+
+
 @pytest.mark.parametrize(
     ("kernel", "threads", "x", "out", "integers", "message"),
     [
@@ -52,13 +61,18 @@ def test_shared_memory_is_nan_at_the_start_of_every_block(host: HostKernels) -> 
         ("two_barriers", 64, 64, 64, [], "different barriers.*faulty_kernels.cuh"),
         ("absent_lanes", 32, 32, 32, [], "lanes that do not take part.*faulty_kernels.cuh"),
         ("writes_input", 32, 32, 32, [], "writes to an input"),
+        ("copy_left_behind", 32, 32, 32, [], "returns before its copies have arrived"),
+        ("no_barrier_after_copy", 32, 32, 32, [], "depends on the order of the threads"),
+        ("misaligned_copy", 1, 8, 1, [], "an asynchronous copy of misaligned memory"),
+        ("dynamic_overflow", 32, 32, 32, [], "heap-buffer-overflow.*WRITE of size 4"),
     ],
 )
 def test_a_planted_mistake_is_caught(
     host: HostKernels, kernel: str, threads: int, x: int, out: int, integers: list[int], message: str
 ) -> None:
+    launch = Launch((1, 1), (threads, 1), shared=128)
     with pytest.raises(HostFaultError) as caught:
-        host.run(kernel, Launch((1, 1), (threads, 1)), [numbers(x), Out(torch.zeros(out))], integers)
+        host.run(kernel, launch, [numbers(x), Out(torch.zeros(out))], integers)
     assert re.search(message, str(caught.value), re.DOTALL), caught.value
 
 
@@ -84,6 +98,12 @@ def test_a_launch_that_cuda_would_refuse_is_refused(
 ) -> None:
     with pytest.raises(HostFaultError, match=message):
         host.run("double_vectors", Launch(grid, block), [numbers(128), Out.unwritten(128, dtype=F)])
+
+
+def test_more_shared_memory_than_a_device_has_is_refused(host: HostKernels) -> None:
+    launch = Launch((1, 1), (32, 1), shared=227 * 1024 + 1)
+    with pytest.raises(HostFaultError, match="too much dynamic shared memory"):
+        host.run("double_vectors", launch, [numbers(128), Out.unwritten(128, dtype=F)])
 
 
 def test_an_unknown_kernel_is_an_error(host: HostKernels) -> None:

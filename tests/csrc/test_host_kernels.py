@@ -262,14 +262,16 @@ def test_every_kernel_of_the_sources_is_run_here() -> None:
     program = (HERE / "host_kernels.cpp").read_text()
     assert not {name for name in kernels if f"r.launch({name}<" not in program}
     assert not {path.name for path in SOURCES.glob("*.cuh") if f"csrc/cuda/{path.name}" not in program}
-    maps_and_terms = set(re.findall(r"\b(\w+(?:Map|Term))<T>\{", "".join(p.read_text() for p in SOURCES.glob("*.cu"))))
+    maps_and_terms = set(
+        re.findall(r"\b(\w+(?:Map|Term|Pass))<T>\{", "".join(p.read_text() for p in SOURCES.glob("*.cu")))
+    )
     assert maps_and_terms
     assert not {name for name in maps_and_terms if f"/{name}" not in program}
 
 
 def test_blocks_have_the_sizes_that_the_kernels_assume() -> None:
     text = "".join(path.read_text() for path in SOURCES.glob("*.cuh"))
-    for name in ("LANES", "STRIPS", "THREADS", "TILE", "TILE_ROWS"):
+    for name in ("LANES", "STRIPS", "SEGMENT", "MOST_SEGMENTS", "THREADS", "TILE", "TILE_ROWS"):
         constant = "k" + name.title().replace("_", "")
         assert re.findall(rf"constexpr \w+ {constant} = (\d+);", text) == [str(getattr(chains, name))]
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.csrc.chains import LANES, STRIPS, TILE, TILE_ROWS
+from tests.csrc import chains
+from tests.csrc.chains import LANES, MOST_SEGMENTS, SEGMENT, STRIPS, THREADS, TILE, TILE_ROWS
 from tests.csrc.compare import assert_within, normal
 from tests.csrc.host import Argument, HostKernels, Launch, Out, Tail
 from zonocuda import reference
@@ -35,41 +36,66 @@ def last_columns(batch: int, features: int, wide: bool) -> tuple[Launch, int]:
 
 
 @WIDE
-@pytest.mark.parametrize(("batch", "symbols", "splits"), [(2**23 + 3, 300, 64), (2**29 + 3, 3, 1)])
-def test_sums_over_many_batch_elements(host: HostKernels, batch: int, symbols: int, splits: int, wide: bool) -> None:
-    features = 12
+@pytest.mark.parametrize(("batch", "symbols"), [(2**28 + 3, SEGMENT + 44), (2**29 + 3, 3)])
+def test_sums_over_many_batch_elements(host: HostKernels, batch: int, symbols: int, wide: bool) -> None:
+    features, segments = 12, chains.segments(symbols)
     skip = (batch - 16) * symbols * features
-    partial_skip = (splits * batch - 16) * features
+    partial_skip = (segments * batch - 16) * features
     assert min(skip, partial_skip) > LIMIT
     x = normal(16, symbols, features, dtype=F)
     launch, columns = last_columns(batch, features, wide)
-    launch = replace(launch, grid=(launch.grid[0], splits))
+    launch = replace(launch, grid=(launch.grid[0], segments))
     out = Out.unwritten(16, features, dtype=F, skip=partial_skip)
-    sizes = [batch, symbols, features, splits]
+    sizes = [batch, symbols, features]
     for term, inputs, expected in [("AbsTerm", [x], x.abs()), ("ProductTerm", [x, -2 * x], -2 * x * x)]:
         (actual,) = host.run(f"sum_columns_kernel/{term}", launch, [*(Tail(t, skip) for t in inputs), out], sizes)
-        last = expected[:, symbols * (splits - 1) // splits :].sum(1).flatten()
-        assert_within(actual.flatten()[-columns:], last[-columns:], last[-columns:].abs(), 8)
+        last = expected[:, SEGMENT * (segments - 1) :].sum(1).flatten()
+        assert_within(actual.flatten()[-columns:], last[-columns:], last[-columns:].abs(), 14)
         assert actual.flatten()[:-columns].isnan().all()
 
 
 @WIDE
 def test_sums_and_maps_over_many_symbols(host: HostKernels, wide: bool) -> None:
-    symbols, features = 65535 * STRIPS, 9004  # the most blocks in y
-    skip = (symbols - STRIPS) * features
-    assert skip > LIMIT
+    features, rows = 9004, 40
     launch, columns = last_columns(1, features, wide)
-    launch = replace(launch, grid=(launch.grid[0], 65535))
-    x = normal(STRIPS, features, dtype=F)
-    sizes = [1, symbols, features, 65535]
-    partial = Out.unwritten(features, dtype=F, skip=65534 * features)
-    (actual,) = host.run("sum_columns_kernel/AbsTerm", launch, [Tail(x, skip), partial], sizes)
+    x = normal(rows, features, dtype=F)
+    symbols = (MOST_SEGMENTS - 1) * 32 * SEGMENT + rows  # of the last segment
+    assert chains.segments(symbols) == MOST_SEGMENTS
+    skip = (symbols - rows) * features
+    assert skip > LIMIT
+    partial = Out.unwritten(features, dtype=F, skip=(MOST_SEGMENTS - 1) * features)
+    summed = replace(launch, grid=(launch.grid[0], MOST_SEGMENTS))
+    (actual,) = host.run("sum_columns_kernel/AbsTerm", summed, [Tail(x, skip), partial], [1, symbols, features])
     total = x.abs().sum(0)
-    assert_within(actual[-columns:], total[-columns:], total[-columns:], STRIPS)
+    assert_within(actual[-columns:], total[-columns:], total[-columns:], rows // STRIPS + STRIPS)
+    symbols = 65535 * STRIPS  # the most blocks in y
+    x, skip = x[-STRIPS:], (symbols - STRIPS) * features
     factor = normal(features, dtype=F, seed=1)
     out = Out.unwritten(STRIPS, features, dtype=F, skip=skip)
-    (scaled,) = host.run("map_rows_kernel/ScaleMap", launch, [Tail(x, skip), factor, out], sizes)
+    launch = replace(launch, grid=(launch.grid[0], 65535))
+    (scaled,) = host.run("map_rows_kernel/ScaleMap", launch, [Tail(x, skip), factor, out], [1, symbols, features])
     assert_within(scaled[:, -columns:], (factor * x)[:, -columns:])
+
+
+@WIDE
+def test_one_pass_over_many_batch_elements(host: HostKernels, wide: bool) -> None:
+    batch, symbols, features, columns = 2**29 + 3, 3, 12, 16
+    skip, neurons = (batch - 16) * symbols * features, (batch - 16) * features
+    assert neurons > LIMIT
+    last = batch * features % columns
+    shared = columns * F.itemsize * (symbols + STRIPS + 1)
+    launch = Launch((-(-batch * features // columns), 1), (THREADS, 1), wide, last_block_only=True, shared=shared)
+    x, center = normal(16, symbols, features, dtype=F), normal(16, features, dtype=F, seed=1)
+    outs = [Out.unwritten(16, features, dtype=F, skip=neurons) for _ in range(4)]
+    arguments: list[Argument] = [Tail(x, skip), Out.unwritten(*x.shape, dtype=F, skip=skip), Tail(center, neurons)]
+    arguments += [None, None, None, *outs]
+    sizes = [batch, symbols, features, columns]
+    scaled, *actual = host.run("one_pass_kernel/ReluPass", launch, arguments, sizes)
+    expected, offset = reference.relu(center, x)[1:]
+    written = [t.transpose(1, 2).reshape(-1, symbols)[-last:] for t in (scaled, expected)]
+    assert_within(*written, x.abs().max(), 8)
+    assert_within(actual[1].flatten()[-last:], offset.flatten()[-last:], center.abs().max() + x.abs().sum(), 12)
+    assert all(t.flatten()[:-last].isnan().all() for t in actual)
 
 
 @WIDE
@@ -87,7 +113,7 @@ def test_maps_over_many_batch_elements(host: HostKernels, wide: bool) -> None:
     ]:
         inputs = [*(Tail(t, skip) for t in generators), *(Tail(t, neurons) for t in factors)]
         out = Out.unwritten(16, symbols, features, dtype=F, skip=skip)
-        (actual,) = host.run(f"map_rows_kernel/{name}", launch, [*inputs, out], [batch, symbols, features, 1])
+        (actual,) = host.run(f"map_rows_kernel/{name}", launch, [*inputs, out], [batch, symbols, features])
         written = actual.transpose(1, 2).reshape(-1, symbols)[-columns:]
         assert_within(written, expected.transpose(1, 2).reshape(-1, symbols)[-columns:])
 
@@ -102,7 +128,7 @@ def test_pointwise_kernels_over_many_neurons(host: HostKernels) -> None:
     x, y, z = (normal(items, dtype=F, seed=seed) for seed in range(3))
     xs, ys, zs = (Tail(t, skip) for t in (x, y, z))
     radius = y.abs()
-    layout = [batch, 1, features, 1]
+    layout = [batch, 1, features]
 
     def outs(number: int) -> list[Out]:
         return [Out.unwritten(items, dtype=F, skip=skip) for _ in range(number)]
@@ -121,22 +147,23 @@ def test_pointwise_kernels_over_many_neurons(host: HostKernels) -> None:
     actual = host.run("relu_relaxation_kernel", launch, [*bounds, None, *outs(2)], [count])
     for ours, theirs in zip(actual, (multiplier, offset), strict=True):
         assert_within(ours, theirs)
-    actual = host.run("relu_kernel", launch, [xs, Tail(radius, skip), None, None, None, *outs(5)], layout)
-    for ours, theirs in zip(actual, (multiplier * x + offset, offset, lower, upper, multiplier), strict=True):
+    arguments: list[Argument] = [Tail(radius, skip), *outs(1), xs, None, None, None, *outs(4)]
+    actual = host.run("relu_kernel", launch, arguments, layout)
+    for ours, theirs in zip(actual, (multiplier, multiplier * x + offset, offset, lower, upper), strict=True):
         assert_within(ours, theirs)
 
     leaves = [lower.requires_grad_(), upper.requires_grad_()]
     grads = torch.autograd.grad(reference.relu_relaxation(*leaves), leaves, [y, z])
     magnitude = 8 * (y.abs() + z.abs()) / (upper - lower).detach().clamp(max=1)
-    arguments: list[Argument] = [ys, zs, *bounds, None, *outs(3)]
+    arguments = [ys, zs, *bounds, None, *outs(3)]
     actual = host.run("relu_relaxation_backward_kernel", launch, arguments, [count, 0], [0.0])
     for ours, theirs in zip(actual[1:], grads, strict=True):
         assert_within(ours, theirs, magnitude, 12)
     # relu: the multiplier's gradient is gc c + products, the offset's gc + gmu
     products, gc, gmu = Tail(y - x * z, skip), zs, Tail(torch.zeros(items), skip)
-    arguments = [gc, gmu, products, xs, *bounds, None, *outs(6)]
+    arguments = [products, *outs(2), gc, gmu, xs, *bounds, None, *outs(4)]
     actual = host.run("relu_backward_kernel", launch, arguments, [*layout, 0, 1], [0.0])
-    for ours, theirs in zip(actual[2:4], grads, strict=True):
+    for ours, theirs in zip(actual[4:], grads, strict=True):
         assert_within(ours, theirs, magnitude * (1 + 2 * x.abs()), 16)
 
 

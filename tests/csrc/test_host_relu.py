@@ -84,28 +84,32 @@ def incoming(a: ReluInputs) -> list[Tensor]:
 MODES = pytest.mark.parametrize("mode", ["tied", "free", "tied-external", "free-external"])
 
 
+def check_values(a: ReluInputs, actual: list[Tensor]) -> None:
+    """Center, generators, offset and bounds against the reference."""
+    center, generators, offset, lower, upper = actual
+    symbols = a.generators.shape[1]
+    expected = reference_relu(a)
+    # With M = |c| + r, l and u are within γ_{K+1} M, and lam = u / (u - l) within γ_{K+4} of the exact slope, since
+    # M <= u - l where l < 0 < u. mu then is within γ_{K+6} M, and lam c + mu within 2 γ_{K+8} M.
+    size = a.center.abs() + sum(b.abs() for b in bounds_of(a))
+    assert_within(center, expected[0], 2 * size, symbols + 8)
+    assert_within(generators, expected[1], a.generators.abs(), symbols + 5)
+    assert_within(offset, expected[2], size, symbols + 6)
+    for ours, theirs in zip((lower, upper), bounds_of(a), strict=True):
+        assert_within(ours, theirs, 0 if a.lower is not None else size, symbols + 1)
+
+
 @EACH_CASE
 @MODES
 @EACH_DTYPE
 def test_relu_agrees_with_the_reference(host: HostKernels, case: Case, mode: str, dtype: torch.dtype) -> None:
     a = zonotope(case, dtype, free="free" in mode, external="external" in mode)
-    center, generators, offset, lower, upper = chains.relu(host, case.plan, a)
-    expected = reference_relu(a)
-    # With M = |c| + r, l and u are within γ_{K+1} M, and lam = u / (u - l) within γ_{K+4} of the exact slope, since
-    # M <= u - l where l < 0 < u. mu then is within γ_{K+6} M, and lam c + mu within 2 γ_{K+8} M.
-    size = a.center.abs() + sum(b.abs() for b in bounds_of(a))
-    assert_within(center, expected[0], 2 * size, case.symbols + 8)
-    assert_within(generators, expected[1], a.generators.abs(), case.symbols + 5)
-    assert_within(offset, expected[2], size, case.symbols + 6)
-    for ours, theirs in zip((lower, upper), bounds_of(a), strict=True):
-        assert_within(ours, theirs, 0 if a.lower is not None else size, case.symbols + 1)
+    check_values(a, chains.relu(host, case.plan, a))
 
 
-def check_gradients(host: HostKernels, case: Case, a: ReluInputs) -> None:
-    """The backward kernels on the kernel's own bounds against autograd."""
-    grads = incoming(a)
-    lower, upper = chains.relu(host, case.plan, a)[3:]
-    actual = chains.relu_backward(host, case.plan, grads, a, [lower, upper])
+def check_gradients(a: ReluInputs, grads: list[Tensor], bounds: list[Tensor], actual: list[Tensor]) -> None:
+    """Gradients of center, generators, slope and bounds against autograd; ``bounds``: those that the kernel used."""
+    lower, upper = bounds
     expected = reference_gradients(a, grads)
     # A = gc c + sum_k gG_k G_k and m = gc + gmu are within γ_{K+3} of sums of absolute values A' and m'; lbar and ubar
     # are made of lam A / d and lam^2 m (tied), theta lam m (free; theta of min_norm has 2 A / (m d)); lam, d as above.
@@ -121,7 +125,13 @@ def check_gradients(host: HostKernels, case: Case, a: ReluInputs) -> None:
     ]
     for ours, theirs, magnitude in zip(actual, expected, magnitudes, strict=True):
         if theirs is not None:
-            assert_within(ours, theirs, magnitude, case.symbols + 12)
+            assert_within(ours, theirs, magnitude, a.generators.shape[1] + 12)
+
+
+def check_backward(host: HostKernels, case: Case, a: ReluInputs) -> None:
+    """The backward kernels on the kernel's own bounds."""
+    grads, bounds = incoming(a), chains.relu(host, case.plan, a)[3:]
+    check_gradients(a, grads, bounds, chains.relu_backward(host, case.plan, grads, a, bounds))
 
 
 @EACH_CASE
@@ -130,7 +140,7 @@ def check_gradients(host: HostKernels, case: Case, a: ReluInputs) -> None:
 def test_relu_backward_is_the_gradient_of_the_reference(
     host: HostKernels, case: Case, mode: str, dtype: torch.dtype
 ) -> None:
-    check_gradients(host, case, zonotope(case, dtype, free="free" in mode, external="external" in mode))
+    check_backward(host, case, zonotope(case, dtype, free="free" in mode, external="external" in mode))
 
 
 @EACH_KINK
@@ -140,7 +150,7 @@ def test_relu_backward_is_the_gradient_of_the_reference(
 def test_each_kink_rule_gives_the_gradient_of_the_reference(
     host: HostKernels, case: Case, external: bool, kink: KinkRule, dtype: torch.dtype
 ) -> None:
-    check_gradients(host, case, zonotope(case, dtype, free=True, external=external, kink=kink))
+    check_backward(host, case, zonotope(case, dtype, free=True, external=external, kink=kink))
 
 
 def test_the_kink_rules_differ_where_they_are_compared(host: HostKernels) -> None:
