@@ -166,7 +166,8 @@ __global__ void one_pass_kernel(Layout s, int columns, Pass pass) {
         store<T, V>(pass.out + offset + k * s.features, map.template operator()<V>(k * columns + column, factors));
       }
     }
-    __syncthreads();  // the next tile takes the place of this one
+    // A thread copies the next tile over what it alone has just read, but only a barrier orders copies behind reads.
+    __syncthreads();
   }
 }
 
