@@ -88,18 +88,19 @@ __global__ void sum_columns_kernel(Layout s, Term term, T* partial) {
   __shared__ T strips[2][kStrips][kLanes * V];
   const int64_t groups_per_row = s.features / V;
   const int64_t groups = s.batch * groups_per_row;
+  const int64_t length = s.segment();
   int buffer = 0;
   for (int64_t base = int64_t(blockIdx.x) * kLanes; base < groups; base += int64_t(gridDim.x) * kLanes) {
     const int64_t group = base + threadIdx.x;
     const bool inside = group < groups;
     const int64_t b = inside ? group / groups_per_row : 0;
     const int64_t n = inside ? group % groups_per_row * V : 0;
-    for (int64_t segment = blockIdx.y; segment < s.segments(); segment += gridDim.y) {
-      const int64_t end = (segment + 1) * s.segment();
+    for (int64_t segment = blockIdx.y; segment * length < s.symbols; segment += gridDim.y) {
+      const int64_t end = (segment + 1) * length;
       const int64_t last = end < s.symbols ? end : s.symbols;
       Pack<T, V> sum{};
       if (inside) {
-        int64_t k = segment * s.segment() + threadIdx.y;
+        int64_t k = segment * length + threadIdx.y;
         for (; k + (kUnroll - 1) * kStrips < last; k += kUnroll * kStrips) {
           Pack<T, V> terms[kUnroll];
 #pragma unroll
@@ -140,10 +141,10 @@ __global__ void sum_columns_kernel(Layout s, Term term, T* partial) {
 /// The sum over the segments of a partial sum, for neuron i of all [batch, features].
 template <class T>
 __device__ T finish_sum(const T* partial, const Layout& s, int64_t i) {
-  const int64_t segments = s.segments();
+  const int64_t length = s.segment(), neurons = s.neurons();
   T sum = T(0);
-  for (int64_t segment = 0; segment < segments; ++segment) {
-    sum += partial[segment * s.neurons() + i];
+  for (int64_t k = 0; k < s.symbols; k += length, i += neurons) {
+    sum += partial[i];
   }
   return sum;
 }
