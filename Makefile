@@ -72,7 +72,7 @@ cuda-check: $(SETUP)
 	find build/cuda-check/sources -name '*.so' -delete
 	cp build/cuda-check/zonocuda/*.so build/cuda-check/sources/
 	rm -rf build/cuda-check/zonocuda && mv build/cuda-check/sources build/cuda-check/zonocuda
-	cd build/cuda-check && $(abspath $(PYTHON)) -m zonocuda info | tee /dev/stderr | grep -q 'CUDA kernels [0-9]'
+	cd build/cuda-check && $(abspath $(PYTHON)) -m zonocuda info > info.txt && cat info.txt && grep -q 'CUDA kernels [0-9]' info.txt
 
 # The package built in place against the torch that PYTHON has.
 in-place:
