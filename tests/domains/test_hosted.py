@@ -41,6 +41,15 @@ def test_a_block_comes_back_as_it_was_and_in_memory_of_its_own(kind: str) -> Non
     assert host.tensors == ()
 
 
+def test_a_block_in_another_order_of_dimensions_is_scaled() -> None:
+    """In-place ops want contiguous numbers, which the caller's own need not be."""
+    generators = whole(3, 2, *FEATURES).transpose(0, 1)
+    host, factor = Hosted(Dense(Symbols(3), generators), generators.device), whole(2, *FEATURES)
+    assert not generators.is_contiguous()
+    with torch.no_grad():
+        assert torch.equal(host.scale(factor).dense(FEATURES), generators * factor.unsqueeze(1))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("in_place", [True, False])
 def test_it_is_scaled_bounded_cut_and_reshaped_like_the_block(kind: str, in_place: bool) -> None:

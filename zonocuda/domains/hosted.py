@@ -43,9 +43,10 @@ class Hosted:
         return Hosted(_with(block, host.copy_(numbers)), numbers.device)
 
     def fetch(self) -> Dense | Windowed:
-        """The block with a copy of its numbers on the device."""
+        """The block with a copy of its numbers on the device, contiguous as in-place ops want them."""
         (numbers,) = self.block.tensors
-        return _with(self.block, numbers.to(self.device, non_blocking=True, copy=True))
+        copy = numbers.to(self.device, non_blocking=True, copy=True, memory_format=torch.contiguous_format)
+        return _with(self.block, copy)
 
     @property
     def symbols(self) -> Symbols:
