@@ -20,6 +20,7 @@ from zonocuda.verifier import forecast as forecast_module
 from zonocuda.verifier import planner as planner_module
 from zonocuda.verifier.forward import Sweep, sweep
 from zonocuda.verifier.planner import Direction
+from zonocuda.verifier.rounding import Rounding
 
 HOST = 2**30
 CHUNK = 2**13
@@ -156,6 +157,22 @@ def metered(graph: Graph, zonotope: Zonotope, budget: int, direction: Direction 
     with torch.no_grad(), Meter() as meter:
         result = sweep(graph, zonotope, direction=direction, memory_budget=budget)
     return result, meter
+
+
+@pytest.mark.usefixtures("host")
+def test_parts_cost_no_rounding() -> None:
+    """Cutting symbols changes no number: where rounding is counted, it is not charged as merging is."""
+    graph, box = convolutions()
+    graph, box = graph.to(torch.float32, "cpu"), (box[0].float(), box[1].float())
+    zonotope, rounding = Zonotope.from_box(*box), Rounding.of(graph, graph, torch.float32)
+    with torch.no_grad():
+        free = sweep(graph, zonotope, memory_budget=HOST, rounding=rounding)
+        result = sweep(graph, zonotope, memory_budget=most(free) // 3, rounding=rounding)
+    assert any("parts" in action for action in actions(result))
+    assert not reduced(result)
+    assert free.errors is not None
+    assert result.errors is not None
+    torch.testing.assert_close(result.errors[1].error, free.errors[1].error, rtol=1e-3, atol=0)
 
 
 def behind(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:

@@ -33,5 +33,10 @@ class Symbols:
             self.parts = tuple(Symbols(min(size, self.count - k), self.origin, self, k) for k in starts)
         return self.parts
 
+    @property
+    def whole(self) -> Symbols:
+        """The group that this one was cut from, at the first of all cuts; itself where it is no part."""
+        return self if self.parent is None else self.parent.whole
+
     def __repr__(self) -> str:
         return f"Symbols({self.count}, {self.origin!r}, id={id(self):#x})"

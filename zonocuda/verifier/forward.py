@@ -204,14 +204,15 @@ class _Run:
 
         Args:
             node: the node.
-            values: what the planner made of its inputs: some may have merged symbols.
+            values: what the planner made of its inputs: some may have merged symbols, which are fresh ones then. Those
+                that were cut are as they were.
             given: the groups of symbols that they had before.
         """
         if self.counting is None:
             return []
         errors: list[Error] = []
         for name, value, groups in zip(node.inputs, values, given, strict=True):
-            same = tuple(block.symbols for block in value.blocks) == groups
+            same = {block.symbols.whole for block in value.blocks} <= {group.whole for group in groups}
             count = sum(group.count for group in groups)
             errors.append(self.errors[name] if same else self.counting.merged(self.errors[name], count))
         return errors
