@@ -26,6 +26,9 @@ from zonocuda.verifier.inputs import extremes
 from zonocuda.verifier.interval import Bounds, clamped
 from zonocuda.verifier.window_rows import WindowRows, window_extremes, window_measure
 
+MOST_TERMS = 2**16
+"""Of a sum, as far as the kink's tolerance goes: with more of them it would soon take every float32 slope for one."""
+
 
 def neuron_bounds(
     graph: Graph,
@@ -108,7 +111,8 @@ class _Shared:
         self.graph, self.box, self.inputs, self.slopes, self.known = graph, box, inputs, slopes, known
         self.kink: KinkRule = kink
         self.ledger = ledger
-        self.tolerance = kink_tolerance(box[0].dtype, box[0][0].numel())  # the bounds are sums over the inputs
+        terms = min(box[0][0].numel(), MOST_TERMS)  # a bound is a sum over the inputs
+        self.tolerance = kink_tolerance(box[0].dtype, terms)
         self._relus: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._relaxations: dict[str, tuple[Tensor, Tensor]] = {}
         self._ranges: dict[str, Bounds | None] = {}
