@@ -34,7 +34,6 @@ from zonocuda.verifier.planner import Direction
 from zonocuda.verifier.transform import transform
 
 IMAGES = int(os.environ.get("ZONOCUDA_BENCH_IMAGES", "10"))
-TURNS = 3  # every image so many times: these machines are noisy
 METHODS = ("yardstick", "forward", "auto", "yardstick, recycled memory")
 
 Bounds = tuple[Tensor, Tensor]
@@ -141,7 +140,7 @@ def recycles(method: str) -> bool:
 def bench_network(
     benchmark: BenchmarkFixture, machine: Machine, problem: Problem, method: str, loaded: dict[str, list[Case]]
 ) -> None:
-    """One image a round, all in turn; the first one is checked for tightness, and warms up."""
+    """One image a round; the first one is checked for tightness, and warms up."""
     if problem.needs_data and not has_data():
         pytest.skip("set ZONOCUDA_TEST_DATA to the folder of the real networks")
     if problem.name not in loaded:
@@ -155,7 +154,7 @@ def bench_network(
             dense_sweep(*images[0])
         else:
             check_tightness(problem, images[0], "auto" if method == "auto" else "forward")
-        benchmark.pedantic(runner(method), setup=lambda: (next(turns), {}), rounds=TURNS * IMAGES, iterations=1)
+        benchmark.pedantic(runner(method), setup=lambda: (next(turns), {}), rounds=IMAGES, iterations=1)
     if benchmark.stats is not None:
         with torch.no_grad():
             cost = forward_cost(images[0]) if method == "forward" else None
