@@ -130,6 +130,7 @@ ZONOCUDA_INLINE void write_rows(int64_t rows, int64_t stride, int64_t width, T* 
                                   Writes writes) {                                                                     \
     write_rows(rows, stride, width, out, writes, [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                   \
       using V = typename decltype(v)::type;                                                                            \
+      __builtin_prefetch(x + (k + 1 < rows ? k + 1 : k) * stride + j);                                                 \
       return V(load<V>(factor + j) * load<V>(x + k * stride + j));                                                     \
     });                                                                                                                \
   }                                                                                                                    \
@@ -138,6 +139,9 @@ ZONOCUDA_INLINE void write_rows(int64_t rows, int64_t stride, int64_t width, T* 
     write_rows(rows, stride, width, out, writes, [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                   \
       using V = typename decltype(v)::type;                                                                            \
       const int64_t at = k * stride + j;                                                                               \
+      const int64_t next = k + 1 < rows ? at + stride : at;                                                            \
+      __builtin_prefetch(grad + next);                                                                                 \
+      __builtin_prefetch(x + next);                                                                                    \
       return V(load<V>(factor + j) * load<V>(grad + at) + sign(load<V>(x + at)) * load<V>(shift + j));                 \
     });                                                                                                                \
   }                                                                                                                    \
