@@ -1,8 +1,8 @@
 """Whole sweeps of networks against the yardstick, a dense sweep in plain torch; float32, without gradients.
 
-Every round is another image, and bounds its output margins. None comes twice: every image has another number of symbols,
-for which torch compiles convolutions anew, and a second turn would find them. The networks and images of ZONOCUDA_TEST_DATA, where it is
-set, and the examples.
+Every round is another image, and bounds its output margins. None comes twice: every image has another number of
+symbols, for which torch compiles convolutions anew, and a second turn would find them. The networks and images of
+ZONOCUDA_TEST_DATA, where it is set, and the examples.
 
 Memory is what the C library gives a program that calls a sweep, so these run in a process of their own, before any
 setting of that library was changed; the yardstick runs a second time, at the end, with memory that the library keeps,
