@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from zonocuda.domains.symbols import Symbols
 from zonocuda.domains.windowed import Windowed
 
 Stored = Dense | Diagonal | Windowed
+Kind = TypeVar("Kind", bound=Stored)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +95,7 @@ class Hosted:
         return replace(self, block=run_of(self.block, start, symbols))
 
 
-def fetched(block: Stored | Hosted) -> Stored:
+def fetched(block: Kind | Hosted) -> Kind | Dense | Windowed:
     """The block on its device."""
     return block.fetch() if isinstance(block, Hosted) else block
 

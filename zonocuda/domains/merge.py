@@ -11,7 +11,6 @@ from zonocuda.domains import hosted, memory
 from zonocuda.domains.blocks import Block, Holders
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
-from zonocuda.domains.hosted import Hosted
 from zonocuda.domains.symbols import Symbols
 from zonocuda.domains.windowed import Windowed
 from zonocuda.domains.zonotope import Zonotope
@@ -37,7 +36,7 @@ def merge_symbols(zonotope: Zonotope, count: int, consume: bool = False) -> Zono
     available = sum(block.symbols.count for block in stored)
     if not 0 <= count <= available:
         raise ValueError(f"merge_symbols: cannot merge {count} of {available} symbols")
-    scores = torch.cat([_scores(_fetched(block)) for block in stored]) if stored else zonotope.center.new_zeros(0)
+    scores = torch.cat([_scores(hosted.fetched(block)) for block in stored]) if stored else zonotope.center.new_zeros(0)
     gone = torch.zeros(available, dtype=torch.bool, device=scores.device)
     gone[scores.argsort(stable=True)[:count]] = True
     blocks: list[Block] = [block for block in zonotope.blocks if isinstance(block, Diagonal)]
@@ -45,7 +44,7 @@ def merge_symbols(zonotope: Zonotope, count: int, consume: bool = False) -> Zono
     holders = Holders(stored)
     for block, leaves in zip(stored, torch.split(gone, [block.symbols.count for block in stored]), strict=True):
         merged, kept = leaves.nonzero().squeeze(1), (~leaves).nonzero().squeeze(1)
-        present = _fetched(block)
+        present: Dense | Windowed = hosted.fetched(block)
         step = memory.chunk_length(present.tensors[0].nbytes // max(1, block.symbols.count), zonotope.center.device)
         for run in torch.split(merged, step):
             radius = radius + _take(present, run).radius(zonotope.center)
@@ -56,10 +55,6 @@ def merge_symbols(zonotope: Zonotope, count: int, consume: bool = False) -> Zono
     flat = flat_features(radius)
     index = (flat != 0).any(0).nonzero().squeeze(1)
     return Zonotope(zonotope.center, (*blocks, Diagonal(Symbols(len(index), "merged"), flat[:, index], index)))
-
-
-def _fetched(block: Dense | Windowed | Hosted) -> Dense | Windowed:
-    return block.fetch() if isinstance(block, Hosted) else block
 
 
 def _scores(block: Dense | Windowed) -> Tensor:

@@ -69,7 +69,7 @@ class _Least(torch.autograd.Function):
         grad = grad.unsqueeze(2)
         grad_rows = grad_lower = grad_upper = None
         if ctx.needs_input_grad[0]:
-            middle, radius = (((upper + sign * lower) / 2).unsqueeze(1) for sign in (1, -1))
+            middle, radius = (end.unsqueeze(1) for end in middle_and_radius((lower, upper)))
             grad_rows = torch.addcmul(middle, rows.sign(), radius, value=-1).mul_(grad)
         if any(ctx.needs_input_grad[1:]):
             grad_lower = (rows.clamp(min=0) * grad).sum(1)

@@ -154,9 +154,7 @@ class Planner:
         layer.actions.append("box")
         zonotopes = layer.zonotopes()
         box = zonotopes[0].center.element_size() * self.batch * prod(layer.node.shape)
-        fetched = max(
-            (block_bytes(b.block) for z in layer.values for b in z.blocks if isinstance(b, Hosted)), default=0
-        )
+        fetched = _fetched([block for value in layer.values for block in value.blocks])
         used = bytes_in_use(zonotopes, self.pool, self._given) + fetched + box
         return _Need(used, self._host_bytes(layer), 0).or_more(merging), "box"
 
