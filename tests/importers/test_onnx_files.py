@@ -122,6 +122,36 @@ def test_an_attribute_that_the_operator_does_not_have_is_an_error(tmp_path: Path
     expect_file_error(save(model([op("Relu", "x", slope=0.1)], [1, 3]), tmp_path), "slope")
 
 
+NORM = {"s": floats(6), "b": floats(6), "m": floats(6), "v": np.abs(floats(6)) + 1}
+LEFT_OUT = {
+    "an output of a split": (op("Split", "x", " y", axis=1), 11, "output 0"),
+    "the last output of a split": (op("Split", "x", "y ", axis=1), 11, "output 1"),
+    "statistics of a batch norm": (op("BatchNormalization", "x s b m v", "y    "), 9, "output 1"),
+    "an operand": (op("Add", "x "), 13, "input 1"),
+    "a part of a concatenation": (op("Concat", "x  x", axis=1), 13, "input 1"),
+}
+
+
+@pytest.mark.parametrize(("node", "opset", "place"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_what_is_not_optional_is_not_left_out(node: onnx.NodeProto, opset: int, place: str, tmp_path: Path) -> None:
+    """The checker lets most of these pass; ONNX Runtime ends the process on some when it runs them."""
+    built = model([node], [1, 6], NORM, opset=opset)
+    expect_file_error(save(built, tmp_path), f"leaves out its {place}, which is not optional")
+
+
+def test_what_is_optional_may_be_left_out(tmp_path: Path) -> None:
+    nodes = [op("Gemm", "x w ", "g"), op("Dropout", "g  ", "y ")]
+    network = load_network(save(model(nodes, [1, 4], {"w": floats(4, 3)}), tmp_path))
+    assert network.check(-torch.ones(4), torch.ones(4)) < 1e-5
+
+
+def test_nodes_that_the_output_does_not_need_are_not_executed(tmp_path: Path) -> None:
+    """ONNX Runtime would: this one ends the process."""
+    built = small()
+    built.graph.node.insert(0, op("Sum", "x  x", "unused"))
+    assert load_network(save(built, tmp_path)).check(-torch.ones(4), torch.ones(4)) < 1e-5
+
+
 def test_a_model_without_operator_sets_is_an_error(tmp_path: Path) -> None:
     built = small()
     del built.opset_import[:]

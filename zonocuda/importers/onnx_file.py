@@ -28,6 +28,7 @@ MAX_EXPANSION = 100
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 _DOMAINS = ("", "ai.onnx")
+_OPTIONAL = onnx.defs.OpSchema.FormalParameterOption.Optional
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class OnnxFile:
     @property
     def read_tensors(self) -> frozenset[str]:
         """The tensors that a needed node or the output reads."""
-        return frozenset(name for node in self.nodes for name in node.input) | {self.output_name}
+        return frozenset(name for node in self.nodes for name in node.input if name) | {self.output_name}
 
     @property
     def element_type(self) -> int:
@@ -102,7 +103,8 @@ def parse_onnx(content: bytes, name: str, folder: Path | None = None) -> OnnxFil
         folder: where external data lies; None refuses external data.
 
     Raises:
-        NetworkFileError: not an ONNX model, an invalid one, absent external data, or weights that are not finite.
+        NetworkFileError: not an ONNX model, an invalid one, absent external data, weights that are not finite, or a
+            needed node that leaves out, by an empty name, what its operator must have.
         UnsupportedNetworkError: more than one input or output, unknown extents, a fixed batch other than 1, input or
             output that is not float32 or float64, an operator set that is not supported, or sparse weights.
     """
@@ -131,6 +133,7 @@ def parse_onnx(content: bytes, name: str, folder: Path | None = None) -> OnnxFil
         names = [output.name for output in model.graph.output]
         raise UnsupportedNetworkError(f"importers.onnx: {name}: needs exactly one output, found {names}")
     _check_finite(model, name)
+    _check_left_out(nodes, opset, name)
     output = model.graph.output[0].name
     return OnnxFile(name, model, content, nodes, opset, input_name, shape, batched, output)
 
@@ -211,7 +214,7 @@ def _needed_nodes(model: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
+            needed.update(name for name in node.input if name)
     return tuple(reversed(kept))
 
 
@@ -253,3 +256,21 @@ def _check_finite(model: onnx.ModelProto, name: str) -> None:
             ) from error
         if values.dtype in (np.float16, np.float32, np.float64) and not np.isfinite(values).all():
             raise NetworkFileError(f"importers.onnx: {name}: tensor {tensor.name!r} holds NaN or infinity")
+
+
+def _check_left_out(nodes: Sequence[onnx.NodeProto], opset: int, name: str) -> None:
+    """What is left out by an empty name must be optional: the checker does not look, and ONNX Runtime may crash."""
+    for node in nodes:
+        if node.domain not in _DOMAINS or not onnx.defs.has(node.op_type, opset):
+            continue  # refused later, by its name
+        schema = onnx.defs.get_schema(node.op_type, opset)
+        for kind, tensors, formal in (("input", node.input, schema.inputs), ("output", node.output, schema.outputs)):
+            for position, tensor in enumerate(tensors):
+                parameter = formal[min(position, len(formal) - 1)] if formal else None
+                # the statistics of training are optional together: with one of them listed, the node computes all
+                together = kind == "output" and node.op_type == "BatchNormalization"
+                if tensor == "" and (parameter is None or parameter.option != _OPTIONAL or together):
+                    raise NetworkFileError(
+                        f"importers.onnx: {name}: is invalid: node {node.name!r} (op {node.op_type}) leaves out its "
+                        f"{kind} {position}, which is not optional"
+                    )

@@ -63,7 +63,10 @@ class OnnxRuntimeModel:
         if observe:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             file.model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in self._outputs[1:])
-            content = file.model.SerializeToString()
+        if len(file.nodes) < len(file.model.graph.node):  # it executes nodes that the output does not need
+            del file.model.graph.node[:]
+            file.model.graph.node.extend(file.nodes)
+        content = file.model.SerializeToString()
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except _ERRORS as error:
