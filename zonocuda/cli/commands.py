@@ -100,8 +100,7 @@ def bounds(options: argparse.Namespace) -> None:
             backend=options.backend,
         )
     lower, upper = (b.flatten().tolist() for b in (result.lower, result.upper))
-    for i, (a, b) in enumerate(zip(lower, upper, strict=True)):
-        print(f"Y_{i} in [{a!r}, {b!r}]")
+    print("\n".join(f"Y_{i} in [{a!r}, {b!r}]" for i, (a, b) in enumerate(zip(lower, upper, strict=True))))
     for line in [*report.layer_lines(result.stats), *report.plan_lines(result.plan)]:
         print(report.printable(line))
     if options.json:

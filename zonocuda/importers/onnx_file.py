@@ -261,7 +261,8 @@ def _check_finite(model: onnx.ModelProto, name: str) -> None:
 def _check_left_out(nodes: Sequence[onnx.NodeProto], opset: int, name: str) -> None:
     """What is left out by an empty name must be optional: the checker does not look, and ONNX Runtime may crash."""
     for node in nodes:
-        if node.domain not in _DOMAINS or not onnx.defs.has(node.op_type, opset):
+        known = isinstance(node.op_type, str) and node.domain in _DOMAINS  # bytes that are not UTF-8 stay bytes
+        if not known or not onnx.defs.has(node.op_type, opset):
             continue  # refused later, by its name
         schema = onnx.defs.get_schema(node.op_type, opset)
         for kind, tensors, formal in (("input", node.input, schema.inputs), ("output", node.output, schema.outputs)):
