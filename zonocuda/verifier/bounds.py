@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from math import prod
 from typing import Literal
 
 import torch
@@ -100,11 +99,13 @@ def compute_bounds(
         )
         lower, upper = result.bounds
         if result.output is None:
-            everything = torch.arange(prod(graph.output_shape), device=lower.device)
-            low, high = neuron_bounds(
-                graph, graph.output, everything, zonotope.bounds(), result.inputs, slopes, kink=kink
-            )
-            lower, upper = low.reshape(lower.shape), high.reshape(upper.shape)
+            flat_lower, flat_upper = lower.reshape(len(lower), -1), upper.reshape(len(upper), -1)
+            index = torch.arange(flat_lower.shape[1], device=lower.device)
+            if not gradients:  # a constant needs no row
+                index = index[(flat_lower != flat_upper).any(0)]
+            low, high = neuron_bounds(graph, graph.output, index, zonotope.bounds(), result.inputs, slopes, kink=kink)
+            lower = flat_lower.index_copy(1, index, low).reshape(lower.shape)
+            upper = flat_upper.index_copy(1, index, high).reshape(upper.shape)
     return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats, result.plan)
 
 
