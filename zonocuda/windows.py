@@ -7,6 +7,7 @@ belongs to position ``(c, y0 + t, x0 + u)`` of a map, and to none where that lie
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Pair = tuple[int, int]
@@ -51,3 +52,37 @@ def diagonal_conv_corners(
     )
     valid = (index >= 0) & (index < channels * height * width)
     return torch.where(valid.unsqueeze(-1), corners, 0)
+
+
+def convolution_matrix(
+    weight: Tensor, size: Pair, outputs: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Tensor:
+    """The matrix of a 2-d convolution in one group.
+
+    Where a map has no more positions than the kernel, as 2 x 2 under 3 x 3, a product with the matrix takes no more
+    multiplications than the convolution's sums over the padded map.
+
+    Args:
+        weight: ``[out, in, *kernel]``.
+        size, outputs: rows and columns of the map and of its image.
+        stride, padding, dilation: those of the convolution; padding is that at the beginning of each axis.
+
+    Returns:
+        ``[out * prod(outputs), in * prod(size)]``; zero where no tap of the kernel joins two positions.
+    """
+    rows, columns = (
+        _taps(n, m, k, s, p, d, weight.device)
+        for n, m, k, s, p, d in zip(size, outputs, weight.shape[2:], stride, padding, dilation, strict=True)
+    )
+    taps = F.pad(weight, (0, 1, 0, 1)).flatten(2).permute(2, 0, 1).contiguous()  # of a tap, a matrix [out, in]
+    entries = taps[rows[:, None, :, None] * (weight.shape[3] + 1) + columns[None, :, None, :]]
+    return entries.permute(4, 0, 1, 5, 2, 3).reshape(len(weight) * outputs[0] * outputs[1], -1)
+
+
+def _taps(
+    size: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int, device: torch.device
+) -> Tensor:
+    """``[outputs, size]``: the tap that joins an output and a position of an axis; ``kernel`` where none does."""
+    reach = torch.arange(size, device=device) + padding - stride * torch.arange(outputs, device=device).unsqueeze(1)
+    tap = reach // dilation
+    return torch.where((reach % dilation == 0) & (tap >= 0) & (tap < kernel), tap, kernel)

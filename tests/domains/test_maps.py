@@ -208,3 +208,43 @@ def test_scaling_in_place_writes_into_the_block_and_not_elsewhere() -> None:
                 scaled = maps.scale(start, FEATURES, factor, in_place=True)
             assert scaled.tensors[0].data_ptr() == start.tensors[0].data_ptr()
             assert torch.equal(scaled.dense(FEATURES), expected)
+
+
+PRODUCTS = {
+    "2 x 2 under 3 x 3": ((2, 2), Convolution((3, 3), padding=((1, 1), (1, 1)))),
+    "one position": ((1, 1), Convolution((3, 3), padding=((1, 1), (1, 1)))),
+    "as many positions as taps": ((3, 3), Convolution((3, 3), padding=((0, 2), (1, 0)))),
+    "stride 2": ((2, 2), Convolution((3, 3), (2, 2), ((1, 1), (1, 1)))),
+    "dilation": ((3, 1), Convolution((3, 2), dilation=(2, 3), padding=((2, 3), (3, 1)))),
+    "all of it": ((2, 4), Convolution((5, 5), (3, 2), ((4, 4), (4, 2)), (2, 1))),
+    "a row": ((1, 5), Convolution((3, 3), (1, 2), ((1, 1), (2, 0)))),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_on_small_maps_a_convolution_is_a_product(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, how = PRODUCTS[name]
+    features, weight = (3, *size), whole(4, 3, *how.kernel).requires_grad_()
+    generators = whole(2, 7, *features)
+    expected = maps.convolve_map(generators.flatten(0, 1), weight, None, how).unflatten(0, (2, 7))
+    zonotope = Zonotope(whole(2, *features), [Dense(Symbols(7), generators)])
+    monkeypatch.setattr(maps, "generic", None)
+    with torch.no_grad():
+        (got,) = zonotope.conv2d(weight, None, how.stride, how.padding, how.dilation).blocks
+    assert torch.equal(got.dense(expected.shape[2:]), expected)
+    factor = whole(*expected.shape)
+    (gradient,) = torch.autograd.grad((expected * factor).sum(), weight)
+    (got,) = zonotope.conv2d(weight, None, how.stride, how.padding, how.dilation).blocks
+    assert torch.equal(torch.autograd.grad((got.dense(expected.shape[2:]) * factor).sum(), weight)[0], gradient)
+
+
+@pytest.mark.parametrize(
+    ("size", "how"),
+    [
+        ((2, 5), Convolution((3, 3), padding=((1, 1), (1, 1)))),
+        ((2, 2), Convolution((3, 3), padding=((1, 1), (1, 1)), groups=2)),
+    ],
+    ids=["more positions than taps", "groups"],
+)
+def test_other_convolutions_are_no_products(size: tuple[int, int], how: Convolution) -> None:
+    assert maps.product_of(whole(4, 4 // how.groups, 3, 3), how, (4, *size)) is None

@@ -13,6 +13,7 @@ from zonocuda.graph import Add, Conv, Graph, Relu, ScaleShift
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.neurons import neuron_bounds
 from zonocuda.verifier.window_rows import WindowRows
+from zonocuda.windows import Pair
 
 FIRST = constraint({0: 1.0})
 
@@ -116,13 +117,14 @@ def test_rows_stay_windows_through_convolutions_relus_and_sums(monkeypatch: pyte
         Convolution((9, 9), (1, 1), ((4, 4), (4, 4))),
     ],
 )
-def test_the_adjoint_of_windows_is_the_adjoint_of_the_convolution(how: Convolution) -> None:
+@pytest.mark.parametrize("window", [(2, 2), (1, 1), (1, 2)])
+def test_the_adjoint_of_windows_is_the_adjoint_of_the_convolution(how: Convolution, window: Pair) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(4, 2 // how.groups, *how.kernel, generator=generator, dtype=torch.float64)
     size = (8, 7)
     height, width = how.output_size(size)
     corners = torch.stack([torch.randint(-1, n, (6,), generator=generator) for n in (height, width)], 1)
-    patches = torch.randn(2, 6, 4, 2, 2, generator=generator, dtype=torch.float64)
+    patches = torch.randn(2, 6, 4, *window, generator=generator, dtype=torch.float64)
     rows = Windowed(Symbols(6), patches, corners, (height, width)).masked()
     image = rows.convolve_adjoint(weight, how, size)
     assert image.map == (2, *size)

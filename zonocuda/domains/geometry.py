@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from zonocuda.windows import Pair
 
@@ -42,6 +43,10 @@ class Convolution:
             for n, (begin, end), extent, s in zip(size, self.padding, self.extent, self.stride, strict=True)
         )
         return rows, columns
+
+    def is_product(self, size: Pair) -> bool:
+        """Whether a map of ``size`` has no more positions than the kernel: a matrix product is no more work then."""
+        return self.groups == 1 and prod(size) <= prod(self.kernel)
 
     def first_output(self) -> Pair:
         """Where the window of outputs begins, relative to floor((corner + padding) / stride) of the input's window.

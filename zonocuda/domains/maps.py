@@ -15,7 +15,7 @@ from zonocuda.domains.diagonal import Diagonal
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.hosted import Hosted, Stored
 from zonocuda.domains.windowed import Windowed
-from zonocuda.windows import Pair
+from zonocuda.windows import Pair, convolution_matrix
 
 Features = tuple[int, ...]
 Pads = tuple[Pair, ...]
@@ -39,13 +39,29 @@ def linear(block: Stored, features: Features, weight: Tensor) -> Dense:
     return Dense(block.symbols, block.dense(features)).linear(weight)
 
 
-def convolve(block: Stored, features: Features, weight: Tensor, how: Convolution) -> Stored:
-    """A 2-d convolution of a map: kernels for a diagonal block, small convolutions for windows."""
+def convolve(
+    block: Stored, features: Features, weight: Tensor, how: Convolution, matrix: Tensor | None = None
+) -> Stored:
+    """A 2-d convolution of a map: kernels for a diagonal block, small convolutions for windows.
+
+    ``matrix``: what :func:`product_of` gives, for dense generators.
+    """
     if isinstance(block, Diagonal):
         return block.convolve(weight, how, (features[0], features[1], features[2]))
     if isinstance(block, Windowed) and block.is_map(features):
         return block.convolve(weight, how)
+    if matrix is not None:
+        flat = Dense(block.symbols, block.dense(features)).reshape((prod(features),))
+        return flat.linear(matrix).reshape((len(weight), *how.output_size((features[1], features[2]))))
     return generic(block, features, lambda x: convolve_map(x, weight, None, how))
+
+
+def product_of(weight: Tensor, how: Convolution, features: Features) -> Tensor | None:
+    """The matrix of a convolution of maps ``features``, where a product is no more work than the convolution."""
+    size = features[1], features[2]
+    if not how.is_product(size):
+        return None
+    return convolution_matrix(weight, size, how.output_size(size), how.stride, how.begin, how.dilation)
 
 
 def convolve_map(x: Tensor, weight: Tensor, bias: Tensor | None, how: Convolution) -> Tensor:

@@ -209,8 +209,12 @@ class Windowed:
         Output i reads the padded inputs stride i + [0, extent), so a window of n outputs from i on reads a window of
         (n - 1) stride + extent inputs from stride i - begin on.
         """
-        rows = self.patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        spread = F.conv_transpose2d(rows, weight, None, how.stride, 0, 0, how.groups, how.dilation)
+        rows = self.patches.flatten(0, 1)
+        if self.window == (1, 1) == how.dilation and how.groups == 1:  # of one position, the kernel: a product
+            spread = (rows.flatten(1) @ weight.flatten(1)).unflatten(1, tuple(weight.shape[1:]))
+        else:
+            rows = rows.contiguous(memory_format=torch.channels_last)
+            spread = F.conv_transpose2d(rows, weight, None, how.stride, 0, 0, how.groups, how.dilation)
         corners = self.corners * self.corners.new_tensor(how.stride) - self.corners.new_tensor(how.begin)
         patches = spread.contiguous().reshape(*self.patches.shape[:2], *spread.shape[1:])
         return Windowed(self.symbols, _masked(patches, corners, size), corners, size)

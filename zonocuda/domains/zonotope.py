@@ -248,9 +248,10 @@ class Zonotope:
         kernels and windows larger windows, dense where they cover more than a third of the map.
         """
         how = Convolution((weight.shape[2], weight.shape[3]), _pair(stride), _pads(padding), _pair(dilation), groups)
+        matrix = maps.product_of(weight, how, self.features)
         return self._map(
             lambda x: maps.convolve_map(x, weight, bias, how),
-            lambda block: maps.convolve(block, self.features, weight, how),
+            lambda block: maps.convolve(block, self.features, weight, how, matrix),
             consume,
         )
 
