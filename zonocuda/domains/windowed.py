@@ -211,7 +211,7 @@ class Windowed:
         """
         rows = self.patches.flatten(0, 1)
         if self.window == (1, 1) == how.dilation and how.groups == 1:  # of one position, the kernel: a product
-            spread = (rows.flatten(1) @ weight.flatten(1)).unflatten(1, tuple(weight.shape[1:]))
+            spread = (rows.flatten(1) @ weight.flatten(1)).reshape(len(rows), *weight.shape[1:])
         else:
             rows = rows.contiguous(memory_format=torch.channels_last)
             spread = F.conv_transpose2d(rows, weight, None, how.stride, 0, 0, how.groups, how.dilation)
