@@ -14,7 +14,7 @@ from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.hosted import Hosted, Stored
-from zonocuda.domains.windowed import Windowed
+from zonocuda.domains.windowed import Windowed, is_convolved_dense
 from zonocuda.windows import Pair, convolution_matrix
 
 Features = tuple[int, ...]
@@ -49,6 +49,8 @@ def convolve(
     if isinstance(block, Diagonal):
         return block.convolve(weight, how, (features[0], features[1], features[2]))
     if isinstance(block, Windowed) and block.is_map(features):
+        if is_convolved_dense(block.window, block.size, how):
+            return block.map_rows(lambda x: convolve_map(x, weight, None, how))
         return block.convolve(weight, how)
     if matrix is not None:
         flat = Dense(block.symbols, block.dense(features)).reshape((prod(features),))

@@ -7,7 +7,7 @@ are set to zero (unmasked, they would come back into the map at the next one).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -136,6 +136,17 @@ class Windowed:
         )
         return Dense(self.symbols, image)
 
+    def map_rows(self, linear: Callable[[Tensor], Tensor]) -> Dense:
+        """Every generator through a linear map of ``[B, *view]``; dense only a chunk of symbols at a time."""
+        batch, count = self.patches.shape[:2]
+        shape = tuple(linear(self.patches.new_zeros(1, *self.view)).shape[1:])
+
+        def image(run: slice) -> Tensor:
+            return linear(self._rows(run).flatten(0, 1)).reshape(batch, -1, *shape)
+
+        row_bytes = batch * max(prod(shape), prod(self.view)) * self.patches.element_size()
+        return Dense(self.symbols, memory.filled((batch, count, *shape), self.patches, image, row_bytes))
+
     def pad(self, rows: Pair, columns: Pair) -> Windowed:
         """The block on a map with (begin, end) zero rows and columns more, or fewer where negative."""
         size = (self.size[0] + sum(rows), self.size[1] + sum(columns))
@@ -230,6 +241,13 @@ class Windowed:
 def is_wide(window: Pair, size: Pair) -> bool:
     """Whether windows cover more than DENSE_SHARE of their map, and are stored dense."""
     return prod(window) > DENSE_SHARE * prod(size)
+
+
+def is_convolved_dense(window: Pair, size: Pair, how: Convolution) -> bool:
+    """Whether windows of a map of ``size`` become dense before a convolution: their image is dense, and as large as the
+    map, or a stride would make one convolution of every phase."""
+    extent, outputs = how.output_window(window), how.output_size(size)
+    return is_wide(extent, outputs) and (how.stride != (1, 1) or prod(extent) >= prod(outputs))
 
 
 def _masked(patches: Tensor, corners: Tensor, size: Pair) -> Tensor:

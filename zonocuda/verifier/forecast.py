@@ -13,7 +13,7 @@ from zonocuda.domains import Block, Dense, Diagonal, Hosted, Windowed, Zonotope,
 from zonocuda.domains.blocks import Holders, as_windows, pieces, present
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.hosted import Stored
-from zonocuda.domains.windowed import hull, is_wide
+from zonocuda.domains.windowed import hull, is_convolved_dense, is_wide
 from zonocuda.graph import Add, Affine, AveragePool, Concat, Conv, Graph, Linear, Node, Op, Relu, Reshape, ScaleShift
 from zonocuda.verifier.interval import Bounds, interval, undecided
 from zonocuda.verifier.transform import allocates, geometry
@@ -160,7 +160,7 @@ def _convolution(
     full, per_number = weight[0] * prod(size), 2 * prod(weight[1:])
     window = (1, 1) if isinstance(block, Diagonal) else None
     if isinstance(block, Windowed) and block.is_map(features):
-        window = block.window
+        window = None if is_convolved_dense(block.window, block.size, how) else block.window
     if window is None:
         if how.is_product((features[1], features[2])):
             per_number = 2 * prod(features)
