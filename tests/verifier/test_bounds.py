@@ -250,3 +250,24 @@ def test_a_constant_output_takes_no_dual_row(monkeypatch: pytest.MonkeyPatch) ->
     for side in ("lower", "upper"):
         assert (getattr(dual, side)[:, [0, 1, 4]] == 7).all()
         assert torch.allclose(getattr(dual, side), getattr(forward, side), rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_whose_intervals_only_seem_constant_take_dual_rows() -> None:
+    """In float32 1e8 + x is 1e8 at both ends of an interval of width 2; the terms of a row cancel exactly."""
+    layers: list[nn.Module] = [nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)]
+    for layer, shift in zip(layers[::2], (0.0, 1e8, -1e8), strict=True):
+        assert isinstance(layer, nn.Linear)
+        nn.init.eye_(layer.weight)
+        nn.init.constant_(layer.bias, shift)
+    with torch.no_grad():
+        z = Zonotope.from_ball(torch.full((2, 3), 5.0), 1.0)
+        result = compute_bounds(nn.Sequential(*layers).eval(), z, direction="dual")
+    assert torch.equal(result.lower, torch.full((2, 3), 4.0))
+    assert torch.equal(result.upper, torch.full((2, 3), 6.0))
+
+
+def test_dual_bounds_of_an_empty_batch_are_empty() -> None:
+    module = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
+    with torch.no_grad():
+        result = compute_bounds(module, Zonotope.from_ball(torch.zeros(0, 3), 0.1), direction="dual")
+    assert result.lower.shape == result.upper.shape == (0, 2)
