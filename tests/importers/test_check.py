@@ -20,6 +20,7 @@ from zonocuda.importers import (
     NetworkFileError,
     NetworkMismatchError,
     OnnxRuntimeModel,
+    check,
     check_against_onnxruntime,
     load_network,
     load_onnx,
@@ -156,6 +157,26 @@ def test_bytes_can_be_compared_under_a_name(tmp_path: Path) -> None:
     wrong = Graph((*graph.nodes, Node("z", ScaleShift(torch.tensor([2.0]), None), (graph.output,), (30,))), "z")
     with pytest.raises(NetworkMismatchError, match=r"importers\.check: my network: output"):
         check_against_onnxruntime(wrong, path.read_bytes(), torch.zeros(30), torch.ones(30), name="my network")
+
+
+@pytest.mark.parametrize("limit", ["MAX_VALUES", "MAX_OBSERVED"])
+def test_large_networks_are_compared_at_fewer_points_at_once(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = loaded(deep(), tmp_path)
+    together = len(network.graph.nodes) if limit == "MAX_OBSERVED" else 1
+    monkeypatch.setattr(check, limit, 2 * 30 * together)
+    sizes: list[int] = []
+    observe = OnnxRuntimeModel.observe
+
+    def counted(self: OnnxRuntimeModel, x: Tensor) -> dict[str, Tensor]:
+        sizes.append(len(x))
+        return observe(self, x)
+
+    monkeypatch.setattr(OnnxRuntimeModel, "observe", counted)
+    check_against_onnxruntime(network.graph, network.runtime, *box(network), points=4)
+    assert max(sizes) == 2
+    assert sum(sizes) == 11
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ CHUNK = 8
 MAX_VALUES = 1 << 21
 """Values of one tensor at the points that are compared at once: 16 MiB, which a C library gives out again; what is
 larger costs a page fault for every 4 KiB, every time."""
+MAX_OBSERVED = 1 << 26
+"""Values of all tensors together at these points."""
 
 _EXECUTIONS = 2 * (1 + 2**-10)
 """Two executions are compared, each within the bound; the rest covers the rounding of the bound itself."""
@@ -178,8 +180,8 @@ def check_against_onnxruntime(
     worst = 0.0
     samples = sample_points(lower, upper, graph.input_shape, points, seed)
     in_box = len(samples) - points
-    largest = max(math.prod(node.shape) for node in graph.nodes)
-    chunk = max(1, min(CHUNK, MAX_VALUES // largest))
+    sizes = [math.prod(node.shape) for node in graph.nodes]
+    chunk = max(1, min(CHUNK, MAX_VALUES // max(sizes), MAX_OBSERVED // sum(sizes)))
     for begin in [*range(0, in_box, chunk), *range(in_box, len(samples), chunk)]:
         x = samples[begin : min(begin + chunk, in_box if begin < in_box else len(samples))]
         seen = inside.observe(x)
