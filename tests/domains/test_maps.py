@@ -14,6 +14,8 @@ from tests.domains.windows import whole
 from zonocuda.domains import Dense, Diagonal, Symbols, Windowed, Zonotope, maps, use_backend
 from zonocuda.domains.blocks import Block, add_blocks
 from zonocuda.domains.geometry import Convolution
+from zonocuda.domains.windowed import is_convolved_dense
+from zonocuda.verifier.forecast import SCRATCH_BYTES
 
 Image = Callable[[Block], Block]
 Rows = Callable[[Tensor], Tensor]
@@ -229,6 +231,7 @@ def test_on_small_maps_a_convolution_is_a_product(name: str, monkeypatch: pytest
     expected = maps.convolve_map(generators.flatten(0, 1), weight, None, how).unflatten(0, (2, 7))
     zonotope = Zonotope(whole(2, *features), [Dense(Symbols(7), generators)])
     monkeypatch.setattr(maps, "generic", None)
+    monkeypatch.setattr(maps, "PRODUCT_ROWS", 14)
     with torch.no_grad():
         (got,) = zonotope.conv2d(weight, None, how.stride, how.padding, how.dilation).blocks
     assert torch.equal(got.dense(expected.shape[2:]), expected)
@@ -239,12 +242,28 @@ def test_on_small_maps_a_convolution_is_a_product(name: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("size", "how"),
+    ("size", "how", "rows"),
     [
-        ((2, 5), Convolution((3, 3), padding=((1, 1), (1, 1)))),
-        ((2, 2), Convolution((3, 3), padding=((1, 1), (1, 1)), groups=2)),
+        ((2, 5), Convolution((3, 3), padding=((1, 1), (1, 1))), 1000),
+        ((2, 2), Convolution((3, 3), padding=((1, 1), (1, 1)), groups=2), 1000),
+        ((2, 2), Convolution((3, 3), padding=((1, 1), (1, 1))), maps.PRODUCT_ROWS - 1),
+        ((2, 2), Convolution((3, 3), padding=((500, 500), (500, 500))), 1000),
     ],
-    ids=["more positions than taps", "groups"],
+    ids=["more positions than taps", "groups", "few generators", "a large matrix"],
 )
-def test_other_convolutions_are_no_products(size: tuple[int, int], how: Convolution) -> None:
-    assert maps.product_of(whole(4, 4 // how.groups, 3, 3), how, (4, *size)) is None
+def test_other_convolutions_are_no_products(size: tuple[int, int], how: Convolution, rows: int) -> None:
+    assert maps.product_of(whole(4, 4 // how.groups, 3, 3), how, (4, *size), rows) is None
+
+
+def test_making_the_matrix_takes_no_more_than_a_forecast_allows() -> None:
+    assert maps.PRODUCT_BYTES <= SCRATCH_BYTES
+
+
+@pytest.mark.parametrize(("batch", "count"), [(0, 3), (2, 0), (0, 0)])
+def test_windows_that_become_dense_may_be_none(batch: int, count: int) -> None:
+    windows = Windowed(Symbols(count), whole(batch, count, 2, 3, 3), whole(count, 2).long(), (5, 5))
+    for stride in (1, 2):
+        how = Convolution((5, 5), (stride, stride), ((2, 2), (2, 2)))
+        assert is_convolved_dense(windows.window, windows.size, how)
+        image = maps.convolve(windows, (2, 5, 5), whole(3, 2, 5, 5), how)
+        assert image.dense((3, *how.output_size((5, 5)))).shape == (batch, count, 3, *how.output_size((5, 5)))

@@ -21,6 +21,11 @@ Features = tuple[int, ...]
 Pads = tuple[Pair, ...]
 """(begin, end) for every feature dimension."""
 
+PRODUCT_ROWS = 256
+"""Generators from which on the matrix of a convolution is worth its making."""
+PRODUCT_BYTES = 64 * 2**20
+"""What making it may take: what a forecast allows a layer beside its image."""
+
 
 def flat_pads(pads: Pads) -> list[int]:
     """Pads in the order of ``torch.nn.functional.pad``: last dimension first."""
@@ -58,12 +63,16 @@ def convolve(
     return generic(block, features, lambda x: convolve_map(x, weight, None, how))
 
 
-def product_of(weight: Tensor, how: Convolution, features: Features) -> Tensor | None:
-    """The matrix of a convolution of maps ``features``, where a product is no more work than the convolution."""
+def product_of(weight: Tensor, how: Convolution, features: Features, rows: int) -> Tensor | None:
+    """The matrix of a convolution of ``rows`` dense maps ``features``, where a product is less work."""
     size = features[1], features[2]
-    if not how.is_product(size):
+    if rows < PRODUCT_ROWS or not how.is_product(size):
         return None
-    return convolution_matrix(weight, size, how.output_size(size), how.stride, how.begin, how.dilation)
+    outputs = how.output_size(size)
+    entries = prod(size) * prod(outputs) + (how.kernel[0] + 1) * (how.kernel[1] + 1)  # of it, and of its taps
+    if 2 * entries * prod(weight.shape[:2]) * weight.element_size() > PRODUCT_BYTES:
+        return None
+    return convolution_matrix(weight, size, outputs, how.stride, how.begin, how.dilation)
 
 
 def convolve_map(x: Tensor, weight: Tensor, bias: Tensor | None, how: Convolution) -> Tensor:

@@ -142,7 +142,8 @@ class Windowed:
         shape = tuple(linear(self.patches.new_zeros(1, *self.view)).shape[1:])
 
         def image(run: slice) -> Tensor:
-            return linear(self._rows(run).flatten(0, 1)).reshape(batch, -1, *shape)
+            rows = self._rows(run)
+            return linear(rows.flatten(0, 1)).reshape(*rows.shape[:2], *shape)
 
         row_bytes = batch * max(prod(shape), prod(self.view)) * self.patches.element_size()
         return Dense(self.symbols, memory.filled((batch, count, *shape), self.patches, image, row_bytes))

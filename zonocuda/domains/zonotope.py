@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zonocuda.domains import maps, memory
 from zonocuda.domains.backend import kernels
-from zonocuda.domains.blocks import Block, Holders, add_blocks, leaves
+from zonocuda.domains.blocks import Block, Holders, add_blocks, leaves, present
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
 from zonocuda.domains.geometry import Convolution
@@ -248,7 +248,8 @@ class Zonotope:
         kernels and windows larger windows, dense where they cover more than a third of the map.
         """
         how = Convolution((weight.shape[2], weight.shape[3]), _pair(stride), _pads(padding), _pair(dilation), groups)
-        matrix = maps.product_of(weight, how, self.features)
+        rows = sum(block.symbols.count for block in self.blocks if isinstance(present(block), Dense))
+        matrix = maps.product_of(weight, how, self.features, len(self.center) * rows)
         return self._map(
             lambda x: maps.convolve_map(x, weight, bias, how),
             lambda block: maps.convolve(block, self.features, weight, how, matrix),

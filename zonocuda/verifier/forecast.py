@@ -162,8 +162,6 @@ def _convolution(
     if isinstance(block, Windowed) and block.is_map(features):
         window = None if is_convolved_dense(block.window, block.size, how) else block.window
     if window is None:
-        if how.is_product((features[1], features[2])):
-            per_number = 2 * prod(features)
         return rows * full, rows * full * per_number
     extent = how.output_window(window)
     patch = weight[0] * prod(extent)
