@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from zonocuda.domains import Backend, Zonotope, use_backend
-from zonocuda.graph import Add, Affine, Concat, Graph, Node, Relu, absolute, interpret
+from zonocuda.graph import Graph
 from zonocuda.kink import KinkRule
 from zonocuda.precision import full_precision
 from zonocuda.verifier.forward import LayerStats, sweep
-from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.neurons import neuron_bounds
 from zonocuda.verifier.planner import Direction, Step
@@ -101,38 +100,12 @@ def compute_bounds(
         )
         lower, upper = result.bounds
         if result.output is None:
-            box = zonotope.bounds()
-            count = prod(graph.output_shape)
-            flat_lower, flat_upper = lower.reshape(len(lower), count), upper.reshape(len(upper), count)
-            index = torch.arange(count, device=lower.device)
-            if not gradients:  # a constant needs no row
-                varying = _varying(graph, box, result.inputs).reshape(len(lower), count)
-                index = index[(varying | (flat_lower != flat_upper)).any(0)]
-            low, high = neuron_bounds(graph, graph.output, index, box, result.inputs, slopes, kink=kink)
-            lower = flat_lower.index_copy(1, index, low).reshape(lower.shape)
-            upper = flat_upper.index_copy(1, index, high).reshape(upper.shape)
+            everything = torch.arange(prod(graph.output_shape), device=lower.device)
+            low, high = neuron_bounds(
+                graph, graph.output, everything, zonotope.bounds(), result.inputs, slopes, kink=kink
+            )
+            lower, upper = low.reshape(lower.shape), high.reshape(upper.shape)
     return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats, result.plan)
-
-
-def _varying(graph: Graph, box: Bounds, inputs: Mapping[str, Bounds]) -> Tensor:
-    """Which outputs ``[B, *output features]`` depend on inputs that vary, by ReLUs that are not dead.
-
-    Their interval bounds may coincide all the same, where rounding hides the width beside a large center.
-    """
-
-    def step(node: Node, values: tuple[Tensor, ...]) -> Tensor:
-        op = node.op
-        if isinstance(op, Relu):
-            return values[0] * ~(inputs[node.name][1] <= 0)
-        if isinstance(op, Affine):
-            return (absolute(op).linear(values[0]) != 0).to(box[0].dtype)
-        if isinstance(op, Add):
-            return torch.maximum(*values)
-        if isinstance(op, Concat):
-            return op.apply(*values)
-        raise NotImplementedError(f"bounds: node {node.name!r} (op {op.kind}) has no interval transformer")
-
-    return interpret(graph, (box[0] != box[1]).to(box[0].dtype), step) != 0
 
 
 def _requires_grad(graph: Graph, zonotope: Zonotope, slopes: Mapping[str, Tensor]) -> bool:
