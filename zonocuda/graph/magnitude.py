@@ -25,9 +25,18 @@ from zonocuda.graph.ops import (
     Shape,
 )
 
+_KNOWN = (Linear, Conv, ConvTranspose, AveragePool, Reduce, ScaleShift, Rearrangement, Gather, Expand)
+"""Operators whose A and b have one number, or a nonnegative one of their own, at every place."""
+
 
 def absolute(op: Affine) -> Affine:
-    """The operator |A| x + |b|."""
+    """The operator |A| x + |b|.
+
+    Raises:
+        NotImplementedError: an operator that is not known here.
+    """
+    if not isinstance(op, _KNOWN):
+        raise NotImplementedError(f"graph.magnitude: no absolute value of op {op.kind}")
     return dataclasses.replace(op, **{name: abs(value) for name, value in constants(op).items()})
 
 

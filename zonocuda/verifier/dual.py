@@ -94,7 +94,7 @@ class RowProblem:
             image, low, _ = kernels().dual_relu(matrix, lower, upper, given.negative, given.nonnegative, kink=kink)
             flow.add(low)
             rows_before = unflatten_rows(image.flatten(0, 1), node.shape)
-            flow.tally.relu(node, lambda: flow.measure(rows_before), low)
+            flow.tally.relu(node, rows_before, lambda: flow.measure(rows_before), low)
             return rows_before
 
         weight = flow.run(relu, self.on_node)

@@ -130,8 +130,8 @@ class Ledger:
         return None
 
     def is_image(self, name: str) -> bool:
-        """Whether rows of an affine node that a ReLU has sent are nothing but their image, since nobody else reads it:
-        :meth:`charge` can then stand for both, with one measure."""
+        """Whether rows of an affine node that a ReLU sends are nothing but their image, unless a pass adds others:
+        nobody else reads it, and :meth:`charge` can stand for both, with one measure."""
         return self._readers[name] == 1 and isinstance(self.nodes[name].op, Affine)
 
     def crossing(self, node: Node) -> int:
@@ -248,7 +248,8 @@ class Tally:
         """Nothing noted yet, for rows like ``like`` ``[B, R]``; without a ledger nothing will be."""
         self.ledger = ledger
         self._base = torch.zeros_like(like, requires_grad=False)
-        self._images: set[str] = set()
+        self._images: set[str] = set()  # where rows are the image of a ReLU, not charged yet
+        self._image: tuple[object, Callable[[], Measure]]  # the last one, and its measure
         self._measured: list[Tensor] = []  # [B, R]
         self._shared: list[Tensor] = []  # [B, 1]
         self._constants: list[Tensor] = []  # [B, R]
@@ -324,8 +325,10 @@ class Tally:
         if self.ledger is not None and weights is not None:
             self._measured.append(measure()(weights) + self.ledger.spare(node.name))
 
-    def relu(self, node: Node, measure: Callable[[], Measure], offsets: Tensor) -> None:
-        """At a ReLU: the image of the rows, and the sums ``[B, R]`` of its offsets, or their magnitudes."""
+    def relu(self, node: Node, image: object, measure: Callable[[], Measure], offsets: Tensor) -> None:
+        """At a ReLU: the image of the rows, and the sums ``[B, R]`` of its offsets, or their magnitudes.
+
+        The pass tells :meth:`sent` which rows it sends to the ReLU's input: ``image`` itself, or others."""
         if self.ledger is None:
             return
         crossing = self.ledger.crossing(node)
@@ -334,13 +337,27 @@ class Tally:
         self._base = self._base + crossing * self.ledger.rounding.eta
         if self.ledger.is_image(node.inputs[0]):
             self._images.add(node.inputs[0])
+            self._image = (image, measure)
             return
         weights, constant = self.ledger.relu(node)
         self._shared.append(constant)
         self._measured.append(measure()(weights))
 
-    def meeting(self, name: str, measure: Callable[[], Measure]) -> None:
-        """The computed sum of two rows of a node."""
+    def sent(self, name: str, rows: object, alone: bool) -> None:
+        """At a ReLU's input: the rows that a pass sends there after :meth:`relu`; ``alone``: no others wait there.
+
+        What is charged for the image of a ReLU is measured where it is, not on rows that others may have cancelled.
+        """
+        if name not in self._images:
+            return
+        image, measure = self._image
+        if rows is not image or not alone:
+            self._charge_image(name, measure)
+
+    def meeting(self, name: str, measure: Callable[[], Measure], present: Callable[[], Measure]) -> None:
+        """The computed sum of rows of a node and of those that were ``present`` there."""
+        if name in self._images:
+            self._charge_image(name, present)
         if self.ledger is not None:
             u, m = self.ledger.rounding.u, self.ledger.magnitude(name)
             self._measured.append(u * measure()(m) + self.ledger.spare(name))
@@ -351,10 +368,16 @@ class Tally:
             gamma = self.ledger.rounding.gamma(prod(self.ledger.nodes[name].shape) + EXTRA)
             cost = times * gamma * measure()(self.ledger.magnitude(name))
             self._measured.append(cost + times * self.ledger.spare(name))
-            if name in self._images:  # they end here, before the affine node would have charged for it
-                weights, constant = self.ledger.image(name)
-                self._shared.append(constant)
-                self._measured.append(measure()(weights))
+        if name in self._images:  # they end here, before the affine node would have charged for it
+            self._charge_image(name, measure)
+
+    def _charge_image(self, name: str, measure: Callable[[], Measure]) -> None:
+        """The image of a ReLU at its input, apart from what the affine node will charge."""
+        assert self.ledger is not None
+        self._images.remove(name)
+        weights, constant = self.ledger.image(name)
+        self._shared.append(constant)
+        self._measured.append(measure()(weights))
 
     def below(self, value: Tensor) -> Tensor:
         """What is proven where ``value`` ``[B, R]`` was computed, as a lower bound."""

@@ -59,7 +59,7 @@ class DualPass:
         present = self.pending.get(name)
         total = self.pending[name] = v if present is None else present + v
         if present is not None:
-            self.tally.meeting(name, lambda: self.measure(total))
+            self.tally.meeting(name, lambda: self.measure(total), lambda: self.measure(present))
 
     def add(self, value: Tensor) -> None:
         """Adds ``value`` ``[B, R]`` to the constant."""
@@ -102,6 +102,7 @@ class DualPass:
                 if result is None:
                     return None
                 del self.pending[node.name]
+                self.tally.sent(node.inputs[0], result, node.inputs[0] not in self.pending)
                 self.send(node.inputs[0], result)
             else:
                 self._linear(node, self.pending.pop(node.name))

@@ -52,7 +52,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Expand, Gather, Graph, Node, Pad, Rearrangement, ScaleShift, fan_in
+from zonocuda.graph import (
+    Add,
+    Affine,
+    Concat,
+    Expand,
+    Gather,
+    Graph,
+    Input,
+    Node,
+    Pad,
+    Rearrangement,
+    Relu,
+    ScaleShift,
+    fan_in,
+)
 
 STEPS = 16
 """Roundings that one step of a chain adds, beside the terms of its sum."""
@@ -87,6 +101,7 @@ class Execution:
 
         Raises:
             ValueError: the network computes something that no node accounts for.
+            NotImplementedError: an operator about whose rounding nothing is known.
         """
         if network.unaccounted:
             raise ValueError(f"as executed, the network cannot be proven: {network.unaccounted[0]}; use 'real'")
@@ -181,7 +196,11 @@ def _depth(node: Node, network: Graph, before: list[int]) -> int:
         return max(before) + STEPS
     if isinstance(node.op, Affine):
         return fan_in(node.op, network[node.inputs[0]].shape) + STEPS
-    return 0
+    if isinstance(node.op, Input | Relu):
+        return 0
+    raise NotImplementedError(
+        f"executed: nothing is known about the rounding of node {node.name!r} (op {node.op.kind})"
+    )
 
 
 def _roundings(node: Node, whole: int, before: list[int], dtype: torch.dtype) -> tuple[int, int] | None:
@@ -197,4 +216,4 @@ def _roundings(node: Node, whole: int, before: list[int], dtype: torch.dtype) ->
         return (STEPS if first and not second else whole), (STEPS if second and not first else whole)
     if isinstance(op, Affine) and not _moves(node):
         return whole, whole
-    return None
+    return None  # what moves values, the input, ReLU: _depth has refused all others

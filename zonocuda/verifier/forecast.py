@@ -14,7 +14,21 @@ from zonocuda.domains.blocks import Holders, as_windows, pieces, present
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.hosted import Stored
 from zonocuda.domains.windowed import hull, is_convolved_dense, is_wide
-from zonocuda.graph import Add, Affine, AveragePool, Concat, Conv, Graph, Linear, Node, Op, Relu, Reshape, ScaleShift
+from zonocuda.graph import (
+    Add,
+    Affine,
+    AveragePool,
+    Concat,
+    Conv,
+    Graph,
+    Input,
+    Linear,
+    Node,
+    Op,
+    Relu,
+    Reshape,
+    ScaleShift,
+)
 from zonocuda.verifier.interval import Bounds, interval, undecided
 from zonocuda.verifier.transform import allocates, geometry
 
@@ -292,4 +306,6 @@ def _row_operations(node: Node, graph: Graph) -> int:
         return 2 * numbers * prod(op.weight.shape[1:])
     if isinstance(op, Reshape):
         return 0
-    return 8 * numbers
+    if isinstance(op, Input | Affine | Relu | Add | Concat):
+        return 8 * numbers
+    raise NotImplementedError(f"forecast: node {node.name!r} (op {op.kind}) has no count of operations")

@@ -281,7 +281,7 @@ class _Chunk:
         self.high = self.high + offsets.clamp(min=0).sum((2, 3, 4))
         image = block.scale(slope)
         assert self.windows is not None
-        self.windows.tally.relu(node, partial(window_measure, image), offsets.abs().sum((2, 3, 4)))
+        self.windows.tally.relu(node, image, partial(window_measure, image), offsets.abs().sum((2, 3, 4)))
         return image
 
     def _relu(self, node: Node, v: Tensor) -> Tensor | None:
@@ -294,7 +294,7 @@ class _Chunk:
         rows, low, high = kernels().dual_relu(self._rows(v), *self.shared.relu(node), kink=kink, tolerance=tolerance)
         self.low, self.high = self.low + low, self.high + high
         image = unflatten_rows(rows.flatten(0, 1), node.shape)
-        self.flow.tally.relu(node, partial(self.flow.measure, image), high - low)
+        self.flow.tally.relu(node, image, partial(self.flow.measure, image), high - low)
         return image
 
     def _end_decided(self) -> bool:

@@ -24,7 +24,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.graph import HOPELESS, Affine, Graph, Node, Op, Pad, ScaleShift, absolute, fan_in
+from zonocuda.graph import (
+    HOPELESS,
+    Add,
+    Affine,
+    Concat,
+    Graph,
+    Input,
+    Node,
+    Op,
+    Pad,
+    Relu,
+    ScaleShift,
+    absolute,
+    fan_in,
+)
 from zonocuda.verifier.executed import Execution, gamma
 
 EXTRA = 4
@@ -132,8 +146,10 @@ def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
 
     The k of float64 that an importer counted are gamma_k of float64 together: no more than fewer of a wider unit.
     """
+    if isinstance(held, Input | Relu | Add | Concat):
+        return 0  # no constants
     if not isinstance(held, Affine):
-        return 0
+        raise NotImplementedError(f"rounding: nothing is known about the constants of op {held.kind}")
     derived = math.ceil(held.roundings * 2.0**-53 / (torch.finfo(dtype).eps / 2)) + (DOUBT if held.doubt else 0)
     count = derived
     if isinstance(held, Pad) and torch.tensor(held.value, dtype=dtype).item() != held.value:

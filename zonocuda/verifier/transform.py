@@ -18,6 +18,7 @@ from zonocuda.graph import (
     Op,
     Pad,
     Reduce,
+    Relu,
     Reshape,
     ScaleShift,
     Transpose,
@@ -81,7 +82,15 @@ def allocates(op: Op) -> bool:
     inputs', whose memory is then free after their last use.
 
     The others may return what they were given: the image's memory is then that of its inputs.
+
+    Raises:
+        NotImplementedError: an operator whose image nothing is known about.
     """
-    if isinstance(op, ScaleShift):
-        return op.scale is not None
-    return not isinstance(op, Reshape | Transpose | Pad | Gather | Add | Concat)
+    match op:
+        case ScaleShift():
+            return op.scale is not None
+        case Reshape() | Transpose() | Pad() | Gather() | Add() | Concat():
+            return False
+        case Affine() | Relu():
+            return True
+    raise NotImplementedError(f"sweep: op {op.kind} has no zonotope transformer")

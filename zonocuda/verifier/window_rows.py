@@ -87,6 +87,7 @@ class WindowRows:
                 if scaled is None:
                     return False
                 del self.pending[node.name]
+                self.tally.sent(node.inputs[0], scaled, node.inputs[0] not in self.pending)
                 self._send(node.inputs[0], scaled)
             else:
                 del self.pending[node.name]
@@ -141,10 +142,12 @@ class WindowRows:
         total = add_blocks(present, block, self.nodes[name].shape)
         assert not isinstance(total, Diagonal)
         self.pending[name] = total
-        if isinstance(total, Windowed):
-            self.tally.meeting(name, lambda: window_measure(total))
-        else:
-            self.tally.meeting(name, lambda: dense_measure(total.generators))
+        self.tally.meeting(name, lambda: _measure(total), lambda: _measure(present))
+
+
+def _measure(block: Windowed | Dense) -> Measure:
+    """sum |v| values of every row, for values ``[B, C, H, W]``."""
+    return window_measure(block) if isinstance(block, Windowed) else dense_measure(block.generators)
 
 
 def window_measure(block: Windowed) -> Measure:
