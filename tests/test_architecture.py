@@ -24,7 +24,8 @@ ROOMS: dict[str, set[str]] = {
     "specs": set(),
     "importers": {"graph", "precision"},
     "domains": {"ops", "reference", "kink", "windows"},
-    "verifier": {"domains", "graph", "specs", "importers", "kink", "version", "precision"},
+    "branch": set(),
+    "verifier": {"branch", "domains", "graph", "specs", "importers", "kink", "version", "precision"},
     "nonsmooth": {"ops", "ties"},
     "check": {"graph", "specs", "importers"},  # nothing of what it checks
 }

@@ -41,9 +41,10 @@ from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.planner import Direction, Step
 from zonocuda.verifier.prove import CHEAP, LADDERS, Effort, check_effort
-from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
+from zonocuda.verifier.result import Ran, RowBound, SplitStats, Verdict, VerifyResult
 from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.semantics import box_of, executed
+from zonocuda.verifier.splitting import RegionSearch, Split, check_split, wants_split
 from zonocuda.verifier.stages import Arithmetic, Course, Progress, RegionProof
 from zonocuda.version import __version__
 
@@ -63,6 +64,7 @@ def verify(
     seed: int = 0,
     effort: Effort = "standard",
     semantics: Semantics = "real",
+    split: Split = "auto",
     certificate: bool = False,
     progress: Progress = lambda phase, done, total: None,
 ) -> VerifyResult:
@@ -74,8 +76,11 @@ def verify(
     slopes of the rows that are left. For what is still open, a longer search begins at the dual's worst corners; after
     it, ``standard`` and ``max`` optimise the slopes of the intermediate bounds, too, ``max`` until that no longer pays.
 
+    Where few inputs vary, what the first dual passes leave open is split instead: the box into boxes, until every one
+    is refuted, a counterexample is found, or time is up (:mod:`zonocuda.branch`).
+
     ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
-    nothing). It holds for the network in real arithmetic, on the box that encloses the numbers of the specification,
+    nothing), or in every box of a split. It holds for the network in real arithmetic, on the box that encloses the numbers of the specification,
     or, with other ``semantics``, for what a machine computes, whatever the rounding of the bounds' own computation,
     which is part of every bound (:mod:`zonocuda.verifier.rounding`); where that costs more than there is to spare, in
     the widest dtype allowed, the verdict is ``unknown``, and the reason says so. ``falsified`` needs a float32 point of
@@ -101,8 +106,10 @@ def verify(
         semantics: the arithmetic in which ``verified`` is to hold: ``real`` numbers; or ``float32`` or ``float64``, for
             the network as executed in it, sums in any order (:mod:`zonocuda.verifier.executed`), in float32 on the box
             rounded to it. In ``float64`` counterexamples are float32 points of the box itself, replayed in float64.
+        split: ``input`` splits the box, for 60 s a region where there is no timeout; ``auto`` where at most 20 inputs
+            vary; ``none`` never; effort ``fast`` never does.
         certificate: whether a proof's result holds what is needed to check it again
-            (:mod:`zonocuda.verifier.certify`).
+            (:mod:`zonocuda.verifier.certify`); proofs by splitting have none yet.
         progress: is told how far each phase is.
 
     Raises:
@@ -114,6 +121,7 @@ def verify(
         raise ValueError(f"verify: timeout must be a positive number of seconds, got {timeout}")
     check_effort(effort)
     check_semantics(semantics)
+    check_split(split)
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(timeout)
@@ -125,7 +133,9 @@ def verify(
     check_sizes(subject.graph, spec)
     with torch.no_grad(), use_backend(backend), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
-        run = _Run(subject, spec, course, where, dtypes, seed, effort, execution, wanted if certificate else None)
+        run = _Run(
+            subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
+        )
         try:
             verdict, reason = run.decide()
             if verdict is Verdict.VERIFIED:
@@ -134,6 +144,8 @@ def verify(
             verdict, reason = Verdict.UNKNOWN, str(error)
         except TimeoutReached:
             verdict, reason = Verdict.TIMEOUT, f"not decided within {timeout:g} s"
+            if run.splits and not run.splits[-1].is_proven:
+                reason += f": {run.splits[-1].reason}"
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -152,7 +164,9 @@ def verify(
     seconds = {**course.seconds, "total": time.monotonic() - started}
     proof = run.certificate if verdict is Verdict.VERIFIED else None
     margins = tuple(run.margins)
-    return VerifyResult(verdict, reason, margins, run.counterexample, run.layers, seconds, ran, run.plan, proof)
+    return VerifyResult(
+        verdict, reason, margins, run.counterexample, run.layers, seconds, ran, run.plan, proof, tuple(run.splits)
+    )
 
 
 @dataclass
@@ -166,12 +180,14 @@ class _Run:
     dtypes: Sequence[torch.dtype]
     seed: int
     effort: Effort = "standard"
+    split: Split = "auto"
     execution: Execution | None = None
     certificate: Certificate | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
     layers: tuple[LayerStats, ...] = ()
     plan: tuple[Step, ...] = ()
+    splits: list[SplitStats] = field(default_factory=list)
 
     def decide(self) -> tuple[Verdict, str]:
         """The verdict and its reason, over all regions."""
@@ -196,7 +212,9 @@ class _Run:
             return Verdict.UNKNOWN, undecided[0]
         if empty == len(self.spec.regions):
             return Verdict.VERIFIED, "every input box is empty"
-        return Verdict.VERIFIED, "every disjunct of every region has a row with a positive lower bound"
+        boxes = sum(stats.boxes for stats in self.splits)
+        where = f", on each of the {boxes} boxes that its box was split into" if boxes else ""
+        return Verdict.VERIFIED, f"every disjunct of every region has a row with a positive lower bound{where}"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -276,6 +294,8 @@ class _Run:
         proof.begin(is_last=not ladder)
         if proof.proven or proof.obstacle:
             return proof.reason()
+        if ladder and wants_split(self.split, region):
+            return self.split_box(position, region, proof)
         proof.climb(ladder[:CHEAP])
         if proof.proven:
             return ""
@@ -288,6 +308,23 @@ class _Run:
             return "counterexample found from the dual's worst corners"
         proof.climb(ladder[CHEAP:])
         return proof.reason()
+
+    def split_box(self, position: int, region: Region, proof: RegionProof) -> str:
+        """Splits the box until every part is refuted; why that did not end, or a counterexample."""
+        remaining = self.course.deadline.remaining
+        arithmetics = [self.arithmetic(dtype) for dtype in proof.dtypes]
+        with self.course.phase("split"):
+            found, stats = RegionSearch(self.subject, self.search_graph, region, position, arithmetics, remaining).run()
+        self.counterexample = found
+        self.splits.append(stats)
+        if found is not None:
+            return f"counterexample found after {stats.boxes} boxes"
+        if stats.is_proven:
+            if self.certificate is not None:
+                self.certificate = Certificate("proofs by splitting have no certificate yet")
+            return ""
+        self.course.deadline.check()
+        return stats.reason
 
     def search(self, position: int, region: Region, **how: Any) -> bool:
         """Whether a search finds a counterexample in a region."""

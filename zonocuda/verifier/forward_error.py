@@ -96,6 +96,11 @@ class ForwardErrors:
             torch.where(crossing, grown.size, error.size).masked_fill(dead, 0),
         )
 
+    def merged_offset(self, error: Error, offset: Tensor) -> Error:
+        """After a ReLU whose new symbols, of coefficients mu ``[B, *features]``, are part of the error instead."""
+        lifted = self.rounding.lift(offset)
+        return self._grown(error.error + lifted, error.size, 3)
+
     def merged(self, error: Error, symbols: int) -> Error:
         """The same zonotope after some of ``symbols`` symbols were merged: sums of their magnitudes rounded."""
         return self._grown(error.error + self._gamma(symbols + EXTRA, symbols) * error.size, error.size, 3)

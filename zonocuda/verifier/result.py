@@ -55,6 +55,36 @@ class RowBound:
 
 
 @dataclass(frozen=True)
+class SplitStats:
+    """The search in one region.
+
+    Attributes:
+        region: position of the region in the specification.
+        boxes: how many boxes were bounded.
+        depth: the most splits above one of them.
+        open: boxes that were neither refuted nor split any further.
+        worst: the smallest bound of one of these, inf where there is none.
+        is_proven: whether every box was refuted.
+        seconds: what it took.
+    """
+
+    region: int
+    boxes: int
+    depth: int
+    open: int
+    worst: float
+    is_proven: bool
+    seconds: float
+
+    @property
+    def reason(self) -> str:
+        """What it left open; empty if nothing."""
+        if self.is_proven:
+            return ""
+        return f"{self.open} boxes are open after {self.boxes} were bounded; the worst bound is {self.worst:.6g}"
+
+
+@dataclass(frozen=True)
 class Ran:
     """What the result was computed with.
 
@@ -95,6 +125,8 @@ class VerifyResult:
         ran: what it was computed with.
         plan: the planner's decisions in the last sweep, node by node.
         certificate: of a proof, where it was asked for.
+        splits: what splitting the box took, for each region where that was tried; the margins are those of the whole
+            box.
     """
 
     verdict: Verdict
@@ -106,6 +138,7 @@ class VerifyResult:
     ran: Ran
     plan: tuple[Step, ...] = ()
     certificate: Certificate | None = None
+    splits: tuple[SplitStats, ...] = ()
 
     @property
     def meaning(self) -> str:

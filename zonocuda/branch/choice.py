@@ -1,0 +1,72 @@
+"""Which coordinate of an open box is split.
+
+While most neurons are unstable, the last linear bound says little about which input widens the *intermediate* bounds.
+Two rules see it. ``lookahead`` bounds both halves of every coordinate cheaply and takes the split that leaves least
+open; ``gradient`` takes the largest share of the bound's derivative in the radii, through all intermediate bounds. They
+fail on different problems: ``alternate`` takes them in turn, level by level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from zonocuda.branch.subproblems import Subproblems, middles
+
+Choice = Literal["alternate", "lookahead", "gradient", "widest"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+Estimate = Callable[[Tensor, Tensor], Tensor]
+"""Cheap bounds ``[S, R]`` of the rows on boxes with ends ``[S, N]``, differentiable in the ends."""
+
+
+def worst_bound(lower: Tensor, disjuncts: Sequence[Sequence[int]]) -> Tensor:
+    """``[S]``: over the disjuncts, the least of the best bound of their rows; one that is not finite counts as -inf."""
+    known = torch.where(lower.isfinite(), lower, -torch.inf)
+    return torch.stack([known[:, list(rows)].amax(1) for rows in disjuncts]).amin(0)
+
+
+def dimension_to_split(
+    batch: Subproblems, free: Tensor, disjuncts: Sequence[Sequence[int]], estimate: Estimate, choice: Choice
+) -> Tensor:
+    """A coordinate ``[S]`` for every box, among those that are ``free`` ``[S, N]``, at least one in each box."""
+    score = torch.full_like(batch.lower, -torch.inf)
+    for rule, mask in _rules(batch, choice):
+        index = mask.nonzero().squeeze(1)
+        if len(index):
+            score[index] = _score(batch.at(index), free[index], disjuncts, estimate, rule)
+    score = torch.where(score.isnan(), -torch.inf, score)
+    lowest = torch.finfo(score.dtype).min
+    return score.clamp(min=lowest).masked_fill(~free, -torch.inf).argmax(1)
+
+
+def _rules(batch: Subproblems, choice: Choice) -> list[tuple[Choice, Tensor]]:
+    """Which rule is for which boxes."""
+    if choice != "alternate":
+        return [(choice, torch.ones_like(batch.depth, dtype=torch.bool))]
+    odd = batch.depth % 2 == 1
+    return [("gradient", ~odd), ("lookahead", odd)]
+
+
+def _score(
+    batch: Subproblems, free: Tensor, disjuncts: Sequence[Sequence[int]], estimate: Estimate, rule: Choice
+) -> Tensor:
+    """``[S, N]``: what a split of each coordinate promises."""
+    if rule == "widest":
+        return batch.upper - batch.lower
+    middle = middles(batch.lower, batch.upper)
+    if rule == "gradient":
+        with torch.enable_grad():
+            radius = ((batch.upper - batch.lower) / 2).requires_grad_()
+            worst = worst_bound(estimate(middle - radius, middle + radius), disjuncts)
+            (slope,) = torch.autograd.grad(worst.sum(), radius)
+        return -slope * radius.detach()
+    dimensions = free.any(0).nonzero().squeeze(1)
+    columns = dimensions.repeat_interleave(len(batch))
+    halves = batch.at(torch.arange(len(batch), device=free.device).repeat(len(dimensions))).split(columns)
+    with torch.no_grad():
+        worst = worst_bound(estimate(halves.lower, halves.upper), disjuncts).clamp(max=0)
+    left_open = worst.reshape(2, len(dimensions), len(batch)).sum(0).T
+    return torch.full_like(batch.lower, -torch.inf).index_copy(1, dimensions, left_open)

@@ -1,0 +1,174 @@
+"""The search: bound a batch of boxes, drop what is refuted, cut and split what is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from zonocuda.branch.choice import Choice, Estimate, dimension_to_split, worst_bound
+from zonocuda.branch.cut import cut
+from zonocuda.branch.queue import Queue
+from zonocuda.branch.subproblems import Subproblems, middles, splittable
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """Proven linear bounds of the rows on boxes.
+
+    Attributes:
+        lower: ``[S, R]``; a bound that is not finite says nothing.
+        weight: ``[S, R, N]``, v: row(x) >= lower + v . (x - corner) on the box, the corner being where v . x is least.
+    """
+
+    lower: Tensor
+    weight: Tensor
+
+
+class Bounder(Protocol):
+    """A bound method, for batches of boxes ``[S, N]``."""
+
+    def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+        """Proven bounds."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """Cheap bounds of the rows, which choose what is split and need not be proven."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Attributes:
+        batch: boxes that are bounded together.
+        choice: of the coordinate to split.
+        cuts: whether open boxes are cut.
+    """
+
+    batch: int = 512
+    choice: Choice = "alternate"
+    cuts: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome(Generic[Found]):
+    """What a search found.
+
+    Attributes:
+        found: the counterexample, if there is one.
+        bounded: boxes that were bounded.
+        depth: the most splits above one of them.
+        stuck: open boxes that hold no float to split at.
+        open: how many boxes were left when it ended.
+        worst: the smallest bound of a box that is stuck or open, inf where there is none.
+    """
+
+    found: Found | None
+    bounded: int
+    depth: int
+    stuck: Subproblems
+    open: int
+    worst: float
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether every box was refuted."""
+        return self.found is None and not len(self.stuck) and not self.open
+
+
+def search(
+    roots: Subproblems,
+    disjuncts: Sequence[Sequence[int]],
+    bounder: Bounder,
+    attack: Callable[[Tensor], Found | None],
+    proceed: Callable[[], bool],
+    settings: Settings | None = None,
+) -> Outcome[Found]:
+    """Refutes every disjunct on every part of the boxes, or finds a point where one holds.
+
+    The leaves cover the boxes: a split makes two halves that share one float, and a cut leaves out only what a proven
+    bound refutes. There is no chance in it: the same arguments give the same tree, as far as time allows.
+
+    Args:
+        roots: the boxes.
+        disjuncts: for each the rows that it needs to be at most zero; none is empty, and there is one at least.
+        bounder: the bound method.
+        attack: is given points ``[n, N]`` of the boxes where the network may be unsafe; returns what it found, or None.
+        proceed: asked before every batch; False ends the search with what is open.
+        settings: how.
+
+    Raises:
+        ValueError: no disjunct, or one without rows: it would hold everywhere.
+    """
+    if not disjuncts or not all(len(rows) for rows in disjuncts):
+        raise ValueError("search: every disjunct needs a row")
+    return _Run(roots, disjuncts, bounder, attack, settings or Settings()).run(proceed)
+
+
+class _Run(Generic[Found]):
+    """A search under way."""
+
+    def __init__(
+        self,
+        roots: Subproblems,
+        disjuncts: Sequence[Sequence[int]],
+        bounder: Bounder,
+        attack: Callable[[Tensor], Found | None],
+        settings: Settings,
+    ) -> None:
+        self.disjuncts, self.bounder, self.attack, self.settings = disjuncts, bounder, attack, settings
+        self.queue = Queue()
+        self.queue.push(roots)
+        self.stuck = [roots.at(slice(0))]
+        self.bounded = self.depth = 0
+
+    def run(self, proceed: Callable[[], bool]) -> Outcome[Found]:
+        """Batch after batch."""
+        found: Found | None = None
+        while len(self.queue) and found is None and proceed():
+            found = self.step()
+        stuck = Subproblems.cat(self.stuck)
+        worst = min(self.queue.worst, stuck.worst)
+        return Outcome(found, self.bounded, self.depth, stuck, len(self.queue), worst)
+
+    def step(self) -> Found | None:
+        """Bounds one batch; returns a counterexample if one is found there."""
+        batch = self.queue.pop(self.settings.batch)
+        result = self.bounder.bound(batch.lower, batch.upper)
+        self.bounded += len(batch)
+        self.depth = max(self.depth, int(batch.depth.max()))
+        worst = worst_bound(result.lower, self.disjuncts)
+        is_open = ~(worst > 0)
+        if not bool(is_open.any()):
+            return None
+        lower, weight = result.lower[is_open], result.weight[is_open]
+        batch = replace(batch.at(is_open), bound=worst[is_open])
+        found = self.attack(_suspects(batch, weight))
+        if found is None:
+            if self.settings.cuts:
+                low, high = cut(batch.lower, batch.upper, lower, weight, self.disjuncts)
+                batch = replace(batch, lower=low, upper=high).at(~(low > high).any(1))
+            self.split(batch)
+        return found
+
+    def split(self, batch: Subproblems) -> None:
+        """Puts the halves of open boxes into the queue."""
+        free = splittable(batch.lower, batch.upper)
+        can = free.any(1)
+        self.stuck.append(batch.at(~can))
+        batch, free = batch.at(can), free[can]
+        if len(batch):
+            chosen = dimension_to_split(batch, free, self.disjuncts, self.bounder.estimate, self.settings.choice)
+            self.queue.push(batch.split(chosen))
+
+
+def _suspects(batch: Subproblems, weight: Tensor) -> Tensor:
+    """The middle of every box, and for every row the corner where its linear bound is least: ``[S (1 + R), N]``."""
+    corners = torch.where(weight >= 0, batch.lower.unsqueeze(1), batch.upper.unsqueeze(1))
+    return torch.cat([middles(batch.lower, batch.upper).unsqueeze(1), corners], 1).flatten(0, 1)

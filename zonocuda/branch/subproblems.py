@@ -1,0 +1,72 @@
+"""Batches of boxes: the parts of an input box that are still open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Subproblems:
+    """Boxes whose union holds every point that is not decided yet.
+
+    Attributes:
+        lower, upper: ``[S, N]``, the ends, exact floats.
+        bound: ``[S]``, the worst bound of the box that they are parts of; -inf at first.
+        depth: ``[S]``, how many splits lie above.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    bound: Tensor
+    depth: Tensor
+
+    @staticmethod
+    def of(lower: Tensor, upper: Tensor) -> Subproblems:
+        """The boxes ``[S, N]`` that a search begins with."""
+        bound = torch.full_like(lower[:, 0], -torch.inf)
+        return Subproblems(lower, upper, bound, torch.zeros_like(bound, dtype=torch.int32))
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    @property
+    def worst(self) -> float:
+        """The smallest bound, inf where there is no box."""
+        return float(self.bound.min()) if len(self) else math.inf
+
+    def at(self, index: Tensor | slice) -> Subproblems:
+        """Those at an index, of a slice, or where a mask holds."""
+        return Subproblems(self.lower[index], self.upper[index], self.bound[index], self.depth[index])
+
+    @staticmethod
+    def cat(parts: Sequence[Subproblems]) -> Subproblems:
+        """All of them."""
+        columns = zip(*((p.lower, p.upper, p.bound, p.depth) for p in parts), strict=True)
+        return Subproblems(*(torch.cat(column) for column in columns))
+
+    def split(self, dimension: Tensor) -> Subproblems:
+        """Both halves, which share one float of the coordinate ``dimension`` ``[S]``: first all lower ones."""
+        column = dimension.unsqueeze(1)
+        middle = middles(self.lower, self.upper).gather(1, column)
+        return Subproblems(
+            torch.cat([self.lower, self.lower.scatter(1, column, middle)]),
+            torch.cat([self.upper.scatter(1, column, middle), self.upper]),
+            self.bound.repeat(2),
+            self.depth.repeat(2) + 1,
+        )
+
+
+def middles(lower: Tensor, upper: Tensor) -> Tensor:
+    """A float of every interval near its middle, ``[S, N]``; strictly between the ends where there is one."""
+    return (lower + (upper - lower) / 2).clamp(lower, upper)
+
+
+def splittable(lower: Tensor, upper: Tensor) -> Tensor:
+    """Where a coordinate's middle lies strictly between its ends, ``[S, N]``."""
+    middle = middles(lower, upper)
+    return (lower < middle) & (middle < upper)

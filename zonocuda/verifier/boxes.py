@@ -1,0 +1,76 @@
+"""Bounds of a region's rows on batches of boxes: the bound method of input splitting.
+
+Reduced zonotopes and intervals bound every neuron; dual rows bound those that they leave open in some box of the batch,
+and then the region's rows. One pass each: with few inputs, more boxes pay better than better slopes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zonocuda.branch import Bounded
+from zonocuda.precision import summed_products
+from zonocuda.verifier.compact import compact
+from zonocuda.verifier.dual import RowProblem, output_rows
+from zonocuda.verifier.dual_error import Ledger
+from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.optimize import Ascent
+from zonocuda.verifier.reduced import reduced_bounds
+from zonocuda.verifier.refine import refine
+from zonocuda.verifier.rows import Rows
+from zonocuda.verifier.slopes import initial_slopes
+from zonocuda.verifier.stages import Arithmetic
+
+_ONE_PASS = Ascent(iterations=0)
+
+
+class BoxBounder:
+    """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one."""
+
+    def __init__(self, arithmetic: Arithmetic, rows: Rows, wide: BoxBounder | None = None) -> None:
+        self.arithmetic, self.rows, self.wide = arithmetic, rows, wide
+        self.graph, self.rounding = arithmetic.graph, arithmetic.rounding
+
+    def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+        """Proven bounds of the rows on boxes ``[S, N]``, whose ends are floats of this arithmetic."""
+        found, slack = self._bound(lower, upper)
+        if self.wide is None:
+            return found
+        near = ((found.lower <= 0) & (found.lower + slack > 0)).any(1).nonzero().squeeze(1)
+        if not len(near):
+            return found
+        better = self.wide.bound(lower[near].to(self.wide.rows.constant), upper[near].to(self.wide.rows.constant)).lower
+        # only as a proof that the row is positive: the weights are those of the narrow bound
+        narrow = found.lower[near]
+        proven = torch.where(
+            (better > 0) & better.isfinite(), better.to(narrow).clamp(min=torch.finfo(narrow.dtype).tiny), narrow
+        )
+        return Bounded(found.lower.index_copy(0, near, proven), found.weight)
+
+    def _bound(self, lower: Tensor, upper: Tensor) -> tuple[Bounded, Tensor]:
+        """Bounds, and what rounding has taken off them."""
+        box = self._box(lower, upper)
+        with torch.no_grad(), summed_products():
+            inputs = reduced_bounds(self.graph, box, self.rounding)
+            inputs = refine(self.graph, box, inputs, _ONE_PASS, rounding=self.rounding).inputs
+            left = compact(self.graph, inputs)
+            ledger = Ledger(self.rounding.on(left.graph), box, left.inputs)
+            problem = RowProblem(output_rows(left.graph, self.rows, len(lower), ledger), box, left.inputs)
+            start = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "adaptive").items()}
+            slopes = left.narrow_slopes(start)
+            bounds, weight = problem.bound(lambda node: slopes[node.name])
+        shape = (len(lower), self.rows.count, lower.shape[1])
+        return Bounded(bounds, lower.new_zeros(shape) if weight is None else weight.reshape(shape)), problem.slack
+
+    def estimate(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Bounds ``[S, R]`` from reduced zonotopes alone, whose last rounding is not counted."""
+        box = self._box(lower, upper)
+        inputs = reduced_bounds(self.graph, box, self.rounding)
+        problem = RowProblem(output_rows(self.graph, self.rows, len(lower)), box, inputs)
+        slopes = {name: one.flat() for name, one in initial_slopes(inputs, "adaptive").items()}
+        return problem.bound(lambda node: slopes[node.name])[0]
+
+    def _box(self, lower: Tensor, upper: Tensor) -> Bounds:
+        shape = (-1, *self.graph.input_shape)
+        return lower.reshape(shape), upper.reshape(shape)
