@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from zonocuda.verifier import decide
+from zonocuda.verifier import decide, splitting
+
+
+@pytest.fixture(autouse=True)
+def short_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of boxes that no timeout ends takes a second."""
+    monkeypatch.setattr(splitting, "SECONDS", 1.0)
 
 
 @pytest.fixture
 def prover_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """``verify`` proves or does not: the search, which would answer ``falsified`` first, finds nothing."""
     monkeypatch.setattr(decide, "falsify", lambda *args, **options: None)
-    monkeypatch.setattr(decide, "replay", lambda *args, **options: None)
+    for room in (decide, splitting):
+        monkeypatch.setattr(room, "replay", lambda *args, **options: None)

@@ -30,7 +30,7 @@ from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import Verdict, decide, dual, neurons, verify
+from zonocuda.verifier import Verdict, decide, dual, neurons, splitting, verify
 from zonocuda.verifier.dual import dual_bound
 from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.rounding import Rounding
@@ -180,12 +180,14 @@ def least_value(graph: Graph, box: Bounds, row: LinearConstraint, rng: random.Ra
 
 def random_options(rng: random.Random) -> dict[str, Any]:
     """Any way to prove."""
+    split = rng.choice(("none", "auto", "input"))
     return {
         "dtype": rng.choice(("auto", torch.float32, torch.float64)),
         "effort": rng.choice(("fast", "fast", "standard", "standard", "max")),
         "direction": rng.choice(("auto", "forward", "dual")),
         "backend": rng.choice(("native", "native", "reference")),
-        "timeout": 60.0,
+        "split": split,
+        "timeout": 60.0 if split == "none" else 2.0,  # a planted violation leaves boxes open for ever
         "device": "cpu",
     }
 
@@ -193,7 +195,11 @@ def random_options(rng: random.Random) -> dict[str, Any]:
 @contextlib.contextmanager
 def prover_only() -> Iterator[None]:
     """``verify`` proves or does not; the search finds nothing."""
-    with patch.object(decide, "falsify", lambda *a, **o: None), patch.object(decide, "replay", lambda *a, **o: None):
+    with (
+        patch.object(decide, "falsify", lambda *a, **o: None),
+        patch.object(decide, "replay", lambda *a, **o: None),
+        patch.object(splitting, "replay", lambda *a, **o: None),
+    ):
         yield
 
 

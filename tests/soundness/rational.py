@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from tests.verifier.exact import Vector, exactly, linear_step
+from zonocuda.branch import Bounded
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu, interpret
 from zonocuda.precision import full_precision, summed_products
 from zonocuda.specs import Box, LinearConstraint, Region
+from zonocuda.verifier.boxes import BoxBounder
 from zonocuda.verifier.dual import RowProblem, output_rows
 from zonocuda.verifier.dual_error import Ledger
 from zonocuda.verifier.executed import Execution
@@ -22,9 +24,11 @@ from zonocuda.verifier.forward import sweep
 from zonocuda.verifier.forward_error import ForwardErrors
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.neurons import neuron_bounds
+from zonocuda.verifier.reduced import reduced_bounds
 from zonocuda.verifier.rounding import Rounding
 from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.slopes import Slopes, initial_slopes
+from zonocuda.verifier.stages import Arithmetic
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ def claims(
     """Every bound that a verdict may rest on, beside exact values at the corners of the box and where the dual points.
 
     Bounds of the ReLUs' inputs by the forward sweep, and by dual passes from intervals; of the rows by the forward
-    zonotope, and by the dual with minimum-area, adaptive and random slopes for every row.
+    zonotope, and by the dual with minimum-area, adaptive and random slopes for every row. Where rounding is counted
+    also the bounds of input splitting: of the ReLUs' inputs by reduced zonotopes, of the rows, and of what a row
+    exceeds its linear bound by.
 
     Args:
         network: its constants are held in float64; ``dtype`` may round them.
@@ -117,6 +123,13 @@ def claims(
             bounds.append((kind, "rows", lower, None))
             if weight is not None:
                 points += list(torch.where(weight >= 0, *box).unsqueeze(1))
+        split: Bounded | None = None
+        if rounding is not None:
+            for name, ends in reduced_bounds(graph, box, rounding).items():
+                bounds.append(("reduced", name, *ends))
+            flat = box[0].flatten(1), box[1].flatten(1)
+            split = BoxBounder(Arithmetic(graph, rounding, torch.device("cpu")), matrix).bound(*flat)
+            points += list(torch.where(split.weight[0] >= 0, *flat).reshape(-1, *box[0].shape))
     if execution is not None:
         points = [torch.clamp(x.to(execution.dtype), *(b.to(execution.dtype) for b in box)) for x in points]
     for run, x in itertools.product(runs or [lambda x: values_before_relus(network, x)], points):
@@ -131,6 +144,17 @@ def claims(
                 if bound is not None:
                     for b, v in zip(bound.flatten().tolist(), values, strict=True):
                         yield Claim(f"{kind} {name}", sign * b, sign * v)
+        if split is not None:
+            yield from _linear_claims(split, flat, point, exact)
+
+
+def _linear_claims(split: Bounded, box: Bounds, x: Vector, values: Vector) -> Iterator[Claim]:
+    """What linear bounds say of the rows at a point: row - v . (x - corner) is at least the bound."""
+    corners = torch.where(split.weight[0] >= 0, *box)
+    for bound, weight, corner, value in zip(split.lower[0].tolist(), split.weight[0], corners, values, strict=True):
+        if bound == bound and abs(bound) != float("inf"):
+            terms = (v * (at - c) for v, at, c in zip(exactly(weight), x, exactly(corner), strict=True))
+            yield Claim("linear bound of a box", bound, value - sum(terms, Fraction(0)))
 
 
 def _value(row: LinearConstraint, x: Vector, y: Vector) -> Fraction:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from zonocuda.verifier import decide
+from zonocuda.verifier import decide, splitting
+
+
+@pytest.fixture(autouse=True)
+def short_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of boxes that no timeout ends takes a second."""
+    monkeypatch.setattr(splitting, "SECONDS", 1.0)
 
 
 @pytest.fixture

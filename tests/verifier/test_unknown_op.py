@@ -1,4 +1,4 @@
-"""An operator that a pass does not know is refused by it, by name: nothing is guessed about its values or its rounding."""
+"""An operator that a pass does not know is refused by it, by name: nothing is guessed about it."""
 
 from __future__ import annotations
 

@@ -61,6 +61,8 @@ def _score(
         with torch.enable_grad():
             radius = ((batch.upper - batch.lower) / 2).requires_grad_()
             worst = worst_bound(estimate(middle - radius, middle + radius), disjuncts)
+            if not worst.requires_grad:  # the rows do not depend on the input
+                return radius.detach()
             (slope,) = torch.autograd.grad(worst.sum(), radius)
         return -slope * radius.detach()
     dimensions = free.any(0).nonzero().squeeze(1)

@@ -51,6 +51,7 @@ def verify(options: argparse.Namespace) -> None:
             seed=options.seed,
             effort=options.effort,
             semantics=options.semantics,
+            split=options.split,
             certificate=options.json is not None,
             progress=bar.update,
         )

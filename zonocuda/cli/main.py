@@ -102,6 +102,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--effort", default="standard", choices=["fast", "standard", "max"], help="how dear proofs may be"
     )
     verify.add_argument(
+        "--split",
+        default="auto",
+        choices=["auto", "input", "none"],
+        help="split the box of inputs where the bounds alone do not decide (auto: where at most 20 inputs vary)",
+    )
+    verify.add_argument(
         "--semantics",
         default="real",
         choices=["real", "float32", "float64", "float16", "bfloat16"],

@@ -40,6 +40,8 @@ def summary(result: VerifyResult) -> Iterator[str]:
     yield f"meaning  {result.meaning}"
     if result.margin is not None:
         yield f"margin   {result.margin:.6g} (smallest of {len(result.margins)} rows)"
+    for split in result.splits:
+        yield f"split    region {split.region}: {split.boxes} boxes, {split.depth} deep, {split.open} open"
     yield from layer_lines(result.layers)
     yield from plan_lines(result.plan)
     phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result.seconds.items() if name != "total")
@@ -105,6 +107,17 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
             for row in result.margins
         ],
         "counterexample": counterexample,
+        "splits": [
+            {
+                "region": split.region,
+                "boxes": split.boxes,
+                "depth": split.depth,
+                "open": split.open,
+                "worst": _number(split.worst),
+                "seconds": split.seconds,
+            }
+            for split in result.splits
+        ],
         "certificate": None if result.certificate is None else certificate_document(result.certificate),
         "layers": [_layer(layer) for layer in result.layers],
         "plan": [_step(step) for step in result.plan],

@@ -80,12 +80,12 @@ def verify(
     is refuted, a counterexample is found, or time is up (:mod:`zonocuda.branch`).
 
     ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
-    nothing), or in every box of a split. It holds for the network in real arithmetic, on the box that encloses the numbers of the specification,
-    or, with other ``semantics``, for what a machine computes, whatever the rounding of the bounds' own computation,
-    which is part of every bound (:mod:`zonocuda.verifier.rounding`); where that costs more than there is to spare, in
-    the widest dtype allowed, the verdict is ``unknown``, and the reason says so. ``falsified`` needs a float32 point of
-    the region's float32 box whose output, as the network itself computes it, satisfies a disjunct exactly. NaN or
-    infinity in a bound is ``unknown``.
+    nothing), or that in every part of a split box. It holds for the network in real arithmetic, on the box that
+    encloses the numbers of the specification, or, with other ``semantics``, for what a machine computes, whatever the
+    rounding of the bounds' own computation, which is part of every bound (:mod:`zonocuda.verifier.rounding`); where
+    that costs more than there is to spare, in the widest dtype allowed, the verdict is ``unknown``, and the reason says
+    so. ``falsified`` needs a float32 point of the region's float32 box whose output, as the network itself computes it,
+    satisfies a disjunct exactly. NaN or infinity in a bound is ``unknown``.
 
     Args:
         model: a path to an ONNX file, a loaded Network, a Graph, or a module (with ``input_shape``).

@@ -1,4 +1,4 @@
-"""One region's proof by splitting its box: the search of :mod:`zonocuda.branch`, with bounds and replays of this room."""
+"""One region's proof by splitting its box: the search of :mod:`zonocuda.branch`, its bounds and its replays."""
 
 from __future__ import annotations
 

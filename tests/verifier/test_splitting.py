@@ -1,0 +1,205 @@
+"""Verdicts by splitting the box, against exact values."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.verifier.exact import evaluate, exactly
+from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, random_box, region, sample_box, spec
+from tests.verifier.piecewise import smallest
+from zonocuda.branch import Settings, Subproblems, search
+from zonocuda.graph import Graph, Relu
+from zonocuda.specs import LinearConstraint, Spec
+from zonocuda.verifier import Verdict, VerifyResult, splitting, verify
+from zonocuda.verifier.boxes import BoxBounder
+from zonocuda.verifier.reduced import reduced_bounds
+from zonocuda.verifier.result import SplitStats
+from zonocuda.verifier.stages import Arithmetic
+
+CPU = torch.device("cpu")
+INTERVAL = torch.tensor([-1.0]).double(), torch.tensor([1.0]).double()
+
+
+def decide(graph: Graph, problem: Spec, **options: Any) -> VerifyResult:
+    """Ten seconds at most."""
+    return verify(graph, problem, **{"timeout": 10.0, "device": "cpu", **options})
+
+
+def above(least: Fraction) -> Spec:
+    """Safe: the output is more than so much on [-1, 1]."""
+    return Spec(1, 1, (region(*INTERVAL, [[LinearConstraint({0: Fraction(1)}, {}, -least)]]),))
+
+
+@pytest.mark.parametrize("semantics", ["real", "float32"])
+@pytest.mark.parametrize("seed", range(8))
+def test_splitting_decides_what_the_exact_minimum_says(seed: int, semantics: Any) -> None:
+    graph = fc(seed, (1, 6, 6, 1)).to(torch.float32).to(torch.float64)
+    _, least = smallest(graph, Fraction(-1), Fraction(1))
+    size = 1 + abs(least)
+    proven = decide(graph, above(least - size / 1000), semantics=semantics)
+    assert proven.verdict is Verdict.VERIFIED
+    broken = decide(graph, above(least + size / 1000), semantics=semantics)
+    assert broken.verdict is Verdict.FALSIFIED
+
+
+@pytest.mark.parametrize("dtype", ["auto", torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_minimum_that_is_attained_is_never_verified(seed: int, dtype: Any) -> None:
+    graph = fc(seed, (1, 5, 5, 1))
+    _, least = smallest(graph, Fraction(-1), Fraction(1))
+    for hair in (Fraction(0), Fraction(1, 10**14), Fraction(1, 10**9)):
+        result = decide(graph, above(least + hair * abs(least)), dtype=dtype, timeout=1.0)
+        assert result.verdict is not Verdict.VERIFIED
+
+
+def test_float64_goes_on_where_the_boxes_of_float32_end() -> None:
+    graph = fc(3, (1, 5, 5, 1))
+    _, least = smallest(graph, Fraction(-1), Fraction(1))
+    result = decide(graph, above(least - abs(least) / 10**11))
+    assert result.verdict is Verdict.VERIFIED
+    assert decide(graph, above(least - abs(least) / 10**11), dtype=torch.float32).verdict is not Verdict.VERIFIED
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_reduced_bounds_enclose_and_a_smaller_box_has_smaller_ones(name: str, dtype: torch.dtype) -> None:
+    graph = NETWORKS[name](0)
+    arithmetic = Arithmetic.of(graph, dtype, CPU)
+    low, high = (b.to(dtype) for b in random_box(graph, batch=3, width=0.2))
+    found = reduced_bounds(arithmetic.graph, (low, high), arithmetic.rounding)
+    assert found.keys() == {node.name for node in graph.relus}
+    for b in range(3):
+        for x in sample_box(low[b].double(), high[b].double(), 6, seed=b).to(dtype).clamp(low[b], high[b]):
+            seen: dict[str, list[Fraction]] = {}
+            evaluate_before(graph, x, seen)
+            for relu, values in seen.items():
+                lower, upper = (end[b].flatten().tolist() for end in found[relu])
+                assert all(a <= v <= c for a, v, c in zip(lower, values, upper, strict=True)), (relu, dtype)
+    middle = low + (high - low) / 2
+    known = reduced_bounds(arithmetic.graph, (low, middle), arithmetic.rounding, found)
+    for relu, (lower, upper) in known.items():
+        assert bool((lower >= found[relu][0]).all())
+        assert bool((upper <= found[relu][1]).all())
+
+
+def evaluate_before(graph: Graph, x: Tensor, seen: dict[str, list[Fraction]]) -> None:
+    """The exact inputs of every ReLU."""
+    for node in graph.relus:
+        kept = tuple(n for n in graph.nodes[: graph.nodes.index(node)])
+        seen[node.name] = evaluate(Graph(kept, node.inputs[0]), exactly(x))
+
+
+@pytest.mark.parametrize("name", ["fc", "conv", "residual", "pooling"])
+def test_a_batch_of_boxes_is_bounded_as_each_of_them(name: str) -> None:
+    graph = NETWORKS[name](1)
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    low, high = (b.flatten(1) for b in random_box(graph, batch=4, width=0.2))
+    part = region(low[0], high[0], [[constraint({0: 1.0})], [constraint({1: -1.0, 0: 0.5}, 0.2)]])
+    bounder = BoxBounder(arithmetic, arithmetic.rows(part, arithmetic.box(part)))
+    together = bounder.bound(low, high)
+    for b in range(4):
+        alone = bounder.bound(low[b : b + 1], high[b : b + 1])
+        torch.testing.assert_close(together.lower[b : b + 1], alone.lower, rtol=1e-6, atol=1e-9)
+
+
+def test_what_float32_lacks_by_rounding_alone_is_bounded_again_in_float64() -> None:
+    graph = fc(0, (2, 6, 6, 1))
+    point = torch.tensor([[0.3, -0.2]])
+    value = evaluate(graph, exactly(point))[0]
+    part = region(point[0], point[0], [[LinearConstraint({0: Fraction(1)}, {}, -value + Fraction(1, 10**10))]])
+    bounders = []
+    for dtype in (torch.float64, torch.float32):
+        arithmetic = Arithmetic.of(graph, dtype, CPU)
+        wide = bounders[0] if bounders else None
+        bounders.append(BoxBounder(arithmetic, arithmetic.rows(part, arithmetic.box(part)), wide))
+    assert float(BoxBounder(bounders[1].arithmetic, bounders[1].rows).bound(point, point).lower) <= 0
+    assert 0 < float(bounders[1].bound(point, point).lower) < 1e-9
+
+
+def hard() -> tuple[Graph, Spec]:
+    """A property that holds at all points seen, by little."""
+    graph = fc(2, (4, 30, 30, 1))
+    ends = torch.ones(4).double()
+    least = float(graph(sample_box(-ends, ends, 4000)).min())
+    return graph, spec(-ends, ends, [[constraint({0: 1.0}, -least + 1e-3)]], 1)
+
+
+def test_a_split_without_timeout_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitting, "SECONDS", 0.0)
+    result = verify(*hard(), device="cpu")
+    assert result.verdict is Verdict.UNKNOWN
+    assert result.reason == "1 boxes are open after 0 were bounded; the worst bound is -inf"
+
+
+def test_a_split_that_reaches_the_timeout_says_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(self: splitting.RegionSearch) -> tuple[None, SplitStats]:
+        time.sleep(max(0.0, self.remaining()))
+        return None, SplitStats(0, 7, 3, 2, -0.5, False, 1.0)
+
+    monkeypatch.setattr(splitting.RegionSearch, "run", late)
+    result = decide(*hard(), timeout=5.0)
+    assert result.verdict is Verdict.TIMEOUT
+    assert result.reason.endswith("s: 2 boxes are open after 7 were bounded; the worst bound is -0.5")
+
+
+def wide(inputs: int) -> tuple[Graph, Spec]:
+    """|x_0| >= 0 on a box of so many inputs, which no zonotope proves on all of it with 1e-3 to spare."""
+    b = Builder(inputs)
+    first, last = b.linear(inputs, 2), b.linear(2, 1)
+    for layer in (first, last):
+        layer.weight.zero_()
+        assert layer.bias is not None
+        layer.bias.zero_()
+    first.weight[:, 0] = torch.tensor([1.0, -1.0])
+    last.weight[0] = 1.0
+    b(first)
+    b(Relu())
+    b(last)
+    ends = torch.ones(inputs).double()
+    return b.graph(), spec(-ends, ends, [[constraint({0: 1.0}, 1e-3)]], 1)
+
+
+def test_auto_splits_where_few_inputs_vary() -> None:
+    few = decide(*wide(splitting.MAX_INPUTS))
+    many = decide(*wide(splitting.MAX_INPUTS + 1))
+    assert not many.splits
+    assert few.verdict is Verdict.VERIFIED
+    asked = decide(*wide(splitting.MAX_INPUTS + 1), split="input")
+    assert asked.verdict is Verdict.VERIFIED
+
+
+@pytest.mark.parametrize("options", [{"split": "none"}, {"effort": "fast"}])
+def test_nothing_is_split_where_nobody_asks(options: dict[str, Any]) -> None:
+    assert not decide(*hard(), **options).splits
+
+
+def test_an_unknown_way_to_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="split must be one of auto, input, none"):
+        verify(*wide(1), split="both")  # type: ignore[arg-type]
+
+
+def test_two_runs_split_into_the_same_boxes() -> None:
+    graph = fc(5, (3, 12, 12, 1))
+    arithmetic = Arithmetic.of(graph, torch.float32, CPU)
+    low, high = -torch.ones(3), torch.ones(3)
+    part = region(low, high, [[constraint({0: 1.0}, 5.0)]])
+    rows = arithmetic.rows(part, arithmetic.box(part))
+    counts = set()
+    for _ in range(2):
+        left = iter(range(20))
+        found = search(
+            Subproblems.of(low.unsqueeze(0), high.unsqueeze(0)),
+            rows.disjuncts,
+            BoxBounder(arithmetic, rows),
+            lambda points: None,
+            lambda left=left: next(left, None) is not None,  # type: ignore[misc]
+            Settings(16),
+        )
+        counts.add((found.bounded, found.depth, found.open, found.worst))
+    assert len(counts) == 1
