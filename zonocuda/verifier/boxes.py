@@ -6,10 +6,14 @@ and then the region's rows. One pass each: with few inputs, more boxes pay bette
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
+
 import torch
 from torch import Tensor
 
 from zonocuda.branch import Bounded
+from zonocuda.graph import Graph
 from zonocuda.precision import summed_products
 from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem, output_rows
@@ -23,10 +27,23 @@ from zonocuda.verifier.slopes import initial_slopes
 from zonocuda.verifier.stages import Arithmetic
 
 _ONE_PASS = Ascent(iterations=0)
+BATCH = 512
+"""Boxes of a batch, at most."""
+BATCH_BYTES = 2**26
+"""Of a batch's generators at the widest node, about."""
+
+
+def batch_of(graph: Graph) -> int:
+    """How many boxes are bounded together."""
+    widest = max(prod(node.shape) for node in graph.nodes)
+    return max(1, min(BATCH, BATCH_BYTES // ((prod(graph.input_shape) + 8) * widest * 4)))
 
 
 class BoxBounder:
-    """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one."""
+    """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one.
+
+    ``rows`` are shared by all boxes, or ``[S, R, ...]`` for the S boxes of every call.
+    """
 
     def __init__(self, arithmetic: Arithmetic, rows: Rows, wide: BoxBounder | None = None) -> None:
         self.arithmetic, self.rows, self.wide = arithmetic, rows, wide
@@ -60,6 +77,7 @@ class BoxBounder:
             start = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "adaptive").items()}
             slopes = left.narrow_slopes(start)
             bounds, weight = problem.bound(lambda node: slopes[node.name])
+            bounds = bounds.masked_fill(~_is_finite(inputs, len(lower)).unsqueeze(1), -torch.inf)
         shape = (len(lower), self.rows.count, lower.shape[1])
         return Bounded(bounds, lower.new_zeros(shape) if weight is None else weight.reshape(shape)), problem.slack
 
@@ -74,3 +92,12 @@ class BoxBounder:
     def _box(self, lower: Tensor, upper: Tensor) -> Bounds:
         shape = (-1, *self.graph.input_shape)
         return lower.reshape(shape), upper.reshape(shape)
+
+
+def _is_finite(inputs: Mapping[str, Bounds], batch: int) -> Tensor:
+    """``[S]``: whether every neuron's bounds are numbers; the dual pass would take an overflowed bound at its word."""
+    finite = torch.ones(batch, dtype=torch.bool)
+    for bounds in inputs.values():
+        for bound in bounds:
+            finite = finite.to(bound.device) & bound.isfinite().flatten(1).all(1)
+    return finite

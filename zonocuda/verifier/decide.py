@@ -41,6 +41,7 @@ from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.planner import Direction, Step
 from zonocuda.verifier.prove import CHEAP, LADDERS, Effort, check_effort
+from zonocuda.verifier.regions import LEAST, refuted_regions
 from zonocuda.verifier.result import Ran, RowBound, SplitStats, Verdict, VerifyResult
 from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.semantics import box_of, executed
@@ -196,7 +197,10 @@ class _Run:
         self.search_graph = self.subject.graph.to(torch.float32, self.device)
         undecided: list[str] = []
         empty = 0
+        refuted = self.refuted_regions()
         for position, region in enumerate(self.spec.regions):
+            if position in refuted:
+                continue
             self.course.deadline.check()
             lower, upper = box_of(region, self.execution)
             if bool((lower > upper).any()) and not region.box.has_nan:
@@ -215,6 +219,26 @@ class _Run:
         boxes = sum(stats.boxes for stats in self.splits)
         where = f", on each of the {boxes} boxes that its box was split into" if boxes else ""
         return Verdict.VERIFIED, f"every disjunct of every region has a row with a positive lower bound{where}"
+
+    def refuted_regions(self) -> set[int]:
+        """Of many regions, those that one pass of bounds refutes."""
+        regions = self.spec.regions
+        if len(regions) < LEAST or self.certificate is not None or self.execution is not None:
+            return set()  # executions are looked at for overflow, region by region
+        ends = [torch.stack(ends) for ends in zip(*((r.box.lower, r.box.upper) for r in regions), strict=True)]
+        lower, upper = ends[0].amin(0), ends[1].amax(0)
+        if not bool((lower.isfinite() & upper.isfinite() & (lower <= upper)).all()):
+            return set()
+        shape = self.subject.graph.input_shape
+        with self.course.phase("check"):
+            try:
+                self.subject.check(lower.reshape(shape), upper.reshape(shape))
+            except NetworkOverflowError:
+                return set()  # where it is finite is found region by region
+        with self.course.phase("dual"):
+            refuted, margins = refuted_regions(regions, self.arithmetic(self.dtypes[0]), self.course.deadline)
+        self.margins += margins
+        return refuted
 
     @property
     def dtype(self) -> torch.dtype:

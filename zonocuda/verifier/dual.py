@@ -120,17 +120,20 @@ def output_rows(graph: Graph, rows: Rows, batch: int, ledger: Ledger | None = No
     """The rows of a specification at the network's output and input, for a batch of boxes."""
     flow = DualPass(graph, batch, rows.count, rows.constant, ledger)
     flow.constant = rows.constant.expand(batch, rows.count)
-    output = rows.output.reshape(rows.count, *graph.output_shape)
-    flow.send(graph.output, output.repeat(batch, *[1] * (output.dim() - 1)))
+    flow.send(graph.output, _for_batch(rows.output, batch, graph.output_shape))
     flow.tally.output(graph.output, lambda: flow.measure(flow.pending[graph.output]))
     if bool(rows.input.any()):
-        weight = rows.input.reshape(rows.count, *graph.input_shape)
-        flow.send(graph.nodes[0].name, weight.repeat(batch, *[1] * (weight.dim() - 1)))
+        flow.send(graph.nodes[0].name, _for_batch(rows.input, batch, graph.input_shape))
     if rows.rounded is not None:
         for name, v in flow.pending.items():
             flow.tally.specification(name, lambda v=v: flow.measure(v), rows.rounded)  # type: ignore[misc]
         flow.tally.constant(2 * rows.rounded * flow.constant)
     return flow
+
+
+def _for_batch(weights: Tensor, batch: int, shape: tuple[int, ...]) -> Tensor:
+    """Rows ``[R, N]`` that a batch shares, or ``[B, R, N]``, as ``[B * R, *shape]``."""
+    return weights.expand(batch, *weights.shape[-2:]).reshape(-1, *shape)
 
 
 def dual_bound(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zonocuda.domains import Zonotope
@@ -17,6 +19,8 @@ from zonocuda.specs import LinearConstraint, Region
 @dataclass(frozen=True, eq=False)
 class Rows:
     """The distinct constraints of a region: row r is output[r] . y + input[r] . x + constant[r] (<= 0 is unsafe).
+
+    For a batch of boxes that have rows of their own (:meth:`stack`) every tensor has the batch as first dimension.
 
     Attributes:
         output: ``[R, outputs]``.
@@ -39,7 +43,7 @@ class Rows:
     @property
     def count(self) -> int:
         """R."""
-        return self.output.shape[0]
+        return self.output.shape[-2]
 
     @staticmethod
     def of(region: Region, inputs: int, outputs: int, like: Tensor) -> Rows:
@@ -69,6 +73,25 @@ class Rows:
         disjuncts = tuple(tuple(position[row] for row in rows) for rows in region.disjuncts)
         labels = tuple(str(row) for row in distinct)
         return Rows(output.to(like), input_.to(like), constant.to(like), units, disjuncts, labels, rounded.to(like))
+
+    @staticmethod
+    def stack(parts: Sequence[Rows]) -> Rows:
+        """The rows ``[B, R, ...]`` of a batch of boxes, each with its own, made up to one number by rows that are -1.
+
+        Disjuncts, labels and units remain those of the parts.
+        """
+        count = max(rows.count for rows in parts)
+
+        def padded(t: Tensor, value: float) -> Tensor:
+            return F.pad(t, [0, 0] * (t.dim() - 1) + [0, count - len(t)], value=value)
+
+        output = torch.stack([padded(rows.output, 0) for rows in parts])
+        input_ = torch.stack([padded(rows.input, 0) for rows in parts])
+        constant = torch.stack([padded(rows.constant, -1) for rows in parts])
+        rounded = torch.stack(
+            [padded(torch.zeros_like(rows.constant) if rows.rounded is None else rows.rounded, 0) for rows in parts]
+        )
+        return Rows(output, input_, constant, (), (), (), rounded)
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
         """The rows at points: ``[n, R]`` for ``x`` ``[n, *input features]`` and ``y`` ``[n, *output features]``."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from zonocuda.branch import Outcome, Settings, Subproblems, search
 from zonocuda.graph import Graph
 from zonocuda.specs import Region
-from zonocuda.verifier.boxes import BoxBounder
+from zonocuda.verifier.boxes import BoxBounder, batch_of
 from zonocuda.verifier.falsify import Counterexample, replay
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.model import Subject
@@ -29,8 +29,6 @@ MAX_INPUTS = 20
 """Inputs that vary, up to which ``auto`` splits a box: with more of them halving one tells too little."""
 SECONDS = 60.0
 """Of a region's search, where no timeout says otherwise."""
-BATCH_BYTES = 2**26
-"""Of a batch's generators at the widest node."""
 REPLAYS = 4
 """Points of a batch that are replayed at most."""
 
@@ -104,9 +102,7 @@ class RegionSearch:
 
     def _search(self, boxes: Subproblems, bounder: BoxBounder, end: float) -> Outcome[Counterexample]:
         rows = bounder.rows
-        largest = max(math.prod(node.shape) for node in self.graph.nodes)
-        each = (boxes.lower.shape[1] + 8) * largest * boxes.lower.element_size()
-        settings = Settings(batch=max(1, min(512, BATCH_BYTES // each)))
+        settings = Settings(batch=batch_of(bounder.graph))
         attack = self._attack(Rows.of(self.region, rows.input.shape[1], rows.output.shape[1], self._example()))
         return search(boxes, rows.disjuncts, bounder, attack, lambda: time.monotonic() < end, settings)
 

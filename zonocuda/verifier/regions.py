@@ -1,0 +1,67 @@
+"""Specifications of many regions: all of them bounded in batches, before any is searched for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zonocuda.specs import Region
+from zonocuda.verifier.boxes import BoxBounder, batch_of
+from zonocuda.verifier.deadline import Deadline
+from zonocuda.verifier.result import RowBound
+from zonocuda.verifier.rows import Rows
+from zonocuda.verifier.semantics import box_of
+from zonocuda.verifier.stages import Arithmetic
+
+LEAST = 4
+"""Regions from which a batch is worth it."""
+
+
+def refuted_regions(
+    regions: Sequence[Region], arithmetic: Arithmetic, deadline: Deadline
+) -> tuple[set[int], list[RowBound]]:
+    """The regions that one pass of bounds refutes, by position, and the bounds of their rows.
+
+    A region is left out where its box is empty or not finite, or where it has no disjunct or one without rows: these
+    are for others to judge.
+
+    Args:
+        regions: of a specification.
+        arithmetic: to compute in.
+        deadline: looked at before each batch.
+    """
+    wanted = [position for position, region in enumerate(regions) if _is_ordinary(region, arithmetic)]
+    found: set[int] = set()
+    margins: list[RowBound] = []
+    step = batch_of(arithmetic.graph)
+    for first in range(0, len(wanted), step):
+        deadline.check()
+        part = wanted[first : first + step]
+        boxes = [arithmetic.box(regions[position]) for position in part]
+        lower, upper = (torch.cat(ends).flatten(1) for ends in zip(*boxes, strict=True))
+        rows = [arithmetic.rows(regions[position], box) for position, box in zip(part, boxes, strict=True)]
+        bounder = BoxBounder(arithmetic, Rows.stack(rows))
+        bounds = bounder.bound(lower, upper).lower
+        for position, own, values in zip(part, rows, bounds, strict=True):
+            if all(own.refuted(values[: own.count])):
+                found.add(position)
+                margins += _margins(position, own, values, arithmetic)
+    return found, margins
+
+
+def _is_ordinary(region: Region, arithmetic: Arithmetic) -> bool:
+    lower, upper = box_of(region, arithmetic.rounding.execution)
+    ends = torch.stack([lower, upper])
+    narrow = ends.to(arithmetic.dtype)
+    inside = bool(ends.isfinite().all() & narrow.isfinite().all() & (lower <= upper).all())
+    return inside and bool(region.disjuncts) and all(region.disjuncts)
+
+
+def _margins(position: int, rows: Rows, bounds: Tensor, arithmetic: Arithmetic) -> list[RowBound]:
+    dtype = str(arithmetic.dtype).removeprefix("torch.")
+    return [
+        RowBound(position, label, None, rows.undo_unit(r, float(bounds[r])), None, dtype)
+        for r, label in enumerate(rows.labels)
+    ]
