@@ -16,12 +16,14 @@ An operator is of one of these kinds, and of no other:
 * it *decides* (comparisons, casts to integers): what rounding could decide is refused;
 * nothing is known of it: the errors of its results are infinite, its integers undecided.
 
-What only moves, casts, contracts or selects among the module's own tensors is torch's own result. All results leave
+What only moves, casts, contracts or selects among the module's own tensors is torch's own result, but for limits
+(``clamp``) in 16 bits, which have two readings. All results leave
 through :meth:`zonocuda.importers.constant_call.ConstantCall.results`, which holds them against what torch declares.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,7 +58,8 @@ def enclose(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
         return call.results(_decision(call))
     if name in ARITHMETIC:
         return call.results(ARITHMETIC[name](call))
-    if call.plain and name in _EXACT and not call["accumulate"]:
+    narrow = torch.finfo(call.dtype).bits < 32 and name in CONTRACTIONS
+    if call.plain and name in _EXACT and not narrow and not call["accumulate"]:
         return call.results(call.run())
     if name in CONTRACTIONS:
         return call.results(CONTRACTIONS[name](call))
@@ -67,6 +70,13 @@ def enclose(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
     if name in _SELECTING:
         return call.results(_selected(call))
     return call.unknown()
+
+
+def may_round(node: fx.Node) -> bool:
+    """Whether torch's own result on constants may be another than the real one: where it computes, or is not known."""
+    name = str(node.target).removeprefix("aten.")
+    own = _EXACT | _FILLING | (_MAKING - _PROGRESSIONS)
+    return node.target is not operator.getitem and name not in own
 
 
 # ---- from numbers and shapes alone -----------------------------------------------------------------------------------
@@ -117,7 +127,7 @@ def _moved(call: ConstantCall) -> Any:
     found = {name: call.stored(call[name]) for name in _DATA if call[name] is not None}
 
     def through(pick: Callable[[Enclosure], Tensor]) -> Any:
-        given = {name: each(pick, part) for name, part in found.items()}
+        given = {name: each(lambda e: pick(e).contiguous(), part) for name, part in found.items()}
         numbers = {name: part.item() for name, part in given.items() if isinstance(call[name], int | float)}
         return call.run(given | numbers)
 
@@ -235,18 +245,19 @@ _MAKING = (
     )
 )
 _FILLING = _names("copy.default fill.Scalar fill.Tensor")
-_CASTS = _names("_to_copy.default to.device to.dtype to.dtype_layout")
+_CASTS = _names("_to_copy.default to.device to.dtype to.dtype_layout type_as.default")
 _MOVING = _names(
     "alias.default block_diag.default cat.default channel_shuffle.default chunk.default clone.default "
-    "constant_pad_nd.default contiguous.default detach.default diag_embed.default diagonal.default "
-    "diagonal_scatter.default embedding.default expand.default flatten.using_ints flip.default gather.default "
-    "index.Tensor index_put.default index_select.default lift_fresh_copy.default masked_fill.Scalar masked_fill.Tensor "
-    "pad.default permute.default pixel_shuffle.default pixel_unshuffle.default repeat.default "
-    "repeat_interleave.self_int reshape.default roll.default scatter.src scatter.value select.int "
-    "select_scatter.default slice.Tensor slice_scatter.default split.Tensor split_with_sizes.default squeeze.default "
-    "squeeze.dim squeeze.dims stack.default t.default take.default transpose.int tril.default triu.default "
-    "unbind.int unflatten.int unfold.default _unsafe_view.default unsqueeze.default view.default where.Scalar "
-    "where.ScalarOther where.ScalarSelf where.self"
+    "column_stack.default concat.default constant_pad_nd.default contiguous.default detach.default diag.default "
+    "diag_embed.default diagonal.default diagonal_scatter.default dstack.default embedding.default expand.default "
+    "flatten.using_ints flip.default fliplr.default flipud.default gather.default hstack.default index.Tensor "
+    "index_fill.int_Scalar index_fill.int_Tensor index_put.default index_select.default lift_fresh_copy.default "
+    "masked_fill.Scalar masked_fill.Tensor pad.default permute.default pixel_shuffle.default pixel_unshuffle.default "
+    "repeat.default repeat_interleave.self_int reshape.default roll.default rot90.default scatter.src scatter.value "
+    "select.int select_scatter.default slice.Tensor slice_scatter.default split.Tensor split_with_sizes.default "
+    "squeeze.default squeeze.dim squeeze.dims stack.default t.default take.default tile.default transpose.int "
+    "tril.default triu.default unbind.int unflatten.int unfold.default _unsafe_view.default unsqueeze.default "
+    "view.default vstack.default where.Scalar where.ScalarOther where.ScalarSelf where.self"
 )
 _DATA = ("self", "other", "src", "tensors", "value", "values", "weight")
 """The arguments of those that move which hold what they move."""
@@ -256,12 +267,12 @@ _SELECTING = _names(
 )
 _ORDERS = _names("argmax argmin argsort")
 _COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "eq": torch.eq,
-    "ge": torch.ge,
-    "gt": torch.gt,
-    "le": torch.le,
-    "lt": torch.lt,
-    "ne": torch.ne,
+    **dict.fromkeys(("eq",), torch.eq),
+    **dict.fromkeys(("ge", "greater_equal"), torch.ge),
+    **dict.fromkeys(("gt", "greater"), torch.gt),
+    **dict.fromkeys(("le", "less_equal"), torch.le),
+    **dict.fromkeys(("lt", "less"), torch.lt),
+    **dict.fromkeys(("ne", "not_equal"), torch.ne),
 }
 _EXACT = CONTRACTIONS.keys() | _CASTS | _MOVING | _SELECTING | _names("mode.default")
 """What computes nothing."""

@@ -32,6 +32,17 @@ class Undecided:
     why: str
 
 
+def check_decided(arguments: Any) -> None:
+    """Refuse arguments with an undecided part.
+
+    Raises:
+        UnsupportedNetworkError: there is one.
+    """
+    for leaf in flat(arguments):
+        if isinstance(leaf, Undecided):
+            refuse(leaf.why)
+
+
 class ConstantCall:
     """An operator and its arguments, by the names of its schema.
 
@@ -55,17 +66,15 @@ class ConstantCall:
         self._given = {**positional, **kwargs}
         self._arguments = {**defaults, **self._given}
         self.declared: Any = node.meta["val"]
-        tensors = [t for t in leaves(self.declared) if isinstance(t, Tensor)]
+        tensors = [t for t in flat(self.declared) if isinstance(t, Tensor)]
         self.dtype: torch.dtype | None = next((t.dtype for t in tensors if t.is_floating_point()), None)
         self.device = next((t.device for t in tensors), torch.device("cpu"))
-        for leaf in leaves(self._arguments):
-            if isinstance(leaf, Undecided):
-                refuse(leaf.why)
+        check_decided(self._arguments)
 
     @property
     def operands(self) -> list[Tensor | Enclosure]:
         """All tensors among the arguments."""
-        return [leaf for leaf in leaves(self._arguments) if isinstance(leaf, Tensor | Enclosure)]
+        return [leaf for leaf in flat(self._arguments) if isinstance(leaf, Tensor | Enclosure)]
 
     @property
     def plain(self) -> bool:
@@ -75,7 +84,7 @@ class ConstantCall:
     @property
     def is_complex(self) -> bool:
         """Whether complex numbers enter or leave."""
-        tensors = [*self.operands, *(leaf for leaf in leaves(self.declared) if isinstance(leaf, Tensor))]
+        tensors = [*self.operands, *(leaf for leaf in flat(self.declared) if isinstance(leaf, Tensor))]
         return any(t.dtype.is_complex for t in tensors)
 
     def __getitem__(self, name: str) -> Any:
@@ -139,7 +148,7 @@ class ConstantCall:
         return each(lambda _: Undecided(why), self.declared)
 
     def results(self, found: Any) -> Any:
-        """What leaves: for every tensor that torch declares, one of that type and shape, or an inexact enclosure of
+        """What flat: for every tensor that torch declares, one of that type and shape, or an inexact enclosure of
         one, or nothing that may be used.
 
         Raises:
@@ -167,11 +176,11 @@ def _result(found: Any, declared: Any) -> Any:
     return held if held.dtype == found.dtype and found.is_exact else found
 
 
-def leaves(entry: Any) -> list[Any]:
+def flat(entry: Any) -> list[Any]:
     """All parts of nested lists, tuples and dictionaries."""
     if isinstance(entry, Mapping):
         entry = tuple(entry.values())
-    return [leaf for part in entry for leaf in leaves(part)] if isinstance(entry, tuple | list) else [entry]
+    return [leaf for part in entry for leaf in flat(part)] if isinstance(entry, tuple | list) else [entry]
 
 
 def each(function: Callable[[Any], Any], entry: Any) -> Any:

@@ -75,8 +75,8 @@ def _variance(call: ConstantCall) -> Enclosure:
     x, dims, keepdim = call.reduced()
     centered = enclosure.add(x, enclosure.mean(x, dims, keepdim=True), -1)
     squares = enclosure.total(_product(centered, centered), dims, keepdim)
-    correction = call["correction"]
-    count = math.prod(x.shape[dim] for dim in dims) - (1 if correction is None else correction)
+    correction = call["correction"] if call["correction"] is not None else int(call["unbiased"] in (None, True))
+    count = math.prod(x.shape[dim] for dim in dims) - correction
     if count <= 0:
         return enclosure.unknown(squares.value, x.dtype)
     return enclosure.divide(squares, x.of(x.value.new_tensor(float(count)), x.error.new_zeros(())))
@@ -95,10 +95,13 @@ def _leaky_relu(call: ConstantCall) -> Enclosure:
 
 _RULES: dict[Rule, str] = {
     lambda call: _sum(call, "self", "other", 1): "add.Tensor add.Scalar",
-    lambda call: _sum(call, "self", "other", -1): "sub.Tensor sub.Scalar",
+    lambda call: _sum(call, "self", "other", -1): "sub.Tensor sub.Scalar subtract.Tensor subtract.Scalar",
     lambda call: _sum(call, "other", "self", -1): "rsub.Tensor rsub.Scalar",
-    lambda call: _product(call("self"), call("other")): "mul.Tensor mul.Scalar",
-    lambda call: enclosure.divide(call("self"), call("other")): "div.Tensor div.Scalar",
+    lambda call: _product(call("self"), call("other")): "mul.Tensor mul.Scalar multiply.Tensor multiply.Scalar",
+    lambda call: enclosure.divide(call("self"), call("other")): (
+        "div.Tensor div.Scalar divide.Tensor divide.Scalar true_divide.Tensor true_divide.Scalar"
+    ),
+    lambda call: _product(call("self").unsqueeze(-1), call("vec2")): "outer.default",
     lambda call: enclosure.divide(call.one(), call("self")): "reciprocal.default",
     lambda call: enclosure.square_root(call("self")): "sqrt.default",
     lambda call: enclosure.divide(call.one(), enclosure.square_root(call("self"))): "rsqrt.default",
@@ -123,8 +126,8 @@ _RULES: dict[Rule, str] = {
     lambda call: enclosure.total(*call.reduced()): "sum.default sum.dim_IntList",
     lambda call: enclosure.mean(*call.reduced()): "mean.default mean.dim",
     _prod: "prod.default prod.dim_int",
-    _variance: "var.correction",
-    lambda call: enclosure.square_root(_variance(call)): "std.correction",
+    _variance: "var.correction var.default var.dim",
+    lambda call: enclosure.square_root(_variance(call)): "std.correction std.default std.dim",
     _norm: "linalg_vector_norm.default norm.Scalar norm.ScalarOpt_dim",
     _weight_norm: "_weight_norm.default",
     _leaky_relu: "leaky_relu.default",
@@ -144,18 +147,18 @@ def _clamp(low: str, high: str) -> Rule:
     return rule
 
 
-CONTRACTIONS: dict[str, Rule] = {
-    "abs.default": lambda call: enclosure.contract(torch.abs, call("self")),
-    "clamp.default": _clamp("min", "max"),
-    "clamp.Tensor": _clamp("min", "max"),
-    "clamp_max.default": _clamp("min", "max"),
-    "clamp_max.Tensor": _clamp("min", "max"),
-    "clamp_min.default": _clamp("min", "max"),
-    "clamp_min.Tensor": _clamp("min", "max"),
-    "hardtanh.default": _clamp("min_val", "max_val"),
-    "maximum.default": lambda call: enclosure.contract(torch.maximum, call("self"), call("other")),
-    "minimum.default": lambda call: enclosure.contract(torch.minimum, call("self"), call("other")),
-    "neg.default": lambda call: enclosure.contract(torch.neg, call("self")),
-    "relu.default": lambda call: enclosure.contract(torch.relu, call("self")),
+_CONTRACTIONS: dict[Rule, str] = {
+    lambda call: enclosure.contract(torch.abs, call("self")): "abs.default absolute.default",
+    _clamp("min", "max"): (
+        "clamp.default clamp.Tensor clamp_max.default clamp_max.Tensor clamp_min.default clamp_min.Tensor "
+        "clip.default clip.Tensor"
+    ),
+    _clamp("min_val", "max_val"): "hardtanh.default",
+    lambda call: enclosure.contract(torch.maximum, call("self"), call("other")): "maximum.default max.other",
+    lambda call: enclosure.contract(torch.minimum, call("self"), call("other")): "minimum.default min.other",
+    lambda call: enclosure.contract(torch.neg, call("self")): "neg.default negative.default",
+    lambda call: enclosure.contract(torch.relu, call("self")): "relu.default",
+    lambda call: enclosure.contract(lambda v: v.clamp(0, 6), call("self")): "relu6.default",
 }
+CONTRACTIONS = {name: rule for rule, names in _CONTRACTIONS.items() for name in names.split()}
 """Those whose every result is one of its operands or its negative, and errs by no more than the largest error."""

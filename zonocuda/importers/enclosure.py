@@ -296,6 +296,9 @@ def cast(a: Enclosure, dtype: torch.dtype) -> Enclosure:
     """A conversion to a floating-point type: the network asks for a rounding where that does not hold its own."""
     if holds(dtype, a.dtype):
         return a.typed(dtype)
+    if torch.finfo(dtype).bits < 32:  # torch rounds to float32 first: where that decides, both results are enclosed
+        off = (a.value.float().double() - a.value).detach().abs()
+        a = a.of(a.value, torch.maximum(a.error, _grown(off)))
     return step(lambda t: t.to(dtype).double(), a, dtype)
 
 
