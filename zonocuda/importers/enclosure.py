@@ -297,8 +297,9 @@ def cast(a: Enclosure, dtype: torch.dtype) -> Enclosure:
     if holds(dtype, a.dtype):
         return a.typed(dtype)
     if torch.finfo(dtype).bits < 32:  # torch rounds to float32 first: where that decides, both results are enclosed
-        off = (a.value.float().double() - a.value).detach().abs()
-        a = a.of(a.value, torch.maximum(a.error, _grown(off)))
+        value, info = a.value.detach(), torch.finfo(torch.float32)
+        off = (info.eps * value.abs() + info.tiny).masked_fill(value.float().double() == value, 0.0)
+        a = a.of(a.value, torch.maximum(a.error, off))
     return step(lambda t: t.to(dtype).double(), a, dtype)
 
 

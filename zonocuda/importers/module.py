@@ -108,7 +108,7 @@ def _example(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():
             return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
-    return torch.zeros(shape)
+    return torch.zeros(shape)  # a module without any computes in torch's default type, on its default device
 
 
 def _execute(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -260,7 +260,7 @@ def _compare(
     rounds = max(1, -(-points // 6))
     with torch.no_grad(), full_precision():
         for _ in range(rounds):
-            x = torch.randn((6, *example.shape[1:]), generator=generator, dtype=torch.float64).to(example)
+            x = torch.randn((6, *example.shape[1:]), generator=generator, dtype=torch.float64, device="cpu").to(example)
             traced = x[:BATCH].clone()
             inputs = [
                 traced if leaf.kind == InputKind.USER_INPUT else _leaf(leaf, program, model, name) for leaf in leaves
