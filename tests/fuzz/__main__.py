@@ -21,6 +21,7 @@ from tests.fuzz.bad_certificates import certificate_case
 from tests.fuzz.bad_networks import network_case
 from tests.fuzz.bad_specs import spec_case
 from tests.fuzz.case import Case, execute, limit_memory, report
+from tests.importers.module_programs import trial as folding_trial
 from tests.soundness.fuzz import CONTROLS, trial
 
 ADDRESSES = 24 << 30
@@ -32,7 +33,7 @@ FILES: dict[str, Callable[[random.Random], Case]] = {
     "arrays": array_case,
     "certificates": certificate_case,
 }
-KINDS = (*FILES, "bounds")
+KINDS = (*FILES, "bounds", "folding")
 REPLAY = "replay with:"
 SILENCE = 300.0
 """Seconds after which a worker that has said nothing is taken to hang."""
@@ -42,6 +43,8 @@ def run_one(kind: str, seed: int, control: str) -> tuple[str, str]:
     """One case of a kind: what it was, and what is wrong (nothing, if that is empty)."""
     if kind == "bounds":
         return trial(seed, control)
+    if kind == "folding":
+        return folding_trial(seed)
     case = FILES[kind](random.Random(f"{kind} {seed}"))
     with tempfile.TemporaryDirectory() as folder:
         done = execute(case, Path(folder))

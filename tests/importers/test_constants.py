@@ -16,24 +16,9 @@ from torch import Tensor, nn
 
 from tests.importers.constant_programs import Exact, Program, exact, folded, random_program, root
 from tests.importers.onnx_models import model, op, save
+from tests.importers.ratios import U, ratio
 from zonocuda.graph import HOPELESS, Graph, Linear, ScaleShift
 from zonocuda.importers import Network, UnsupportedNetworkError, from_module, load_network
-
-U = Fraction(1, 2**53)
-
-
-def ratio(held: Tensor, true: Exact, doubt: Tensor | None = None) -> float:
-    """The largest (|true - held| - doubt) / (u |held|); roots are known to 2^-350."""
-    worst = Fraction(0)
-    doubts = np.zeros(held.shape) if doubt is None else doubt.numpy()
-    triples = zip(
-        *(a.flat for a in (exact(held.detach().numpy()), np.broadcast_to(true, held.shape), exact(doubts))), strict=True
-    )
-    for h, t, e in triples:
-        off = abs(t - h) - e
-        if off > Fraction(1, 2**350):
-            worst = max(worst, off / (U * abs(h)) if h else Fraction(10**300))
-    return float(worst)
 
 
 def operators(graph: Graph) -> tuple[ScaleShift, ScaleShift]:

@@ -48,7 +48,7 @@ def constants(op: Affine, name: str) -> Array:
     nothing is known of c, be h zero or not: zero may be what is held of a number about which nothing is known.
     """
     held = getattr(op, name)
-    tensor = held if isinstance(held, Tensor) else torch.tensor(held, dtype=torch.float64)
+    tensor = held if isinstance(held, Tensor) else torch.tensor(held, dtype=torch.float64, device="cpu")
     numbers = tensor.detach().cpu().double().flatten().tolist()
     if not op.roundings and name not in op.doubt:
         return balls(numbers, tuple(tensor.shape))
@@ -56,7 +56,7 @@ def constants(op: Affine, name: str) -> Array:
         return balls([arb(0, arb("inf"))] * len(numbers), tuple(tensor.shape))
     share = 2 * arb(op.roundings) / arb(2) ** 53
     error = op.doubt[name] if name in op.doubt else torch.zeros_like(tensor)
-    errors = torch.as_tensor(error).detach().cpu().double().expand(tensor.shape).flatten().tolist()
+    errors = torch.as_tensor(error, dtype=torch.float64, device="cpu").detach().expand(tensor.shape).flatten().tolist()
     radii = ((abs(arb(h)) * share + arb(e)).upper() if h or e else ZERO for h, e in zip(numbers, errors, strict=True))
     return balls((arb(h, radius) for h, radius in zip(numbers, radii, strict=True)), tuple(tensor.shape))
 

@@ -215,7 +215,7 @@ def _counterexample(claim: object, graph: Graph, runtime: OnnxRuntimeModel, spec
         return Checked(False, f"counterexample: x must be {spec.inputs} numbers", ())
     region = spec.regions[number]
     box = region.box
-    wide = torch.tensor(x, dtype=torch.float64)
+    wide = torch.tensor(x, dtype=torch.float64, device="cpu")
     point = wide.float()
     if not bool(((point.double() == wide) & point.isfinite()).all()):
         return Checked(False, "counterexample: x is no float32 point", ())

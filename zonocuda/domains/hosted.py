@@ -41,7 +41,7 @@ class Hosted:
     def store(block: Dense | Windowed) -> Hosted:
         """The block with its numbers copied to host memory. Waits for the copy: the block may be freed after it."""
         (numbers,) = block.tensors
-        host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=numbers.device.type == "cuda")
+        host = torch.empty(numbers.shape, dtype=numbers.dtype, device="cpu", pin_memory=numbers.device.type == "cuda")
         return Hosted(_with(block, host.copy_(numbers)), numbers.device)
 
     def fetch(self) -> Dense | Windowed:

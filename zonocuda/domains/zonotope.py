@@ -155,7 +155,8 @@ class Zonotope:
     def __add__(self, other: Zonotope | Tensor | float) -> Zonotope:
         """Sum with another zonotope (exact in the symbols they share), or translation."""
         if not isinstance(other, Zonotope):
-            return Zonotope(self.center + torch.as_tensor(other).expand(self.center.shape), self.blocks)
+            shift = other if isinstance(other, Tensor) else self.center.new_tensor(other)
+            return Zonotope(self.center + shift.expand(self.center.shape), self.blocks)
         return self.add(other)
 
     def add(self, other: Zonotope, sign: int = 1, in_place: bool = False) -> Zonotope:

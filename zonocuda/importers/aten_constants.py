@@ -1,213 +1,278 @@
 """Evaluation of a module's operators on its parameters, buffers and numbers alone, in real arithmetic.
 
-As :mod:`zonocuda.importers.onnx_constants` does for files: in float64, differentiably, with an error. A number in the
-module's code is a double that torch rounds to the type it computes in; that rounding, as any other conversion to a
-narrower type, is the module's own, and its result the constant of the network. So is what an operator creates from
-numbers alone (``linspace``).
+As :mod:`zonocuda.importers.onnx_constants` does for files: in float64, differentiably, with an error. What a number in
+the module's code is to the operators is said in :mod:`zonocuda.importers.constant_call`; its rounding, as any other
+conversion to a type that does not hold it, is the module's own, and its result the constant of the network.
+
+An operator is of one of these kinds, and of no other:
+
+* it *makes* tensors, from numbers alone or from a tensor's shape;
+* it *moves* numbers, those of its code among them, and their errors with them;
+* it *casts*;
+* it *contracts*: every result is an operand or its negative (a maximum), and errs as little as they do;
+* it *selects* along a dimension (``sort``, ``topk``, ``max`` with indices): its values contract, its indices are those
+  of the real numbers where they are further apart than their errors, and undecided where not;
+* it *computes*, by a rule of :mod:`zonocuda.importers.constant_rules`;
+* it *decides* (comparisons, casts to integers): what rounding could decide is refused;
+* nothing is known of it: the errors of its results are infinite, its integers undecided.
+
+What only moves, casts, contracts or selects among the module's own tensors is torch's own result, but for limits
+(``clamp``) in 16 bits, which have two readings. All results leave
+through :meth:`zonocuda.importers.constant_call.ConstantCall.results`, which holds them against what torch declares.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from zonocuda.importers import enclosure
+from zonocuda.importers.constant_call import ConstantCall, Undecided, computed_with, each
+from zonocuda.importers.constant_rules import ARITHMETIC, CONTRACTIONS
 from zonocuda.importers.enclosure import Enclosure
 from zonocuda.importers.errors import refuse
 
 
 def enclose(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What an operator computes from tensors, enclosures and numbers: a tensor where torch holds it exactly.
+    """What an operator computes from tensors, enclosures and numbers, in the structure that torch declares.
 
-    About results of operators that are not known here nothing is known: their error is infinite.
+    A tensor where its own type holds the result exactly, else an enclosure; ``Undecided`` where nothing may depend on
+    the result.
 
     Raises:
-        UnsupportedNetworkError: the result is not a float, and rounding decides it.
+        UnsupportedNetworkError: an argument is undecided, or rounding decides a result that is not a float.
     """
-    target: Any = node.target
-    operands = [leaf for leaf in _leaves((args, kwargs)) if isinstance(leaf, Tensor | Enclosure)]
-    computed = any(isinstance(leaf, Enclosure) for leaf in operands)
-    types = {leaf.dtype for leaf in _leaves([node.meta["val"]]) if isinstance(leaf, Tensor)}
-    dtype = types.pop() if len(types) == 1 else None
-    name = str(target).removeprefix("aten.")
-    if dtype is None or not dtype.is_floating_point:
-        if any(isinstance(leaf, Enclosure) and not leaf.is_exact for leaf in operands):
-            refuse("its result depends on a constant that was rounded when it was computed")
-        return target(*_map(_value, args), **_map(_value, kwargs))
-    if not operands or (not computed and (name in _MOVING or name in _EXACT or name in _CASTS)):
-        return target(*args, **kwargs)
-    if name in _MOVING:
-        rounded = partial(_rounded, dtype=dtype)
-        values = target(*_map(rounded, args), **_map(rounded, kwargs))
-        errors = target(*_map(_error, args), **_map(_error, kwargs))
-        if isinstance(values, Tensor):
-            return _result(Enclosure(values, errors, dtype))
-        return tuple(_result(Enclosure(v, e, dtype)) for v, e in zip(values, errors, strict=True))
-    rule = _ARITHMETIC.get(name) or _EXACT.get(name)
-    if rule is not None:
-        schema = target._schema.arguments
-        given = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-        given |= dict(zip((argument.name for argument in schema), args, strict=False)) | dict(kwargs)
-        return _result(rule(_Call(given, dtype)))
+    call = ConstantCall(node, args, kwargs)
+    name = call.name
+    if call.is_complex:
+        return call.undecided("complex numbers are not supported")
+    if name in _MAKING:
+        return call.results(_made(call))
+    if name in _FILLING:
+        return call.results(_filled(call))
+    if call.dtype is None:
+        return call.results(_decision(call))
+    if name in ARITHMETIC:
+        return call.results(ARITHMETIC[name](call))
+    narrow = torch.finfo(call.dtype).bits < 32 and name in CONTRACTIONS
+    if call.plain and name in _EXACT and not narrow and not call["accumulate"]:
+        return call.results(call.run())
+    if name in CONTRACTIONS:
+        return call.results(CONTRACTIONS[name](call))
     if name in _CASTS:
-        return _result(enclosure.cast(args[0], dtype))
-    results = target(*_map(_own, args), **_map(_own, kwargs))
-    return _map(lambda t: enclosure.unknown(t, t.dtype) if isinstance(t, Tensor) else t, results)
+        return call.results(call.stored(call["self"]))
+    if name in _MOVING and not call["accumulate"]:
+        return call.results(_moved(call))
+    if name in _SELECTING:
+        return call.results(_selected(call))
+    return call.unknown()
 
 
-def _result(found: Enclosure) -> Tensor | Enclosure:
-    held = found.held()
-    return held if held.dtype == found.dtype and found.is_exact else found
+def may_round(node: fx.Node) -> bool:
+    """Whether torch's own result on constants may be another than the real one: where it computes, or is not known."""
+    name = str(node.target).removeprefix("aten.")
+    own = _EXACT | _FILLING | (_MAKING - _PROGRESSIONS)
+    return node.target is not operator.getitem and name not in own
 
 
-def _leaves(entry: Any) -> list[Any]:
-    if isinstance(entry, Mapping):
-        entry = tuple(entry.values())
-    return [leaf for part in entry for leaf in _leaves(part)] if isinstance(entry, tuple | list) else [entry]
+# ---- from numbers and shapes alone -----------------------------------------------------------------------------------
 
 
-def _map(function: Callable[[Any], Any], entry: Any) -> Any:
-    """A function of every leaf."""
-    if isinstance(entry, Mapping):
-        return {key: _map(function, part) for key, part in entry.items()}
-    return [_map(function, part) for part in entry] if isinstance(entry, tuple | list) else function(entry)
+def _made(call: ConstantCall) -> Any:
+    if call.name in _EMPTY:
+        made = call.run()
+        return (
+            enclosure.unknown(torch.zeros_like(made), made.dtype) if call.dtype else Undecided("it is not written to")
+        )
+    if call.dtype is None or call.name not in _PROGRESSIONS:
+        return call.run()
+    made = Enclosure.exact(call.run())
+    return enclosure.hull(made, *(_progression(call, made, dtype) for dtype in {call.dtype, torch.float64}))
 
 
-def _value(leaf: Any) -> Any:
-    if isinstance(leaf, Enclosure):
-        return leaf.value
-    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+def _progression(call: ConstantCall, made: Enclosure, dtype: torch.dtype) -> Enclosure:
+    """start + i step of numbers in a type; torch rounds this in one place or another, and not always alike."""
+
+    def number(found: float) -> Enclosure:
+        return computed_with(found, dtype, made.value.device).typed(made.dtype)
+
+    start, count = number(call["start"] or 0), made.numel()
+    if call.name == "linspace.default":
+        step = enclosure.divide(enclosure.add(number(call["end"]), start, -1), number(max(count - 1, 1)))
+    else:
+        step = number(1 if call["step"] is None else call["step"])
+    index = torch.arange(count, dtype=torch.float64, device=made.value.device)
+    return enclosure.add(start, enclosure.multiply(step, made.of(index, torch.zeros_like(index))))
 
 
-def _rounded(leaf: Any, dtype: torch.dtype) -> Any:
-    return torch.tensor(leaf, dtype=dtype).item() if isinstance(leaf, float) else _value(leaf)
+def _filled(call: ConstantCall) -> Any:
+    """The shape of one tensor with the numbers of another, broadcast and rounded to its type."""
+    if call.dtype is None:
+        return _decision(call)
+    found = call.stored(call["src" if call.name == "copy.default" else "value"])
+    shape = call.declared.shape
+    return found.of(found.value.expand(shape), found.error.expand(shape))
 
 
-def _error(leaf: Any) -> Any:
-    if isinstance(leaf, float):
-        return 0.0
-    if isinstance(leaf, Enclosure):
-        return leaf.error
-    floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
-    return torch.zeros_like(leaf, dtype=torch.float64, requires_grad=False) if floating else leaf
+# ---- results that are floats -----------------------------------------------------------------------------------------
 
 
-def _own(leaf: Any) -> Any:
-    return leaf.value.to(leaf.dtype) if isinstance(leaf, Enclosure) else leaf
+def _moved(call: ConstantCall) -> Any:
+    """The operator on the values, and on the errors; those of numbers in the code are 0."""
+    assert call.dtype is not None
+    found = {name: call.stored(call[name]) for name in _DATA if call[name] is not None}
+
+    def through(pick: Callable[[Enclosure], Tensor]) -> Any:
+        given = {name: each(lambda e: pick(e).contiguous(), part) for name, part in found.items()}
+        numbers = {name: part.item() for name, part in given.items() if isinstance(call[name], int | float)}
+        return call.run(given | numbers)
+
+    values, errors = through(lambda part: part.value), through(lambda part: part.error)
+    if isinstance(values, Tensor):
+        return Enclosure(values, errors, call.dtype)
+    return tuple(Enclosure(*pair, call.dtype) for pair in zip(values, errors, strict=True))
 
 
-class _Call:
-    """The arguments of an operator whose result has type ``dtype``."""
+def _selected(call: ConstantCall) -> Any:
+    """Values err by the largest error along the dimension."""
+    x = call("self")
+    dims = _dims(call, x)
+    found = call.run({"self": x.value})
+    worst = x.error.amax(dims, keepdim=True)
 
-    def __init__(self, arguments: Mapping[str, Any], dtype: torch.dtype) -> None:
-        self._arguments, self._dtype = arguments, dtype
+    def result(part: Tensor) -> Any:
+        if not part.is_floating_point():
+            return part if _apart(x, dims) else Undecided("rounding may decide the order of constants that it sorts")
+        error = (
+            worst if part.dim() == x.dim() else worst.reshape([n for d, n in enumerate(worst.shape) if d not in dims])
+        )
+        return x.of(part, error.expand(part.shape))
 
-    def __getitem__(self, name: str) -> Any:
-        return self._arguments.get(name)
-
-    def __call__(self, name: str) -> Enclosure:
-        """A tensor or a number, which torch rounds to the result's type."""
-        found = self._arguments[name]
-        if isinstance(found, Enclosure):
-            return enclosure.cast(found, self._dtype)
-        like = found if isinstance(found, Tensor) else torch.tensor(found)
-        return Enclosure.exact(like.to(self._dtype))
-
-    def one(self) -> Enclosure:
-        """Ones like ``self``."""
-        return Enclosure.exact(torch.ones_like(self("self").value, dtype=self._dtype))
-
-    def reduced(self) -> tuple[Enclosure, tuple[int, ...], bool]:
-        """What is reduced, over which dimensions, and whether they stay."""
-        x, dims = self("self"), self["dim"]
-        listed = [dims] if isinstance(dims, int) else dims
-        rank = x.value.dim()
-        every = tuple(range(rank))
-        return x, tuple(sorted({dim % rank for dim in listed})) if listed and rank else every, bool(self["keepdim"])
+    return each(result, list(found) if isinstance(found, tuple | list) else found)
 
 
-def _sum(call: _Call, first: str, second: str, sign: int) -> Enclosure:
-    other = call(second)
-    if call["alpha"] not in (None, 1):
-        other = enclosure.multiply(other, call("alpha"))
-    return enclosure.add(call(first), other, sign)
+def _dims(call: ConstantCall, x: Enclosure) -> tuple[int, ...]:
+    """The dimensions along which an operator selects."""
+    dims = 0 if call.name == "msort.default" else call["dim"]
+    if dims is None or dims == [] or not x.dim():
+        return tuple(range(x.dim()))
+    return tuple(dim % x.dim() for dim in ([dims] if isinstance(dims, int) else dims))
 
 
-def _norm(call: _Call) -> Enclosure:
-    """The Euclidean norm; nothing is known about others."""
-    order = call["ord"] if call["ord"] is not None else call["p"]
-    x, dims, keepdim = call.reduced()
-    if order not in (None, 2):
-        return enclosure.unknown(torch.linalg.vector_norm(x.value, order, dims, keepdim), x.dtype)
-    return enclosure.norm(x, dims, keepdim)
+def _apart(x: Enclosure, dims: tuple[int, ...]) -> bool:
+    """Whether the real numbers along a dimension are in the order of x's, and no two of them equal."""
+    value, error = x.value.detach(), 2 * x.error.amax(dims, keepdim=True) * (1 + 2.0**-40)
+    if len(dims) != 1:
+        value, error, dims = value.flatten(), error.flatten(), (0,)
+    return bool((value.sort(dims[0])[0].diff(dim=dims[0]) > error).all())
 
 
-def _weight_norm(call: _Call) -> Enclosure:
-    v = call("v")
-    dims = tuple(dim for dim in range(v.value.dim()) if dim != call["dim"])
-    return enclosure.multiply(v, enclosure.divide(call("g"), enclosure.norm(v, dims, keepdim=True)))
+# ---- results that are not --------------------------------------------------------------------------------------------
 
 
-def _affine(call: _Call) -> Enclosure:
-    product = enclosure.multiply(enclosure.matmul(call("mat1"), call("mat2")), call("alpha"))
-    return enclosure.add(enclosure.multiply(call("self"), call("beta")), product)
+def _decision(call: ConstantCall) -> Any:
+    """Booleans, integers, or no tensor at all.
+
+    Raises:
+        UnsupportedNetworkError: rounding could decide them.
+    """
+    kind = call.name.split(".")[0]
+    if kind in _COMPARISONS and any(leaf.dtype.is_floating_point for leaf in call.operands):
+        return _comparison(call, _COMPARISONS[kind])
+    if call.plain:
+        return call.run()
+    if call.name in _CASTS:
+        return _cast(call["self"], call.declared.dtype)
+    if kind in _ORDERS:
+        x = call["self"]
+        if not _apart(x, _dims(call, x)):
+            refuse("rounding may decide the order of constants that it compares")
+        return call.run({"self": x.value})
+    refuse("its result, not of floats, depends on constants that are computed and may be rounded")
 
 
-def _clamp(call: _Call) -> Enclosure:
-    result = call("self")
-    for name, function in (("min", torch.maximum), ("max", torch.minimum)):
-        if call[name] is not None:
-            result = enclosure.contract(function, result, call(name))
-    return result
+def _comparison(call: ConstantCall, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """In the type that torch compares in, to which it rounds a number."""
+    pair = call["self"], call["other"]
+    bare = [torch.empty(p.shape, dtype=p.dtype, device="meta") if isinstance(p, Enclosure) else p for p in pair]
+    dtype = torch.result_type(*bare)
+    if call.plain and torch.finfo(dtype).bits >= 32:
+        found: Tensor = call.run()
+        return found
+    left, right = (computed_with(part, dtype, call.device) for part in pair)
+    gap = enclosure.add(left, right, -1)
+    value = gap.value.detach()
+    if not bool(((value.abs() > gap.error) | ((gap.error == 0) & value.isfinite())).all()):
+        refuse("it compares constants that rounding cannot tell apart")
+    return function(value, torch.zeros_like(value))
 
 
-_RULES: dict[Callable[[_Call], Enclosure], str] = {
-    lambda call: _sum(call, "self", "other", 1): "add.Tensor add.Scalar",
-    lambda call: _sum(call, "self", "other", -1): "sub.Tensor sub.Scalar",
-    lambda call: _sum(call, "other", "self", -1): "rsub.Tensor rsub.Scalar",
-    lambda call: enclosure.multiply(call("self"), call("other")): "mul.Tensor mul.Scalar",
-    lambda call: enclosure.divide(call("self"), call("other")): "div.Tensor div.Scalar",
-    lambda call: enclosure.divide(call.one(), call("self")): "reciprocal.default",
-    lambda call: enclosure.square_root(call("self")): "sqrt.default",
-    lambda call: enclosure.divide(call.one(), enclosure.square_root(call("self"))): "rsqrt.default",
-    lambda call: enclosure.multiply(call("self"), call("self")): "square.default",
-    lambda call: enclosure.exponential(call("self")): "exp.default",
-    lambda call: enclosure.power(call("self"), call("exponent")): "pow.Tensor_Scalar pow.Tensor_Tensor",
-    lambda call: enclosure.matmul(call("self"), call("mat2")): "mm.default bmm.default",
-    lambda call: enclosure.matmul(call("self"), call("other")): "matmul.default vdot.default",
-    lambda call: enclosure.matmul(call("self"), call("vec")): "mv.default",
-    lambda call: enclosure.matmul(call("self"), call("tensor")): "dot.default",
-    _affine: "addmm.default",
-    lambda call: enclosure.total(*call.reduced()): "sum.default sum.dim_IntList",
-    lambda call: enclosure.mean(*call.reduced()): "mean.default mean.dim",
-    _norm: "linalg_vector_norm.default norm.Scalar norm.ScalarOpt_dim",
-    _weight_norm: "_weight_norm.default",
-}
-_ARITHMETIC = {name: rule for rule, names in _RULES.items() for name in names.split()}
+def _cast(x: Enclosure, dtype: torch.dtype) -> Tensor:
+    """To integers or booleans."""
+    value = x.value.detach()
+    if dtype == torch.bool:
+        found, decided = value != 0, (value.abs() > x.error) | (x.error == 0)
+    else:
+        step = enclosure.step(torch.trunc, x, dtype)
+        found, decided = step.value.detach().to(dtype), (step.error == 0) & (value.abs() < torch.iinfo(dtype).max)
+    if not bool(decided.all()):
+        refuse(f"it casts constants to {dtype} that rounding cannot tell from other numbers")
+    return found
 
-_EXACT: dict[str, Callable[[_Call], Enclosure]] = {
-    "abs.default": lambda call: enclosure.contract(torch.abs, call("self")),
-    "clamp.default": _clamp,
-    "clamp_max.default": _clamp,
-    "clamp_min.default": _clamp,
-    "maximum.default": lambda call: enclosure.contract(torch.maximum, call("self"), call("other")),
-    "minimum.default": lambda call: enclosure.contract(torch.minimum, call("self"), call("other")),
-    "neg.default": lambda call: enclosure.contract(torch.neg, call("self")),
-    "relu.default": lambda call: enclosure.contract(torch.relu, call("self")),
-}
 
-_CASTS = frozenset({"_to_copy.default", "to.device", "to.dtype", "to.dtype_layout"})
+# ---- the operators of each kind --------------------------------------------------------------------------------------
 
-_MOVES = (
-    "alias.default clone.default contiguous.default detach.default lift_fresh_copy.default view.default "
-    "_unsafe_view.default reshape.default flatten.using_ints unflatten.int unsqueeze.default squeeze.default "
-    "squeeze.dim squeeze.dims permute.default transpose.int t.default slice.Tensor select.int index_select.default "
-    "index.Tensor cat.default stack.default expand.default repeat.default flip.default tril.default triu.default "
-    "where.self diagonal.default diag_embed.default pad.default constant_pad_nd.default split.Tensor "
-    "split_with_sizes.default chunk.default unbind.int"
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_EMPTY = _names(
+    "empty.memory_format empty_like.default empty_permuted.default empty_strided.default new_empty.default "
+    "new_empty_strided.default"
 )
-_MOVING = frozenset(_MOVES.split())
+_PROGRESSIONS = _names("arange.default arange.start arange.start_step linspace.default")
+_MAKING = (
+    _EMPTY
+    | _PROGRESSIONS
+    | _names(
+        "eye.default eye.m full.default full_like.default new_full.default new_ones.default new_zeros.default "
+        "ones.default ones_like.default scalar_tensor.default zeros.default zeros_like.default"
+    )
+)
+_FILLING = _names("copy.default fill.Scalar fill.Tensor")
+_CASTS = _names("_to_copy.default to.device to.dtype to.dtype_layout type_as.default")
+_MOVING = _names(
+    "alias.default block_diag.default cat.default channel_shuffle.default chunk.default clone.default "
+    "column_stack.default concat.default constant_pad_nd.default contiguous.default detach.default diag.default "
+    "diag_embed.default diagonal.default diagonal_scatter.default dstack.default embedding.default expand.default "
+    "flatten.using_ints flip.default fliplr.default flipud.default gather.default hstack.default index.Tensor "
+    "index_fill.int_Scalar index_fill.int_Tensor index_put.default index_select.default lift_fresh_copy.default "
+    "masked_fill.Scalar masked_fill.Tensor pad.default permute.default pixel_shuffle.default pixel_unshuffle.default "
+    "repeat.default repeat_interleave.self_int reshape.default roll.default rot90.default scatter.src scatter.value "
+    "select.int select_scatter.default slice.Tensor slice_scatter.default split.Tensor split_with_sizes.default "
+    "squeeze.default squeeze.dim squeeze.dims stack.default t.default take.default tile.default transpose.int "
+    "tril.default triu.default unbind.int unflatten.int unfold.default _unsafe_view.default unsqueeze.default "
+    "view.default vstack.default where.Scalar where.ScalarOther where.ScalarSelf where.self"
+)
+_DATA = ("self", "other", "src", "tensors", "value", "values", "weight")
+"""The arguments of those that move which hold what they move."""
+_SELECTING = _names(
+    "amax.default amin.default aminmax.default cummax.default cummin.default kthvalue.default max.default max.dim "
+    "median.default median.dim min.default min.dim msort.default sort.default sort.stable topk.default"
+)
+_ORDERS = _names("argmax argmin argsort")
+_COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    **dict.fromkeys(("eq",), torch.eq),
+    **dict.fromkeys(("ge", "greater_equal"), torch.ge),
+    **dict.fromkeys(("gt", "greater"), torch.gt),
+    **dict.fromkeys(("le", "less_equal"), torch.le),
+    **dict.fromkeys(("lt", "less"), torch.lt),
+    **dict.fromkeys(("ne", "not_equal"), torch.ne),
+}
+_EXACT = CONTRACTIONS.keys() | _CASTS | _MOVING | _SELECTING | _names("mode.default")
+"""What computes nothing."""

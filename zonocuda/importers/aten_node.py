@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from zonocuda.graph.ops import Shape
 from zonocuda.importers import enclosure, lowering
 from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.constant_call import check_decided, rounded
 from zonocuda.importers.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import refuse
 
@@ -30,6 +31,7 @@ class AtenNode:
         names = [argument.name for argument in target._schema.arguments]
         defaults = {a.name: a.default_value for a in target._schema.arguments if a.has_default_value()}
         self._arguments = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        check_decided(self._arguments)
 
     def __getitem__(self, name: str) -> Any:
         return self._arguments[name]
@@ -70,14 +72,14 @@ class AtenNode:
         """
         found = self._arguments[name]
         if isinstance(found, bool | int | float):
-            return torch.tensor(found, dtype=self.dtype)
+            return rounded(found, self.dtype)
         if isinstance(found, Enclosure):
             return self.builder.charge(enclosure.cast(found, self.dtype))
         return self.tensor(name).to(self.dtype)
 
     def number(self, name: str) -> float:
         """A number as the result's type holds it."""
-        return float(torch.tensor(self._arguments[name], dtype=self.dtype))
+        return float(rounded(self._arguments[name], self.dtype))
 
     def tensor(self, name: str) -> Tensor:
         """An argument that is a constant tensor, itself; the node's operators are charged where it was rounded."""

@@ -14,6 +14,7 @@ from zonocuda.graph.ops import Pads, Shape
 from zonocuda.importers import lowering
 from zonocuda.importers.aten_node import AtenNode
 from zonocuda.importers.builder import Value
+from zonocuda.importers.constant_call import rounded
 from zonocuda.importers.errors import refuse
 
 Converter = Callable[[AtenNode], Value | tuple[Value | None, ...]]
@@ -55,7 +56,7 @@ def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
     if node.is_value(first) and node.is_value(second):
         right = node.value(second)
         if alpha != 1:
-            factor = torch.tensor(alpha, dtype=node.dtype)
+            factor = rounded(alpha, node.dtype)
             right = lowering.scale_shift(builder, f"{name}/alpha", right, factor, None)
         return lowering.add(builder, name, node.value(first), right, sign)
     if node.is_value(first):
@@ -64,7 +65,7 @@ def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
             return lowering.scale_shift(builder, name, node.value(first), None, shift if sign == 1 else -shift)
         shift = lowering.times(builder, name, node.constant(second), sign * alpha)
         return lowering.scale_shift(builder, name, node.value(first), None, shift, roundings=1)
-    factor = torch.tensor(sign * alpha, dtype=node.dtype)
+    factor = rounded(sign * alpha, node.dtype)
     return lowering.scale_shift(
         builder, name, node.value(second), None if sign * alpha == 1 else factor, node.numbers(first)
     )
@@ -111,10 +112,10 @@ def _addmm(node: AtenNode) -> Value:
     weight = node.weights("mat2")
     out = lowering.matmul_right(builder, f"{name}/product", node.value("mat1"), weight)
     if alpha != 1:
-        out = lowering.scale_shift(builder, f"{name}/alpha", out, torch.tensor(alpha, dtype=node.dtype), None)
+        out = lowering.scale_shift(builder, f"{name}/alpha", out, rounded(alpha, node.dtype), None)
     if beta == 0:
         return out
-    factor = torch.tensor(beta, dtype=node.dtype)
+    factor = rounded(beta, node.dtype)
     if node.is_value("self"):
         other = node.value("self")
         if beta != 1:
@@ -175,6 +176,7 @@ def _conv_transpose(node: AtenNode) -> Value:
 
 
 def _batch_norm(node: AtenNode) -> tuple[Value | None, ...]:
+    """Kernels add eps to a float32 variance as a float32 number or as a double: both are enclosed."""
     if node.get("training", False):
         refuse("it is in training mode, or has no running statistics; call model.eval() first")
     out = lowering.batch_norm(
@@ -186,6 +188,7 @@ def _batch_norm(node: AtenNode) -> tuple[Value | None, ...]:
         node.optional_tensor("weight"),
         node.optional_tensor("bias"),
         node.number("eps"),
+        abs(node["eps"] - node.number("eps")),
     )
     return (out, None, None)
 
@@ -350,7 +353,7 @@ def _pad(node: AtenNode) -> Value:
     if len(pairs) > len(x.shape) and any(pair != (0, 0) for pair in pairs[len(x.shape) :]):
         refuse("it pads the batch dimension")
     pairs = (pairs + [(0, 0)] * len(x.shape))[: len(x.shape)]
-    value = torch.tensor(node["value"] or 0.0, dtype=node.dtype).item()
+    value = float(rounded(node["value"] or 0.0, node.dtype))
     return lowering.pad(node.builder, node.name, x, tuple(reversed(pairs)), value)
 
 

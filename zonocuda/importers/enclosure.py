@@ -111,6 +111,10 @@ class Enclosure:
     def __neg__(self) -> Enclosure:
         return self.of(-self.value, self.error)
 
+    def typed(self, dtype: torch.dtype) -> Enclosure:
+        """The same numbers, of another type in the network."""
+        return replace(self, dtype=dtype)
+
     @property
     def is_exact(self) -> bool:
         """Whether the float64 numbers are the real ones."""
@@ -289,11 +293,29 @@ def step(function: Callable[[Tensor], Tensor], a: Enclosure, dtype: torch.dtype)
 
 
 def cast(a: Enclosure, dtype: torch.dtype) -> Enclosure:
-    """A conversion to a floating-point type: the network asks for a rounding where that is narrower than its own."""
-    narrower = torch.finfo(dtype).bits < torch.finfo(a.dtype).bits if a.dtype.is_floating_point else False
-    if not narrower:
-        return replace(a, dtype=dtype)
+    """A conversion to a floating-point type: the network asks for a rounding where that does not hold its own."""
+    if holds(dtype, a.dtype):
+        return a.typed(dtype)
+    if torch.finfo(dtype).bits < 32:  # torch rounds to float32 first: where that decides, both results are enclosed
+        value, info = a.value.detach(), torch.finfo(torch.float32)
+        off = (info.eps * value.abs() + info.tiny).masked_fill(value.float().double() == value, 0.0)
+        a = a.of(a.value, torch.maximum(a.error, off))
     return step(lambda t: t.to(dtype).double(), a, dtype)
+
+
+def holds(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether a floating-point type has every number of another: bfloat16 and float16 do not have each other's."""
+    own, its = torch.finfo(dtype), torch.finfo(other)
+    return own.eps <= its.eps and own.max >= its.max and own.smallest_normal <= its.smallest_normal
+
+
+def hull(first: Enclosure, *others: Enclosure) -> Enclosure:
+    """One enclosure of what any of several encloses."""
+    error = first.error
+    for other in others:
+        off = _grown((other.value - first.value).detach().abs())
+        error = torch.maximum(error, _grown((off + other.error) * _COVER))
+    return first.of(first.value, error)
 
 
 def unknown(value: Tensor, dtype: torch.dtype) -> Enclosure:

@@ -121,7 +121,7 @@ def times(builder: GraphBuilder, name: str, constant: Tensor, factor: float) -> 
         return constant
     if not 2.0**-32 <= abs(factor) <= 2.0**20:
         builder.unaccounted(f"node {name!r}: what a machine multiplies by {factor:.3g} may leave the dtype's range")
-    return derived(constant.double() * factor, constant, torch.tensor(factor, dtype=torch.float64))
+    return derived(constant.double() * factor, constant, torch.tensor(factor, dtype=torch.float64, device="cpu"))
 
 
 def reciprocal(divisor: Tensor) -> Tensor:
@@ -133,7 +133,8 @@ def reciprocal(divisor: Tensor) -> Tensor:
 
 def negate(builder: GraphBuilder, name: str, x: Value, shift: Numbers | None = None) -> Value:
     """shift - x."""
-    minus = shift.new_tensor(-1.0) if isinstance(shift, Tensor) else torch.tensor(-1.0)
+    dtype = shift.dtype if isinstance(shift, Tensor) else torch.float32
+    minus = torch.tensor(-1.0, dtype=dtype, device="cpu")
     return scale_shift(builder, name, x, minus, shift)
 
 
@@ -314,9 +315,9 @@ def average_pool(
     if count_padding or padded == x:
         return builder.emit(name, AveragePool(kernel, stride), padded)
     pooled = builder.emit(f"{name}/pool", AveragePool(kernel, stride), padded)
-    scale = torch.ones((), dtype=torch.float64)
+    scale = torch.ones((), dtype=torch.float64, device="cpu")
     for extent, size, step, (begin, _), out in zip(x.shape[1:], kernel, stride, pads, pooled.shape[1:], strict=True):
-        starts = torch.arange(out) * step - begin
+        starts = torch.arange(out, device="cpu") * step - begin
         counts = (starts + size).clamp(max=extent) - starts.clamp(min=0)
         if bool((counts < 1).any()):
             refuse("a window lies in the padding entirely")
@@ -333,12 +334,14 @@ def batch_norm(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
+    eps_error: float = 0.0,
 ) -> Value:
     """(x - mean) * weight / sqrt(variance + eps) + bias over features ``[C, ...]``, with running statistics.
 
     Two nodes: the subtraction of the mean, whose constant is exact, and the rest. A single shift
     bias - mean * scale would carry the rounding of a cancellation. The scale is computed in float64 and carries
-    three roundings: of the sum, the root (which halves it) and the quotient.
+    three roundings: of the sum, the root (which halves it) and the quotient. With e = ``eps_error``, by which eps may
+    be off, and w = variance + eps >= 4 e, the scale is off by at most e / w of itself: 1/2 e / w (1 - e / w)^-1.5.
     """
     if not x.shape or any(t is not None and tuple(t.shape) != (x.shape[0],) for t in (mean, variance, weight, bias)):
         refuse(f"its statistics do not fit features {x.shape}")
@@ -348,10 +351,15 @@ def batch_norm(
     wide = variance.double() + eps
     if not bool((wide > 0).all()):
         refuse("variance + epsilon must be positive")
+    if not bool((wide >= 4 * eps_error).all()):
+        refuse(f"its eps of {eps:.3g} is too small for the type that it computes in")
     root = wide.sqrt()
     if not bool(((root >= 2.0**-32) & (root <= 2.0**32)).all()):
         builder.unaccounted(f"node {name!r}: what a machine divides by its deviation may leave the dtype's range")
     scale = derived(1.0 / root) if weight is None else derived(weight.double() / root, weight)
     centered = builder.emit(f"{name}/center", ScaleShift(None, -mean.reshape(shape)), x)
     shift = None if bias is None else bias.reshape(shape)
-    return builder.emit(name, ScaleShift(scale.reshape(shape), shift, roundings=4), centered)
+    doubt = {}
+    if eps_error:
+        doubt["scale"] = (scale.detach().abs() * (eps_error / wide.detach())).clamp(min=2.0**-500).reshape(shape)
+    return builder.emit(name, ScaleShift(scale.reshape(shape), shift, roundings=4, doubt=doubt), centered)

@@ -13,11 +13,12 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from zonocuda.graph import Graph
-from zonocuda.importers.aten_constants import enclose
+from zonocuda.importers.aten_constants import enclose, may_round
 from zonocuda.importers.aten_node import AtenNode
 from zonocuda.importers.aten_ops import CONVERTERS, IGNORED
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.check import Comparison, sample_points
+from zonocuda.importers.constant_call import flat
 from zonocuda.importers.enclosure import Enclosure
 from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
 from zonocuda.importers.simplify import with_executed
@@ -107,7 +108,7 @@ def _example(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():
             return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
-    return torch.zeros(shape)
+    return torch.zeros(shape)  # a module without any computes in torch's default type, on its default device
 
 
 def _execute(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -119,7 +120,7 @@ def _execute(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
 def _convert(
     program: ExportedProgram, model: nn.Module, input_shape: tuple[int, ...], name: str, folding: Folding
 ) -> tuple[Graph, bool]:
-    """The graph, and whether it holds constants that the module computes and its precision does not hold."""
+    """The graph, and whether it holds constants that the module computes, which its own precision may round."""
     output = _output_name(program, name)
     nodes = program.graph_module.graph.nodes
     builder: GraphBuilder | None = None
@@ -147,7 +148,11 @@ def _convert(
     results = [value for node, value in env.items() if node.name == output and isinstance(value, Value)]
     if not results:
         raise UnsupportedNetworkError(f"importers.module: {name}: its output does not depend on the input")
-    computed = any(isinstance(value, Enclosure) for value in env.values())
+    computed = any(
+        isinstance(leaf, Enclosure) or (isinstance(leaf, Tensor) and node.op == "call_function" and may_round(node))
+        for node, value in env.items()
+        for leaf in flat(value)
+    )
     return builder.finish(results[0]), computed
 
 
@@ -255,7 +260,7 @@ def _compare(
     rounds = max(1, -(-points // 6))
     with torch.no_grad(), full_precision():
         for _ in range(rounds):
-            x = torch.randn((6, *example.shape[1:]), generator=generator, dtype=torch.float64).to(example)
+            x = torch.randn((6, *example.shape[1:]), generator=generator, dtype=torch.float64, device="cpu").to(example)
             traced = x[:BATCH].clone()
             inputs = [
                 traced if leaf.kind == InputKind.USER_INPUT else _leaf(leaf, program, model, name) for leaf in leaves

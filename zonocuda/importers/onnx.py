@@ -74,7 +74,9 @@ def _convert(file: OnnxFile, executed: bool) -> tuple[Graph, bool]:
                 floating = isinstance(result, Enclosure) or result.dtype.kind == "f"
                 if node.op_type in ARITHMETIC and floating:
                     read = (constants[entry] for entry in node.input if entry)
-                    numbers = [c if isinstance(c, Enclosure) else torch.tensor(c) for c in (*read, result)]
+                    numbers = [
+                        c if isinstance(c, Enclosure) else torch.tensor(c, device="cpu") for c in (*read, result)
+                    ]
                     builder.check_underflow(_describe(node, name), numbers)
                 if node.op_type in MACHINE_DEPENDENT and floating:
                     builder.unaccounted(f"{_describe(node, name)} computes a constant, differently on every machine")

@@ -32,7 +32,7 @@ def gemm(node: OnnxNode) -> Value:
         product = lowering.linear(node.builder, f"{node.name}/product", x, weight, roundings=1)
         branch = node.value(2)
         if beta != 1:
-            factor = torch.tensor(beta, dtype=torch.float64)
+            factor = torch.tensor(beta, dtype=torch.float64, device="cpu")
             branch = lowering.scale_shift(node.builder, f"{node.name}/beta", branch, factor, None)
         total = lowering.add(node.builder, node.name, product, branch)
         if total.shape != product.shape:

@@ -72,7 +72,7 @@ def fold(
         dtype = next(c.dtype if isinstance(c, Enclosure) else _torch_dtype(c) for c in floating)
         results, errors = _evaluate(node, values, opset), _errors(node, constants, opset)
         return {
-            name: _constant(Enclosure(torch.tensor(array), torch.tensor(errors[name]), dtype, executed))
+            name: _constant(Enclosure(_tensor(array), _tensor(errors[name]), dtype, executed))
             for name, array in results.items()
         }
     elif kind not in ("Shape", "Size") and not all(_enclosed(c, executed).is_exact for c in floating):
@@ -83,7 +83,11 @@ def fold(
 def _enclosed(constant: Constant, executed: bool) -> Enclosure:
     if isinstance(constant, Enclosure):
         return constant
-    return Enclosure.exact(torch.from_numpy(np.array(constant, order="C")), executed)
+    return Enclosure.exact(_tensor(constant), executed)
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    return torch.from_numpy(np.array(array, order="C"))
 
 
 def _constant(result: Enclosure) -> Constant:
@@ -166,7 +170,7 @@ def _range(node: onnx.NodeProto, operands: list[Constant], opset: int, executed:
     """start + i delta; as many as the network's own execution counts."""
     start, _, delta = (_enclosed(c, executed) for c in operands)
     count = len(_evaluate(node, dict(zip(node.input, map(_array, operands), strict=True)), opset)[node.output[0]])
-    steps = torch.arange(count, dtype=torch.float64)
+    steps = torch.arange(count, dtype=torch.float64, device="cpu")
     return enclosure.add(start, enclosure.multiply(delta, delta.of(steps, torch.zeros_like(steps))))
 
 
@@ -204,7 +208,7 @@ class _Call:
         return x, dims, bool(self.attribute("keepdims", 1))
 
     def _number(self, number: float) -> Enclosure:
-        value = torch.tensor(number, dtype=torch.float64)
+        value = torch.tensor(number, dtype=torch.float64, device="cpu")
         return self[0].of(value, torch.zeros_like(value))
 
     def reciprocal(self) -> Enclosure:

@@ -165,7 +165,7 @@ def _join(
     """``x`` with constants before and after it along ``dim``."""
     if not before and not after:
         return x
-    zeros = torch.zeros(x.shape, dtype=(before + after)[0].dtype)
+    zeros = torch.zeros(x.shape, dtype=(before + after)[0].dtype, device="cpu")
     try:
         shift = torch.cat([*before, zeros, *after], dim=dim)
     except RuntimeError:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from zonocuda.graph import Conv, ConvTranspose, Graph, Linear, Node, Op, ScaleShift
+from zonocuda.graph import Affine, Conv, ConvTranspose, Graph, Linear, Node, Op, ScaleShift, constants
 from zonocuda.importers.errors import refuse
 
 
@@ -62,7 +62,7 @@ def with_executed(graph: Graph, executed: Graph) -> Graph:
     """
 
     def shape(one: Graph) -> list[tuple[object, ...]]:
-        return [(node.name, node.op.kind, node.inputs, node.shape) for node in one.nodes]
+        return [(node.name, node.op.kind, node.inputs, node.shape, _structure(node.op)) for node in one.nodes]
 
     if shape(graph) != shape(executed):
         refuse("constants that it computes decide its structure, and rounding decides them")
@@ -70,6 +70,13 @@ def with_executed(graph: Graph, executed: Graph) -> Graph:
     return dataclasses.replace(
         graph, executed={own.name: other.op for own, other in pairs if _differ(own.op, other.op)}
     )
+
+
+def _structure(op: Op) -> dict[str, object]:
+    """What an operator holds beside the numbers of the network."""
+    numbers = {*constants(op), "roundings", "doubt"} if isinstance(op, Affine) else set()
+    fields = {entry.name: getattr(op, entry.name) for entry in dataclasses.fields(op)}
+    return {name: value for name, value in fields.items() if name not in numbers}
 
 
 def _differ(op: Op, other: Op) -> bool:

@@ -177,7 +177,9 @@ def window_elements(x: Tensor, call: Call, element: int) -> Tensor:
     size, kernel, stride, padding, dilation, output = call.window
     where = (element // kernel[1], element % kernel[1])
     axes = [
-        (torch.arange(output[i]) * stride[i] - padding[i] + where[i] * dilation[i]).clamp(0, size[i] - 1).to(x.device)
+        (torch.arange(output[i], device=x.device) * stride[i] - padding[i] + where[i] * dilation[i]).clamp(
+            0, size[i] - 1
+        )
         for i in range(2)
     ]
     return x[:, axes[0]][:, :, axes[1]]

@@ -25,9 +25,10 @@ def nonsmooth_max_pool2d(
     axes, inside = [], []
     for i, length in enumerate(x.shape[-2:]):
         count = pooled_length(length, kernel[i], step[i], pad[i], gaps[i], ceil_mode)
-        at = torch.arange(count)[:, None] * step[i] - pad[i] + torch.arange(kernel[i]) * gaps[i]
-        axes.append(at.clamp(0, max(0, length - 1)).to(x.device))
-        inside.append(((at >= 0) & (at < length)).to(x.device))
+        first, offset = torch.arange(count, device=x.device), torch.arange(kernel[i], device=x.device)
+        at = first[:, None] * step[i] - pad[i] + offset * gaps[i]
+        axes.append(at.clamp(0, max(0, length - 1)))
+        inside.append((at >= 0) & (at < length))
     (rows, columns), (in_rows, in_columns) = axes, inside
     windows = x[..., rows[:, None, :, None], columns[None, :, None, :]].flatten(-2)
     real = (in_rows[:, None, :, None] & in_columns[None, :, None, :]).flatten(-2).expand(windows.shape)

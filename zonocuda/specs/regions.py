@@ -112,10 +112,10 @@ def _box(bounds: dict[int, Bounds], inputs: int, input_name: Callable[[int], str
     if not is_empty:
         return Box.exact([low for low, _ in pairs], [high for _, high in pairs])
 
-    exchanged = torch.tensor([_is_empty(pair) for pair in pairs])
+    exchanged = torch.tensor([_is_empty(pair) for pair in pairs], device="cpu")
     ordered = [pair[::-1] if _is_empty(pair) else pair for pair in pairs]
     box = Box.exact([low for low, _ in ordered], [high for _, high in ordered])
-    infinity = torch.tensor(torch.inf)
+    infinity = box.lower.new_tensor(torch.inf).float()
     return Box(
         torch.where(exchanged, box.upper, box.lower),
         torch.where(exchanged, box.lower, box.upper),

@@ -40,10 +40,10 @@ class Box:
             for f, b in zip(highs, upper, strict=True)
         ]
         return Box(
-            torch.tensor(down, dtype=torch.float64),
-            torch.tensor(up, dtype=torch.float64),
-            torch.tensor(lows, dtype=torch.float64).float(),
-            torch.tensor(highs, dtype=torch.float64).float(),
+            torch.tensor(down, dtype=torch.float64, device="cpu"),
+            torch.tensor(up, dtype=torch.float64, device="cpu"),
+            torch.tensor(lows, dtype=torch.float64, device="cpu").float(),
+            torch.tensor(highs, dtype=torch.float64, device="cpu").float(),
         )
 
     @staticmethod
@@ -160,7 +160,7 @@ class Spec:
         Raises:
             ValueError: a radius, range or normalisation that makes no box around ``x``, or a label that is no output.
         """
-        radius = torch.as_tensor(eps, dtype=torch.float64).cpu()
+        radius = torch.as_tensor(eps, dtype=torch.float64, device="cpu")
         center = x.detach().cpu().double()
         if not bool((radius >= 0).all()) or not bool(radius.isfinite().all()):
             raise ValueError(f"Spec.robust: eps must be finite and nonnegative, got {eps}")

@@ -164,7 +164,7 @@ def neurons_per_pass(graph: Graph, node: Node, like: Tensor, each: int = 1) -> i
 
 def flatten_positions(shape: Shape) -> Tensor:
     """For every position in the order of the pass, the position in the flattened features."""
-    return flatten_rows(torch.arange(prod(shape)).reshape(1, *shape)).squeeze(0)
+    return flatten_rows(torch.arange(prod(shape), device="cpu").reshape(1, *shape)).squeeze(0)
 
 
 def flatten_rows(v: Tensor) -> Tensor:

@@ -207,7 +207,7 @@ def _roundings(node: Node, whole: int, before: list[int], dtype: torch.dtype) ->
     """p and q of a node of a chain of depth ``whole``, whose inputs are ``before`` in it; None where it is exact."""
     op = node.op
     if isinstance(op, Pad):
-        held = torch.tensor(op.value, dtype=dtype).item() == op.value
+        held = torch.tensor(op.value, dtype=dtype, device="cpu").item() == op.value
         return None if held else (0, STEPS + whole)
     if isinstance(op, ScaleShift):
         return (STEPS if before[0] else whole), whole

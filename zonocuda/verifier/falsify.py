@@ -88,7 +88,8 @@ def falsify(
         return None
     generator = torch.Generator(device="cpu").manual_seed(seed)
     count = max(restarts, len(region.disjuncts))
-    fraction = torch.rand((count, *graph.input_shape), generator=generator, dtype=torch.float32).to(like.device)
+    shape = (count, *graph.input_shape)
+    fraction = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu").to(like.device)
     points = lower + (upper - lower) * fraction
     points[0] = lower + (upper - lower) / 2
     if starts is not None:

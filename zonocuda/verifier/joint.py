@@ -159,7 +159,7 @@ class JointSearch:
         self.graph, self.zonotope, self.objective, self.loss = graph, zonotope, objective, loss
         self.settings, self.target, self.memory_budget = settings, target, memory_budget
         self.start = {name: _shared(name, slopes) for name, slopes in start.items()}
-        self.best = torch.full((len(zonotope.center), len(objective)), -torch.inf).to(zonotope.center)
+        self.best = zonotope.center.new_full((len(zonotope.center), len(objective)), -torch.inf)
         self.inputs: dict[str, Bounds] = {}
         self.slopes: dict[str, Tensor] = {}
         self.seconds = {"sweep": 0.0, "backward": 0.0}

@@ -152,7 +152,7 @@ def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
         raise NotImplementedError(f"rounding: nothing is known about the constants of op {held.kind}")
     derived = math.ceil(held.roundings * 2.0**-53 / (torch.finfo(dtype).eps / 2)) + (DOUBT if held.doubt else 0)
     count = derived
-    if isinstance(held, Pad) and torch.tensor(held.value, dtype=dtype).item() != held.value:
+    if isinstance(held, Pad) and torch.tensor(held.value, dtype=dtype, device="cpu").item() != held.value:
         if not torch.finfo(dtype).tiny <= abs(held.value) <= torch.finfo(dtype).max:
             return HOPELESS
         count += 1

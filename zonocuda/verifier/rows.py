@@ -55,9 +55,9 @@ class Rows:
         """
         distinct = {row: None for rows in region.disjuncts for row in rows}
         position = {row: r for r, row in enumerate(distinct)}
-        output = torch.zeros(len(distinct), outputs, dtype=torch.float64)
-        input_ = torch.zeros(len(distinct), inputs, dtype=torch.float64)
-        constant, rounded = (torch.zeros(len(distinct), dtype=torch.float64) for _ in range(2))
+        output = torch.zeros(len(distinct), outputs, dtype=torch.float64, device="cpu")
+        input_ = torch.zeros(len(distinct), inputs, dtype=torch.float64, device="cpu")
+        constant, rounded = (torch.zeros(len(distinct), dtype=torch.float64, device="cpu") for _ in range(2))
         units = tuple(_unit(row) for row in distinct)
         for row, r in position.items():
             numbers = [row.constant, *row.outputs.values(), *row.inputs.values()]
