@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from zonocuda.importers import enclosure
 from zonocuda.importers.enclosure import Enclosure
 from zonocuda.importers.errors import one_line, refuse
-from zonocuda.importers.onnx_node import Constant
+from zonocuda.importers.onnx_node import Attributes, Constant
 
 Array = NDArray[Any]
 
@@ -51,7 +51,7 @@ def fold(
     floating = [c for c in operands if isinstance(c, Enclosure) or np.issubdtype(c.dtype, np.floating)]
     kind = node.op_type
     if floating and kind in _ARITHMETIC and operands[0] is floating[0]:
-        result = _ARITHMETIC[kind](_Call(node, constants, executed))
+        result = _ARITHMETIC[kind](_Call(node, constants, opset, executed))
         return {node.output[0]: _constant(result)}
     if not any(isinstance(c, Enclosure) for c in operands):
         if kind == "Range" and floating:
@@ -173,9 +173,9 @@ def _range(node: onnx.NodeProto, operands: list[Constant], opset: int, executed:
 class _Call:
     """A node's inputs as enclosures, and its attributes."""
 
-    def __init__(self, node: onnx.NodeProto, constants: Mapping[str, Constant], executed: bool) -> None:
+    def __init__(self, node: onnx.NodeProto, constants: Mapping[str, Constant], opset: int, executed: bool) -> None:
         self._inputs = [constants[name] if name else None for name in node.input]
-        self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+        self.attributes = Attributes(node, opset)
         self._executed = executed
 
     def __getitem__(self, position: int) -> Enclosure:
@@ -187,21 +187,18 @@ class _Call:
     def has(self, position: int) -> bool:
         return position < len(self._inputs) and self._inputs[position] is not None
 
-    def attribute(self, name: str, default: Any) -> Any:
-        return self._attributes.get(name, default)
-
     def reduced(self) -> tuple[Enclosure, tuple[int, ...], bool]:
         """What is reduced, over which dimensions, and whether they stay."""
-        x, axes = self[0], self.attribute("axes", None)
+        x, axes = self[0], self.attributes["axes"]
         if axes is None and self.has(1):
             axes = self[1].value.long().flatten().tolist()
         rank = x.value.dim()
         if not axes:
-            axes = [] if self.attribute("noop_with_empty_axes", 0) else range(rank)
+            axes = [] if self.attributes["noop_with_empty_axes"] else range(rank)
         dims = tuple(sorted({axis % rank if rank else 0 for axis in axes}))
         if any(not -rank <= axis < rank for axis in axes):
             refuse(f"its axes {list(axes)} do not fit a tensor of {rank} dimensions")
-        return x, dims, bool(self.attribute("keepdims", 1))
+        return x, dims, bool(self.attributes["keepdims"])
 
     def _number(self, number: float) -> Enclosure:
         value = torch.tensor(number, dtype=torch.float64)
@@ -214,10 +211,10 @@ class _Call:
     def gemm(self) -> Enclosure:
         """alpha A' B' + beta C."""
         a, b = self[0], self[1]
-        alpha, beta = (self._number(self.attribute(name, 1.0)) for name in ("alpha", "beta"))
-        if self.attribute("transA", 0):
+        alpha, beta = (self._number(self.attributes[name]) for name in ("alpha", "beta"))
+        if self.attributes["transA"]:
             a = a.of(a.value.T, a.error.T)
-        if self.attribute("transB", 0):
+        if self.attributes["transB"]:
             b = b.of(b.value.T, b.error.T)
         product = enclosure.multiply(enclosure.matmul(a, b), alpha)
         if not self.has(2):

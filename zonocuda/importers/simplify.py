@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -51,7 +52,7 @@ def _merge(layer: Node, shift: Node) -> Node | None:
         roundings=max(layer.op.roundings, shift.op.roundings),
         doubt={**layer.op.doubt, **doubt},
     )
-    return Node(shift.name, op, layer.inputs, shift.shape)
+    return replace(shift, op=op, inputs=layer.inputs)
 
 
 def with_executed(graph: Graph, executed: Graph) -> Graph:
@@ -61,15 +62,21 @@ def with_executed(graph: Graph, executed: Graph) -> Graph:
         UnsupportedNetworkError: they are different networks otherwise.
     """
 
-    def shape(one: Graph) -> list[tuple[object, ...]]:
-        return [(node.name, node.op.kind, node.inputs, node.shape) for node in one.nodes]
-
-    if shape(graph) != shape(executed):
-        refuse("constants that it computes decide its structure, and rounding decides them")
+    check_same_structure(graph, executed)
     pairs = zip(graph.nodes, executed.nodes, strict=True)
     return dataclasses.replace(
         graph, executed={own.name: other.op for own, other in pairs if _differ(own.op, other.op)}
     )
+
+
+def check_same_structure(graph: Graph, other: Graph) -> None:
+    """Raises UnsupportedNetworkError where two foldings of one network differ in more than numbers."""
+
+    def structure(one: Graph) -> list[tuple[object, ...]]:
+        return [(node.name, node.op.kind, node.inputs, node.shape) for node in one.nodes]
+
+    if structure(graph) != structure(other):
+        refuse("constants that it computes decide its structure, and rounding decides them")
 
 
 def _differ(op: Op, other: Op) -> bool:

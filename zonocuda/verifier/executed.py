@@ -52,7 +52,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Expand, Gather, Graph, Node, Pad, Rearrangement, ScaleShift, fan_in
+from zonocuda.graph import (
+    Add,
+    Affine,
+    Cast,
+    Concat,
+    Expand,
+    Gather,
+    Graph,
+    Node,
+    Pad,
+    Rearrangement,
+    ScaleShift,
+    fan_in,
+)
 
 STEPS = 16
 """Roundings that one step of a chain adds, beside the terms of its sum."""
@@ -90,6 +103,11 @@ class Execution:
         """
         if network.unaccounted:
             raise ValueError(f"as executed, the network cannot be proven: {network.unaccounted[0]}; use 'real'")
+        cast = next((node.name for node in network.nodes if isinstance(node.op, Cast)), None)
+        if cast is not None:
+            raise ValueError(
+                f"as executed, the network cannot be proven: node {cast!r} changes the precision; use 'real'"
+            )
         readers = Counter(name for node in network.nodes for name in node.inputs)
         readers[network.output] += 1
         inside: dict[str, int] = {}  # D so far, of the chain that goes on from the node; 0 where none does

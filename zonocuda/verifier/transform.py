@@ -10,6 +10,7 @@ from zonocuda.graph import (
     Add,
     Affine,
     AveragePool,
+    Cast,
     Concat,
     Conv,
     Gather,
@@ -53,6 +54,8 @@ def _image(node: Node, values: Sequence[Zonotope], in_place: bool) -> Zonotope:
             return x.scale_shift(op.scale, op.shift, in_place=in_place)
         case Reshape():
             return x.reshape(*op.shape)
+        case Cast():
+            return x
         case Transpose():
             return x.permute(*op.permutation)
         case Pad():
@@ -84,4 +87,4 @@ def allocates(op: Op) -> bool:
     """
     if isinstance(op, ScaleShift):
         return op.scale is not None
-    return not isinstance(op, Reshape | Transpose | Pad | Gather | Add | Concat)
+    return not isinstance(op, Cast | Reshape | Transpose | Pad | Gather | Add | Concat)
