@@ -1,7 +1,7 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
 from zonocuda.graph.graph import Graph, Node, interpret, prune
-from zonocuda.graph.magnitude import absolute, constants, distance, divisor, fan_in, fan_out
+from zonocuda.graph.magnitude import absolute, constants, divisor, fan_in, fan_out
 from zonocuda.graph.ops import (
     HOPELESS,
     Add,
@@ -50,7 +50,6 @@ __all__ = [
     "Transpose",
     "absolute",
     "constants",
-    "distance",
     "divisor",
     "fan_in",
     "fan_out",

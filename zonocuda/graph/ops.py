@@ -346,7 +346,8 @@ class Cast(Rearrangement):
     """Rounding to the floating-point type ``target``, which does not hold all values that may come: y = fl(x).
 
     fl(x) = x + d with |d| <= u |x| + eta / 2 for |x| <= max; u, eta and max are the type's unit roundoff, least
-    positive number and largest number. The affine part is the identity; who counts rounding adds d (:meth:`error`).
+    positive number and largest number. Conversions to 16-bit types may round twice, by way of float32: 2^-12 of that
+    bound more covers it. The affine part is the identity; who counts rounding adds d (:meth:`error`).
     """
 
     target: torch.dtype
@@ -365,21 +366,12 @@ class Cast(Rearrangement):
         """max."""
         return torch.finfo(self.target).max
 
-    @property
-    def unit(self) -> float:
-        """u."""
-        return torch.finfo(self.target).eps / 2
-
-    @property
-    def spacing(self) -> float:
-        """eta / 2, a power of two; float64 holds it for types narrower than itself."""
-        info = torch.finfo(self.target)
-        return info.tiny * info.eps / 2
-
     def error(self, size: Tensor) -> Tensor:
         """At least |d| where |x| <= ``size``, but for three roundings of its own; infinite where fl(x) may be so."""
-        found = torch.where(size > 0, self.unit * size + self.spacing, size)
-        return found.masked_fill(~(size <= self.largest), math.inf)
+        info = torch.finfo(self.target)
+        unit = info.eps / 2 * (1 if info.bits > 16 else 1 + 2**-12)
+        found = torch.where(size > 0, unit * size + unit * info.tiny, size)  # eta / 2 = u tiny
+        return found.masked_fill(~(size <= info.max), math.inf)
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,7 @@ def fold(
     if not any(isinstance(c, Enclosure) for c in operands):
         if kind == "Range" and floating:
             return {node.output[0]: _constant(_range(node, operands, opset, executed))}
-        return {**_evaluate(node, {name: _array(constants[name]) for name in node.input if name}, opset)}
+        return {**evaluate(node, {name: _array(constants[name]) for name in node.input if name}, opset)}
     values = {name: _array(constants[name], wide=True) for name in node.input if name}
     first = _enclosed(operands[0], executed)
     if kind == "Cast":
@@ -70,14 +70,14 @@ def fold(
             refuse("it compares constants that rounding cannot tell apart")
     elif kind in _MOVING or kind in _EXACT:
         dtype = next(c.dtype if isinstance(c, Enclosure) else _torch_dtype(c) for c in floating)
-        results, errors = _evaluate(node, values, opset), _errors(node, constants, opset)
+        results, errors = evaluate(node, values, opset), _errors(node, constants, opset)
         return {
             name: _constant(Enclosure(torch.tensor(array), torch.tensor(errors[name]), dtype, executed))
             for name, array in results.items()
         }
     elif kind not in ("Shape", "Size") and not all(_enclosed(c, executed).is_exact for c in floating):
         refuse("its inputs are constants that were rounded")
-    return {**_evaluate(node, values, opset)}
+    return {**evaluate(node, values, opset)}
 
 
 def _enclosed(constant: Constant, executed: bool) -> Enclosure:
@@ -103,7 +103,8 @@ def _torch_dtype(array: Array) -> torch.dtype:
     return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
-def _evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> dict[str, Array]:
+def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> dict[str, Array]:
+    """A node's outputs by :mod:`onnx.reference`; raises UnsupportedNetworkError where it cannot evaluate it."""
     outputs = [name for name in node.output if name]
     graph = helper.make_graph(
         [node],
@@ -144,7 +145,7 @@ def _errors(node: onnx.NodeProto, constants: Mapping[str, Constant], opset: int)
             node.output,
             **{a.name: helper.get_attribute_value(a) for a in node.attribute if a.name != "value"},
         )
-    return _evaluate(node, errors, opset)
+    return evaluate(node, errors, opset)
 
 
 def _cast(node: onnx.NodeProto, constant: Enclosure) -> Enclosure:
@@ -165,7 +166,7 @@ def _cast(node: onnx.NodeProto, constant: Enclosure) -> Enclosure:
 def _range(node: onnx.NodeProto, operands: list[Constant], opset: int, executed: bool) -> Enclosure:
     """start + i delta; as many as the network's own execution counts."""
     start, _, delta = (_enclosed(c, executed) for c in operands)
-    count = len(_evaluate(node, dict(zip(node.input, map(_array, operands), strict=True)), opset)[node.output[0]])
+    count = len(evaluate(node, dict(zip(node.input, map(_array, operands), strict=True)), opset)[node.output[0]])
     steps = torch.arange(count, dtype=torch.float64)
     return enclosure.add(start, enclosure.multiply(delta, delta.of(steps, torch.zeros_like(steps))))
 

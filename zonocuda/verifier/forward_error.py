@@ -24,10 +24,10 @@ c + sum_k eps_k G_k; and |c| + sum_k |G_k| <= s. With r the radius sum_k |G_k|:
 Nonzero s are at least T >= 2 sqrt(eta), so that the underflow of K n products, K n eta, is less than one rounding of s
 while K n eta <= u T: it is counted as one, and beyond that nothing is claimed.
 
-The values are the real network's, in which a cast to a narrower type rounds (:class:`zonocuda.graph.Cast`), or those that
-a machine computes for it: then every e' grows by the delta of :mod:`zonocuda.verifier.executed`. Either is a delta for
-magnitudes m = s + e of the node's inputs. The bounds, and with them the next magnitudes, are then those of the rounded
-values, by induction over the nodes.
+The values are the real network's, in which a cast to a narrower type rounds (:class:`zonocuda.graph.Cast`), or those
+that a machine computes for it: then every e' grows by the delta of :mod:`zonocuda.verifier.executed`. Either is a delta
+for magnitudes m = s + e of the node's inputs. The bounds, and with them the next magnitudes, are then those of the
+rounded values, by induction over the nodes.
 """
 
 from __future__ import annotations
