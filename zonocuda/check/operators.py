@@ -109,15 +109,16 @@ def _reduced(combine: Callable[[Array, Any], Array], mean: bool = False) -> Call
         dims = tuple(axis % x.ndim for axis in axes)
         count = prod(x.shape[dim] for dim in dims) if mean else 1
         kept = tuple(1 if d in dims else n for d, n in enumerate(x.shape)) if call["keepdims"] else None
-        out = np.asarray(combine(x, dims) if dims else x, dtype=object) / arb(count)
-        return out.reshape(kept) if kept is not None else np.asarray(out, dtype=object)
+        out = np.asarray(combine(x, dims) if dims else x, dtype=object)
+        shares = balls((value / count for value in out.ravel()), out.shape)
+        return shares if kept is None else shares.reshape(kept)
 
     return reduction
 
 
 def _product(x: Array, dims: tuple[int, ...]) -> Array:
     moved = np.moveaxis(x, dims, range(len(dims)))
-    return reduce(lambda a, b: a * b, moved.reshape(-1, *moved.shape[len(dims) :]))
+    return reduce(np.multiply, moved.reshape(-1, *moved.shape[len(dims) :]))
 
 
 def _geometry(call: Call, kernel: tuple[int, ...], extent: tuple[int, ...]) -> tuple[Any, Any, Any]:

@@ -17,7 +17,8 @@ def absorb_biases(graph: Graph) -> Graph:
     """Let linear layers and convolutions without a bias take over the shift that follows them.
 
     y = W x; z = y + b becomes z = W x + b where nothing else reads y and b is a bias of that layer: constant over
-    the positions of a convolution, and over all but the last dimension of a linear layer. z keeps its name.
+    the positions of a convolution, and over all but the last dimension of a linear layer, and the network computes both
+    in one type. z keeps its name.
     """
     uses = Counter(name for node in graph.nodes for name in node.inputs)
     uses[graph.output] += 1
@@ -36,6 +37,8 @@ def _merge(layer: Node, shift: Node) -> Node | None:
     if not isinstance(layer.op, Linear | Conv | ConvTranspose) or layer.op.bias is not None:
         return None
     if not isinstance(shift.op, ScaleShift) or shift.op.scale is not None or shift.op.shift is None:
+        return None
+    if layer.dtype != shift.dtype:
         return None
     channel = len(layer.shape) - 1 if isinstance(layer.op, Linear) else 0
     extents = shift.op.shift.shape
