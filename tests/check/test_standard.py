@@ -48,6 +48,13 @@ def test_constants_that_a_file_computes_agree(seed: int) -> None:
     assert compared(program.model(scale, shift)) == ""
 
 
+def test_exponents_may_be_integers_and_constants_counted() -> None:
+    nodes = [op("Pow", "v e", "p"), op("Range", "a b c", "r"), op("Mul", "p r", "k"), op("Mul", "x k")]
+    numbers = {"a": np.float32(0.1), "b": np.float32(1), "c": np.float32(0.4)}
+    weights = {"v": np.float32([1.1, -2.3, 0.7]), "e": ints(3, 2, 1)}
+    assert compared(model(nodes, [1, 3], {**weights, **{k: np.array(v) for k, v in numbers.items()}})) == ""
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_operators_on_constants_agree(name: str) -> None:
     assert compared(other(name)) == ""

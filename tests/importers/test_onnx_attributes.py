@@ -227,6 +227,12 @@ def test_a_normalisation_in_float64_in_front_of_a_float32_network_is_read(tmp_pa
     assert [node.op.kind for node in network.graph.nodes] == ["Input", "ScaleShift", "ScaleShift", "Cast", "Linear"]
 
 
+def test_an_output_of_bfloat16_is_refused_with_the_remedy() -> None:
+    built = model([op("Cast", "x", to=TensorProto.BFLOAT16)], [1, 3], output_dtype=TensorProto.BFLOAT16)
+    with pytest.raises(UnsupportedNetworkError, match=r"output 'y' is bfloat16, .* cast it to FLOAT"):
+        read(built)
+
+
 def test_half_weights_behind_a_cast_are_refused_by_name() -> None:
     nodes = [op("Cast", "x", "h", to=TensorProto.FLOAT16), op("Mul", "h w", "p"), op("Cast", "p", to=TensorProto.FLOAT)]
     with pytest.raises(UnsupportedNetworkError, match=r"node 'p' \(op Mul\): a constant of type float16"):

@@ -99,6 +99,12 @@ def _batch_normalization(call: Call) -> Array:
     return result
 
 
+def _power(call: Call) -> Array:
+    """The exponent may be of integers."""
+    exponent = call(1)
+    return np.asarray(call(0) ** balls(exponent.ravel().tolist(), exponent.shape), dtype=object)
+
+
 def _reduced(combine: Callable[[Array, Any], Array], mean: bool = False) -> Callable[[Call], Array]:
     def reduction(call: Call) -> Array:
         x, axes = call(0), call["axes"]
@@ -236,7 +242,7 @@ COMPUTED: dict[str, Callable[[Call], NDArray[Any]]] = {
     "Min": lambda call: reduce(_smaller, map(call, range(len(call.values)))),
     "Mul": lambda call: call(0) * call(1),
     "Neg": _each(lambda x: -x),
-    "Pow": lambda call: call(0) ** call(1),
+    "Pow": _power,
     "Range": _range,
     "Reciprocal": _each(lambda x: ONE / x),
     "ReduceMean": _reduced(lambda x, dims: x.sum(axis=dims), mean=True),
