@@ -90,7 +90,7 @@ def _convert(file: OnnxFile, executed: bool) -> tuple[Graph, bool]:
         )
     if values[file.output_name].dtype == torch.bfloat16:
         raise UnsupportedNetworkError(
-            f"importers.onnx: {file.name}: output {file.output_name!r} is bfloat16, which NumPy has not; cast it to FLOAT"
+            f"importers.onnx: {file.name}: output {file.output_name!r} is bfloat16, which NumPy lacks; cast it to FLOAT"
         )
     computed = any(isinstance(constant, Enclosure) for constant in constants.values())
     return absorb_biases(builder.finish(values[file.output_name])), computed
