@@ -63,8 +63,9 @@ OPERATORS = {
         Case([op("Dropout", "x", "r m"), op("Cast", "m", to=TensorProto.FLOAT)], [1, 3], (3,)),
         "node 'r' (op Dropout): its output 'm' is not supported",
     ),
-    "cast to half": (one("Cast", [1, 3], (3,), to=TensorProto.FLOAT16), "a cast to FLOAT16"),
-    "cast to integers": (one("Cast", [1, 3], (3,), to=TensorProto.INT64), "a cast to INT64"),
+    "cast to eight bits": (one("Cast", [1, 3], (3,), to=TensorProto.FLOAT8E4M3FN), "to FLOAT8E4M3FN is not supported"),
+    "cast to integers": (one("Cast", [1, 3], (3,), to=TensorProto.INT64), "to INT64 is not supported"),
+    "cast to truth values": (one("Cast", [1, 3], (3,), to=TensorProto.BOOL), "to BOOL is not supported"),
     "half weights": (
         Case([op("Relu", "x", "r"), op("Add", "r w")], [1, 3], (3,), {"w": floats(3).astype(np.float16)}),
         "a constant of type float16",
@@ -119,7 +120,7 @@ OPERATORS = {
     "an index beyond the extent": (one("Gather", [1, 5], (1,), ints(5), axis=1), "outside 0..4"),
     "an index that depends on the input": (
         Case([op("Cast", "x", "i", to=TensorProto.INT64), op("Gather", "w i")], [1, 3], (3,), {"w": floats(5)}),
-        "a cast to INT64",
+        "to INT64 is not supported",
     ),
     "a shape that does not fit": (one("Reshape", [1, 6], (4,), ints(1, 4)), "do not reshape"),
     "a split that does not add up": (

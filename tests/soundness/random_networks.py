@@ -13,6 +13,7 @@ from tests.verifier.graphs import Builder
 from zonocuda.graph import (
     Add,
     AveragePool,
+    Cast,
     Concat,
     Conv,
     ConvTranspose,
@@ -201,6 +202,10 @@ def _move(n: RandomNetwork) -> None:
             n.b(Expand((n.rng.randint(1, 3), *shape)) if len(shape) < 4 else Reshape((1, math.prod(shape))))
 
 
+def _cast(n: RandomNetwork) -> None:
+    n.b(Cast(n.rng.choice((torch.float32, torch.float32, torch.bfloat16, torch.float16))))
+
+
 OPERATORS: tuple[Callable[[RandomNetwork], None], ...] = (
-    *(_linear, _linear, _window, _window, _window, _scale_shift, _add, _concat, _move, _move),
+    *(_linear, _linear, _window, _window, _window, _scale_shift, _add, _concat, _move, _move, _cast),
 )

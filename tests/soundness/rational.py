@@ -10,7 +10,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from tests.verifier.exact import Vector, exactly, linear_step
+from tests.verifier.exact import Vector, exactly, value_step
 from zonocuda.branch import Bounded
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu, interpret
@@ -52,8 +52,7 @@ def values_before_relus(graph: Graph, x: Sequence[Fraction]) -> tuple[dict[str, 
     def step(node: Node, values: tuple[Vector, ...]) -> Vector:
         if isinstance(node.op, Relu):
             seen[node.name] = values[0]
-            return [max(v, Fraction(0)) for v in values[0]]
-        return linear_step(graph, node, values, constant=True)
+        return value_step(graph, node, values)
 
     return seen, interpret(graph, list(x), step)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.verifier.exact import Vector, evaluate, exactly
-from tests.verifier.graphs import NETWORKS, rand, random_box
+from tests.verifier.graphs import NETWORKS, casting, rand, random_box
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
@@ -143,7 +143,7 @@ def test_a_property_violated_by_less_than_rounding_is_not_verified() -> None:
 def test_every_kind_of_operator_was_planted_in() -> None:
     from zonocuda import graph as ops
 
-    kinds = {type(node.op).__name__ for make in NETWORKS.values() for node in make(0).nodes}
+    kinds = {type(node.op).__name__ for make in (*NETWORKS.values(), casting) for node in make(0).nodes}
     abstract = {"Op", "Affine", "Rearrangement", "Graph", "Node"}
     exported = {name for name in ops.__all__ if isinstance(getattr(ops, name), type)}
     assert kinds == exported - abstract

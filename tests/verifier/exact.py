@@ -15,7 +15,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, AveragePool, Concat, Graph, Node, Reduce, Relu, interpret
+from zonocuda.graph import Add, Affine, AveragePool, Cast, Concat, Graph, Node, Reduce, Relu, interpret
 
 Vector = list[Fraction]
 Matrix = list[dict[int, Fraction]]
@@ -61,15 +61,40 @@ def multiply(matrix: Matrix, x: Sequence[Fraction]) -> Vector:
     return [sum((c * x[j] for j, c in row.items()), Fraction(0)) for row in matrix]
 
 
+def rounded(value: Fraction, dtype: torch.dtype) -> Fraction:
+    """The nearest number of a binary format, of two the even one.
+
+    Raises:
+        OverflowError: it is infinite.
+    """
+    digits, least, top = {
+        torch.float16: (11, -14, 16),
+        torch.bfloat16: (8, -126, 128),
+        torch.float32: (24, -126, 128),
+    }[dtype]
+    if not value:
+        return value
+    exponent = abs(value.numerator).bit_length() - value.denominator.bit_length()
+    exponent -= abs(value) < Fraction(2) ** exponent
+    spacing = Fraction(2) ** (max(exponent, least) - digits + 1)
+    found = round(value / spacing) * spacing
+    if abs(found) >= Fraction(2) ** top:
+        raise OverflowError
+    return found
+
+
+def value_step(graph: Graph, node: Node, values: tuple[Vector, ...]) -> Vector:
+    """The value of a node from those before it."""
+    if isinstance(node.op, Relu):
+        return [max(v, Fraction(0)) for v in values[0]]
+    if isinstance(node.op, Cast):
+        return [rounded(v, node.op.target) for v in values[0]]
+    return linear_step(graph, node, values, constant=True)
+
+
 def evaluate(graph: Graph, x: Sequence[Fraction]) -> Vector:
     """The network's output at a point."""
-
-    def step(node: Node, values: tuple[Vector, ...]) -> Vector:
-        if isinstance(node.op, Relu):
-            return [max(v, Fraction(0)) for v in values[0]]
-        return linear_step(graph, node, values, constant=True)
-
-    return interpret(graph, list(x), step)
+    return interpret(graph, list(x), lambda node, values: value_step(graph, node, values))
 
 
 def linear_step(graph: Graph, node: Node, values: tuple[Vector, ...], constant: bool) -> Vector:

@@ -14,6 +14,7 @@ from zonocuda.domains import Dense, Zonotope
 from zonocuda.graph import (
     Add,
     AveragePool,
+    Cast,
     Concat,
     Conv,
     ConvTranspose,
@@ -171,6 +172,25 @@ def everything(seed: int = 0) -> Graph:
     b(AveragePool((2,), (1,)), b(Reshape((1, 7))))
     b(Reshape((6,)))
     b(b.linear(6, 3))
+    return b.graph()
+
+
+def casting(seed: int = 0) -> Graph:
+    """Values rounded to narrower types: of a map whose rows are windows, of a branch, and of the output.
+
+    It is not one of NETWORKS: what it computes is no piecewise linear function.
+    """
+    b = Builder(1, 6, 6, seed=seed)
+    b(b.conv(1, 1))
+    first = b(Cast(torch.bfloat16))
+    b(Relu())
+    b(b.conv(1, 1))
+    b(Cast(torch.float16))
+    b(Add(-1), b.nodes[-1].name, first)
+    b(Relu())
+    b.flat()
+    b(b.linear(b.shape()[0], 3))
+    b(Cast(torch.float32))
     return b.graph()
 
 

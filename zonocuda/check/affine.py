@@ -20,6 +20,7 @@ from zonocuda.check.arithmetic import ONE, Array, balls, constants, matrix, prod
 from zonocuda.graph import (
     Affine,
     AveragePool,
+    Cast,
     Conv,
     ConvTranspose,
     Expand,
@@ -142,8 +143,8 @@ def explicit(op: Affine, shape: Shape, out_shape: Shape) -> Map:
                 bias = np.broadcast_to(one, out_shape).reshape(-1)
         case AveragePool():
             spatial = len(op.kernel)
-            windows = _windows(shape[-spatial:], op.kernel, op.stride, (1,) * spatial, ((0, 0),) * spatial)
-            inputs = places.reshape(-1, prod(shape[-spatial:]))[:, windows].reshape(-1, prod(op.kernel))
+            found = windows(shape[-spatial:], op.kernel, op.stride, (1,) * spatial, ((0, 0),) * spatial)
+            inputs = places.reshape(-1, prod(shape[-spatial:]))[:, found].reshape(-1, prod(op.kernel))
             blocks = [Block(_mean(prod(op.kernel)), results.reshape(-1, 1), inputs)]
         case Reduce():
             moved = np.moveaxis(places, op.dims, range(-len(op.dims), 0))
@@ -155,7 +156,7 @@ def explicit(op: Affine, shape: Shape, out_shape: Shape) -> Map:
             scale, bias = (None if t is None else np.broadcast_to(t, out_shape).reshape(-1) for t in parts)
         case Expand():
             blocks = [_moved(np.broadcast_to(places, out_shape), results)]
-        case Reshape():
+        case Reshape() | Cast():  # a cast rounds beside this: see zonocuda.check.region
             blocks = [_moved(places, results)]
         case Transpose():
             blocks = [_moved(places.transpose(op.permutation), results)]
@@ -187,7 +188,7 @@ def _padded(places: Places, pads: tuple[tuple[int, int], ...]) -> Places:
     return grown[tuple(slice(max(-b, 0), n - max(-e, 0)) for n, (b, e) in zip(grown.shape, pads, strict=True))]
 
 
-def _windows(extent: Shape, kernel: Shape, stride: Shape, dilation: Shape, pads: tuple[tuple[int, int], ...]) -> Places:
+def windows(extent: Shape, kernel: Shape, stride: Shape, dilation: Shape, pads: tuple[tuple[int, int], ...]) -> Places:
     """Places ``[windows, positions of the kernel]`` in a flat map of that extent; -1 outside of it."""
     padded = _padded(np.arange(prod(extent)).reshape(extent), pads)
     axes = list(zip(padded.shape, kernel, stride, dilation, strict=True))
@@ -214,11 +215,11 @@ def _convolution(op: Conv | ConvTranspose, places: Places, results: Places) -> I
             for n, s, d, k in zip(narrow.shape[1:], op.stride, op.dilation, kernel, strict=True)
         ]
         pads = tuple((b, f - b - n) for f, n, (b, _) in zip(full, extent, op.padding, strict=True))
-    windows = _windows(wide.shape[1:], kernel, op.stride, op.dilation, pads)  # [P, positions]
+    found = windows(wide.shape[1:], kernel, op.stride, op.dilation, pads)  # [P, positions]
     each_narrow, each_wide = (t.shape[0] // op.groups for t in (narrow, wide))
     for g in range(op.groups):
         flat = _padded(wide[g * each_wide : (g + 1) * each_wide].reshape(each_wide, -1), ((0, 0), (0, 1)))
-        gathered = flat[:, windows].transpose(1, 0, 2).reshape(len(windows), -1)  # -1 is the last column
+        gathered = flat[:, found].transpose(1, 0, 2).reshape(len(found), -1)  # -1 is the last column
         ends = narrow[g * each_narrow : (g + 1) * each_narrow].reshape(each_narrow, -1).T
         matrix = weight[g * each_narrow : (g + 1) * each_narrow].reshape(each_narrow, -1)
         if isinstance(op, Conv):

@@ -20,6 +20,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from flint import arb
 
 from zonocuda.check.affine import Map, explicit
@@ -28,6 +29,7 @@ from zonocuda.check.certificate import SLOPE_UNIT, RegionClaim, ReluSlopes
 from zonocuda.graph import (
     Add,
     Affine,
+    Cast,
     Concat,
     Expand,
     Gather,
@@ -101,12 +103,34 @@ class Maps:
         return [part.ravel() for part in np.split(places, cuts, axis=node.op.dim)]
 
 
+_FORMATS = {torch.float16: (11, -24, 16), torch.bfloat16: (8, -133, 128), torch.float32: (24, -149, 128)}
+"""Binary formats of IEEE 754 and the like: digits p, least positive number 2^q, and all numbers below 2^r."""
+
+
+def cast_error(op: Cast, low: Array, high: Array) -> Array:
+    """How far rounding to the type of a cast may take numbers between ``low`` and ``high``.
+
+    |fl(x) - x| <= 2^-p |x| + 2^(q - 1) for |x| <= 2^r (1 - 2^-p), beyond which nothing is known. To 16-bit types
+    conversions may round twice, by way of float32: 2^-12 of that more.
+    """
+    digits, least, top = _FORMATS[op.target]
+    unit, spacing = arb(2) ** -digits, arb(2) ** (least - 1)
+    largest = arb(2) ** top * (ONE - unit)
+    twice = ONE if digits == 24 else ONE + arb(2) ** -12
+    sizes = [abs(a).max(abs(b)) for a, b in zip(low, high, strict=True)]
+    return upper(balls((size * unit + spacing) * twice if size <= largest else arb("inf") for size in sizes))
+
+
 def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
     """Bounds of a node's value from those of its inputs."""
     op = node.op
     if isinstance(op, Relu):
         low, high = (balls(ZERO if value <= 0 else value for value in end) for end in before[0])
         return low, high
+    if isinstance(op, Cast):
+        low, high = before[0]
+        error = cast_error(op, low, high)
+        return lower(low - error), upper(high + error)
     if isinstance(op, Affine):
         map_, magnitude = maps.of(node)
         low, high = before[0]
@@ -151,6 +175,7 @@ class RegionCheck:
         self.box: Ends = balls(region.box.lower.tolist()), balls(region.box.upper.tolist())
         self.middle, self.radius = (self.box[0] + self.box[1]) / 2, (self.box[1] - self.box[0]) / 2
         self.relus: dict[str, _Relaxed] = {}
+        self.casts: dict[str, Array] = {}
         self.passes = 0
         self.missed = 0
         ends: dict[str, Ends] = {}
@@ -167,6 +192,8 @@ class RegionCheck:
         if isinstance(node.op, Relu):
             before = [self._tightened(node, *before[0])]
             self.relus[node.name] = self._relaxed(node.name, before[0])
+        if isinstance(node.op, Cast):
+            self.casts[node.name] = cast_error(node.op, *before[0])
         return interval(self.maps, node, before)
 
     def _tightened(self, node: Node, low: Array, high: Array) -> Ends:
@@ -297,6 +324,10 @@ class RegionCheck:
                 image, below, above = self._relu(node.name, v, *pick(node.name, first))
                 low, high = low + below, high + above
                 send(node.inputs[0], image)
+            elif isinstance(node.op, Cast):
+                error = np.abs(v) @ self.casts[node.name]
+                low, high = low - error, high + error
+                send(node.inputs[0], v)
             elif isinstance(node.op, Add):
                 send(node.inputs[0], v)
                 send(node.inputs[1], v if node.op.sign == 1 else -v)

@@ -1,7 +1,8 @@
 """``zonocuda check``: a verdict again, from its certificate and the files that it is about.
 
-What is trusted: the readers of ONNX and VNN-LIB files, which give the graph of operators with their constants and the
-exact rows and box of the specification; the library Arb; Python. Nothing of the verifier is used, and of the
+What is trusted: the reader of VNN-LIB files, which gives the exact rows and box of the specification; the library Arb;
+Python. The graph of operators that the reader of ONNX files gives is compared, operator by operator and at random
+numbers, with what the standard says (:mod:`zonocuda.check.standard`). Nothing of the verifier is used, and of the
 certificate only slopes, each of which is good whatever its value in [0, 1].
 """
 
@@ -21,8 +22,10 @@ import torch
 from zonocuda.check.arithmetic import PRECISION, balls, precisely
 from zonocuda.check.certificate import FORMAT, CertificateError, open_regular, read_document, region_claim
 from zonocuda.check.region import Ends, Maps, Progress, RegionCheck, interval, ratio
+from zonocuda.check.standard import difference
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import OnnxRuntimeModel, load_network
+from zonocuda.importers.onnx_file import OnnxFile, parse_onnx
 from zonocuda.specs import LinearConstraint, Region, Spec, load_vnnlib
 
 MAX_NUMBERS = 2**22
@@ -92,7 +95,8 @@ def check(
         with precisely():
             return _counterexample(document.get("counterexample"), graph, network.runtime, property_)
     try:
-        return check_proof(document.get("certificate"), graph, property_, progress)
+        model = parse_onnx(network.onnx_bytes, str(net))
+        return check_proof(document.get("certificate"), graph, property_, progress, model)
     except CertificateError as error:
         raise CertificateError(f"{certificate}: {error}") from error
 
@@ -106,9 +110,16 @@ def _quoted(value: object) -> str:
 
 
 def check_proof(
-    certificate: object, graph: Graph, spec: Spec, progress: Progress = lambda phase, done, total: None
+    certificate: object,
+    graph: Graph,
+    spec: Spec,
+    progress: Progress = lambda phase, done, total: None,
+    file: OnnxFile | None = None,
 ) -> Checked:
     """Proves a property again from the object ``certificate`` of a document.
+
+    With the ``file`` that the graph was read from, the graph is compared with what the standard says of it first
+    (:mod:`zonocuda.check.standard`): a network that was read wrongly confirms nothing.
 
     Raises:
         CertificateError: no certificate, one without data, or a network of more than MAX_NUMBERS numbers.
@@ -124,7 +135,9 @@ def check_proof(
     if not all(bool(t.isfinite().all()) for t in tensors) or not all(map(math.isfinite, numbers)):
         return Checked(False, "the network holds a NaN or an infinity", ())
     with precisely():
-        return _proof(certificate, graph, spec, progress)
+        maps = Maps(graph)
+        wrong = "" if file is None else difference(file, maps)
+        return Checked(False, wrong, ()) if wrong else _proof(certificate, maps, spec, progress)
 
 
 def _constants(graph: Graph) -> tuple[list[Any], list[torch.Tensor]]:
@@ -138,7 +151,7 @@ def _size(graph: Graph) -> int:
     return max(sum(t.numel() for t in _constants(graph)[1]), sum(math.prod(node.shape) for node in graph.nodes))
 
 
-def _proof(certificate: dict[str, Any], graph: Graph, spec: Spec, progress: Progress) -> Checked:
+def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, progress: Progress) -> Checked:
     how = f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"
     entries = certificate.get("regions")
     by_region: dict[int, Any] = {}
@@ -149,7 +162,7 @@ def _proof(certificate: dict[str, Any], graph: Graph, spec: Spec, progress: Prog
         by_region[number] = entry
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", (how,))
-    maps, details = Maps(graph), [how]
+    details = [how]
     for position, region in enumerate(spec.regions):
         reason = "".join(_region(maps, region, by_region.get(position), position, details, progress))
         if reason:

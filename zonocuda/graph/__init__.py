@@ -1,12 +1,13 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
 from zonocuda.graph.graph import Graph, Node, interpret, prune
-from zonocuda.graph.magnitude import absolute, constants, distance, divisor, fan_in, fan_out
+from zonocuda.graph.magnitude import absolute, constants, divisor, fan_in, fan_out
 from zonocuda.graph.ops import (
     HOPELESS,
     Add,
     Affine,
     AveragePool,
+    Cast,
     Concat,
     Conv,
     ConvTranspose,
@@ -29,6 +30,7 @@ __all__ = [
     "Add",
     "Affine",
     "AveragePool",
+    "Cast",
     "Concat",
     "Conv",
     "ConvTranspose",
@@ -48,7 +50,6 @@ __all__ = [
     "Transpose",
     "absolute",
     "constants",
-    "distance",
     "divisor",
     "fan_in",
     "fan_out",

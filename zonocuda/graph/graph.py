@@ -18,12 +18,17 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operator at its place in the network; ``shape`` is its output's feature shape, without the batch."""
+    """One operator at its place in the network.
+
+    ``shape`` is its output's feature shape, without the batch; ``dtype`` the type in which the network itself computes
+    it, where that is known.
+    """
 
     name: str
     op: Op
     inputs: tuple[str, ...]
     shape: Shape
+    dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +107,7 @@ class Graph:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The network's output ``[B, *output_shape]`` for ``x`` ``[B, *input_shape]``."""
-        return interpret(self, x, lambda node, inputs: node.op.apply(*inputs))
+        return interpret(self, x, lambda node, inputs: node.op.execute(*inputs))
 
 
 def interpret(

@@ -1,5 +1,4 @@
-"""What the rounding of an affine operator depends on: its absolute values, how many terms its sums have, and how far
-its numbers are from others."""
+"""What the rounding of an affine operator depends on: its absolute values, and how many terms its sums have."""
 
 from __future__ import annotations
 
@@ -38,12 +37,6 @@ def absolute(op: Affine) -> Affine:
     if not isinstance(op, _KNOWN):
         raise NotImplementedError(f"graph.magnitude: no absolute value of op {op.kind}")
     return dataclasses.replace(op, **{name: abs(value) for name, value in constants(op).items()})
-
-
-def distance(op: Affine, other: Affine) -> Affine:
-    """The operator |A - A'| x + |b - b'|, for two of one kind that differ in nothing but the numbers they hold."""
-    theirs = constants(other)
-    return dataclasses.replace(op, **{name: abs(value - theirs[name]) for name, value in constants(op).items()})
 
 
 def constants(op: Affine) -> dict[str, Any]:

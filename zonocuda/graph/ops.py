@@ -50,6 +50,10 @@ class Op:
         """The operator itself: ``[B, *features]`` of every input to ``[B, *features]`` of the output."""
         raise NotImplementedError
 
+    def execute(self, *inputs: Tensor) -> Tensor:
+        """What the network computes, in the inputs' dtype: as :meth:`apply`, unless the network itself rounds here."""
+        return self.apply(*inputs)
+
     @property
     def kind(self) -> str:
         """The operator's name in messages and results."""
@@ -335,6 +339,39 @@ class Transpose(Rearrangement):
     def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
         inverse = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)
         return v.permute(0, *_dims(inverse))
+
+
+@dataclass(frozen=True, eq=False)
+class Cast(Rearrangement):
+    """Rounding to the floating-point type ``target``, which does not hold all values that may come: y = fl(x).
+
+    fl(x) = x + d with |d| <= u |x| + eta / 2 for |x| <= max; u, eta and max are the type's unit roundoff, least
+    positive number and largest number. Conversions to 16-bit types may round twice, by way of float32: 2^-12 of that
+    bound more covers it. The affine part is the identity; who counts rounding adds d (:meth:`error`).
+    """
+
+    target: torch.dtype
+
+    def execute(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].to(self.target).to(inputs[0].dtype)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return x
+
+    def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
+        return v
+
+    @property
+    def largest(self) -> float:
+        """max."""
+        return torch.finfo(self.target).max
+
+    def error(self, size: Tensor) -> Tensor:
+        """At least |d| where |x| <= ``size``, but for three roundings of its own; infinite where fl(x) may be so."""
+        info = torch.finfo(self.target)
+        unit = info.eps / 2 * (1 if info.bits > 16 else 1 + 2**-12)
+        found = torch.where(size > 0, unit * size + unit * info.tiny, size)  # eta / 2 = u tiny
+        return found.masked_fill(~(size <= info.max), math.inf)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,11 @@ def _identity(node: AtenNode) -> Value:
     return node.value("self")
 
 
+def cast(node: AtenNode) -> Value:
+    """A conversion to another type or device."""
+    return lowering.cast(node.builder, node.name, node.value("self"), node.traced.dtype)
+
+
 def _dropout(node: AtenNode) -> Value:
     if node["train"]:
         refuse("it is in training mode; call model.eval() first")
@@ -358,8 +363,8 @@ def _pad(node: AtenNode) -> Value:
 
 
 _FUNCTIONS: dict[Converter, str] = {
-    _identity: "alias.default clone.default contiguous.default detach.default lift_fresh_copy.default _to_copy.default "
-    "to.dtype to.dtype_layout to.device",
+    _identity: "alias.default clone.default contiguous.default detach.default lift_fresh_copy.default",
+    cast: "_to_copy.default to.dtype to.dtype_layout to.device",
     _dropout: "dropout.default feature_dropout.default",
     _relu: "relu.default",
     _add: "add.Tensor add.Scalar",

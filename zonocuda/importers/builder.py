@@ -10,7 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Graph, Input, Node, Op, ScaleShift, prune
+from zonocuda.graph import (
+    Add,
+    Affine,
+    Concat,
+    Expand,
+    Gather,
+    Graph,
+    Input,
+    Node,
+    Op,
+    Pad,
+    Rearrangement,
+    Relu,
+    ScaleShift,
+    prune,
+)
 from zonocuda.graph.ops import Shape
 from zonocuda.importers.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import one_line, refuse
@@ -22,10 +37,19 @@ _FEW = 16
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor that depends on the input: the node that computes it, and its feature shape."""
+    """A tensor that depends on the input.
+
+    Attributes:
+        node: the node that computes it.
+        shape: its feature shape.
+        dtype: its type in the original network.
+        held: the narrowest type known to hold its values: the one that they were last computed in, or rounded to.
+    """
 
     node: str
     shape: Shape
+    dtype: torch.dtype
+    held: torch.dtype
 
 
 class GraphBuilder:
@@ -34,17 +58,21 @@ class GraphBuilder:
     Args:
         input_name: name of the input node.
         input_shape: feature shape of the input.
+        dtype: type of the input.
         batched: whether dimension 0 of the original network's tensors is a batch, which features do not have.
         reserved: names that are kept for the nodes they are promised to; see ``begin``.
     """
 
-    def __init__(self, input_name: str, input_shape: Shape, batched: bool, reserved: Iterable[str] = ()) -> None:
+    def __init__(
+        self, input_name: str, input_shape: Shape, dtype: torch.dtype, batched: bool, reserved: Iterable[str] = ()
+    ) -> None:
         self.batched = batched
-        self.input = Value(input_name, input_shape)
+        self.input = Value(input_name, input_shape, dtype, dtype)
+        self._dtype: torch.dtype | None = None
         self._reserved = set(reserved)
         self._owned: frozenset[str] = frozenset()
         self._taken = {input_name}
-        self._nodes = [Node(input_name, Input(), (), input_shape)]
+        self._nodes = [Node(input_name, Input(), (), input_shape, dtype)]
         self.charged = 0
         """Roundings of the constants that the node under conversion has read: see :meth:`charge`."""
         self._unaccounted: list[str] = []
@@ -56,9 +84,11 @@ class GraphBuilder:
         """Number of dimensions that ``value`` has in the original network."""
         return len(value.shape) + self.batched
 
-    def begin(self, names: Iterable[str]) -> None:
-        """Start on a node of the original network, for which the reserved ``names`` are kept."""
+    def begin(self, names: Iterable[str], dtype: torch.dtype | None = None) -> None:
+        """Start on a node of the original network, for which the reserved ``names`` are kept; ``dtype``: the type that
+        it computes in, where it need not be that of its operands."""
         self._owned = frozenset(names)
+        self._dtype = dtype
         self.charged = 0
 
     def charge(self, constant: Enclosure) -> Tensor:
@@ -80,8 +110,8 @@ class GraphBuilder:
                 given[name] = constant.held()
         return {**given, "roundings": roundings, "doubt": doubt}
 
-    def emit(self, name: str, op: Op, *inputs: Value) -> Value:
-        """Append a node that applies ``op``.
+    def emit(self, name: str, op: Op, *inputs: Value, dtype: torch.dtype | None = None) -> Value:
+        """Append a node that applies ``op``, in ``dtype`` where that is given, else as :meth:`begin` says.
 
         Raises:
             UnsupportedNetworkError: the shapes do not fit, the result is empty or too large, or a tensor is not a
@@ -98,8 +128,15 @@ class GraphBuilder:
             refuse(f"its result would be empty, of shape {shape}")
         self._features = check_features(shape, self._features)
         unique = self._unique(name)
-        self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape))
-        return Value(unique, shape)
+        dtype = dtype or self._dtype or inputs[0].dtype
+        held = dtype
+        moves = isinstance(op, Rearrangement | Gather | Expand | Concat | Relu) and not (
+            isinstance(op, Pad) and op.value
+        )
+        if moves and all(holds(dtype, value.held) for value in inputs):
+            held = next((v.held for v in inputs if all(holds(v.held, other.held) for other in inputs)), dtype)
+        self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape, dtype))
+        return Value(unique, shape, dtype, held)
 
     def unaccounted(self, line: str) -> None:
         """Notes something whose rounding, when the network is executed, no node accounts for."""
@@ -126,6 +163,12 @@ class GraphBuilder:
             unique = f"{name}_{count}"
         self._taken.add(unique)
         return unique
+
+
+def holds(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether every number of one floating-point type is one of another's."""
+    wide, narrow = torch.finfo(dtype), torch.finfo(other)
+    return wide.eps <= narrow.eps and wide.max >= narrow.max and wide.tiny * wide.eps <= narrow.tiny * narrow.eps
 
 
 def _tensors(op: Op) -> dict[str, Tensor]:

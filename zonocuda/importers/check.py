@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Affine, Graph, Node, absolute, constants, distance, interpret
+from zonocuda.graph import HOPELESS, Affine, Graph, Node, Op, absolute, constants, interpret
 from zonocuda.importers.errors import NetworkMismatchError, NetworkOverflowError
 from zonocuda.importers.onnx_file import node_names, parse_onnx
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.importers.runtime import OnnxRuntimeModel
+from zonocuda.importers.simplify import check_same_structure
 
 CHUNK = 8
 """Points that are compared at once, where the network is small enough."""
@@ -37,17 +38,23 @@ class Comparison:
         graph: the graph.
         network: the network's name in messages.
         other: what executes it.
-        dtype: the lowest precision of that execution.
+        dtype: the type in which it computes nodes that do not say.
+
+    The constants are those of an execution (:attr:`zonocuda.graph.Graph.executed`): how far the real ones may be from
+    them is :func:`check_constants`'s question. Every node is compared in the precision in which the network itself
+    computes it.
     """
 
     graph: Graph
     network: str
     other: str
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype
+    _own: Graph = field(init=False)
     _wide: Graph = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_wide", self.graph.to(torch.float64))
+        object.__setattr__(self, "_own", self.graph.as_executed())
+        object.__setattr__(self, "_wide", self._own.to(torch.float64))
 
     @torch.no_grad()
     def check_nodes(self, x: Tensor, observed: Mapping[str, Tensor], output: Tensor) -> None:
@@ -71,34 +78,31 @@ class Comparison:
 
     @torch.no_grad()
     def check_output(self, x: Tensor, output: Tensor) -> float:
-        """Compare the whole network, in float64 and in its own precision; the largest difference to float64.
+        """Compare the whole network in float64, and in its own precision where it has one; the largest difference to
+        float64.
 
         Raises:
             NetworkMismatchError: an output differs beyond rounding, or in shape.
         """
         result = interpret(self._wide, Bounded.exact(x), self._transfer)
         self._agree("output", result, output)
-        executed = self.graph.to(self.dtype)(x.to(self.dtype))
-        self._agree(f"output in {self.dtype}", Bounded(executed.double(), result.error), output)
+        if {node.dtype or self.dtype for node in self.graph.nodes} == {self.dtype}:
+            executed = self._own.to(self.dtype)(x.to(self.dtype))
+            self._agree(f"output in {self.dtype}", Bounded(executed.double(), result.error), output)
         return float((result.value - output.double()).abs().max())
 
     def _transfer(self, node: Node, inputs: tuple[Bounded, ...]) -> Bounded:
-        """``transfer``, for an execution whose constants may be others."""
-        result = transfer(node, inputs, self.dtype)
-        other = self._wide.executed.get(node.name)
-        if other is None:
+        """``transfer`` in the node's own precision, for an execution whose constants may be others within what the
+        operator says."""
+        result, op = transfer(node, inputs, node.dtype or self.dtype), node.op
+        if not isinstance(op, Affine) or not (op.roundings or op.doubt):
             return result
-        assert isinstance(node.op, Affine)
-        assert isinstance(other, Affine)
         reach = inputs[0].value.abs() + inputs[0].error
-        off = other.roundings * torch.finfo(torch.float64).eps
-        error = result.error + distance(node.op, other).apply(reach)
-        if off:
-            error = error + off * absolute(other).apply(reach)
-        if other.doubt:
-            doubts: dict[str, Any] = {name: torch.zeros_like(t) for name, t in constants(other).items()}
-            doubts.update(other.doubt)
-            error = error + dataclasses.replace(other, **doubts).apply(reach)
+        error = result.error + op.roundings * torch.finfo(torch.float64).eps * absolute(op).apply(reach)
+        if op.doubt:
+            doubts: dict[str, Any] = {name: torch.zeros_like(t) for name, t in constants(op).items()}
+            doubts.update(op.doubt)
+            error = error + dataclasses.replace(op, **doubts).apply(reach)
         return Bounded(result.value, error)
 
     def _agree(self, what: str, result: Bounded, other: Tensor) -> None:
@@ -126,6 +130,51 @@ class Comparison:
             )
 
 
+def check_constants(graph: Graph, explained: Graph, network: str) -> None:
+    """Compare the constants of real arithmetic with those of the network's own execution.
+
+    Two ways to fold a network's constants must agree up to what the executed roundings of the chain explain, element by
+    element: a number that was read, or rounded, wrongly on one of the ways shows.
+
+    Args:
+        graph: the network, with the operators that are others as executed.
+        explained: the same network, folded in real arithmetic inside
+            :func:`zonocuda.importers.enclosure.executed_roundings`.
+        network: its name in messages.
+
+    Raises:
+        NetworkMismatchError: a constant differs by more.
+        UnsupportedNetworkError: the two are different networks otherwise.
+    """
+    check_same_structure(graph, explained)
+    for node, other in zip(graph.nodes, explained.nodes, strict=True):
+        executed = graph.executed.get(node.name)
+        if executed is None:
+            continue
+        theirs = constants(executed) if isinstance(executed, Affine) else {}
+        for name, held in constants(node.op).items() if isinstance(node.op, Affine) else ():
+            real, own = (torch.as_tensor(t, dtype=torch.float64).detach() for t in (held, theirs[name]))
+            allowed = _doubt(other.op, name) + _doubt(executed, name)
+            wrong = ~((real - own).abs() <= allowed)
+            if bool(wrong.any()):
+                first = tuple(int(i) for i in wrong.nonzero()[0])
+                raise NetworkMismatchError(
+                    f"importers.check: {network}: node {node.name!r}: its {name}{list(first)} is "
+                    f"{real[first].item():.17g} in real arithmetic and {own[first].item():.17g} as executed; rounding "
+                    f"explains {allowed.expand(wrong.shape)[first].item():.3g}"
+                )
+
+
+def _doubt(op: Op, name: str) -> Tensor:
+    """How far the network's constants may be from those held as ``name``; see :class:`zonocuda.graph.Affine`."""
+    assert isinstance(op, Affine)
+    held = torch.as_tensor(getattr(op, name), dtype=torch.float64).detach()
+    if op.roundings >= HOPELESS:
+        return torch.full_like(held, math.inf)
+    error = op.roundings * torch.finfo(torch.float64).eps * held.abs()
+    return error + op.doubt[name] if name in op.doubt else error
+
+
 def check_against_onnxruntime(
     graph: Graph,
     model: bytes | OnnxRuntimeModel,
@@ -142,7 +191,7 @@ def check_against_onnxruntime(
 
     * every node whose name ``load_onnx`` took from the model is evaluated in float64 *from the values that ONNX
       Runtime computed for the nodes before it*, and compared with ONNX Runtime's value of the same tensor;
-    * the whole graph, in float32 and in float64, is compared with ONNX Runtime's output.
+    * the whole graph, in float64 and in the network's own precision, is compared with ONNX Runtime's output.
 
     Both allow what two executions in different orders of summation can differ by, and no more: twice the running
     error bound of ``rounding.transfer``. Node by node that is a few units in the last place of the sums, so that a
@@ -172,11 +221,11 @@ def check_against_onnxruntime(
             f"importers.check: {runtime.name}: the input has shape {graph.input_shape} in the graph, "
             f"{runtime.input_shape} in ONNX Runtime"
         )
-    own = {node.name for node in graph.nodes[1:]}
+    own = {node.name for node in graph.nodes[1:] if node.dtype != torch.bfloat16}  # for which NumPy has no type
     names = node_names(parse_onnx(runtime.content, runtime.name))
     tensors = {tensor: node for tensor, node in names.items() if node in own}
     inside = runtime.observing((runtime.output_name, *tensors))
-    comparison = Comparison(graph, runtime.name, "ONNX Runtime")
+    comparison = Comparison(graph, runtime.name, "ONNX Runtime", runtime.dtype)
     worst = 0.0
     samples = sample_points(lower, upper, graph.input_shape, points, seed)
     in_box = len(samples) - points

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import decimal
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, TypeAlias
@@ -30,6 +32,7 @@ from torch import Tensor
 
 from zonocuda.graph import HOPELESS
 
+_AS_EXECUTED: ContextVar[bool] = ContextVar("as executed", default=False)
 _U = 2.0**-53
 _LEAST = 2.0**-500
 _SAFE = 2.0**450
@@ -137,6 +140,20 @@ class Enclosure:
 
 Numbers: TypeAlias = Tensor | Enclosure
 """Constants of a network that meet its input: its own, or what it computes."""
+
+
+@contextmanager
+def executed_roundings() -> Iterator[None]:
+    """Inside, the errors of real numbers also cover what an execution in the network's own types has in their place.
+
+    Every operation then errs by 4 u |v| more, and a sum of n terms by gamma_n of its magnitudes, with u of the type of
+    the result: what the executed roundings of a chain of operations can explain.
+    """
+    token = _AS_EXECUTED.set(True)
+    try:
+        yield
+    finally:
+        _AS_EXECUTED.reset(token)
 
 
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
@@ -336,11 +353,15 @@ def _enclosure(value: Tensor, propagated: Tensor, own: Tensor, a: Enclosure, ord
             error = propagated
         size, info = value.detach().abs() + error, torch.finfo(a.dtype)
         error = error + (info.eps * size + info.tiny).masked_fill(error == 0, 0.0)
+    elif _AS_EXECUTED.get():
+        info, size = torch.finfo(a.dtype), value.detach()
+        exact = (error == 0) & (size.to(a.dtype).double() == size)
+        error = error + (2 * info.eps * size.abs() + info.tiny).masked_fill(exact, 0.0)
     return a.of(value, _grown(error.detach() * _COVER))
 
 
 def _unit_roundoff(a: Enclosure) -> float:
-    return torch.finfo(a.dtype).eps / 2 if a.executed else _U
+    return torch.finfo(a.dtype).eps / 2 if a.executed or _AS_EXECUTED.get() else _U
 
 
 def _assumed(value: Tensor, a: Enclosure) -> Tensor:

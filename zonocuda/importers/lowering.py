@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from zonocuda.graph import (
     Add,
     AveragePool,
+    Cast,
     Concat,
     Conv,
     ConvTranspose,
@@ -32,7 +34,7 @@ from zonocuda.graph import (
     Transpose,
 )
 from zonocuda.graph.ops import Pads, Shape
-from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.builder import GraphBuilder, Value, holds
 from zonocuda.importers.enclosure import Numbers
 from zonocuda.importers.errors import refuse
 
@@ -151,6 +153,24 @@ def add(builder: GraphBuilder, name: str, x: Value, y: Value, sign: int = 1) -> 
 def relu(builder: GraphBuilder, name: str, x: Value) -> Value:
     """max(x, 0)."""
     return builder.emit(name, Relu(), x)
+
+
+def cast(builder: GraphBuilder, name: str, x: Value, dtype: torch.dtype) -> Value:
+    """A conversion to another floating-point type.
+
+    It is exact where that type holds what it gets: the type in which ``x`` was last computed, or to which it was last
+    rounded; else the network asks for a rounding, which the graph keeps.
+    """
+    if not dtype.is_floating_point:
+        refuse(f"a cast of what depends on the input to {dtype} is no continuous function; leave it out of the network")
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        refuse(f"a cast to {dtype} is not supported; float16, bfloat16, float32 and float64 are")
+    if dtype != x.dtype:
+        builder.unaccounted(f"node {name!r} changes the precision to {dtype}")
+    if holds(dtype, x.held):
+        return replace(x, dtype=dtype)
+    rounded = builder.emit(name, Cast(dtype), x, dtype=dtype)
+    return replace(rounded, held=dtype)
 
 
 def reshape(builder: GraphBuilder, name: str, x: Value, shape: Shape) -> Value:

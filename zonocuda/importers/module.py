@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 from zonocuda.graph import Graph
 from zonocuda.importers.aten_constants import enclose, may_round
 from zonocuda.importers.aten_node import AtenNode
-from zonocuda.importers.aten_ops import CONVERTERS, IGNORED
-from zonocuda.importers.builder import GraphBuilder, Value
-from zonocuda.importers.check import Comparison, sample_points
+from zonocuda.importers.aten_ops import CONVERTERS, IGNORED, cast
+from zonocuda.importers.builder import GraphBuilder, Value, holds
+from zonocuda.importers.check import Comparison, check_constants, sample_points
 from zonocuda.importers.constant_call import flat
-from zonocuda.importers.enclosure import Enclosure
+from zonocuda.importers.enclosure import Enclosure, executed_roundings
 from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
 from zonocuda.importers.simplify import with_executed
 from zonocuda.precision import full_precision
@@ -72,8 +73,10 @@ def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6,
     program = _export(model, example, name)
     graph, computed = _convert(program, model, tuple(input_shape), name, enclose)
     if computed:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             graph = with_executed(graph, _convert(program, model, tuple(input_shape), name, _execute)[0])
+            with executed_roundings():
+                check_constants(graph, _convert(program, model, tuple(input_shape), name, enclose)[0], name)
     _compare(graph, program, model, example, name, points, seed)
     return graph
 
@@ -124,25 +127,24 @@ def _convert(
     output = _output_name(program, name)
     nodes = program.graph_module.graph.nodes
     builder: GraphBuilder | None = None
-    dtype = torch.float32
     env: dict[fx.Node, Any] = {}
     leaves = {leaf.arg.name: leaf for leaf in program.graph_signature.input_specs}
     for node in nodes:
         if node.op != "placeholder":
             continue
         if leaves[node.name].kind == InputKind.USER_INPUT:
-            builder = GraphBuilder(node.name, input_shape, batched=True, reserved=[other.name for other in nodes])
+            reserved = [other.name for other in nodes]
+            builder = GraphBuilder(node.name, input_shape, node.meta["val"].dtype, batched=True, reserved=reserved)
             env[node] = builder.input
-            dtype = node.meta["val"].dtype
         else:
             env[node] = _leaf(leaves[node.name], program, model, name)
     if builder is None:
         raise UnsupportedNetworkError(f"importers.module: {name}: its forward does not take one tensor")
     for node in nodes:
         if node.op not in ("placeholder", "output"):
-            builder.begin([node.name])
+            builder.begin([node.name], _dtype(node))
             try:
-                env[node] = _value(node, env, builder, folding, dtype)
+                env[node] = _value(node, env, builder, folding)
             except UnsupportedNetworkError as error:
                 raise located(f"importers.module: {name}: {_describe(node)}", error) from error
     results = [value for node, value in env.items() if node.name == output and isinstance(value, Value)]
@@ -182,8 +184,15 @@ def _leaf(leaf: Any, program: ExportedProgram, model: nn.Module, name: str) -> T
     return constant
 
 
-def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, folding: Folding, dtype: torch.dtype) -> Any:
-    """What a node computes: a ``Value``, a tuple of them, or a constant; ``dtype`` is that of the input."""
+def _dtype(node: fx.Node) -> torch.dtype | None:
+    """The floating-point type of a node's (first) result, if it has one."""
+    traced = node.meta.get("val")
+    first = traced[0] if isinstance(traced, tuple | list) and traced else traced
+    return first.dtype if isinstance(first, Tensor) and first.dtype.is_floating_point else None
+
+
+def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, folding: Folding) -> Any:
+    """What a node computes: a ``Value``, a tuple of them, or a constant."""
     if node.op != "call_function":
         refuse("control flow and changes of the gradient mode are not supported")
     if str(node.target) in IGNORED:
@@ -208,16 +217,25 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, foldin
     converter = CONVERTERS.get(str(node.target))
     if converter is None:
         refuse(_UNSUPPORTED)
+    operands = [env[used] for used in node.all_input_nodes if isinstance(env[used], Value)]
+    dtype = _dtype(node)
+    if converter is not cast and dtype is not None and not all(holds(dtype, value.dtype) for value in operands):
+        refuse(f"it rounds its operands to {dtype}; convert them first, with .to({dtype})")
     result = converter(AtenNode(node, args, kwargs, builder))
-    expected = node.meta["val"] if isinstance(result, tuple) else [node.meta["val"]]
-    for value, traced in zip(result if isinstance(result, tuple) else (result,), expected, strict=False):
-        if value is not None and tuple(traced.shape) != (BATCH, *value.shape):
-            refuse(f"its result, of shape {tuple(traced.shape)} for a batch of {BATCH}, does not keep the batch first")
-        if value is not None and traced.dtype not in (torch.float32, torch.float64):
-            refuse(f"its result is {traced.dtype}; float32 and float64 are supported")
-        if value is not None and traced.dtype != dtype:
-            builder.unaccounted(f"{_describe(node)} changes the precision to {traced.dtype}")
-    return result
+    if isinstance(result, tuple):
+        return tuple(_checked(value, traced) for value, traced in zip(result, node.meta["val"], strict=False))
+    return _checked(result, node.meta["val"])
+
+
+def _checked(value: Value | None, traced: Tensor) -> Value | None:
+    """A converted result, in the type that torch gives it."""
+    if value is None:
+        return None
+    if tuple(traced.shape) != (BATCH, *value.shape):
+        refuse(f"its result, of shape {tuple(traced.shape)} for a batch of {BATCH}, does not keep the batch first")
+    if not traced.dtype.is_floating_point:
+        refuse(f"its result is {traced.dtype}; only floating-point types are supported")
+    return replace(value, dtype=traced.dtype)
 
 
 def _depends_on_input(value: Any) -> bool:
@@ -251,10 +269,7 @@ def _compare(
     leaves = program.graph_signature.input_specs
     own = [node.name for node in graph.nodes[1:]]
     recorder = _Recorder(program.graph_module)
-    traced_values = [node.meta.get("val") for node in program.graph_module.graph.nodes]
-    dtypes = {value.dtype for value in traced_values if isinstance(value, Tensor)}
-    dtype = torch.float32 if torch.float32 in dtypes else torch.float64
-    comparison = Comparison(graph.to(device=example.device), name, "the module", dtype)
+    comparison = Comparison(graph.to(device=example.device), name, "the module", example.dtype)
     output = _output_name(program, name)
     generator = torch.Generator().manual_seed(seed)
     rounds = max(1, -(-points // 6))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from zonocuda.graph import Graph
 from zonocuda.importers.builder import GraphBuilder, Value
-from zonocuda.importers.enclosure import Enclosure
+from zonocuda.importers.check import check_constants
+from zonocuda.importers.enclosure import Enclosure, executed_roundings
 from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, located, one_line
 from zonocuda.importers.onnx_constants import ARITHMETIC, FOLDABLE, MACHINE_DEPENDENT, fold
 from zonocuda.importers.onnx_file import OnnxFile, check_model, node_names, parse_onnx, read_bytes
@@ -51,14 +52,19 @@ def convert(file: OnnxFile) -> Graph:
     _check_operators(file)
     check_model(file)
     graph, computed = _convert(file, executed=False)
-    return with_executed(graph, _convert(file, executed=True)[0]) if computed else graph
+    if computed:
+        graph = with_executed(graph, _convert(file, executed=True)[0])
+        with executed_roundings():
+            check_constants(graph, _convert(file, executed=False)[0], file.name)
+    return graph
 
 
 def _convert(file: OnnxFile, executed: bool) -> tuple[Graph, bool]:
     """The graph, and whether it holds constants that the file computes and its precision does not hold."""
     names = node_names(file)
     features = file.input_shape[1:] if file.batched else file.input_shape
-    builder = GraphBuilder(file.input_name, features, file.batched, reserved=names.values())
+    dtype = torch.float64 if file.element_type == TensorProto.DOUBLE else torch.float32
+    builder = GraphBuilder(file.input_name, features, dtype, file.batched, reserved=names.values())
     constants: dict[str, Constant] = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in file.model.graph.initializer
     }
@@ -80,11 +86,13 @@ def _convert(file: OnnxFile, executed: bool) -> tuple[Graph, bool]:
                     builder.check_underflow(_describe(node, name), numbers)
                 if node.op_type in MACHINE_DEPENDENT and floating:
                     builder.unaccounted(f"{_describe(node, name)} computes a constant, differently on every machine")
-            if node.op_type == "Cast" and isinstance(result, Value) and _cast_type(node) != file.element_type:
-                builder.unaccounted(f"{_describe(node, name)} changes the precision")
     if file.output_name not in values:
         raise UnsupportedNetworkError(
             f"importers.onnx: {file.name}: output {file.output_name!r} does not depend on the input"
+        )
+    if values[file.output_name].dtype == torch.bfloat16:
+        raise UnsupportedNetworkError(
+            f"importers.onnx: {file.name}: output {file.output_name!r} is bfloat16, which NumPy lacks; cast it to FLOAT"
         )
     computed = any(isinstance(constant, Enclosure) for constant in constants.values())
     return absorb_biases(builder.finish(values[file.output_name])), computed
@@ -148,10 +156,6 @@ def _check_operators(file: OnnxFile) -> None:
             raise UnsupportedNetworkError(
                 f"importers.onnx: {file.name}: {_describe(node, node.name or tensor)} is not supported; {_SUPPORTED}"
             )
-
-
-def _cast_type(node: NodeProto) -> int:
-    return int(next(entry.i for entry in node.attribute if entry.name == "to"))
 
 
 def _describe(node: NodeProto, name: str) -> str:

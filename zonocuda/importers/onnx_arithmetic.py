@@ -15,8 +15,8 @@ from zonocuda.importers.onnx_node import OnnxNode
 
 def gemm(node: OnnxNode) -> Value:
     """alpha A' B' + beta C, with A the tensor that depends on the input."""
-    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
-    transpose_a, transpose_b = node.attribute("transA", 0), node.attribute("transB", 0)
+    alpha, beta = node.attribute("alpha"), node.attribute("beta")
+    transpose_a, transpose_b = node.attribute("transA"), node.attribute("transB")
     x = node.value(0)
     if len(node.full_shape(x)) != 2:
         refuse(f"its input 0 must be a matrix, got shape {node.full_shape(x)}")
@@ -103,11 +103,11 @@ def neg(node: OnnxNode) -> Value:
 
 def batch_normalization(node: OnnxNode) -> Value:
     """Normalisation with the stored statistics."""
-    eps = node.attribute("epsilon", 1e-5)
+    eps = node.attribute("epsilon")
     node.ignore("momentum")
-    if node.attribute("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
+    if node.attribute("training_mode") or len([name for name in node.outputs if name]) > 1:
         refuse("it is in training mode; export the network for inference")
-    if node.attribute("spatial", 1) != 1:
+    if node.attribute("spatial") == 0:
         refuse("attribute 'spatial' = 0 is not supported")
     weight, bias, mean, variance = (node.tensor(position) for position in range(1, 5))
     return node.per_sample(
@@ -128,8 +128,8 @@ def reduce_sum(node: OnnxNode) -> Value:
 
 def _reduce(node: OnnxNode, mean: bool) -> Value:
     x = node.value(0)
-    keepdim = bool(node.attribute("keepdims", 1))
-    does_nothing = bool(node.attribute("noop_with_empty_axes", 0))
+    keepdim = bool(node.attribute("keepdims"))
+    does_nothing = bool(node.attribute("noop_with_empty_axes"))
     axes = node.axes(1)
     if not axes:
         if does_nothing:
@@ -158,12 +158,21 @@ def dropout(node: OnnxNode) -> Value:
 
 
 def cast(node: OnnxNode) -> Value:
-    """x: a cast between float32 and float64.
-
-    A cast to float32 rounds, but by no more than a float32 operator that computed the same value would have.
-    """
-    target = node.attribute("to", 0)
+    """A conversion to another type: see :func:`zonocuda.importers.lowering.cast`."""
+    target = node.attribute("to")
     node.ignore("saturate", "round_mode")
-    if target not in (TensorProto.FLOAT, TensorProto.DOUBLE):
-        refuse(f"a cast to {TensorProto.DataType.Name(target)} is not supported; float32 and float64 are")
-    return node.value(0)
+    dtype = _FLOATS.get(target)
+    if dtype is None:
+        refuse(
+            f"a cast of what depends on the input to {TensorProto.DataType.Name(target)} is not supported; to FLOAT16, "
+            "BFLOAT16, FLOAT and DOUBLE it is"
+        )
+    return lowering.cast(node.builder, node.name, node.value(0), dtype)
+
+
+_FLOATS = {
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.DOUBLE: torch.float64,
+}

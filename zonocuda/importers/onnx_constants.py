@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from zonocuda.importers import enclosure
 from zonocuda.importers.enclosure import Enclosure
 from zonocuda.importers.errors import one_line, refuse
-from zonocuda.importers.onnx_node import Constant
+from zonocuda.importers.onnx_node import Attributes, Constant
 
 Array = NDArray[Any]
 
@@ -51,12 +51,12 @@ def fold(
     floating = [c for c in operands if isinstance(c, Enclosure) or np.issubdtype(c.dtype, np.floating)]
     kind = node.op_type
     if floating and kind in _ARITHMETIC and operands[0] is floating[0]:
-        result = _ARITHMETIC[kind](_Call(node, constants, executed))
+        result = _ARITHMETIC[kind](_Call(node, constants, opset, executed))
         return {node.output[0]: _constant(result)}
     if not any(isinstance(c, Enclosure) for c in operands):
         if kind == "Range" and floating:
             return {node.output[0]: _constant(_range(node, operands, opset, executed))}
-        return {**_evaluate(node, {name: _array(constants[name]) for name in node.input if name}, opset)}
+        return {**evaluate(node, {name: _array(constants[name]) for name in node.input if name}, opset)}
     values = {name: _array(constants[name], wide=True) for name in node.input if name}
     first = _enclosed(operands[0], executed)
     if kind == "Cast":
@@ -70,14 +70,14 @@ def fold(
             refuse("it compares constants that rounding cannot tell apart")
     elif kind in _MOVING or kind in _EXACT:
         dtype = next(c.dtype if isinstance(c, Enclosure) else _torch_dtype(c) for c in floating)
-        results, errors = _evaluate(node, values, opset), _errors(node, constants, opset)
+        results, errors = evaluate(node, values, opset), _errors(node, constants, opset)
         return {
             name: _constant(Enclosure(_tensor(array), _tensor(errors[name]), dtype, executed))
             for name, array in results.items()
         }
     elif kind not in ("Shape", "Size") and not all(_enclosed(c, executed).is_exact for c in floating):
         refuse("its inputs are constants that were rounded")
-    return {**_evaluate(node, values, opset)}
+    return {**evaluate(node, values, opset)}
 
 
 def _enclosed(constant: Constant, executed: bool) -> Enclosure:
@@ -107,7 +107,8 @@ def _torch_dtype(array: Array) -> torch.dtype:
     return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
-def _evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> dict[str, Array]:
+def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> dict[str, Array]:
+    """A node's outputs by :mod:`onnx.reference`; raises UnsupportedNetworkError where it cannot evaluate it."""
     outputs = [name for name in node.output if name]
     graph = helper.make_graph(
         [node],
@@ -148,7 +149,7 @@ def _errors(node: onnx.NodeProto, constants: Mapping[str, Constant], opset: int)
             node.output,
             **{a.name: helper.get_attribute_value(a) for a in node.attribute if a.name != "value"},
         )
-    return _evaluate(node, errors, opset)
+    return evaluate(node, errors, opset)
 
 
 def _cast(node: onnx.NodeProto, constant: Enclosure) -> Enclosure:
@@ -169,7 +170,7 @@ def _cast(node: onnx.NodeProto, constant: Enclosure) -> Enclosure:
 def _range(node: onnx.NodeProto, operands: list[Constant], opset: int, executed: bool) -> Enclosure:
     """start + i delta; as many as the network's own execution counts."""
     start, _, delta = (_enclosed(c, executed) for c in operands)
-    count = len(_evaluate(node, dict(zip(node.input, map(_array, operands), strict=True)), opset)[node.output[0]])
+    count = len(evaluate(node, dict(zip(node.input, map(_array, operands), strict=True)), opset)[node.output[0]])
     steps = torch.arange(count, dtype=torch.float64, device="cpu")
     return enclosure.add(start, enclosure.multiply(delta, delta.of(steps, torch.zeros_like(steps))))
 
@@ -177,9 +178,9 @@ def _range(node: onnx.NodeProto, operands: list[Constant], opset: int, executed:
 class _Call:
     """A node's inputs as enclosures, and its attributes."""
 
-    def __init__(self, node: onnx.NodeProto, constants: Mapping[str, Constant], executed: bool) -> None:
+    def __init__(self, node: onnx.NodeProto, constants: Mapping[str, Constant], opset: int, executed: bool) -> None:
         self._inputs = [constants[name] if name else None for name in node.input]
-        self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+        self.attributes = Attributes(node, opset)
         self._executed = executed
 
     def __getitem__(self, position: int) -> Enclosure:
@@ -191,21 +192,18 @@ class _Call:
     def has(self, position: int) -> bool:
         return position < len(self._inputs) and self._inputs[position] is not None
 
-    def attribute(self, name: str, default: Any) -> Any:
-        return self._attributes.get(name, default)
-
     def reduced(self) -> tuple[Enclosure, tuple[int, ...], bool]:
         """What is reduced, over which dimensions, and whether they stay."""
-        x, axes = self[0], self.attribute("axes", None)
+        x, axes = self[0], self.attributes["axes"]
         if axes is None and self.has(1):
             axes = self[1].value.long().flatten().tolist()
         rank = x.value.dim()
         if not axes:
-            axes = [] if self.attribute("noop_with_empty_axes", 0) else range(rank)
+            axes = [] if self.attributes["noop_with_empty_axes"] else range(rank)
         dims = tuple(sorted({axis % rank if rank else 0 for axis in axes}))
         if any(not -rank <= axis < rank for axis in axes):
             refuse(f"its axes {list(axes)} do not fit a tensor of {rank} dimensions")
-        return x, dims, bool(self.attribute("keepdims", 1))
+        return x, dims, bool(self.attributes["keepdims"])
 
     def _number(self, number: float) -> Enclosure:
         value = torch.tensor(number, dtype=torch.float64, device="cpu")
@@ -218,10 +216,10 @@ class _Call:
     def gemm(self) -> Enclosure:
         """alpha A' B' + beta C."""
         a, b = self[0], self[1]
-        alpha, beta = (self._number(self.attribute(name, 1.0)) for name in ("alpha", "beta"))
-        if self.attribute("transA", 0):
+        alpha, beta = (self._number(self.attributes[name]) for name in ("alpha", "beta"))
+        if self.attributes["transA"]:
             a = a.of(a.value.T, a.error.T)
-        if self.attribute("transB", 0):
+        if self.attributes["transB"]:
             b = b.of(b.value.T, b.error.T)
         product = enclosure.multiply(enclosure.matmul(a, b), alpha)
         if not self.has(2):

@@ -22,6 +22,27 @@ Constant: TypeAlias = NDArray[Any] | Enclosure
 """What a file holds, and what it computes without rounding, are arrays of the file's own types."""
 
 
+class Attributes:
+    """What a node states, and what the standard says of what it leaves out: the one place where attributes are read.
+
+    Floats are float32, stated or not: the default epsilon of BatchNormalization is float32(1e-5), as ONNX's own schema
+    holds it.
+    """
+
+    def __init__(self, proto: onnx.NodeProto, opset: int) -> None:
+        self.stated = {entry.name: helper.get_attribute_value(entry) for entry in proto.attribute}
+        self._defaults: dict[str, Any] = {}
+        if onnx.defs.has(proto.op_type, opset):
+            for name, attribute in onnx.defs.get_schema(proto.op_type, opset).attributes.items():
+                if attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
+                    self._defaults[name] = helper.get_attribute_value(attribute.default_value)
+
+    def __getitem__(self, name: str) -> Any:
+        """A value, text decoded; None where the node states none and the operator set has no default."""
+        value = self.stated.get(name, self._defaults.get(name))
+        return value.decode() if isinstance(value, bytes) else value
+
+
 class OnnxNode:
     """A node whose inputs have been converted.
 
@@ -46,22 +67,22 @@ class OnnxNode:
         self.opset = opset
         self.outputs = tuple(proto.output)
         self._inputs = tuple(inputs)
-        self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in proto.attribute}
+        self._attributes = Attributes(proto, opset)
+        self._unread = set(self._attributes.stated)
 
-    def attribute(self, name: str, default: Any) -> Any:
-        """An attribute's value, text decoded; each is read once, so that those nobody read can be refused."""
-        value = self._attributes.pop(name, default)
-        return value.decode() if isinstance(value, bytes) else value
+    def attribute(self, name: str) -> Any:
+        """An attribute's value or default, see :class:`Attributes`; those that nobody reads are refused."""
+        self._unread.discard(name)
+        return self._attributes[name]
 
     def ignore(self, *names: str) -> None:
         """Attributes that change nothing in inference."""
-        for name in names:
-            self._attributes.pop(name, None)
+        self._unread.difference_update(names)
 
     def check_finished(self) -> None:
         """Refuse attributes that the converter did not read."""
-        if self._attributes:
-            refuse(f"attribute {sorted(self._attributes)[0]!r} is not supported")
+        if self._unread:
+            refuse(f"attribute {min(self._unread)!r} is not supported")
 
     def has(self, position: int) -> bool:
         """Whether an optional input is there."""
@@ -123,7 +144,7 @@ class OnnxNode:
 
     def axes(self, position: int) -> list[int] | None:
         """The axes, an attribute in old operator sets and an input in new ones; None where there are none."""
-        attribute = self.attribute("axes", None)
+        attribute = self.attribute("axes")
         if attribute is not None:
             return [int(axis) for axis in attribute]
         return self.ints(position) if self.has(position) else None

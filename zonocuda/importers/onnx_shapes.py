@@ -19,7 +19,7 @@ def flatten(node: OnnxNode) -> Value:
     """Two dimensions: the product of those before ``axis``, and that of the rest."""
     x = node.value(0)
     shape = node.full_shape(x)
-    axis = node.attribute("axis", 1)
+    axis = node.attribute("axis")
     if not -len(shape) <= axis <= len(shape):
         refuse(f"axis {axis} does not exist in shape {shape}")
     axis = axis + len(shape) if axis < 0 else axis
@@ -30,7 +30,7 @@ def reshape(node: OnnxNode) -> Value:
     """A constant target shape, in which 0 keeps an extent and one -1 is inferred."""
     x = node.value(0)
     old, target = node.full_shape(x), node.ints(1)
-    if node.attribute("allowzero", 0) and 0 in target:
+    if node.attribute("allowzero") and 0 in target:
         refuse("its result would be empty")
     if any(extent == 0 and position >= len(old) for position, extent in enumerate(target)):
         refuse(f"target shape {target} keeps an extent that shape {old} does not have")
@@ -48,7 +48,7 @@ def reshape(node: OnnxNode) -> Value:
 def transpose(node: OnnxNode) -> Value:
     """Permutation; without one, the dimensions are reversed."""
     x = node.value(0)
-    permutation = node.attribute("perm", None) or list(reversed(range(node.rank(x))))
+    permutation = node.attribute("perm") or list(reversed(range(node.rank(x))))
     return lowering.permute(node.builder, node.name, x, permutation)
 
 
@@ -83,8 +83,8 @@ def slice_(node: OnnxNode) -> Value:
     """Ranges along some axes; ends beyond the extent are clamped, negative positions count from the end."""
     x = node.value(0)
     if node.opset < 10:
-        starts, ends = node.attribute("starts", []), node.attribute("ends", [])
-        axes, steps = node.attribute("axes", None), None
+        starts, ends = node.attribute("starts"), node.attribute("ends")
+        axes, steps = node.attribute("axes"), None
     else:
         starts, ends = node.ints(1), node.ints(2)
         axes = node.ints(3) if node.has(3) else None
@@ -112,11 +112,11 @@ def slice_(node: OnnxNode) -> Value:
 def split(node: OnnxNode) -> tuple[Value, ...]:
     """Consecutive parts along one axis."""
     x = node.value(0)
-    dim = node.dim(node.attribute("axis", 0), x)
-    sizes = node.attribute("split", None)
+    dim = node.dim(node.attribute("axis"), x)
+    sizes = node.attribute("split")
     if node.has(1):
         sizes = node.ints(1)
-    parts = node.attribute("num_outputs", None)
+    parts = node.attribute("num_outputs")
     if sizes is None:
         count = len(node.outputs) if parts is None else parts
         size = -(-x.shape[dim] // count)
@@ -140,7 +140,7 @@ def concat(node: OnnxNode) -> Value:
     Constants join as padding of a neighbouring tensor, whose zeros a shift then fills.
     """
     first = next(node.value(i) for i in range(node.arity) if node.is_value(i))
-    dim = node.dim(node.attribute("axis", None), first)
+    dim = node.dim(node.attribute("axis"), first)
     parts: list[Value] = []
     before: list[torch.Tensor] = []
     for position in range(node.arity):
@@ -179,11 +179,11 @@ def _join(
 def pad(node: OnnxNode) -> Value:
     """Constant padding."""
     x = node.value(0)
-    mode = node.attribute("mode", "constant")
+    mode = node.attribute("mode")
     if mode != "constant":
         refuse(f"mode {mode!r} is not supported; supported: 'constant'")
     if node.opset < 11:
-        amounts, value = list(node.attribute("pads", [])), node.attribute("value", 0.0)
+        amounts, value = list(node.attribute("pads")), node.attribute("value")
     else:
         amounts, value = node.ints(1), node.scalar(2) if node.has(2) else 0.0
     rank = node.rank(x)
@@ -203,7 +203,7 @@ def pad(node: OnnxNode) -> Value:
 def gather(node: OnnxNode) -> Value:
     """Selection by a constant index of any rank along one axis; a scalar index drops the axis."""
     x = node.value(0)
-    dim = node.dim(node.attribute("axis", 0), x)
+    dim = node.dim(node.attribute("axis"), x)
     index = node.constant(1)
     if not np.issubdtype(index.dtype, np.integer):
         refuse("its input 1 must hold integers")
@@ -232,5 +232,5 @@ def expand(node: OnnxNode) -> Value:
 def shape(node: OnnxNode) -> Constant:
     """The shape with batch 1, a constant."""
     found = node.full_shape(node.value(0))
-    start, end = node.attribute("start", 0), node.attribute("end", None)
+    start, end = node.attribute("start"), node.attribute("end")
     return np.array(found[slice(start, end)], dtype=np.int64)

@@ -16,7 +16,7 @@ def conv(node: OnnxNode) -> Value:
     stride, dilation = _per_dim(node, "strides", kernel), _per_dim(node, "dilations", kernel)
     x = node.value(0)
     pads = _pads(node, _spatial(node, x, kernel), kernel, stride, dilation)
-    groups = node.attribute("group", 1)
+    groups = node.attribute("group")
     return node.per_sample(
         x, lambda name, x: lowering.conv(node.builder, name, x, weight, bias, stride, pads, dilation, groups)
     )
@@ -27,14 +27,14 @@ def conv_transpose(node: OnnxNode) -> Value:
     weight, bias = node.numbers(1), node.optional_numbers(2)
     kernel = _kernel(node, tuple(weight.shape[2:]))
     stride, dilation = _per_dim(node, "strides", kernel), _per_dim(node, "dilations", kernel)
-    if node.attribute("output_shape", None) is not None:
+    if node.attribute("output_shape") is not None:
         refuse("attribute 'output_shape' is not supported; export explicit pads and output_padding")
-    mode = node.attribute("auto_pad", "NOTSET")
+    mode = node.attribute("auto_pad")
     if mode not in ("NOTSET", "VALID"):
         refuse(f"auto_pad {mode} is not supported; export explicit pads")
     pads = _explicit_pads(node, kernel)
-    extra = tuple(int(amount) for amount in node.attribute("output_padding", None) or [0] * len(kernel))
-    groups = node.attribute("group", 1)
+    extra = tuple(int(amount) for amount in node.attribute("output_padding") or [0] * len(kernel))
+    groups = node.attribute("group")
     return node.per_sample(
         node.value(0),
         lambda name, x: lowering.conv_transpose(
@@ -45,18 +45,18 @@ def conv_transpose(node: OnnxNode) -> Value:
 
 def average_pool(node: OnnxNode) -> Value:
     """Mean over windows."""
-    size = node.attribute("kernel_shape", None)
+    size = node.attribute("kernel_shape")
     if size is None:
         refuse("attribute 'kernel_shape' is missing")
     kernel = tuple(int(extent) for extent in size)
-    if node.attribute("ceil_mode", 0):
+    if node.attribute("ceil_mode"):
         refuse("attribute 'ceil_mode' = 1 is not supported")
     if any(amount != 1 for amount in _per_dim(node, "dilations", kernel)):
         refuse("attribute 'dilations' other than 1 is not supported")
     stride = _per_dim(node, "strides", kernel)
     x = node.value(0)
     pads = _pads(node, _spatial(node, x, kernel), kernel, stride, (1,) * len(kernel))
-    counted = bool(node.attribute("count_include_pad", 0))
+    counted = bool(node.attribute("count_include_pad"))
     return node.per_sample(
         x, lambda name, x: lowering.average_pool(node.builder, name, x, kernel, stride, pads, counted)
     )
@@ -75,7 +75,7 @@ def global_average_pool(node: OnnxNode) -> Value:
 
 def _kernel(node: OnnxNode, extents: Shape) -> Shape:
     """The kernel of a weight, which the attribute must repeat where it is there."""
-    stated = node.attribute("kernel_shape", None)
+    stated = node.attribute("kernel_shape")
     if stated is not None and tuple(stated) != extents:
         refuse(f"attribute 'kernel_shape' {tuple(stated)} contradicts the weight's kernel {extents}")
     if not extents:
@@ -93,7 +93,7 @@ def _spatial(node: OnnxNode, x: Value, kernel: Shape) -> Shape:
 
 def _per_dim(node: OnnxNode, name: str, kernel: Shape) -> Shape:
     """An attribute with one number per spatial dimension, 1 where it is absent."""
-    stated = node.attribute(name, None)
+    stated = node.attribute(name)
     if stated is None:
         return (1,) * len(kernel)
     if len(stated) != len(kernel) or any(number < 1 for number in stated):
@@ -103,7 +103,7 @@ def _per_dim(node: OnnxNode, name: str, kernel: Shape) -> Shape:
 
 def _explicit_pads(node: OnnxNode, kernel: Shape) -> Pads:
     """Attribute ``pads``: all begins, then all ends."""
-    stated = node.attribute("pads", None) or [0] * (2 * len(kernel))
+    stated = node.attribute("pads") or [0] * (2 * len(kernel))
     if len(stated) != 2 * len(kernel) or any(amount < 0 for amount in stated):
         refuse(f"attribute 'pads' {tuple(stated)} does not fit a kernel of {len(kernel)} dimensions")
     half = len(kernel)
@@ -116,7 +116,7 @@ def _pads(node: OnnxNode, spatial: Shape, kernel: Shape, stride: Shape, dilation
     SAME_*: the output has ceil(n / stride) positions; an odd total pads once more at the end (UPPER) or at the
     begin (LOWER).
     """
-    mode = node.attribute("auto_pad", "NOTSET")
+    mode = node.attribute("auto_pad")
     explicit = _explicit_pads(node, kernel)
     if mode == "NOTSET":
         return explicit

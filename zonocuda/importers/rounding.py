@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Expand, Gather, Node, Relu, Reshape, Transpose, absolute, fan_in
+from zonocuda.graph import Add, Affine, Cast, Concat, Expand, Gather, Node, Relu, Reshape, Transpose, absolute, fan_in
 
 EXTRA_ROUNDINGS = 8
 """Roundings of one output besides those of its sum.
@@ -44,10 +44,13 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
 
     of A x + b (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); m * tiny is for products that
     underflow or are flushed to zero. max(x, 0) is 1-Lipschitz and keeps e. A sum of two branches adds both errors
-    and one rounding. Moving values about is exact. Float64 evaluates the bound; its own error, of the order of
-    m * 2^-53 relative, is for the caller to cover.
+    and one rounding. Moving values about is exact, and a cast rounds once, to its own type. Float64 evaluates the
+    bound; its own error, of the order of m * 2^-53 relative, is for the caller to cover.
     """
     op = node.op
+    if isinstance(op, Cast):
+        x = inputs[0]
+        return Bounded(x.value, x.error + op.error(x.value.abs() + x.error))
     if isinstance(op, Affine):
         x = inputs[0]
         magnitude = absolute(op)

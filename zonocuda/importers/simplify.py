@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -16,7 +17,8 @@ def absorb_biases(graph: Graph) -> Graph:
     """Let linear layers and convolutions without a bias take over the shift that follows them.
 
     y = W x; z = y + b becomes z = W x + b where nothing else reads y and b is a bias of that layer: constant over
-    the positions of a convolution, and over all but the last dimension of a linear layer. z keeps its name.
+    the positions of a convolution, and over all but the last dimension of a linear layer, and the network computes both
+    in one type. z keeps its name.
     """
     uses = Counter(name for node in graph.nodes for name in node.inputs)
     uses[graph.output] += 1
@@ -36,6 +38,8 @@ def _merge(layer: Node, shift: Node) -> Node | None:
         return None
     if not isinstance(shift.op, ScaleShift) or shift.op.scale is not None or shift.op.shift is None:
         return None
+    if layer.dtype != shift.dtype:
+        return None
     channel = len(layer.shape) - 1 if isinstance(layer.op, Linear) else 0
     extents = shift.op.shift.shape
     if len(extents) != len(layer.shape) or any(n != 1 for dim, n in enumerate(extents) if dim != channel):
@@ -51,7 +55,7 @@ def _merge(layer: Node, shift: Node) -> Node | None:
         roundings=max(layer.op.roundings, shift.op.roundings),
         doubt={**layer.op.doubt, **doubt},
     )
-    return Node(shift.name, op, layer.inputs, shift.shape)
+    return replace(shift, op=op, inputs=layer.inputs)
 
 
 def with_executed(graph: Graph, executed: Graph) -> Graph:
@@ -61,15 +65,21 @@ def with_executed(graph: Graph, executed: Graph) -> Graph:
         UnsupportedNetworkError: they are different networks otherwise.
     """
 
-    def shape(one: Graph) -> list[tuple[object, ...]]:
-        return [(node.name, node.op.kind, node.inputs, node.shape, _structure(node.op)) for node in one.nodes]
-
-    if shape(graph) != shape(executed):
-        refuse("constants that it computes decide its structure, and rounding decides them")
+    check_same_structure(graph, executed)
     pairs = zip(graph.nodes, executed.nodes, strict=True)
     return dataclasses.replace(
         graph, executed={own.name: other.op for own, other in pairs if _differ(own.op, other.op)}
     )
+
+
+def check_same_structure(graph: Graph, other: Graph) -> None:
+    """Raises UnsupportedNetworkError where two foldings of one network differ in more than numbers."""
+
+    def structure(one: Graph) -> list[tuple[object, ...]]:
+        return [(node.name, node.op.kind, node.inputs, node.shape, _structure(node.op)) for node in one.nodes]
+
+    if structure(graph) != structure(other):
+        refuse("constants that it computes decide its structure, and rounding decides them")
 
 
 def _structure(op: Op) -> dict[str, object]:

@@ -58,7 +58,8 @@ def compute_bounds(
     """Encloses the values of a network over a zonotope of inputs, by one forward sweep.
 
     Differentiable in the slopes, in the parameters of a module, and in the zonotope. The bounds are computed in round
-    to nearest in the zonotope's dtype, on its device; their own rounding is not part of them.
+    to nearest in the zonotope's dtype, on its device; their own rounding is not part of them, nor is that of casts to
+    narrower types.
 
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file. All but a Graph are compared with their

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from zonocuda.domains import Backend, current_backend, use_backend
+from zonocuda.graph import Cast
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.kink import KinkRule
 from zonocuda.precision import (
@@ -223,8 +224,9 @@ class _Run:
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
         regions = self.spec.regions
-        if len(regions) < LEAST or self.certificate is not None or self.execution is not None:
-            return set()  # executions are looked at for overflow, region by region
+        may_overflow = self.execution is not None or any(isinstance(n.op, Cast) for n in self.subject.graph.nodes)
+        if len(regions) < LEAST or self.certificate is not None or may_overflow:
+            return set()  # what may overflow is looked at region by region
         ends = [torch.stack(ends) for ends in zip(*((r.box.lower, r.box.upper) for r in regions), strict=True)]
         lower, upper = ends[0].amin(0), ends[1].amax(0)
         if not bool((lower.isfinite() & upper.isfinite() & (lower <= upper)).all()):

@@ -20,6 +20,7 @@ m bounds |x| at a node:
 * a specification whose numbers the dtype does not hold: E begins with 3 u (|v| . m + |s|).
 * the box, whose ends are exact: E grows by gamma_N |v| . m + N eta and u |result|, for N inputs.
 
+* casts (:class:`zonocuda.graph.Cast`): y = x + d with |d| <= delta; E grows by |v| . delta there.
 * executed values: y = A x + b + d at an affine node, y = x + z + d at a sum, with |d| <= delta
   (:mod:`zonocuda.verifier.executed`): E grows by |v| . delta there, and by eta sum |v| for a specification's rows at
   the output. ReLUs and operators that move values cost nothing.
@@ -37,7 +38,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Graph, Input, Node, Relu, divisor, fan_out
+from zonocuda.graph import Add, Affine, Cast, Concat, Graph, Input, Node, Relu, divisor, fan_out
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.rounding import EXTRA, Rounding
 
@@ -94,11 +95,10 @@ class Ledger:
 
     def sum(self, node: Node) -> Tensor | None:
         """Of rows of a sum of two that go to its terms; None where it is exact."""
-        execution = self.rounding.execution
-        if execution is None or not execution.rounds(node):
+        if not self.rounding.rounds(node):
             return None
         if node.name not in self._sums:
-            self._sums[node.name] = execution.error(node, *(self.magnitude(name) for name in node.inputs))
+            self._sums[node.name] = self.rounding.delta(node, *(self.magnitude(name) for name in node.inputs))
         return self._sums[node.name]
 
     def overflow(self) -> Node | None:
@@ -127,6 +127,13 @@ class Ledger:
             if not bool(((size if summed is None else summed) <= execution.largest * HEADROOM).all()):
                 return node
             found[node.name] = (2 * size).clamp(min=1)  # 2: what it may have gained by rounding
+        return None
+
+    def too_narrow(self) -> Node | None:
+        """The first cast of values that may exceed what its type holds, from magnitudes that never cancel, or None."""
+        for node in self.graph.nodes:
+            if isinstance(node.op, Cast) and not bool((self.magnitude(node.inputs[0]) <= node.op.largest).all()):
+                return node
         return None
 
     def is_image(self, name: str) -> bool:
@@ -201,11 +208,10 @@ class Ledger:
         return self.rounding.above(offset, 1).expand(len(self.box[0]), *node.shape)
 
     def _with_execution(self, node: Node, first: Tensor, second: Tensor | None) -> Tensor:
-        """The sum of two magnitudes, and how far the executed one may exceed it."""
+        """The sum of two magnitudes, and how far the network's own value may exceed it."""
         total = first if second is None else first + second
-        execution = self.rounding.execution
-        if execution is not None and execution.rounds(node):
-            total = total + execution.error(node, first, second)
+        if self.rounding.rounds(node):
+            total = total + self.rounding.delta(node, first, second)
         return self.rounding.above(total, 6)
 
     def _affine(self, node: Node) -> tuple[Tensor | None, Tensor]:
@@ -213,10 +219,10 @@ class Ledger:
         assert isinstance(op, Affine)
         rounding, source = self.rounding, node.inputs[0]
         terms = fan_out(op, self.nodes[source].shape)
-        executed = rounding.execution is not None and rounding.execution.rounds(node)
+        rounds = rounding.rounds(node)
         weights: Tensor | None = None
         constant = self.box[0].new_full((len(self.box[0]), 1), self.spare(node.name))
-        size = self._linear_size(node) if terms or executed else None
+        size = self._linear_size(node) if terms or rounds else None
         offset = self._offset_size(node)
         if terms and size is not None:
             m = self.magnitude(source)
@@ -227,8 +233,8 @@ class Ledger:
             charge = rounding.gamma(outputs + rounding.extra(node)) * offset
             weights = charge if weights is None else weights + charge
             constant = constant + 2 * outputs * rounding.eta
-        if executed and rounding.execution is not None and size is not None:
-            delta = rounding.execution.error(node, size, offset)
+        if rounds and size is not None:
+            delta = rounding.delta(node, size, offset)
             weights = delta if weights is None else weights + delta
         return weights, constant
 

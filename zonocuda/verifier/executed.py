@@ -55,6 +55,7 @@ from torch import Tensor
 from zonocuda.graph import (
     Add,
     Affine,
+    Cast,
     Concat,
     Expand,
     Gather,
@@ -105,6 +106,11 @@ class Execution:
         """
         if network.unaccounted:
             raise ValueError(f"as executed, the network cannot be proven: {network.unaccounted[0]}; use 'real'")
+        cast = next((node.name for node in network.nodes if isinstance(node.op, Cast)), None)
+        if cast is not None:
+            raise ValueError(
+                f"as executed, the network cannot be proven: node {cast!r} changes the precision; use 'real'"
+            )
         readers = Counter(name for node in network.nodes for name in node.inputs)
         readers[network.output] += 1
         inside: dict[str, int] = {}  # D so far, of the chain that goes on from the node; 0 where none does

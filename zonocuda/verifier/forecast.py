@@ -18,6 +18,7 @@ from zonocuda.graph import (
     Add,
     Affine,
     AveragePool,
+    Cast,
     Concat,
     Conv,
     Graph,
@@ -81,10 +82,10 @@ def forecast(node: Node, values: Sequence[Zonotope], in_place: bool, on_host: bo
             copy = _copy_bytes(block)
             if isinstance(node.op, Relu | ScaleShift) and copy:  # in place of which the image is made
                 part = part.on_host(copy, 0) if on_host else part
-            elif on_host and not isinstance(node.op, Reshape):
+            elif on_host and not isinstance(node.op, Reshape | Cast):
                 free = in_place and allocates(node.op) and copy and holders.leave(block)
                 part = part.on_host(copy + part.stored + part.scratch, _storage_bytes(block) if free else 0)
-            elif not isinstance(node.op, Reshape):
+            elif not isinstance(node.op, Reshape | Cast):
                 part = replace(part, scratch=part.scratch + copy)
             parts.append(part)
     return [*parts, *_overlaps(node, values, on_host)] if isinstance(node.op, Concat) else parts
@@ -158,7 +159,7 @@ def _image(op: Op, block: Stored, features: tuple[int, ...], shape: tuple[int, .
             return Part(outputs * each, 0, freed, work)
         case Relu() | ScaleShift():
             return Part(0 if in_place or isinstance(block, Diagonal) else own, 0, 0, rows * prod(features))
-        case Reshape():
+        case Reshape() | Cast():
             return Part(0)
         case Affine() | Concat():
             kept = freed if allocates(op) else 0
@@ -304,7 +305,7 @@ def _row_operations(node: Node, graph: Graph) -> int:
         return 2 * numbers * op.weight.shape[1]
     if isinstance(op, Conv):
         return 2 * numbers * prod(op.weight.shape[1:])
-    if isinstance(op, Reshape):
+    if isinstance(op, Reshape | Cast):
         return 0
     if isinstance(op, Input | Affine | Relu | Add | Concat):
         return 8 * numbers

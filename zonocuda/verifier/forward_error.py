@@ -24,9 +24,10 @@ c + sum_k eps_k G_k; and |c| + sum_k |G_k| <= s. With r the radius sum_k |G_k|:
 Nonzero s are at least T >= 2 sqrt(eta), so that the underflow of K n products, K n eta, is less than one rounding of s
 while K n eta <= u T: it is counted as one, and beyond that nothing is claimed.
 
-The values are the real network's, or those that a machine computes for it: then every e' grows by the delta of
-:mod:`zonocuda.verifier.executed`, for magnitudes m = s + e of the node's inputs. The bounds, and with them the next
-magnitudes, are then those of executed values, by induction over the nodes.
+The values are the real network's, in which a cast to a narrower type rounds (:class:`zonocuda.graph.Cast`), or those
+that a machine computes for it: then every e' grows by the delta of :mod:`zonocuda.verifier.executed`. Either is a delta
+for magnitudes m = s + e of the node's inputs. The bounds, and with them the next magnitudes, are then those of the
+rounded values, by induction over the nodes.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class ForwardErrors:
         op = node.op
         lower, upper = interval(node, values)
         if isinstance(op, Affine):
-            if self._is_exact(node, op):
+            if self._is_computed_exactly(node, op) and not self.rounding.rounds(node):
                 return op.apply(values[0][0]), op.apply(values[0][1])
             m = self.rounding.lift(torch.maximum(values[0][0].abs(), values[0][1].abs()))
             terms = self.rounding.terms(node) + self.rounding.extra(node) + 8
@@ -173,7 +174,8 @@ class ForwardErrors:
 
     def _affine(self, node: Node, op: Affine, before: Error, symbols: int) -> Error:
         absolute = self.rounding.absolute(node)
-        if self._is_exact(node, op):
+        exact = self._is_computed_exactly(node, op)
+        if exact and not self.rounding.rounds(node):
             return Error(op.linear(before.error), absolute.apply(before.size))
         terms = self.rounding.terms(node) + self.rounding.extra(node)
         both = absolute.linear(torch.cat([before.error, before.size]))
@@ -183,20 +185,18 @@ class ForwardErrors:
         if offset is not None:
             size = size + offset
         error, size = (self.rounding.lift(t) for t in (error, size))
-        error = error + self._gamma(terms, symbols * terms) * size
+        if not exact:
+            error = error + self._gamma(terms, symbols * terms) * size
         return self._grown(error if executed is None else error + executed, size, terms + 2 * EXTRA)
 
     def _executed(self, node: Node, first: Tensor, second: Tensor | None) -> Tensor | None:
-        """delta of the executed network, at a node that rounds there."""
-        execution = self.rounding.execution
-        return None if execution is None or not execution.rounds(node) else execution.error(node, first, second)
+        """delta of the network, at a node where it rounds."""
+        return self.rounding.delta(node, first, second) if self.rounding.rounds(node) else None
 
-    def _is_exact(self, node: Node, op: Affine) -> bool:
-        """Whether every output is one input, or a constant that the dtype holds, and the executed one, too."""
-        execution = self.rounding.execution
+    def _is_computed_exactly(self, node: Node, op: Affine) -> bool:
+        """Whether every output is one input, or a constant that the dtype holds."""
         held = isinstance(op, Rearrangement) and self.rounding.roundings[node.name] == 0
-        executed = execution is not None and execution.rounds(node)
-        return self.rounding.terms(node) == 0 and (held or not op.has_offset) and not executed
+        return self.rounding.terms(node) == 0 and (held or not op.has_offset)
 
     def _grown(self, error: Tensor, size: Tensor, depth: int) -> Error:
         error = self.rounding.above(error, depth)

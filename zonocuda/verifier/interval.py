@@ -17,7 +17,8 @@ Bounds = tuple[Tensor, Tensor]
 def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
     """Bounds of a node's value from those of its inputs.
 
-    Affine nodes: A c + b - |A| r <= A x + b <= A c + b + |A| r where c - r <= x <= c + r.
+    Affine nodes: A c + b - |A| r <= A x + b <= A c + b + |A| r where c - r <= x <= c + r. Rounding is not part of them,
+    neither their own nor that of a cast.
 
     Raises:
         NotImplementedError: a node that is neither affine nor a ReLU.

@@ -100,7 +100,8 @@ def optimize_bounds(
     the bounds of every layer: for the margin, which is the smallest of the rows' bounds, or for any ``loss`` of the
     output's zonotope.
 
-    For an upper bound of a row, negate it.
+    For an upper bound of a row, negate it. Rounding is not part of the bounds: neither their own nor that of casts to
+    narrower types.
 
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file, as in :func:`compute_bounds`.

@@ -149,7 +149,7 @@ class VerifyResult:
         semantics = self.ran.semantics
         enclosing = "the box that encloses the specification's numbers"
         if self.verdict is Verdict.VERIFIED and semantics == "real":
-            return f"holds in real arithmetic on {enclosing}"
+            return f"holds in real arithmetic, in which casts to narrower types round, on {enclosing}"
         if self.verdict is Verdict.VERIFIED:
             box = "the box rounded to float32" if semantics == "float32" else enclosing
             return f"holds as executed in {semantics}, sums in any order, with or without fused multiply-add, on {box}"

@@ -28,6 +28,7 @@ from zonocuda.graph import (
     HOPELESS,
     Add,
     Affine,
+    Cast,
     Concat,
     Graph,
     Input,
@@ -100,6 +101,22 @@ class Rounding:
     def floor(self) -> float:
         """T, whose square is 4 eta, for the eta of this arithmetic or of the executed one, whichever is larger."""
         return 2 * math.sqrt(self.eta if self.execution is None else max(self.eta, self.execution.eta))
+
+    def rounds(self, node: Node) -> bool:
+        """Whether the network's value at a node can be another than its operator's: at a cast, or as executed."""
+        return isinstance(node.op, Cast) or (self.execution is not None and self.execution.rounds(node))
+
+    def delta(self, node: Node, first: Tensor, second: Tensor | None) -> Tensor:
+        """At least how much it differs there, but for three roundings of its own computation.
+
+        Args:
+            node: a node that rounds.
+            first, second: see :meth:`zonocuda.verifier.executed.Execution.error`; at a cast ``first`` is at least |x|.
+        """
+        if isinstance(node.op, Cast):
+            return node.op.error(first)
+        assert self.execution is not None
+        return self.execution.error(node, first, second)
 
     def lift(self, x: Tensor) -> Tensor:
         """Nonnegative numbers, those between 0 and T replaced by T; a NaN stays."""

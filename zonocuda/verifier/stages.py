@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph, Node
+from zonocuda.graph import Cast, Graph, Node
 from zonocuda.kink import KinkRule
 from zonocuda.precision import summed_products
 from zonocuda.specs import Region
@@ -81,7 +81,12 @@ class Arithmetic:
         return outward(lower, self.dtype, False).to(self.device), outward(upper, self.dtype, True).to(self.device)
 
     def overflow(self, box: Bounds, inputs: Mapping[str, Bounds]) -> str:
-        """Why an execution may leave the range of its dtype, for bounds of every ReLU's input; empty if none can."""
+        """Why a value may leave the range of a type, that of a cast or of an execution, for bounds of every ReLU's
+        input; empty if none can."""
+        node = Ledger(self.rounding, box, inputs).too_narrow()
+        if node is not None:
+            assert isinstance(node.op, Cast)
+            return f"values may exceed the range of {node.op.target} at the cast {node.name!r}"
         execution = self.rounding.execution
         if execution is None:
             return ""

@@ -10,6 +10,7 @@ from zonocuda.graph import (
     Add,
     Affine,
     AveragePool,
+    Cast,
     Concat,
     Conv,
     Gather,
@@ -54,6 +55,8 @@ def _image(node: Node, values: Sequence[Zonotope], in_place: bool) -> Zonotope:
             return x.scale_shift(op.scale, op.shift, in_place=in_place)
         case Reshape():
             return x.reshape(*op.shape)
+        case Cast():
+            return x
         case Transpose():
             return x.permute(*op.permutation)
         case Pad():
@@ -89,7 +92,7 @@ def allocates(op: Op) -> bool:
     match op:
         case ScaleShift():
             return op.scale is not None
-        case Reshape() | Transpose() | Pad() | Gather() | Add() | Concat():
+        case Cast() | Reshape() | Transpose() | Pad() | Gather() | Add() | Concat():
             return False
         case Affine() | Relu():
             return True

@@ -16,7 +16,7 @@ from torch import Tensor
 from zonocuda.domains import Dense, Diagonal, Symbols, Windowed, kernels
 from zonocuda.domains.blocks import add_blocks
 from zonocuda.domains.windowed import is_wide
-from zonocuda.graph import Add, Conv, Graph, Node, Relu, ScaleShift
+from zonocuda.graph import Add, Cast, Conv, Graph, Node, Relu, ScaleShift
 from zonocuda.verifier.dual_error import Ledger, Measure, Tally
 from zonocuda.verifier.dual_pass import Visit
 from zonocuda.verifier.interval import Bounds, middle_and_radius
@@ -107,7 +107,7 @@ class WindowRows:
             return len(op.stride) == 2
         if isinstance(op, ScaleShift):
             return all(t is None or (t.dim() <= 3 and t.shape[-2:].numel() == 1) for t in (op.scale, op.shift))
-        return isinstance(op, Relu | Add)
+        return isinstance(op, Relu | Add | Cast)
 
     def add(self, value: Tensor) -> None:
         """Adds ``value`` ``[B, R]`` to the constant."""
@@ -129,6 +129,8 @@ class WindowRows:
                 self.add(block.sums() @ shift)
             scaled = block if op.scale is None else replace(block, patches=block.patches * op.scale)
             self._send(node.inputs[0], scaled)
+        elif isinstance(op, Cast):
+            self._send(node.inputs[0], block)
         elif isinstance(op, Add):
             self._send(node.inputs[0], block)
             self._send(node.inputs[1], block if op.sign == 1 else replace(block, patches=-block.patches))
