@@ -67,7 +67,7 @@ def enclose(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
         return call.results(call.stored(call["self"]))
     if name in _MOVING and not call["accumulate"]:
         return call.results(_moved(call))
-    if name in _SELECTING:
+    if name in SELECTING:
         return call.results(_selected(call))
     return call.unknown()
 
@@ -261,7 +261,7 @@ _MOVING = _names(
 )
 _DATA = ("self", "other", "src", "tensors", "value", "values", "weight")
 """The arguments of those that move which hold what they move."""
-_SELECTING = _names(
+SELECTING = _names(
     "amax.default amin.default aminmax.default cummax.default cummin.default kthvalue.default max.default max.dim "
     "median.default median.dim min.default min.dim msort.default sort.default sort.stable topk.default"
 )
@@ -274,5 +274,5 @@ _COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **dict.fromkeys(("lt", "less"), torch.lt),
     **dict.fromkeys(("ne", "not_equal"), torch.ne),
 }
-_EXACT = CONTRACTIONS.keys() | _CASTS | _MOVING | _SELECTING | _names("mode.default")
+_EXACT = CONTRACTIONS.keys() | _CASTS | _MOVING | SELECTING | _names("mode.default")
 """What computes nothing."""
