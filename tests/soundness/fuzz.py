@@ -27,7 +27,7 @@ from tests.soundness.rational import claims
 from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import random_box, sample_box
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph, interpret
+from zonocuda.graph import Cast, Graph, interpret
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, decide, dual, neurons, splitting, verify
@@ -132,6 +132,8 @@ def sampled_trial(seed: int, rng: random.Random) -> tuple[str, str]:
     box = random_box(graph, width=rng.choice((1e-4, 1e-2, 0.1, 0.5)), seed=seed)
     row = random_row(graph, rng)
     least = least_value(graph, box, row, rng)
+    if not math.isfinite(least):
+        return "a cast overflows", ""
     spread = abs(least) * rng.choice((-1e-9, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 10.0)) + rng.choice((0.0, 0.0, 1e-3, 1.0))
     shifted = LinearConstraint(row.outputs, row.inputs, row.constant - Fraction(least) + Fraction(spread))
     region = Region(Box.from_tensors(*box), ((shifted,),))
@@ -239,5 +241,6 @@ CONTROLS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "": contextlib.nullcontext,
     "rounding": lambda: patch.object(Rounding, "gamma", lambda self, n: 0.0),
     "offset": _half_of_every_offset,
+    "cast": lambda: patch.object(Cast, "error", lambda self, size: torch.zeros_like(size)),
 }
-"""What may be broken on purpose: rounding is not counted; the offset of a ReLU is too small."""
+"""What may be broken on purpose: rounding is not counted; the offset of a ReLU is too small; a cast is the identity."""
