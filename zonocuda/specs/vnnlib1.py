@@ -8,8 +8,10 @@ from typing import NoReturn
 
 from zonocuda.specs.errors import VnnlibError, quoted
 from zonocuda.specs.formula import (
+    FALSE,
     MAX_DEPTH,
     OPERATORS,
+    TRUE,
     Formula,
     FormulaError,
     Linear,
@@ -21,8 +23,12 @@ from zonocuda.specs.formula import (
 from zonocuda.specs.regions import spec_of
 from zonocuda.specs.spec import Spec
 
-_TOKEN = re.compile(r"[()]|[^()\s]+", re.ASCII)
+_TOKEN = re.compile(r'[()]|"[^"]*"|\|[^|]*\||[^()\s"|]+|["|]', re.ASCII)
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]*)")
+_SILENT = frozenset(("set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "exit"))
+"""Commands that do not change what the file says."""
+_ASKS = frozenset(("check-sat", "exit"))
+_CONSTANTS = {"true": TRUE, "false": FALSE}
 _NUMBER_START = frozenset("+-.0123456789")
 
 
@@ -30,8 +36,11 @@ def read_vnnlib1(text: str, source: str) -> Spec:
     """The property of a VNN-LIB 1.0 text from which comments were removed.
 
     Commands: ``(declare-const X_i Real)``, ``(declare-fun X_i () Real)`` and ``(assert F)``. F is built of ``and``,
-    ``or``, ``not`` and ``=>`` over comparisons ``<= >= < > = !=`` of linear terms in ``+ - * /``, decimal literals
-    and declared variables. All assertions are conjoined; a point that satisfies them is a counterexample.
+    ``or``, ``not``, ``=>``, ``xor``, ``ite``, ``=``, ``true`` and ``false`` over comparisons ``<= >= < > = distinct``
+    (chains of any length, as in SMT-LIB) and ``!=`` of linear terms in ``+ - * /``, decimal literals and declared
+    variables. All assertions are conjoined; a point that satisfies them is a counterexample. The commands of SMT-LIB
+    that say nothing of the property (``set-logic``, ``set-info``, ``set-option``, ``check-sat``, ``get-model``,
+    ``get-value``, ``exit``) are passed over, but for an assertion or a declaration after ``check-sat``, which is refused.
 
     Args:
         text: the file's text.
@@ -56,6 +65,7 @@ class _Reader:
 
     def spec(self) -> Spec:
         assertions = []
+        asked = False
         while self._at < len(self._tokens):
             start = self._at
             self._expect("(", "a command")
@@ -65,8 +75,14 @@ class _Reader:
                     assertions.append(self._formula())
                 case "declare-const" | "declare-fun":
                     self._declare(command)
+                case _ if command in _SILENT:
+                    self._skip()
                 case _:
                     self._fail(f"command {quoted(command)} is not supported", start + 1)
+            if command in _ASKS:
+                asked = True
+            elif asked and command not in _SILENT:
+                self._fail(f"{command} after check-sat has no effect on the answer that was asked for", start + 1)
             self._expect(")", f"the end of {command}")
         inputs, outputs = (self._count(kind) for kind in "XY")
         try:
@@ -76,7 +92,7 @@ class _Reader:
 
     def _declare(self, command: str) -> None:
         start = self._at
-        name = self._next()
+        name = _unquoted(self._next())
         variable = _VARIABLE.fullmatch(name)
         if variable is None:
             self._fail(f"variable {quoted(name)}: names must be X_<index> or Y_<index>", start)
@@ -134,16 +150,25 @@ class _Reader:
             else:
                 self._fail("assert takes a formula, got an arithmetic term", start)
 
-    def _operand(self, token: str, at: int) -> Linear:
-        variable = self._variables.get(token)
+    def _operand(self, token: str, at: int) -> Value:
+        variable = self._variables.get(_unquoted(token))
         if variable is not None:
             return variable
+        if token in _CONSTANTS:
+            return _CONSTANTS[token]
         if token[0] not in _NUMBER_START:
             self._fail(f"{quoted(token)} is not a declared variable", at)
         try:
             return Linear({}, number(token))
         except FormulaError as error:
             self._fail(str(error), at)
+
+    def _skip(self) -> None:
+        """Everything up to the parenthesis that closes the command."""
+        depth = 0
+        while depth or self._at == len(self._tokens) or self._tokens[self._at] != ")":
+            token = self._next()
+            depth += (token == "(") - (token == ")")
 
     def _next(self) -> str:
         if self._at == len(self._tokens):
@@ -161,3 +186,8 @@ class _Reader:
         position = next(islice(_TOKEN.finditer(self._text), at, None)).start()
         line = self._text.count("\n", 0, position) + 1
         raise VnnlibError(f"{self._source}, line {line}: {message}")
+
+
+def _unquoted(name: str) -> str:
+    """A symbol without the bars that SMT-LIB allows around it."""
+    return name[1:-1] if len(name) > 2 and name[0] == name[-1] == "|" else name
