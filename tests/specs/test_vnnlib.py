@@ -106,7 +106,9 @@ def test_what_smt_lib_abbreviates_means_the_same_written_out(tmp_path: Path, for
 
 def test_commands_that_say_nothing_of_the_property_are_passed_over(tmp_path: Path) -> None:
     plain = load_assertion(tmp_path, "(<= Y_0 1)")
-    head = '(set-logic QF_LRA)(set-info :source |a ; ( b|)\n(set-info :status "); unsat")(set-option :produce-models true)'
+    head = (
+        '(set-logic QF_LRA)(set-info :source |a ; ( b|)\n(set-info :status "); unsat")(set-option :produce-models true)'
+    )
     tail = "(assert true)(check-sat)(get-model)(get-value (Y_0 (- Y_1)))(check-sat)(exit)"
     assert_same(load_text(tmp_path, f"{head}\n{DECLARATIONS}{UNIT_BOX}(assert (<= Y_0 1)){tail}"), plain)
 

@@ -21,9 +21,9 @@ MAX_DIGITS = 1000
 """Digits of a literal, and the largest absolute value of its exponent."""
 MAX_BITS = 1 << 14
 """Bits of a numerator or denominator that arithmetic may produce."""
-MAX_DISJUNCTS = 100_000
+MAX_DISJUNCTS = 1_000_000
 """Conjunctions of a disjunctive normal form."""
-MAX_ROWS = 5_000_000
+MAX_ROWS = 50_000_000
 """Constraints of a disjunctive normal form, counted once for each conjunction that holds them."""
 MAX_DEPTH = 1000
 """Nesting of parentheses within an assertion."""
@@ -254,6 +254,8 @@ _ARITHMETIC: dict[str, Callable[[Sequence[Linear]], Linear]] = {
     "*": _product,
     "/": _quotient,
 }
+
+
 def _if(parts: Sequence[Formula]) -> Formula:
     condition, one, other = parts
     return disjunction([conjunction([condition, one]), conjunction([negation(condition), other])])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,9 @@ class Box:
         low, high = (b.detach().cpu().double().flatten() for b in (lower, upper))
         return Box(low, high, low.float(), high.float())
 
+    def __repr__(self) -> str:
+        return f"Box({self.lower.numel()} inputs)"
+
     @property
     def has_nan(self) -> bool:
         """Whether some bound is NaN, so that nothing can be said of the box."""
@@ -77,6 +81,9 @@ class LinearConstraint:
         for name in ("outputs", "inputs"):
             kept = {i: c for i, c in sorted(getattr(self, name).items()) if c}
             object.__setattr__(self, name, MappingProxyType(kept))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LinearConstraint, (dict(self.outputs), dict(self.inputs), self.constant, self.strict)
 
     def __hash__(self) -> int:
         return hash((tuple(self.outputs.items()), tuple(self.inputs.items()), self.constant, self.strict))
@@ -121,6 +128,11 @@ class Region:
     box: Box
     disjuncts: tuple[tuple[LinearConstraint, ...], ...]
 
+    def __repr__(self) -> str:
+        first = " and ".join(map(str, self.disjuncts[0])) or "true" if self.disjuncts else "false"
+        more = f" or {len(self.disjuncts) - 1} more" if len(self.disjuncts) > 1 else ""
+        return f"Region({self.box!r}, unsafe: {first if len(first) <= 200 else first[:197] + '...'}{more})"
+
     def is_unsafe(self, x: Sequence[float], y: Sequence[float]) -> bool:
         """Whether the output ``y`` at the point ``x`` satisfies some disjunct (the box is not looked at)."""
         return any(all(row.holds(x, y) for row in rows) for rows in self.disjuncts)
@@ -135,7 +147,11 @@ class Spec:
 
     inputs: int
     outputs: int
-    regions: tuple[Region, ...]
+    regions: Sequence[Region]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.regions[:1])) + (", ..." if len(self.regions) > 1 else "")
+        return f"Spec({self.inputs} inputs, {self.outputs} outputs, {len(self.regions)} region(s): {shown})"
 
     @staticmethod
     def robust(

@@ -6,6 +6,7 @@ import re
 from itertools import islice
 from typing import NoReturn
 
+from zonocuda.specs.bulk import UndecidedError, spec_of_commands
 from zonocuda.specs.errors import VnnlibError, quoted
 from zonocuda.specs.formula import (
     FALSE,
@@ -21,7 +22,8 @@ from zonocuda.specs.formula import (
     number,
 )
 from zonocuda.specs.regions import spec_of
-from zonocuda.specs.spec import Spec
+from zonocuda.specs.spec import LinearConstraint, Spec
+from zonocuda.specs.tokens import read_commands
 
 _TOKEN = re.compile(r'[()]|"[^"]*"|\|[^|]*\||[^()\s"|]+|["|]', re.ASCII)
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]*)")
@@ -40,7 +42,7 @@ def read_vnnlib1(text: str, source: str) -> Spec:
     (chains of any length, as in SMT-LIB) and ``!=`` of linear terms in ``+ - * /``, decimal literals and declared
     variables. All assertions are conjoined; a point that satisfies them is a counterexample. The commands of SMT-LIB
     that say nothing of the property (``set-logic``, ``set-info``, ``set-option``, ``check-sat``, ``get-model``,
-    ``get-value``, ``exit``) are passed over, but for an assertion or a declaration after ``check-sat``, which is refused.
+    ``get-value``, ``exit``) are passed over; an assertion or a declaration after ``check-sat`` is refused.
 
     Args:
         text: the file's text.
@@ -49,13 +51,35 @@ def read_vnnlib1(text: str, source: str) -> Spec:
     Raises:
         VnnlibError: anything else, with the file and the line.
     """
-    return _Reader(text, source).spec()
+    return _read_in_bulk(text) or _Reader(text, source).spec()
+
+
+def _read_in_bulk(text: str) -> Spec | None:
+    """The property of a text of the usual commands and a few others; None where it takes the reader of tokens."""
+    if not text.isascii():
+        return None
+    try:
+        commands = read_commands(text.encode("ascii"))
+        if commands is None or len(commands.terms) > 1:
+            return None
+        rest: list[tuple[int, LinearConstraint]] = []
+        if commands.rest:
+            reader = _Reader(commands.rest.decode("ascii"), "", frozenset(commands.declared.tolist()))
+            for place, formula in reader.placed_assertions():
+                if formula.terms != ((),) or any(not row.outputs and len(row.inputs) == 1 for row in formula.common):
+                    return None  # a disjunction, or a bound of an input
+                rest += [(place, row) for row in formula.common]
+        return spec_of_commands(commands, rest)
+    except (UndecidedError, VnnlibError):
+        return None
 
 
 class _Reader:
     """One pass over the tokens; expressions are evaluated when their parenthesis closes, without recursion."""
 
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, declared: frozenset[int] = frozenset()) -> None:
+        """``declared``: variables that are declared besides, 2 i for X_i and 2 i + 1 for Y_i."""
+        self._besides = declared
         self._text = text
         self._source = source
         self._tokens: list[str] = _TOKEN.findall(text)
@@ -64,6 +88,22 @@ class _Reader:
         self._declared: dict[str, set[int]] = {"X": set(), "Y": set()}
 
     def spec(self) -> Spec:
+        """The property."""
+        assertions = [formula for _, formula in self.assertions()]
+        inputs, outputs = (self._count(kind) for kind in "XY")
+        try:
+            return spec_of(conjunction(assertions), inputs, outputs, lambda j: f"X_{j}")
+        except FormulaError as error:
+            raise VnnlibError(f"{self._source}: {error}") from None
+
+    def placed_assertions(self) -> list[tuple[int, Formula]]:
+        """The same, each with its place in the text."""
+        found = self.assertions()
+        places = [match.start() for match in _TOKEN.finditer(self._text)]
+        return [(places[number], formula) for number, formula in found]
+
+    def assertions(self) -> list[tuple[int, Formula]]:
+        """What is asserted, each with the number of the token where the command begins."""
         assertions = []
         asked = False
         while self._at < len(self._tokens):
@@ -72,7 +112,7 @@ class _Reader:
             command = self._next()
             match command:
                 case "assert":
-                    assertions.append(self._formula())
+                    assertions.append((start, self._formula()))
                 case "declare-const" | "declare-fun":
                     self._declare(command)
                 case _ if command in _SILENT:
@@ -84,11 +124,7 @@ class _Reader:
             elif asked and command not in _SILENT:
                 self._fail(f"{command} after check-sat has no effect on the answer that was asked for", start + 1)
             self._expect(")", f"the end of {command}")
-        inputs, outputs = (self._count(kind) for kind in "XY")
-        try:
-            return spec_of(conjunction(assertions), inputs, outputs, lambda j: f"X_{j}")
-        except FormulaError as error:
-            raise VnnlibError(f"{self._source}: {error}") from None
+        return assertions
 
     def _declare(self, command: str) -> None:
         start = self._at
@@ -152,6 +188,10 @@ class _Reader:
 
     def _operand(self, token: str, at: int) -> Value:
         variable = self._variables.get(_unquoted(token))
+        if variable is None and self._besides:
+            match = _VARIABLE.fullmatch(token)
+            if match is not None and 2 * int(match[2]) + (match[1] == "Y") in self._besides:
+                variable = Linear.variable(match[1], int(match[2]))
         if variable is not None:
             return variable
         if token in _CONSTANTS:

@@ -14,6 +14,10 @@ from zonocuda.verifier.model import Subject
 from zonocuda.verifier.rows import Rows
 
 
+MAX_VALUES = 2**26
+"""Of rows at points that are held together, where that leaves the random starts that were asked for."""
+
+
 @dataclass(frozen=True, eq=False)
 class Counterexample:
     """A float32 point of a region's float32 box whose output, as executed by the network itself, is unsafe.
@@ -73,7 +77,7 @@ def falsify(
         rows: its rows, in float32 on that device.
         deadline: when to give up.
         starts: points ``[n, *input features]`` to begin with, before random ones.
-        restarts: number of random starts, at least one for each disjunct.
+        restarts: number of random starts, at least one for each disjunct (up to MAX_VALUES of the rows' values).
         steps: steps of each start.
         seed: of the random starts.
 
@@ -87,16 +91,15 @@ def falsify(
     if not region.disjuncts or bool((lower > upper).any()) or not bool((lower.isfinite() & upper.isfinite()).all()):
         return None
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    count = max(restarts, len(region.disjuncts))
+    index = torch.tensor([r for members in rows.disjuncts for r in members], device=like.device)
+    owner = torch.tensor([d for d, members in enumerate(rows.disjuncts) for _ in members], device=like.device)
+    count = min(max(restarts, len(rows.disjuncts)), max(restarts, MAX_VALUES // len(index)))
     fraction = torch.rand((count, *graph.input_shape), generator=generator, dtype=torch.float32).to(like.device)
     points = lower + (upper - lower) * fraction
     points[0] = lower + (upper - lower) / 2
     if starts is not None:
         points = torch.cat([starts.to(like), points])
     points = torch.clamp(points, lower, upper)
-    membership = torch.zeros(len(rows.disjuncts), rows.count, dtype=torch.bool, device=like.device)
-    for d, members in enumerate(rows.disjuncts):
-        membership[d, list(members)] = True
     target = torch.arange(len(points), device=like.device) % len(rows.disjuncts)
     tried = 0
     for step in range(steps + 1):
@@ -105,7 +108,8 @@ def falsify(
         points = points.detach().requires_grad_(step < steps)
         with torch.set_grad_enabled(step < steps):
             values = rows.values(points, graph(points))
-            per_disjunct = torch.where(membership, values.unsqueeze(1), -torch.inf).amax(2)
+            nothing = values.new_full((len(points), len(rows.disjuncts)), -torch.inf)
+            per_disjunct = nothing.scatter_reduce(1, owner.expand(len(points), -1), values[:, index], "amax")
             loss = per_disjunct.gather(1, target.unsqueeze(1)).sum()
         unsafe = (per_disjunct <= 0).any(1).nonzero().squeeze(1)
         if len(unsafe) and tried < 200:
