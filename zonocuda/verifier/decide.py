@@ -34,9 +34,10 @@ from zonocuda.verifier.arguments import (
 )
 from zonocuda.verifier.certificate import Certificate
 from zonocuda.verifier.certify import add_region
+from zonocuda.verifier.combine import Combination, left_open, mixture, nonnegative_outputs, refutation
 from zonocuda.verifier.deadline import Deadline, TimeoutReached
 from zonocuda.verifier.executed import Execution
-from zonocuda.verifier.falsify import Counterexample, falsify, replay
+from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.planner import Direction, Step
@@ -155,6 +156,10 @@ def verify(
     return VerifyResult(verdict, reason, margins, run.counterexample, run.layers, seconds, ran, run.plan, proof)
 
 
+MAX_MIXTURES = 64
+"""Disjuncts of a region for which combinations of rows are looked for."""
+
+
 @dataclass
 class _Run:
     """One verification under way: its settings, and what it has found so far."""
@@ -172,6 +177,7 @@ class _Run:
     counterexample: Counterexample | None = None
     layers: tuple[LayerStats, ...] = ()
     plan: tuple[Step, ...] = ()
+    contradictory: bool = False
 
     def decide(self) -> tuple[Verdict, str]:
         """The verdict and its reason, over all regions."""
@@ -196,7 +202,10 @@ class _Run:
             return Verdict.UNKNOWN, undecided[0]
         if empty == len(self.spec.regions):
             return Verdict.VERIFIED, "every input box is empty"
-        return Verdict.VERIFIED, "every disjunct of every region has a row with a positive lower bound"
+        reason = "every disjunct of every region has a row with a positive lower bound"
+        if self.contradictory:
+            reason += ", or contradicts itself or the box"
+        return Verdict.VERIFIED, reason
 
     @property
     def dtype(self) -> torch.dtype:
@@ -227,21 +236,66 @@ class _Run:
                 return f"the network itself is not finite on the box: {error}"
         if any(not rows for rows in region.disjuncts):
             return self.find_any_point(position, region)
+        with self.course.phase("combine"):
+            refuting = self.contradictions(region)
         self.course.progress("falsify", position, len(self.spec.regions))
         if self.search(position, region, restarts=self.restarts(32), seed=self.seed):
             return "counterexample found by gradient descent" + self.contrast(position, region)
-        proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
+        if len(refuting) == len(region.disjuncts):
+            self.contradictory = True
+            self.certify(position, None, refuting)
+            return ""
+        with self.course.phase("combine"):
+            added = self.mixtures(region, refuting)
+        proof = RegionProof(left_open(region, (*refuting, *added)), self.dtypes, self.arithmetic, self.course)
         try:
             reason = self.prove(position, region, proof)
-            if self.certificate is not None and proof.proven:
-                with self.course.phase("certificate"), summed_products():
-                    network = self.subject.graph.to(torch.float64, self.device)
-                    self.certificate = add_region(self.certificate, network, position, proof)
+            if proof.proven:
+                self.contradictory |= bool(refuting)
+                self.certify(position, proof, (*refuting, *added))
             return reason
         finally:
             self.margins += proof.margins(position)
             if proof.sweep is not None:
                 self.layers, self.plan = proof.sweep.stats, proof.sweep.plan
+
+    def certify(self, position: int, proof: RegionProof | None, combinations: tuple[Combination, ...]) -> None:
+        """Adds a region's proof to the certificate, where one is wanted."""
+        if self.certificate is not None:
+            with self.course.phase("certificate"), summed_products():
+                network = self.subject.graph.to(torch.float64, self.device)
+                self.certificate = add_region(self.certificate, network, position, proof, combinations)
+
+    def contradictions(self, region: Region) -> tuple[Combination, ...]:
+        """Disjuncts that no outputs satisfy, or none at a point of the box, in exact arithmetic."""
+        lower, upper = (b.tolist() for b in box_of(region, self.execution))
+        nonnegative = nonnegative_outputs(self.subject.graph)
+        found = []
+        for number, rows in enumerate(region.disjuncts):
+            self.course.deadline.check()
+            weights = refutation(rows, lower, upper, nonnegative)
+            if weights is not None:
+                found.append(Combination(number, *weights, True))
+        return tuple(found)
+
+    def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:
+        """Combinations that may be positive where no single row of a disjunct is: those that are so at many points."""
+        done = {one.disjunct for one in refuted}
+        open_ = [d for d, rows in enumerate(region.disjuncts) if len(rows) > 1 and d not in done][:MAX_MIXTURES]
+        if not open_:
+            return ()
+        example = torch.empty((), dtype=torch.float32, device=self.device)
+        rows = Rows.of(region, self.spec.inputs, self.spec.outputs, example)
+        with torch.no_grad():
+            points = sample(region, self.subject.graph.input_shape, self.seed).to(self.device)
+            values = rows.values(points, self.search_graph(points)).double().cpu().numpy()
+        found = []
+        for number in open_:
+            self.course.deadline.check()
+            weights = mixture(values[:, list(rows.disjuncts[number])])
+            if weights is not None:
+                found.append(Combination(number, weights, {}, False))
+        return tuple(found)
 
     def contrast(self, position: int, region: Region) -> str:
         """What real arithmetic has against a counterexample of executed arithmetic: a proof, where there is one.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph import Graph
+from zonocuda.graph.ops import Shape
 from zonocuda.specs import Region
 from zonocuda.verifier.deadline import Deadline
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.rows import Rows
-
 
 MAX_VALUES = 2**26
 """Of rows at points that are held together, where that leaves the random starts that were asked for."""
@@ -49,6 +49,15 @@ def replay(subject: Subject, region: Region, position: int, points: Tensor) -> C
         if region.is_unsafe(x.flatten().tolist(), y.flatten().tolist()):
             return Counterexample(x, y, position)
     return None
+
+
+def sample(region: Region, shape: Shape, seed: int, count: int = 128) -> Tensor:
+    """Random points and random corners of a region's float32 box, ``[2 count, *shape]``."""
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    lower, upper = (b.reshape(shape) for b in (region.box.float32_lower, region.box.float32_upper))
+    fraction = torch.rand((2 * count, *shape), generator=generator, dtype=torch.float32)
+    fraction[count:] = fraction[count:].round()
+    return torch.clamp(lower + (upper - lower) * fraction, lower, upper)
 
 
 def falsify(
