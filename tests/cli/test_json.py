@@ -131,7 +131,7 @@ def test_bounds_writes_the_fields_that_are_described(tmp_path: Path) -> None:
     np.save(center, np.zeros(2))
     fields, seen = described("zonocuda.bounds/1"), set[str]()
     for clip in ([], ["--clip", "-0.5", "0.25"]):
-        assert main(["bounds", str(net), "--center", str(center), "--eps", "0.5", "--json", str(out), *clip]) == 0
+        assert main(["bounds", str(net), "--center", str(center), "--eps", "2/4", "--json", str(out), *clip]) == 0
         result = document(out)
         check(result, "", fields, seen)
         assert result["schema"] == "zonocuda.bounds/1"

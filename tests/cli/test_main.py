@@ -196,6 +196,8 @@ def test_an_operator_that_is_not_supported_is_named_and_has_its_own_code(
         (["bounds", "n", "--center", "c"], "required: --eps"),
         (["bounds", "n", "--center", "c", "--eps", "-1"], "must be a finite number that is not negative"),
         (["bounds", "n", "--center", "c", "--eps", "inf"], "must be a finite number that is not negative"),
+        (["bounds", "n", "--center", "c", "--eps", "1/0"], "must be a finite number that is not negative"),
+        (["bounds", "n", "--center", "c", "--eps", "x/2"], "must be a finite number that is not negative"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -273,6 +273,9 @@ class Regions(Sequence[Region]):
         self._bound_stop = bound_stop
         self._last: tuple[int, Region] | None = None
 
+    def __repr__(self) -> str:
+        return f"Regions({len(self)})"
+
     def __len__(self) -> int:
         return len(self._member_stop)
 
