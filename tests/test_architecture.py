@@ -18,13 +18,14 @@ ROOMS: dict[str, set[str]] = {
     "in_place": set(),
     "ties": set(),
     "precision": set(),
+    "host_memory": set(),
     "reference": {"kink", "ties", "windows", "in_place"},
     "ops": {"kink", "ties", "windows", "in_place", "_C"},
     "graph": set(),
     "specs": set(),
-    "importers": {"graph", "precision"},
+    "importers": {"graph", "precision", "host_memory"},
     "domains": {"ops", "reference", "kink", "windows"},
-    "verifier": {"domains", "graph", "specs", "importers", "kink", "version", "precision"},
+    "verifier": {"domains", "graph", "specs", "importers", "kink", "version", "precision", "host_memory"},
     "nonsmooth": {"ops", "ties"},
     "check": {"graph", "specs", "importers"},  # nothing of what it checks
 }

@@ -2,8 +2,8 @@
 
 A point that satisfies rows r_k <= 0 satisfies sum_k w_k r_k <= 0 for w_k > 0, and < 0 where one of them is strict.
 Where the outputs y_i of the sum are cancelled by outputs that are nonnegative, what is left is a function of the
-inputs, and refutes the disjunct if it is positive on the whole box (or nonnegative, for a strict sum). A combination that
-does not claim this is one more row of the disjunct, to be bounded like the others.
+inputs, and refutes the disjunct if it is positive on the whole box (or nonnegative, for a strict sum). A combination
+that does not claim this is one more row of the disjunct, to be bounded like the others.
 """
 
 from __future__ import annotations
