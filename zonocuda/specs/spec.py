@@ -253,6 +253,8 @@ class Spec:
         Raises:
             ValueError: as ``robust``, or other numbers of inputs and labels.
         """
+        if isinstance(x, str | float | Fraction | Decimal):
+            raise ValueError("Spec.robust_batch: x must be a batch of inputs [n, *shape]")
         inputs, chosen = list(x), [int(label) for label in labels]
         if len(inputs) != len(chosen):
             raise ValueError(f"Spec.robust_batch: {len(inputs)} inputs and {len(chosen)} labels")
@@ -297,8 +299,8 @@ def _ball(
             raise ValueError(f"Spec.robust: clip must be a range (low, high), got {clip}")
         if (least is not None and bool((high < least).any())) or (most is not None and bool((low > most).any())):
             raise ValueError(f"Spec.robust: the ball around x lies outside the range {clip}")
-        low = low if least is None else np.maximum(low, least)
-        high = high if most is None else np.minimum(high, most)
+        low = low if least is None else np.maximum(low, np.array(least, dtype=object))
+        high = high if most is None else np.minimum(high, np.array(most, dtype=object))
     if (mean is None) != (std is None):
         raise ValueError("Spec.robust: mean and std go together")
     if mean is not None and std is not None:

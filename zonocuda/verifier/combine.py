@@ -91,7 +91,9 @@ def nonnegative_outputs(graph: Graph) -> frozenset[int]:
     return frozenset((known.flatten() == 1).nonzero().flatten().tolist())
 
 
-def refutation(rows: Row, lower: Sequence[float], upper: Sequence[float], nonnegative: frozenset[int]) -> Any:
+def refutation(
+    rows: Row, lower: Sequence[float], upper: Sequence[float], nonnegative: frozenset[int]
+) -> tuple[dict[int, Fraction], dict[int, Fraction]] | None:
     """Weights of rows and of nonnegative outputs whose combination no point of a box satisfies, or None.
 
     Args:

@@ -275,7 +275,7 @@ class _Run:
             self.course.deadline.check()
             weights = refutation(rows, lower, upper, nonnegative)
             if weights is not None:
-                found.append(Combination(number, *weights, True))
+                found.append(Combination(number, weights[0], weights[1], refutes=True))
         return tuple(found)
 
     def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:

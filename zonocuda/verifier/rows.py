@@ -71,8 +71,8 @@ class Rows:
         disjuncts = tuple(tuple(position[row] for row in rows) for rows in region.disjuncts)
         labels = tuple(str(row) for row in distinct)
         strict = tuple(row.strict for row in distinct)
-        numbers = output.to(like), input_.to(like), constant.to(like)
-        return Rows(*numbers, units, disjuncts, labels, rounded.to(like), strict)
+        y, x, c, error = (t.to(like) for t in (output, input_, constant, rounded))
+        return Rows(y, x, c, units, disjuncts, labels, error, strict)
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
         """The rows at points: ``[n, R]`` for ``x`` ``[n, *input features]`` and ``y`` ``[n, *output features]``."""
