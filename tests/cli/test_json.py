@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from tests.cli import files
 from zonocuda.cli.main import main
@@ -121,6 +122,11 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
     spec = files.save_spec(tmp_path / "refined.vnnlib", [-1, -1], [1, 1], 1, "(<= Y_0 -50)")
     out = tmp_path / "refined.json"
     assert main(["verify", str(refined), str(spec), "--effort", "max", "--json", str(out)]) == 0
+    check(document(out), "", fields, seen)
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Relu", ["h"], ["y"])]
+    behind = files.save_model(tmp_path / "behind.onnx", nodes, {"w": [[1.0, -1.0]]}, [1, 2], [1, 1])
+    spec = files.save_spec(tmp_path / "behind.vnnlib", [-1, -1], [1, 1], 1, "(< Y_0 0)")
+    assert main(["verify", str(behind), str(spec), "--json", str(out)]) == 0
     check(document(out), "", fields, seen)
     assert seen == set(fields), "described, but never written"
 

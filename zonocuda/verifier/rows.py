@@ -71,8 +71,8 @@ class Rows:
         disjuncts = tuple(tuple(position[row] for row in rows) for rows in region.disjuncts)
         labels = tuple(str(row) for row in distinct)
         strict = tuple(row.strict for row in distinct)
-        y, x, c, error = (t.to(like) for t in (output, input_, constant, rounded))
-        return Rows(y, x, c, units, disjuncts, labels, error, strict)
+        y, x, b, inexact = (t.to(like) for t in (output, input_, constant, rounded))
+        return Rows(y, x, b, units, disjuncts, labels, inexact, strict)
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
         """The rows at points: ``[n, R]`` for ``x`` ``[n, *input features]`` and ``y`` ``[n, *output features]``."""
