@@ -242,3 +242,16 @@ def test_outputs_that_are_called_nonnegative_are(name: str) -> None:
     known = nonnegative_outputs(graph)
     values = graph(torch.randn(200, *graph.input_shape, dtype=torch.float64)).reshape(200, -1)
     assert bool((values[:, sorted(known)] >= 0).all())
+
+
+def test_a_value_of_a_relu_that_may_overflow_is_not_verified_as_executed() -> None:
+    large = torch.full((3, 3), 1e30, dtype=torch.float64)
+    nodes = (
+        Node("x", Input(), (), (3,)),
+        Node("a", Linear(large), ("x",), (3,)),
+        Node("b", Linear(large), ("a",), (3,)),
+        Node("y", Relu(), ("b",), (3,)),
+    )
+    negative = spec([row({0: 1}, 0, True)])
+    assert verify(Graph(nodes, "y"), negative, semantics="float32").verdict is Verdict.UNKNOWN
+    assert verify(Graph(nodes, "y"), negative).verdict is Verdict.VERIFIED

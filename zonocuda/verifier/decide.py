@@ -178,6 +178,7 @@ class _Run:
     layers: tuple[LayerStats, ...] = ()
     plan: tuple[Step, ...] = ()
     contradictory: bool = False
+    nonnegative: frozenset[int] | None = None
 
     def decide(self) -> tuple[Verdict, str]:
         """The verdict and its reason, over all regions."""
@@ -242,6 +243,9 @@ class _Run:
         if self.search(position, region, restarts=self.restarts(32), seed=self.seed):
             return "counterexample found by gradient descent" + self.contrast(position, region)
         if len(refuting) == len(region.disjuncts):
+            obstacle = self.obstacle(region) if any(one.outputs for one in refuting) else ""
+            if obstacle:
+                return obstacle
             self.contradictory = True
             self.certify(position, None, refuting)
             return ""
@@ -266,14 +270,23 @@ class _Run:
                 network = self.subject.graph.to(torch.float64, self.device)
                 self.certificate = add_region(self.certificate, network, position, proof, combinations)
 
+    def obstacle(self, region: Region) -> str:
+        """Why outputs may not be numbers: an execution that may overflow; empty for real ones."""
+        if self.execution is None:
+            return ""
+        proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
+        proof.begin(is_last=True)
+        return proof.obstacle
+
     def contradictions(self, region: Region) -> tuple[Combination, ...]:
         """Disjuncts that no outputs satisfy, or none at a point of the box, in exact arithmetic."""
         lower, upper = (b.tolist() for b in box_of(region, self.execution))
-        nonnegative = nonnegative_outputs(self.subject.graph)
+        if self.nonnegative is None:
+            self.nonnegative = nonnegative_outputs(self.subject.graph)
         found = []
         for number, rows in enumerate(region.disjuncts):
             self.course.deadline.check()
-            weights = refutation(rows, lower, upper, nonnegative)
+            weights = refutation(rows, lower, upper, self.nonnegative)
             if weights is not None:
                 found.append(Combination(number, weights[0], weights[1], refutes=True))
         return tuple(found)
