@@ -12,7 +12,7 @@ Besides the rows, outputs that are nonnegative by the network's structure may be
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -27,6 +27,9 @@ from zonocuda.specs import LinearConstraint, Region
 
 MAX_ROWS = 200
 """Of a disjunct, for which a linear program is solved."""
+
+MAX_MIXTURES = 64
+"""Disjuncts of a region for which a mixture is looked for."""
 
 ROUNDED = 2**20
 """Denominators of weights that are free."""
@@ -89,6 +92,42 @@ def nonnegative_outputs(graph: Graph) -> frozenset[int]:
 
     known = interpret(graph, torch.zeros(1, *graph.input_shape), visit)
     return frozenset((known.flatten() == 1).nonzero().flatten().tolist())
+
+
+def contradictions(
+    region: Region,
+    box: tuple[Sequence[float], Sequence[float]],
+    nonnegative: frozenset[int],
+    on_disjunct: Callable[[], None],
+) -> tuple[Combination, ...]:
+    """Combinations that refute disjuncts: of all for which one was found. ``on_disjunct`` is called before each."""
+    found = []
+    for number, rows in enumerate(region.disjuncts):
+        on_disjunct()
+        weights = refutation(rows, *box, nonnegative)
+        if weights is not None:
+            found.append(Combination(number, weights[0], weights[1], refutes=True))
+    return tuple(found)
+
+
+def mixtures(
+    values: NDArray[np.float64], disjuncts: Sequence[Sequence[int]], done: Set[int], on_disjunct: Callable[[], None]
+) -> tuple[Combination, ...]:
+    """Combinations that may be positive where no single row of a disjunct is.
+
+    Args:
+        values: ``[samples, rows]``, of a region's rows.
+        disjuncts: the rows of each.
+        done: disjuncts that need none.
+        on_disjunct: called before each of the first MAX_MIXTURES others.
+    """
+    found = []
+    for number in [d for d, rows in enumerate(disjuncts) if len(rows) > 1 and d not in done][:MAX_MIXTURES]:
+        on_disjunct()
+        weights = mixture(values[:, list(disjuncts[number])])
+        if weights is not None:
+            found.append(Combination(number, weights, {}, refutes=False))
+    return tuple(found)
 
 
 def refutation(

@@ -34,7 +34,7 @@ from zonocuda.verifier.arguments import (
 )
 from zonocuda.verifier.certificate import Certificate
 from zonocuda.verifier.certify import add_region
-from zonocuda.verifier.combine import Combination, left_open, mixture, nonnegative_outputs, refutation
+from zonocuda.verifier.combine import Combination, contradictions, left_open, mixtures, nonnegative_outputs
 from zonocuda.verifier.deadline import Deadline, TimeoutReached
 from zonocuda.verifier.executed import Execution
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
@@ -154,10 +154,6 @@ def verify(
     proof = run.certificate if verdict is Verdict.VERIFIED else None
     margins = tuple(run.margins)
     return VerifyResult(verdict, reason, margins, run.counterexample, run.layers, seconds, ran, run.plan, proof)
-
-
-MAX_MIXTURES = 64
-"""Disjuncts of a region for which combinations of rows are looked for."""
 
 
 @dataclass
@@ -283,32 +279,19 @@ class _Run:
         lower, upper = (b.tolist() for b in box_of(region, self.execution))
         if self.nonnegative is None:
             self.nonnegative = nonnegative_outputs(self.subject.graph)
-        found = []
-        for number, rows in enumerate(region.disjuncts):
-            self.course.deadline.check()
-            weights = refutation(rows, lower, upper, self.nonnegative)
-            if weights is not None:
-                found.append(Combination(number, weights[0], weights[1], refutes=True))
-        return tuple(found)
+        return contradictions(region, (lower, upper), self.nonnegative, self.course.deadline.check)
 
     def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:
-        """Combinations that may be positive where no single row of a disjunct is: those that are so at many points."""
+        """Rows that combine those of a disjunct, where no single one can refute it, for sampled points."""
         done = {one.disjunct for one in refuted}
-        open_ = [d for d, rows in enumerate(region.disjuncts) if len(rows) > 1 and d not in done][:MAX_MIXTURES]
-        if not open_:
+        if all(len(rows) < 2 or d in done for d, rows in enumerate(region.disjuncts)):
             return ()
         example = torch.empty((), dtype=torch.float32, device=self.device)
         rows = Rows.of(region, self.spec.inputs, self.spec.outputs, example)
         with torch.no_grad():
             points = sample(region, self.subject.graph.input_shape, self.seed).to(self.device)
             values = rows.values(points, self.search_graph(points)).double().cpu().numpy()
-        found = []
-        for number in open_:
-            self.course.deadline.check()
-            weights = mixture(values[:, list(rows.disjuncts[number])])
-            if weights is not None:
-                found.append(Combination(number, weights, {}, False))
-        return tuple(found)
+        return mixtures(values, rows.disjuncts, done, self.course.deadline.check)
 
     def contrast(self, position: int, region: Region) -> str:
         """What real arithmetic has against a counterexample of executed arithmetic: a proof, where there is one.
