@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from tests.cli import files
 from zonocuda.cli.main import main
@@ -122,6 +123,11 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
     out = tmp_path / "refined.json"
     assert main(["verify", str(refined), str(spec), "--effort", "max", "--json", str(out)]) == 0
     check(document(out), "", fields, seen)
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Relu", ["h"], ["y"])]
+    behind = files.save_model(tmp_path / "behind.onnx", nodes, {"w": [[1.0, -1.0]]}, [1, 2], [1, 1])
+    spec = files.save_spec(tmp_path / "behind.vnnlib", [-1, -1], [1, 1], 1, "(< Y_0 0)")
+    assert main(["verify", str(behind), str(spec), "--json", str(out)]) == 0
+    check(document(out), "", fields, seen)
     assert seen == set(fields), "described, but never written"
 
 
@@ -131,7 +137,7 @@ def test_bounds_writes_the_fields_that_are_described(tmp_path: Path) -> None:
     np.save(center, np.zeros(2))
     fields, seen = described("zonocuda.bounds/1"), set[str]()
     for clip in ([], ["--clip", "-0.5", "0.25"]):
-        assert main(["bounds", str(net), "--center", str(center), "--eps", "0.5", "--json", str(out), *clip]) == 0
+        assert main(["bounds", str(net), "--center", str(center), "--eps", "2/4", "--json", str(out), *clip]) == 0
         result = document(out)
         check(result, "", fields, seen)
         assert result["schema"] == "zonocuda.bounds/1"

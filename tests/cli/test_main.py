@@ -49,7 +49,7 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_verdict_has_exit_code_zero(
     net: Path, safe: Path, unsafe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unknown = files.save_spec(tmp_path / "u.vnnlib", [-1, -1], [1, 1], 2, "(<= Y_1 -1.5)", "(<= Y_0 1)")
+    unknown = files.save_spec(tmp_path / "u.vnnlib", [-1, -1], [1, 1], 2, "(= Y_0 0.1)")  # no float is
     for spec, verdict, word in (
         (safe, "verified", "unsat"),
         (unsafe, "falsified", "sat"),
@@ -196,6 +196,8 @@ def test_an_operator_that_is_not_supported_is_named_and_has_its_own_code(
         (["bounds", "n", "--center", "c"], "required: --eps"),
         (["bounds", "n", "--center", "c", "--eps", "-1"], "must be a finite number that is not negative"),
         (["bounds", "n", "--center", "c", "--eps", "inf"], "must be a finite number that is not negative"),
+        (["bounds", "n", "--center", "c", "--eps", "1/0"], "must be a finite number that is not negative"),
+        (["bounds", "n", "--center", "c", "--eps", "x/2"], "must be a finite number that is not negative"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,7 +52,7 @@ FAULTS_1 = (
     (HEADER_2 + BOX_2 + "(assert (<= Y[7] 0.0))", "an index that does not exist, version 2.0"),
     (HEADER_2 + BOX_2 + "(assert (<= Y[0] 1e999))", "a row beyond float64, version 2.0"),
     (HEADER_2 + BOX_2 + "(assert " + "(and " * 5000, "parentheses without end, version 2.0"),
-    (HEADER_2.replace("real", "float32") + BOX_2 + ROW_2, "an element type of its own arithmetic, version 2.0"),
+    (HEADER_2.replace("real", "float16") + BOX_2 + ROW_2, "an element type of its own arithmetic, version 2.0"),
     (HEADER_2.replace("<2.0>", "<3.0>") + BOX_2 + ROW_2, "version 3.0"),
 )
 """Texts that must be refused."""

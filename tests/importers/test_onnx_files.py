@@ -44,6 +44,47 @@ def test_a_file_and_its_compressed_form_are_the_same_network(tmp_path: Path) -> 
     assert plain.onnx_bytes == content
 
 
+ONE_SAMPLE = {
+    "rows": ([op("Gemm", "x w b", "h", transB=1), op("Relu", "h", "r"), op("Gemm", "r v")], (12, 2), 2),
+    "columns": ([op("MatMul", "c x", "h"), op("Relu", "h")], (3, 8), 2),
+    "all numbers": ([op("Flatten", "x", "h", axis=0), op("Gemm", "h all")], (1, 3), 2),
+    "some rows": ([op("Gather", "x i", "h", axis=0), op("MatMul", "h v2")], (2, 3), 2),
+    "transposed": ([op("Transpose", "x", "h", perm=[1, 0]), op("MatMul", "h v3")], (8, 3), 2),
+    "summed": ([op("ReduceSum", "x zero", "h", keepdims=0), op("MatMul", "h v2")], (3,), 1),
+}
+MATRICES = {"w": (5, 8), "b": (5,), "v": (5, 2), "c": (3, 12), "all": (96, 3), "v2": (8, 3), "v3": (12, 3)}
+
+
+@pytest.mark.parametrize("name", ONE_SAMPLE)
+def test_a_first_extent_that_is_fixed_to_more_than_1_belongs_to_one_sample(name: str, tmp_path: Path) -> None:
+    nodes, out, rank = ONE_SAMPLE[name]
+    weights = {key: floats(*shape) for key, shape in MATRICES.items()} | {"i": ints(3, 5), "zero": ints(0)}
+    network = load_network(save(model(nodes, [12, 8], weights, rank=rank), tmp_path))
+    assert (network.graph.input_shape, network.graph.output_shape) == ((12, 8), out)
+    x = torch.from_numpy(floats(4, 12, 8, seed=1))
+    torch.testing.assert_close(network.graph.to(torch.float32, "cpu")(x), network.runtime(x).reshape(4, *out))
+    network.check(-torch.ones(12, 8), torch.ones(12, 8))
+
+
+def test_weights_that_compress_a_thousandfold_are_read(tmp_path: Path) -> None:
+    padded = np.zeros((4200, 4200), dtype=np.float32)
+    padded[:4, :4] = floats(4, 4)
+    built = model([op("MatMul", "x w", "h"), op("MatMul", "h v")], ["n", 4200], {"w": padded, "v": floats(4200, 2)})
+    path = tmp_path / "net.onnx.gz"
+    path.write_bytes(gzip.compress(built.SerializeToString()))
+    assert path.stat().st_size * 100 < padded.nbytes
+    assert load_network(path).graph.input_shape == (4200,)
+
+
+def test_a_model_that_expands_beyond_the_free_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zonocuda.importers.onnx_file.free_host_memory", lambda: 4 * 1000)
+    path = tmp_path / "net.onnx.gz"
+    path.write_bytes(gzip.compress(bytes(1001)))
+    expect_file_error(path, "expands to more than 1000 bytes: the free memory allows no more")
+
+
 @pytest.mark.parametrize("name", ["missing.onnx", "missing.onnx.gz"])
 def test_a_missing_file_is_an_error(name: str, tmp_path: Path) -> None:
     expect_file_error(tmp_path / name, "cannot be read")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from collections.abc import Callable
+from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,3 +141,122 @@ def test_robustness_without_clipping_is_the_whole_ball() -> None:
 def test_a_robustness_property_that_makes_no_sense_is_refused(options: dict[str, object], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         Spec.robust(torch.zeros(2, 1), **options)  # type: ignore[arg-type]
+
+
+X = [[0.25, 0.5], [0.75, 1.0]]
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        X,
+        np.array(X),
+        np.array(X, dtype=np.float32),
+        torch.tensor(X),
+        torch.tensor(X, dtype=torch.float16, requires_grad=True),
+        [["1/4", "0.5"], ["75e-2", Fraction(1)]],
+        [[Decimal("0.25"), Fraction(1, 2)], [0.75, 1]],
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_numbers_of_any_kind_give_the_same_box(x: Any) -> None:
+    spec = Spec.robust(x, "1/4", np.int64(1), outputs=2)
+    assert (spec.inputs, spec.input_shape) == (4, (2, 2))
+    assert spec.regions[0].box.lower.tolist() == [0.0, 0.25, 0.5, 0.75]
+    assert spec.regions[0].box.upper.tolist() == [0.5, 0.75, 1.0, 1.0]
+
+
+def test_a_radius_that_is_spelled_is_exact_and_a_float_is_its_value() -> None:
+    for eps, exact in (("8/255", Fraction(8, 255)), (Fraction(8, 255), Fraction(8, 255)), (8 / 255, Fraction(8 / 255))):
+        box = Spec.robust([0.5], eps, 0, clip=None).regions[0].box
+        assert box.upper.item() == Box.exact([None], [Fraction(1, 2) + exact]).upper.item()
+    assert (
+        Spec.robust(["0.1"], 0, 0).regions[0].box.lower.item()
+        < TENTH
+        < Spec.robust(["0.1"], 0, 0).regions[0].box.upper.item()
+    )
+
+
+def test_a_normalised_box_of_spelled_numbers_encloses_the_exact_one() -> None:
+    box = Spec.robust([["0.5"], ["0.5"]], "2/255", 0, mean=["0.1307", "0.4"], std=["0.3081", "0.2"]).regions[0].box
+    for i, (mean, std) in enumerate(((Fraction(1307, 10000), Fraction(3081, 10000)), (Fraction(2, 5), Fraction(1, 5)))):
+        low = (Fraction(1, 2) - Fraction(2, 255) - mean) / std
+        assert math.nextafter(float(low), -math.inf) <= Fraction(box.lower[i].item()) <= low
+
+
+def test_targets_are_the_only_rivals() -> None:
+    (region,) = Spec.robust([0.5], 0.1, 1, outputs=5, targets=[4, 2]).regions
+    assert [str(row) for (row,) in region.disjuncts] == ["Y_1 - Y_4 <= 0", "Y_1 - Y_2 <= 0"]
+
+
+def test_a_batch_is_a_list_of_specs() -> None:
+    images = torch.rand(3, 1, 2, 2)
+    specs = Spec.robust_batch(images, "1/10", torch.tensor([2, 0, 1]), outputs=3)
+    assert [spec.input_shape for spec in specs] == [(1, 2, 2)] * 3
+    for spec, image, label in zip(specs, images, (2, 0, 1), strict=True):
+        same = Spec.robust(image, "1/10", label, outputs=3)
+        assert torch.equal(spec.regions[0].box.lower, same.regions[0].box.lower)
+        assert spec.regions[0].disjuncts == same.regions[0].disjuncts
+    with pytest.raises(ValueError, match="3 inputs and 2 labels"):
+        Spec.robust_batch(images, 0.1, [0, 1])
+
+
+def test_linear_inequalities_are_violated_where_one_of_them_is() -> None:
+    spec = Spec.linear([[0, 0.5]], 1, [[1, 0, "1/3"], [0, -1, 0]], [Fraction(1, 2), "0.1"])
+    assert (spec.inputs, spec.outputs, spec.input_shape) == (2, 3, (1, 2))
+    (region,) = spec.regions
+    assert region.box.lower.tolist() == [0.0, 0.5]
+    assert region.box.upper.tolist() == [1.0, 1.0]
+    first, second = (rows[0] for rows in region.disjuncts)
+    assert first == LinearConstraint({0: Fraction(-1), 2: Fraction(-1, 3)}, {}, Fraction(1, 2), True)
+    assert second == LinearConstraint({1: Fraction(1)}, {}, TENTH, True)
+    assert not region.is_unsafe([0.0, 0.5], [0.5, 0.0, 0.0])
+    assert region.is_unsafe([0.0, 0.5], [0.5, -0.2, 0.0])
+
+
+def test_one_inequality_may_be_a_vector() -> None:
+    (region,) = Spec.linear(np.zeros(2), np.ones(2), torch.tensor([1.0, -1.0]), 3).regions
+    assert [str(row) for (row,) in region.disjuncts] == ["-Y_0 + Y_1 + 3 < 0"]
+
+
+@pytest.mark.parametrize(
+    ("make", "fault"),
+    [
+        (
+            lambda: Spec.linear([0, 0], [1], [[1, 0]], 0) and Spec.linear([0, 0], [1, 1, 1], [[1]], 0),
+            "shapes do not fit",
+        ),
+        (lambda: Spec.linear([0], [1], [[1, 0]], [0, 1, 2]), "shapes do not fit"),
+        (lambda: Spec.linear([0], [1], [[[1]]], 0), "matrix must have shape"),
+        (lambda: Spec.linear([2], [1], [[1]], 0), "a lower bound exceeds"),
+        (lambda: Spec.linear([0], [math.inf], [[1]], 0), "upper holds a NaN or an infinity"),
+        (lambda: Spec.linear([0], [1], [[math.nan]], 0), "matrix holds a NaN or an infinity"),
+        (lambda: Spec.linear([0], [1], [[1], [2, 3]], 0), "matrix: must be"),
+        (lambda: Spec.linear([0], [None], [[1]], 0), "upper: must be a number, got NoneType"),
+        (lambda: Spec.linear([0], ["1e999999"], [[1]], 0), "is not a number such as"),
+        (lambda: Spec.linear([0], ["1/0"], [[1]], 0), "is not a number such as"),
+        (lambda: Spec.robust([0.5], "8/0", 0), "is not a number such as"),
+        (lambda: Spec.robust([0.5], "eight", 0), "'eight' is not a number such as"),
+        (lambda: Spec.robust([True], 0.1, 0), "x: must be a number, got bool"),
+        (lambda: Spec.robust([0.5], 0.1, 0.5), "label must be one of the 10 outputs"),
+        (lambda: Spec.robust([0.5], 0.1, 0, targets=[10]), "a target must be one of the 10 outputs"),
+        (lambda: Spec.robust([0.5], 0.1, 0, targets=[0]), "targets must be outputs other than"),
+        (lambda: Spec.robust([0.5], 0.1, 0, targets=[]), "targets must be outputs other than"),
+        (lambda: Spec.robust([0.5], 0.1, 0, norm=2), "norm 2 is not supported"),
+        (lambda: Spec.robust([0.5], 0.1, 0, clip=("1", "0.5")), "clip must be a range"),
+        (lambda: Spec.robust([0.5], 0.1, 0, clip=(math.inf, math.inf)), "clip holds"),
+    ],
+)
+def test_what_makes_no_property_is_refused_in_one_line(make: Callable[[], Spec], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault) as caught:
+        make()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_specs_are_copied_and_pickled_and_shown_in_a_line() -> None:
+    spec = Spec.robust(torch.full((1, 28, 28), 0.5), "8/255", 3)
+    assert len(repr(spec)) < 200
+    for other in (copy.deepcopy(spec), pickle.loads(pickle.dumps(spec))):
+        assert torch.equal(other.regions[0].box.lower, spec.regions[0].box.lower)
+        assert other.regions[0].disjuncts == spec.regions[0].disjuncts
+        assert other.input_shape == (1, 28, 28)

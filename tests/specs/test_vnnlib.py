@@ -84,6 +84,39 @@ def test_a_comparison_becomes_one_exact_row(tmp_path: Path, formula: str, expect
     assert only_row(tmp_path, formula) == expected
 
 
+@pytest.mark.parametrize(
+    ("formula", "same"),
+    [
+        ("(<= 0 Y_0 Y_1)", "(and (<= 0 Y_0) (<= Y_0 Y_1))"),
+        ("(> Y_0 Y_1 X_0 3)", "(and (> Y_0 Y_1) (> Y_1 X_0) (> X_0 3))"),
+        ("(= Y_0 Y_1 2)", "(and (= Y_0 Y_1) (= Y_1 2))"),
+        ("(distinct Y_0 Y_1)", "(!= Y_0 Y_1)"),
+        ("(distinct Y_0 Y_1 1)", "(and (!= Y_0 Y_1) (!= Y_0 1) (!= Y_1 1))"),
+        ("(=> (<= Y_0 1) (<= Y_1 1) (<= X_0 Y_0))", "(=> (<= Y_0 1) (=> (<= Y_1 1) (<= X_0 Y_0)))"),
+        ("(ite (<= Y_0 1) (<= Y_1 1) (<= Y_1 2))", "(or (and (<= Y_0 1) (<= Y_1 1)) (and (> Y_0 1) (<= Y_1 2)))"),
+        ("(xor (<= Y_0 1) (<= Y_1 1))", "(or (and (<= Y_0 1) (> Y_1 1)) (and (> Y_0 1) (<= Y_1 1)))"),
+        ("(= true (<= Y_0 1))", "(<= Y_0 1)"),
+        ("(and true (<= |Y_0| 1))", "(<= Y_0 1)"),
+        ("(or false (<= Y_0 1))", "(<= Y_0 1)"),
+    ],
+)
+def test_what_smt_lib_abbreviates_means_the_same_written_out(tmp_path: Path, formula: str, same: str) -> None:
+    assert_same(load_assertion(tmp_path, formula), load_assertion(tmp_path, same))
+
+
+def test_commands_that_say_nothing_of_the_property_are_passed_over(tmp_path: Path) -> None:
+    plain = load_assertion(tmp_path, "(<= Y_0 1)")
+    head = (
+        '(set-logic QF_LRA)(set-info :source |a ; ( b|)\n(set-info :status "); unsat")(set-option :produce-models true)'
+    )
+    tail = "(assert true)(check-sat)(get-model)(get-value (Y_0 (- Y_1)))(check-sat)(exit)"
+    assert_same(load_text(tmp_path, f"{head}\n{DECLARATIONS}{UNIT_BOX}(assert (<= Y_0 1)){tail}"), plain)
+
+
+def test_a_false_assertion_leaves_no_region(tmp_path: Path) -> None:
+    assert load_assertion(tmp_path, "false").regions == ()
+
+
 def test_a_long_decimal_keeps_every_digit(tmp_path: Path) -> None:
     digits = "123456789" * 20
     assert only_row(tmp_path, f"(<= Y_0 0.{digits})").constant == -Fraction(int(digits), 10 ** len(digits))

@@ -55,6 +55,21 @@ def test_both_versions_give_the_same_property(tmp_path: Path, version_1: str, ve
 
 
 @needs_package
+@pytest.mark.parametrize("element", ["float32", "float64"])
+def test_an_element_type_of_floats_means_the_same_exact_decimals(tmp_path: Path, element: str) -> None:
+    row = "(assert (<= Y[0] 0.1))"
+    real = load_text(tmp_path, HEADER + BOX_2 + row)
+    assert_same(load_text(tmp_path, HEADER.replace("real", element) + BOX_2 + row), real)
+    assert real.regions[0].disjuncts[0][0].constant == Fraction(-1, 10)
+
+
+@needs_package
+def test_tensors_may_have_the_names_of_a_file(tmp_path: Path) -> None:
+    text = (HEADER + BOX_2 + "(assert (<= Y[0] 0.1))").replace("X", "input_1").replace("Y", "logits")
+    assert_same(load_text(tmp_path, text), load_2(tmp_path, "(<= Y[0] 0.1)"))
+
+
+@needs_package
 def test_decimals_do_not_pass_through_floats(tmp_path: Path) -> None:
     (region,) = load_2(tmp_path, "(<= Y[0] 0.1000000000000000000000000001)").regions
     assert region.disjuncts[0][0].constant == -Fraction(10**27 + 1, 10**28)
@@ -119,7 +134,7 @@ TAIL = "(assert (<= X[0,0] 1.0))"
         ("(vnnlib-version <2.1>)" + HEADER, "versions 1.0 and 2.0 are supported"),
         ("(vnnlib-version 1.0)", "versions 1.0 and 2.0 are supported"),
         (f"(declare-network N {REAL}){TAIL}", "versions 1.0 and 2.0 are supported"),
-        (f"(vnnlib-version <2.0>)(declare-network N {NETWORK.format('float32', 'real')}){TAIL}", "type 'float32'"),
+        (f"(vnnlib-version <2.0>)(declare-network N {NETWORK.format('float16', 'real')}){TAIL}", "type 'float16'"),
         (f"(vnnlib-version <2.0>)(declare-network N {NETWORK.format('real', 'int8')}){TAIL}", "output Y has element"),
         (f"(vnnlib-version <2.0>)(declare-network N {NETWORK.format('Real', 'real')}){TAIL}", "type 'Real'"),
         (
@@ -130,7 +145,7 @@ TAIL = "(assert (<= X[0,0] 1.0))"
         (
             "(vnnlib-version <2.0>)(declare-network N (declare-input X real [1]) (declare-input Z real [1]) "
             "(declare-output Y real []))(assert (<= Y 1.0))",
-            "2 input tensors are declared",
+            "2 input tensors are declared ('X', 'Z')",
         ),
         (
             "(vnnlib-version <2.0>)(declare-network N (declare-input X real [1]) (declare-output Z real [1]) "
@@ -145,7 +160,7 @@ TAIL = "(assert (<= X[0,0] 1.0))"
         (
             f"(vnnlib-version <2.0>)(declare-network N {REAL})"
             f"(declare-network M {REAL.replace('X', 'V').replace('Y', 'W')}){TAIL}",
-            "2 networks are declared",
+            "2 networks are declared ('N', 'M')",
         ),
     ],
     ids=lambda v: str(v)[-60:],

@@ -42,8 +42,11 @@ FAULTS = [
     (f"(declare-const X_{'1' * 5000} Real)", 5, "the index is too large"),
     ("(declare-const X_3 Real)", None, "X_2 is not declared, but X_3 is"),
     ("(declare-const Y_9 Real)", None, "Y_2 is not declared, but Y_9 is"),
-    ("(check-sat)", 5, "command 'check-sat' is not supported"),
-    ("(set-logic QF_LRA)", 5, "command 'set-logic' is not supported"),
+    ("(push 1)", 5, "command 'push' is not supported"),
+    ("(check-sat)\n(assert (<= Y_0 1))", 6, "assert after check-sat"),
+    ("(exit)(declare-const X_2 Real)", 5, "declare-const after check-sat"),
+    ("(set-info :source (", 5, "the file ends before a parenthesis is closed"),
+    ('(set-info :source "a', 5, "the file ends before a parenthesis is closed"),
     ("()", 5, "command ')' is not supported"),
     ("(assert (<= Y_0 1)", 5, "the file ends before a parenthesis is closed"),
     ("(assert (<= Y_0 1)\n(assert (<= Y_0 1))", 6, "expected the end of assert, got '('"),
@@ -58,23 +61,28 @@ FAULTS = [
     ("(assert (<= (/ 1 X_0) 1))", 5, "divides by a variable"),
     ("(assert (<= (/ X_0 0.0) 1))", 5, "divides by zero"),
     ("(assert (<= (/ X_0 2 2) 1))", 5, "'/' takes 2 arguments, got 3"),
-    ("(assert (<= Y_0))", 5, "'<=' takes 2 argument(s), got 1"),
-    ("(assert (<= Y_0 Y_1 1))", 5, "'<=' takes 2 argument(s), got 3"),
+    ("(assert (<= Y_0))", 5, "'<=' takes at least 2 argument(s), got 1"),
+    ("(assert (!= Y_0 Y_1 1))", 5, "'!=' takes 2 argument(s), got 3"),
+    ("(assert (=> (<= Y_0 1)))", 5, "'=>' takes at least 2 argument(s), got 1"),
+    ("(assert (ite (<= Y_0 1) (<= Y_0 1)))", 5, "'ite' takes 3 argument(s), got 2"),
+    ("(assert (= (<= Y_0 1) Y_0))", 5, "'=' takes formulas, got an arithmetic term"),
+    ("(assert (<= true Y_0))", 5, "'<=' takes arithmetic terms, got a formula"),
     ("(assert (and))", 5, "'and' takes at least 1 argument(s), got 0"),
     ("(assert (not (<= Y_0 1) (<= Y_1 1)))", 5, "'not' takes 1 argument(s), got 2"),
     ("(assert (and (<= Y_0 1) Y_1))", 5, "'and' takes formulas"),
     ("(assert (<= (<= Y_0 1) 1))", 5, "'<=' takes arithmetic terms"),
-    ("(assert (ite (<= Y_0 1) (<= Y_0 1) (<= Y_0 1)))", 5, "operator 'ite' is not supported"),
+    ("(assert (let ((a Y_0)) (<= a 1)))", 5, "operator 'let' is not supported"),
+    ("(assert (<= (ite (<= Y_0 1) Y_0 Y_1) 1))", 5, "'ite' takes formulas, got an arithmetic term"),
     ("(assert (<= (sin Y_0) 1))", 5, "operator 'sin' is not supported"),
     ("(assert ((<= Y_0 1)))", 5, "operator '(' is not supported"),
     ("(assert (and () (<= Y_0 1)))", 5, "operator ')' is not supported"),
-    ("(assert (<= |Y_0| 1))", 5, "is not a declared variable"),
+    ("(assert (<= |Y 0| 1))", 5, "is not a declared variable"),
     ("(assert " + "(and " * 100_000, 5, "nested more than 1000 deep"),
     ("(assert (<= " + "(- " * 100_000, 5, "nested more than 1000 deep"),
-    ("(assert (and" + " (or (<= Y_0 1) (<= Y_1 1))" * 17 + "))", 5, "more than 100000 disjuncts"),
-    ("(assert (and" + " (or (<= Y_0 1) (<= Y_1 1))" * 20_000 + "))", 5, "more than 100000 disjuncts"),
-    ("(assert (or (<= Y_0 1) (<= Y_1 1)))" * 17, None, "more than 100000 disjuncts"),
-    ("(assert (not (or" + " (and (<= Y_0 1) (<= Y_1 1))" * 17 + ")))", 5, "more than 100000 disjuncts"),
+    ("(assert (and" + " (or (<= Y_0 1) (<= Y_1 1))" * 20 + "))", 5, "more than 1000000 disjuncts"),
+    ("(assert (and" + " (or (<= Y_0 1) (<= Y_1 1))" * 20_000 + "))", 5, "more than 1000000 disjuncts"),
+    ("(assert (or (<= Y_0 1) (<= Y_1 1)))" * 20, None, "more than 1000000 disjuncts"),
+    ("(assert (not (or" + " (and (<= Y_0 1) (<= Y_1 1))" * 20 + ")))", 5, "more than 1000000 disjuncts"),
     ("(assert (<= Y_0 1))\n\x00(assert (<= Y_1 1))", 6, "a null byte"),
     ("(assert (<= Y_0 1)) ; note\r(assert (<= Y_1 1))\n", 5, "a carriage return without a line feed"),
 ]
@@ -136,14 +144,15 @@ def test_too_many_regions_of_many_inputs_are_refused(tmp_path: Path) -> None:
     n = 4000
     text = "".join(f"(declare-const X_{j} Real)(assert (<= X_{j} 1))(assert (>= X_{j} 0))" for j in range(n))
     split = " ".join(f"(<= X_{j} 0.5)" for j in range(n))
-    with pytest.raises(VnnlibError, match="4000 input regions of 4000 inputs"):
-        load_text(tmp_path, f"{text}(declare-const Y_0 Real)(assert (or {split}))")
+    with pytest.raises(VnnlibError, match="4001 input regions of 4000 inputs"):
+        load_text(tmp_path, f"{text}(declare-const Y_0 Real)(assert (or {split} (and (or (<= Y_0 1)))))")
 
 
 def test_rows_shared_by_many_disjuncts_are_counted(tmp_path: Path) -> None:
-    shared = "(assert (<= Y_0 1))" * 100
-    with pytest.raises(VnnlibError, match="5000000 constraints"):
-        load_text(tmp_path, f"{DECLARATIONS}{UNIT_BOX}{shared}(assert (or {'(<= Y_1 1)' * 60_000}))")
+    shared = "(assert (<= Y_0 1))" * 1000
+    choice = "(assert (or (<= Y_0 1) (<= Y_0 2)))"
+    with pytest.raises(VnnlibError, match="50000000 constraints"):
+        load_text(tmp_path, f"{DECLARATIONS}{UNIT_BOX}{shared}{choice}(assert (or {'(<= Y_1 1)' * 30_000}))")
 
 
 @pytest.mark.parametrize(

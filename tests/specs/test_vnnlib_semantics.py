@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import reduce
+from itertools import pairwise, starmap
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def evaluate(tree: Tree, point: dict[str, Fraction]) -> Any:
         return point[tree]
     head, *rest = tree
     if head in COMPARISONS:
-        return COMPARISONS[head](evaluate(rest[0], point), evaluate(rest[1], point))
+        return all(starmap(COMPARISONS[head], pairwise(evaluate(t, point) for t in rest)))
     match head:
         case "and":
             return all(evaluate(t, point) for t in rest)
@@ -45,6 +46,12 @@ def evaluate(tree: Tree, point: dict[str, Fraction]) -> Any:
             return not evaluate(rest[0], point)
         case "=>":
             return (not evaluate(rest[0], point)) or evaluate(rest[1], point)
+        case "xor" | "iff":
+            return (evaluate(rest[0], point) != evaluate(rest[1], point)) == (head == "xor")
+        case "ite":
+            return evaluate(rest[1] if evaluate(rest[0], point) else rest[2], point)
+        case "distinct":
+            return len({evaluate(t, point) for t in rest}) == len(rest)
         case "+":
             return sum((evaluate(t, point) for t in rest), Fraction(0))
         case "*":
@@ -64,7 +71,7 @@ def render(tree: Tree) -> str:
         return tree
     if isinstance(tree[-1], Fraction):
         return str(tree[0])
-    return f"({tree[0]} {' '.join(map(render, tree[1:]))})"
+    return f"({'=' if tree[0] == 'iff' else tree[0]} {' '.join(map(render, tree[1:]))})"
 
 
 def spellings(value: Fraction, places: int) -> list[tuple[str, Fraction]]:
@@ -92,8 +99,11 @@ def trees(numbers: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
         ),
         max_leaves=4,
     )
-    return st.recursive(
-        st.tuples(st.sampled_from(list(COMPARISONS)), terms, terms),
+    atoms = st.tuples(st.sampled_from(list(COMPARISONS)), terms, terms)
+    chains = st.tuples(st.sampled_from(("<=", ">=", "<", ">", "=", "distinct")), terms, terms, terms)
+    choices = st.tuples(st.sampled_from(("xor", "iff")), atoms, atoms)
+    formulas = st.recursive(
+        atoms,
         lambda f: st.one_of(
             st.lists(f, min_size=1, max_size=3).map(lambda fs: ("and", *fs)),
             st.lists(f, min_size=1, max_size=3).map(lambda fs: ("or", *fs)),
@@ -102,6 +112,8 @@ def trees(numbers: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
         ),
         max_leaves=6,
     )
+    # Not inside of others: normal forms of their negations grow too fast for a test.
+    return st.one_of(formulas, chains, choices, st.tuples(st.just("ite"), atoms, atoms, atoms))
 
 
 def numbers(denominator: int, places: int) -> st.SearchStrategy[Tree]:

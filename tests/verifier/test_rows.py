@@ -43,7 +43,8 @@ def test_a_strict_constraint_is_another_row_than_its_closure() -> None:
     [
         ([1.0, -1.0, -1.0], [True, True, False]),
         ([-1.0, 1.0, -1.0], [True, False, True]),
-        ([0.0, 0.0, 0.0], [False, False, False]),
+        ([0.0, 0.0, 0.0], [False, False, True]),
+        ([0.0, 0.0, -1e-300], [False, False, False]),
         ([-1.0, -1.0, 1e-300], [False, False, True]),
         ([torch.nan, torch.nan, torch.nan], [False, False, False]),
         ([torch.nan, 1.0, torch.inf], [True, False, True]),
@@ -51,7 +52,9 @@ def test_a_strict_constraint_is_another_row_than_its_closure() -> None:
         ([-torch.inf, 2.0, -torch.inf], [True, False, True]),
     ],
 )
-def test_a_disjunct_is_refuted_by_one_positive_finite_row(lower: list[float], refuted: list[bool]) -> None:
+def test_a_disjunct_is_refuted_by_one_finite_row_that_is_positive_or_strict_at_zero(
+    lower: list[float], refuted: list[bool]
+) -> None:
     found = rows([A, B], [A], [B, C])
     assert found.refuted(torch.tensor(lower, dtype=torch.float64)) == refuted
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from fractions import Fraction
 
 import pytest
@@ -10,7 +12,20 @@ import torch
 
 from tests.devices import use_device
 from tests.verifier.graphs import constraint, fc, region, spec
-from tests.verifier.verdicts import ALWAYS, DISTANCE, IDENTITY, NEVER, ONE, SOMETIMES, ZERO, chain, check, matrix, run
+from tests.verifier.verdicts import (
+    ALWAYS,
+    DISTANCE,
+    IDENTITY,
+    NEVER,
+    ONE,
+    SOMETIMES,
+    TENTH,
+    ZERO,
+    chain,
+    check,
+    matrix,
+    run,
+)
 from zonocuda.graph import Relu
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
@@ -54,10 +69,17 @@ def test_cuda_gives_the_verdicts_of_the_cpu() -> None:
 
 
 def test_a_conjunction_whose_rows_fail_alone_is_not_verified() -> None:
-    """Y_0 <= 0.45 and -Y_0 <= -0.55: each has points, together they have none; no single row refutes it."""
-    result = run(IDENTITY, [constraint({0: 1}, -0.45), constraint({0: -1}, 0.55)])
+    """Y_0 <= 1/10 and Y_0 >= 1/10: a point that is no float, so that nothing falsifies it either."""
+    result = run(IDENTITY, TENTH)
     check(result, Verdict.UNKNOWN)
-    assert [row.lower for row in result.margins] == pytest.approx([-0.45, -0.45])
+    assert [row.lower for row in result.margins] == pytest.approx([-0.1, -0.9])
+
+
+def test_a_conjunction_that_no_output_satisfies_is_verified_without_a_bound() -> None:
+    """Y_0 <= 0.45 and -Y_0 <= -0.55: each has points, together they have none."""
+    result = run(IDENTITY, [constraint({0: 1}, -0.45), constraint({0: -1}, 0.55)])
+    check(result, Verdict.VERIFIED)
+    assert result.margins == ()
 
 
 def test_a_strict_constraint_on_its_boundary_is_not_falsified() -> None:
@@ -78,12 +100,12 @@ def test_a_true_property_that_the_relaxation_cannot_prove_is_unknown() -> None:
 
 def test_the_dual_proves_what_the_forward_sweep_leaves_open() -> None:
     """relu(X_0) on [-2, 1]: the slope 1/3 gives -2/3, the adaptive one, 0, gives 0."""
-    result = run(chain(Relu()), [constraint({0: 1}, 0.1)], box=(-2 * ONE, ONE))
+    result = run(chain(Relu(), matrix([1, 0], [0, 1])), [constraint({0: 1}, 0.1)], box=(-2 * ONE, ONE))
     check(result, Verdict.VERIFIED)
     (row,) = result.margins
     assert row.forward == pytest.approx(-2 / 3 + 0.1)
     assert row.dual == row.lower == pytest.approx(0.1)
-    assert {"check", "falsify", "forward", "dual", "total"} == set(result.seconds)
+    assert {"check", "combine", "falsify", "forward", "dual", "total"} == set(result.seconds)
 
 
 # ---- boxes and regions -----------------------------------------------------------------------------------------------
@@ -129,7 +151,7 @@ def test_constraints_on_variables_that_do_not_exist_are_an_error() -> None:
 def test_every_region_must_be_safe() -> None:
     safe = region(ZERO, ONE, [[NEVER]])
     unsafe = region(ZERO, ONE, [[SOMETIMES]])
-    open_ = region(ZERO, ONE, [[constraint({0: 1}, -0.45), constraint({0: -1}, 0.55)]])
+    open_ = region(ZERO, ONE, [TENTH])
     empty = region(ONE, ZERO, [[]])
     for regions, verdict in (
         ((safe, safe, empty), Verdict.VERIFIED),
@@ -200,3 +222,20 @@ def test_a_property_of_one_float32_point_is_decided_there() -> None:
     for slack, verdict in ((1e-6, Verdict.FALSIFIED), (-1e-6, Verdict.VERIFIED)):
         row = LinearConstraint({0: Fraction(1)}, {}, -Fraction(x[0].item()) - Fraction(slack))
         check(verify(IDENTITY, Spec(2, 2, (Region(box, ((row,),)),))), verdict)
+
+
+def test_results_are_copied_and_pickled() -> None:
+    for rows, verdict in (([NEVER], Verdict.VERIFIED), ([ALWAYS], Verdict.FALSIFIED), (TENTH, Verdict.UNKNOWN)):
+        result = run(DISTANCE if rows is not TENTH else IDENTITY, rows)
+        for other in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+            assert other.verdict is verdict
+            assert other.margins == result.margins
+            assert other.reason == result.reason
+            if result.counterexample is not None:
+                assert torch.equal(other.counterexample.x, result.counterexample.x)
+
+
+def test_a_certificate_is_pickled_with_its_combinations() -> None:
+    result = verify(IDENTITY, spec(ZERO, ONE, [[constraint({0: 1}, 1), constraint({0: -1})]], 2), certificate=True)
+    again = pickle.loads(pickle.dumps(result))
+    assert again.certificate.regions[0].combinations == result.certificate.regions[0].combinations != ()

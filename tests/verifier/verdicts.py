@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ DISTANCE = chain(matrix([1, -1], [-1, 1]), Relu(), matrix([1, 1], [1, -1]))
 NEVER = constraint({0: 1}, 1)  # Y_0 <= -1, on [0, 1]
 ALWAYS = constraint({0: 1}, -2)  # Y_0 <= 2
 SOMETIMES = constraint({0: 1}, -0.5)
+TENTH = [LinearConstraint({0: Fraction(sign)}, {}, Fraction(-sign, 10)) for sign in (1, -1)]
+"""Y_0 = 1/10, which no float is: neither refuted nor found."""
 
 
 def run(

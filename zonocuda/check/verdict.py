@@ -21,6 +21,7 @@ import torch
 
 from zonocuda.check.arithmetic import PRECISION, balls, precisely
 from zonocuda.check.certificate import FORMAT, CertificateError, open_regular, read_document, region_claim
+from zonocuda.check.combinations import read_combinations
 from zonocuda.check.region import Ends, Maps, Progress, RegionCheck, interval, ratio
 from zonocuda.check.standard import difference
 from zonocuda.graph import Graph, interpret
@@ -57,7 +58,8 @@ def check(
 
     ``verified``: for every region that is not empty, bounds of every ReLU's input and of the certificate's rows are
     derived anew in ball arithmetic, from the specification and the network themselves and the certificate's slopes.
-    Confirmed where every disjunct has a row with a positive bound. ``falsified``: ONNX Runtime executes the network at
+    Confirmed where every disjunct has a row with a positive bound (or 0, for a strict row), or a combination of rows
+    that contradicts itself. ``falsified``: ONNX Runtime executes the network at
     the counterexample; confirmed where that violates the specification at a point of its float32 box.
 
     Args:
@@ -187,7 +189,29 @@ def _region(
     if entry is None:
         yield "the certificate has no slopes for it"
         return
-    rows = list({row: None for disjunct in region.disjuncts for row in disjunct})
+    try:
+        combinations = read_combinations(entry, region)
+    except CertificateError as error:
+        yield f"certificate: {error}"
+        return
+    nonnegative: frozenset[int] = frozenset()
+    if any(one.outputs for one in combinations):
+        ends = balls(box.lower.tolist()), balls(box.upper.tolist())
+        low, _ = interpret(maps.graph, ends, lambda node, before: interval(maps, node, list(before)))
+        nonnegative = frozenset(i for i, value in enumerate(low) if value >= 0)
+    disjuncts = dict(enumerate(region.disjuncts))
+    for one in combinations:
+        if not one.refutes:
+            disjuncts[one.disjunct] = (*disjuncts[one.disjunct], one.row(region))
+        elif one.is_refuted(region, nonnegative):
+            del disjuncts[one.disjunct]
+        else:
+            yield f"certificate: the combination of rows of disjunct {one.disjunct} refutes nothing"
+            return
+    if not disjuncts:
+        details.append(f"region {position}    combinations of rows refute every disjunct")
+        return
+    rows = list({row: None for disjunct in disjuncts.values() for row in disjunct})
     try:
         claim = region_claim(entry, {node.name: maps.size[node.name] for node in maps.graph.relus})
     except CertificateError as error:
@@ -199,8 +223,8 @@ def _region(
     again = RegionCheck(maps, region, claim, progress)
     bounds = {rows[number]: again.row_bound(rows[number], one.slopes) for number, one in claim.rows.items()}
     worst: tuple[float, float, LinearConstraint] | None = None
-    for number, disjunct in enumerate(region.disjuncts):
-        proven = [row for row in disjunct if row in bounds and bounds[row] > 0]
+    for number, disjunct in disjuncts.items():
+        proven = [row for row in disjunct if row in bounds and _never(row, bounds[row])]
         if not proven:
             known = [f"{float(bounds[row].mid()):.6g}" for row in disjunct if row in bounds]
             yield f"disjunct {number} is not refuted (bounds found: {', '.join(known) or 'none'})"
@@ -214,6 +238,11 @@ def _region(
         f"region {position}    worst bound {worst[0]:.9g}, claimed {worst[1]:.9g} ({worst[2]}); "
         f"{again.passes} rows carried, {again.missed} claimed bounds of neurons not reached"
     )
+
+
+def _never(row: LinearConstraint, bound: Any) -> bool:
+    """Whether a row with a lower bound never holds."""
+    return bool(bound > 0) or (row.strict and bool(bound >= 0))
 
 
 # ---- counterexamples -----------------------------------------------------------------------------------------------

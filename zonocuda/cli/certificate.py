@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from zonocuda.verifier.certificate import Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
+from zonocuda.verifier.combine import Combination
 
 FORMAT = "zonocuda.certificate/1"
 
@@ -27,6 +28,16 @@ def _region(region: RegionRecord) -> dict[str, object]:
         "second_pass": region.second_pass,
         "relus": [_relu(relu) for relu in region.relus],
         "rows": [_row(row) for row in region.rows],
+        "combinations": [_combination(one) for one in region.combinations],
+    }
+
+
+def _combination(one: Combination) -> dict[str, object]:
+    return {
+        "disjunct": one.disjunct,
+        "refutes": one.refutes,
+        "rows": [{"row": k, "weight": str(weight)} for k, weight in one.weights.items()],
+        "outputs": [{"output": i, "weight": str(weight)} for i, weight in one.outputs.items()],
     }
 
 

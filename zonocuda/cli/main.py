@@ -12,6 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, NoReturn
 
 from zonocuda.version import __version__
@@ -39,9 +40,14 @@ def _positive(text: str) -> float:
 
 
 def _radius(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        value = math.nan
     if not (value >= 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"must be a finite number that is not negative, got {text}")
+        raise argparse.ArgumentTypeError(
+            f"must be a finite number that is not negative, such as 0.03 or 8/255, got {text[:40]}"
+        )
     return value
 
 

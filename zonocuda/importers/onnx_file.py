@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from zonocuda.graph.ops import Shape
+from zonocuda.host_memory import free_host_memory
 from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, one_line
 
 OLDEST_OPSET = 7
@@ -23,8 +24,8 @@ OLDEST_OPSET = 7
 
 MAX_BYTES = (1 << 31) - 1
 """Size of a model, uncompressed; protobuf reads no more."""
-MAX_EXPANSION = 100
-"""How often a compressed model of more than MAX_BYTES / 32 may expand; weights hardly do."""
+MEMORY_SHARE = 4
+"""A compressed model may expand to this fraction of the free memory: its bytes are held twice while it is read."""
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 _DOMAINS = ("", "ai.onnx")
@@ -71,7 +72,7 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         NetworkFileError: no such file, unreadable, no regular file, larger than MAX_BYTES, or a gzip stream that is
-            corrupt, ends early, or expands like no weights do.
+            corrupt, ends early, or expands beyond MAX_BYTES or what memory allows.
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -81,14 +82,17 @@ def read_bytes(path: Path) -> bytes:
             raise OSError(f"is larger than {MAX_BYTES} bytes")
         if path.suffix != ".gz":
             return path.read_bytes()
-        limit = min(MAX_BYTES, max(MAX_BYTES >> 5, MAX_EXPANSION * size))
+        free = free_host_memory()
+        limit = MAX_BYTES if free is None else min(MAX_BYTES, free // MEMORY_SHARE)
         parts: list[bytes] = []
+        left = limit
         with gzip.open(path) as file:
             while part := file.read(1 << 24):
                 parts.append(part)
-                limit -= len(part)
-                if limit < 0:
-                    raise OSError("expands to more bytes than a network has")
+                left -= len(part)
+                if left < 0:
+                    why = "protobuf reads no more" if limit == MAX_BYTES else "the free memory allows no more"
+                    raise OSError(f"expands to more than {limit} bytes: {why}")
         return b"".join(parts)
     except (OSError, EOFError, zlib.error) as error:
         raise NetworkFileError(f"importers.onnx: {path}: cannot be read: {one_line(error)}") from error
@@ -105,8 +109,8 @@ def parse_onnx(content: bytes, name: str, folder: Path | None = None) -> OnnxFil
     Raises:
         NetworkFileError: not an ONNX model, an invalid one, absent external data, weights that are not finite, or a
             needed node that leaves out, by an empty name, what its operator must have.
-        UnsupportedNetworkError: more than one input or output, unknown extents, a fixed batch other than 1, input or
-            output that is not float32 or float64, an operator set that is not supported, or sparse weights.
+        UnsupportedNetworkError: more than one input or output, unknown extents, input or output that is not float32 or
+            float64, an operator set that is not supported, or sparse weights.
     """
     try:
         model = onnx.load_model_from_string(content)
@@ -168,23 +172,21 @@ def node_names(file: OnnxFile) -> dict[str, str]:
 
 
 def batch_of_one(dims: Sequence[int | None], name: str) -> tuple[Shape, bool]:
-    """The shape of an input with batch 1, and whether dimension 0 is a batch (it is, except at rank 1).
+    """The shape of an input with batch 1, and whether dimension 0 is a batch.
 
-    ``dims`` holds None for an extent that the model leaves open.
+    It is one where it is open or 1, except at rank 1. A first extent that is fixed to another number belongs to the one
+    sample that the file takes: a property counts all its numbers. ``dims`` holds None for an extent that the model
+    leaves open.
 
     Raises:
-        UnsupportedNetworkError: an open extent other than the batch, a fixed batch other than 1, or no dimensions.
+        UnsupportedNetworkError: an open extent other than the batch, an extent of 0, or no dimensions.
     """
     shown = tuple("?" if extent is None else extent for extent in dims)
-    batched = len(dims) > 1
+    batched = len(dims) > 1 and dims[0] in (None, 1)
     features = dims[1:] if batched else dims
     if any(extent is None for extent in features) or not dims:
         raise UnsupportedNetworkError(
             f"importers.onnx: {name}: the input's shape {shown} leaves more than the batch open; fix it in the file"
-        )
-    if batched and dims[0] not in (None, 1):
-        raise UnsupportedNetworkError(
-            f"importers.onnx: {name}: the input's shape {shown} fixes the batch to {dims[0]}; export it with batch 1"
         )
     extents = tuple(1 if extent is None else extent for extent in dims)
     if any(extent < 1 for extent in extents):

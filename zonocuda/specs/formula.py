@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
+from itertools import combinations, pairwise
 
 from zonocuda.specs.errors import quoted
 from zonocuda.specs.spec import LinearConstraint
@@ -19,9 +21,9 @@ MAX_DIGITS = 1000
 """Digits of a literal, and the largest absolute value of its exponent."""
 MAX_BITS = 1 << 14
 """Bits of a numerator or denominator that arithmetic may produce."""
-MAX_DISJUNCTS = 100_000
+MAX_DISJUNCTS = 1_000_000
 """Conjunctions of a disjunctive normal form."""
-MAX_ROWS = 5_000_000
+MAX_ROWS = 50_000_000
 """Constraints of a disjunctive normal form, counted once for each conjunction that holds them."""
 MAX_DEPTH = 1000
 """Nesting of parentheses within an assertion."""
@@ -170,6 +172,11 @@ def _nonpositive(term: Linear, strict: bool) -> Formula:
 
 
 def _compare(operator: str, parts: Sequence[Linear]) -> Formula:
+    """A comparison; of more than two terms: of every neighbouring pair, and of all pairs for ``distinct``."""
+    if operator == "distinct":
+        return conjunction([_compare("!=", pair) for pair in combinations(parts, 2)])
+    if len(parts) > 2:
+        return conjunction([_compare(operator, pair) for pair in pairwise(parts)])
     match operator:
         case "<=" | "<":
             return _nonpositive(_difference(parts), operator == "<")
@@ -247,14 +254,25 @@ _ARITHMETIC: dict[str, Callable[[Sequence[Linear]], Linear]] = {
     "*": _product,
     "/": _quotient,
 }
-_COMPARISONS = ("<=", ">=", "<", ">", "=", "!=")
+
+
+def _if(parts: Sequence[Formula]) -> Formula:
+    condition, one, other = parts
+    return disjunction([conjunction([condition, one]), conjunction([negation(condition), other])])
+
+
+_COMPARISONS = ("<=", ">=", "<", ">", "=", "!=", "distinct")
 _CONNECTIVES: dict[str, Callable[[Sequence[Formula]], Formula]] = {
     "and": conjunction,
     "or": disjunction,
     "not": lambda parts: negation(parts[0]),
-    "=>": lambda parts: disjunction([negation(parts[0]), parts[1]]),
+    "=>": lambda parts: disjunction([*map(negation, parts[:-1]), parts[-1]]),  # associates to the right
+    "xor": lambda parts: reduce(lambda a, b: _if([a, negation(b), b]), parts),
+    "ite": _if,
+    "=": lambda parts: conjunction([_if([a, b, negation(b)]) for a, b in pairwise(parts)]),
 }
-_ARITY = {"not": 1, "=>": 2} | dict.fromkeys(_COMPARISONS, 2)
+_LEAST, _MOST = {"=>": 2, "xor": 2} | dict.fromkeys(_COMPARISONS, 2), {"!=": 2}
+_EXACTLY = {"not": 1, "ite": 3}
 OPERATORS = frozenset((*_ARITHMETIC, *_COMPARISONS, *_CONNECTIVES))
 
 
@@ -264,11 +282,13 @@ def apply(operator: str, arguments: Sequence[Value]) -> Value:
     Raises:
         FormulaError: a wrong number or kind of arguments, a nonlinear term, a division by zero, or a size limit.
     """
-    arity = _ARITY.get(operator)
-    if not arguments or (arity is not None and len(arguments) != arity):
-        raise FormulaError(f"{operator!r} takes {arity or 'at least 1'} argument(s), got {len(arguments)}")
-    if operator in _CONNECTIVES:
-        formulas = [a for a in arguments if isinstance(a, Formula)]
+    least = _EXACTLY.get(operator, _LEAST.get(operator, 1))
+    most = _EXACTLY.get(operator, _MOST.get(operator, len(arguments)))
+    if not least <= len(arguments) <= most:
+        wanted = f"{'' if least == most else 'at least '}{least}" if least > len(arguments) else str(most)
+        raise FormulaError(f"{operator!r} takes {wanted} argument(s), got {len(arguments)}")
+    formulas = [a for a in arguments if isinstance(a, Formula)]
+    if operator in _CONNECTIVES and (formulas or operator not in _COMPARISONS):
         if len(formulas) != len(arguments):
             raise FormulaError(f"{operator!r} takes formulas, got an arithmetic term")
         return _CONNECTIVES[operator](formulas)

@@ -5,11 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from zonocuda.specs.exact import exact, exact_array
+
+Number = float | str | Fraction | Decimal
+"""One number; see :func:`zonocuda.specs.exact.exact`."""
+
+Numbers = Number | Tensor | NDArray[Any] | Sequence[Any]
+"""Numbers in a tensor, an array, or lists, or a single one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +64,9 @@ class Box:
         low, high = (b.detach().cpu().double().flatten() for b in (lower, upper))
         return Box(low, high, low.float(), high.float())
 
+    def __repr__(self) -> str:
+        return f"Box({self.lower.numel()} inputs)"
+
     @property
     def has_nan(self) -> bool:
         """Whether some bound is NaN, so that nothing can be said of the box."""
@@ -77,6 +92,9 @@ class LinearConstraint:
         for name in ("outputs", "inputs"):
             kept = {i: c for i, c in sorted(getattr(self, name).items()) if c}
             object.__setattr__(self, name, MappingProxyType(kept))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LinearConstraint, (dict(self.outputs), dict(self.inputs), self.constant, self.strict)
 
     def __hash__(self) -> int:
         return hash((tuple(self.outputs.items()), tuple(self.inputs.items()), self.constant, self.strict))
@@ -121,6 +139,11 @@ class Region:
     box: Box
     disjuncts: tuple[tuple[LinearConstraint, ...], ...]
 
+    def __repr__(self) -> str:
+        first = " and ".join(map(str, self.disjuncts[0])) or "true" if self.disjuncts else "false"
+        more = f" or {len(self.disjuncts) - 1} more" if len(self.disjuncts) > 1 else ""
+        return f"Region({self.box!r}, unsafe: {first if len(first) <= 200 else first[:197] + '...'}{more})"
+
     def is_unsafe(self, x: Sequence[float], y: Sequence[float]) -> bool:
         """Whether the output ``y`` at the point ``x`` satisfies some disjunct (the box is not looked at)."""
         return any(all(row.holds(x, y) for row in rows) for rows in self.disjuncts)
@@ -130,24 +153,69 @@ class Region:
 class Spec:
     """A property: it holds when no region has a counterexample.
 
-    ``inputs`` and ``outputs`` are the numbers of flattened input and output variables.
+    ``inputs`` and ``outputs`` are the numbers of flattened input and output variables; ``input_shape`` is the feature
+    shape of the inputs, where it is known.
     """
 
     inputs: int
     outputs: int
-    regions: tuple[Region, ...]
+    regions: Sequence[Region]
+    input_shape: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.regions[:1])) + (", ..." if len(self.regions) > 1 else "")
+        return f"Spec({self.inputs} inputs, {self.outputs} outputs, {len(self.regions)} region(s): {shown})"
+
+    @staticmethod
+    def linear(lower: Numbers, upper: Numbers, matrix: Numbers, bound: Numbers) -> Spec:
+        """Linear inequalities: matrix y <= bound for the output y of every input between ``lower`` and ``upper``.
+
+        Numbers are exact: floats are taken at their value, strings such as ``"0.1"`` or ``"8/255"``, Fractions and
+        Decimals as what they are.
+
+        Args:
+            lower, upper: bounds of the inputs, of the input's shape (without the batch), or single numbers beside it.
+            matrix: ``[K, outputs]``, or ``[outputs]`` for one inequality.
+            bound: ``[K]``, or one number.
+
+        Raises:
+            ValueError: shapes that do not fit each other, a bound below another, or something that is no finite number.
+        """
+        low, high = (exact_array(b, f"Spec.linear: {name}") for b, name in ((lower, "lower"), (upper, "upper")))
+        weights, limits = exact_array(matrix, "Spec.linear: matrix"), exact_array(bound, "Spec.linear: bound")
+        try:
+            low, high = np.broadcast_arrays(low, high)
+            weights = np.atleast_2d(weights)
+            limits = np.broadcast_to(limits, len(weights))
+        except ValueError as error:
+            raise ValueError(f"Spec.linear: shapes do not fit each other: {error}") from error
+        if weights.ndim != 2 or not weights.size or not low.size:
+            raise ValueError("Spec.linear: matrix must have shape [K, outputs], and no side may be empty")
+        if bool((low > high).any()):
+            raise ValueError("Spec.linear: a lower bound exceeds its upper bound")
+        disjuncts = tuple(
+            (LinearConstraint({i: -c for i, c in enumerate(row)}, {}, limit, strict=True),)
+            for row, limit in zip(weights.tolist(), limits.tolist(), strict=True)
+        )
+        box = Box.exact(low.reshape(-1).tolist(), high.reshape(-1).tolist())
+        return Spec(low.size, weights.shape[1], (Region(box, disjuncts),), tuple(low.shape))
 
     @staticmethod
     def robust(
-        x: Tensor,
-        eps: float | Tensor,
+        x: Numbers,
+        eps: Numbers,
         label: int,
         outputs: int = 10,
-        clip: tuple[float, float] | None = (0.0, 1.0),
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        clip: tuple[Number, Number] | None = (0.0, 1.0),
+        mean: Sequence[Number] | None = None,
+        std: Sequence[Number] | None = None,
+        targets: Sequence[int] | None = None,
+        norm: float | str = math.inf,
     ) -> Spec:
-        """Local robustness: output ``label`` stays the strict maximum for every input within ``eps`` of ``x``.
+        """Local robustness: output ``label`` stays above all others for every input within ``eps`` of ``x``.
+
+        Numbers are exact: floats are taken at their value, strings such as ``"8/255"``, Fractions and Decimals as what
+        they are.
 
         Args:
             x: the input, of any shape, without a batch dimension; channels first where ``mean`` is given.
@@ -156,68 +224,94 @@ class Spec:
             outputs: number of outputs.
             clip: the range of valid inputs, intersected with the ball; None for no clipping.
             mean, std: per-channel normalisation applied to the clipped box, (box - mean) / std.
+            targets: the outputs that ``label`` must exceed; all others by default.
+            norm: of the ball: ``inf`` (or ``"inf"``), the only one supported.
 
         Raises:
-            ValueError: a radius, range or normalisation that makes no box around ``x``, or a label that is no output.
+            ValueError: a radius, range or normalisation that makes no box around ``x``, a label or target that is no
+                output, or another norm.
         """
-        radius = torch.as_tensor(eps, dtype=torch.float64, device="cpu")
-        center = x.detach().cpu().double()
-        if not bool((radius >= 0).all()) or not bool(radius.isfinite().all()):
-            raise ValueError(f"Spec.robust: eps must be finite and nonnegative, got {eps}")
-        if (center + radius).shape != center.shape:
-            raise ValueError(f"Spec.robust: eps of shape {list(radius.shape)} does not fit x of shape {list(x.shape)}")
-        if not bool(center.isfinite().all()):
-            raise ValueError("Spec.robust: x holds a NaN or an infinity")
-        if not 0 <= label < outputs:
-            raise ValueError(f"Spec.robust: label must be one of the {outputs} outputs, got {label}")
-        if clip is not None and not clip[0] <= clip[1]:
-            raise ValueError(f"Spec.robust: clip must be a range (low, high), got {clip}")
-        if clip is not None and bool(((center + radius < clip[0]) | (center - radius > clip[1])).any()):
-            raise ValueError(f"Spec.robust: the ball around x lies outside the range {clip}")
-        if (mean is None) != (std is None):
-            raise ValueError("Spec.robust: mean and std go together")
-        if mean is not None and std is not None:
-            if not (x.dim() and len(mean) == len(std) == x.shape[0]):
-                raise ValueError(
-                    f"Spec.robust: mean and std need one value for each channel of x {list(x.shape)}, "
-                    f"got {len(mean)} and {len(std)}"
-                )
-            if not all(0 < s < math.inf for s in std) or not all(math.isfinite(m) for m in mean):
-                raise ValueError(f"Spec.robust: mean must be finite and std positive, got {list(mean)} and {list(std)}")
-        box = _ball(center, radius, clip, mean, std)
+        if norm not in (math.inf, "inf"):
+            raise ValueError(f"Spec.robust: norm {norm!r} is not supported; use norm='inf', the L-infinity ball")
+        label = index_of(label, outputs, "Spec.robust: label")
+        rivals = [i for i in range(outputs) if i != label]
+        if targets is not None:
+            rivals = [index_of(target, outputs, "Spec.robust: a target") for target in targets]
+            if label in rivals or not rivals:
+                raise ValueError(f"Spec.robust: targets must be outputs other than the label {label}, got {rivals}")
+        center = exact_array(x, "Spec.robust: x")
+        box = _ball(center, eps, clip, mean, std)
         disjuncts = tuple(
-            (LinearConstraint({label: Fraction(1), other: Fraction(-1)}, {}, Fraction(0)),)
-            for other in range(outputs)
-            if other != label
+            (LinearConstraint({label: Fraction(1), other: Fraction(-1)}, {}, Fraction(0)),) for other in rivals
         )
-        return Spec(x.numel(), outputs, (Region(box, disjuncts),))
+        return Spec(center.size, outputs, (Region(box, disjuncts),), tuple(center.shape))
+
+    @staticmethod
+    def robust_batch(x: Numbers, eps: Numbers, labels: Sequence[int], **options: Any) -> list[Spec]:
+        """``robust`` for every input of a batch ``x`` ``[n, *shape]`` and its label ``[n]``; ``eps`` is that of each.
+
+        Raises:
+            ValueError: as ``robust``, or other numbers of inputs and labels.
+        """
+        if isinstance(x, str | float | Fraction | Decimal):
+            raise ValueError("Spec.robust_batch: x must be a batch of inputs [n, *shape]")
+        inputs, chosen = list(x), [int(label) for label in labels]
+        if len(inputs) != len(chosen):
+            raise ValueError(f"Spec.robust_batch: {len(inputs)} inputs and {len(chosen)} labels")
+        return [Spec.robust(one, eps, label, **options) for one, label in zip(inputs, chosen, strict=True)]
+
+
+def index_of(value: Any, count: int, what: str) -> int:
+    """One of ``count`` outputs, as an int; raises ValueError."""
+    number = exact(value, what)
+    if number.denominator != 1 or not 0 <= number < count:
+        raise ValueError(f"{what} must be one of the {count} outputs, got {value}")
+    return int(number)
 
 
 def _ball(
-    center: Tensor,
-    radius: Tensor,
-    clip: tuple[float, float] | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    center: NDArray[np.object_],
+    eps: Numbers,
+    clip: tuple[Number, Number] | None,
+    mean: Sequence[Number] | None,
+    std: Sequence[Number] | None,
 ) -> Box:
-    """The box (center +- radius, clipped, - mean) / std of ``Spec.robust``, in exact arithmetic."""
-    channels = 1 if mean is None else len(mean)
-    shift = [Fraction(m) for m in mean or (0.0,)]
-    scale = [Fraction(s) for s in std or (1.0,)]
-    low, high = (None, None) if clip is None else (Fraction(clip[0]), Fraction(clip[1])) if _finite(clip) else clip
-    lower: list[Fraction | None] = []
-    upper: list[Fraction | None] = []
-    for i, (c, r) in enumerate(
-        zip(center.flatten().tolist(), radius.expand(center.shape).flatten().tolist(), strict=True)
-    ):
-        channel = i * channels // max(1, center.numel())
-        ends = [Fraction(c) - Fraction(r), Fraction(c) + Fraction(r)]
-        if low is not None and high is not None:
-            ends = [Fraction(min(max(end, low), high)) for end in ends]
-        lower.append((ends[0] - shift[channel]) / scale[channel])
-        upper.append((ends[1] - shift[channel]) / scale[channel])
-    return Box.exact(lower, upper)
-
-
-def _finite(values: tuple[float, float]) -> bool:
-    return all(math.isfinite(v) for v in values)
+    """The box (center +- eps, clipped, - mean) / std of ``Spec.robust``, in exact arithmetic."""
+    try:
+        radius = exact_array(eps, "Spec.robust: eps")
+    except ValueError as error:
+        if "NaN" not in str(error):
+            raise
+        raise ValueError(f"Spec.robust: eps must be finite and nonnegative, got {eps}") from error
+    if bool((radius < 0).any()):
+        raise ValueError(f"Spec.robust: eps must be finite and nonnegative, got {eps}")
+    low, high = center - radius, center + radius
+    if low.shape != center.shape:
+        raise ValueError(f"Spec.robust: eps of shape {list(radius.shape)} does not fit x of shape {list(center.shape)}")
+    if clip is not None:
+        if len(clip) != 2:
+            raise ValueError(f"Spec.robust: clip must be a range (low, high), got {clip}")
+        least, most = (
+            None if end == open_end else exact(end, "Spec.robust: clip")
+            for end, open_end in zip(clip, (-math.inf, math.inf), strict=True)
+        )
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"Spec.robust: clip must be a range (low, high), got {clip}")
+        if (least is not None and bool((high < least).any())) or (most is not None and bool((low > most).any())):
+            raise ValueError(f"Spec.robust: the ball around x lies outside the range {clip}")
+        low = low if least is None else np.maximum(low, np.array(least, dtype=object))
+        high = high if most is None else np.minimum(high, np.array(most, dtype=object))
+    if (mean is None) != (std is None):
+        raise ValueError("Spec.robust: mean and std go together")
+    if mean is not None and std is not None:
+        if not (center.ndim and len(mean) == len(std) == len(center)):
+            raise ValueError(
+                f"Spec.robust: mean and std need one value for each channel of x {list(center.shape)}, "
+                f"got {len(mean)} and {len(std)}"
+            )
+        shift, scale = exact_array(mean, "Spec.robust: mean"), exact_array(std, "Spec.robust: std")
+        if not bool((scale > 0).all()):
+            raise ValueError(f"Spec.robust: mean must be finite and std positive, got {list(mean)} and {list(std)}")
+        channels = (-1, *[1] * (center.ndim - 1))
+        low, high = ((end - shift.reshape(channels)) / scale.reshape(channels) for end in (low, high))
+    return Box.exact(np.asarray(low).reshape(-1).tolist(), np.asarray(high).reshape(-1).tolist())

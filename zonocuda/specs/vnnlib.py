@@ -17,7 +17,7 @@ __all__ = ["VnnlibError", "load_vnnlib"]
 MAX_BYTES = 1 << 28
 """Size of a file, decompressed."""
 
-_COMMENT = re.compile(r";[^\n]*")
+_COMMENT = re.compile(r""";[^\n]*|("[^"]*"|\|[^|]*\|)""")  # the group: what a semicolon is part of
 _VERSION_2 = re.compile(r"\s*\(\s*(?:vnnlib-version|declare-network)(?![^\s()<])", re.ASCII)
 _AMBIGUOUS = re.compile(r"\x00|\r(?![\r\n]|\Z)")
 
@@ -52,7 +52,8 @@ def load_vnnlib(path: str | Path) -> Spec:
         # A null byte would end the text for some parsers, and a bare carriage return a comment.
         line = text.count("\n", 0, ambiguous.start()) + 1
         raise VnnlibError(f"{source}, line {line}: a null byte or a carriage return without a line feed")
-    text = _COMMENT.sub("", text)
+    if ";" in text:
+        text = _COMMENT.sub(r"\1", text)
     if not text.strip():
         raise VnnlibError(f"{source}: the file is empty")
     return (read_vnnlib2 if _VERSION_2.match(text) else read_vnnlib1)(text, source)

@@ -6,10 +6,13 @@ import re
 from itertools import islice
 from typing import NoReturn
 
+from zonocuda.specs.bulk import UndecidedError, spec_of_commands
 from zonocuda.specs.errors import VnnlibError, quoted
 from zonocuda.specs.formula import (
+    FALSE,
     MAX_DEPTH,
     OPERATORS,
+    TRUE,
     Formula,
     FormulaError,
     Linear,
@@ -19,10 +22,15 @@ from zonocuda.specs.formula import (
     number,
 )
 from zonocuda.specs.regions import spec_of
-from zonocuda.specs.spec import Spec
+from zonocuda.specs.spec import LinearConstraint, Spec
+from zonocuda.specs.tokens import read_commands
 
-_TOKEN = re.compile(r"[()]|[^()\s]+", re.ASCII)
+_TOKEN = re.compile(r'[()]|"[^"]*"|\|[^|]*\||[^()\s"|]+|["|]', re.ASCII)
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]*)")
+_SILENT = frozenset(("set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "exit"))
+"""Commands that do not change what the file says."""
+_ASKS = frozenset(("check-sat", "exit"))
+_CONSTANTS = {"true": TRUE, "false": FALSE}
 _NUMBER_START = frozenset("+-.0123456789")
 
 
@@ -30,8 +38,11 @@ def read_vnnlib1(text: str, source: str) -> Spec:
     """The property of a VNN-LIB 1.0 text from which comments were removed.
 
     Commands: ``(declare-const X_i Real)``, ``(declare-fun X_i () Real)`` and ``(assert F)``. F is built of ``and``,
-    ``or``, ``not`` and ``=>`` over comparisons ``<= >= < > = !=`` of linear terms in ``+ - * /``, decimal literals
-    and declared variables. All assertions are conjoined; a point that satisfies them is a counterexample.
+    ``or``, ``not``, ``=>``, ``xor``, ``ite``, ``=``, ``true`` and ``false`` over comparisons ``<= >= < > = distinct``
+    (chains of any length, as in SMT-LIB) and ``!=`` of linear terms in ``+ - * /``, decimal literals and declared
+    variables. All assertions are conjoined; a point that satisfies them is a counterexample. The commands of SMT-LIB
+    that say nothing of the property (``set-logic``, ``set-info``, ``set-option``, ``check-sat``, ``get-model``,
+    ``get-value``, ``exit``) are passed over; an assertion or a declaration after ``check-sat`` is refused.
 
     Args:
         text: the file's text.
@@ -40,13 +51,35 @@ def read_vnnlib1(text: str, source: str) -> Spec:
     Raises:
         VnnlibError: anything else, with the file and the line.
     """
-    return _Reader(text, source).spec()
+    return _read_in_bulk(text) or _Reader(text, source).spec()
+
+
+def _read_in_bulk(text: str) -> Spec | None:
+    """The property of a text of the usual commands and a few others; None where it takes the reader of tokens."""
+    if not text.isascii():
+        return None
+    try:
+        commands = read_commands(text.encode("ascii"))
+        if commands is None or len(commands.terms) > 1:
+            return None
+        rest: list[tuple[int, LinearConstraint]] = []
+        if commands.rest:
+            reader = _Reader(commands.rest.decode("ascii"), "", frozenset(commands.declared.tolist()))
+            for place, formula in reader.placed_assertions():
+                if formula.terms != ((),) or any(not row.outputs and len(row.inputs) == 1 for row in formula.common):
+                    return None  # a disjunction, or a bound of an input
+                rest += [(place, row) for row in formula.common]
+        return spec_of_commands(commands, rest)
+    except (UndecidedError, VnnlibError):
+        return None
 
 
 class _Reader:
     """One pass over the tokens; expressions are evaluated when their parenthesis closes, without recursion."""
 
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, declared: frozenset[int] = frozenset()) -> None:
+        """``declared``: variables that are declared besides, 2 i for X_i and 2 i + 1 for Y_i."""
+        self._besides = declared
         self._text = text
         self._source = source
         self._tokens: list[str] = _TOKEN.findall(text)
@@ -55,28 +88,47 @@ class _Reader:
         self._declared: dict[str, set[int]] = {"X": set(), "Y": set()}
 
     def spec(self) -> Spec:
-        assertions = []
-        while self._at < len(self._tokens):
-            start = self._at
-            self._expect("(", "a command")
-            command = self._next()
-            match command:
-                case "assert":
-                    assertions.append(self._formula())
-                case "declare-const" | "declare-fun":
-                    self._declare(command)
-                case _:
-                    self._fail(f"command {quoted(command)} is not supported", start + 1)
-            self._expect(")", f"the end of {command}")
+        """The property."""
+        assertions = [formula for _, formula in self.assertions()]
         inputs, outputs = (self._count(kind) for kind in "XY")
         try:
             return spec_of(conjunction(assertions), inputs, outputs, lambda j: f"X_{j}")
         except FormulaError as error:
             raise VnnlibError(f"{self._source}: {error}") from None
 
+    def placed_assertions(self) -> list[tuple[int, Formula]]:
+        """The same, each with its place in the text."""
+        found = self.assertions()
+        places = [match.start() for match in _TOKEN.finditer(self._text)]
+        return [(places[number], formula) for number, formula in found]
+
+    def assertions(self) -> list[tuple[int, Formula]]:
+        """What is asserted, each with the number of the token where the command begins."""
+        assertions = []
+        asked = False
+        while self._at < len(self._tokens):
+            start = self._at
+            self._expect("(", "a command")
+            command = self._next()
+            match command:
+                case "assert":
+                    assertions.append((start, self._formula()))
+                case "declare-const" | "declare-fun":
+                    self._declare(command)
+                case _ if command in _SILENT:
+                    self._skip()
+                case _:
+                    self._fail(f"command {quoted(command)} is not supported", start + 1)
+            if command in _ASKS:
+                asked = True
+            elif asked and command not in _SILENT:
+                self._fail(f"{command} after check-sat has no effect on the answer that was asked for", start + 1)
+            self._expect(")", f"the end of {command}")
+        return assertions
+
     def _declare(self, command: str) -> None:
         start = self._at
-        name = self._next()
+        name = _unquoted(self._next())
         variable = _VARIABLE.fullmatch(name)
         if variable is None:
             self._fail(f"variable {quoted(name)}: names must be X_<index> or Y_<index>", start)
@@ -134,16 +186,29 @@ class _Reader:
             else:
                 self._fail("assert takes a formula, got an arithmetic term", start)
 
-    def _operand(self, token: str, at: int) -> Linear:
-        variable = self._variables.get(token)
+    def _operand(self, token: str, at: int) -> Value:
+        variable = self._variables.get(_unquoted(token))
+        if variable is None and self._besides:
+            match = _VARIABLE.fullmatch(token)
+            if match is not None and 2 * int(match[2]) + (match[1] == "Y") in self._besides:
+                variable = Linear.variable(match[1], int(match[2]))
         if variable is not None:
             return variable
+        if token in _CONSTANTS:
+            return _CONSTANTS[token]
         if token[0] not in _NUMBER_START:
             self._fail(f"{quoted(token)} is not a declared variable", at)
         try:
             return Linear({}, number(token))
         except FormulaError as error:
             self._fail(str(error), at)
+
+    def _skip(self) -> None:
+        """Everything up to the parenthesis that closes the command."""
+        depth = 0
+        while depth or self._at == len(self._tokens) or self._tokens[self._at] != ")":
+            token = self._next()
+            depth += (token == "(") - (token == ")")
 
     def _next(self) -> str:
         if self._at == len(self._tokens):
@@ -161,3 +226,8 @@ class _Reader:
         position = next(islice(_TOKEN.finditer(self._text), at, None)).start()
         line = self._text.count("\n", 0, position) + 1
         raise VnnlibError(f"{self._source}, line {line}: {message}")
+
+
+def _unquoted(name: str) -> str:
+    """A symbol without the bars that SMT-LIB allows around it."""
+    return name[1:-1] if len(name) > 2 and name[0] == name[-1] == "|" else name

@@ -20,6 +20,7 @@ MAX_ELEMENTS = 10_000_000
 _VERSION = re.compile(r"\s*\(\s*vnnlib-version\s*<2\.0>\s*\)", re.ASCII)
 _LEXEME = re.compile(r'"[^"\\\n]*"|\[[^\]]*\]|["()]')
 _INDICES = re.compile(r"\[\s*(?:[0-9]{1,9}\s*(?:,\s*[0-9]{1,9}\s*)*)?\]", re.ASCII)
+_TYPES = ("Real", "F32", "F64")
 _OPERATORS = {
     "Plus": "+",
     "Minus": "-",
@@ -42,9 +43,10 @@ def read_vnnlib2(text: str, source: str) -> Spec:
     The tree of the ``vnnlib`` package is walked here instead of taking the package's own linear forms and boxes,
     which go through float64: literals are read exactly from their spelling, as in version 1.0.
 
-    One network with one input and one output of element type ``real`` is supported; their elements are flattened in
-    row-major order. The standard makes ``real`` the type of a property that leaves the arithmetic to the verifier,
-    and every other type a demand for that type's arithmetic, so other types are refused.
+    One network with one input and one output of element type ``real``, ``float32`` or ``float64`` is supported; their
+    elements are flattened in row-major order. Whatever the type, the property is read as one of real numbers: literals
+    are exact decimals, and in which arithmetic a verdict holds is what ``semantics`` of the verification says, as in
+    version 1.0. Other types are refused.
 
     Args:
         text: the file's text.
@@ -121,17 +123,22 @@ def _reason(message: str) -> str:
 def _network(query: Any, source: str) -> Any:
     """The only network of the query, of a supported kind."""
     if len(query.networks) != 1:
-        raise VnnlibError(f"{source}: {len(query.networks)} networks are declared; one is supported")
+        names = ", ".join(quoted(network.name) for network in query.networks[:4])
+        raise VnnlibError(f"{source}: {len(query.networks)} networks are declared ({names}); one is supported")
     network = query.networks[0]
     if network.hidden:
         raise VnnlibError(f"{source}: hidden node {network.hidden[0].name} is declared; hidden nodes are not supported")
     for kind, definitions in (("input", network.inputs), ("output", network.outputs)):
         if len(definitions) != 1:
-            raise VnnlibError(f"{source}: {len(definitions)} {kind} tensors are declared; one {kind} is supported")
-        if definitions[0].dtype.name != "Real":
+            names = ", ".join(quoted(definition.name) for definition in definitions[:4])
+            raise VnnlibError(
+                f"{source}: {len(definitions)} {kind} tensors are declared ({names}); one {kind} is supported"
+            )
+        if definitions[0].dtype.name not in _TYPES:
             element = str(definitions[0]).split()[2]
             raise VnnlibError(
-                f"{source}: {kind} {definitions[0].name} has element type {quoted(element)}; only 'real' is supported"
+                f"{source}: {kind} {definitions[0].name} has element type {quoted(element)}; supported: real, float32 "
+                "and float64"
             )
     return network
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from zonocuda.verifier.combine import Combination
+
 UNIT = 128
 """Slopes of single neurons' rows are multiples of 1 / UNIT, kept in a byte."""
 
@@ -59,12 +61,21 @@ class RowRecord:
 
 @dataclass(frozen=True, eq=False)
 class RegionRecord:
-    """One region's proof; ``second_pass``: whether neurons need the second pass."""
+    """One region's proof.
+
+    Attributes:
+        region: its position in the specification.
+        second_pass: whether neurons need the second pass.
+        relus: every ReLU, in order; none where combinations refute every disjunct.
+        rows: those that refute the disjuncts that combinations leave.
+        combinations: of rows, which refute a disjunct, or are one more row of it.
+    """
 
     region: int
     second_pass: bool
     relus: tuple[ReluRecord, ...]
     rows: tuple[RowRecord, ...]
+    combinations: tuple[Combination, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

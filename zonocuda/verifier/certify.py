@@ -17,6 +17,7 @@ from torch import Tensor
 from zonocuda.graph import Graph, Node
 from zonocuda.verifier.arguments import is_out_of_memory
 from zonocuda.verifier.certificate import UNIT, Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
+from zonocuda.verifier.combine import Combination
 from zonocuda.verifier.compact import Compact
 from zonocuda.verifier.deadline import TimeoutReached
 from zonocuda.verifier.dual import RowProblem, output_rows
@@ -39,19 +40,27 @@ class NoCertificateError(Exception):
     """Why a proof has no certificate, in one line."""
 
 
-def add_region(certificate: Certificate, network: Graph, position: int, proof: RegionProof) -> Certificate:
+def add_region(
+    certificate: Certificate,
+    network: Graph,
+    position: int,
+    proof: RegionProof | None,
+    combinations: tuple[Combination, ...] = (),
+) -> Certificate:
     """The certificate with one region more; without any, and with the reason, where that cannot be.
 
     Args:
         certificate: of the regions before.
         network: its constants in float64, on the device of the proof.
         position: of the region.
-        proof: which is complete.
+        proof: of what combinations leave, which is complete; None where they refute everything.
+        combinations: what they refute, and the rows that they add to the others.
     """
     if certificate.reason:
         return certificate
     try:
-        record = _certify(network, position, proof)
+        empty = RegionRecord(position, False, (), ())
+        record = replace(empty if proof is None else _certify(network, position, proof), combinations=combinations)
     except NoCertificateError as error:
         return Certificate(str(error))
     except TimeoutReached:

@@ -35,9 +35,10 @@ from zonocuda.verifier.arguments import (
 )
 from zonocuda.verifier.certificate import Certificate
 from zonocuda.verifier.certify import add_region
+from zonocuda.verifier.combine import Combination, contradictions, left_open, mixtures, nonnegative_outputs
 from zonocuda.verifier.deadline import Deadline, TimeoutReached
 from zonocuda.verifier.executed import Execution
-from zonocuda.verifier.falsify import Counterexample, falsify, replay
+from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.planner import Direction, Step
@@ -190,6 +191,8 @@ class _Run:
     layers: tuple[LayerStats, ...] = ()
     plan: tuple[Step, ...] = ()
     splits: list[SplitStats] = field(default_factory=list)
+    contradictory: bool = False
+    nonnegative: frozenset[int] | None = None
 
     def decide(self) -> tuple[Verdict, str]:
         """The verdict and its reason, over all regions."""
@@ -218,8 +221,12 @@ class _Run:
         if empty == len(self.spec.regions):
             return Verdict.VERIFIED, "every input box is empty"
         boxes = sum(stats.boxes for stats in self.splits)
-        where = f", on each of the {boxes} boxes that its box was split into" if boxes else ""
-        return Verdict.VERIFIED, f"every disjunct of every region has a row with a positive lower bound{where}"
+        reason = "every disjunct of every region has a row with a positive lower bound"
+        if boxes:
+            reason += f", on each of the {boxes} boxes that its box was split into"
+        if self.contradictory:
+            reason += ", or contradicts itself or the box"
+        return Verdict.VERIFIED, reason
 
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
@@ -271,21 +278,65 @@ class _Run:
                 return f"the network itself is not finite on the box: {error}"
         if any(not rows for rows in region.disjuncts):
             return self.find_any_point(position, region)
+        with self.course.phase("combine"):
+            refuting = self.contradictions(region)
         self.course.progress("falsify", position, len(self.spec.regions))
         if self.search(position, region, restarts=self.restarts(32), seed=self.seed):
             return "counterexample found by gradient descent" + self.contrast(position, region)
-        proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
+        if len(refuting) == len(region.disjuncts):
+            obstacle = self.obstacle(region) if any(one.outputs for one in refuting) else ""
+            if obstacle:
+                return obstacle
+            self.contradictory = True
+            self.certify(position, None, refuting)
+            return ""
+        with self.course.phase("combine"):
+            added = self.mixtures(region, refuting)
+        proof = RegionProof(left_open(region, (*refuting, *added)), self.dtypes, self.arithmetic, self.course)
         try:
             reason = self.prove(position, region, proof)
-            if self.certificate is not None and proof.proven:
-                with self.course.phase("certificate"), summed_products():
-                    network = self.subject.graph.to(torch.float64, self.device)
-                    self.certificate = add_region(self.certificate, network, position, proof)
+            if proof.proven:
+                self.contradictory |= bool(refuting)
+                self.certify(position, proof, (*refuting, *added))
             return reason
         finally:
             self.margins += proof.margins(position)
             if proof.sweep is not None:
                 self.layers, self.plan = proof.sweep.stats, proof.sweep.plan
+
+    def certify(self, position: int, proof: RegionProof | None, combinations: tuple[Combination, ...]) -> None:
+        """Adds a region's proof to the certificate, where one is wanted."""
+        if self.certificate is not None:
+            with self.course.phase("certificate"), summed_products():
+                network = self.subject.graph.to(torch.float64, self.device)
+                self.certificate = add_region(self.certificate, network, position, proof, combinations)
+
+    def obstacle(self, region: Region) -> str:
+        """Why outputs may not be numbers: an execution that may overflow; empty for real ones."""
+        if self.execution is None:
+            return ""
+        proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
+        proof.begin(is_last=True)
+        return proof.obstacle
+
+    def contradictions(self, region: Region) -> tuple[Combination, ...]:
+        """Disjuncts that no outputs satisfy, or none at a point of the box, in exact arithmetic."""
+        lower, upper = (b.tolist() for b in box_of(region, self.execution))
+        if self.nonnegative is None:
+            self.nonnegative = nonnegative_outputs(self.subject.graph)
+        return contradictions(region, (lower, upper), self.nonnegative, self.course.deadline.check)
+
+    def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:
+        """Rows that combine those of a disjunct, where no single one can refute it, for sampled points."""
+        done = {one.disjunct for one in refuted}
+        if all(len(rows) < 2 or d in done for d, rows in enumerate(region.disjuncts)):
+            return ()
+        example = torch.empty((), dtype=torch.float32, device=self.device)
+        rows = Rows.of(region, self.spec.inputs, self.spec.outputs, example)
+        with torch.no_grad():
+            points = sample(region, self.subject.graph.input_shape, self.seed).to(self.device)
+            values = rows.values(points, self.search_graph(points)).double().cpu().numpy()
+        return mixtures(values, rows.disjuncts, done, self.course.deadline.check)
 
     def contrast(self, position: int, region: Region) -> str:
         """What real arithmetic has against a counterexample of executed arithmetic: a proof, where there is one.
@@ -321,7 +372,7 @@ class _Run:
         if proof.proven or proof.obstacle:
             return proof.reason()
         if ladder and wants_split(self.split, region):
-            return self.split_box(position, region, proof)
+            return self.split_box(position, proof)
         proof.climb(ladder[:CHEAP])
         if proof.proven:
             return ""
@@ -335,12 +386,14 @@ class _Run:
         proof.climb(ladder[CHEAP:])
         return proof.reason()
 
-    def split_box(self, position: int, region: Region, proof: RegionProof) -> str:
+    def split_box(self, position: int, proof: RegionProof) -> str:
         """Splits the box until every part is refuted; why that did not end, or a counterexample."""
         remaining = self.course.deadline.remaining
         arithmetics = [self.arithmetic(dtype) for dtype in proof.dtypes]
         with self.course.phase("split"):
-            found, stats = RegionSearch(self.subject, self.search_graph, region, position, arithmetics, remaining).run()
+            found, stats = RegionSearch(
+                self.subject, self.search_graph, proof.region, position, arithmetics, remaining
+            ).run()
         self.counterexample = found
         self.splits.append(stats)
         if found is not None:

@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph import Graph
+from zonocuda.graph.ops import Shape
 from zonocuda.specs import Region
 from zonocuda.verifier.deadline import Deadline
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.rows import Rows
+
+MAX_VALUES = 2**26
+"""Of rows at points that are held together, where that leaves the random starts that were asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,15 @@ def replay(subject: Subject, region: Region, position: int, points: Tensor) -> C
     return None
 
 
+def sample(region: Region, shape: Shape, seed: int, count: int = 128) -> Tensor:
+    """Random points and random corners of a region's float32 box, ``[2 count, *shape]``."""
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    lower, upper = (b.reshape(shape) for b in (region.box.float32_lower, region.box.float32_upper))
+    fraction = torch.rand((2 * count, *shape), generator=generator, dtype=torch.float32)
+    fraction[count:] = fraction[count:].round()
+    return torch.clamp(lower + (upper - lower) * fraction, lower, upper)
+
+
 def falsify(
     subject: Subject,
     graph: Graph,
@@ -73,7 +86,7 @@ def falsify(
         rows: its rows, in float32 on that device.
         deadline: when to give up.
         starts: points ``[n, *input features]`` to begin with, before random ones.
-        restarts: number of random starts, at least one for each disjunct.
+        restarts: number of random starts, at least one for each disjunct (up to MAX_VALUES of the rows' values).
         steps: steps of each start.
         seed: of the random starts.
 
@@ -87,7 +100,9 @@ def falsify(
     if not region.disjuncts or bool((lower > upper).any()) or not bool((lower.isfinite() & upper.isfinite()).all()):
         return None
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    count = max(restarts, len(region.disjuncts))
+    index = torch.tensor([r for members in rows.disjuncts for r in members], device=like.device)
+    owner = torch.tensor([d for d, members in enumerate(rows.disjuncts) for _ in members], device=like.device)
+    count = min(max(restarts, len(rows.disjuncts)), max(restarts, MAX_VALUES // len(index)))
     shape = (count, *graph.input_shape)
     fraction = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu").to(like.device)
     points = lower + (upper - lower) * fraction
@@ -95,9 +110,6 @@ def falsify(
     if starts is not None:
         points = torch.cat([starts.to(like), points])
     points = torch.clamp(points, lower, upper)
-    membership = torch.zeros(len(rows.disjuncts), rows.count, dtype=torch.bool, device=like.device)
-    for d, members in enumerate(rows.disjuncts):
-        membership[d, list(members)] = True
     target = torch.arange(len(points), device=like.device) % len(rows.disjuncts)
     tried = 0
     for step in range(steps + 1):
@@ -106,7 +118,8 @@ def falsify(
         points = points.detach().requires_grad_(step < steps)
         with torch.set_grad_enabled(step < steps):
             values = rows.values(points, graph(points))
-            per_disjunct = torch.where(membership, values.unsqueeze(1), -torch.inf).amax(2)
+            nothing = values.new_full((len(points), len(rows.disjuncts)), -torch.inf)
+            per_disjunct = nothing.scatter_reduce(1, owner.expand(len(points), -1), values[:, index], "amax")
             loss = per_disjunct.gather(1, target.unsqueeze(1)).sum()
         unsafe = (per_disjunct <= 0).any(1).nonzero().squeeze(1)
         if len(unsafe) and tried < 200:

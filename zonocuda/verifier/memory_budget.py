@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from zonocuda.domains import Hosted, Zonotope, memory
 from zonocuda.domains.blocks import storage_of
+from zonocuda.host_memory import free_host_memory
 
 DEFAULT_SHARE = 0.6
 """Of the memory that is free, which a run may use where nobody says how much."""
 
 HOST_SHARE = 0.3
 """Of the free memory of the host, which generators of a GPU may use: page-locked blocks take up to twice their size."""
-
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_budget(given: int | None, device: torch.device) -> int:
@@ -43,14 +40,10 @@ def free_memory(device: torch.device) -> int:
     """Bytes free on a device; on the CPU what the system, or the process's control group, can still give."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if not _MEMINFO.is_file():
+    free = free_host_memory()
+    if free is None:
         raise ValueError("memory_budget: this system does not tell how much memory is free; pass a number of bytes")
-    fields = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return max(free, 0)
+    return free
 
 
 def bytes_in_use(zonotopes: Iterable[Zonotope], pool: memory.Pool, given: Collection[int] = ()) -> int:

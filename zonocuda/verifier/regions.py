@@ -62,6 +62,6 @@ def _is_ordinary(region: Region, arithmetic: Arithmetic) -> bool:
 def _margins(position: int, rows: Rows, bounds: Tensor, arithmetic: Arithmetic) -> list[RowBound]:
     dtype = str(arithmetic.dtype).removeprefix("torch.")
     return [
-        RowBound(position, label, None, rows.undo_unit(r, float(bounds[r])), None, dtype)
+        RowBound(position, label, None, rows.undo_unit(r, float(bounds[r])), None, dtype, rows.strict[r])
         for r, label in enumerate(rows.labels)
     ]

@@ -24,7 +24,8 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class RowBound:
-    """The bounds found for one row of a region; the row is refuted where the larger one is positive.
+    """The bounds found for one row of a region; the row is refuted where the larger one is positive, or 0
+    for a strict row.
 
     Attributes:
         region: position of the region in the specification.
@@ -33,6 +34,7 @@ class RowBound:
         dual: the larger lower bound of the dual passes, or None where they were not needed.
         slack: how much of the dual bound was given up for the rounding of its own computation.
         dtype: of the bounds, the first one in which the row was refuted.
+        strict: whether a counterexample needs it to be < 0.
     """
 
     region: int
@@ -41,11 +43,13 @@ class RowBound:
     dual: float | None
     slack: float | None = None
     dtype: str = "float64"
+    strict: bool = False
 
     @property
     def is_positive(self) -> bool:
-        """Whether the row is refuted; an overflow is no proof."""
-        return self.lower is not None and 0 < self.lower < math.inf
+        """Whether the row is refuted: its bound is positive, or 0 for a strict row; an overflow is no proof."""
+        lower = self.lower
+        return lower is not None and lower < math.inf and (lower > 0 or (self.strict and lower == 0))
 
     @property
     def lower(self) -> float | None:

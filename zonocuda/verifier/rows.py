@@ -30,6 +30,7 @@ class Rows:
         disjuncts: for each disjunct, the rows that it needs.
         labels: a name for every row.
         rounded: ``[R]``, 1 where a number of the row was rounded, else 0; None where none was.
+        strict: ``[R]``, whether a row is unsafe only where it is < 0; none is where that is left out.
     """
 
     output: Tensor
@@ -39,6 +40,7 @@ class Rows:
     disjuncts: tuple[tuple[int, ...], ...]
     labels: tuple[str, ...]
     rounded: Tensor | None = None
+    strict: tuple[bool, ...] = ()
 
     @property
     def count(self) -> int:
@@ -72,7 +74,9 @@ class Rows:
                 input_[r, j] = float(c / units[r])
         disjuncts = tuple(tuple(position[row] for row in rows) for rows in region.disjuncts)
         labels = tuple(str(row) for row in distinct)
-        return Rows(output.to(like), input_.to(like), constant.to(like), units, disjuncts, labels, rounded.to(like))
+        strict = tuple(row.strict for row in distinct)
+        y, x, b, inexact = (t.to(like) for t in (output, input_, constant, rounded))
+        return Rows(y, x, b, units, disjuncts, labels, inexact, strict)
 
     @staticmethod
     def stack(parts: Sequence[Rows]) -> Rows:
@@ -112,14 +116,22 @@ class Rows:
         except OverflowError:
             return math.copysign(math.inf, bound)
 
-    def refuted(self, lower: Tensor) -> list[bool]:
-        """For each disjunct, whether some row of it has a positive, finite lower bound.
+    def never(self, lower: Tensor) -> list[bool]:
+        """For each row, whether its lower bound says that it never holds: a positive one, or 0 for a strict row.
 
-        NaN and infinity come of an overflow and prove nothing. An empty conjunction is satisfied by every output, so it
-        is never refuted.
+        NaN and infinity come of an overflow and prove nothing.
         """
-        positive = ((lower > 0) & lower.isfinite()).tolist()
-        return [any(positive[r] for r in rows) for rows in self.disjuncts]
+        strict = torch.tensor(self.strict or (False,), dtype=torch.bool, device=lower.device)
+        result: list[bool] = (((lower > 0) | ((lower == 0) & strict)) & lower.isfinite()).tolist()
+        return result
+
+    def refuted(self, lower: Tensor) -> list[bool]:
+        """For each disjunct, whether some row of it never holds.
+
+        An empty conjunction is satisfied by every output, so it is never refuted.
+        """
+        never = self.never(lower)
+        return [any(never[r] for r in rows) for rows in self.disjuncts]
 
 
 def _unit(row: LinearConstraint) -> Fraction:

@@ -193,6 +193,7 @@ class RegionProof:
                 of(dual, r),
                 of(slack, r),
                 str(self._settled.get(r, prover.dtype)).removeprefix("torch."),
+                prover.rows.strict[r],
             )
             for r, label in enumerate(prover.rows.labels)
         ]
@@ -305,8 +306,9 @@ class RegionProof:
     def _note(self, prover: Prover) -> None:
         """Goes on with a prover that has found something."""
         self.prover = self._provers[prover.dtype] = prover
-        for r in ((prover.bounds > 0) & prover.bounds.isfinite()).nonzero().flatten().tolist():
-            self._settled.setdefault(r, prover.dtype)
+        for r, never in enumerate(prover.rows.never(prover.bounds)):
+            if never:
+                self._settled.setdefault(r, prover.dtype)
 
     def _in(self, dtype: torch.dtype) -> Prover:
         """A prover in a dtype that goes on with what was found."""

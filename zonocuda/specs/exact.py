@@ -1,0 +1,68 @@
+"""Numbers of any kind as exact rationals: of floats their value, of strings the decimal or quotient that they spell."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from fractions import Fraction
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+_SPELLED = re.compile(
+    r"\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3}|/[0-9]*[1-9][0-9]*)?\s*", re.ASCII
+)
+_MAX_LENGTH = 1000
+
+
+def exact(value: Any, what: str) -> Fraction:
+    """The number ``value``: an int, float, Fraction, Decimal, numpy or torch scalar, or a string such as ``"8/255"``.
+
+    Raises:
+        ValueError: no number, or one that is not finite; ``what`` it is stands in the message.
+    """
+    if isinstance(value, str):
+        text = value if len(value) <= 40 else value[:37] + "..."
+        if len(value) > _MAX_LENGTH or _SPELLED.fullmatch(value) is None:
+            raise ValueError(f"{what}: {text!r} is not a number such as 0.1, 1e-3 or 8/255")
+        return Fraction(value.strip())
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        if math.prod(value.shape) != 1:
+            raise ValueError(f"{what}: must be one number, got an array of shape {list(value.shape)}")
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Fraction | Decimal | Integral | Real):
+        raise ValueError(f"{what}: must be a number, got {type(value).__name__}")
+    if isinstance(value, Fraction):
+        return value
+    if isinstance(value, Integral):
+        return Fraction(int(value))
+    if not math.isfinite(value):
+        raise ValueError(f"{what} holds a NaN or an infinity")
+    return Fraction(value) if isinstance(value, Decimal) else Fraction(float(value))
+
+
+def exact_array(values: Any, what: str) -> NDArray[np.object_]:
+    """An array of rationals: of a tensor, an array, nested lists, or a single number.
+
+    Raises:
+        ValueError: something that is no number, is not finite, or ragged lists.
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        held: Any = (values.double() if values.is_floating_point() else values).numpy()
+    elif isinstance(values, np.ndarray):
+        held = values
+    else:
+        try:
+            held = np.array(values, dtype=object)
+        except ValueError as error:
+            raise ValueError(f"{what}: must be an array, a tensor, or lists of one length ({error})") from error
+    if held.dtype.kind == "f" and not bool(np.isfinite(held).all()):
+        raise ValueError(f"{what} holds a NaN or an infinity")
+    result = np.empty(held.shape, dtype=object)
+    result.reshape(-1)[:] = [exact(value, what) for value in held.reshape(-1).tolist()]
+    return result
