@@ -48,10 +48,10 @@ class Dense:
         """What holds the generators' numbers."""
         return (self.generators,)
 
-    def radius(self, center: Tensor) -> Tensor:
-        """sum_k |G_k|, ``[B, *features]``; ``center`` only lends its shape."""
-        radius: Tensor = kernels().concretize(torch.zeros_like(center), self.generators)[1]
-        return radius
+    def add_radius(self, values: Tensor) -> Tensor:
+        """values + sum_k |G_k|, ``[B, *features]``."""
+        total: Tensor = kernels().concretize(values, self.generators)[1]
+        return total
 
     def scale(self, multiplier: Tensor, in_place: bool = False) -> Dense:
         """Every generator times ``multiplier`` ``[B, *features]``; ``in_place`` overwrites this block."""
