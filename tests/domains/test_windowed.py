@@ -346,7 +346,7 @@ def test_gradients_are_those_of_the_dense_form(backend: str) -> None:
     variables = (start, weight, small, factor)
     with use_backend(backend):
         image = add_windows(block.convolve(weight, how).scale(factor), block.convolve(small, thin)).pad((-1, 0), (0, 1))
-        ours = torch.autograd.grad((image.radius(shares) * shares).sum(), variables)
+        ours = torch.autograd.grad((image.add_radius(torch.zeros_like(shares)) * shares).sum(), variables)
     rows = convolved(on_map(block), weight, how) * factor.unsqueeze(1) + convolved(on_map(block), small, thin)
     dense = torch.autograd.grad((F.pad(rows, (0, 1, -1, 0)).abs().sum(1) * shares).sum(), variables)
     flags = inside(block).unsqueeze(1)  # what lies outside is zero by definition, and no variable

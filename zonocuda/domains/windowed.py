@@ -137,10 +137,10 @@ class Windowed:
         )
         return Dense(self.symbols, image)
 
-    def map_rows(self, linear: Callable[[Tensor], Tensor]) -> Dense:
-        """Every generator through a linear map of ``[B, *view]``; dense only a chunk of symbols at a time."""
+    def map_rows(self, linear: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Dense:
+        """Every generator through a linear map of ``[B, *view]`` to ``[B, *shape]``; dense only a chunk of symbols at a
+        time."""
         batch, count = self.patches.shape[:2]
-        shape = tuple(linear(self.patches.new_zeros(1, *self.view)).shape[1:])
 
         def image(run: slice) -> Tensor:
             rows = self._rows(run)

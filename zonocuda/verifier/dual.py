@@ -123,7 +123,7 @@ def output_rows(graph: Graph, rows: Rows, batch: int, ledger: Ledger | None = No
     output = rows.output.reshape(rows.count, *graph.output_shape)
     flow.send(graph.output, output.repeat(batch, *[1] * (output.dim() - 1)))
     flow.tally.output(graph.output, lambda: flow.measure(flow.pending[graph.output]))
-    if bool(rows.input.any()):
+    if rows.has_input:
         weight = rows.input.reshape(rows.count, *graph.input_shape)
         flow.send(graph.nodes[0].name, weight.repeat(batch, *[1] * (weight.dim() - 1)))
     if rows.rounded is not None:

@@ -6,6 +6,7 @@ import ctypes
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,6 +41,11 @@ class Rows:
     def count(self) -> int:
         """R."""
         return self.output.shape[0]
+
+    @cached_property
+    def has_input(self) -> bool:
+        """Whether some row has a coefficient of the input."""
+        return bool(self.input.any())
 
     @staticmethod
     def of(region: Region, inputs: int, outputs: int, like: Tensor) -> Rows:
@@ -77,7 +83,7 @@ class Rows:
     def image(self, x: Zonotope, y: Zonotope) -> Zonotope:
         """The rows as a zonotope ``[B, R]``; what ``x`` and ``y`` share cancels exactly."""
         flat = y.reshape(self.output.shape[1]).linear(self.output, self.constant)
-        if not bool(self.input.any()):
+        if not self.has_input:
             return flat
         return flat + x.reshape(self.input.shape[1]).linear(self.input)
 
