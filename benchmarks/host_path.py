@@ -2,7 +2,8 @@
 
 A run on a GPU is bound by its host where the kernels are short: every operation costs the host some microseconds, and
 every number that it reads stops it until all that was launched before is done. Here every run is made once on a device
-that is none (:mod:`benchmarks.pretended_device`). The counts depend on the network and the box alone, not on the machine.
+that is none (:mod:`benchmarks.pretended_device`). The counts depend on the network and the box alone, not on the
+machine.
 
     python -m benchmarks.host_path                 the example network with residual blocks
     python -m benchmarks.host_path cifar10_resnet_4b sri_resnet_a

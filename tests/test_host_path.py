@@ -62,7 +62,7 @@ def runs(problem: tuple[Graph, Tensor, Tensor]) -> Runs:
     return Runs(*problem)
 
 
-# ---- how often the host waits ------------------------------------------------------------------------------------------
+# ---- how often the host waits ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("proof", [False, True])
@@ -110,7 +110,7 @@ def test_a_refinement_waits_twice_for_each_relu_and_once_a_step(problem: tuple[G
     assert device.waits[NUMBER] == 0
 
 
-# ---- how much it launches ----------------------------------------------------------------------------------------------
+# ---- how much it launches --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_the_sweep_of_a_real_network_stays_within_its_numbers(name: str, waits: 
     assert count.launches <= launches, count
 
 
-# ---- the way that is taken on a device ---------------------------------------------------------------------------------
+# ---- the way that is taken on a device -------------------------------------------------------------------------------
 
 
 def test_bounds_on_the_device_are_those_of_the_cpu(problem: tuple[Graph, Tensor, Tensor]) -> None:
@@ -185,7 +185,7 @@ def test_a_piece_in_the_memory_of_its_rows_is_copied() -> None:
         assert block.generators.cpu().tolist() == torch.ones(1, 3, 4).tolist()
 
 
-# ---- the device that is none -------------------------------------------------------------------------------------------
+# ---- the device that is none -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
