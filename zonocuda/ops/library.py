@@ -134,7 +134,7 @@ def broadcast_neurons(op: str, name: str, t: Tensor, like: Tensor) -> Tensor:
     if like.dim() < 1:
         raise ValueError(f"{op}: tensors must have shape [batch, *features], got {list(like.shape)}")
     try:
-        return neurons(t.expand(like.shape))
+        return neurons(t if t.shape == like.shape else t.expand(like.shape))
     except RuntimeError:
         raise ValueError(f"{op}: {name} must broadcast to shape {list(like.shape)}, got {list(t.shape)}") from None
 
