@@ -6,7 +6,7 @@ from math import isqrt
 
 import torch
 
-from benchmarks.conftest import FLOAT, GENERATOR_BYTES, Measure
+from benchmarks.conftest import FLOAT, Measure, generator_bytes
 from benchmarks.table import Cost
 
 
@@ -14,7 +14,7 @@ def bench_diagonal_linear(measure: Measure, device: torch.device) -> None:
     """Forward reads a square weight and writes as many generators; backward reads the weight and their gradient and
     writes the gradient of the weight.
     """
-    width = isqrt(GENERATOR_BYTES // FLOAT)
+    width = isqrt(generator_bytes(device) // FLOAT)
     g = width * width
     measure(
         "diagonal_linear",

@@ -1,7 +1,7 @@
 """One layer of each kind on a zonotope, by the domain's own transformers, on native and reference kernels.
 
-Every layer reads and writes generators; those of dense ones take GENERATOR_BYTES. A row's bytes are what the generators
-of input and output hold, its operations what the layer's products need on the blocks that are there.
+Every layer reads and writes generators; dense ones take the bytes of other benchmarks. A row's bytes are what those of
+the input and output hold, its operations what the layer's products need on the blocks that are there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.conftest import FLOAT, GENERATOR_BYTES, Measure
+from benchmarks.conftest import FLOAT, Measure, generator_bytes
 from benchmarks.table import Cost
 from zonocuda.domains import Zonotope, use_backend
 
@@ -32,9 +32,9 @@ class Layer:
 
 
 def dense(device: torch.device, *features: int) -> Zonotope:
-    """Dense generators of GENERATOR_BYTES; about half of the neurons cross zero."""
+    """Dense generators; about half of the neurons cross zero."""
     numbers = int(torch.tensor(features).prod())
-    symbols = GENERATOR_BYTES // (FLOAT * numbers)
+    symbols = generator_bytes(device) // (FLOAT * numbers)
     generators = torch.rand(1, symbols, *features, device=device) - 0.5
     return Zonotope.from_generators(symbols * (torch.rand(1, *features, device=device) - 0.5), generators)
 
@@ -79,7 +79,7 @@ def d_of(z: Zonotope) -> torch.device:
     return z.center.device
 
 
-def generator_bytes(z: Zonotope) -> int:
+def bytes_of(z: Zonotope) -> int:
     """Of all blocks."""
     return sum(tensor.nbytes for block in z.blocks for tensor in block.tensors)
 
@@ -91,8 +91,8 @@ def bench_layer(measure_once: Measure, layer: Layer, device: torch.device) -> No
     with torch.no_grad(), use_backend("native" if name == "native" else "reference"):
         z = layer.start(device)
         after = layer.apply(z)
-        written = generator_bytes(after)
-        cost = Cost(generator_bytes(z) + written, layer.operations * written // FLOAT)
+        written = bytes_of(after)
+        cost = Cost(bytes_of(z) + written, layer.operations * written // FLOAT)
         kinds = "+".join(block.kind for block in z.blocks)
         shape = f"{z.symbols} symbols ({kinds}) of {'x'.join(map(str, z.features))}"
         measure_once.run(f"layer {layer.name}", shape, lambda: layer.apply(z), cost)

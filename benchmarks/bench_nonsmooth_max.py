@@ -7,7 +7,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.machine import Machine
-from benchmarks.torch_twins import BYTES, EACH_DTYPE, EACH_SIDE, Cost, forward_and_backward, ops
+from benchmarks.torch_twins import EACH_DTYPE, EACH_SIDE, Cost, forward_and_backward, input_bytes, ops
 
 LENGTH = 64
 FUNCTIONS = {
@@ -24,7 +24,7 @@ def bench_nonsmooth_max(
     benchmark: BenchmarkFixture, machine: Machine, ties: str, dim: int, dtype: torch.dtype, side: str
 ) -> None:
     """Reads x once forward and writes its gradient once backward; the rest is small."""
-    size = (LENGTH, BYTES // dtype.itemsize // LENGTH)
+    size = (LENGTH, input_bytes(machine.device) // dtype.itemsize // LENGTH)
     x = torch.randn(size if dim == 0 else size[::-1], device=machine.device).to(dtype)
     ours, theirs = FUNCTIONS[ties]
     functions = (lambda t: ours(t, dim), lambda t: theirs(t, dim))

@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from benchmarks.machine import Machine
-from benchmarks.torch_twins import BYTES, EACH_DTYPE, EACH_SIDE, Cost, forward_and_backward, ops
+from benchmarks.torch_twins import EACH_DTYPE, EACH_SIDE, Cost, forward_and_backward, input_bytes, ops
 
 WINDOWS = {"2x2": (2, 2, 0), "3x3 stride 2": (3, 2, 1), "3x3 stride 1": (3, 1, 1)}
 CHOICES: dict[str, dict[str, Any]] = {"first": {}, "even": {"ties": "even"}}
@@ -32,7 +32,11 @@ def bench_nonsmooth_max_pool2d(
     side: str,
 ) -> None:
     """Half of the numbers are zeros, as after a ReLU. Reads x and writes values; reads gradients and writes them."""
-    x = torch.randn(BYTES // dtype.itemsize // (32 * 64 * 64), 32, 64, 64, device=machine.device).relu().to(dtype)
+    x = (
+        torch.randn(input_bytes(machine.device) // dtype.itemsize // (32 * 64 * 64), 32, 64, 64, device=machine.device)
+        .relu()
+        .to(dtype)
+    )
     if layout == "channels last":
         x = x.contiguous(memory_format=torch.channels_last)
     sizes = WINDOWS[window]

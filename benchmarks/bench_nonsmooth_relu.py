@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.machine import Machine
-from benchmarks.torch_twins import BYTES, EACH_DTYPE, EACH_SIDE, Cost, forward_and_backward, ops
+from benchmarks.torch_twins import EACH_DTYPE, EACH_SIDE, Cost, forward_and_backward, input_bytes, ops
 
 FUNCTIONS = {
     "relu": (lambda x: ops.nonsmooth_relu(x), torch.relu),
@@ -25,6 +25,6 @@ def bench_nonsmooth_relu(
     benchmark: BenchmarkFixture, machine: Machine, name: str, dtype: torch.dtype, side: str
 ) -> None:
     """Forward reads x and writes y; backward reads x and the gradient and writes one."""
-    x = torch.randn(BYTES // dtype.itemsize, device=machine.device).to(dtype)
+    x = torch.randn(input_bytes(machine.device) // dtype.itemsize, device=machine.device).to(dtype)
     cost = Cost(5 * x.nbytes, 2 * x.numel())
     forward_and_backward(benchmark, machine, side, name, FUNCTIONS[name], [x], cost)

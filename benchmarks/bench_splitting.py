@@ -4,7 +4,7 @@
 
 Needs ZONOCUDA_TEST_DATA. Every instance is searched as :func:`zonocuda.verify` does where its bounds do not decide, from
 the whole box, without the search for counterexamples that comes before: float32, float64 for what rounding leaves
-open, counterexamples replayed. Seconds are the process's own CPU seconds, without reading the files. A line for each:
+open, counterexamples replayed. Seconds are those of the CPU, without reading the files. A line for each way:
 
     decided    instances with a verdict, of all
     boxes      that were bounded, in all decided instances

@@ -17,37 +17,44 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
+from benchmarks.clock import clock_of
 from benchmarks.machine import (
     Machine,
     copy_bandwidth,
     measure_machine,
     recycle_memory,
     return_memory,
-    synchronised,
 )
 from benchmarks.machine import machine_info as known_machine_info
 from benchmarks.table import Cost, Row, facts, table
 from tests.devices import DEVICES, use_device
 from zonocuda import ops, reference
 
-GENERATOR_BYTES = int(os.environ.get("ZONOCUDA_BENCH_MB", "64")) * 2**20
+MEBIBYTES = {"cpu": 64, "cuda": 2048}
+"""Of generators: beyond the caches of a CPU's cores, and many times those of a GPU."""
 FLOAT = 4  # bytes
 ROUNDS, WARMUP_ROUNDS = 15, 3
 Direction = Literal["forward", "forward+backward"]
 Memory = Literal["recycled", "fresh"]
 
 
+def generator_bytes(device: torch.device) -> int:
+    """Bytes of the generators of a benchmark; ZONOCUDA_BENCH_MB, where it is set."""
+    return int(os.environ.get("ZONOCUDA_BENCH_MB", MEBIBYTES[device.type])) * 2**20
+
+
 @dataclass(frozen=True)
 class Sizes:
-    """A zonotope whose generators ``[batch, symbols, features]`` take GENERATOR_BYTES in float32."""
+    """A zonotope whose generators ``[batch, symbols, features]`` take ``bytes`` in float32."""
 
     batch: int
     symbols: int
+    bytes: int
 
     @property
     def features(self) -> int:
         """Of one batch element."""
-        return max(1, GENERATOR_BYTES // FLOAT // (self.batch * self.symbols))
+        return max(1, self.bytes // FLOAT // (self.batch * self.symbols))
 
     @property
     def generators(self) -> int:
@@ -73,11 +80,10 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return use_device(request.param)
 
 
-@pytest.fixture(params=[Sizes(1, 128), Sizes(16, 1024)], ids=lambda s: f"{s.batch}x{s.symbols}x{s.features}")
-def sizes(request: pytest.FixtureRequest) -> Sizes:
+@pytest.fixture(params=[(1, 128), (16, 1024)], ids=lambda s: f"{s[0]}x{s[1]}")
+def sizes(request: pytest.FixtureRequest, device: torch.device) -> Sizes:
     """Few symbols of many neurons, and many symbols of few."""
-    chosen: Sizes = request.param
-    return chosen
+    return Sizes(*request.param, generator_bytes(device))
 
 
 @pytest.fixture(scope="session")
@@ -96,9 +102,11 @@ def recycles() -> bool:
 def machine(device: torch.device, machines: dict[str, Machine], recycles: bool) -> Machine:
     """The device with its product rate, measured once a run, and its copy bandwidth, measured again for every row."""
     if device.type not in machines:
-        machines[device.type] = measure_machine(device, GENERATOR_BYTES)
+        machines[device.type] = measure_machine(device, generator_bytes(device))
     kept = machines[device.type].recycles_memory or (recycles and recycle_memory())
-    return replace(machines[device.type], copy_bandwidth=copy_bandwidth(device, GENERATOR_BYTES), recycles_memory=kept)
+    return replace(
+        machines[device.type], copy_bandwidth=copy_bandwidth(device, generator_bytes(device)), recycles_memory=kept
+    )
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ class Measure:
     def run(
         self, what: str, shape: str, call: Callable[[], object], cost: Cost, before: Callable[[], None] | None = None
     ) -> None:
-        """Any call; ``before`` is not measured."""
+        """Any call; ``before`` is not measured. On a GPU its time is the device's, and the host's stands beside it."""
         device = self.machine.device
         fresh = self.memory == "fresh" and device.type == "cpu"
         group = f"{what}, {shape}, {device.type}{', fresh memory' if fresh else ''}"
@@ -157,18 +165,31 @@ class Measure:
 
         self.benchmark.group = group
         try:
-            self.benchmark.pedantic(
-                synchronised(call, device), setup=setup, rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS, iterations=1
-            )
+            host = pedantic(self.benchmark, call, device, setup)
         finally:
             if fresh:
                 recycle_memory()
         if self.benchmark.stats is not None:  # None under --benchmark-disable
             backend = "native" if self.backend is ops else "reference"
             self.benchmark.extra_info.update(
-                facts(self.machine, backend, cost, self.benchmark.stats.stats.median),
+                facts(self.machine, backend, cost, self.benchmark.stats.stats.median, host),
                 memory="fresh" if fresh or not self.machine.recycles_memory else "recycled",
             )
+
+
+def pedantic(
+    benchmark: BenchmarkFixture,
+    call: Callable[[], object],
+    device: torch.device,
+    setup: Callable[[], None] = lambda: None,
+    rounds: int = ROUNDS,
+    warmup_rounds: int = WARMUP_ROUNDS,
+) -> float | None:
+    """Measures a call by the clock of its device; returns how long it keeps the host of a GPU."""
+    clock, host = clock_of(device, call, setup)
+    benchmark._timer = clock.read
+    benchmark.pedantic(clock.timed(call), setup=setup, rounds=rounds, warmup_rounds=warmup_rounds, iterations=1)
+    return host
 
 
 def _outputs(result: Tensor | Sequence[Tensor]) -> list[Tensor]:

@@ -26,8 +26,18 @@ class Cost:
         return max(self.bytes / machine.copy_bandwidth, self.operations / machine.product_rate)
 
 
-def facts(machine: Machine, subject: str, cost: Cost | None, seconds: float) -> dict[str, Any]:
-    """What a benchmark's JSON says beside its times; ``subject``: what was measured, such as ``native``."""
+def facts(
+    machine: Machine, subject: str, cost: Cost | None, seconds: float, host: float | None = None
+) -> dict[str, Any]:
+    """What a benchmark's JSON says beside its times.
+
+    Args:
+        machine: what the device can do.
+        subject: what was measured, such as ``native``.
+        cost: what the call must do.
+        seconds: its time.
+        host: how long it keeps the host of a GPU.
+    """
     known: dict[str, Any] = {
         "subject": subject,
         "device": machine.name,
@@ -35,6 +45,8 @@ def facts(machine: Machine, subject: str, cost: Cost | None, seconds: float) -> 
         "copy_gigabytes_per_second": machine.copy_bandwidth / 1e9,
         "product_gigaoperations_per_second": machine.product_rate / 1e9,
     }
+    if host is not None:
+        known["host_seconds"] = host
     if cost is not None:
         known |= {
             "bytes": cost.bytes,
@@ -109,11 +121,18 @@ def machines(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.3f}"
+
+
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """The lines of the table, for a terminal."""
     yield from machines(rows)
+    host = {(row.group, row.subject): row.info["host_seconds"] for row in rows if "host_seconds" in row.info}
     lines = [HEADER, *cells(rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+    if host:  # of a GPU: how long a call keeps the host
+        lines = [(*HEADER, "host ms"), *((*line, _milliseconds(host.get(line[:2]))) for line in lines[1:])]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
         right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]

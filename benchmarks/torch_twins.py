@@ -14,16 +14,20 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from benchmarks.conftest import Cost
-from benchmarks.machine import Machine, synchronised
+from benchmarks.conftest import Cost, generator_bytes, pedantic
+from benchmarks.machine import Machine
 from benchmarks.table import facts
 from zonocuda import ops
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 EACH_DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 EACH_SIDE = pytest.mark.parametrize("side", ["native", "torch"])
-BYTES = 16 * 2**20  # of the input
 ROUNDS, WARMUP_ROUNDS = 7, 2
+
+
+def input_bytes(device: torch.device) -> int:
+    """Of the input: beyond the caches of a GPU, and what a CPU does in little time."""
+    return 16 * 2**20 if device.type == "cpu" else generator_bytes(device)
 
 
 def forward_and_backward(
@@ -40,14 +44,17 @@ def forward_and_backward(
     leaves = [t.requires_grad_() for t in inputs]
     grad = torch.ones_like(function(*leaves))
     benchmark.group = f"nonsmooth {what}, {str(grad.dtype).removeprefix('torch.')}, {machine.device.type}"
-    call = synchronised(lambda: torch.autograd.grad(function(*leaves), leaves, grad), machine.device)
-    benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS)
+
+    def call() -> object:
+        return torch.autograd.grad(function(*leaves), leaves, grad)
+
+    host = pedantic(benchmark, call, machine.device, rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS)
     if benchmark.stats is None:  # under --benchmark-disable
         return
     benchmark.extra_info.update(
-        facts(machine, side, cost, cast(SimpleNamespace, benchmark.stats).stats.median),
+        facts(machine, side, cost, cast(SimpleNamespace, benchmark.stats).stats.median, host),
         memory="recycled" if machine.recycles_memory else "fresh",
     )
 
 
-__all__ = ["BYTES", "EACH_DTYPE", "EACH_SIDE", "Cost", "forward_and_backward", "ops"]
+__all__ = ["EACH_DTYPE", "EACH_SIDE", "Cost", "forward_and_backward", "input_bytes", "ops"]

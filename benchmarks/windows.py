@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.conftest import FLOAT, GENERATOR_BYTES
+from benchmarks.conftest import FLOAT, generator_bytes
 
 
 @dataclass(frozen=True)
 class WindowSizes:
     """Patches ``[1, symbols, channels, window, window]`` on a map ``[1, channels, side, side]``.
 
-    Patches take GENERATOR_BYTES in float32 on a GPU and an eighth of that on a CPU, where the reference, which makes
-    dense generators, would not end otherwise.
+    Patches take an eighth of the bytes of other benchmarks' generators, since the reference, and some ops, make dense
+    ones of them, which are many times larger.
     """
 
     channels: int
@@ -24,8 +24,7 @@ class WindowSizes:
 
     def symbols(self, device: torch.device) -> int:
         """How many patches that makes."""
-        size = GENERATOR_BYTES if device.type == "cuda" else GENERATOR_BYTES // 8
-        return max(1, size // (FLOAT * self.channels * self.window**2))
+        return max(1, generator_bytes(device) // 8 // (FLOAT * self.channels * self.window**2))
 
     def patches(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Patches and corners: windows around positions of the map in order, as a convolution leaves them."""

@@ -6,12 +6,24 @@ belongs to position ``(c, y0 + t, x0 + u)`` of a map, and to none where that lie
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Pair = tuple[int, int]
 """Two numbers of a map's axes: of y, then of x."""
+
+
+def on_axes(operation: Callable[[Tensor, int], Tensor], places: Tensor, by: Pair) -> Tensor:
+    """``operation(places, n)`` for ``places`` ``[K, 2]``, n the number of ``by`` of each axis.
+
+    Numbers of Python: a tensor of them would be a copy from the host, for which a GPU is waited for.
+    """
+    if by[0] == by[1]:
+        return operation(places, by[0])
+    return torch.stack([operation(places[:, axis], n) for axis, n in enumerate(by)], 1)
 
 
 def window_size(kernel: Pair, stride: Pair, dilation: Pair) -> Pair:

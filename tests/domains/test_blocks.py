@@ -40,14 +40,14 @@ def test_a_diagonal_block_is_its_dense_matrix(backend: str, dtype: torch.dtype) 
     center = torch.zeros(2, *FEATURES, dtype=dtype)
     with use_backend(backend):
         assert torch.equal(block.dense(FEATURES), by_hand(block))
-        assert torch.equal(block.radius(center), by_hand(block).abs().sum(1))  # one nonzero in every sum
+        assert torch.equal(block.add_radius(center), by_hand(block).abs().sum(1))  # one nonzero in every sum
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_radius_of_a_dense_block_is_the_sum_of_magnitudes(backend: str, dtype: torch.dtype) -> None:
     generators = torch.randint(-8, 9, (2, 5, *FEATURES)).to(dtype)  # integers: exact in every order of summation
     with use_backend(backend):
-        radius = Dense(Symbols(5), generators).radius(torch.zeros(2, *FEATURES, dtype=dtype))
+        radius = Dense(Symbols(5), generators).add_radius(torch.zeros(2, *FEATURES, dtype=dtype))
     assert torch.equal(radius, generators.abs().sum(1))
 
 
@@ -128,7 +128,7 @@ def test_blocks_without_symbols_have_zero_radius(backend: str) -> None:
         assert empty.symbols.count == 0
         assert empty.dense(FEATURES).shape == (2, 0, *FEATURES)
         for block in (empty, empty.scale(center + 2), Dense(empty.symbols, empty.dense(FEATURES))):
-            assert torch.equal(block.radius(center), center)
+            assert torch.equal(block.add_radius(center), center)
 
 
 @pytest.mark.parametrize(

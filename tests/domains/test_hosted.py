@@ -62,7 +62,7 @@ def test_it_is_scaled_bounded_cut_and_reshaped_like_the_block(kind: str, in_plac
         assert scaled.block.tensors[0].data_ptr() == host.block.tensors[0].data_ptr()  # type: ignore[union-attr]
         host = Hosted.store(there)
     assert torch.equal(host.dense(FEATURES), before)
-    assert torch.equal(there.radius(center), host.radius(center))
+    assert torch.equal(there.add_radius(center), host.add_radius(center))
     there.symbols.cut(4)
     for a, b in zip(leaves([there]), leaves([host]), strict=True):
         assert isinstance(b, Hosted)

@@ -67,7 +67,7 @@ def test_windows_are_their_dense_generators_in_every_order(backend: str, order: 
             rows = block.dense(features)
             assert torch.equal(rows, by_hand(block, *features))
             assert rows.is_contiguous()  # what works in place refuses anything else
-            radius = block.radius(torch.zeros(2, *features, dtype=torch.float64))
+            radius = block.add_radius(torch.zeros(2, *features, dtype=torch.float64))
             assert torch.equal(radius, by_hand(block, *features).abs().sum(1))
 
 
@@ -186,7 +186,7 @@ def test_blocks_without_symbols_go_through_everything(backend: str, grad: bool) 
         assert block.dense((90,)).shape == (2, 0, 90)
         assert add_windows(block, windowed.replace(block)).symbols.count == 0
         assert block.pad((1, -1), (0, 2)).map == (3, 5, 8)
-        assert not bool(block.radius(torch.ones(2, 90)).any())
+        assert torch.equal(block.add_radius(torch.ones(2, 90)), torch.ones(2, 90))
 
 
 sides = st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -346,7 +346,7 @@ def test_gradients_are_those_of_the_dense_form(backend: str) -> None:
     variables = (start, weight, small, factor)
     with use_backend(backend):
         image = add_windows(block.convolve(weight, how).scale(factor), block.convolve(small, thin)).pad((-1, 0), (0, 1))
-        ours = torch.autograd.grad((image.radius(shares) * shares).sum(), variables)
+        ours = torch.autograd.grad((image.add_radius(torch.zeros_like(shares)) * shares).sum(), variables)
     rows = convolved(on_map(block), weight, how) * factor.unsqueeze(1) + convolved(on_map(block), small, thin)
     dense = torch.autograd.grad((F.pad(rows, (0, 1, -1, 0)).abs().sum(1) * shares).sum(), variables)
     flags = inside(block).unsqueeze(1)  # what lies outside is zero by definition, and no variable

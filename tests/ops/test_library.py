@@ -85,3 +85,49 @@ def test_every_op_is_tested_and_has_a_reference_of_the_same_signature() -> None:
 def test_every_name_of_the_reference_is_one_of_the_ops() -> None:
     assert set(reference.__all__) <= set(ops.__all__)
     assert all(getattr(ops, name) is not getattr(reference, name) for name in reference.__all__)
+
+
+class Recorder:
+    """Stands for the native ops: says whether torch's layer for derivatives was left out of a call."""
+
+    def __init__(self) -> None:
+        self.left_out: list[bool] = []
+
+    def __getattr__(self, name: str) -> Recorder:
+        return self
+
+    def __call__(self, *args: object) -> None:
+        autograd = torch._C.DispatchKey.AutogradCPU
+        self.left_out.append(torch._C._dispatch_tls_is_dispatch_key_excluded(autograd))
+
+
+def test_the_layer_for_derivatives_is_left_out_where_none_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, x = Recorder(), torch.ones(2)
+    monkeypatch.setattr(library, "NATIVE", recorder)
+    library.call("op", x)
+    with torch.no_grad():
+        library.call("op", x.clone().requires_grad_())
+    library.call("op", x.clone().requires_grad_())
+    library.call("op", None, 1.0, x.clone().requires_grad_())
+    library.call_in_place("op_", 1, x)
+    assert recorder.left_out == [True, True, False, False, True]
+
+
+def test_a_call_in_place_moves_the_versions_of_what_it_writes_alone() -> None:
+    generators, multiplier = torch.ones(1, 2, 3), torch.full((1, 3), 2.0)
+    versions = generators._version, multiplier._version
+    ops.scale_(generators, multiplier)
+    assert (generators._version - versions[0], multiplier._version - versions[1]) == (1, 0)
+
+
+def test_ops_work_in_inference_mode() -> None:
+    with torch.inference_mode():
+        generators, multiplier = torch.ones(1, 2, 3), torch.full((1, 3), 2.0)
+        assert torch.equal(ops.scale(generators, multiplier), 2 * generators)
+        assert torch.equal(ops.scale_(generators, multiplier), torch.full((1, 2, 3), 2.0))
+
+
+def test_a_result_of_its_own_shape_is_no_view_of_itself() -> None:
+    x = torch.ones(2, 3)
+    assert library.shaped(x, x.shape) is x
+    assert library.shaped(x, torch.Size((3, 2))).shape == (3, 2)

@@ -15,6 +15,7 @@ from zonocuda.verifier import compute_bounds
 from zonocuda.verifier import forecast as forecast_module
 from zonocuda.verifier.forward import Sweep, sweep
 from zonocuda.verifier.interval import undecided
+from zonocuda.verifier.memory_budget import free_memory, memory_budget
 from zonocuda.verifier.planner import Direction
 
 SEEDS = range(3)
@@ -269,3 +270,11 @@ def test_the_step_of_a_box_says_what_it_takes() -> None:
     boxes = [step for step in swept(graph, box_of(graph, 0), "forward", 1).plan if "box" in step.actions]
     assert boxes
     assert all(step.bytes > 0 for step in boxes)
+
+
+def test_what_torch_keeps_of_a_gpu_for_its_next_tensors_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"mem_get_info": (100, 1000), "memory_reserved": 70, "memory_allocated": 30}  # 40 bytes are kept
+    for name, answer in known.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+    assert free_memory(torch.device("cuda")) == 140
+    assert memory_budget(None, torch.device("cuda")) == 84  # 0.6 of it

@@ -3,7 +3,7 @@
 A block stands for K generators over the features of a zonotope, one for each symbol of its group; symbol k of a group
 is generator k of every block of that group, so adding blocks of one group is exact.
 
-Every kind of block defines ``kind``, ``symbols``, ``tensors``, ``check``, ``radius``, ``scale``, ``dense`` and
+Every kind of block defines ``kind``, ``symbols``, ``tensors``, ``check``, ``add_radius``, ``scale``, ``dense`` and
 ``narrow``. What a layer makes of a block is in :mod:`zonocuda.domains.maps`.
 """
 

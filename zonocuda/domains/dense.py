@@ -48,10 +48,10 @@ class Dense:
         """What holds the generators' numbers."""
         return (self.generators,)
 
-    def radius(self, center: Tensor) -> Tensor:
-        """sum_k |G_k|, ``[B, *features]``; ``center`` only lends its shape."""
-        radius: Tensor = kernels().concretize(torch.zeros_like(center), self.generators)[1]
-        return radius
+    def add_radius(self, values: Tensor) -> Tensor:
+        """values + sum_k |G_k|, ``[B, *features]``."""
+        total: Tensor = kernels().concretize(values, self.generators)[1]
+        return total
 
     def scale(self, multiplier: Tensor, in_place: bool = False) -> Dense:
         """Every generator times ``multiplier`` ``[B, *features]``; ``in_place`` overwrites this block."""
@@ -72,11 +72,14 @@ class Dense:
         """The generators of ``symbols.count`` symbols from ``start``, as a block of ``symbols`` in its own memory."""
         return Dense(symbols, self.generators[:, start : start + symbols.count].clone())
 
-    def map_rows(self, linear: Callable[[Tensor], Tensor]) -> Dense:
-        """Every generator through a linear map of ``[B, *features]``, a chunk of them at a time."""
+    def map_rows(self, linear: Callable[[Tensor], Tensor], features: tuple[int, ...] | None = None) -> Dense:
+        """Every generator through a linear map of ``[B, *features]``, a chunk of them at a time.
+
+        ``features`` is the shape of its images, which a map that is not told is asked for.
+        """
         batch, count, *_ = self.generators.shape
         rows = self.generators.flatten(0, 1)
-        shape = tuple(linear(rows[:1]).shape[1:])
+        shape = tuple(linear(rows[:1]).shape[1:]) if features is None else features
         row_bytes = max(prod(shape), prod(rows.shape[1:]) // READ_CHUNKS) * rows.element_size()
         images = memory.filled((1, len(rows), *shape), rows, lambda run: linear(rows[run]), row_bytes)
         return Dense(self.symbols, images.reshape(batch, count, *shape))

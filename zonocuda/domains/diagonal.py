@@ -65,10 +65,9 @@ class Diagonal:
         index = (flat != 0).any(0).nonzero().squeeze(1)
         return Diagonal(Symbols(len(index), origin), flat[:, index], index)
 
-    def radius(self, center: Tensor) -> Tensor:
-        """|coefficients| at their features, ``[B, *features]``."""
-        flat = flat_features(torch.zeros_like(center))
-        return flat.index_add(1, self.index, self.coefficients.abs()).reshape(center.shape)
+    def add_radius(self, values: Tensor) -> Tensor:
+        """values + |coefficients| at their features, ``[B, *features]``."""
+        return flat_features(values).index_add(1, self.index, self.coefficients.abs()).reshape(values.shape)
 
     def scale(self, multiplier: Tensor, in_place: bool = False) -> Diagonal:
         """Every generator times ``multiplier`` (broadcasts to ``[B, *features]``)."""

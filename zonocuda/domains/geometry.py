@@ -68,6 +68,17 @@ class Convolution:
         )
         return rows, columns
 
+    def padded_window(self, window: Pair) -> Pair:
+        """Rows and columns of the inputs that a window of outputs sees, zeros where there is no patch."""
+        rows, columns = (s * (n - 1) + extent for n, s, extent in zip(window, self.stride, self.extent, strict=True))
+        return rows, columns
+
+    def around(self) -> list[int]:
+        """For ``torch.nn.functional.pad``, under stride 1: the zeros around a window of inputs with which its image
+        is all outputs that it reaches."""
+        (rows, columns) = self.extent
+        return [columns - 1, columns - 1, rows - 1, rows - 1]
+
     @staticmethod
     def pooling(kernel: Pair, stride: Pair, channels: int) -> Convolution:
         """The geometry of an average pooling: one group for each channel."""

@@ -64,9 +64,9 @@ class Hosted:
         """Raises ValueError unless the generators are of the batch and features of ``center`` ``[B, *features]``."""
         self.block.check(center)
 
-    def radius(self, center: Tensor) -> Tensor:
-        """sum_k |G_k|, ``[B, *features]``."""
-        return self.fetch().radius(center)
+    def add_radius(self, values: Tensor) -> Tensor:
+        """values + sum_k |G_k|, ``[B, *features]``."""
+        return self.fetch().add_radius(values)
 
     def scale(self, multiplier: Tensor, in_place: bool = False) -> Stored | Hosted:
         """Every generator times ``multiplier`` ``[B, *features]``; ``in_place`` overwrites this block."""

@@ -53,14 +53,15 @@ def convolve(
     """
     if isinstance(block, Diagonal):
         return block.convolve(weight, how, (features[0], features[1], features[2]))
+    shape = (len(weight), *how.output_size((features[1], features[2])))
     if isinstance(block, Windowed) and block.is_map(features):
         if is_convolved_dense(block.window, block.size, how):
-            return block.map_rows(lambda x: convolve_map(x, weight, None, how))
+            return block.map_rows(lambda x: convolve_map(x, weight, None, how), shape)
         return block.convolve(weight, how)
+    dense = Dense(block.symbols, block.dense(features))
     if matrix is not None:
-        flat = Dense(block.symbols, block.dense(features)).reshape((prod(features),))
-        return flat.linear(matrix).reshape((len(weight), *how.output_size((features[1], features[2]))))
-    return generic(block, features, lambda x: convolve_map(x, weight, None, how))
+        return dense.reshape((prod(features),)).linear(matrix).reshape(shape)
+    return dense.map_rows(lambda x: convolve_map(x, weight, None, how), shape)
 
 
 def product_of(weight: Tensor, how: Convolution, features: Features, rows: int) -> Tensor | None:

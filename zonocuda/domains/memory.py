@@ -119,14 +119,18 @@ def filled(
 ) -> Tensor:
     """A tensor ``[B, K, ...]`` of the given shape whose rows ``[:, run]`` are ``piece(run)``.
 
-    A chunk at a time and in recycled memory; one piece while gradients are recorded. ``row_bytes`` are what a piece
-    needs for each of the K rows where that is more than the result takes.
+    A chunk at a time and in recycled memory; one piece while gradients are recorded, and where one is all there is on a
+    device, whose memory torch recycles (a copy of it, should it lie in the memory of ``like``). ``row_bytes`` are what
+    a piece needs for each of the K rows where that is more than the result takes.
     """
     batch, count, *rest = shape
-    if torch.is_grad_enabled() or prod(shape) == 0:
-        return piece(slice(0, count)).reshape(shape).contiguous()
-    out = empty(shape, like)
     step = chunk_length(row_bytes or batch * prod(rest) * like.element_size(), like.device)
+    alone = like.device.type != "cpu" and step >= count
+    if torch.is_grad_enabled() or alone or prod(shape) == 0:
+        only = piece(slice(0, count)).reshape(shape).contiguous()
+        shared = alone and only.untyped_storage().data_ptr() == like.untyped_storage().data_ptr()
+        return only.clone() if shared else only
+    out = empty(shape, like)
     for k in range(0, count, step):
         run = slice(k, min(k + step, count))
         out[:, run] = piece(run)

@@ -47,7 +47,7 @@ def merge_symbols(zonotope: Zonotope, count: int, consume: bool = False) -> Zono
         present: Dense | Windowed = hosted.fetched(block)
         step = memory.chunk_length(present.tensors[0].nbytes // max(1, block.symbols.count), zonotope.center.device)
         for run in torch.split(merged, step):
-            radius = radius + _take(present, run).radius(zonotope.center)
+            radius = _take(present, run).add_radius(radius)
         blocks.append(hosted.kept(_take(present, kept)))
         del present
         if consume:

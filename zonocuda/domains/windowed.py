@@ -7,9 +7,8 @@ are set to zero (unmasked, they would come back into the map at the next one).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 from math import prod
 
 import torch
@@ -21,7 +20,7 @@ from zonocuda.domains.backend import kernels
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.symbols import Symbols
-from zonocuda.windows import Pair
+from zonocuda.windows import Pair, on_axes
 
 DENSE_SHARE = 0.35
 """Windows that cover more than this share of their map are stored dense."""
@@ -96,10 +95,12 @@ class Windowed:
 
     # ---- what every kind of block does -------------------------------------------------------------------------------
 
-    def radius(self, center: Tensor) -> Tensor:
-        """sum_k |G_k|, in the shape of ``center``."""
+    def add_radius(self, values: Tensor) -> Tensor:
+        """values + sum_k |G_k|, ``[B, *features]``."""
         radius: Tensor = kernels().window_radius(self.patches, self.corners, *self.size)
-        return radius.permute(0, *(i + 1 for i in self.order)).reshape(center.shape)
+        if self.order != CHANNELS_FIRST:
+            radius = radius.permute(0, *(i + 1 for i in self.order))
+        return values + radius.reshape(values.shape)
 
     def scale(self, multiplier: Tensor, in_place: bool = False) -> Windowed:
         """Every generator times ``multiplier`` ``[B, *features]``; ``in_place`` overwrites this block."""
@@ -136,10 +137,10 @@ class Windowed:
         )
         return Dense(self.symbols, image)
 
-    def map_rows(self, linear: Callable[[Tensor], Tensor]) -> Dense:
-        """Every generator through a linear map of ``[B, *view]``; dense only a chunk of symbols at a time."""
+    def map_rows(self, linear: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Dense:
+        """Every generator through a linear map of ``[B, *view]`` to ``[B, *shape]``; dense only a chunk of symbols at a
+        time."""
         batch, count = self.patches.shape[:2]
-        shape = tuple(linear(self.patches.new_zeros(1, *self.view)).shape[1:])
 
         def image(run: slice) -> Tensor:
             rows = self._rows(run)
@@ -151,7 +152,7 @@ class Windowed:
     def pad(self, rows: Pair, columns: Pair) -> Windowed:
         """The block on a map with (begin, end) zero rows and columns more, or fewer where negative."""
         size = (self.size[0] + sum(rows), self.size[1] + sum(columns))
-        moved = replace(self, corners=self.corners + self.corners.new_tensor([rows[0], columns[0]]), size=size)
+        moved = replace(self, corners=on_axes(torch.add, self.corners, (rows[0], columns[0])), size=size)
         return moved.masked() if min(*rows, *columns) < 0 else moved
 
     def permute(self, order: Order) -> Windowed:
@@ -181,38 +182,30 @@ class Windowed:
     def convolve(self, weight: Tensor, how: Convolution) -> Windowed | Dense:
         """The block after a convolution with ``weight`` ``[out, C / groups, *how.kernel]``: one of the patches.
 
-        Under stride s a corner has the phase (corner + begin) mod s. Symbols of one phase are convolved together,
-        padded so that their windows begin at the same place, and so that every phase has a window of the same extent.
+        Under stride s a corner has the phase (corner + begin) mod s. Every patch is padded so that its windows begin at
+        the same place, whatever its phase, and to one extent: one convolution serves all symbols.
         """
-        stride, first = self.corners.new_tensor(how.stride), how.first_output()
-        shifted = self.corners + self.corners.new_tensor(how.begin)
-        phases, place = shifted % stride, torch.div(shifted, stride, rounding_mode="floor")
-        corners, size = place + self.corners.new_tensor(first), how.output_size(self.size)
-        extent, batch, count = how.output_window(self.window), self.patches.shape[0], self.symbols.count
-        wide = is_wide(extent, size)
-        shape = (batch, count, weight.shape[0], *(size if wide else extent))
-        functional = torch.is_grad_enabled() or prod(shape) == 0
-        out = self.patches.new_zeros(shape) if functional else memory.empty(shape, self.patches)
-        pieces: list[tuple[Tensor | slice, Tensor]] = []
-        step = memory.chunk_length(batch * weight.shape[0] * prod(extent) * out.element_size(), out.device)
-        for phase, members in _phase_groups(phases, how.stride):
-            pads = _phase_pads(phase, self.window, extent, how)
-            for run in _runs(members, count, step):
-                padded = F.pad(self.patches[:, run].flatten(0, 1), pads)
-                image = F.conv2d(padded, weight, None, how.stride, 0, how.dilation, how.groups)
-                image = image.reshape(batch, -1, *image.shape[1:])
-                if wide:
-                    image = kernels().window_dense(image, corners[run], *size)
-                else:
-                    image = _masked(image, corners[run], size)
-                if functional:
-                    pieces.append((run, image))
-                else:
-                    out[:, run] = image
-        if functional and pieces:
-            every = torch.arange(count, device=self.corners.device)
-            order = torch.cat([every[run] for run, _ in pieces])
-            out = torch.cat([image for _, image in pieces], 1)[:, order.argsort()]
+        begin = on_axes(torch.add, self.corners, how.begin)
+        corners = on_axes(torch.add, on_axes(_floor, begin, how.stride), how.first_output())
+        size, extent = how.output_size(self.size), how.output_window(self.window)
+        wide, batch = is_wide(extent, size), self.patches.shape[0]
+        offset = None if how.stride == (1, 1) else begin - on_axes(torch.mul, corners, how.stride)
+
+        def image(run: slice) -> Tensor:
+            if offset is None:  # one phase
+                rows = F.pad(self.patches[:, run], how.around())
+            else:
+                rows = self._shifted(run, offset, how.padded_window(extent))
+            outputs = F.conv2d(rows.flatten(0, 1), weight, None, how.stride, 0, how.dilation, how.groups)
+            outputs = outputs.reshape(*rows.shape[:2], *outputs.shape[1:])
+            if wide:
+                dense: Tensor = kernels().window_dense(outputs, corners[run], *size)
+                return dense
+            return _masked(outputs, corners[run], size)
+
+        shape = (batch, self.symbols.count, weight.shape[0], *(size if wide else extent))
+        row_bytes = batch * weight.shape[0] * prod(extent) * self.patches.element_size()
+        out = memory.filled(shape, self.patches, image, row_bytes)
         return Dense(self.symbols, out) if wide else Windowed(self.symbols, out, corners, size)
 
     def convolve_adjoint(self, weight: Tensor, how: Convolution, size: Pair) -> Windowed:
@@ -227,7 +220,7 @@ class Windowed:
         else:
             rows = rows.contiguous(memory_format=torch.channels_last)
             spread = F.conv_transpose2d(rows, weight, None, how.stride, 0, 0, how.groups, how.dilation)
-        corners = self.corners * self.corners.new_tensor(how.stride) - self.corners.new_tensor(how.begin)
+        corners = on_axes(torch.sub, on_axes(torch.mul, self.corners, how.stride), how.begin)
         patches = spread.contiguous().reshape(*self.patches.shape[:2], *spread.shape[1:])
         return Windowed(self.symbols, _masked(patches, corners, size), corners, size)
 
@@ -236,7 +229,7 @@ class Windowed:
         batch = self.patches.shape[0]
         rows = self.patches[:, run].flatten(0, 1).unsqueeze(0)  # window_dense has one corner for all batch elements
         moved: Tensor = kernels().window_dense(rows, offset[run].repeat(batch, 1), *extent)
-        return moved.reshape(batch, -1, *moved.shape[2:])
+        return moved.reshape(batch, run.stop - run.start, *moved.shape[2:])
 
 
 def is_wide(window: Pair, size: Pair) -> bool:
@@ -263,6 +256,8 @@ def _masked(patches: Tensor, corners: Tensor, size: Pair) -> Tensor:
     outside = (axes[0].unsqueeze(2) | axes[1].unsqueeze(1)).unsqueeze(1)
     if torch.is_grad_enabled():
         return patches.masked_fill(outside, 0)
+    if patches.device.type != "cpu":  # which of them reach over the border, a device would have to be asked
+        return patches.masked_fill_(outside, 0)
     over = outside.flatten(1).any(1).nonzero().squeeze(1)
     if len(over) == len(corners):
         return patches.masked_fill_(outside, 0)
@@ -270,41 +265,14 @@ def _masked(patches: Tensor, corners: Tensor, size: Pair) -> Tensor:
     return patches
 
 
-def _phase_groups(phases: Tensor, stride: Pair) -> Iterator[tuple[Pair, Tensor | None]]:
-    """Every phase that occurs, with the symbols that have it; None stands for all of them."""
-    if not len(phases):
-        return
-    if stride == (1, 1):
-        yield (0, 0), None
-        return
-    for py, px in product(range(stride[0]), range(stride[1])):
-        members = ((phases[:, 0] == py) & (phases[:, 1] == px)).nonzero().squeeze(1)
-        if len(members):
-            yield (py, px), members
-
-
-def _phase_pads(phase: Pair, window: Pair, extent: Pair, how: Convolution) -> list[int]:
-    """The zeros around a patch, for ``F.pad``, that make its convolution the window ``extent`` of outputs."""
-    pads: list[int] = []
-    for axis in (1, 0):
-        needed = how.stride[axis] * (extent[axis] - 1) + how.extent[axis]
-        begin = min(phase[axis] - how.stride[axis] * how.first_output()[axis], needed)  # there: none sees the patch
-        pads += [begin, needed - begin - window[axis]]
-    return pads
-
-
-def _runs(members: Tensor | None, count: int, step: int) -> Iterator[Tensor | slice]:
-    """Indices of at most ``step`` symbols at a time: of ``members``, or slices of all ``count``."""
-    if members is None:
-        yield from (slice(k, min(k + step, count)) for k in range(0, count, step))
-    else:
-        yield from torch.split(members, step)
+def _floor(places: Tensor, stride: int) -> Tensor:
+    return torch.div(places, stride, rounding_mode="floor") if stride > 1 else places
 
 
 def hull(a: Windowed, b: Windowed) -> tuple[Tensor, Pair]:
     """The corners ``[K, 2]`` of the smallest windows that hold each symbol's two windows, and their extent."""
     corners = torch.minimum(a.corners, b.corners)
-    ends = [block.corners + corners.new_tensor(block.window) for block in (a, b)]
+    ends = [on_axes(torch.add, block.corners, block.window) for block in (a, b)]
     extent = (torch.maximum(*ends) - corners).amax(0).tolist() if len(corners) else [1, 1]
     return corners, (int(extent[0]), int(extent[1]))
 

@@ -115,7 +115,7 @@ class Zonotope:
         """r = sum_k |G_k| over all blocks, ``[B, *features]``."""
         radius = torch.zeros_like(self.center)
         for block in self.blocks:
-            radius = radius + block.radius(self.center)
+            radius = block.add_radius(radius)
         return radius
 
     def bounds(self) -> tuple[Tensor, Tensor]:

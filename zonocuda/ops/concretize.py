@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, check_shapes, neurons, refuse_double_backward, require_build_for, rows
+from zonocuda.ops.library import call, check_shapes, neurons, refuse_double_backward, require_build_for, rows, shaped
 
 
 def concretize(center: Tensor, generators: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,8 +31,8 @@ def concretize(center: Tensor, generators: Tensor) -> tuple[Tensor, Tensor]:
     """
     check_shapes("concretize", center, generators)
     require_build_for("concretize", center, generators)
-    lower, upper = NATIVE.concretize(neurons(center), rows(generators))
-    return lower.reshape(center.shape), upper.reshape(center.shape)
+    lower, upper = call("concretize", neurons(center), rows(generators))
+    return shaped(lower, center.shape), shaped(upper, center.shape)
 
 
 @torch.library.register_fake("zonocuda::concretize")
@@ -54,8 +54,8 @@ def _backward(ctx: Any, grad_lower: Tensor, grad_upper: Tensor) -> tuple[Tensor 
     (generators,) = ctx.saved_tensors
     if generators is None:
         return grad_lower + grad_upper, None
-    grad_center, grad_generators = NATIVE._concretize_backward(
-        grad_lower.contiguous(), grad_upper.contiguous(), generators
+    grad_center, grad_generators = call(
+        "_concretize_backward", grad_lower.contiguous(), grad_upper.contiguous(), generators
     )
     return grad_center, grad_generators
 

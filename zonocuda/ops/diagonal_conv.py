@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+from zonocuda.ops.library import call, refuse_double_backward, require_build_for
 from zonocuda.windows import Pair, window_size
 
 
@@ -55,7 +55,8 @@ def diagonal_conv(
             symbol's patch is NaN instead), or CUDA tensors in a build without CUDA.
     """
     require_build_for("diagonal_conv", coefficients, weight)
-    patches: Tensor = NATIVE.diagonal_conv(
+    patches: Tensor = call(
+        "diagonal_conv",
         coefficients.contiguous(),
         index.contiguous(),
         weight.contiguous(),
@@ -111,8 +112,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     needs_coefficients, _, needs_weight, *_ = ctx.needs_input_grad
-    coefficients, weight = NATIVE._diagonal_conv_backward(
-        grad.contiguous(), *ctx.saved_tensors, *ctx.sizes, needs_weight
+    coefficients, weight = call(
+        "_diagonal_conv_backward", grad.contiguous(), *ctx.saved_tensors, *ctx.sizes, needs_weight
     )
     of_sizes = (None,) * len(ctx.sizes)
     return coefficients if needs_coefficients else None, None, weight if needs_weight else None, *of_sizes

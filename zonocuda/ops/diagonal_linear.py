@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+from zonocuda.ops.library import call, refuse_double_backward, require_build_for
 
 
 def diagonal_linear(coefficients: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def diagonal_linear(coefficients: Tensor, index: Tensor, weight: Tensor) -> Tens
             CUDA.
     """
     require_build_for("diagonal_linear", coefficients, weight)
-    result: Tensor = NATIVE.diagonal_linear(coefficients.contiguous(), index.contiguous(), weight.contiguous())
+    result: Tensor = call("diagonal_linear", coefficients.contiguous(), index.contiguous(), weight.contiguous())
     return result
 
 
@@ -55,7 +55,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tens
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     needs_coefficients, _, needs_weight = ctx.needs_input_grad
-    coefficients, weight = NATIVE._diagonal_linear_backward(grad.contiguous(), *ctx.saved_tensors, needs_weight)
+    coefficients, weight = call("_diagonal_linear_backward", grad.contiguous(), *ctx.saved_tensors, needs_weight)
     return coefficients if needs_coefficients else None, None, weight if needs_weight else None
 
 

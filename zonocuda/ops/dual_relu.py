@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.kink import KinkRule, check_kink, check_tolerance
-from zonocuda.ops.library import NATIVE, broadcast_neurons, neurons, refuse_double_backward, require_build_for
+from zonocuda.ops.library import broadcast_neurons, call, neurons, refuse_double_backward, require_build_for, shaped
 from zonocuda.ops.library import rows as as_rows
 
 
@@ -70,8 +70,8 @@ def dual_relu(
     high = broadcast_neurons("dual_relu", "upper", upper, lower)
     given = [_slopes(name, t, rows) for name, t in (("negative", negative), ("nonnegative", nonnegative))]
     within = check_tolerance(tolerance, rows.dtype, 0)
-    image, low, up = NATIVE.dual_relu(as_rows(rows), neurons(lower), high, *given, check_kink(kink), within)
-    return DualReluOutput(image.reshape(rows.shape), low, up)
+    image, low, up = call("dual_relu", as_rows(rows), neurons(lower), high, *given, check_kink(kink), within)
+    return DualReluOutput(shaped(image, rows.shape), low, up)
 
 
 def _slopes(name: str, slope: Tensor | None, rows: Tensor) -> Tensor | None:
@@ -130,7 +130,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad_rows: Tensor, grad_low: Tensor, grad_high: Tensor) -> tuple[Tensor | None, ...]:
     needs = ctx.needs_input_grad[:5]
-    grads = NATIVE._dual_relu_backward(
+    grads = call(
+        "_dual_relu_backward",
         grad_rows.contiguous(),
         grad_low.contiguous(),
         grad_high.contiguous(),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+from zonocuda.ops.library import call, refuse_double_backward, require_build_for
 
 
 def error_block(coefficients: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -29,7 +29,7 @@ def error_block(coefficients: Tensor, index: Tensor, shape: tuple[int, ...]) -> 
             is NaN instead), or CUDA tensors in a build without CUDA.
     """
     require_build_for("error_block", coefficients)
-    dense: Tensor = NATIVE.error_block(coefficients.contiguous(), index.contiguous(), prod(shape))
+    dense: Tensor = call("error_block", coefficients.contiguous(), index.contiguous(), prod(shape))
     return dense.reshape(*coefficients.shape, *shape)
 
 
@@ -49,7 +49,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
     (index,) = ctx.saved_tensors
-    return NATIVE._error_block_backward(grad.contiguous(), index), None, None
+    return call("_error_block_backward", grad.contiguous(), index), None, None
 
 
 torch.library.register_autograd("zonocuda::error_block", _backward, setup_context=_setup_context)

@@ -53,14 +53,50 @@ def require_build_for(op: str, tensor: Tensor, *others: Tensor | None) -> None:
         )
 
 
+def call(op: str, *args: Any) -> Any:
+    """The native op of that name, without torch's layer for derivatives where none are recorded: it is written in
+    Python and takes longer than all the rest of a small call."""
+    overload = getattr(NATIVE, op).default
+    if _is_recorded(args):
+        return overload(*args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return overload(*args)
+
+
+def call_in_place(op: str, written: int, *args: Any) -> Any:
+    """:func:`call` for an op that writes into its first ``written`` arguments; see :func:`register_in_place`."""
+    if torch.compiler.is_compiling():
+        return getattr(NATIVE, op).default(*args)
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    refuse_gradients(op, *tensors)
+    with torch._C._AutoDispatchBelowAutograd():
+        result = getattr(NATIVE, op).default(*args)
+    for t in tensors[:written]:
+        if not t.is_inference():
+            torch.autograd.graph.increment_version(t)
+    return result
+
+
+def _is_recorded(args: tuple[Any, ...]) -> bool:
+    """Whether a call has a derivative that is recorded, or is itself recorded by a tracer of torch's."""
+    if torch.compiler.is_compiling():
+        return True
+    return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+
+
 def neurons(t: Tensor) -> Tensor:
     """``[B, *features]`` as contiguous ``[B, N]``."""
-    return t.reshape(t.shape[0], prod(t.shape[1:])).contiguous()
+    return (t if t.dim() == 2 else t.reshape(t.shape[0], prod(t.shape[1:]))).contiguous()
 
 
 def rows(t: Tensor) -> Tensor:
     """``[B, K, *features]`` as contiguous ``[B, K, N]``."""
-    return t.reshape(t.shape[0], t.shape[1], prod(t.shape[2:])).contiguous()
+    return (t if t.dim() == 3 else t.reshape(t.shape[0], t.shape[1], prod(t.shape[2:]))).contiguous()
+
+
+def shaped(t: Tensor, shape: torch.Size) -> Tensor:
+    """``t`` in another shape; itself where that is its own."""
+    return t if t.shape == shape else t.reshape(shape)
 
 
 def is_channels_last(t: Tensor) -> bool:
@@ -98,7 +134,7 @@ def broadcast_neurons(op: str, name: str, t: Tensor, like: Tensor) -> Tensor:
     if like.dim() < 1:
         raise ValueError(f"{op}: tensors must have shape [batch, *features], got {list(like.shape)}")
     try:
-        return neurons(t.expand(like.shape))
+        return neurons(t if t.shape == like.shape else t.expand(like.shape))
     except RuntimeError:
         raise ValueError(f"{op}: {name} must broadcast to shape {list(like.shape)}, got {list(t.shape)}") from None
 

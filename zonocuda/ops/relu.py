@@ -9,8 +9,9 @@ from torch import Tensor
 
 from zonocuda.kink import KinkRule, check_kink, check_tolerance
 from zonocuda.ops.library import (
-    NATIVE,
     broadcast_neurons,
+    call,
+    call_in_place,
     check_shapes,
     in_place,
     neurons,
@@ -18,6 +19,7 @@ from zonocuda.ops.library import (
     register_in_place,
     require_build_for,
     rows,
+    shaped,
 )
 
 
@@ -85,8 +87,8 @@ def relu(
     require_build_for("relu", center, generators, slope, lower, upper)
     optional = _optional("relu", center, slope, lower, upper)
     within = check_tolerance(tolerance, center.dtype, generators.shape[1])
-    out = NATIVE.relu(neurons(center), rows(generators), *optional, check_kink(kink), within)
-    return ReluOutput(out[0].reshape(center.shape), out[1].reshape(generators.shape), out[2].reshape(center.shape))
+    out = call("relu", neurons(center), rows(generators), *optional, check_kink(kink), within)
+    return ReluOutput(shaped(out[0], center.shape), shaped(out[1], generators.shape), shaped(out[2], center.shape))
 
 
 def relu_(
@@ -119,8 +121,8 @@ def relu_(
     optional = _optional("relu_", center, slope, lower, upper)
     in_place("relu_", "center", center)
     in_place("relu_", "generators", generators)
-    offset = NATIVE.relu_(neurons(center), rows(generators), *optional)[0]
-    return ReluOutput(center, generators, offset.reshape(center.shape))
+    offset = call_in_place("relu_", 2, neurons(center), rows(generators), *optional)[0]
+    return ReluOutput(center, generators, shaped(offset, center.shape))
 
 
 def _optional(
@@ -182,7 +184,8 @@ def _backward(
     ctx: Any, grad_center: Tensor, grad_generators: Tensor, grad_offset: Tensor, *unused: Tensor
 ) -> tuple[Tensor | None, ...]:
     needs_center, needs_generators, needs_slope, needs_lower, needs_upper, *_ = ctx.needs_input_grad
-    center, generators, slope, lower, upper = NATIVE._relu_backward(
+    center, generators, slope, lower, upper = call(
+        "_relu_backward",
         grad_center.contiguous(),
         grad_generators.contiguous(),
         grad_offset.contiguous(),

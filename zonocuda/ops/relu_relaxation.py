@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.kink import KinkRule, check_kink, check_tolerance
-from zonocuda.ops.library import NATIVE, broadcast_neurons, neurons, refuse_double_backward, require_build_for
+from zonocuda.ops.library import broadcast_neurons, call, neurons, refuse_double_backward, require_build_for, shaped
 
 
 class Relaxation(NamedTuple):
@@ -51,8 +51,8 @@ def relu_relaxation(
     given = None if slope is None else broadcast_neurons("relu_relaxation", "slope", slope, lower)
     high = broadcast_neurons("relu_relaxation", "upper", upper, lower)
     within = check_tolerance(tolerance, lower.dtype, 0)
-    multiplier, offset = NATIVE.relu_relaxation(neurons(lower), high, given, check_kink(kink), within)
-    return Relaxation(multiplier.reshape(lower.shape), offset.reshape(lower.shape))
+    multiplier, offset = call("relu_relaxation", neurons(lower), high, given, check_kink(kink), within)
+    return Relaxation(shaped(multiplier, lower.shape), shaped(offset, lower.shape))
 
 
 @torch.library.register_fake("zonocuda::relu_relaxation")
@@ -82,8 +82,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad_multiplier: Tensor, grad_offset: Tensor) -> tuple[Tensor | None, ...]:
     needs_lower, needs_upper, needs_slope, *_ = ctx.needs_input_grad
-    slope, lower, upper = NATIVE._relu_relaxation_backward(
-        grad_multiplier.contiguous(), grad_offset.contiguous(), *ctx.saved_tensors, ctx.kink, ctx.tolerance
+    slope, lower, upper = call(
+        "_relu_relaxation_backward",
+        grad_multiplier.contiguous(),
+        grad_offset.contiguous(),
+        *ctx.saved_tensors,
+        ctx.kink,
+        ctx.tolerance,
     )
     return (
         lower if needs_lower else None,

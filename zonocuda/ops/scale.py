@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.ops.library import (
-    NATIVE,
+    call,
+    call_in_place,
     check_shapes,
     in_place,
     neurons,
@@ -16,6 +17,7 @@ from zonocuda.ops.library import (
     register_in_place,
     require_build_for,
     rows,
+    shaped,
 )
 
 
@@ -38,8 +40,8 @@ def scale(generators: Tensor, multiplier: Tensor) -> Tensor:
     """
     check_shapes("scale", multiplier, generators, "multiplier")
     require_build_for("scale", generators, multiplier)
-    scaled: Tensor = NATIVE.scale(rows(generators), neurons(multiplier))
-    return scaled.reshape(generators.shape)
+    scaled: Tensor = call("scale", rows(generators), neurons(multiplier))
+    return shaped(scaled, generators.shape)
 
 
 def scale_(generators: Tensor, multiplier: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ def scale_(generators: Tensor, multiplier: Tensor) -> Tensor:
     """
     check_shapes("scale_", multiplier, generators, "multiplier")
     require_build_for("scale_", generators, multiplier)
-    NATIVE.scale_(rows(in_place("scale_", "generators", generators)), neurons(multiplier))
+    call_in_place("scale_", 1, rows(in_place("scale_", "generators", generators)), neurons(multiplier))
     return generators
 
 
@@ -83,8 +85,8 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> N
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     needs_generators, needs_multiplier = ctx.needs_input_grad
-    generators, multiplier = NATIVE._scale_backward(
-        grad.contiguous(), *ctx.saved_tensors, needs_generators, needs_multiplier
+    generators, multiplier = call(
+        "_scale_backward", grad.contiguous(), *ctx.saved_tensors, needs_generators, needs_multiplier
     )
     return generators if needs_generators else None, multiplier if needs_multiplier else None
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+from zonocuda.ops.library import call, refuse_double_backward, require_build_for
 
 
 def window_dense(patches: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
@@ -30,7 +30,7 @@ def window_dense(patches: Tensor, corners: Tensor, height: int, width: int) -> T
         RuntimeError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
     """
     require_build_for("window_dense", patches)
-    dense: Tensor = NATIVE.window_dense(patches.contiguous(), corners.contiguous(), height, width)
+    dense: Tensor = call("window_dense", patches.contiguous(), corners.contiguous(), height, width)
     return dense
 
 
@@ -52,7 +52,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (corners,) = ctx.saved_tensors
-    return NATIVE._window_dense_backward(grad.contiguous(), corners, *ctx.window), None, None, None
+    return call("_window_dense_backward", grad.contiguous(), corners, *ctx.window), None, None, None
 
 
 torch.library.register_autograd("zonocuda::window_dense", _backward, setup_context=_setup_context)

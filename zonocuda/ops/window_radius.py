@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+from zonocuda.ops.library import call, refuse_double_backward, require_build_for
 
 
 def window_radius(patches: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
@@ -31,7 +31,7 @@ def window_radius(patches: Tensor, corners: Tensor, height: int, width: int) -> 
         RuntimeError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
     """
     require_build_for("window_radius", patches)
-    radius: Tensor = NATIVE.window_radius(patches.contiguous(), corners.contiguous(), height, width)
+    radius: Tensor = call("window_radius", patches.contiguous(), corners.contiguous(), height, width)
     return radius
 
 
@@ -51,7 +51,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return NATIVE._window_radius_backward(grad.contiguous(), *ctx.saved_tensors), None, None, None
+    return call("_window_radius_backward", grad.contiguous(), *ctx.saved_tensors), None, None, None
 
 
 torch.library.register_autograd("zonocuda::window_radius", _backward, setup_context=_setup_context)

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, in_place, refuse_double_backward, register_in_place, require_build_for
+from zonocuda.ops.library import (
+    call,
+    call_in_place,
+    in_place,
+    refuse_double_backward,
+    register_in_place,
+    require_build_for,
+)
 
 
 def window_scale(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor:
@@ -31,7 +38,7 @@ def window_scale(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor
         RuntimeError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
     """
     require_build_for("window_scale", patches, multiplier)
-    scaled: Tensor = NATIVE.window_scale(patches.contiguous(), corners.contiguous(), multiplier.contiguous())
+    scaled: Tensor = call("window_scale", patches.contiguous(), corners.contiguous(), multiplier.contiguous())
     return scaled
 
 
@@ -52,7 +59,9 @@ def window_scale_(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tenso
             that do not fit, or CUDA tensors in a build without CUDA.
     """
     require_build_for("window_scale_", patches, multiplier)
-    NATIVE.window_scale_(in_place("window_scale_", "patches", patches), corners.contiguous(), multiplier.contiguous())
+    call_in_place(
+        "window_scale_", 1, in_place("window_scale_", "patches", patches), corners.contiguous(), multiplier.contiguous()
+    )
     return patches
 
 
@@ -77,8 +86,8 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tens
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     needs_patches, _, needs_multiplier = ctx.needs_input_grad
-    patches, multiplier = NATIVE._window_scale_backward(
-        grad.contiguous(), *ctx.saved_tensors, needs_patches, needs_multiplier
+    patches, multiplier = call(
+        "_window_scale_backward", grad.contiguous(), *ctx.saved_tensors, needs_patches, needs_multiplier
     )
     return patches if needs_patches else None, None, multiplier if needs_multiplier else None
 

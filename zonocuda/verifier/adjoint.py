@@ -288,7 +288,8 @@ class _Chain:
                 (block,) = inputs[0].blocks
                 multiplier = self.adjoint.multiplier[node.name].detach().requires_grad_()
                 image = replace(inputs[0], blocks=(block.scale(multiplier),))
-                radius = block.radius(image.center) if node.name in self.adjoint.widths else None
+                start = torch.zeros_like(image.center)
+                radius = block.add_radius(start) if node.name in self.adjoint.widths else None
                 link = _Link(node, leaves, image, multiplier, radius)
         self.links.append(link)
         return _detached(link.image)

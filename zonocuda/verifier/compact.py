@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from zonocuda.graph import Graph, Linear, Node, Relu
-from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.interval import Bounds, positions
 from zonocuda.verifier.slopes import Slopes
 
 
@@ -78,10 +78,11 @@ def compact(graph: Graph, inputs: Mapping[str, Bounds]) -> Compact:
     """
     kept: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}  # by linear node
-    for node, before in _between_linear_layers(graph):
-        alive = (~(inputs[node.name][1] <= 0)).any(0)
+    between = _between_linear_layers(graph)
+    masks = [(~(inputs[node.name][1] <= 0)).any(0) for node, _ in between]
+    for alive in masks:
         alive[0] |= ~alive.any()  # one stays
-        index = alive.nonzero().squeeze(1)
+    for (node, before), alive, index in zip(between, masks, positions(masks), strict=True):
         if len(index) < len(alive):
             kept[node.name] = rows[before] = index
     left = dict(inputs)

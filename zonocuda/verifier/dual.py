@@ -122,7 +122,7 @@ def output_rows(graph: Graph, rows: Rows, batch: int, ledger: Ledger | None = No
     flow.constant = rows.constant.expand(batch, rows.count)
     flow.send(graph.output, _for_batch(rows.output, batch, graph.output_shape))
     flow.tally.output(graph.output, lambda: flow.measure(flow.pending[graph.output]))
-    if bool(rows.input.any()):
+    if rows.has_input:
         flow.send(graph.nodes[0].name, _for_batch(rows.input, batch, graph.input_shape))
     if rows.rounded is not None:
         for name, v in flow.pending.items():

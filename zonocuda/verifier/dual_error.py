@@ -143,9 +143,12 @@ class Ledger:
 
     def crossing(self, node: Node) -> int:
         """N_c of a ReLU, the largest of the batch."""
-        if node.name not in self._crossing:
-            lower, upper = self.inputs[node.name]
-            self._crossing[node.name] = int(_flat(~((upper <= 0) | (lower >= 0))).sum(1).max())
+        if node.name not in self._crossing:  # those before it are asked for next: one transfer from a device
+            names = [relu.name for relu in self.graph.relus if relu.name in self.inputs]
+            names = [name for name in names[: names.index(node.name) + 1] if name not in self._crossing]
+            ends = (self.inputs[name] for name in names)
+            counts = [_flat(~((upper <= 0) | (lower >= 0))).sum(1).max() for lower, upper in ends]
+            self._crossing.update(zip(names, torch.stack(counts).tolist(), strict=True))
         return self._crossing[node.name]
 
     def spare(self, name: str) -> float:

@@ -144,7 +144,7 @@ class _Run:
         self.alive: dict[str, Value] = {}
         self.inputs: dict[str, Bounds] = {}
         self.layers: dict[str, Bounds] = {}
-        self.stats: list[LayerStats] = []
+        self.stats: list[_Seen] = []
         self.counting = None if rounding is None else ForwardErrors(rounding)
         self.errors: dict[str, Error] = {}
         if self.counting is not None:
@@ -162,7 +162,7 @@ class _Run:
         counted = all(name in self.errors for name in ends)
         errors = (self.errors[ends[0]], self.errors[ends[1]]) if counted else None
         steps = tuple(self.planner.steps)
-        return Sweep(zonotope, bounds, self.inputs, self.layers, tuple(self.stats), steps, errors)
+        return Sweep(zonotope, bounds, self.inputs, self.layers, _layer_stats(self.stats), steps, errors)
 
     def bounds(self, name: str, value: Value) -> Bounds:
         """Bounds of a node's value, proven where rounding is counted."""
@@ -254,14 +254,14 @@ class _Run:
             bounds, measured = self.counting.bounds(values[0], before[0])
             self.errors[node.name] = self.counting.relu(measured, bounds, self.slopes.get(node.name), symbols)
         self.inputs[node.name] = bounds
-        stats = _stats(node, bounds, values[0])
-        self.stats.append(stats)
+        seen = _Seen.of(node, bounds, values[0])
+        self.stats.append(seen)
         positive = clamped(bounds)
 
         def known(name: str) -> Bounds:
             return positive if name == node.name else _bounds(self.alive[name])
 
-        if self.planner.prefers_dual(node, values[0].symbols, stats.unstable, known):
+        if self.planner.prefers_dual(node, values[0].symbols, seen.unstable, known):
             return positive
         if way == "box":
             return self.box_of(node, positive)
@@ -290,7 +290,7 @@ class _Run:
             )
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)
         self.inputs[node.name] = (lower, upper)
-        self.stats.append(_stats(node, (lower, upper), None, len(index)))
+        self.stats.append(_Seen.of(node, (lower, upper), None, len(index)))
         return clamped((lower, upper))
 
 
@@ -303,16 +303,44 @@ def _replace(bound: Tensor, index: Tensor, values: Tensor) -> Tensor:
     return bound.reshape(len(bound), -1).index_copy(1, index, values).reshape(bound.shape)
 
 
-def _stats(node: Node, bounds: Bounds, value: Zonotope | None, dual_rows: int = 0) -> LayerStats:
-    lower, upper = (b.detach() for b in bounds)
-    dead = int((upper <= 0).sum())
-    active = int(((lower >= 0) & ~(upper <= 0)).sum())
-    neurons = lower.numel()
-    kinds: Counter[str] = Counter()
-    for block in value.blocks if value is not None else ():
-        kinds[block.kind] += block.symbols.count
-    width = float((upper - lower).mean()) if neurons else 0.0
-    direction = "dual" if value is None else "forward"
-    return LayerStats(
-        node.name, neurons, dead, active, neurons - dead - active, dict(kinds), width, direction, dual_rows
-    )
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """:class:`LayerStats` of a ReLU, its numbers still on the device: ``[3]``, how many neurons are dead and active,
+    and the mean width."""
+
+    name: str
+    neurons: int
+    numbers: Tensor
+    symbols: Mapping[str, int]
+    direction: str
+    dual_rows: int
+
+    @staticmethod
+    def of(node: Node, bounds: Bounds, value: Zonotope | None, dual_rows: int = 0) -> _Seen:
+        lower, upper = (b.detach() for b in bounds)
+        dead, neurons = upper <= 0, lower.numel()
+        width = (upper - lower).mean() if neurons else lower.new_zeros(())
+        active = (lower >= 0) & ~dead
+        kinds: Counter[str] = Counter()
+        for block in value.blocks if value is not None else ():
+            kinds[block.kind] += block.symbols.count
+        numbers = torch.stack([dead.sum().double(), active.sum().double(), width.double()])
+        return _Seen(node.name, neurons, numbers, dict(kinds), "dual" if value is None else "forward", dual_rows)
+
+    def unstable(self) -> int:
+        """How many neurons are open: a device is waited for."""
+        return self.neurons - int(self.numbers[:2].sum())
+
+    def stats(self, dead: float, active: float, width: float) -> LayerStats:
+        open_ = self.neurons - int(dead) - int(active)
+        return LayerStats(
+            self.name, self.neurons, int(dead), int(active), open_, self.symbols, width, self.direction, self.dual_rows
+        )
+
+
+def _layer_stats(seen: Sequence[_Seen]) -> tuple[LayerStats, ...]:
+    """All layers' numbers in one transfer."""
+    if not seen:
+        return ()
+    numbers = torch.stack([layer.numbers for layer in seen]).tolist()
+    return tuple(layer.stats(*row) for layer, row in zip(seen, numbers, strict=True))

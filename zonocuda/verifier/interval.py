@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -55,6 +56,22 @@ def middle_and_radius(bounds: Bounds) -> Bounds:
 def undecided(lower: Tensor, upper: Tensor) -> Tensor:
     """Places ``[N]``, for bounds ``[B, *features]``, whose sign is open in some batch element; a NaN is open."""
     return (~((lower >= 0) | (upper <= 0))).reshape(len(lower), -1).any(0)
+
+
+def positions(masks: Sequence[Tensor]) -> list[Tensor]:
+    """Where each of some masks ``[N]`` is true; a device is waited for twice, however many they are."""
+    if not masks:
+        return []
+    counts = torch.stack([mask.sum() for mask in masks]).tolist()
+    starts = accumulate((len(mask) for mask in masks), initial=0)
+    every = torch.cat(list(masks)).nonzero().squeeze(1)
+    return [part - start for part, start in zip(torch.split(every, counts), starts, strict=False)]
+
+
+def all_finite(bounds: Iterable[Tensor]) -> bool:
+    """Whether no number of them is NaN or infinite; a device is waited for once."""
+    finite = [bound.isfinite().all() for bound in bounds]
+    return not finite or bool(torch.stack(finite).all())
 
 
 def outward(bound: Tensor, dtype: torch.dtype, up: bool) -> Tensor:

@@ -7,6 +7,7 @@ the output's zonotope for its derivatives there, and carries these back through 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -167,14 +168,7 @@ class JointSearch:
         self._free: dict[str, FreeSlopes] = {}
         self._point: Point | None = None
         self._number = self._retreats = 0
-
-    @property
-    def rows(self) -> int:
-        return int((~(self.best > self.target)).any(0).sum())
-
-    @property
-    def total(self) -> float:
-        return float(self.best.sum())
+        self.rows, self.total = len(objective), -math.inf
 
     def look(self, last: bool) -> bool:
         self._point = point = self._swept(self._moved() or self.start)
@@ -189,7 +183,11 @@ class JointSearch:
             self.slopes[name] = torch.where(chosen, crossed.slope, self.slopes.get(name, crossed.slope))
         self._smallest = torch.where(better, loss, old)
         gain = torch.where(better, old - loss, torch.zeros_like(loss))
-        return bool((gain > self.settings.tolerance * (1e-2 + loss.abs())).any())
+        improved = (gain > self.settings.tolerance * (1e-2 + loss.abs())).any()
+        still = (~(self.best > self.target)).any(0).sum()
+        numbers = torch.stack([improved.double(), self.best.sum().double(), still.double()]).tolist()  # one transfer
+        self.total, self.rows = numbers[1], int(numbers[2])
+        return bool(numbers[0])
 
     def move(self, rate: float) -> bool:
         assert self._point is not None, "a look comes first"

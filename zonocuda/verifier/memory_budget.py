@@ -37,9 +37,11 @@ def host_budget(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes free on a device; on the CPU what the system, or the process's control group, can still give."""
+    """Bytes free on a device: of a GPU also those that torch keeps for its next tensors; on the CPU what the system, or
+    the process's control group, can still give."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     free = free_host_memory()
     if free is None:
         raise ValueError("memory_budget: this system does not tell how much memory is free; pass a number of bytes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import onnxruntime
@@ -57,8 +58,8 @@ class Subject:
             versions = {"onnxruntime": onnxruntime.__version__}
             return Subject(model.graph, model.runtime, model.check, "onnxruntime", versions, model.runtime.dtype)
         if isinstance(model, Graph):
-            single = model.to(torch.float32, "cpu")
-            return Subject(model, lambda x: single(x), lambda lower, upper: None, "graph")
+            single = cache(lambda: model.to(torch.float32, "cpu"))  # from a device a copy, which bounds do without
+            return Subject(model, lambda x: single()(x), lambda lower, upper: None, "graph")
         if input_shape is None:
             raise ValueError("a module's input shape (without the batch) is needed: pass input_shape=(...)")
         return _module_subject(model, input_shape)

@@ -279,40 +279,44 @@ class _RowSearch:
         self.open = torch.arange(flow.rows, device=flow.constant.device)
         self.best = _Best(flow.constant, wants_slopes)
         self.lower, self.weight = flow.constant, None
-        self.number = 0
+        self.number, self.total, self.wanted = 0, -math.inf, flow.rows
+        self.wants = torch.ones_like(self.open, dtype=torch.bool)
 
     lower: Tensor
     weight: Tensor | None
+    total: float
+    wanted: int  # how many of the open rows need better bounds: those of ``wants``
 
     @property
     def rows(self) -> int:
         return len(self.open)
-
-    @property
-    def total(self) -> float:
-        return float(self.best.lower.sum())
 
     def look(self, last: bool) -> bool:
         with torch.set_grad_enabled(not last):
             self.lower, self.weight = self.problem.bound(self.slopes.of, self.settings.kink)
         lower = self.lower.detach()
         gain = self.best.update(self.open, lower, self.problem.slack, self.slopes.snapshot)
-        return bool((gain > self.settings.tolerance * (1e-2 + lower.abs())).any())
+        self.wants = torch.ones_like(self.open, dtype=torch.bool)
+        if self.finished is not None and not last:
+            self.wants = ~self.finished(self.best.lower)[self.open]
+        better = (gain > self.settings.tolerance * (1e-2 + lower.abs())).any()
+        # A device is waited for once a step: for all that decides on the next one.
+        asked = [better.double(), self.best.lower.sum().double(), self.wants.sum().double()]
+        improved, self.total, wanted = torch.stack(asked).tolist()
+        self.wanted = int(wanted)
+        return bool(improved)
 
     def move(self, rate: float) -> bool:
         free = self.slopes.free
-        wanted = torch.ones_like(self.open, dtype=torch.bool)
-        if self.finished is not None:
-            wanted = ~self.finished(self.best.lower)[self.open]
-        if not free or not bool(wanted.any()):
+        if not free or not self.wanted:
             return False
         self.number += 1
         gradients = torch.autograd.grad(self.lower, [f.value for f in free.values()], torch.ones_like(self.lower))
         for one, gradient in zip(free.values(), gradients, strict=True):
             one.step(gradient, self.number, rate)
-        rest = standard_rows(self.problem.flow.graph, self.open.device, int(wanted.sum()))
+        rest = standard_rows(self.problem.flow.graph, self.open.device, self.wanted)
         if rest < len(self.open):  # some rows that need no better bound stay, to keep to a usual number
-            index = (~wanted).to(torch.uint8).argsort(stable=True)[:rest]
+            index = (~self.wants).to(torch.uint8).argsort(stable=True)[:rest]
             self.open = self.open[index]
             self.problem.keep(index)
             self.slopes.keep(index)

@@ -158,13 +158,15 @@ class Planner:
         used = bytes_in_use(zonotopes, self.pool, self._given) + fetched + box
         return _Need(used, self._host_bytes(layer), 0).or_more(merging), "box"
 
-    def prefers_dual(self, node: Node, symbols: int, unstable: int, known: Callable[[str], Bounds]) -> bool:
+    def prefers_dual(
+        self, node: Node, symbols: int, unstable: Callable[[], int], known: Callable[[str], Bounds]
+    ) -> bool:
         """Whether to change to the dual behind a ReLU that was bounded forward.
 
         Args:
             node: the ReLU.
             symbols: how many its input depends on.
-            unstable: how many of its neurons are open, summed over the batch.
+            unstable: how many of its neurons are open, summed over the batch; asked only where that decides.
             known: bounds of the value of the ReLU, or of an earlier node that is needed again, by name.
         """
         if not self.is_box or self.direction == "forward" or self.is_settled:
@@ -172,7 +174,7 @@ class Planner:
         if self.direction == "dual":
             self.change_to_dual(node, "asked for")
             return True
-        share = unstable / max(1, self.batch * prod(node.shape))
+        share = unstable() / max(1, self.batch * prod(node.shape))
         after = self.position[node.name] + 1
         forward = self.work.forward(after, symbols + int(share * prod(node.shape)), share)
         if not WORTH_ASKING <= forward <= self._ask_below:

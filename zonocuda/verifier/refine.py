@@ -25,7 +25,7 @@ from zonocuda.verifier.dual_pass import (
     unflatten_rows,
 )
 from zonocuda.verifier.inputs import InputSet
-from zonocuda.verifier.interval import Bounds
+from zonocuda.verifier.interval import Bounds, undecided
 from zonocuda.verifier.neurons import send_unit_rows
 from zonocuda.verifier.optimize import Ascended, Ascent, ascend
 from zonocuda.verifier.rounding import Rounding
@@ -92,22 +92,22 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
         if isinstance(region, Zonotope):
             raise ValueError("refine: rounding is counted for boxes alone, and the region is a zonotope")
         layers.ledger = Ledger(rounding.on(left.graph), region, layers.inputs)
-    before = after = 0
-    widths = [0.0, 0.0]
+    before = 0
+    seen: list[Tensor] = []  # of every ReLU, on the device: width before and after, and neurons open after
     for node in left.graph.relus:
         index = crossing(layers.inputs[node.name])
         before += len(index)
         if len(index):
-            widths[0] += layers.width(node, index)
+            width = layers.width(node, index)
             if first or _depends_on_relu(left.graph, node):
                 layers.refine(node, index)
-                after += len(crossing(layers.inputs[node.name]))
-            else:
-                after += len(index)
-            widths[1] += layers.width(node, index)
+            still = undecided(*layers.inputs[node.name]).sum()
+            seen.append(torch.stack([width, layers.width(node, index), still.double()]))
         layers.finish(node)
-    width = widths[1] / widths[0] if widths[0] > 0 else 1.0
-    return Refined(left.widen(layers.inputs), (before, after), width, time.monotonic() - begin)
+    numbers = torch.stack(seen).tolist() if seen else []
+    old, new, after = (sum(column) for column in zip(*numbers, strict=True)) if numbers else (0.0, 0.0, 0.0)
+    share = new / old if old > 0 else 1.0
+    return Refined(left.widen(layers.inputs), (before, int(after)), share, time.monotonic() - begin)
 
 
 def _depends_on_relu(graph: Graph, node: Node) -> bool:
@@ -147,10 +147,10 @@ class Layers:
         slopes = initial_slopes({node.name: self.inputs[node.name]}, "adaptive")[node.name]
         self.start[node.name] = slopes.flat()
 
-    def width(self, node: Node, index: Tensor) -> float:
-        """The sum of upper - lower of neurons ``index``, in the order of the pass."""
+    def width(self, node: Node, index: Tensor) -> Tensor:
+        """The sum of upper - lower of neurons ``index``, in the order of the pass: one float64 number."""
         lower, upper = (flatten_rows(b)[:, index] for b in self.inputs[node.name])
-        return float((upper - lower).sum())
+        return (upper - lower).sum().double()
 
     def refine(self, node: Node, index: Tensor) -> None:
         """Tightens the bounds of one ReLU's input; ``index``: its crossing neurons, in the order of the pass."""

@@ -183,7 +183,8 @@ def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
         wide = old.detach().to(new.device, torch.float64)
         changed = new.detach().double() != wide
         outside = changed & ~((wide.abs() >= info.tiny) & (wide.abs() <= info.max))
-        if bool(outside.any()):
+        lost, moved = torch.stack([outside.any(), changed.any()]).tolist()  # a device is waited for once
+        if lost:
             return HOPELESS
-        count = max(count, derived + int(bool(changed.any())))
+        count = max(count, derived + int(moved))
     return count

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,11 @@ class Rows:
     def count(self) -> int:
         """R."""
         return self.output.shape[-2]
+
+    @cached_property
+    def has_input(self) -> bool:
+        """Whether some row has a coefficient of the input."""
+        return bool(self.input.any())
 
     @staticmethod
     def of(region: Region, inputs: int, outputs: int, like: Tensor) -> Rows:
@@ -104,7 +110,7 @@ class Rows:
     def image(self, x: Zonotope, y: Zonotope) -> Zonotope:
         """The rows as a zonotope ``[B, R]``; what ``x`` and ``y`` share cancels exactly."""
         flat = y.reshape(self.output.shape[1]).linear(self.output, self.constant)
-        if not bool(self.input.any()):
+        if not self.has_input:
             return flat
         return flat + x.reshape(self.input.shape[1]).linear(self.input)
 

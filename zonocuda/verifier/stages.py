@@ -34,7 +34,7 @@ from zonocuda.verifier.dual_error import Ledger
 from zonocuda.verifier.executed import Execution
 from zonocuda.verifier.forward import Sweep, sweep
 from zonocuda.verifier.forward_error import ForwardErrors
-from zonocuda.verifier.interval import Bounds, outward
+from zonocuda.verifier.interval import Bounds, all_finite, outward
 from zonocuda.verifier.planner import Direction
 from zonocuda.verifier.prove import Prover, Rung
 from zonocuda.verifier.result import RowBound
@@ -90,7 +90,7 @@ class Arithmetic:
         execution = self.rounding.execution
         if execution is None:
             return ""
-        if not all(bool(b.isfinite().all()) for bounds in inputs.values() for b in bounds):
+        if not all_finite(b for bounds in inputs.values() for b in bounds):
             return "a bound is NaN or infinite"
         node = Ledger(self.rounding, box, inputs).overflow()
         return (
@@ -277,7 +277,7 @@ class RegionProof:
         arithmetic = self.arithmetic(dtype)
         box = arithmetic.box(self.region)
         self.obstacle, before = "", None if self.obstacle else self.prover
-        if not all(bool(b.isfinite().all()) for b in box):
+        if not all_finite(box):
             self.obstacle = f"the input box exceeds the range of {arithmetic.dtype}"
             return
         with self.course.phase("forward"), summed_products():
@@ -296,7 +296,7 @@ class RegionProof:
         self._note(prover)
         if prover.proven:
             return
-        if not all(bool(b.isfinite().all()) for bounds in prover.inputs.values() for b in bounds):
+        if not all_finite(b for bounds in prover.inputs.values() for b in bounds):
             self.obstacle = "a bound is NaN or infinite"  # the dual pass would take an overflowed bound at its word
             return
         with self.course.phase("dual"), summed_products():
