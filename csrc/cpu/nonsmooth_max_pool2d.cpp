@@ -155,7 +155,7 @@ void pool_line(const T* x, const Pool& s, const Line& line, T* values, int32_t* 
 /// Adds the share of every winner of a window to its gradient, in the order of reading, if `lies(t)` says that element
 /// t is in the image. What a winner in the padding takes is lost: the op takes any words.
 template <class T, class F>
-ZONOCUDA_INLINE void scatter(const Winners& w, Wide<T> g, const TieWeights& weights, const F& lies,
+ZONOCUDA_INLINE void scatter(const Winners& w, Wide<T> g, const TieWeights& weights, bool one_rule, const F& lies,
                              const int64_t* element_offset, T* at) {
   auto add = [&](int64_t t, Wide<T> share) __attribute__((always_inline)) {
     if (lies(t)) {
@@ -168,10 +168,10 @@ ZONOCUDA_INLINE void scatter(const Winners& w, Wide<T> g, const TieWeights& weig
     if (word == 0) {
       return;
     }
-    if ((word & (word - 1)) == 0 || weights.first == 1) {
+    if ((word & (word - 1)) == 0 || (one_rule && weights.first == 1)) {
       return add(lowest_bit(word), g);
     }
-    if (weights.even == 1) {
+    if (one_rule && weights.even == 1) {
       const Wide<T> share = g / Wide<T>(bits_in(word));
       for (; word; word &= word - 1) {
         add(lowest_bit(word), share);
@@ -204,6 +204,7 @@ struct Scatter {
     const Line line = s.line; /* copies: for all that the compiler knows, a gradient is written over the sizes */    \
     const PoolAxis y = s.pool.y, x = s.pool.x;                                                                       \
     const int64_t inner = s.pool.inner, elements = s.pool.elements();                                                \
+    const bool one_rule = is_one_rule(weights);                                                                      \
     for (int64_t j = 0; j < line.windows; ++j) {                                                                     \
       const bool all = y.contains_window(line.row) && x.contains_window(line.column + j);                            \
       auto lies = [&](int64_t t) __attribute__((always_inline)) {                                                    \
@@ -211,7 +212,7 @@ struct Scatter {
       };                                                                                                             \
       for (int64_t c = 0; c < line.channels; ++c) {                                                                  \
         const Winners w{s.winners + j * inner + c, elements, s.word_stride};                                         \
-        scatter(w, Wide<M>(g[j * inner + c]), weights, lies, element_offset, at + j * s.step + c);                   \
+        scatter(w, Wide<M>(g[j * inner + c]), weights, one_rule, lies, element_offset, at + j * s.step + c);         \
       }                                                                                                              \
     }                                                                                                                \
   }

@@ -11,6 +11,7 @@ from zonocuda import ops
 from zonocuda.ties import TIE_RULES, TieRule
 
 NAN, INF = float("nan"), float("inf")
+RULES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.0, 0.5), (1.0, 0.0, 0.5))  # first, last, even
 EACH_DTYPE = pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 
 
@@ -95,7 +96,7 @@ def test_errors_name_the_remedy() -> None:
 
 
 @EACH_DTYPE
-@pytest.mark.parametrize("rule", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.0, 0.5)], ids=str)
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("inner", [1, 2])
 def test_the_backward_op_takes_words_without_a_winner_and_bits_beyond_the_last_element(
     rule: tuple[float, float, float], inner: int, dtype: torch.dtype, device: torch.device

@@ -15,6 +15,7 @@ from zonocuda import ops
 from zonocuda.ties import TIE_RULES
 
 NAN, INF = float("nan"), float("inf")
+RULES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.0, 0.5), (1.0, 0.0, 0.5))  # first, last, even
 EACH_DTYPE = pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 # kernel, stride, padding, dilation, ceil_mode
 WINDOWS: tuple[tuple[Any, Any, Any, Any, bool], ...] = (
@@ -202,7 +203,7 @@ def test_the_native_backward_refuses_winners_of_another_shape() -> None:
 
 
 @EACH_DTYPE
-@pytest.mark.parametrize("rule", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.0, 0.5)], ids=str)
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("inner", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_backward_op_takes_any_bits_and_loses_what_winners_in_the_padding_take(
