@@ -52,7 +52,7 @@ inline void check_record(const char* op, const char* name, const Tensor& t, Scal
 struct MaxSizes {
   int64_t outer, length, inner;
 
-  int64_t words() const { return ceil_div(length, kWordBits); }
+  int64_t words() const { return word_count(length); }
 };
 
 struct NonsmoothMax {

@@ -173,7 +173,7 @@ void grad_coefficients_kernel(const DiagonalConv& s, const T* grad, const int64_
 // Adds outputs [first, last) of a page of sums to the weight's gradient.
 template <class T>
 void add_page(const DiagonalConv& s, const Page<T>& page, int64_t first, int64_t last, T* grad_weight) {
-  for (int64_t o = first; page.channel >= 0 && o < last; ++o) {
+  for (int64_t o = first; o < last; ++o) {
     each_tap(s, page.phase_y, page.phase_x, [&](int64_t at, int64_t v_y, int64_t v_x) {
       grad_weight[s.weight_offset(o, page.channel % s.group_inputs(), v_y, v_x)] +=
           page.values[(o - first) * s.window() + at];
@@ -195,8 +195,10 @@ void grad_weight_kernel(const DiagonalConv& s, const T* grad, const T* coefficie
       return Span{std::max(begin, group * s.group_outputs()), std::min(end, (group + 1) * s.group_outputs())};
     };
     auto finish = [&](const Page<T>& page) {
-      const Span o = owned(page.channel);
-      add_page(s, page, o.first, o.last, grad_weight);
+      if (page.channel >= 0) {  // it was used; without channels none is
+        const Span o = owned(page.channel);
+        add_page(s, page, o.first, o.last, grad_weight);
+      }
     };
     for (int64_t k = 0; k < s.symbols; ++k) {
       const ConvPlace p = conv_place(s, index[k]);

@@ -72,7 +72,7 @@ void maxima(const T* x, const MaxSizes& s, int64_t width, T* values, int32_t* wi
 /// The shares of one column under any rule.
 template <class T>
 void share(const T* g, const MaxSizes& s, const int32_t* winners, const TieWeights& weights, T* out) {
-  const Winners w{winners, s.words(), s.inner};
+  const Winners w{winners, s.length, s.inner};
   const Tie tie = read_tie(w);
   for (int64_t l = 0; l < s.length; ++l) {
     out[l * s.inner] = w.has(l) ? T(tie_share(Wide<T>(*g), tie.count, l == tie.first, l == tie.last, weights)) : T(0);
@@ -137,10 +137,12 @@ constexpr int64_t kSide = 16;  // elements of a row that are compared together
                                        bool last, T* out) {                                                         \
     const int64_t words = ceil_div(length, kWordBits);                                                              \
     for (int64_t r = 0; r < rows; ++r, winners += words, out += length) {                                           \
-      const Tie tie = read_tie({winners, words, 1});                                                                \
-      if (!even || tie.count == 1) {                                                                                \
+      const Tie tie = read_tie({winners, length, 1});                                                               \
+      if (!even || tie.count <= 1) {                                                                                \
         std::fill_n(out, length, T(0));                                                                             \
-        out[last ? tie.last : tie.first] = g[r];                                                                    \
+        if (tie.count > 0) { /* an op of its own takes any words: none may win */                                   \
+          out[last ? tie.last : tie.first] = g[r];                                                                  \
+        }                                                                                                           \
         continue;                                                                                                   \
       }                                                                                                             \
       const T share = narrow<T>(widen(g[r]) / Wide<T>(tie.count));                                                  \
@@ -158,8 +160,9 @@ constexpr int64_t kSide = 16;  // elements of a row that are compared together
     if (even) {                                                                                                     \
       int32_t count[kLanes] = {};                                                                                   \
       for (int64_t w = 0; w < s.words(); ++w) {                                                                     \
+        const uint32_t valid = valid_bits(s.length, w);                                                             \
         for (int64_t j = 0; j < width; ++j) {                                                                       \
-          count[j] += int32_t(count_bits(uint32_t(words[w * s.inner + j])));                                        \
+          count[j] += int32_t(count_bits(uint32_t(words[w * s.inner + j]) & valid));                                \
         }                                                                                                           \
       }                                                                                                             \
       for (int64_t j = 0; j < width; ++j) {                                                                         \
@@ -168,9 +171,10 @@ constexpr int64_t kSide = 16;  // elements of a row that are compared together
     }                                                                                                               \
     for (int64_t i = 0; i < s.words(); ++i) {                                                                       \
       const int64_t w = last ? s.words() - 1 - i : i;                                                               \
+      const uint32_t valid = valid_bits(s.length, w);                                                               \
       uint32_t taking[kLanes];                                                                                      \
       for (int64_t j = 0; j < width; ++j) {                                                                         \
-        const uint32_t word = uint32_t(words[w * s.inner + j]);                                                     \
+        const uint32_t word = uint32_t(words[w * s.inner + j]) & valid;                                             \
         taking[j] = (even ? word : (last ? highest_of(word) : word & (0 - word))) & open[j];                        \
         open[j] = even || word == 0 ? open[j] : 0;                                                                  \
       }                                                                                                             \

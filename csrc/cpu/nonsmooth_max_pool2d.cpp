@@ -110,7 +110,10 @@ void mark_line(const T* x, const Pool& s, const Line& line, const Wide<T>* best,
     for (int64_t j = 0; t % kWordBits == 0 && j < line.windows; ++j) {
       std::fill_n(word + j * s.inner, line.channels, 0);
     }
-    mark(x + offset(s, line, t), inside(s, line, t), uint32_t(1) << (t % kWordBits), best, word);
+    const Lanes lanes = inside(s, line, t);
+    if (lanes.begin < lanes.end) {
+      mark(x + offset(s, line, t), lanes, uint32_t(1) << (t % kWordBits), best, word);
+    }
   }
   for (int64_t j = 0; j < line.windows; ++j) {
     for (int64_t c = 0; c < line.channels; ++c) {
@@ -149,23 +152,26 @@ void pool_line(const T* x, const Pool& s, const Line& line, T* values, int32_t* 
   }
 }
 
-/// Adds the share of every winner of a window to its gradient, in the order of reading.
-template <class T>
-ZONOCUDA_INLINE void scatter(const Winners& w, Wide<T> g, const TieWeights& weights, const int64_t* element_offset,
-                             T* at) {
+/// Adds the share of every winner of a window to its gradient, in the order of reading, if `lies(t)` says that element
+/// t is in the image. What a winner in the padding takes is lost: the op takes any words.
+template <class T, class F>
+ZONOCUDA_INLINE void scatter(const Winners& w, Wide<T> g, const TieWeights& weights, bool one_rule, const F& lies,
+                             const int64_t* element_offset, T* at) {
   auto add = [&](int64_t t, Wide<T> share) __attribute__((always_inline)) {
-    T& target = at[element_offset[t]];
-    target = T(Wide<T>(target) + Wide<T>(T(share)));
+    if (lies(t)) {
+      T& target = at[element_offset[t]];
+      target = T(Wide<T>(target) + Wide<T>(T(share)));
+    }
   };
-  if (w.count == 1) {
+  if (w.count() == 1) {
     uint32_t word = w.word(0);
     if (word == 0) {
       return;
     }
-    if ((word & (word - 1)) == 0 || weights.first == 1) {
+    if ((word & (word - 1)) == 0 || (one_rule && weights.first == 1)) {
       return add(lowest_bit(word), g);
     }
-    if (weights.even == 1) {
+    if (one_rule && weights.even == 1) {
       const Wide<T> share = g / Wide<T>(bits_in(word));
       for (; word; word &= word - 1) {
         add(lowest_bit(word), share);
@@ -184,21 +190,31 @@ ZONOCUDA_INLINE void scatter(const Winners& w, Wide<T> g, const TieWeights& weig
 /// A line's windows and where their channels lie: gradients and words `inner` apart, first elements `step` apart.
 struct Scatter {
   const int32_t* winners;
-  int64_t words, word_stride, windows, channels, inner, step;
+  int64_t word_stride, step;
+  const Pool& pool;
+  const Line& line;
 };
 
-#define ZONOCUDA_SCATTER(T)                                                                             \
-  ZONOCUDA_LOOP_CLONES void scatter_windows(const T* grad, const Scatter& s, const TieWeights& weights, \
-                                            const int64_t* element_offset, T* out) {                    \
-    using M = Machine<T>::type;                                                                         \
-    const M* g = reinterpret_cast<const M*>(grad);                                                      \
-    M* at = reinterpret_cast<M*>(out);                                                                  \
-    for (int64_t j = 0; j < s.windows; ++j) {                                                           \
-      for (int64_t c = 0; c < s.channels; ++c) {                                                        \
-        const Winners w{s.winners + j * s.inner + c, s.words, s.word_stride};                           \
-        scatter(w, Wide<M>(g[j * s.inner + c]), weights, element_offset, at + j * s.step + c);          \
-      }                                                                                                 \
-    }                                                                                                   \
+#define ZONOCUDA_SCATTER(T)                                                                                          \
+  ZONOCUDA_LOOP_CLONES void scatter_windows(const T* grad, const Scatter& s, const TieWeights& weights,              \
+                                            const int64_t* element_offset, T* out) {                                 \
+    using M = Machine<T>::type;                                                                                      \
+    const M* g = reinterpret_cast<const M*>(grad);                                                                   \
+    M* at = reinterpret_cast<M*>(out);                                                                               \
+    const Line line = s.line; /* copies: for all that the compiler knows, a gradient is written over the sizes */    \
+    const PoolAxis y = s.pool.y, x = s.pool.x;                                                                       \
+    const int64_t inner = s.pool.inner, elements = s.pool.elements();                                                \
+    const bool one_rule = is_one_rule(weights);                                                                      \
+    for (int64_t j = 0; j < line.windows; ++j) {                                                                     \
+      const bool all = y.contains_window(line.row) && x.contains_window(line.column + j);                            \
+      auto lies = [&](int64_t t) __attribute__((always_inline)) {                                                    \
+        return all || (y.contains(y.at(line.row, t / x.kernel)) && x.contains(x.at(line.column + j, t % x.kernel))); \
+      };                                                                                                             \
+      for (int64_t c = 0; c < line.channels; ++c) {                                                                  \
+        const Winners w{s.winners + j * inner + c, elements, s.word_stride};                                         \
+        scatter(w, Wide<M>(g[j * inner + c]), weights, one_rule, lies, element_offset, at + j * s.step + c);         \
+      }                                                                                                              \
+    }                                                                                                                \
   }
 ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_SCATTER)
 #undef ZONOCUDA_SCATTER
@@ -209,23 +225,24 @@ ZONOCUDA_FOR_EACH_DTYPE(ZONOCUDA_SCATTER)
 
 /// `taking`: the winners that get `share`.
 #define ZONOCUDA_SHARES(T)                                                                                             \
-  ZONOCUDA_LOOP_CLONES void equal_shares(const T* g, const int32_t* words, const TieWeights& weights, int64_t count,   \
-                                         uint32_t* __restrict__ taking, T* __restrict__ share) {                       \
+  ZONOCUDA_LOOP_CLONES void equal_shares(const T* g, const int32_t* words, uint32_t valid, const TieWeights& weights,  \
+                                         int64_t count, uint32_t* __restrict__ taking, T* __restrict__ share) {        \
     if (weights.even == 1) {                                                                                           \
       for (int64_t i = 0; i < count; ++i) {                                                                            \
-        const uint32_t word = uint32_t(words[i]);                                                                      \
+        const uint32_t word = uint32_t(words[i]) & valid;                                                              \
         const Wide<T> winners = Wide<T>(int32_t(count_bits(word)));                                                    \
         taking[i] = word;                                                                                              \
         share[i] = narrow<T>(widen(g[i]) / winners);                                                                   \
       }                                                                                                                \
     } else if (weights.first == 1) {                                                                                   \
       for (int64_t i = 0; i < count; ++i) {                                                                            \
-        taking[i] = uint32_t(words[i]) & (0 - uint32_t(words[i]));                                                     \
+        const uint32_t word = uint32_t(words[i]) & valid;                                                              \
+        taking[i] = word & (0 - word);                                                                                 \
         share[i] = g[i];                                                                                               \
       }                                                                                                                \
     } else {                                                                                                           \
       for (int64_t i = 0; i < count; ++i) {                                                                            \
-        taking[i] = highest_of(uint32_t(words[i]));                                                                    \
+        taking[i] = highest_of(uint32_t(words[i]) & valid);                                                            \
         share[i] = g[i];                                                                                               \
       }                                                                                                                \
     }                                                                                                                  \
@@ -296,8 +313,8 @@ void share_line(const T* g, const int32_t* winners, const Pool& s, const Line& l
   const int64_t from = output_offset(s, line), rows = line.channels == s.inner ? 1 : line.windows;
   const int64_t count = line.windows * line.channels / rows;
   for (int64_t j = 0; j < rows; ++j) {
-    equal_shares(g + from + j * s.inner, winners + from + j * s.inner, weights, count, taking + j * count,
-                 share + j * count);
+    equal_shares(g + from + j * s.inner, winners + from + j * s.inner, valid_bits(s.elements(), 0), weights, count,
+                 taking + j * count, share + j * count);
   }
   for (int64_t t = s.elements() - 1; t >= 0; --t) {
     const Lanes lanes = inside(s, line, t);
@@ -315,8 +332,7 @@ template <class T>
 void scatter_line(const T* g, const int32_t* winners, const Pool& s, const Line& line, const TieWeights& weights,
                   const int64_t* element_offset, T* out) {
   const int64_t from = output_offset(s, line);
-  const Scatter windows{winners + from, s.words(), s.outputs(),         line.windows,
-                        line.channels,  s.inner,   s.x.stride * s.inner};
+  const Scatter windows{winners + from, s.outputs(), s.x.stride * s.inner, s, line};
   scatter_windows(g + from, windows, weights, element_offset, out + offset(s, line, 0));
 }
 
@@ -376,8 +392,8 @@ Tensor nonsmooth_max_pool2d_backward(const Tensor& grad, const Tensor& winners, 
       prepare_nonsmooth_max_pool2d_backward(grad, winners, input_size, {kernel, stride, padding, dilation});
   const Pool& s = out.s;
   const TieWeights weights{first, last, even};
-  std::vector<int64_t> element_offset(size_t(s.elements()));
-  for (int64_t t = 0; t < s.elements(); ++t) {
+  std::vector<int64_t> element_offset(size_t(s.outputs() > 0 ? s.elements() : 0));  // no outputs: windows of any size
+  for (int64_t t = 0; t < int64_t(element_offset.size()); ++t) {
     element_offset[size_t(t)] = (t / s.x.kernel * s.y.dilation * s.x.input + t % s.x.kernel * s.x.dilation) * s.inner;
   }
   dispatch_dtype_or_half("nonsmooth_max_pool2d_backward", grad.scalar_type(), [&](auto zero) {

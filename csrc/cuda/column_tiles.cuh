@@ -26,6 +26,9 @@ inline int64_t tile_bytes(const Layout& s, int64_t width, int sources, int facto
   return width * (sources * s.symbols + kStrips * s.segments() + factors);
 }
 
+/// What decides between one launch and two: tile_width, or a person who measures. One: wherever a tile fits.
+enum class Launches { by_rule = 0, one = 1, two = 2 };
+
 /// Bytes of a row of a tile, or 0 where two launches are better. `item`: bytes of a number; `limit`: bytes of shared
 /// memory that a block may have.
 ///
@@ -38,9 +41,9 @@ inline int64_t tile_bytes(const Layout& s, int64_t width, int sources, int facto
 /// small tiles take turns better than two with large ones. Else the narrowest, alone if need be. But a block moves no
 /// more than its own multiprocessor can: where the narrowest tiles are few and tall, two launches are better, which
 /// divide the symbols over the others too. Whichever it is, the bits are the same.
-inline int64_t tile_width(const Layout& s, int64_t item, int sources, int factors, int64_t limit) {
-  if (s.symbols == 0) {
-    return 0;  // nothing to read
+inline int64_t tile_width(const Layout& s, int64_t item, int sources, int factors, int64_t limit, Launches launches) {
+  if (s.symbols == 0 || launches == Launches::two) {
+    return 0;  // without symbols, nothing to read
   }
   const auto bytes = [&](int64_t width) { return tile_bytes(s, width, sources, factors); };
   const auto tiles = [&](int64_t width) { return ceil_div(s.neurons() * item, width); };
@@ -51,7 +54,7 @@ inline int64_t tile_width(const Layout& s, int64_t item, int sources, int factor
     }
   }
   const int64_t width = 32;
-  const bool starves = tiles(width) < kFewTiles && bytes(width) > kSmallTile;
+  const bool starves = launches == Launches::by_rule && tiles(width) < kFewTiles && bytes(width) > kSmallTile;
   return bytes(width) <= limit && !starves ? width : 0;
 }
 

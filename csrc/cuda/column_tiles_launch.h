@@ -1,16 +1,14 @@
 // Host side of column_tiles.cuh: the device's limit, and the launch.
 #pragma once
 
+#include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "column_tiles.cuh"
 #include "columns_launch.h"
 
 namespace zonocuda::cuda {
-
-inline void check_cuda(const char* what, cudaError_t error) {
-  STD_TORCH_CHECK(error == cudaSuccess, "zonocuda: ", what, " failed: ", cudaGetErrorString(error));
-}
 
 /// Bytes of shared memory that a block may ask for on the device of a tensor; asked once, of every device.
 inline int64_t shared_limit(const Tensor& t) {
@@ -27,13 +25,25 @@ inline int64_t shared_limit(const Tensor& t) {
   return limits.at(static_cast<size_t>(t.get_device_index()));
 }
 
+/// ZONOCUDA_RELU_LAUNCHES is 1 or 2 where somebody measures which is faster; it is read once. The bits are the same.
+inline Launches chosen_launches() {
+  static const Launches chosen = [] {
+    const char* const text = std::getenv("ZONOCUDA_RELU_LAUNCHES");
+    const std::string value = text ? text : "";
+    STD_TORCH_CHECK(value.empty() || value == "1" || value == "2", "zonocuda: ZONOCUDA_RELU_LAUNCHES must be 1, 2 or ",
+                    "unset, got ", value);
+    return value.empty() ? Launches::by_rule : value == "1" ? Launches::one : Launches::two;
+  }();
+  return chosen;
+}
+
 /// The pass over generators of shape s, whose memory `like` has: true where one launch does it all, false where two are
 /// better (tile_width) and nothing was done.
 template <class T, class Pass>
 bool one_pass(const char* op, const Sizes& s, const Pass& pass, const Tensor& like, cudaStream_t stream) {
   const Layout layout = layout_of(s);
   const int64_t limit = shared_limit(like);
-  const int64_t width = tile_width(layout, sizeof(T), Pass::kSources, Pass::kFactors, limit);
+  const int64_t width = tile_width(layout, sizeof(T), Pass::kSources, Pass::kFactors, limit, chosen_launches());
   if (width == 0) {
     return false;
   }

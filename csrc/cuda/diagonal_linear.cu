@@ -1,8 +1,8 @@
 #include <tuple>
 
 #include "../common/arguments.h"
+#include "columns_launch.h"
 #include "diagonal_linear.cuh"
-#include "launch.h"
 
 namespace zonocuda::cuda {
 
@@ -36,10 +36,18 @@ std::tuple<Tensor, Tensor> diagonal_linear_backward(const Tensor& grad, const Te
           out.grad_coefficients.mutable_data_ptr<T>());
       check_launch(op);
     }
-    if (needs_weight && s.out > 0) {
-      diagonal_linear_weight_kernel<T><<<blocks_for(s.out, kTile), kTile, 0, device.stream()>>>(
-          s, grad.const_data_ptr<T>(), coefficients.const_data_ptr<T>(), index.const_data_ptr<int64_t>(),
-          out.grad_weight.mutable_data_ptr<T>());
+    const int64_t tiles = ceil_div(s.symbols, kTile) * ceil_div(s.out, kTile);
+    if (needs_weight && s.in > 0 && tiles > 0) {
+      Tensor found = torch::stable::new_empty(coefficients, {2, s.in}, ScalarType::Long);
+      void* const ends = found.mutable_data_ptr();
+      auto* const first = static_cast<unsigned long long*>(ends);
+      check_cuda("cudaMemsetAsync", cudaMemsetAsync(ends, 0xff, 2 * s.in * sizeof(*first), device.stream()));
+      find_symbols_kernel<<<blocks_for(s.symbols, kThreads), kThreads, 0, device.stream()>>>(
+          s, index.const_data_ptr<int64_t>(), first, first + s.in);
+      check_launch(op);
+      diagonal_linear_weight_kernel<T><<<blocks_for(tiles, 1), dim3(kTile, kTileRows), 0, device.stream()>>>(
+          s, grad.const_data_ptr<T>(), coefficients.const_data_ptr<T>(), index.const_data_ptr<int64_t>(), first,
+          first + s.in, out.grad_weight.mutable_data_ptr<T>());
       check_launch(op);
     }
   });

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "../math/index.h"
 
 namespace zonocuda::cuda {
@@ -10,8 +12,7 @@ constexpr int kTileRows = 8;  // threadIdx.y: rows of a tile moved at once
 /// A quiet NaN: what a symbol whose index is no neuron becomes.
 template <class T>
 __device__ T poison() {
-  const T zero = T(0);
-  return zero / zero;
+  return std::numeric_limits<T>::quiet_NaN();
 }
 
 struct DiagonalSizes {
@@ -76,19 +77,82 @@ __global__ void diagonal_linear_coefficients_kernel(DiagonalSizes s, const T* gr
   }
 }
 
-/// grad_weight[m, index[k]] += sum_b coefficients[b, k] * grad[b, k, m]. A thread owns one output m and adds the
-/// symbols in order, so that an index that occurs twice needs no atomics. Grid: x over outputs (looped).
-template <class T>
-__global__ void diagonal_linear_weight_kernel(DiagonalSizes s, const T* grad, const T* coefficients,
-                                              const int64_t* index, T* grad_weight) {
+/// Where a symbol of each input column is: first[n] is the first symbol k with index[k] = n, last[n] the last one, as
+/// ~k. All bits of both are 1 before; the smallest value stays, whichever thread comes first. A thread owns a symbol
+/// (looped).
+__global__ void find_symbols_kernel(DiagonalSizes s, const int64_t* index, unsigned long long* first,
+                                    unsigned long long* last) {
   const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t m = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; m < s.out; m += stride) {
-    for (int64_t i = 0; i < s.batch * s.symbols; ++i) {
-      const int64_t column = index[i % s.symbols];
-      if (column >= 0 && column < s.in) {
-        grad_weight[m * s.in + column] += coefficients[i] * grad[i * s.out + m];
+  for (int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; k < s.symbols; k += stride) {
+    const int64_t column = index[k];
+    if (column >= 0 && column < s.in) {
+      atomicMin(first + column, static_cast<unsigned long long>(k));
+      atomicMin(last + column, ~static_cast<unsigned long long>(k));
+    }
+  }
+}
+
+constexpr int kTileShare = kTile / kTileRows;  // numbers of a tile for each thread
+
+/// sums[i] += sum_b coefficients[b, k + i step_k] * grad[b, k + i step_k, m + i step_m], where these are there.
+template <class T>
+__device__ void add_weight_terms(const DiagonalSizes& s, const T* grad, const T* coefficients, int64_t k, int step_k,
+                                 int64_t m, int step_m, T (&sums)[kTileShare]) {
+  T terms[kTileShare] = {};
+  for (int64_t b = 0; b < s.batch; ++b) {
+    const int64_t row = b * s.symbols + k;
+#pragma unroll
+    for (int i = 0; i < kTileShare; ++i) {
+      if (k + i * step_k < s.symbols && m + i * step_m < s.out) {
+        terms[i] += coefficients[row + i * step_k] * grad[(row + i * step_k) * s.out + m + i * step_m];
       }
     }
+  }
+  for (int i = 0; i < kTileShare; ++i) {
+    sums[i] += terms[i];
+  }
+}
+
+/// grad_weight[m, index[k]] = the sum of the weight terms of all symbols with that index, in their order: the additions
+/// of the CPU kernel. (Elsewhere it is 0 before.) A block owns a tile of 32 symbols x 32 outputs; it reads grad along
+/// m, turns the tile in shared memory, and writes along k. The first symbol of a column writes it, and walks to the
+/// last one where there are several. Grid: x over tiles (looped); block (kTile, kTileRows). Reads grad once and writes
+/// the columns once: bound by memory bandwidth, but where indices occur twice far apart.
+template <class T>
+__global__ void diagonal_linear_weight_kernel(DiagonalSizes s, const T* grad, const T* coefficients,
+                                              const int64_t* index, const unsigned long long* first,
+                                              const unsigned long long* last, T* grad_weight) {
+  __shared__ T tile[kTile][kTile + 1];
+  const int64_t k_tiles = ceil_div(s.symbols, kTile), m_tiles = ceil_div(s.out, kTile);
+  for (int64_t t = blockIdx.x; t < k_tiles * m_tiles; t += gridDim.x) {
+    const int64_t k0 = t / m_tiles * kTile, m0 = t % m_tiles * kTile;
+    T sums[kTileShare] = {};
+    add_weight_terms(s, grad, coefficients, k0 + threadIdx.y, kTileRows, m0 + threadIdx.x, 0, sums);
+    for (int i = 0; i < kTileShare; ++i) {
+      tile[threadIdx.y + i * kTileRows][threadIdx.x] = sums[i];
+    }
+    __syncthreads();
+    const int64_t k = k0 + threadIdx.x, m = m0 + threadIdx.y;
+    const int64_t column = k < s.symbols ? index[k] : -1;
+    if (column >= 0 && column < s.in && int64_t(first[column]) == k) {
+      for (int i = 0; i < kTileShare; ++i) {
+        sums[i] = tile[threadIdx.x][threadIdx.y + i * kTileRows];
+      }
+      const int64_t end = int64_t(~last[column]);
+#pragma unroll 1
+      for (int64_t other = k + 1; other <= end; ++other) {
+        if (index[other] == column) {
+          add_weight_terms(s, grad, coefficients, other, 0, m, kTileRows, sums);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kTileShare; ++i) {
+        if (m + i * kTileRows < s.out) {
+          grad_weight[(m + i * kTileRows) * s.in + column] = sums[i];
+        }
+      }
+    }
+    __syncthreads();
   }
 }
 

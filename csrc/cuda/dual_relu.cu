@@ -1,9 +1,10 @@
 #include <optional>
 #include <tuple>
+#include <type_traits>
 
 #include "../common/dual_arguments.h"
+#include "columns_launch.h"
 #include "dual_relu.cuh"
-#include "launch.h"
 
 namespace zonocuda::cuda {
 namespace {
@@ -27,6 +28,16 @@ DualArgs<T> arguments(const DualSizes& s, const Tensor& rows, const Tensor& lowe
           !nonnegative.has_value()};
 }
 
+/// Calls f with whether a side has slopes for single entries.
+template <class T, class F>
+void with_per_row(const DualArgs<T>& a, F f) {
+  if (a.negative.per_row || a.nonnegative.per_row) {
+    f(std::true_type{});
+  } else {
+    f(std::false_type{});
+  }
+}
+
 }  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> dual_relu(const Tensor& rows, const Tensor& lower, const Tensor& upper,
@@ -38,9 +49,25 @@ std::tuple<Tensor, Tensor, Tensor> dual_relu(const Tensor& rows, const Tensor& l
   if (!out.s.empty()) {
     dispatch_dtype("dual_relu", rows.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
-      dual_relu_kernel<T><<<blocks_for(out.s.batch * out.s.rows, 1), kThreads, 0, device.stream()>>>(
-          arguments<T>(out.s, rows, lower, upper, negative, nonnegative), out.rows.mutable_data_ptr<T>(),
-          out.low.mutable_data_ptr<T>(), out.high.mutable_data_ptr<T>());
+      const DualArgs<T> a = arguments<T>(out.s, rows, lower, upper, negative, nonnegative);
+      const int64_t parts = a.parts();
+      // As many as leave the device enough blocks; the sums do not depend on it.
+      const int64_t rows_of_block = std::clamp<int64_t>(a.batch * a.rows * parts / kTargetBlocks, 1, kDualRows);
+      const int64_t blocks = a.batch * ceil_div(a.rows, rows_of_block) * parts;
+      Tensor partial = empty_like_sizes({2, parts > 1 ? a.batch * a.rows * parts : 0}, rows);
+      T* const low = out.low.mutable_data_ptr<T>();
+      T* const high = out.high.mutable_data_ptr<T>();
+      T* const low_parts = parts > 1 ? partial.mutable_data_ptr<T>() : low;
+      T* const high_parts = parts > 1 ? low_parts + a.batch * a.rows * parts : high;
+      with_per_row(a, [&](auto per_row) {
+        dual_relu_kernel<T, per_row.value><<<blocks_for(blocks, 1), kThreads, 0, device.stream()>>>(
+            a, static_cast<int>(rows_of_block), out.rows.mutable_data_ptr<T>(), low_parts, high_parts);
+      });
+      if (parts > 1) {
+        check_launch("dual_relu");
+        add_parts_kernel<T><<<blocks_for(a.batch * a.rows, kStrips), dim3(kLanes, kStrips), 0, device.stream()>>>(
+            a.batch * a.rows, parts, low_parts, high_parts, low, high);
+      }
       check_launch("dual_relu");
     });
   }
@@ -72,8 +99,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
                              wanted(out.upper, true),
                              wanted(out.negative, out.s.negative > 0),
                              wanted(out.nonnegative, out.s.nonnegative > 0)};
-      dual_relu_backward_kernel<T><<<blocks_for(neurons, kThreads), kThreads, 0, device.stream()>>>(
-          arguments<T>(out.s, rows, lower, upper, negative, nonnegative), grad);
+      const DualArgs<T> a = arguments<T>(out.s, rows, lower, upper, negative, nonnegative);
+      const int64_t segments = a.segments();
+      const bool finishes = needs_slopes && segments > 1;
+      Tensor partial = empty_like_sizes({finishes ? segments : 0, kDualSums, neurons}, rows);
+      T* const sums = finishes ? partial.mutable_data_ptr<T>() : nullptr;
+      const dim3 grid(blocks_for(a.batch * ceil_div(a.features, kLanes), 1),
+                      static_cast<unsigned>(std::min(segments, kTargetBlocks)));
+      with_per_row(a, [&](auto per_row) {
+        dual_relu_backward_kernel<T, per_row.value><<<grid, dim3(kLanes, kStrips), 0, device.stream()>>>(a, grad, sums);
+      });
+      if (finishes) {
+        check_launch(op);
+        dual_relu_finish_kernel<T><<<blocks_for(neurons, kThreads), kThreads, 0, device.stream()>>>(a, grad, sums);
+      }
       check_launch(op);
     });
   }

@@ -42,6 +42,10 @@ inline void check_launch(const char* op) {
   STD_TORCH_CHECK(error == cudaSuccess, op, ": CUDA launch failed: ", cudaGetErrorString(error));
 }
 
+inline void check_cuda(const char* what, cudaError_t error) {
+  STD_TORCH_CHECK(error == cudaSuccess, "zonocuda: ", what, " failed: ", cudaGetErrorString(error));
+}
+
 inline unsigned blocks_for(int64_t items, int64_t per_block) {
   return static_cast<unsigned>(std::clamp<int64_t>(ceil_div(items, per_block), 1, kMaxBlocks));
 }

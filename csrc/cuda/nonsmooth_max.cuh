@@ -11,7 +11,7 @@ template <class T>
 __global__ void nonsmooth_max_kernel(int64_t outer, int64_t length, int64_t inner, const T* x, T* values,
                                      int32_t* winners) {
   using W = Wide<T>;
-  const int64_t stride = int64_t(gridDim.x) * blockDim.x, words = (length + kWordBits - 1) / kWordBits;
+  const int64_t stride = int64_t(gridDim.x) * blockDim.x, words = word_count(length);
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < outer * inner; i += stride) {
     const T* column = x + i / inner * length * inner + i % inner;
     W best = W(column[0]);
@@ -40,9 +40,9 @@ template <class T>
 __global__ void nonsmooth_max_backward_kernel(int64_t outer, int64_t length, int64_t inner, const T* grad,
                                               const int32_t* winners, TieWeights weights, T* grad_x) {
   using W = Wide<T>;
-  const int64_t stride = int64_t(gridDim.x) * blockDim.x, words = (length + kWordBits - 1) / kWordBits;
+  const int64_t stride = int64_t(gridDim.x) * blockDim.x, words = word_count(length);
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < outer * inner; i += stride) {
-    const Winners w{winners + i / inner * words * inner + i % inner, words, inner};
+    const Winners w{winners + i / inner * words * inner + i % inner, length, inner};
     const Tie tie = read_tie(w);
     T* column = grad_x + i / inner * length * inner + i % inner;
     const W g = W(grad[i]);

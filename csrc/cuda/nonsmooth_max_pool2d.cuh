@@ -20,7 +20,7 @@ __global__ void nonsmooth_max_pool2d_kernel(Pool s, const T* x, T* values, int32
     int64_t nan = -1;
     for (int64_t t = 0; t < s.elements(); ++t) {
       const int64_t ay = s.y.at(row, t / s.x.kernel), ax = s.x.at(column, t % s.x.kernel);
-      if (ay >= 0 && ay < s.y.input && ax >= 0 && ax < s.x.input) {
+      if (s.y.contains(ay) && s.x.contains(ax)) {
         const W v = W(image[(ay * s.x.input + ax) * s.inner]);
         nan = v != v ? t : nan;
         best = v > best || v != v ? v : best;
@@ -29,7 +29,7 @@ __global__ void nonsmooth_max_pool2d_kernel(Pool s, const T* x, T* values, int32
     uint32_t bits = 0;
     for (int64_t t = 0; t < s.elements(); ++t) {
       const int64_t ay = s.y.at(row, t / s.x.kernel), ax = s.x.at(column, t % s.x.kernel);
-      if (ay >= 0 && ay < s.y.input && ax >= 0 && ax < s.x.input) {
+      if (s.y.contains(ay) && s.x.contains(ax)) {
         const W v = W(image[(ay * s.x.input + ax) * s.inner]);
         bits |= uint32_t(nan < 0 ? v == best : t == nan) << (t % kWordBits);
       }
@@ -43,7 +43,8 @@ __global__ void nonsmooth_max_pool2d_kernel(Pool s, const T* x, T* values, int32
 }
 
 /// A thread owns an element of grad_x and gathers from the windows that it won, in the order of reading: the additions
-/// of the CPU kernel, in its order, without atomics. Grid: x over elements (looped).
+/// of the CPU kernel, in its order, without atomics. What a winner in the padding takes is lost. Grid: x over elements
+/// (looped).
 template <class T>
 __global__ void nonsmooth_max_pool2d_backward_kernel(Pool s, const T* grad, const int32_t* winners, TieWeights weights,
                                                      T* grad_x) {
@@ -59,7 +60,7 @@ __global__ void nonsmooth_max_pool2d_backward_kernel(Pool s, const T* grad, cons
         const int64_t tx = s.x.element(column, px);
         if (tx >= 0) {
           const int64_t at = ((image * s.y.output + row) * s.x.output + column) * s.inner + i % s.inner;
-          const Winners w{winners + at, s.words(), s.outputs()};
+          const Winners w{winners + at, s.elements(), s.outputs()};
           const int64_t t = ty * s.x.kernel + tx;
           if (w.has(t)) {
             const Tie tie = read_tie(w);

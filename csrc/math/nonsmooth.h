@@ -89,13 +89,24 @@ ZONOCUDA_HD W tie_share(W g, int64_t count, bool is_first, bool is_last, const T
 
 constexpr int kWordBits = 32;  // winners in one word
 
-/// A word of `winners` and the ones before and after it, `stride` apart.
+ZONOCUDA_HD int64_t word_count(int64_t elements) { return elements / kWordBits + (elements % kWordBits != 0); }
+
+/// The bits of word i that stand for one of `elements` elements. Those beyond count for nothing, whatever they hold.
+ZONOCUDA_HD uint32_t valid_bits(int64_t elements, int64_t i) {
+  const int64_t left = elements - i * kWordBits;
+  return left >= kWordBits ? ~uint32_t(0) : (uint32_t(1) << left) - 1;
+}
+
+/// Which of `elements` elements win, a bit each; the words lie `stride` apart.
 struct Winners {
   const int32_t* words;
-  int64_t count, stride;
+  int64_t elements, stride;
 
-  ZONOCUDA_HD uint32_t word(int64_t i) const { return uint32_t(words[i * stride]); }
-  ZONOCUDA_HD bool has(int64_t element) const { return word(element / kWordBits) >> (element % kWordBits) & 1; }
+  ZONOCUDA_HD int64_t count() const { return word_count(elements); }
+  ZONOCUDA_HD uint32_t word(int64_t i) const { return uint32_t(words[i * stride]) & valid_bits(elements, i); }
+  ZONOCUDA_HD bool has(int64_t element) const {
+    return uint32_t(words[element / kWordBits * stride]) >> (element % kWordBits) & 1;
+  }
 };
 
 ZONOCUDA_HD int bits_in(uint32_t word) {
@@ -123,14 +134,14 @@ ZONOCUDA_HD int highest_bit(uint32_t word) {
 #endif
 }
 
-/// How many winners there are, and the first and the last of them.
+/// How many winners there are, and the first and the last of them (-1: none).
 struct Tie {
   int64_t count, first, last;
 };
 
 ZONOCUDA_HD Tie read_tie(const Winners& w) {
   Tie tie{0, -1, -1};
-  for (int64_t i = 0; i < w.count; ++i) {
+  for (int64_t i = 0; i < w.count(); ++i) {
     const uint32_t word = w.word(i);
     if (word) {
       tie.count += bits_in(word);
@@ -150,6 +161,11 @@ struct PoolAxis {
   ZONOCUDA_HD int64_t at(int64_t window, int64_t element) const {
     return window * stride - padding + element * dilation;
   }
+  ZONOCUDA_HD bool contains(int64_t p) const { return p >= 0 && p < input; }
+  /// Whether all elements of a window lie in the image.
+  ZONOCUDA_HD bool contains_window(int64_t window) const {
+    return contains(at(window, 0)) && contains(at(window, kernel - 1));
+  }
   /// The first and the last window that reach position p, if any does.
   ZONOCUDA_HD int64_t first_window(int64_t p) const {
     const int64_t reach = p + padding - (kernel - 1) * dilation;
@@ -166,15 +182,20 @@ struct PoolAxis {
   }
 };
 
+/// The number of elements of [a, b, c, d]. Where one size is 0, the product of the others may be no number.
+ZONOCUDA_HD int64_t count_of(int64_t a, int64_t b, int64_t c, int64_t d) {
+  return a == 0 || b == 0 || c == 0 || d == 0 ? 0 : a * b * c * d;
+}
+
 /// Images [images, height, width, inner] and windows of kernel elements in the order of reading.
 struct Pool {
   int64_t images, inner;
   PoolAxis y, x;
 
   ZONOCUDA_HD int64_t elements() const { return y.kernel * x.kernel; }
-  ZONOCUDA_HD int64_t words() const { return (elements() + kWordBits - 1) / kWordBits; }
-  ZONOCUDA_HD int64_t outputs() const { return images * y.output * x.output * inner; }
-  ZONOCUDA_HD int64_t inputs() const { return images * y.input * x.input * inner; }
+  ZONOCUDA_HD int64_t words() const { return word_count(elements()); }
+  ZONOCUDA_HD int64_t outputs() const { return count_of(images, y.output, x.output, inner); }
+  ZONOCUDA_HD int64_t inputs() const { return count_of(images, y.input, x.input, inner); }
 };
 
 }  // namespace zonocuda

@@ -261,9 +261,13 @@ def diagonal_linear_backward(
         launch = plan.tiles(batch * symbols, (TILE, 1))
         arguments: list[Argument] = [grad, index, weight, *outputs(1, coefficients)]
         grads[:1] = host.run("diagonal_linear_coefficients_kernel", launch, arguments, sizes, dtype=dtype)
-    if out > 0:
-        arguments = [grad, coefficients, index, Out(torch.zeros_like(weight))]
-        launch = plan.pointwise(out, TILE)
+    tiles = -(-symbols // TILE) * -(-out // TILE)
+    if features > 0 and tiles > 0:
+        untouched = Out(torch.full((features,), -1))
+        launch = plan.pointwise(symbols)
+        ends = host.run("find_symbols_kernel", launch, [index, untouched, untouched], sizes, dtype=dtype)
+        arguments = [grad, coefficients, index, *ends, Out(torch.zeros_like(weight))]
+        launch = plan.tiles(tiles, (TILE, TILE_ROWS))
         grads[1:] = host.run("diagonal_linear_weight_kernel", launch, arguments, sizes, dtype=dtype)
     return grads
 

@@ -73,6 +73,13 @@ T atomicAdd(T* address, std::type_identity_t<T> value) {
   return old;
 }
 
+template <class T>
+T atomicMin(T* address, std::type_identity_t<T> value) {
+  const T old = *address;
+  *address = value < old ? value : old;
+  return old;
+}
+
 // ---- Dynamic shared memory and asynchronous copies into it ---------------------------------------------------------
 
 template <class T>

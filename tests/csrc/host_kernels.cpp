@@ -148,7 +148,7 @@ const std::map<std::string, Run>& kernels() {
        [](const Request& r) {
          const int sources = int(r.integer(4)), factors = int(r.integer(5));
          int64_t* const found = r.at<int64_t>(0);
-         found[0] = tile_width(r.layout(), r.integer(3), sources, factors, r.integer(6));
+         found[0] = tile_width(r.layout(), r.integer(3), sources, factors, r.integer(6), Launches(r.integer(7)));
          found[1] = tile_bytes(r.layout(), found[0], sources, factors);
        }},
       {"relu_relaxation_kernel",
@@ -168,14 +168,26 @@ const std::map<std::string, Run>& kernels() {
        }},
       {"dual_relu_kernel",
        [](const Request& r) {
-         typed(r, [&]<class T>() { r.launch(dual_relu_kernel<T>, r.dual<T>(), r.at<T>(5), r.at<T>(6), r.at<T>(7)); });
+         by_row(r, [&]<class T, bool kPerRow>() {
+           r.launch(dual_relu_kernel<T, kPerRow>, r.dual<T>(), int(r.integer(6)), r.at<T>(5), r.at<T>(6), r.at<T>(7));
+         });
+       }},
+      {"add_parts_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(add_parts_kernel<T>, r.integer(0), r.integer(1), r.at<T>(0), r.at<T>(1), r.at<T>(2), r.at<T>(3));
+         });
        }},
       {"dual_relu_backward_kernel",
        [](const Request& r) {
+         by_row(r, [&]<class T, bool kPerRow>() {
+           r.launch(dual_relu_backward_kernel<T, kPerRow>, r.dual<T>(), r.dual_grad<T>(), r.at<T>(13));
+         });
+       }},
+      {"dual_relu_finish_kernel",
+       [](const Request& r) {
          typed(r, [&]<class T>() {
-           r.launch(dual_relu_backward_kernel<T>, r.dual<T>(),
-                    DualGrad<T>{r.at<T>(5), r.at<T>(6), r.at<T>(7), Kink(r.integer(6)), T(r.reals.at(0)), r.at<T>(8),
-                                r.at<T>(9), r.at<T>(10), r.at<T>(11), r.at<T>(12)});
+           r.launch(dual_relu_finish_kernel<T>, r.dual<T>(), r.dual_grad<T>(), static_cast<const T*>(r.at<T>(13)));
          });
        }},
       {"scale_backward_kernel",
@@ -195,11 +207,13 @@ const std::map<std::string, Run>& kernels() {
                     r.at<T>(3));
          });
        }},
+      {"find_symbols_kernel",
+       [](const Request& r) { r.launch(find_symbols_kernel, r.diagonal(), r.at<int64_t>(0), r.ends(1), r.ends(2)); }},
       {"diagonal_linear_weight_kernel",
        [](const Request& r) {
          typed(r, [&]<class T>() {
-           r.launch(diagonal_linear_weight_kernel<T>, r.diagonal(), r.at<T>(0), r.at<T>(1), r.at<int64_t>(2),
-                    r.at<T>(3));
+           r.launch(diagonal_linear_weight_kernel<T>, r.diagonal(), r.at<T>(0), r.at<T>(1), r.at<int64_t>(2), r.ends(3),
+                    r.ends(4), r.at<T>(5));
          });
        }},
       {"error_block_kernel",

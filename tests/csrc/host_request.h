@@ -36,7 +36,11 @@ struct Request {
     std::istringstream head(line);
     head >> kernel >> dtype >> vector >> last_block_only >> grid.x >> grid.y >> block.x >> block.y >> shared;
     read_list(head, integers, [](std::istream& s, int64_t& i) { s >> i; });
-    read_list(head, reals, [](std::istream& s, double& r) { s >> r; });
+    read_list(head, reals, [](std::istream& s, double& r) {
+      std::string text;  // a stream does not read inf and nan
+      s >> text;
+      r = std::strtod(text.c_str(), nullptr);
+    });
     read_list(head, arrays, [](std::istream& s, Array& a) { s >> a.type >> a.role >> a.count >> a.skip; });
     for (Array& a : arrays) {
       a.given.resize(a.count * a.item());
@@ -71,6 +75,9 @@ struct Request {
     }
     return reinterpret_cast<P*>(reinterpret_cast<uintptr_t>(a.bytes.get()) - a.skip * sizeof(P));
   }
+
+  /// Symbols, whose order counts as that of numbers without a sign.
+  unsigned long long* ends(size_t i) const { return reinterpret_cast<unsigned long long*>(at<int64_t>(i)); }
 
   int64_t integer(size_t i) const { return integers.at(i); }
   Layout layout() const { return {integer(0), integer(1), integer(2)}; }
@@ -125,6 +132,13 @@ struct Request {
             integer(5) != 0};
   }
 
+  /// Arrays 5 to 12: the gradients of image, low and high; then outputs. Integer 6: the rule on the kink.
+  template <class T>
+  DualGrad<T> dual_grad() const {
+    return {at<T>(5), at<T>(6), at<T>(7),  Kink(integer(6)), T(reals.at(0)),
+            at<T>(8), at<T>(9), at<T>(10), at<T>(11),        at<T>(12)};
+  }
+
   template <class... P, class... A>
   void launch(void (*kernel)(P...), A... args) const {
     host_cuda::launch(grid, block, shared, kernel, args...);
@@ -147,4 +161,12 @@ void typed_or_half(const Request& r, F f) {
 template <class F>
 void vectorised(const Request& r, F f) {
   typed(r, [&]<class T>() { r.vector == 1 ? f.template operator()<T, 1>() : f.template operator()<T, kVector<T>>(); });
+}
+
+/// Calls f with the element type, and whether a side of the dual rows has slopes for single entries.
+template <class F>
+void by_row(const Request& r, F f) {
+  typed(r, [&]<class T>() {
+    r.integer(3) || r.integer(4) ? f.template operator()<T, true>() : f.template operator()<T, false>();
+  });
 }

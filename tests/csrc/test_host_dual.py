@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
 import pytest
 import torch
 from torch import Tensor
 
-from tests.csrc.chains import THREADS, Plan
+from tests.csrc.chains import LANES, STRIPS, THREADS, Plan
 from tests.csrc.compare import EACH_DTYPE, assert_within, normal
-from tests.csrc.host import Argument, HostKernels, Out
+from tests.csrc.host import Argument, HostKernels, Launch, Out
+from tests.csrc.ptxas import SOURCES
 from zonocuda import reference
 from zonocuda.kink import KINK_RULES, KinkRule, check_kink
 
 NAN, INF = torch.nan, torch.inf
-CHOICES = ("tied", "shared", "rows", "tied+shared", "tied+rows", "shared+rows", "rows+shared")
-EACH_CHOICE = pytest.mark.parametrize("choice", CHOICES)
-# One entry; rows and neurons that divide nothing; more features than a block has threads; loops of one block.
-SIZES = [(1, 1, 1, False), (2, 5, 7, False), (1, 3, 300, False), (2, 4, 513, True)]
-EACH_SIZE = pytest.mark.parametrize("sizes", SIZES, ids=lambda s: "x".join(map(str, s)))
 Slopes = tuple[Tensor | None, Tensor | None]
+CHOICES = ("tied", "shared", "rows", "tied+shared", "tied+rows", "shared+rows", "rows+shared")
+DUAL_PART, DUAL_SEGMENT, DUAL_SUMS, DUAL_ROWS = 1024, 64, 6, 16  # constants of csrc/cuda/dual_relu.cuh
+# One entry; rows and neurons that divide nothing; a warp and a bit, by loops of one block. Then several parts of the
+# features, and several segments of the rows, looped over or not.
+SMALL = [(1, 1, 1, False), (2, 5, 7, False), (1, 3, 300, False), (2, 9, 33, True)]
+PARTS = [(1, 3, 2500, False), (2, 2, 1030, True)]
+SEGMENTS = [(1, 130, 33, False), (2, 65, 5, True)]
+
+
+def each_size_and_choice(large: list[tuple[int, int, int, bool]]) -> pytest.MarkDecorator:
+    """All choices on small sizes, and some on large ones."""
+    cases = [*itertools.product(SMALL, CHOICES), *itertools.product(large, ("tied", "shared+rows"))]
+    return pytest.mark.parametrize(("sizes", "choice"), cases, ids=str)
 
 
 def inputs(sizes: tuple[int, int, int, bool], choice: str, dtype: torch.dtype) -> tuple[list[Tensor], Slopes, Plan]:
@@ -46,13 +58,23 @@ def integers(v: Tensor, slopes: Slopes) -> list[int]:
     return [*v.shape, *per_row, int(slopes[1] is None)]
 
 
-def dual_relu(host: HostKernels, plan: Plan, tensors: list[Tensor], slopes: Slopes) -> list[Tensor]:
+def dual_relu(
+    host: HostKernels, plan: Plan, tensors: list[Tensor], slopes: Slopes, rows_of_block: int = 2
+) -> list[Tensor]:
     """As csrc/cuda/dual_relu.cu does it."""
     v = tensors[0]
-    sums = [Out.unwritten(*v.shape[:2], dtype=v.dtype) for _ in range(2)]
+    batch, rows, features = v.shape
+    parts = max(1, -(-features // DUAL_PART))
+    sums = [Out.unwritten(batch, rows, parts, dtype=v.dtype) for _ in range(2)]
     arguments: list[Argument] = [*tensors, *slopes, Out.unwritten(*v.shape, dtype=v.dtype), *sums]
-    launch = plan.tiles(v.shape[0] * v.shape[1], (THREADS, 1))
-    return host.run("dual_relu_kernel", launch, arguments, integers(v, slopes), dtype=v.dtype)
+    launch = plan.tiles(batch * -(-rows // rows_of_block) * parts, (THREADS, 1))
+    sizes = [*integers(v, slopes), rows_of_block]
+    image, *ends = host.run("dual_relu_kernel", launch, arguments, sizes, dtype=v.dtype)
+    if parts == 1:
+        return [image, *(t.squeeze(2) for t in ends)]
+    arguments = [*ends, *(Out.unwritten(batch, rows, dtype=v.dtype) for _ in range(2))]
+    launch = plan.tiles(-(-batch * rows // STRIPS), (LANES, STRIPS))
+    return [image, *host.run("add_parts_kernel", launch, arguments, [batch * rows, parts], dtype=v.dtype)]
 
 
 def dual_relu_backward(
@@ -66,20 +88,32 @@ def dual_relu_backward(
 ) -> list[Tensor]:
     """The gradients of v and, where wanted, of l, u and the slopes that are given."""
     v = tensors[0]
+    batch, rows, features = v.shape
+    segments = max(1, -(-rows // DUAL_SEGMENT))
+    finishes = needs_slopes and segments > 1
 
     def out(like: Tensor | None) -> Out | None:
         return None if like is None else Out.unwritten(*like.shape, dtype=v.dtype)
 
     wanted = [out(t) if needs_slopes else None for t in (*tensors[1:], *slopes)]
-    arguments: list[Argument] = [*tensors, *slopes, *grads, out(v), *wanted]
-    launch = plan.pointwise(v.shape[0] * v.shape[2])
-    return host.run(
-        "dual_relu_backward_kernel", launch, arguments, [*integers(v, slopes), check_kink(kink)], [1e-6], dtype=v.dtype
-    )
+    partial = Out.unwritten(segments, DUAL_SUMS, batch, features, dtype=v.dtype) if finishes else None
+    arguments: list[Argument] = [*tensors, *slopes, *grads, out(v), *wanted, partial]
+    grid = (1, 1) if plan.one_block else (batch * -(-features // LANES), segments)
+    sizes = [*integers(v, slopes), check_kink(kink)]
+    launch = Launch(grid, (LANES, STRIPS))
+    found = host.run("dual_relu_backward_kernel", launch, arguments, sizes, [1e-6], dtype=v.dtype)
+    if not finishes:
+        return found
+    image, *rest, sums = found
+    befores = iter(rest)
+    written = [None if one is None else Out(next(befores)) for one in wanted]
+    arguments = [*tensors, *slopes, *grads, None, *written, sums]
+    launch = plan.pointwise(batch * features)
+    finished = host.run("dual_relu_finish_kernel", launch, arguments, sizes, [1e-6], dtype=v.dtype)
+    return [image, *finished]
 
 
-@EACH_SIZE
-@EACH_CHOICE
+@each_size_and_choice(PARTS)
 @EACH_DTYPE
 def test_dual_relu_agrees_with_the_reference(
     host: HostKernels, sizes: tuple[int, int, int, bool], choice: str, dtype: torch.dtype
@@ -93,8 +127,7 @@ def test_dual_relu_agrees_with_the_reference(
         assert_within(one, other, (v * size).sum(2), sizes[2] + 8)
 
 
-@EACH_SIZE
-@EACH_CHOICE
+@each_size_and_choice(SEGMENTS)
 @pytest.mark.parametrize("kink", KINK_RULES)
 def test_dual_relu_backward_is_the_gradient_of_the_reference(
     host: HostKernels, sizes: tuple[int, int, int, bool], choice: str, kink: KinkRule
@@ -132,3 +165,32 @@ def test_a_nan_reaches_the_sums_that_it_belongs_to(host: HostKernels) -> None:
             assert torch.equal(one.isnan(), other.isnan())
         assert high.isnan().tolist() == [[True, False, False, False]]
         assert low.isnan().tolist() == [[False, False, False, True]]
+
+
+def test_the_sums_of_a_row_do_not_depend_on_how_many_rows_a_block_takes(host: HostKernels) -> None:
+    tensors, slopes, plan = inputs((1, 17, 1030, False), "shared", torch.float32)
+    alone = dual_relu(host, plan, tensors, slopes, rows_of_block=1)
+    for one, other in zip(dual_relu(host, plan, tensors, slopes, DUAL_ROWS), alone, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_rows_without_features_have_no_constants(host: HostKernels) -> None:
+    tensors = [torch.empty(2, 3, 0), torch.empty(2, 0), torch.empty(2, 0)]
+    _, low, high = dual_relu(host, Plan(), tensors, (None, None))
+    assert torch.equal(low, torch.zeros(2, 3))
+    assert torch.equal(high, torch.zeros(2, 3))
+
+
+def test_bounds_of_no_rows_have_no_gradient(host: HostKernels) -> None:
+    tensors = [torch.empty(1, 0, 5), -torch.ones(1, 5), torch.ones(1, 5)]
+    grads = [torch.empty(1, 0, 5), torch.empty(1, 0), torch.empty(1, 0)]
+    _, *others = dual_relu_backward(host, Plan(), tensors, (torch.ones(1, 1, 5), None), grads)
+    assert all(torch.equal(t, torch.zeros_like(t)) for t in others)
+
+
+def test_the_sizes_of_parts_and_segments_are_those_of_the_kernels() -> None:
+    text = (SOURCES / "dual_relu.cuh").read_text()
+    assert "kDualPart = kDualColumns * kThreads" in text
+    constants = dict(re.findall(r"constexpr \w+ (kDual\w+) = (\d+);", text))
+    assert constants.pop("kDualColumns") == str(DUAL_PART // THREADS)
+    assert constants == {"kDualRows": str(DUAL_ROWS), "kDualSegment": str(DUAL_SEGMENT), "kDualSums": str(DUAL_SUMS)}

@@ -205,10 +205,11 @@ def test_diagonal_linear_backward_over_a_huge_gradient(host: HostKernels) -> Non
 def test_diagonal_linear_weight_gradient_over_huge_outputs(host: HostKernels) -> None:
     features, out = 3, LIMIT + 37
     items = out % TILE
-    launch = last_block(out, (TILE, 1))
+    launch = Launch((-(-out // TILE), 1), (TILE, TILE_ROWS), last_block_only=True)
     grad = normal(items, dtype=F)
+    ends = torch.tensor([-1, 0, -1]), torch.tensor([-1, ~0, -1])  # the only symbol is the first and the last one
     before = Out(torch.zeros(items, features), (out - items) * features)
-    arguments: list[Argument] = [Tail(grad, out - items), torch.tensor([2.0]), torch.tensor([1]), before]
+    arguments: list[Argument] = [Tail(grad, out - items), torch.tensor([2.0]), torch.tensor([1]), *ends, before]
     (actual,) = host.run("diagonal_linear_weight_kernel", launch, arguments, [1, 1, features, out])
     expected = torch.zeros(items, features)
     expected[:, 1] = 2 * grad
@@ -238,3 +239,42 @@ def test_error_block_and_its_gradient_over_many_elements(host: HostKernels) -> N
     (actual,) = host.run("error_block_backward_kernel", last_block(rows, (256, 1)), [grad, index, out], sizes)
     at = index[torch.arange(rows - last, rows) % symbols]
     assert_within(actual, grad.values.reshape(last, features).gather(1, at.unsqueeze(1))[:, 0])
+
+
+def test_dual_relu_over_many_rows(host: HostKernels) -> None:
+    rows, features, last = 2**27 + 5, 33, 5
+    skip = (rows - last) * features
+    assert skip > LIMIT
+    assert rows % 16 == last
+    v, lower, upper = normal(1, last, features, dtype=F), -torch.ones(1, features), torch.full((1, features), 2.0)
+    sums = [Out.unwritten(1, last, dtype=F, skip=rows - last) for _ in range(2)]
+    image = Out.unwritten(1, last, features, dtype=F, skip=skip)
+    arguments: list[Argument] = [Tail(v, skip), lower, upper, None, None, image, *sums]
+    launch = Launch((-(-rows // 16), 1), (256, 1), last_block_only=True)
+    actual = host.run("dual_relu_kernel", launch, arguments, [1, rows, features, 0, 0, 1, 16])
+    expected = reference.dual_relu(v, lower, upper)
+    assert_within(actual[0], expected.rows, v.abs(), 4)
+    for one, other in zip(actual[1:], expected[1:], strict=True):
+        assert_within(one, other, 3 * v.abs().sum(2), features + 8)
+
+
+def test_dual_relu_backward_over_many_batch_elements(host: HostKernels) -> None:
+    batch, rows, features = 2**27 + 3, 2, 32
+    skip, neurons = (batch - 1) * rows * features, (batch - 1) * features
+    assert min(skip, neurons) >= LIMIT
+    v, grad = (normal(1, rows, features, dtype=F, seed=seed).requires_grad_() for seed in range(2))
+    lower, upper = (torch.full((1, features), x, requires_grad=True) for x in (-1.0, 2.0))
+    low, high = (normal(1, rows, dtype=F, seed=seed) for seed in (2, 3))
+    outs = [Out.unwritten(1, rows, features, dtype=F, skip=skip)]
+    outs += [Out.unwritten(1, features, dtype=F, skip=neurons) for _ in range(2)]
+    arguments: list[Argument] = [Tail(v, skip), Tail(lower, neurons), Tail(upper, neurons), None, None]
+    arguments += [Tail(grad, skip), *(Tail(t, (batch - 1) * rows) for t in (low, high)), *outs, None, None, None]
+    launch = Launch((batch, 1), (LANES, STRIPS), last_block_only=True)
+    actual = host.run("dual_relu_backward_kernel", launch, arguments, [batch, rows, features, 0, 0, 1, 0], [0.0])
+    outputs = reference.dual_relu(v, lower, upper)
+    expected = torch.autograd.grad(outputs, [v, lower, upper], [grad.detach(), low, high])
+    constants = (low.abs() + high.abs()).unsqueeze(2)
+    of_lines = (v.abs() * (grad.abs() + 2 * constants)).sum(1).detach()
+    magnitudes = [grad.detach().abs() + 2 * constants, of_lines, of_lines]
+    for one, other, magnitude in zip(actual, expected, magnitudes, strict=True):
+        assert_within(one, other, magnitude, 16)

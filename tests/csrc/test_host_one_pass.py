@@ -160,11 +160,16 @@ A100, RTX, H100 = 163 * KIB, 99 * KIB, 227 * KIB  # bytes of shared memory that 
 
 
 def tile(
-    host: HostKernels, sizes: tuple[int, int, int], item: int = 4, backward: bool = False, limit: int = H100
+    host: HostKernels,
+    sizes: tuple[int, int, int],
+    item: int = 4,
+    backward: bool = False,
+    limit: int = H100,
+    launches: int = 0,
 ) -> tuple[int, int]:
-    """The bytes of a row and of all of a tile; (0, 0): two launches."""
+    """The bytes of a row and of all of a tile; (0, 0): two launches. ``launches``: 1 or 2 where they are chosen."""
     count = 2 if backward else 1
-    integers = [*sizes, item, count, count, limit]
+    integers = [*sizes, item, count, count, limit, launches]
     (found,) = host.run("tile_width", Launch((1, 1), (1, 1)), [Out(torch.zeros(2, dtype=torch.int64))], integers)
     width, size = found.tolist()
     return width, size
@@ -234,3 +239,14 @@ def test_enough_tiles_for_the_device_or_narrower_ones_or_none(
     host: HostKernels, sizes: tuple[int, int, int], item: int, width: int
 ) -> None:
     assert tile(host, sizes, item)[0] == width
+
+
+@pytest.mark.parametrize(
+    ("sizes", "backward", "one"),
+    [((1, 100, 8192), False, 128), ((1, 3000, 504), True, 32), ((1, 3576, 8192), True, 0), ((1, 0, 8192), False, 0)],
+)
+def test_a_chosen_number_of_launches_is_taken_where_a_tile_fits(
+    host: HostKernels, sizes: tuple[int, int, int], backward: bool, one: int
+) -> None:
+    assert tile(host, sizes, backward=backward, launches=1)[0] == one
+    assert tile(host, sizes, backward=backward, launches=2) == (0, 0)

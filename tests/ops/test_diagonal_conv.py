@@ -270,3 +270,12 @@ def test_arguments_that_do_not_fit_are_refused_by_name() -> None:
         torch.ops.zonocuda._diagonal_conv_backward(
             torch.ones(1, 3, 4, 3, 2), c, index, w, [2, 4, 4], [1, 1], [1, 1], [1, 1], 1, [4, 4], True
         )
+
+
+def test_a_convolution_without_channels_has_an_empty_gradient(device: torch.device) -> None:
+    weight = torch.empty(2, 0, 3, 2, device=device)
+    coefficients, index = torch.empty(1, 0, device=device), torch.empty(0, dtype=torch.int64, device=device)
+    sizes = [0, 3, 2], [1, 2], [2, 2], [1, 1], 2, [2, 1]
+    patches = torch.ops.zonocuda.diagonal_conv(coefficients, index, weight, *sizes)
+    grads = torch.ops.zonocuda._diagonal_conv_backward(patches, coefficients, index, weight, *sizes, True)
+    assert [t.shape for t in grads] == [coefficients.shape, weight.shape]

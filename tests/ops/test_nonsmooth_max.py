@@ -11,6 +11,7 @@ from zonocuda import ops
 from zonocuda.ties import TIE_RULES, TieRule
 
 NAN, INF = float("nan"), float("inf")
+RULES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.0, 0.5), (1.0, 0.0, 0.5))  # first, last, even
 EACH_DTYPE = pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 
 
@@ -92,3 +93,23 @@ def test_errors_name_the_remedy() -> None:
         ops.nonsmooth_max(torch.zeros(2), 0, "middle")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="nonsmooth_max: the dimension must not be empty"):
         ops.nonsmooth_max(torch.zeros(2, 0), 1)
+
+
+@EACH_DTYPE
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("inner", [1, 2])
+def test_the_backward_op_takes_words_without_a_winner_and_bits_beyond_the_last_element(
+    rule: tuple[float, float, float], inner: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    first, last, even = rule
+    length = 35  # 3 valid bits in the second word
+    words = torch.zeros(3, 2, inner, dtype=torch.int32, device=device)
+    words[1, 1] = -8  # all bits but the valid ones
+    words[2, 0], words[2, 1] = 1 << 4, -1 ^ 2  # elements 4, 32 and 34, and bits beyond
+    grad = torch.full((3, inner), 6.0, dtype=dtype, device=device)
+    expected = torch.zeros(3, length, inner)
+    expected[2, 4] = 6 * first + 2 * even
+    expected[2, 32] = 2 * even
+    expected[2, 34] = 6 * last + 2 * even
+    actual = torch.ops.zonocuda._nonsmooth_max_backward(grad, words, length, *rule)
+    assert torch.equal(actual.cpu(), expected.to(dtype))

@@ -15,6 +15,7 @@ from zonocuda import ops
 from zonocuda.ties import TIE_RULES
 
 NAN, INF = float("nan"), float("inf")
+RULES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.0, 0.5), (1.0, 0.0, 0.5))  # first, last, even
 EACH_DTYPE = pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 # kernel, stride, padding, dilation, ceil_mode
 WINDOWS: tuple[tuple[Any, Any, Any, Any, bool], ...] = (
@@ -199,3 +200,47 @@ def test_the_native_backward_refuses_winners_of_another_shape() -> None:
         torch.ops.zonocuda._nonsmooth_max_pool2d_backward(
             grad, words, [4, 4], [2, 2], [2, 2], [0, 0], [1, 1], 1.0, 0.0, 0.0
         )
+
+
+@EACH_DTYPE
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("inner", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_backward_op_takes_any_bits_and_loses_what_winners_in_the_padding_take(
+    rule: tuple[float, float, float], inner: int, stride: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    # An image of 1 x 1 with padding 1 and windows of 2 x 2: it is element 3, 2, 1 and 0 of the four windows.
+    _, last, even = rule
+    outputs = 2 if stride == 1 else 1
+    words = torch.zeros(1, 1, outputs, outputs, inner, dtype=torch.int32, device=device)
+    words[0, 0, 0, 0] = 0b1011  # two winners in the padding, and the image
+    grad = torch.full((1, outputs, outputs, inner), 6.0, dtype=dtype, device=device)
+    expected = 6 * last + 2 * even
+    if stride == 1:
+        words[0, 0, 0, 1] = 0  # no winner
+        words[0, 0, 1, 0] = -(1 << 4)  # bits beyond the window alone
+        words[0, 0, 1, 1] = -(1 << 5) | 1  # the image, and bits beyond
+        expected += 6
+    actual = torch.ops.zonocuda._nonsmooth_max_pool2d_backward(
+        grad, words, [1, 1], [2, 2], [stride, stride], [1, 1], [1, 1], *rule
+    )
+    assert torch.equal(actual.cpu(), torch.full((1, 1, 1, inner), expected, dtype=dtype))
+
+
+@EACH_DTYPE
+def test_the_backward_op_takes_any_bits_of_windows_of_several_words(dtype: torch.dtype, device: torch.device) -> None:
+    # One window of 6 x 6 = 36 elements around an image of 4 x 4: rows and columns 1 to 4 of it.
+    words = torch.full((2, 1, 1, 1, 1), -1, dtype=torch.int32, device=device)
+    grad = torch.full((1, 1, 1, 1), 36.0, dtype=dtype, device=device)
+    backward = torch.ops.zonocuda._nonsmooth_max_pool2d_backward
+    lists = [4, 4], [6, 6], [1, 1], [1, 1], [1, 1]
+    assert torch.equal(backward(grad, words, *lists, 0.0, 0.0, 1.0).cpu(), torch.ones(1, 4, 4, 1, dtype=dtype))
+    assert not backward(grad, words, *lists, 1.0, 0.0, 0.0).any()  # the first one lies in the padding
+    assert not backward(grad, words, *lists, 0.0, 1.0, 0.0).any()
+
+
+def test_the_backward_op_without_outputs_takes_windows_of_any_size(device: torch.device) -> None:
+    grad, words = torch.empty(1, 0, 2, 1), torch.empty(1 << 33, 1, 0, 2, 1, dtype=torch.int32)
+    arguments = [4, 4], [1 << 19, 1 << 19], [2, 2], [0, 0], [1, 1], 1.0, 0.0, 0.0
+    actual = torch.ops.zonocuda._nonsmooth_max_pool2d_backward(grad.to(device), words.to(device), *arguments)
+    assert torch.equal(actual.cpu(), torch.zeros(1, 4, 4, 1))
