@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zonocuda.convolution import convolve, convolve_transpose
 from zonocuda.domains import memory
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.dense import Dense
@@ -199,7 +200,7 @@ class Windowed:
             pads = _phase_pads(phase, self.window, extent, how)
             for run in _runs(members, count, step):
                 padded = F.pad(self.patches[:, run].flatten(0, 1), pads)
-                image = F.conv2d(padded, weight, None, how.stride, 0, how.dilation, how.groups)
+                image = convolve(padded, weight, None, how.stride, (0, 0), how.dilation, how.groups)
                 image = image.reshape(batch, -1, *image.shape[1:])
                 if wide:
                     image = kernels().window_dense(image, corners[run], *size)
@@ -226,7 +227,7 @@ class Windowed:
             spread = (rows.flatten(1) @ weight.flatten(1)).reshape(len(rows), *weight.shape[1:])
         else:
             rows = rows.contiguous(memory_format=torch.channels_last)
-            spread = F.conv_transpose2d(rows, weight, None, how.stride, 0, 0, how.groups, how.dilation)
+            spread = convolve_transpose(rows, weight, how.stride, (0, 0), (0, 0), how.groups, how.dilation)
         corners = self.corners * self.corners.new_tensor(how.stride) - self.corners.new_tensor(how.begin)
         patches = spread.contiguous().reshape(*self.patches.shape[:2], *spread.shape[1:])
         return Windowed(self.symbols, _masked(patches, corners, size), corners, size)
