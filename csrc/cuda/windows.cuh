@@ -33,10 +33,11 @@ struct WindowSumOf {
 };
 using WindowSum = WindowSumOf<int64_t>;
 
-/// A symbol's window: its corner, moved as near as it gets without another position in sight, and something of its own.
+/// A symbol's window: its corner, moved as near as it gets without another position in sight, where in memory that lies
+/// on the map or tile, and where its patch begins.
 template <class I>
 struct alignas(16) Listed {
-  I row, column, own;
+  I row, column, place, patch;
 };
 
 /// The position of a thread's flag among the flags of its block that are set, and their number. Every thread of the
@@ -70,7 +71,7 @@ template <class T, class I, class Term>
 __global__ void sum_windows_kernel(WindowSumOf<I> sum, Term term, const int64_t* corners, T* partial) {
   constexpr int kHeight = kSumHeight<T>;
   __shared__ T tile[kSumPlanes][kHeight][kSumPitch];
-  __shared__ Listed<I> windows[kSumListed];  // their corners in the tile; their own: where the patch begins
+  __shared__ Listed<I> windows[kSumListed + kSumFlight];  // behind those that are listed, some that no tile sees
   __shared__ int counts[kSumPlanes];
   const WindowsOf<I>& s = sum.s;
   const I tiles = sum.tiles_y(kHeight) * sum.tiles_x(), window = s.rows * s.columns, patch = s.patch();
@@ -94,9 +95,9 @@ __global__ void sum_windows_kernel(WindowSumOf<I> sum, Term term, const int64_t*
       Listed<I> mine{};
       bool touches = false;
       if (k < last) {
-        mine = {I(near_corner(corners[2 * int64_t(k)], s.rows, y0, y0 + height) - y0),
-                I(near_corner(corners[2 * int64_t(k) + 1], s.columns, x0, x0 + width) - x0),
-                (b * s.symbols + k) * patch};
+        const I row = I(near_corner(corners[2 * int64_t(k)], s.rows, y0, y0 + height) - y0);
+        const I column = I(near_corner(corners[2 * int64_t(k) + 1], s.columns, x0, x0 + width) - x0);
+        mine = {row, column, row * kSumPitch + column, (b * s.symbols + k) * patch};
         touches = mine.row > -s.rows && mine.row < height && mine.column > -s.columns && mine.column < width;
       }
       int listed;
@@ -104,26 +105,26 @@ __global__ void sum_windows_kernel(WindowSumOf<I> sum, Term term, const int64_t*
       if (touches) {
         windows[place] = mine;
       }
+      if (thread < kSumFlight) {
+        windows[listed + thread] = {height, width, 0, 0};
+      }
       __syncthreads();
       for (I base = 0; base < owned * window; base += kLanes) {
         const I element = base + threadIdx.x;
         const bool mine = element < owned * window;
         const int plane = mine ? own + int(element / window) : 0;
-        const I t = element % window / s.columns, u = element % s.columns;
-        const I offset = (c0 + own) * window + element;
+        const I t = mine ? element % window / s.columns : s.rows + kHeight, u = element % s.columns;  // or: nowhere
+        const I offset = (c0 + own) * window + element, place = plane * kHeight * kSumPitch + t * kSumPitch + u;
         for (int i = 0; i < listed; i += kSumFlight) {
           T value[kSumFlight] = {};
           int at[kSumFlight];
 #pragma unroll
           for (int r = 0; r < kSumFlight; ++r) {
-            at[r] = -1;
-            if (mine && i + r < listed) {
-              const Listed<I> w = windows[i + r];
-              const I row = w.row + t, column = w.column + u;
-              if (is_below<I>(row, height) && is_below<I>(column, width)) {
-                at[r] = (plane * kHeight + int(row)) * kSumPitch + int(column);
-                value[r] = term.template operator()<1>(w.own + offset).at[0];
-              }
+            const Listed<I> w = windows[i + r];
+            const bool inside = is_below<I>(w.row + t, height) & is_below<I>(w.column + u, width);
+            at[r] = inside ? int(w.place + place) : -1;
+            if (inside) {
+              value[r] = term.template operator()<1>(w.patch + offset).at[0];
             }
           }
 #pragma unroll
@@ -166,14 +167,14 @@ constexpr int kMapListed = kLanes * kStrips;  // symbols that a block looks at, 
 template <int V>
 constexpr int kMapFlight = V == 1 ? kUnroll : 2;
 
-/// The corners of symbols [first, first + kMapListed), one for each thread of the block; `own`: an offset in the map.
+/// The windows of symbols [first, first + kMapListed) on the whole map, one for each thread of the block.
 template <class I>
 __device__ void list_corners(const WindowsOf<I>& s, const int64_t* corners, I first, Listed<I>* listed) {
   const int thread = threadIdx.y * kLanes + threadIdx.x;
   if (first + thread < s.symbols) {
     const I y = I(near_corner(corners[2 * int64_t(first + thread)], s.rows, 0, s.height));
     const I x = I(near_corner(corners[2 * int64_t(first + thread) + 1], s.columns, 0, s.width));
-    listed[thread] = {y, x, y * s.width + x};
+    listed[thread] = {y, x, y * s.width + x, 0};
   }
 }
 
@@ -211,7 +212,7 @@ __global__ void map_windows_kernel(WindowsOf<I> s, const int64_t* corners, Map m
             const Listed<I> w = listed[i + r * kStrips];
             const I generator = b * s.symbols + first + i + r * kStrips;
             const Pack<T, V> own = map.template own<V>(generator * count + element);
-            const I there = map.map_of(b, generator) * size + w.own;
+            const I there = map.map_of(b, generator) * size + w.place;
 #pragma unroll
             for (int j = 0; j < V; ++j) {
               if (is_below<I>(w.row + row[j], s.height) && is_below<I>(w.column + column[j], s.width)) {

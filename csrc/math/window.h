@@ -22,7 +22,8 @@ using Windows = WindowsOf<int64_t>;
 /// Whether 32 bits hold whatever is computed of the maps' and the patches' sizes, none of which is empty: of dense
 /// generators too, or of `parts` of a sum over the symbols.
 inline bool is_narrow(const Windows& s, int64_t parts = 1, int64_t limit = kNarrowLimit) {
-  return are_narrow({s.height + s.rows, s.width + s.columns}, limit) &&
+  constexpr int64_t kPitch = 64;  // more than a row of a tile
+  return are_narrow({kPitch * (s.height + s.rows), s.width + s.columns}, limit) &&
          are_narrow(
              {(s.height + s.rows) * (s.width + s.columns), s.batch * s.symbols * s.patch(), parts * s.batch * s.map()},
              limit);
