@@ -66,24 +66,39 @@ def release(home: Path) -> str:
     return str(version(home))
 
 
+def compile_source(home: Path, source: Path, output: list[str]) -> str:
+    """Compiles one .cu file for sm_90 as setup.py does, with the flags of ``output``; what nvcc and ptxas say.
+
+    Raises:
+        RuntimeError: nvcc refuses the source.
+    """
+    (flags,) = from_setup("NVCC_FLAGS")
+    include = [f"-I{path}" for path in [*cpp_extension.include_paths(), home / "include"]]
+    target = ["-gencode=arch=compute_90,code=sm_90", str(source), *output]
+    command = [str(home / "bin" / "nvcc"), *flags, *TORCH_FLAGS, *include, *target]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def demangled(names: Iterable[str]) -> dict[str, str]:
+    """The readable names of kernels, by mangled name."""
+    mangled = list(names)
+    done = subprocess.run(["c++filt", *mangled], capture_output=True, text=True, check=True)
+    return {name: readable(text) for name, text in zip(mangled, done.stdout.splitlines(), strict=True)}
+
+
 def measure(home: Path, source: Path, folder: Path) -> dict[str, Usage]:
     """Compiles one .cu file for sm_90 as setup.py does, into ``folder``; the usage of each of its kernels.
 
     Raises:
         RuntimeError: nvcc refuses the source, or says nothing of its kernels.
     """
-    (flags,) = from_setup("NVCC_FLAGS")
-    include = [f"-I{path}" for path in [*cpp_extension.include_paths(), home / "include"]]
-    target = ["-gencode=arch=compute_90,code=sm_90", "-c", str(source), "-o", str(folder / f"{source.stem}.o")]
-    command = [str(home / "bin" / "nvcc"), *flags, *TORCH_FLAGS, *include, *target]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    kernels = parse(done.stdout + done.stderr)
+    kernels = parse(compile_source(home, source, ["-c", "-o", str(folder / f"{source.stem}.o")]))
     if not kernels:
         raise RuntimeError(f"{source.name}: nvcc reports no kernels")
-    names = subprocess.run(["c++filt", *kernels], capture_output=True, text=True, check=True).stdout.splitlines()
-    return {readable(name): usage for name, usage in zip(names, kernels.values(), strict=True)}
+    return {name: kernels[mangled] for mangled, name in demangled(kernels).items()}
 
 
 def parse(report: str) -> dict[str, Usage]:
