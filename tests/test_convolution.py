@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.networks import PROBLEMS
 from zonocuda import compute_bounds, convolution, from_module
 from zonocuda.convolution import convolve, convolve_transpose
-from zonocuda.domains import Zonotope
+from zonocuda.domains import Zonotope, memory
 from zonocuda.precision import summed_products, sums_terms
+from zonocuda.verifier.forward import sweep
 
 # size, channels, outputs, kernel, stride, padding, output padding (of the transposed one), dilation, groups
 GEOMETRIES = (
@@ -204,3 +206,29 @@ def test_bounds_of_a_residual_network_are_the_same_up_to_rounding(
         torch.testing.assert_close(
             ours, theirs, rtol=0, atol=roundings * 2.0**-53 * 16 * size
         )  # 16: of cancelled terms
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_sweep_of_a_residual_network_has_a_launch_for_hundreds_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a GPU sweeps it: in its chunks, and this way. torch's own would launch twice for every image.
+    problem = PROBLEMS[0]
+    graph = problem.load()
+    lower, upper = (b.unsqueeze(0) for b in problem.box(problem.images(1, graph)[0][0]))
+    images = 0
+
+    class Images(_Calls):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal images
+            images += args[0].shape[0] if func.overloadpacket.__name__ == "im2col" else 0
+            return super().__torch_dispatch__(func, types, args, kwargs)
+
+    monkeypatch.setitem(memory.CHUNK_BYTES, "cpu", memory.CHUNK_BYTES["cuda"])
+    monkeypatch.setattr(convolution, "unfolds", lambda x: True)
+    with torch.no_grad(), summed_products(), Images() as counted:
+        sweep(graph, Zonotope.from_box(lower, upper), direction="forward")
+    assert problem.name == "cifar10_resnet_4b"
+    assert images > 30_000
+    assert counted.calls["convolution"] == 0
+    assert counted.calls["im2col"] <= images / 300
+    assert counted.calls["mm"] + counted.calls["bmm"] <= counted.calls["im2col"] + 40  # and those of linear layers

@@ -137,6 +137,7 @@ template <class T, class I>
 __global__ void diagonal_conv_coefficients_kernel(DiagonalConvOf<I> s, const T* grad, const int64_t* index,
                                                   const T* weight, T* grad_coefficients) {
   const I rows = s.y.window(), columns = s.x.window(), window = s.window(), kernel = s.y.kernel * s.x.kernel;
+  const I patch = s.patch(), output_weights = s.group_inputs() * kernel;
   const I lane = threadIdx.x;
   const I step_o = kLanes / window, step_t = kLanes % window / columns, step_u = kLanes % window % columns;
   const I lane_o = lane / window, lane_t = lane % window / columns, lane_u = lane % window % columns;
@@ -149,8 +150,7 @@ __global__ void diagonal_conv_coefficients_kernel(DiagonalConvOf<I> s, const T* 
       while (o < last) {
         const I seen = seen_weight(s, p, t, u);
         if (seen >= 0) {
-          sum += grad[i * s.patch() + o * window + t * columns + u] *
-                 weight[(o * s.group_inputs() + p.input) * kernel + seen];
+          sum += grad[i * patch + o * window + t * columns + u] * weight[o * output_weights + p.input * kernel + seen];
         }
         o += step_o;  // the element 32 further on
         t += step_t;
