@@ -97,7 +97,7 @@ def test_the_reader_of_imports_sees_every_form(source: str, rooms: set[str]) -> 
 def test_networks_are_convolved_in_one_place(room: str) -> None:
     # What a proof convolves elsewhere, a GPU would take image after image (zonocuda/convolution.py).
     for path in sorted((PACKAGE / room).rglob("*.py")):
-        own = re.findall(r"\b(?:F|torch|aten|functional)\.(conv\w*)", path.read_text(encoding="utf-8"))
+        own = re.findall(r"\b(?:F|torch|aten|functional)\.(conv\w*)\(", path.read_text(encoding="utf-8"))
         assert not own, f"{path.relative_to(PACKAGE)} calls torch's {own}"
 
 

@@ -16,6 +16,7 @@ from zonocuda import compute_bounds, convolution, from_module
 from zonocuda.convolution import convolve, convolve_transpose
 from zonocuda.domains import Zonotope, memory
 from zonocuda.precision import summed_products, sums_terms
+from zonocuda.verifier import forecast
 from zonocuda.verifier.forward import sweep
 
 # size, channels, outputs, kernel, stride, padding, output padding (of the transposed one), dilation, groups
@@ -161,6 +162,10 @@ def test_a_chunk_stays_within_its_limit(limit: int, monkeypatch: pytest.MonkeyPa
         convolve_transpose(torch.rand(40, 4, 24, 24), weight, one, one, none, 1, one)
     assert len(sizes) > 3
     assert max(sizes) <= limit
+
+
+def test_a_forecast_has_room_for_a_chunk() -> None:
+    assert 2 * convolution.UNFOLDED_BYTES <= forecast.SCRATCH_BYTES
 
 
 @pytest.mark.usefixtures("unfolded")
