@@ -26,12 +26,16 @@ inline Im2col check_im2col(const char* op, const std::vector<int64_t>& input, co
     return ConvAxis{input[2 + i], c.output[i], c.kernel[i], c.stride[i], c.padding[i], c.dilation[i]};
   };
   const Im2col s{input[0], input[1], axis(0), axis(1), axis(2)};
-  int64_t numbers = 1;
-  for (int64_t size : {s.channels, s.z.kernel, s.y.kernel, s.x.kernel, s.images, s.z.out, s.y.out, s.x.out}) {
-    STD_TORCH_CHECK(size == 0 || numbers < (int64_t(1) << 62) / size, op,
-                    ": the columns must be fewer than 2^62 numbers");
-    numbers *= size == 0 ? 1 : size;
-  }
+  auto check_count = [&](const char* what, std::initializer_list<int64_t> sizes) {
+    int64_t numbers = 1;
+    for (int64_t size : sizes) {
+      STD_TORCH_CHECK(size == 0 || numbers < (int64_t(1) << 62) / size, op, ": ", what,
+                      " must have fewer than 2^62 numbers");
+      numbers *= size == 0 ? 1 : size;
+    }
+  };
+  check_count("the input", {s.images, s.channels, s.z.in, s.y.in, s.x.in});
+  check_count("the columns", {s.channels, s.z.kernel, s.y.kernel, s.x.kernel, s.images, s.z.out, s.y.out, s.x.out});
   return s;
 }
 

@@ -29,7 +29,7 @@ class WindowPlan:
     splits: int = 1
     warp_planes: int = 1
     one_block: bool = False
-    lists: int = 1
+    strips: int = 1
     wide: bool = False
     narrow: bool = False
 
@@ -39,7 +39,7 @@ class WindowPlan:
 
     def __str__(self) -> str:
         flags = "-one_block" * self.one_block + "-wide" * self.wide + "-narrow" * self.narrow
-        return f"splits{self.splits}-planes{self.warp_planes}-lists{self.lists}{flags}"
+        return f"splits{self.splits}-planes{self.warp_planes}-strips{self.strips}{flags}"
 
 
 def tile_height(dtype: torch.dtype) -> int:
@@ -82,7 +82,7 @@ def listed_launch(plan: WindowPlan, batch: int, count: int, dtype: torch.dtype) 
     vector = 16 // dtype.itemsize if plan.wide else 1
     if count % vector:
         raise ValueError(f"{count} numbers cannot be read {vector} at a time")
-    grid = (plan.blocks(batch * -(-count // (LANES * vector))), plan.lists)
+    grid = (plan.blocks(batch * -(-count // (LANES * vector))), plan.strips)
     return Launch(grid, (LANES, STRIPS), plan.wide, narrow=plan.narrow)
 
 
@@ -192,7 +192,7 @@ def diagonal_conv(
     width = min(window, LANES)
     chunks = -(-len(weight) // (LANES // width * OUTPUTS))
     blocks = plan.blocks(batch * chunks * -(-window // width))
-    launch = Launch((blocks, plan.lists), (LANES, STRIPS), narrow=plan.narrow)
+    launch = Launch((blocks, plan.strips), (LANES, STRIPS), narrow=plan.narrow)
     arguments = [coefficients, index, weight, out]
     sizes = conv.integers(batch, symbols, weight)
     return host.run("diagonal_conv_kernel", launch, arguments, sizes, dtype=weight.dtype)[0]

@@ -78,7 +78,14 @@ def test_the_native_ops_check_their_arguments() -> None:
         (lambda: native.im2col(x, [1, 0, 1], one, one, one, one), r"im2col: kernel must lie in \[1, 2\^31\), got 0"),
         (lambda: native.im2col(x, one, [0, 1, 1], one, one, one), r"im2col: stride must lie in \[1, 2\^31\), got 0"),
         (lambda: native.im2col(x, one, one, one, one, [1, -1, 1]), r"im2col: output_size must lie in \[0, 2\^31\)"),
-        (lambda: native.im2col(x, many, one, one, one, many), r"im2col: the columns must be fewer than 2\^62 numbers"),
+        (
+            lambda: native.im2col(x, many, one, one, one, many),
+            r"im2col: the columns must have fewer than 2\^62 numbers",
+        ),
+        (
+            lambda: native._im2col_backward(x[:0].flatten(1), [0, *many, 1], one, one, one, one, one),
+            r"im2col_backward: the input must have fewer than 2\^62 numbers",
+        ),
         (
             lambda: native._im2col_backward(x.flatten(1), [1, 2, 1, 3, 3], one, one, one, one, [1, 3, 2]),
             r"im2col_backward: grad must have shape \[channels \* taps, images \* outputs\], got \[1, 18\]",
