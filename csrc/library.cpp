@@ -76,6 +76,15 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
       "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt[] output_size, bool needs_weight) "
       "-> (Tensor grad_coefficients, Tensor grad_weight)");
 
+  // x [images, channels, z, y, x], columns [channels * taps, images * outputs], the lists [z, y, x]. The backward of
+  // im2col, col2im, is linear too, and im2col is its backward.
+  m.def(
+      "im2col(Tensor x, SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_size) "
+      "-> Tensor");
+  m.def(
+      "_im2col_backward(Tensor grad, SymInt[] input_size, SymInt[] kernel, SymInt[] stride, SymInt[] padding, "
+      "SymInt[] dilation, SymInt[] output_size) -> Tensor");
+
   // Functions with a chosen derivative on their kinks, in 16-bit dtypes too. The forward ops record the routing (signs,
   // sides, winners) and only hand the choice on; the backward ops apply it. winners: one bit for each element that
   // attains the maximum, 32 to a word.

@@ -17,14 +17,15 @@ ROOMS: dict[str, set[str]] = {
     "windows": set(),
     "in_place": set(),
     "ties": set(),
-    "precision": set(),
+    "convolution": {"ops"},
+    "precision": {"convolution"},
     "host_memory": set(),
     "reference": {"kink", "ties", "windows", "in_place"},
     "ops": {"kink", "ties", "windows", "in_place", "_C"},
-    "graph": set(),
+    "graph": {"convolution"},
     "specs": set(),
     "importers": {"graph", "precision", "host_memory"},
-    "domains": {"ops", "reference", "kink", "windows"},
+    "domains": {"ops", "reference", "kink", "windows", "convolution"},
     "branch": set(),
     "verifier": {
         "branch",
@@ -102,6 +103,14 @@ def test_a_module_imports_only_the_rooms_below_its_own(path: Path) -> None:
 )
 def test_the_reader_of_imports_sees_every_form(source: str, rooms: set[str]) -> None:
     assert set(imported_rooms(source, ["zonocuda", "specs"])) == rooms
+
+
+@pytest.mark.parametrize("room", ["graph", "domains", "verifier"])
+def test_networks_are_convolved_in_one_place(room: str) -> None:
+    # What a proof convolves elsewhere, a GPU would take image after image (zonocuda/convolution.py).
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        own = re.findall(r"\b(?:F|torch|aten|functional)\.(conv\w*)\(", path.read_text(encoding="utf-8"))
+        assert not own, f"{path.relative_to(PACKAGE)} calls torch's {own}"
 
 
 # ---- C++ and CUDA --------------------------------------------------------------------------------------------------

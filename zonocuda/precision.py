@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from zonocuda.convolution import convolve, convolve_transpose
+
 
 def _settings() -> list[Any]:
     """Every place where torch keeps how float32 products are computed, on the CPU (oneDNN) and on CUDA."""
@@ -135,7 +137,8 @@ def full_precision() -> Iterator[None]:
 
 @contextmanager
 def summed_products() -> Iterator[None]:
-    """Inside, convolutions are sums of products: im2col (or col2im) and a matrix product.
+    """Inside, convolutions are sums of products: im2col (or col2im) and a matrix product; on CUDA, those of
+    :mod:`zonocuda.convolution` have one for many images.
 
     The libraries that may pick Winograd's, FFT or other transforms, whose error depends on norms and not on the terms
     of the sum, stay out: cuDNN, oneDNN and NNPACK. torch's own transform, of depthwise 3x3 convolutions in float32 in
@@ -165,10 +168,15 @@ def sums_terms(device: torch.device, dtype: torch.dtype) -> bool:
                 x = torch.ones(1, 16, 18, 18, dtype=dtype, device=device)
                 weight.select(axis, 2).zero_()
                 x.select(axis, 9).fill_(large)
-                y = F.conv2d(x, weight, padding=1, groups=groups)
-                z = F.conv_transpose2d(x, weight, padding=1, groups=groups)
+                one, none = (1, 1), (0, 0)
+                images = [convolve(x, weight, None, one, one, one, groups), F.conv2d(x, weight, None, 1, 1, 1, groups)]
+                spread = [
+                    convolve_transpose(x, weight, one, one, none, groups, one),
+                    F.conv_transpose2d(x, weight, None, 1, 1, 0, groups),
+                ]
                 # Output j of the first reads inputs j - 1 and j; of the second, j and j + 1.
-                near = (y.select(axis, 8), y.select(axis, 11), z.select(axis, 7), z.select(axis, 10))
+                near = [t.select(axis, j) for t in images for j in (8, 11)]
+                near += [t.select(axis, j) for t in spread for j in (7, 10)]
                 if any(bool((t[..., 1:-1] != 6 * 16 / groups).any()) for t in near):
                     return False
     return True

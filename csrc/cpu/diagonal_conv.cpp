@@ -65,7 +65,7 @@ const T* kernel_page(const DiagonalConv& s, const T* weight, const ConvPlace& p,
   if (!page.is(p)) {
     page = {p.channel, p.phase_y, p.phase_x, std::move(page.values)};
     page.values.assign(s.group_outputs() * s.window(), T(0));
-    const int64_t group = p.channel / s.group_inputs(), input = p.channel % s.group_inputs();
+    const int64_t group = p.group, input = p.input;
     for (int64_t o = 0; o < s.group_outputs(); ++o) {
       each_tap(s, p.phase_y, p.phase_x, [&](int64_t at, int64_t v_y, int64_t v_x) {
         page.values[o * s.window() + at] = weight[s.weight_offset(group * s.group_outputs() + o, input, v_y, v_x)];
@@ -117,7 +117,7 @@ void forward_kernel(const DiagonalConv& s, const T* coefficients, const int64_t*
       const ConvPlace p = conv_place(s, index[i % s.symbols]);
       const T* kernel = kernel_page(s, weight, p, pages);
       T* patch = result + i * s.patch();
-      T* own = patch + p.channel / s.group_inputs() * size;
+      T* own = patch + p.group * size;
       const Inside in(s, p);
       if (in.whole && std::isfinite(coefficients[i])) {
         std::fill(patch, own, T(0));
@@ -151,7 +151,7 @@ void grad_coefficients_kernel(const DiagonalConv& s, const T* grad, const int64_
     for (int64_t i = begin; i < end; ++i) {
       const ConvPlace p = conv_place(s, index[i % s.symbols]);
       const T* kernel = kernel_page(s, weight, p, pages);
-      const T* g = grad + i * s.patch() + p.channel / s.group_inputs() * size;
+      const T* g = grad + i * s.patch() + p.group * size;
       const Inside in(s, p);
       T sum = T(0);
       each_box(s, in, s.group_outputs(),

@@ -24,9 +24,12 @@ void grad_weight(const char* op, const DiagonalConv& s, const Tensor& grad, cons
   const int64_t splits = weight_splits(s, blocks);
   Tensor partial = splits == 1 ? result : empty_like_sizes({splits, s.weights()}, result);
   const dim3 grid(blocks_for(blocks, 1), static_cast<unsigned>(splits));
-  diagonal_conv_weight_kernel<T><<<grid, dim3(kLanes, kStrips), 0, stream>>>(
-      s, splits, grad.const_data_ptr<T>(), coefficients.const_data_ptr<T>(), index.const_data_ptr<int64_t>(),
-      partial.mutable_data_ptr<T>());
+  with_index(is_narrow(s, splits), [&](auto i) {
+    using I = decltype(i);
+    diagonal_conv_weight_kernel<T, I><<<grid, dim3(kLanes, kStrips), 0, stream>>>(
+        cast_sizes<I>(s), splits, grad.const_data_ptr<T>(), coefficients.const_data_ptr<T>(),
+        index.const_data_ptr<int64_t>(), partial.mutable_data_ptr<T>());
+  });
   check_launch(op);
   if (splits > 1) {
     add_splits_kernel<T><<<blocks_for(s.weights(), kThreads), kThreads, 0, stream>>>(
@@ -49,13 +52,17 @@ Tensor diagonal_conv(const Tensor& coefficients, const Tensor& index, const Tens
     if (s.batch * s.symbols * s.patch() == 0) {
       return;
     }
-    const int64_t elements = s.batch * ceil_div(s.patch(), kLanes);
+    const ConvTiles<int64_t> tiles(s);
+    const int64_t elements = s.batch * tiles.chunks * tiles.pieces;
     const int64_t lists = std::clamp<int64_t>(ceil_div(4 * kTargetBlocks, elements), 1,
                                               std::min<int64_t>(ceil_div(s.symbols, kConvListed), 65535));
     const dim3 grid(blocks_for(elements, 1), static_cast<unsigned>(lists));
-    diagonal_conv_kernel<T><<<grid, dim3(kLanes, kStrips), 0, device.stream()>>>(
-        s, coefficients.const_data_ptr<T>(), index.const_data_ptr<int64_t>(), weight.const_data_ptr<T>(),
-        out.patches.mutable_data_ptr<T>());
+    with_index(is_narrow(s), [&](auto i) {
+      using I = decltype(i);
+      diagonal_conv_kernel<T, I><<<grid, dim3(kLanes, kStrips), 0, device.stream()>>>(
+          cast_sizes<I>(s), coefficients.const_data_ptr<T>(), index.const_data_ptr<int64_t>(),
+          weight.const_data_ptr<T>(), out.patches.mutable_data_ptr<T>());
+    });
     check_launch("diagonal_conv");
   });
   return out.patches;
@@ -74,10 +81,13 @@ std::tuple<Tensor, Tensor> diagonal_conv_backward(const Tensor& grad, const Tens
   dispatch_dtype(op, coefficients.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     if (s.batch * s.symbols > 0) {
-      diagonal_conv_coefficients_kernel<T>
-          <<<blocks_for(s.batch * s.symbols, kStrips), dim3(kLanes, kStrips), 0, device.stream()>>>(
-              s, grad.const_data_ptr<T>(), index.const_data_ptr<int64_t>(), weight.const_data_ptr<T>(),
-              out.grad_coefficients.mutable_data_ptr<T>());
+      with_index(is_narrow(s), [&](auto i) {
+        using I = decltype(i);
+        diagonal_conv_coefficients_kernel<T, I>
+            <<<blocks_for(s.batch * s.symbols, kStrips), dim3(kLanes, kStrips), 0, device.stream()>>>(
+                cast_sizes<I>(s), grad.const_data_ptr<T>(), index.const_data_ptr<int64_t>(), weight.const_data_ptr<T>(),
+                out.grad_coefficients.mutable_data_ptr<T>());
+      });
       check_launch(op);
     }
     if (needs_weight) {

@@ -8,10 +8,11 @@ namespace zonocuda::cuda {
 Tensor error_block(const Tensor& coefficients, const Tensor& index, int64_t features) {
   ErrorBlock out = prepare_error_block(coefficients, index, features);
   const OnDeviceOf device(coefficients);
-  const int64_t count = out.s.batch * out.s.symbols * out.s.features;
-  if (count > 0) {
+  const int64_t count = out.s.batch * out.s.symbols;
+  if (count > 0 && out.s.features > 0) {
     dispatch_dtype("error_block", coefficients.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
+      torch::stable::zero_(out.generators);
       error_block_kernel<T><<<blocks_for(count, kThreads), kThreads, 0, device.stream()>>>(
           out.s.batch, out.s.symbols, out.s.features, coefficients.const_data_ptr<T>(), index.const_data_ptr<int64_t>(),
           out.generators.mutable_data_ptr<T>());

@@ -5,17 +5,23 @@
 
 namespace zonocuda::cuda {
 
-/// result[b, k, n] = coefficients[b, k] where n == index[k], else 0. A thread owns an element; writes once: bound by
-/// bandwidth. A row whose index is no neuron is NaN. Grid: x over elements (looped).
+/// result[b, k, index[k]] = coefficients[b, k], in a result of zeros; a row whose index is no neuron becomes NaN. A
+/// thread owns (b, k). Grid: x over (b, k) (looped). Writes one number for each row, after the zeros: these are what
+/// takes time.
 template <class T>
 __global__ void error_block_kernel(int64_t batch, int64_t symbols, int64_t features, const T* coefficients,
                                    const int64_t* index, T* result) {
   const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < batch * symbols * features; i += stride) {
-    const int64_t row = i / features;
-    const int64_t at = index[row % symbols];
-    const bool valid = at >= 0 && at < features;
-    result[i] = !valid ? poison<T>() : (i % features == at ? coefficients[row] : T(0));
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < batch * symbols; i += stride) {
+    const int64_t at = index[i % symbols];
+    T* row = result + i * features;
+    if (is_below(at, features)) {
+      row[at] = coefficients[i];
+    } else {
+      for (int64_t n = 0; n < features; ++n) {
+        row[n] = poison<T>();
+      }
+    }
   }
 }
 

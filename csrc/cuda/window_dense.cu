@@ -12,11 +12,16 @@ Tensor window_dense(const Tensor& patches, const Tensor& corners, int64_t height
     if (s.batch * s.symbols * s.map() == 0) {
       return;
     }
-    const int64_t groups = s.batch * ceil_div(s.map(), kLanes);
-    const int64_t strips = std::clamp<int64_t>(ceil_div(4 * kTargetBlocks, groups), 1, ceil_div(s.symbols, kStrips));
-    const dim3 grid(blocks_for(groups, 1), static_cast<unsigned>(strips));
-    window_dense_kernel<T><<<grid, dim3(kLanes, kStrips), 0, device.stream()>>>(
-        s, corners.const_data_ptr<int64_t>(), patches.const_data_ptr<T>(), out.generators.mutable_data_ptr<T>());
+    const bool rows_divide = s.width % kVector<T> == 0;
+    T* generators = out.generators.mutable_data_ptr<T>();
+    with_vector<T>({s.batch, s.symbols, rows_divide ? s.map() : 1}, {generators}, [&](auto v) {
+      with_index(is_narrow(s, s.symbols), [&](auto i) {
+        using I = decltype(i);
+        window_dense_kernel<T, I, v.value>
+            <<<listed_grid(s, s.map(), v.value), dim3(kLanes, kStrips), 0, device.stream()>>>(
+                cast_sizes<I>(s), corners.const_data_ptr<int64_t>(), patches.const_data_ptr<T>(), generators);
+      });
+    });
     check_launch("window_dense");
   });
   return out.generators;
@@ -28,8 +33,8 @@ Tensor window_dense_backward(const Tensor& grad, const Tensor& corners, int64_t 
   const OnDeviceOf device(grad);
   dispatch_dtype(op, grad.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    map_windows<T>(op, out.s, corners, WindowGatherMap<T>{grad.const_data_ptr<T>(), out.s.map()}, out.grad_patches,
-                   device.stream());
+    map_windows<T>(op, out.s, corners, WindowGatherMap<T>{grad.const_data_ptr<T>()},
+                   {out.grad_patches.const_data_ptr<T>()}, out.grad_patches, device.stream());
   });
   return out.grad_patches;
 }

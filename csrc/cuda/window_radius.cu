@@ -20,9 +20,9 @@ Tensor window_radius_backward(const Tensor& grad, const Tensor& patches, const T
   const OnDeviceOf device(patches);
   dispatch_dtype(op, patches.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    map_windows<T>(op, out.s, corners,
-                   WindowSignMap<T>{patches.const_data_ptr<T>(), grad.const_data_ptr<T>(), out.s.map()},
-                   out.grad_patches, device.stream());
+    map_windows<T>(op, out.s, corners, WindowSignMap<T>{patches.const_data_ptr<T>(), grad.const_data_ptr<T>()},
+                   {patches.const_data_ptr<T>(), out.grad_patches.const_data_ptr<T>()}, out.grad_patches,
+                   device.stream());
   });
   return out.grad_patches;
 }

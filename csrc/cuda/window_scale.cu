@@ -12,9 +12,8 @@ void launch_window_scale(const char* op, WindowScale out, const Tensor& patches,
   const OnDeviceOf device(patches);
   dispatch_dtype(op, patches.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    map_windows<T>(op, out.s, corners,
-                   WindowScaleMap<T>{patches.const_data_ptr<T>(), multiplier.const_data_ptr<T>(), out.s.map()},
-                   out.patches, device.stream());
+    map_windows<T>(op, out.s, corners, WindowScaleMap<T>{patches.const_data_ptr<T>(), multiplier.const_data_ptr<T>()},
+                   {patches.const_data_ptr<T>(), out.patches.const_data_ptr<T>()}, out.patches, device.stream());
   });
 }
 
@@ -41,8 +40,8 @@ std::tuple<Tensor, Tensor> window_scale_backward(const Tensor& grad, const Tenso
     using T = decltype(zero);
     const T* g = grad.const_data_ptr<T>();
     if (needs_patches) {
-      map_windows<T>(op, out.s, corners, WindowScaleMap<T>{g, multiplier.const_data_ptr<T>(), out.s.map()},
-                     out.grad_patches, device.stream());
+      map_windows<T>(op, out.s, corners, WindowScaleMap<T>{g, multiplier.const_data_ptr<T>()},
+                     {g, out.grad_patches.const_data_ptr<T>()}, out.grad_patches, device.stream());
     }
     if (needs_multiplier) {
       sum_windows<T>(op, out.s, ProductTerm<T>{g, patches.const_data_ptr<T>()}, corners, out.grad_multiplier,

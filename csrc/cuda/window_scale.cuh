@@ -9,11 +9,16 @@ template <class T>
 struct WindowScaleMap {
   const T* x;
   const T* maps;
-  int64_t size;  // of one map
 
-  __device__ T operator()(int64_t offset, int64_t, int64_t b, int64_t place) const {
-    return maps[b * size + place] * x[offset];
+  template <int V, class I>
+  __device__ Pack<T, V> own(I offset) const {
+    return load<T, V>(x + offset);
   }
+  template <class I>
+  __device__ I map_of(I b, I) const {
+    return b;
+  }
+  __device__ T operator()(T own, T there) const { return there * own; }
 };
 
 }  // namespace zonocuda::cuda

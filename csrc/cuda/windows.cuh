@@ -22,13 +22,22 @@ constexpr int kSumHeight = 128 / sizeof(T);
 
 /// How a launch divides the sum over the windows: over blockIdx.x tiles of the maps (looped), over blockIdx.y `splits`
 /// of the symbols. A warp adds `warp_planes` channels; kSumPlanes / warp_planes warps make a block.
-struct WindowSum {
-  Windows s;
-  int64_t splits, warp_planes;
+template <class I>
+struct WindowSumOf {
+  WindowsOf<I> s;
+  I splits, warp_planes;
 
-  ZONOCUDA_HD int64_t groups() const { return ceil_div(s.channels, kSumPlanes); }
-  ZONOCUDA_HD int64_t tiles_x() const { return ceil_div(s.width, kSumWidth); }
-  ZONOCUDA_HD int64_t tiles_y(int64_t tile_height) const { return ceil_div(s.height, tile_height); }
+  ZONOCUDA_HD I groups() const { return ceil_div(s.channels, I(kSumPlanes)); }
+  ZONOCUDA_HD I tiles_x() const { return ceil_div(s.width, I(kSumWidth)); }
+  ZONOCUDA_HD I tiles_y(I tile_height) const { return ceil_div(s.height, tile_height); }
+};
+using WindowSum = WindowSumOf<int64_t>;
+
+/// A symbol's window: its corner, moved as near as it gets without another position in sight, where in memory that lies
+/// on the map or tile, and where its patch begins.
+template <class I>
+struct alignas(16) Listed {
+  I row, column, place, patch;
 };
 
 /// The position of a thread's flag among the flags of its block that are set, and their number. Every thread of the
@@ -58,25 +67,22 @@ __device__ inline int place_in_block(bool flag, int* counts, int* total) {
 /// the symbols that touch the tile, kSumListed at a time at most; then each adds its own channels, lane by lane
 /// neighbouring numbers of a patch, so that nobody else writes where it does. Reads each number of a patch once, and
 /// every corner once for each tile and group of channels: bound by memory bandwidth where the tiles of a map are few.
-template <class T, class Term>
-__global__ void sum_windows_kernel(WindowSum sum, Term term, const int64_t* corners, T* partial) {
+template <class T, class I, class Term>
+__global__ void sum_windows_kernel(WindowSumOf<I> sum, Term term, const int64_t* corners, T* partial) {
   constexpr int kHeight = kSumHeight<T>;
   __shared__ T tile[kSumPlanes][kHeight][kSumPitch];
-  __shared__ int64_t symbols[kSumListed];
-  __shared__ int64_t rows[kSumListed];
-  __shared__ int64_t columns[kSumListed];
+  __shared__ Listed<I> windows[kSumListed + kSumFlight];  // behind those that are listed, some that no tile sees
   __shared__ int counts[kSumPlanes];
-  const Windows& s = sum.s;
-  const int64_t tiles = sum.tiles_y(kHeight) * sum.tiles_x();
-  const int64_t first = s.symbols * blockIdx.y / sum.splits;
-  const int64_t last = s.symbols * (blockIdx.y + 1) / sum.splits;
+  const WindowsOf<I>& s = sum.s;
+  const I tiles = sum.tiles_y(kHeight) * sum.tiles_x(), window = s.rows * s.columns, patch = s.patch();
+  const I first = I(int64_t(s.symbols) * blockIdx.y / sum.splits);
+  const I last = I(int64_t(s.symbols) * (blockIdx.y + 1) / sum.splits);
   const int threads = blockDim.y * kLanes, thread = threadIdx.y * kLanes + threadIdx.x;
-  const int64_t window = s.rows * s.columns;
-  for (int64_t item = blockIdx.x; item < s.batch * sum.groups() * tiles; item += gridDim.x) {
-    const int64_t b = item / tiles / sum.groups();
-    const int64_t c0 = item / tiles % sum.groups() * kSumPlanes;
-    const int64_t y0 = item % tiles / sum.tiles_x() * kHeight;
-    const int64_t x0 = item % sum.tiles_x() * kSumWidth;
+  for (I item = blockIdx.x; item < s.batch * sum.groups() * tiles; item += gridDim.x) {
+    const I b = item / tiles / sum.groups();
+    const I c0 = item / tiles % sum.groups() * kSumPlanes;
+    const I y0 = item % tiles / sum.tiles_x() * kHeight;
+    const I x0 = item % sum.tiles_x() * kSumWidth;
     const int height = int(smaller(kHeight, s.height - y0)), width = int(smaller(kSumWidth, s.width - x0));
     const int planes = int(smaller(kSumPlanes, s.channels - c0));
     const int own = threadIdx.y * int(sum.warp_planes);  // this warp's first plane of the tile
@@ -84,41 +90,41 @@ __global__ void sum_windows_kernel(WindowSum sum, Term term, const int64_t* corn
     for (int i = thread; i < kSumPlanes * kHeight * kSumPitch; i += threads) {
       (&tile[0][0][0])[i] = T(0);
     }
-    for (int64_t begin = first; begin < last; begin += threads) {
-      const int64_t k = begin + thread;
-      int64_t y = 0, x = 0;
+    for (I begin = first; begin < last; begin += threads) {
+      const I k = begin + thread;
+      Listed<I> mine{};
       bool touches = false;
       if (k < last) {
-        y = corners[2 * k];
-        x = corners[2 * k + 1];
-        touches = clip(y, s.rows, y0, y0 + height).size() > 0 && clip(x, s.columns, x0, x0 + width).size() > 0;
+        const I row = I(near_corner(corners[2 * int64_t(k)], s.rows, y0, y0 + height) - y0);
+        const I column = I(near_corner(corners[2 * int64_t(k) + 1], s.columns, x0, x0 + width) - x0);
+        mine = {row, column, row * kSumPitch + column, (b * s.symbols + k) * patch};
+        touches = mine.row > -s.rows && mine.row < height && mine.column > -s.columns && mine.column < width;
       }
       int listed;
       const int place = place_in_block(touches, counts, &listed);
       if (touches) {
-        symbols[place] = k;
-        rows[place] = y - y0;
-        columns[place] = x - x0;
+        windows[place] = mine;
+      }
+      if (thread < kSumFlight) {
+        windows[listed + thread] = {height, width, 0, 0};
       }
       __syncthreads();
-      for (int64_t base = 0; base < owned * window; base += kLanes) {
-        const int64_t element = base + threadIdx.x;
+      for (I base = 0; base < owned * window; base += kLanes) {
+        const I element = base + threadIdx.x;
         const bool mine = element < owned * window;
         const int plane = mine ? own + int(element / window) : 0;
-        const int64_t t = element % window / s.columns, u = element % s.columns;
+        const I t = mine ? element % window / s.columns : s.rows + kHeight, u = element % s.columns;  // or: nowhere
+        const I offset = (c0 + own) * window + element, place = plane * kHeight * kSumPitch + t * kSumPitch + u;
         for (int i = 0; i < listed; i += kSumFlight) {
           T value[kSumFlight] = {};
           int at[kSumFlight];
 #pragma unroll
           for (int r = 0; r < kSumFlight; ++r) {
-            at[r] = -1;
-            if (mine && i + r < listed) {
-              const int64_t row = rows[i + r] + t, column = columns[i + r] + u;
-              if (between(0, row, height) && between(0, column, width)) {
-                at[r] = (plane * kHeight + int(row)) * kSumPitch + int(column);
-                const int64_t patch = (b * s.symbols + symbols[i + r]) * s.patch();
-                value[r] = term.template operator()<1>(patch + (c0 + own) * window + element).at[0];
-              }
+            const Listed<I> w = windows[i + r];
+            const bool inside = is_below<I>(w.row + t, height) & is_below<I>(w.column + u, width);
+            at[r] = inside ? int(w.place + place) : -1;
+            if (inside) {
+              value[r] = term.template operator()<1>(w.patch + offset).at[0];
             }
           }
 #pragma unroll
@@ -133,7 +139,7 @@ __global__ void sum_windows_kernel(WindowSum sum, Term term, const int64_t* corn
       __syncthreads();
     }
     __syncthreads();
-    T* out = partial + blockIdx.y * s.batch * s.map() + (b * s.channels + c0) * s.plane();
+    T* out = partial + I(blockIdx.y) * s.batch * s.map() + (b * s.channels + c0) * s.plane();
     for (int i = thread; i < planes * height * width; i += threads) {
       const int plane = i / (height * width), row = i / width % height, column = i % width;
       out[plane * s.plane() + (y0 + row) * s.width + x0 + column] = tile[plane][row][column];
@@ -155,46 +161,74 @@ __global__ void add_splits_kernel(int64_t splits, int64_t count, const T* partia
   }
 }
 
-/// patches[b, k, c, t, u] = map(its offset, b * symbols + k, b, place) for an element at `place` of a single map
-/// [channels, height, width], 0 for one outside. Grid: x over the elements of the patches of each batch element
-/// (looped), y over strips of symbols (looped); block (kLanes, kStrips). A thread keeps its element (c, t, u) and
-/// passes from symbol to symbol; what it reads of the map lies beside what its neighbours read. Reads and writes each
-/// element once: bound by memory bandwidth. kUnroll elements are loaded before the first is stored, see
-/// map_rows_kernel.
-template <class T, class Map>
-__global__ void map_windows_kernel(Windows s, const int64_t* corners, Map map, T* patches) {
-  const int64_t count = s.patch();
-  const int64_t groups = ceil_div(count, kLanes);
-  for (int64_t group = blockIdx.x; group < s.batch * groups; group += gridDim.x) {
-    const int64_t b = group / groups;
-    const int64_t element = group % groups * kLanes + threadIdx.x;
-    if (element >= count) {
-      continue;
+constexpr int kMapListed = kLanes * kStrips;  // symbols that a block looks at, at once
+
+/// Symbols in flight for a thread that owns V numbers of each.
+template <int V>
+constexpr int kMapFlight = V == 1 ? kUnroll : 2;
+
+/// The windows of symbols [first, first + kMapListed) on the whole map, one for each thread of the block.
+template <class I>
+__device__ void list_corners(const WindowsOf<I>& s, const int64_t* corners, I first, Listed<I>* listed) {
+  const int thread = threadIdx.y * kLanes + threadIdx.x;
+  if (first + thread < s.symbols) {
+    const I y = I(near_corner(corners[2 * int64_t(first + thread)], s.rows, 0, s.height));
+    const I x = I(near_corner(corners[2 * int64_t(first + thread) + 1], s.columns, 0, s.width));
+    listed[thread] = {y, x, y * s.width + x, 0};
+  }
+}
+
+/// patches[b, k, c, t, u] = map(own, there) of its own number and of the one at its place of a map [channels, height,
+/// width], 0 for one outside. Grid: x over V elements at a time of the patches of each batch element (looped), y over
+/// lists of symbols (looped); block (kLanes, kStrips): its threads list the corners of as many symbols, then each keeps
+/// its elements (c, t, u) and passes from symbol to symbol; what it reads of the map lies beside what its neighbours
+/// read. Reads and writes each element once, 16 bytes at a time where V numbers take as many: bound by memory
+/// bandwidth. kMapFlight symbols are loaded before the first is stored, see map_rows_kernel.
+template <class T, class I, int V, class Map>
+__global__ void map_windows_kernel(WindowsOf<I> s, const int64_t* corners, Map map, T* patches) {
+  constexpr int kFlight = kMapFlight<V>;
+  __shared__ Listed<I> listed[kMapListed];
+  const I count = s.patch(), size = s.map(), groups = ceil_div(count, I(kLanes * V));
+  for (I group = blockIdx.x; group < s.batch * groups; group += gridDim.x) {
+    const I b = group / groups;
+    const I element = ((group - b * groups) * kLanes + threadIdx.x) * V;
+    I row[V], column[V], place[V];
+    for (int j = 0; j < V; ++j) {
+      const I own = element < count ? element + j : I(0);
+      const I line = own / s.columns;
+      row[j] = line % s.rows;
+      column[j] = own - line * s.columns;
+      place[j] = line / s.rows * s.plane() + row[j] * s.width + column[j];
     }
-    const int64_t c = element / (s.rows * s.columns);
-    const int64_t t = element / s.columns % s.rows, u = element % s.columns;
-    const int64_t stride = int64_t(gridDim.y) * kStrips;
-    for (int64_t first = int64_t(blockIdx.y) * kStrips + threadIdx.y; first < s.symbols; first += kUnroll * stride) {
-      T values[kUnroll] = {};
+    for (I first = I(blockIdx.y) * kMapListed; first < s.symbols; first += I(gridDim.y) * kMapListed) {
+      list_corners(s, corners, first, listed);
+      __syncthreads();
+      const int symbols = element < count ? int(smaller(kMapListed, s.symbols - first)) : 0;
+      for (int i = threadIdx.y; i < symbols; i += kFlight * kStrips) {
+        Pack<T, V> values[kFlight] = {};
 #pragma unroll
-      for (int r = 0; r < kUnroll; ++r) {
-        const int64_t k = first + r * stride;
-        if (k < s.symbols) {
-          const int64_t y = near_corner(corners[2 * k], s.rows, 0, s.height) + t;
-          const int64_t x = near_corner(corners[2 * k + 1], s.columns, 0, s.width) + u;
-          if (between(0, y, s.height) && between(0, x, s.width)) {
-            const int64_t generator = b * s.symbols + k;
-            values[r] = map(generator * count + element, generator, b, (c * s.height + y) * s.width + x);
+        for (int r = 0; r < kFlight; ++r) {
+          if (i + r * kStrips < symbols) {
+            const Listed<I> w = listed[i + r * kStrips];
+            const I generator = b * s.symbols + first + i + r * kStrips;
+            const Pack<T, V> own = map.template own<V>(generator * count + element);
+            const I there = map.map_of(b, generator) * size + w.place;
+#pragma unroll
+            for (int j = 0; j < V; ++j) {
+              if (is_below<I>(w.row + row[j], s.height) && is_below<I>(w.column + column[j], s.width)) {
+                values[r].at[j] = map(own.at[j], map.maps[there + place[j]]);
+              }
+            }
+          }
+        }
+#pragma unroll
+        for (int r = 0; r < kFlight; ++r) {
+          if (i + r * kStrips < symbols) {
+            store<T, V>(patches + (b * s.symbols + first + i + r * kStrips) * count + element, values[r]);
           }
         }
       }
-#pragma unroll
-      for (int r = 0; r < kUnroll; ++r) {
-        const int64_t k = first + r * stride;
-        if (k < s.symbols) {
-          patches[(b * s.symbols + k) * count + element] = values[r];
-        }
-      }
+      __syncthreads();
     }
   }
 }

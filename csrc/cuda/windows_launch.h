@@ -34,8 +34,12 @@ void sum_windows(const char* op, const Windows& s, Term term, const Tensor& corn
   const int64_t tiles = s.batch * sum.groups() * sum.tiles_y(kSumHeight<T>) * sum.tiles_x();
   const dim3 grid(blocks_for(tiles, 1), static_cast<unsigned>(sum.splits));
   const dim3 block(kLanes, static_cast<unsigned>(kSumPlanes / sum.warp_planes));
-  sum_windows_kernel<T>
-      <<<grid, block, 0, stream>>>(sum, term, corners.const_data_ptr<int64_t>(), partial.mutable_data_ptr<T>());
+  with_index(is_narrow(s, sum.splits), [&](auto i) {
+    using I = decltype(i);
+    sum_windows_kernel<T, I><<<grid, block, 0, stream>>>({cast_sizes<I>(s), I(sum.splits), I(sum.warp_planes)}, term,
+                                                         corners.const_data_ptr<int64_t>(),
+                                                         partial.mutable_data_ptr<T>());
+  });
   check_launch(op);
   if (sum.splits > 1) {
     add_splits_kernel<T><<<blocks_for(count, kThreads), kThreads, 0, stream>>>(
@@ -44,18 +48,28 @@ void sum_windows(const char* op, const Windows& s, Term term, const Tensor& corn
   }
 }
 
-/// patches = map, see map_windows_kernel.
+/// How kernels that list kMapListed symbols at a time share out `count` numbers of each of them.
+inline dim3 listed_grid(const Windows& s, int64_t count, int vector) {
+  const int64_t groups = s.batch * ceil_div(count, int64_t(kLanes) * vector);
+  const int64_t lists = std::clamp<int64_t>(ceil_div(4 * kTargetBlocks, groups), 1,
+                                            std::min<int64_t>(ceil_div(s.symbols, int64_t(kMapListed)), 65535));
+  return dim3(blocks_for(groups, 1), static_cast<unsigned>(lists));
+}
+
+/// patches = map, see map_windows_kernel; `pointers`: to what is read and written in patches.
 template <class T, class Map>
-void map_windows(const char* op, const Windows& s, const Tensor& corners, Map map, Tensor& patches,
-                 cudaStream_t stream) {
+void map_windows(const char* op, const Windows& s, const Tensor& corners, Map map,
+                 std::initializer_list<const void*> pointers, Tensor& patches, cudaStream_t stream) {
   if (s.batch * s.symbols * s.patch() == 0) {
     return;
   }
-  const int64_t groups = s.batch * ceil_div(s.patch(), kLanes);
-  const int64_t strips = std::clamp<int64_t>(ceil_div(4 * kTargetBlocks, groups), 1, ceil_div(s.symbols, kStrips));
-  const dim3 grid(blocks_for(groups, 1), static_cast<unsigned>(strips));
-  map_windows_kernel<T><<<grid, dim3(kLanes, kStrips), 0, stream>>>(s, corners.const_data_ptr<int64_t>(), map,
-                                                                    patches.mutable_data_ptr<T>());
+  with_vector<T>({s.batch, s.symbols, s.patch()}, pointers, [&](auto v) {
+    with_index(is_narrow(s), [&](auto i) {
+      using I = decltype(i);
+      map_windows_kernel<T, I, v.value><<<listed_grid(s, s.patch(), v.value), dim3(kLanes, kStrips), 0, stream>>>(
+          cast_sizes<I>(s), corners.const_data_ptr<int64_t>(), map, patches.mutable_data_ptr<T>());
+    });
+  });
   check_launch(op);
 }
 

@@ -275,8 +275,10 @@ def diagonal_linear_backward(
 def error_block(host: HostKernels, plan: Plan, coefficients: Tensor, index: Tensor, features: int) -> Tensor:
     """The generators ``[B, K, N]``."""
     sizes = [*coefficients.shape, features]
-    out = Out.unwritten(*sizes, dtype=coefficients.dtype)
-    launch = plan.pointwise(out.before.numel())
+    out = Out(coefficients.new_zeros(sizes))
+    if out.before.numel() == 0:
+        return out.before
+    launch = plan.pointwise(coefficients.numel())
     return host.run("error_block_kernel", launch, [coefficients, index, out], sizes, dtype=coefficients.dtype)[0]
 
 

@@ -48,6 +48,7 @@ class Launch:
         wide: accesses are 16 bytes wide.
         last_block_only: the others are not run.
         shared: bytes of dynamic shared memory.
+        narrow: indices have 32 bits, in kernels that are built for both widths.
     """
 
     grid: tuple[int, int]
@@ -55,6 +56,7 @@ class Launch:
     wide: bool = False
     last_block_only: bool = False
     shared: int = 0
+    narrow: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class HostKernels:
         encoded = [_encode(a, dtype) for a in arguments]
         vector = 16 // dtype.itemsize if launch.wide else 1
         head = [
-            f"{kernel} {TYPE_NAMES[dtype]} {vector} {int(launch.last_block_only)}",
+            f"{kernel} {TYPE_NAMES[dtype]} {vector} {int(launch.narrow)} {int(launch.last_block_only)}",
             f"{launch.grid[0]} {launch.grid[1]} {launch.block[0]} {launch.block[1]} {launch.shared}",
             _listed([str(i) for i in integers]),
             _listed([repr(float(r)) for r in reals]),

@@ -1,8 +1,8 @@
 // A program that runs one kernel after another on the CPU, for the tests in Python.
 //
 // A request on stdin: one line
-//   kernel dtype vector last_block_only grid.x grid.y block.x block.y shared, then counted lists: integers, reals, and
-//   arrays as type role count skip
+//   kernel dtype vector narrow last_block_only grid.x grid.y block.x block.y shared, then counted lists: integers,
+//   reals, and arrays as type role count skip
 // followed by the bytes of the arrays. An array of role "in" or "out" holds the last `count` elements of one that has
 // `skip` elements more before them: kernels get the address of the whole, so that a small array stands for the end of a
 // huge one. Role "null" is a null pointer. The answer on stdout: the line "ok" and the bytes of the "out" arrays.
@@ -30,6 +30,7 @@ namespace {
 #include "../../csrc/cuda/diagonal_linear.cuh"
 #include "../../csrc/cuda/dual_relu.cuh"
 #include "../../csrc/cuda/error_block.cuh"
+#include "../../csrc/cuda/im2col.cuh"
 #include "../../csrc/cuda/nonsmooth_max.cuh"
 #include "../../csrc/cuda/nonsmooth_max_pool2d.cuh"
 #include "../../csrc/cuda/nonsmooth_maximum.cuh"
@@ -232,16 +233,16 @@ const std::map<std::string, Run>& kernels() {
        }},
       {"sum_windows_kernel/AbsTerm",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(sum_windows_kernel<T, AbsTerm<T>>, WindowSum{r.windows(), r.integer(7), r.integer(8)},
-                    AbsTerm<T>{r.at<T>(0)}, r.at<int64_t>(1), r.at<T>(2));
+         indexed(r, [&]<class T, class I>() {
+           r.launch(sum_windows_kernel<T, I, AbsTerm<T>>, r.window_sum<I>(), AbsTerm<T>{r.at<T>(0)}, r.at<int64_t>(1),
+                    r.at<T>(2));
          });
        }},
       {"sum_windows_kernel/ProductTerm",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(sum_windows_kernel<T, ProductTerm<T>>, WindowSum{r.windows(), r.integer(7), r.integer(8)},
-                    ProductTerm<T>{r.at<T>(0), r.at<T>(1)}, r.at<int64_t>(2), r.at<T>(3));
+         indexed(r, [&]<class T, class I>() {
+           r.launch(sum_windows_kernel<T, I, ProductTerm<T>>, r.window_sum<I>(), ProductTerm<T>{r.at<T>(0), r.at<T>(1)},
+                    r.at<int64_t>(2), r.at<T>(3));
          });
        }},
       {"add_splits_kernel",
@@ -251,58 +252,77 @@ const std::map<std::string, Run>& kernels() {
        }},
       {"map_windows_kernel/WindowSignMap",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(map_windows_kernel<T, WindowSignMap<T>>, r.windows(), r.at<int64_t>(2),
-                    WindowSignMap<T>{r.at<T>(0), r.at<T>(1), r.windows().map()}, r.at<T>(3));
+         indexed_vectors(r, [&]<class T, class I, int V>() {
+           r.launch(map_windows_kernel<T, I, V, WindowSignMap<T>>, cast_sizes<I>(r.windows()), r.at<int64_t>(2),
+                    WindowSignMap<T>{r.at<T>(0), r.at<T>(1)}, r.at<T>(3));
          });
        }},
       {"map_windows_kernel/WindowScaleMap",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(map_windows_kernel<T, WindowScaleMap<T>>, r.windows(), r.at<int64_t>(2),
-                    WindowScaleMap<T>{r.at<T>(0), r.at<T>(1), r.windows().map()}, r.at<T>(3));
+         indexed_vectors(r, [&]<class T, class I, int V>() {
+           r.launch(map_windows_kernel<T, I, V, WindowScaleMap<T>>, cast_sizes<I>(r.windows()), r.at<int64_t>(2),
+                    WindowScaleMap<T>{r.at<T>(0), r.at<T>(1)}, r.at<T>(3));
          });
        }},
       {"map_windows_kernel/WindowScaleMap/in_place",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(map_windows_kernel<T, WindowScaleMap<T>>, r.windows(), r.at<int64_t>(2),
-                    WindowScaleMap<T>{r.at<T>(0), r.at<T>(1), r.windows().map()}, r.at<T>(0));
+         indexed_vectors(r, [&]<class T, class I, int V>() {
+           r.launch(map_windows_kernel<T, I, V, WindowScaleMap<T>>, cast_sizes<I>(r.windows()), r.at<int64_t>(2),
+                    WindowScaleMap<T>{r.at<T>(0), r.at<T>(1)}, r.at<T>(0));
          });
        }},
       {"map_windows_kernel/WindowGatherMap",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(map_windows_kernel<T, WindowGatherMap<T>>, r.windows(), r.at<int64_t>(1),
-                    WindowGatherMap<T>{r.at<T>(0), r.windows().map()}, r.at<T>(2));
+         indexed_vectors(r, [&]<class T, class I, int V>() {
+           r.launch(map_windows_kernel<T, I, V, WindowGatherMap<T>>, cast_sizes<I>(r.windows()), r.at<int64_t>(1),
+                    WindowGatherMap<T>{r.at<T>(0)}, r.at<T>(2));
          });
        }},
       {"window_dense_kernel",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(window_dense_kernel<T>, r.windows(), r.at<int64_t>(1), r.at<T>(0), r.at<T>(2));
+         indexed_vectors(r, [&]<class T, class I, int V>() {
+           r.launch(window_dense_kernel<T, I, V>, cast_sizes<I>(r.windows()), r.at<int64_t>(1), r.at<T>(0), r.at<T>(2));
          });
        }},
       {"diagonal_conv_kernel",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(diagonal_conv_kernel<T>, r.convolution(), r.at<T>(0), r.at<int64_t>(1), r.at<T>(2), r.at<T>(3));
+         indexed(r, [&]<class T, class I>() {
+           r.launch(diagonal_conv_kernel<T, I>, cast_sizes<I>(r.convolution()), r.at<T>(0), r.at<int64_t>(1),
+                    r.at<T>(2), r.at<T>(3));
          });
        }},
       {"diagonal_conv_coefficients_kernel",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(diagonal_conv_coefficients_kernel<T>, r.convolution(), r.at<T>(0), r.at<int64_t>(1), r.at<T>(2),
-                    r.at<T>(3));
+         indexed(r, [&]<class T, class I>() {
+           r.launch(diagonal_conv_coefficients_kernel<T, I>, cast_sizes<I>(r.convolution()), r.at<T>(0),
+                    r.at<int64_t>(1), r.at<T>(2), r.at<T>(3));
          });
        }},
       {"diagonal_conv_weight_kernel",
        [](const Request& r) {
-         typed(r, [&]<class T>() {
-           r.launch(diagonal_conv_weight_kernel<T>, r.convolution(), r.integer(17), r.at<T>(0), r.at<T>(1),
-                    r.at<int64_t>(2), r.at<T>(3));
+         indexed(r, [&]<class T, class I>() {
+           r.launch(diagonal_conv_weight_kernel<T, I>, cast_sizes<I>(r.convolution()), r.integer(17), r.at<T>(0),
+                    r.at<T>(1), r.at<int64_t>(2), r.at<T>(3));
          });
        }},
+      {"im2col_kernel",
+       [](const Request& r) {
+         indexed(r, [&]<class T, class I>() {
+           r.launch(im2col_kernel<T, I>, cast_sizes<I>(r.im2col()), r.at<T>(0), r.at<T>(1));
+         });
+       }},
+      {"im2col_backward_kernel",
+       [](const Request& r) {
+         indexed(r, [&]<class T, class I>() {
+           r.launch(im2col_backward_kernel<T, I>, cast_sizes<I>(r.im2col()), r.at<T>(0), r.at<T>(1));
+         });
+       }},
+      // No kernels: whether 32 bits hold the indices. Array 0: the answer; the last integer: the limit.
+      {"is_narrow/Windows",
+       [](const Request& r) { *r.at<int64_t>(0) = is_narrow(r.windows(), r.integer(7), r.integer(8)); }},
+      {"is_narrow/DiagonalConv",
+       [](const Request& r) { *r.at<int64_t>(0) = is_narrow(r.convolution(), r.integer(17), r.integer(18)); }},
+      {"is_narrow/Im2col", [](const Request& r) { *r.at<int64_t>(0) = is_narrow(r.im2col(), r.integer(20)); }},
       {"nonsmooth_relu_kernel",
        [](const Request& r) {
          typed_or_half(r, [&]<class T>() {

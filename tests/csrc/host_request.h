@@ -21,6 +21,7 @@ struct Array {
 struct Request {
   std::string kernel, dtype;
   int vector = 1;
+  bool narrow = false;  // indices of 32 bits, in kernels that have them
   bool last_block_only = false;
   dim3 grid, block;
   size_t shared = 0;  // bytes of dynamic shared memory
@@ -34,7 +35,7 @@ struct Request {
       return false;
     }
     std::istringstream head(line);
-    head >> kernel >> dtype >> vector >> last_block_only >> grid.x >> grid.y >> block.x >> block.y >> shared;
+    head >> kernel >> dtype >> vector >> narrow >> last_block_only >> grid.x >> grid.y >> block.x >> block.y >> shared;
     read_list(head, integers, [](std::istream& s, int64_t& i) { s >> i; });
     read_list(head, reals, [](std::istream& s, double& r) {
       std::string text;  // a stream does not read inf and nan
@@ -85,10 +86,16 @@ struct Request {
   Windows windows() const {
     return {integer(0), integer(1), integer(2), integer(3), integer(4), integer(5), integer(6)};
   }
+  /// Integers 7 and 8: splits, and the planes of a warp.
+  template <class I>
+  WindowSumOf<I> window_sum() const {
+    return {cast_sizes<I>(windows()), I(integer(7)), I(integer(8))};
+  }
   ConvAxis axis(size_t first) const {
     return {integer(first),     integer(first + 1), integer(first + 2),
             integer(first + 3), integer(first + 4), integer(first + 5)};
   }
+  Im2col im2col() const { return {integer(0), integer(1), axis(2), axis(8), axis(14)}; }
   PoolAxis pool_axis(size_t first) const {
     return {integer(first),     integer(first + 1), integer(first + 2),
             integer(first + 3), integer(first + 4), integer(first + 5)};
@@ -169,4 +176,16 @@ void by_row(const Request& r, F f) {
   typed(r, [&]<class T>() {
     r.integer(3) || r.integer(4) ? f.template operator()<T, true>() : f.template operator()<T, false>();
   });
+}
+
+/// Calls f with the element type and the type of the indices.
+template <class F>
+void indexed(const Request& r, F f) {
+  typed(r, [&]<class T>() { with_index(r.narrow, [&]<class I>(I) { f.template operator()<T, I>(); }); });
+}
+
+/// Calls f with the element type, the type of the indices and the vector width.
+template <class F>
+void indexed_vectors(const Request& r, F f) {
+  vectorised(r, [&]<class T, int V>() { with_index(r.narrow, [&]<class I>(I) { f.template operator()<T, I, V>(); }); });
 }

@@ -51,7 +51,7 @@ def test_scaled_patches(host: HostKernels, case: test_host_windows.Case, dtype: 
     expected = window_chains.window_scale(host, case.plan, patches, corners, multiplier)
     if patches.numel() == 0:
         return
-    launch = window_chains.rows_launch(case.plan, patches.shape[0], patches[0, 0].numel())
+    launch = window_chains.listed_launch(case.plan, patches.shape[0], patches[0, 0].numel(), dtype)
     sizes = window_chains.sizes_of(patches, *case.size)
     arguments = [Out(patches), multiplier, corners]
     (actual,) = host.run("map_windows_kernel/WindowScaleMap/in_place", launch, arguments, sizes, dtype=dtype)

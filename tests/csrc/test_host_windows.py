@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import pytest
@@ -58,19 +58,21 @@ class Case:
 
 # What each is for: one element; no symbols; more splits than symbols; channels that fill no block, with 1, 2 and 4 for
 # each warp; several tiles in x and y, and a window larger than one; more symbols than a list holds; windows larger than
-# the map.
+# the map; patches, and rows of the map, that 16 bytes divide. Each with both widths of the indices.
 CASES = [
     Case(1, 1, 1, (1, 1), (1, 1), WindowPlan()),
     Case(2, 0, 3, (2, 2), (3, 4), WindowPlan(splits=2)),
     Case(2, 3, 3, (2, 3), (4, 5), WindowPlan(splits=5, strips=2)),
     Case(2, 29, 11, (3, 3), (6, 7), WindowPlan(splits=3, warp_planes=2)),
-    Case(1, 40, 13, (2, 2), (5, 4), WindowPlan(warp_planes=4, one_block=True)),
+    Case(1, 40, 13, (2, 2), (5, 4), WindowPlan(warp_planes=4, one_block=True, wide=True)),
     Case(2, 12, 2, (5, 5), (70, 67), WindowPlan(splits=2, one_block=True)),
-    Case(1, 4, 2, (37, 36), (40, 45), WindowPlan(strips=2)),
-    Case(1, 530, 2, (2, 1), (4, 3), WindowPlan(warp_planes=4, one_block=True, strips=3)),
+    Case(1, 4, 2, (37, 36), (40, 45), WindowPlan(strips=2, wide=True)),
+    Case(1, 530, 2, (2, 1), (4, 3), WindowPlan(warp_planes=4, one_block=True, strips=3, wide=True)),
     Case(1, 270, 1, (3, 3), (5, 5), WindowPlan()),
-    Case(3, 17, 2, (7, 6), (3, 2), WindowPlan(splits=2, one_block=True)),
+    Case(2, 19, 8, (3, 3), (5, 12), WindowPlan(wide=True)),
+    Case(3, 17, 2, (7, 6), (3, 2), WindowPlan(splits=2, one_block=True, wide=True)),
 ]
+CASES = [replace(case, plan=replace(case.plan, narrow=narrow)) for case in CASES for narrow in (False, True)]
 EACH_CASE = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -154,7 +156,12 @@ def test_nan_and_infinity_reach_the_radius_as_in_the_reference(host: HostKernels
 
 # ---- diagonal_conv ---------------------------------------------------------------------------------------------------
 
-PLANS = (WindowPlan(), WindowPlan(splits=3, strips=2, one_block=True))
+PLANS = (
+    WindowPlan(),
+    WindowPlan(narrow=True),
+    WindowPlan(splits=3, strips=2, one_block=True),
+    WindowPlan(splits=3, strips=2, one_block=True, narrow=True),
+)
 EACH_CONVOLUTION = pytest.mark.parametrize("convolution", CONVOLUTIONS, ids=lambda c: c[0])
 
 
@@ -191,7 +198,7 @@ def test_many_symbols_and_outputs_need_several_lists_and_pieces(host: HostKernel
     gradients = torch.autograd.grad(expected, [coefficients, weight], grad)
     absolute = reference.diagonal_conv(coefficients.abs(), index, weight.abs(), *conv.arguments())
     magnitudes = torch.autograd.grad(absolute, [coefficients, weight], grad.abs())
-    for plan in (WindowPlan(), WindowPlan(strips=3, splits=4, one_block=True)):
+    for plan in (WindowPlan(), WindowPlan(strips=3, splits=4, one_block=True, narrow=True)):
         actual = chains.diagonal_conv(host, plan, coefficients, index, weight, conv)
         assert_within(actual, expected.detach(), expected.detach().abs(), 8)
         own = chains.diagonal_conv_backward(host, plan, grad, coefficients, index, weight, conv)

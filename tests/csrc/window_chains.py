@@ -5,7 +5,8 @@ See chains.py; a :class:`WindowPlan` takes the place of what csrc/cuda/windows_l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -16,25 +17,29 @@ from tests.csrc.host import Argument, HostKernels, Launch, Out
 from zonocuda.windows import window_size
 
 PLANES, TILE_WIDTH = 8, 32  # kSumPlanes, kSumWidth
+OUTPUTS = 8  # kConvOutputs
 
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Parts of the symbol sums; channels that a warp adds; one block in x, whose loops do all, or enough; strips of
-    symbols over blocks in y.
+    """Parts of the symbol sums; channels that a warp adds; one block in x, whose loops do all, or enough; blocks in y
+    that share the lists of symbols; 16-byte accesses; indices of 32 bits.
     """
 
     splits: int = 1
     warp_planes: int = 1
     one_block: bool = False
     strips: int = 1
+    wide: bool = False
+    narrow: bool = False
 
     def blocks(self, items: int) -> int:
         """Of a grid's x."""
         return 1 if self.one_block else max(1, items)
 
     def __str__(self) -> str:
-        return f"splits{self.splits}-planes{self.warp_planes}-strips{self.strips}" + "-one_block" * self.one_block
+        flags = "-one_block" * self.one_block + "-wide" * self.wide + "-narrow" * self.narrow
+        return f"splits{self.splits}-planes{self.warp_planes}-strips{self.strips}{flags}"
 
 
 def tile_height(dtype: torch.dtype) -> int:
@@ -67,14 +72,18 @@ def sum_windows(
     grid = (plan.blocks(batch * -(-channels // PLANES) * tiles), plan.splits)
     out = Out.unwritten(plan.splits, batch, channels, height, width, dtype=dtype)
     integers = [*sizes_of(inputs[0], height, width), plan.splits, plan.warp_planes]
-    launch = Launch(grid, (LANES, PLANES // plan.warp_planes))
+    launch = Launch(grid, (LANES, PLANES // plan.warp_planes), narrow=plan.narrow)
     (partial,) = host.run(f"sum_windows_kernel/{term}", launch, [*inputs, corners, out], integers, dtype=dtype)
     return partial[0] if plan.splits == 1 else add_splits(host, plan, partial)
 
 
-def rows_launch(plan: WindowPlan, batch: int, count: int) -> Launch:
-    """The launch of a kernel that gives a thread to each of ``count`` numbers of a batch element."""
-    return Launch((plan.blocks(batch * -(-count // LANES)), plan.strips), (LANES, STRIPS))
+def listed_launch(plan: WindowPlan, batch: int, count: int, dtype: torch.dtype) -> Launch:
+    """The launch of a kernel that lists symbols, and shares out ``count`` numbers of each of them."""
+    vector = 16 // dtype.itemsize if plan.wide else 1
+    if count % vector:
+        raise ValueError(f"{count} numbers cannot be read {vector} at a time")
+    grid = (plan.blocks(batch * -(-count // (LANES * vector))), plan.strips)
+    return Launch(grid, (LANES, STRIPS), plan.wide, narrow=plan.narrow)
 
 
 def map_windows(
@@ -83,7 +92,7 @@ def map_windows(
     """A map of ``inputs`` over the windows; the patches are shaped like ``like``."""
     if like.numel() == 0:
         return torch.empty_like(like)
-    launch = rows_launch(plan, like.shape[0], like[0, 0].numel())
+    launch = listed_launch(plan, like.shape[0], like[0, 0].numel(), like.dtype)
     arguments: list[Argument] = [*inputs, corners, *outputs(1, like)]
     return host.run(f"map_windows_kernel/{name}", launch, arguments, sizes_of(like, *size), dtype=like.dtype)[0]
 
@@ -126,7 +135,8 @@ def window_dense(
     out = Out.unwritten(*patches.shape[:3], height, width, dtype=patches.dtype)
     if out.before.numel() == 0:
         return out.before
-    launch = rows_launch(plan, patches.shape[0], patches.shape[2] * height * width)
+    plan = replace(plan, wide=plan.wide and width * patches.element_size() % 16 == 0)
+    launch = listed_launch(plan, patches.shape[0], patches.shape[2] * height * width, patches.dtype)
     sizes = sizes_of(patches, height, width)
     return host.run("window_dense_kernel", launch, [patches, corners, out], sizes, dtype=patches.dtype)[0]
 
@@ -178,7 +188,11 @@ def diagonal_conv(
     out = Out.unwritten(batch, symbols, len(weight), *conv.window(weight), dtype=weight.dtype)
     if out.before.numel() == 0:
         return out.before
-    launch = rows_launch(plan, batch, out.before[0, 0].numel())
+    window = prod(conv.window(weight))
+    width = min(window, LANES)
+    chunks = -(-len(weight) // (LANES // width * OUTPUTS))
+    blocks = plan.blocks(batch * chunks * -(-window // width))
+    launch = Launch((blocks, plan.strips), (LANES, STRIPS), narrow=plan.narrow)
     arguments = [coefficients, index, weight, out]
     sizes = conv.integers(batch, symbols, weight)
     return host.run("diagonal_conv_kernel", launch, arguments, sizes, dtype=weight.dtype)[0]
@@ -199,13 +213,13 @@ def diagonal_conv_backward(
     grads = [coefficients.clone(), torch.zeros_like(weight)]
     if batch * symbols == 0:
         return grads
-    launch = Launch((plan.blocks(-(-batch * symbols // STRIPS)), 1), (LANES, STRIPS))
+    launch = Launch((plan.blocks(-(-batch * symbols // STRIPS)), 1), (LANES, STRIPS), narrow=plan.narrow)
     arguments: list[Argument] = [grad, index, weight, *outputs(1, coefficients)]
     grads[:1] = host.run("diagonal_conv_coefficients_kernel", launch, arguments, sizes, dtype=dtype)
     numbers = len(weight) // conv.groups * weight.shape[2] * weight.shape[3]
     blocks = conv.channels * -(-numbers // (LANES * STRIPS))
     if blocks:
-        launch = Launch((plan.blocks(blocks), plan.splits), (LANES, STRIPS))
+        launch = Launch((plan.blocks(blocks), plan.splits), (LANES, STRIPS), narrow=plan.narrow)
         out = Out.unwritten(plan.splits, *weight.shape, dtype=dtype)
         arguments = [grad, coefficients, index, out]
         (partial,) = host.run("diagonal_conv_weight_kernel", launch, arguments, [*sizes, plan.splits], dtype=dtype)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.ops import dual_samples, nonsmooth_samples, samples, window_samples, window_scales
+from tests.ops import dual_samples, im2col_samples, nonsmooth_samples, samples, window_samples, window_scales
 from tests.ops.samples import Sample
 from zonocuda import ops, reference
 
@@ -35,6 +35,7 @@ class OpCase:
     """An op, its oracle, its samples, and the scales of its outputs and of its gradients, in float64.
 
     ``gradient_scales`` takes the inputs and the cotangents of the outputs, and answers for each differentiable input.
+    ``is_linear``: its backward is linear too, and has a derivative.
     """
 
     name: str
@@ -42,6 +43,7 @@ class OpCase:
     value_scales: Callable[[Mapping[str, Any]], Scales]
     gradient_scales: Callable[[Mapping[str, Any], Sequence[Tensor]], Mapping[str, Tensor]]
     refused: torch.dtype = torch.bfloat16
+    is_linear: bool = False
     accepted: str = "float32 or float64"
 
     def native(self, sample: Sample) -> tuple[Tensor, ...]:
@@ -218,6 +220,13 @@ CASES = (
         window_samples.diagonal_conv_samples,
         window_scales.diagonal_conv_values,
         window_scales.diagonal_conv_gradients,
+    ),
+    OpCase(
+        "im2col",
+        im2col_samples.im2col_samples,
+        im2col_samples.im2col_values,
+        im2col_samples.im2col_gradients,
+        is_linear=True,
     ),
     *(
         OpCase(

@@ -244,6 +244,8 @@ def test_a_second_derivative_is_refused(case: OpCase, device: torch.device) -> N
     leaves = list(sample.leaves().values())
     loss = torch.stack([t.square().sum() for t in case.native(sample)]).sum()
     first = torch.autograd.grad(loss, leaves, create_graph=True)
+    if case.is_linear:
+        pytest.skip(f"{case.name} is linear, and its backward has a derivative")
     with pytest.raises(
         RuntimeError, match=rf"{case.name}: double backward is not supported; use the reference backend"
     ):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zonocuda.convolution import convolve, convolve_transpose
 from zonocuda.domains import memory
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.dense import Dense
@@ -196,7 +197,7 @@ class Windowed:
                 rows = F.pad(self.patches[:, run], how.around())
             else:
                 rows = self._shifted(run, offset, how.padded_window(extent))
-            outputs = F.conv2d(rows.flatten(0, 1), weight, None, how.stride, 0, how.dilation, how.groups)
+            outputs = convolve(rows.flatten(0, 1), weight, None, how.stride, (0, 0), how.dilation, how.groups)
             outputs = outputs.reshape(*rows.shape[:2], *outputs.shape[1:])
             if wide:
                 dense: Tensor = kernels().window_dense(outputs, corners[run], *size)
@@ -219,7 +220,7 @@ class Windowed:
             spread = (rows.flatten(1) @ weight.flatten(1)).reshape(len(rows), *weight.shape[1:])
         else:
             rows = rows.contiguous(memory_format=torch.channels_last)
-            spread = F.conv_transpose2d(rows, weight, None, how.stride, 0, 0, how.groups, how.dilation)
+            spread = convolve_transpose(rows, weight, how.stride, (0, 0), (0, 0), how.groups, how.dilation)
         corners = on_axes(torch.sub, on_axes(torch.mul, self.corners, how.stride), how.begin)
         patches = spread.contiguous().reshape(*self.patches.shape[:2], *spread.shape[1:])
         return Windowed(self.symbols, _masked(patches, corners, size), corners, size)

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+from zonocuda.convolution import convolve, convolve_transpose
+
 _AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 HOPELESS = 2**62
@@ -158,14 +158,12 @@ class Conv(Affine):
         return self._convolve(x, None)
 
     def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        convolve = _CONV[len(self.stride)]
         begin = [pads[0] for pads in self.padding]
         if any(b != e for b, e in self.padding):
             x, begin = F.pad(x, _flat_pads(self.padding)), [0] * len(begin)
         return convolve(x, self.weight, bias, self.stride, begin, self.dilation, self.groups)
 
     def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
-        spread = _CONV_TRANSPOSE[len(self.stride)]
         if len(self.stride) == 2:  # several times faster than channels first
             v = v.contiguous(memory_format=torch.channels_last)
         begin = [pads[0] for pads in self.padding]
@@ -178,8 +176,8 @@ class Conv(Affine):
         if all(b == e for b, e in self.padding) and all(
             0 <= r < max(s, d) for r, s, d in zip(rest, self.stride, self.dilation, strict=True)
         ):
-            return spread(v, self.weight, None, self.stride, begin, rest, self.groups, self.dilation)
-        full = spread(v, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
+            return convolve_transpose(v, self.weight, self.stride, begin, rest, self.groups, self.dilation)
+        full = _spread(v, self.weight, self.stride, self.groups, self.dilation)
         return _window(full, self.padding, shape[1:])
 
 
@@ -214,8 +212,7 @@ class ConvTranspose(Affine):
         )
 
     def linear(self, x: Tensor) -> Tensor:
-        spread = _CONV_TRANSPOSE[len(self.stride)]
-        full = spread(x, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
+        full = _spread(x, self.weight, self.stride, self.groups, self.dilation)
         extent = self._extent(tuple(x.shape[1:]))
         size = [
             n + extra - begin - end
@@ -227,7 +224,14 @@ class ConvTranspose(Affine):
         extent = self._extent(shape)
         before = tuple((begin, 0) for begin, _ in self.padding)
         full = _window(F.pad(v, _flat_pads(before)), tuple((0, 0) for _ in extent), extent)
-        return _CONV[len(self.stride)](full, self.weight, None, self.stride, 0, self.dilation, self.groups)
+        none = [0] * len(self.stride)
+        return convolve(full, self.weight, None, self.stride, none, self.dilation, self.groups)
+
+
+def _spread(x: Tensor, weight: Tensor, stride: Shape, groups: int, dilation: Sequence[int]) -> Tensor:
+    """The transposed convolution without padding."""
+    none = [0] * len(stride)
+    return convolve_transpose(x, weight, stride, none, none, groups, dilation)
 
 
 def _window(full: Tensor, padding: Pads, size: Sequence[int]) -> Tensor:
@@ -272,7 +276,7 @@ class AveragePool(Affine):
     def adjoint(self, v: Tensor, shape: Shape) -> Tensor:
         channels = shape[0]
         share = v.new_full((channels, 1, *self.kernel), 1.0 / math.prod(self.kernel))
-        full = _CONV_TRANSPOSE[len(self.kernel)](v, share, None, self.stride, 0, 0, channels)
+        full = _spread(v, share, self.stride, channels, [1] * len(self.kernel))
         return _window(full, tuple((0, 0) for _ in self.kernel), shape[1:])
 
 

@@ -9,6 +9,7 @@ from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.error_block import error_block
+from zonocuda.ops.im2col import col2im, im2col
 from zonocuda.ops.library import build_info, cpu_capability
 from zonocuda.ops.nonsmooth_max import nonsmooth_max
 from zonocuda.ops.nonsmooth_max_pool2d import nonsmooth_max_pool2d
@@ -26,12 +27,14 @@ __all__ = [
     "Relaxation",
     "ReluOutput",
     "build_info",
+    "col2im",
     "concretize",
     "cpu_capability",
     "diagonal_conv",
     "diagonal_linear",
     "dual_relu",
     "error_block",
+    "im2col",
     "nonsmooth_max",
     "nonsmooth_max_pool2d",
     "nonsmooth_maximum",

@@ -8,6 +8,7 @@ from zonocuda.reference.diagonal_conv import diagonal_conv
 from zonocuda.reference.diagonal_linear import diagonal_linear
 from zonocuda.reference.dual_relu import DualReluOutput, dual_relu
 from zonocuda.reference.error_block import error_block
+from zonocuda.reference.im2col import col2im, im2col
 from zonocuda.reference.nonsmooth_max import nonsmooth_max
 from zonocuda.reference.nonsmooth_max_pool2d import nonsmooth_max_pool2d
 from zonocuda.reference.nonsmooth_maximum import nonsmooth_maximum
@@ -23,11 +24,13 @@ __all__ = [
     "DualReluOutput",
     "Relaxation",
     "ReluOutput",
+    "col2im",
     "concretize",
     "diagonal_conv",
     "diagonal_linear",
     "dual_relu",
     "error_block",
+    "im2col",
     "nonsmooth_max",
     "nonsmooth_max_pool2d",
     "nonsmooth_maximum",
