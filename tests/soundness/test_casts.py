@@ -240,6 +240,27 @@ def test_modules_that_convert_are_read_and_proven(make: type[Body], casts: list[
     assert verify(module, property_, input_shape=(2,)).verdict is Verdict.VERIFIED
 
 
+class Promoted(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + torch.tensor([[0.1, 0.2]], dtype=torch.float64)
+        return y
+
+
+class Summed(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1, keepdim=True, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("make", [Promoted, Summed])
+def test_what_torch_widens_by_itself_has_no_float32_semantics(make: type[Body]) -> None:
+    graph = from_module(make().eval(), (2,))
+    assert [node.dtype for node in graph.nodes] == [torch.float32, torch.float64]
+    box = torch.zeros(2), torch.ones(2)
+    property_ = spec(*box, [[constraint({0: 1.0}, 1.0)]], math.prod(graph.output_shape))
+    with pytest.raises(ValueError, match=r"changes the precision to torch.float64; use 'real'"):
+        verify(graph, property_, semantics="float32")
+
+
 def test_a_cast_to_integers_is_refused_in_clear_words() -> None:
     class Integers(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

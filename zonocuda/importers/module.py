@@ -221,6 +221,8 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, foldin
     dtype = _dtype(node)
     if converter is not cast and dtype is not None and not all(holds(dtype, value.dtype) for value in operands):
         refuse(f"it rounds its operands to {dtype}; convert them first, with .to({dtype})")
+    if dtype is not None and any(dtype != value.dtype for value in operands):
+        builder.unaccounted(f"{_describe(node)} changes the precision to {dtype}")
     result = converter(AtenNode(node, args, kwargs, builder))
     if isinstance(result, tuple):
         return tuple(_checked(value, traced) for value, traced in zip(result, node.meta["val"], strict=False))
