@@ -76,6 +76,8 @@ NUMBERS = (
     "-0.1",
     "0",
     "-0.0",
+    "(- 0.1)",
+    "(- 1e-1)",
     "2",
     "+.5",
 )
@@ -156,6 +158,13 @@ def lookups(disjuncts: int, rng: random.Random) -> str:
 def test_the_usual_files_are_read_in_bulk(text: str) -> None:
     assert read_both(text)
     assert read_both("(set-logic QF_LRA)\n" + text.replace("\n", "\r\n") + "(check-sat)")
+
+
+def test_negative_numbers_as_smt_lib_writes_them_are_read_in_bulk() -> None:
+    box = "".join(f"(assert (>= X_{j} (- 0.{j + 1}5)))(assert (<= X_{j} (- .1)))\n" for j in range(3))
+    names = (*(f"X_{j}" for j in range(3)), "Y_0")
+    declared = "".join(f"(declare-const {name} Real)\n" for name in names)
+    assert read_both(f"{declared}{box}(assert (or (<= Y_0 (- 1e-1)) (>= (- 0.30000000000000000001) Y_0)))")
 
 
 def test_more_than_100000_disjuncts_are_regions_that_are_made_when_they_are_looked_at(tmp_path: Path) -> None:

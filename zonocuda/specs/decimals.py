@@ -48,6 +48,13 @@ class Decimals:
         mantissa = int(self.mantissa[i])
         return Fraction(mantissa * 10**exponent) if exponent >= 0 else Fraction(mantissa, 10**-exponent)
 
+    def negated(self, chosen: NDArray[Any]) -> Decimals:
+        """The numbers, with the opposite of those that are ``chosen``, once each."""
+        sign = np.ones(len(self.mantissa), dtype=np.int8)
+        sign[chosen] = -1
+        others = {i: value * int(sign[i]) for i, value in self.others.items()}
+        return Decimals(self.mantissa * sign, self.exponent, self.nearest * sign + 0.0, self.side * sign, others)
+
     @staticmethod
     def joined(parts: list[Decimals]) -> Decimals:
         """All numbers of the parts, one part after the other."""

@@ -19,8 +19,8 @@ CHUNK = 1 << 20
 Ints = NDArray[np.int32]
 
 _SPACE, _OPEN, _CLOSE, _WORD, _VARIABLE, _NUMBER, _COMPARISON, _ATOM, _DECLARED, _TERM, _ASSERTED = range(11)
-_KEYWORDS = {b"assert": 11, b"and": 12, b"or": 13, b"declare-const": 14, b"Real": 15}
-_ASSERT, _AND, _OR, _DECLARE, _REAL = _KEYWORDS.values()
+_KEYWORDS = {b"assert": 11, b"and": 12, b"or": 13, b"declare-const": 14, b"Real": 15, b"-": 16}
+_ASSERT, _AND, _OR, _DECLARE, _REAL, _MINUS = _KEYWORDS.values()
 _COMPARISONS = {b"<=": 0, b">=": 1, b"<": 2, b">": 3}
 
 _CLASS = np.full(256, _WORD, dtype=np.uint8)
@@ -140,6 +140,13 @@ def _chunk(
         return None
     value[numeric] = -1 - numbers - np.arange(len(numeric), dtype=np.int32)
     stream = _Stream(kind, (first + begin).astype(np.int32), (first + begin + length).astype(np.int32), value)
+    at = stream.matches(_OPEN, _MINUS, _NUMBER, _CLOSE)
+    if len(at):
+        read = read.negated(-1 - value[at + 2] - numbers)
+        keep = np.ones(len(kind), dtype=bool)
+        _fold(stream, keep, at, 4, _NUMBER, value[at + 2])
+        stream = stream.kept(keep)
+        kind, value = stream.kind, stream.value
     at = stream.matches(_OPEN, _COMPARISON)
     at = at[at + 4 < len(kind)]
     operand = (kind == _VARIABLE) | (kind == _NUMBER)
