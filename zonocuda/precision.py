@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -126,11 +127,39 @@ def full_precision() -> Iterator[None]:
     Raises:
         RuntimeError: torch does not accept the setting.
     """
-    with _PRODUCTS.off(), ExitStack() as stack:
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
+    with _PRODUCTS.off(), plain_torch():
         yield
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Inside, what a caller may have set for itself is not set: autocast, inference mode, a default device.
+
+    A network means what it computes in the types that it names, and whoever works on it names devices; code of a module
+    is called inside :func:`callers_device`.
+    """
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        default = torch.get_default_device()
+        if default.type != "cpu":
+            stack.callback(_CALLERS_DEVICE.reset, _CALLERS_DEVICE.set(default))
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+@contextmanager
+def callers_device() -> Iterator[None]:
+    """Inside :func:`plain_torch`, the default device that its caller had set, for code that is the caller's."""
+    device = _CALLERS_DEVICE.get()
+    if device is None:
+        yield
+    else:
+        with torch.device(device):
+            yield
 
 
 @contextmanager
@@ -220,5 +249,6 @@ def confirm_arithmetic(device: torch.device) -> None:
         raise ArithmeticChangedError(f"the arithmetic was changed while a proof was under way: {error}") from error
 
 
+_CALLERS_DEVICE: ContextVar[torch.device | None] = ContextVar("callers_device", default=None)
 _CHANGED = "were switched on by other code while a proof was under way; verify again without"
 _EMULATION = ("CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATE_DOUBLE_PRECISION")

@@ -130,12 +130,14 @@ class Region:
 class Spec:
     """A property: it holds when no region has a counterexample.
 
-    ``inputs`` and ``outputs`` are the numbers of flattened input and output variables.
+    ``inputs`` and ``outputs`` are the numbers of flattened input and output variables; ``input_shape`` is the feature
+    shape of the inputs, where it is known.
     """
 
     inputs: int
     outputs: int
     regions: tuple[Region, ...]
+    input_shape: tuple[int, ...] | None = None
 
     @staticmethod
     def robust(
@@ -190,7 +192,7 @@ class Spec:
             for other in range(outputs)
             if other != label
         )
-        return Spec(x.numel(), outputs, (Region(box, disjuncts),))
+        return Spec(x.numel(), outputs, (Region(box, disjuncts),), tuple(x.shape))
 
 
 def _ball(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from dataclasses import fields, replace
+from numbers import Real
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
-from zonocuda.domains import has_cuda_kernels
+from zonocuda.domains import Zonotope, has_cuda_kernels
 from zonocuda.graph import Affine, Graph, fan_in
-from zonocuda.specs import Spec
+from zonocuda.specs import Spec, load_vnnlib
 
 Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
 """Whose arithmetic a proof is about: real numbers, or what a machine executes."""
@@ -53,6 +57,68 @@ def check_semantics(semantics: str) -> None:
         raise ValueError(f"semantics must be one of {', '.join(get_args(Semantics))}, got {semantics!r}")
 
 
+def resolve_timeout(timeout: float | None) -> float:
+    """Seconds; None is no limit.
+
+    Raises:
+        TypeError, ValueError: what is no positive number.
+    """
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise TypeError(f"verify: timeout must be a number of seconds, or None, got {timeout!r}")
+    if not timeout > 0:
+        raise ValueError(f"verify: timeout must be a positive number of seconds, got {timeout}")
+    return float(timeout)
+
+
+def resolve_spec(spec: Spec | str | Path) -> Spec:
+    """The specification, read where it is a path; its tensors are none of inference mode, which autograd refuses.
+
+    Raises:
+        TypeError: what is neither.
+        VnnlibError: a file that cannot be read.
+    """
+    if isinstance(spec, str | Path):
+        return load_vnnlib(spec)
+    if not isinstance(spec, Spec):
+        raise TypeError(
+            f"verify: the specification must be a Spec or the path of a VNN-LIB file, got {type(spec).__name__}"
+        )
+    return replace(spec, regions=tuple(replace(r, box=_recordable(r.box)) for r in spec.regions))
+
+
+def resolve_zonotope(zonotope: Zonotope, caller: str) -> Zonotope:
+    """A zonotope to compute bounds of, without tensors of inference mode.
+
+    Raises:
+        TypeError: no zonotope, or one of numbers that are neither float32 nor float64.
+    """
+    if not isinstance(zonotope, Zonotope):
+        raise TypeError(
+            f"{caller}: the inputs must be a Zonotope, such as Zonotope.from_ball(x, eps), got "
+            f"{type(zonotope).__name__}"
+        )
+    if zonotope.center.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{caller}: the zonotope must be float32 or float64, got {zonotope.center.dtype}")
+    return replace(
+        zonotope,
+        center=_recorded(zonotope.center),
+        blocks=tuple(_recordable(block) for block in zonotope.blocks),
+    )
+
+
+def _recordable(value: Any) -> Any:
+    """A dataclass, itself where it holds no tensor of inference mode, else with copies of them."""
+    held = {f.name: getattr(value, f.name) for f in fields(value)}
+    inferred = {name: t for name, t in held.items() if isinstance(t, Tensor) and t.is_inference()}
+    return replace(value, **{name: _recorded(t) for name, t in inferred.items()}) if inferred else value
+
+
+def _recorded(t: Tensor) -> Tensor:
+    return t.clone() if t.is_inference() else t
+
+
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device to compute on; ``auto`` is CUDA exactly where torch sees a GPU and this build has kernels for it.
 
@@ -62,7 +128,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     built = has_cuda_kernels()
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() and built else "cpu")
-    where = torch.device(device)
+    try:
+        where = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {device!r}: must be auto, cpu or cuda") from error
     if where.type not in ("cpu", "cuda"):
         raise ValueError(f"device {device}: must be auto, cpu or cuda")
     if where.type == "cuda" and not (torch.cuda.is_available() and built):

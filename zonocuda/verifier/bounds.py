@@ -13,7 +13,8 @@ from torch import Tensor
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.kink import KinkRule
-from zonocuda.precision import full_precision
+from zonocuda.precision import full_precision, plain_torch
+from zonocuda.verifier.arguments import resolve_zonotope
 from zonocuda.verifier.forward import LayerStats, sweep
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.neurons import neuron_bounds
@@ -44,6 +45,7 @@ class NetworkBounds:
     plan: tuple[Step, ...]
 
 
+@plain_torch()
 def compute_bounds(
     model: Model,
     zonotope: Zonotope,
@@ -62,7 +64,7 @@ def compute_bounds(
 
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file. All but a Graph are compared with their
-            graph on the inputs first; in a loop, import once and pass the Graph.
+            graph on the inputs first; in a loop, import once and pass the Graph, which follows its module.
         zonotope: the inputs, ``[B, *input features]``.
         layers: ``all`` bounds the value of every node, ``output`` the output's alone (and the ReLUs' inputs').
         direction: ``forward`` carries a zonotope to the output; ``dual`` and ``auto`` may bound neurons and the output
@@ -75,7 +77,9 @@ def compute_bounds(
 
     Raises:
         ValueError: a network that cannot be imported, or shapes that do not fit.
+        TypeError: inputs that are no zonotope, or neither float32 nor float64.
     """
+    zonotope = resolve_zonotope(zonotope, "compute_bounds")
     subject = Subject.of(model, zonotope.features)
     if zonotope.features != subject.graph.input_shape:
         raise ValueError(

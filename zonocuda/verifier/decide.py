@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from zonocuda.precision import (
     check_arithmetic,
     confirm_arithmetic,
     full_precision,
+    plain_torch,
     summed_products,
 )
 from zonocuda.specs import Region, Spec
@@ -31,6 +33,8 @@ from zonocuda.verifier.arguments import (
     is_out_of_memory,
     resolve_device,
     resolve_dtypes,
+    resolve_spec,
+    resolve_timeout,
 )
 from zonocuda.verifier.certificate import Certificate
 from zonocuda.verifier.certify import add_region
@@ -48,11 +52,12 @@ from zonocuda.verifier.stages import Arithmetic, Course, Progress, RegionProof
 from zonocuda.version import __version__
 
 
+@plain_torch()
 def verify(
     model: Model,
-    spec: Spec,
+    spec: Spec | str | Path,
     *,
-    timeout: float = math.inf,
+    timeout: float | None = None,
     device: str | torch.device = "auto",
     dtype: Precision = "auto",
     backend: Backend = "auto",
@@ -83,14 +88,15 @@ def verify(
     infinity in a bound is ``unknown``.
 
     Args:
-        model: a path to an ONNX file, a loaded Network, a Graph, or a module (with ``input_shape``).
-        spec: the property.
-        timeout: seconds; when they are used up, the verdict is ``timeout``.
+        model: a path to an ONNX file, an ONNX model, a loaded Network, a Graph, a module, or what ``torch.export`` made
+            of one.
+        spec: the property, or a path to a VNN-LIB file.
+        timeout: seconds; when they are used up, the verdict is ``timeout``. None for no limit.
         device: ``auto`` (CUDA where torch and this build have it, else the CPU), or a device.
         dtype: float32 or float64, of the bounds; ``auto`` begins in float32, and goes on in float64 with what that
             leaves open for want of precision (:mod:`zonocuda.verifier.stages`).
         backend: ``native`` (which ``auto`` is) or ``reference``.
-        input_shape: a module's input features, without the batch.
+        input_shape: a module's input features, without the batch; by default the specification's, where it knows them.
         direction: how the bounds of the ReLUs' inputs are found: ``forward`` (a zonotope), ``dual`` (passes for those
             neurons that intervals leave open), or ``auto``, whichever is expected to cost less; about an executed
             network ``dual``, whose errors do not grow by the norms of the layers behind them.
@@ -108,16 +114,17 @@ def verify(
     Raises:
         ValueError: a network that cannot be imported or is misread, a specification of another size, semantics that are
             not supported, or arithmetic that no proof accounts for (subnormal numbers flushed to zero).
+        TypeError: an argument that is something else.
     """
     started = time.monotonic()
-    if not timeout > 0:
-        raise ValueError(f"verify: timeout must be a positive number of seconds, got {timeout}")
+    seconds_left = resolve_timeout(timeout)
+    spec = resolve_spec(spec)
     check_effort(effort)
     check_semantics(semantics)
     where = resolve_device(device)
     check_arithmetic(where)
-    deadline = Deadline(timeout)
-    subject, execution = executed(Subject.of(model, input_shape), semantics)
+    deadline = Deadline(seconds_left)
+    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape), semantics)
     if execution is not None and direction == "auto":
         direction = "dual"
     course = Course(direction, memory_budget, kink, deadline, progress)
@@ -133,7 +140,7 @@ def verify(
         except ArithmeticChangedError as error:
             verdict, reason = Verdict.UNKNOWN, str(error)
         except TimeoutReached:
-            verdict, reason = Verdict.TIMEOUT, f"not decided within {timeout:g} s"
+            verdict, reason = Verdict.TIMEOUT, f"not decided within {seconds_left:g} s"
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
