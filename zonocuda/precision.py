@@ -36,6 +36,14 @@ def _legacy() -> str | None:
         return None
 
 
+def _legacy_cudnn() -> bool | None:
+    """cuDNN's older setting, in the same way."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return None
+
+
 class ArithmeticChangedError(RuntimeError):
     """Somebody switched torch to an arithmetic that a proof under way does not account for."""
 
@@ -73,16 +81,19 @@ class _Switch:
 
 def _products_off() -> Callable[[], None]:
     before = [setting.fp32_precision for setting in _settings()]
-    legacy = _legacy()
+    legacy, legacy_cudnn = _legacy(), _legacy_cudnn()
 
     def restore() -> None:
         if legacy is not None:
             torch.set_float32_matmul_precision(legacy)
+        if legacy_cudnn is not None:
+            torch.backends.cudnn.allow_tf32 = legacy_cudnn
         for setting, value in zip(_settings(), before, strict=True):
             setting.fp32_precision = value
 
     try:
         torch.set_float32_matmul_precision("highest")  # cuBLAS refuses to run where this and the settings disagree
+        torch.backends.cudnn.allow_tf32 = False  # and torch.export, where this one does
         for setting in _settings():
             setting.fp32_precision = "ieee"
         if not _products_are_off():

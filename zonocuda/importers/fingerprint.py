@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 _PACKAGES = (
-    "torch numpy math operator functools itertools typing collections abc copy enum dataclasses numbers types contextlib "
-    "warnings builtins"
+    "torch numpy math operator functools itertools typing collections abc copy enum dataclasses numbers types "
+    "contextlib warnings builtins"
 )
 _TRUSTED = frozenset(_PACKAGES.split())
 """Packages whose functions depend on their arguments alone (and on settings that are compared, see ``_settings``)."""
 
-_DYNAMIC = frozenset("getattr vars eval exec globals locals __dict__ __getattribute__".split())
+_DYNAMIC = frozenset(["getattr", "vars", "eval", "exec", "globals", "locals", "__dict__", "__getattribute__"])
 """Names by which code may read attributes that it does not name."""
 
 _LEAVES = (type(None), bool, int, str, bytes, complex, torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -38,6 +38,8 @@ _BY_VALUE = (*_LEAVES, torch.Size, enum.Enum, np.generic)
 _OWN = frozenset(vars(nn.Module())) - {"training"}
 """Attributes of every module: looked at one by one, or without influence on what is traced (hooks of backward passes
 and of state dicts)."""
+_BEFORE = ("__init__", "__new__", "__init_subclass__", "__repr__", "__getstate__", "__setstate__", "__deepcopy__")
+"""Methods of a module that forward does not call."""
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
@@ -115,13 +117,14 @@ def _settings() -> tuple[Any, ...]:
 
 
 class _Walk:
-    """One walk over a module; ``names`` are those that its classes' code mentions."""
+    """One walk over a module: ``names`` are those that code mentions which ``forward`` may reach; ``waiting`` are
+    attributes and methods that nothing has named so far."""
 
     def __init__(self) -> None:
         self.found = Fingerprint()
         self.names: set[str] = set()
         self.seen: dict[int, tuple[str, Any]] = {}
-        self.attributes: list[tuple[str, str, Any, bool]] = []
+        self.waiting: list[tuple[str, str, Any, bool]] = []
 
     def model(self, model: nn.Module) -> Fingerprint:
         self.found.entries["torch's settings"] = _settings()
@@ -131,14 +134,14 @@ class _Walk:
         # An attribute counts where code names it, or may read it unnamed; what it holds may bring more code.
         counted = True
         while counted:
-            waiting, self.attributes, counted = self.attributes, [], False
+            waiting, self.waiting, counted = self.waiting, [], False
             everything = bool(self.names & _DYNAMIC)
             for path, name, value, named in waiting:
                 if named or everything or name in self.names:
                     self.value(path, value)
                     counted = True
                 else:
-                    self.attributes.append((path, name, value, named))
+                    self.waiting.append((path, name, value, named))
         return self.found
 
     def module(self, path: str, module: nn.Module) -> None:
@@ -165,7 +168,7 @@ class _Walk:
         for name, value in vars(module).items():
             if name not in _OWN:
                 named = name in read or (name != "training" and (torchs or hasattr(type(module), name)))
-                self.attributes.append((f"{prefix}{name}", name, value, named))
+                self.waiting.append((f"{prefix}{name}", name, value, named))
 
     def leaf(self, path: str, tensor: Tensor | None) -> None:
         if tensor is None:
@@ -237,13 +240,16 @@ class _Walk:
         if id(cls) in self.seen or _trusted(cls.__module__):
             return
         self.seen[id(cls)] = (path, cls)
+        unused = _BEFORE if issubclass(cls, nn.Module) else ()
         for base in cls.__mro__:
             if _trusted(base.__module__):
                 continue
             for name, member in vars(base).items():
+                special = name.startswith("__")
                 for part in _parts(member):
-                    if isinstance(part, types.FunctionType) or not name.startswith("__"):
-                        self.value(f"{path}.{name}", part)
+                    if isinstance(part, types.FunctionType) or not special:
+                        called = name == "forward" or (special and name not in unused)
+                        self.waiting.append((f"{path}.{name}", name, part, called))
 
     def function(self, path: str, function: types.FunctionType) -> None:
         """What a function reads besides its arguments."""
@@ -305,11 +311,11 @@ def _mentioned(code: types.CodeType) -> Iterator[str]:
 
 @functools.cache
 def _names(cls: type) -> frozenset[str]:
-    """Names in the code of a class, up to ``nn.Module``."""
+    """Names in the code that a class of modules has from torch, up to ``nn.Module``."""
     found: set[str] = set()
     for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
-        for member in vars(base).values():
+        for name, member in vars(base).items() if _trusted(base.__module__) else ():
             for function in _parts(member):
-                if isinstance(function, types.FunctionType):
+                if isinstance(function, types.FunctionType) and name not in _BEFORE:
                     found |= set(_mentioned(function.__code__))
     return frozenset(found)

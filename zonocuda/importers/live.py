@@ -10,7 +10,6 @@ gradients are recorded, everything is derived again.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from zonocuda.graph import Graph
 from zonocuda.importers.errors import UnsupportedNetworkError
 from zonocuda.importers.fingerprint import Fingerprint
+from zonocuda.importers.trace import LOCK
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Imported:
     """A module as it was imported.
 
     Attributes:
-        graph: its graph, without an origin.
+        graph: its graph, without an origin and without gradients.
         leaves: the parameters, buffers and constants that the trace reads, by name.
         derived: names of those from which numbers of the graph are derived.
         fetch: the leaves of a module now, by name.
@@ -53,7 +53,6 @@ class ModuleOrigin:
     def __init__(self, model: nn.Module, load: Callable[[nn.Module], Imported]) -> None:
         self._model = weakref.ref(model)
         self._load = load
-        self._lock = threading.RLock()
         self._take(load(model))
 
     def _take(self, imported: Imported) -> None:
@@ -71,18 +70,17 @@ class ModuleOrigin:
         Raises:
             UnsupportedNetworkError, NetworkMismatchError: the module changed, and cannot be imported as it is now.
         """
-        with self._lock:
+        with LOCK:
             model = self._model()
             if model is not None:
                 changed = self._imported.structure.difference(Fingerprint.of(model))
                 if changed is not None:
                     self._reload(model, changed)
                 self._follow(self._imported.fetch(model))
-            if self._records_gradients() or self._numbers_changed():
-                graph = self._imported.derive(self._leaves)
-                if self._records_gradients():  # autograd frees what it has used: the next call needs its own
-                    return graph
-                self._graph = graph
+            if self._records_gradients():  # autograd frees what it has used: the next call needs its own
+                return self._imported.derive(self._leaves)
+            if self._numbers_changed():
+                self._graph = self._imported.derive(self._leaves)
                 self._copies = {name: self._leaves[name].detach().clone() for name in self._copies}
             return self._graph
 
@@ -96,7 +94,8 @@ class ModuleOrigin:
         """Takes over parameters that were replaced by others."""
         if any(leaves[name] is not leaf for name, leaf in self._leaves.items()):
             self._leaves = leaves
-            self._graph = self._imported.derive(leaves)
+            with torch.no_grad():
+                self._graph = self._imported.derive(leaves)
 
     def _records_gradients(self) -> bool:
         return torch.is_grad_enabled() and any(self._leaves[name].requires_grad for name in self._copies)
@@ -114,7 +113,6 @@ class _Entry:
 
 
 _ENTRIES: dict[int, _Entry] = {}
-_LOCK = threading.RLock()
 
 
 def remembered(
@@ -125,23 +123,21 @@ def remembered(
     Only what can be compared as a whole is remembered: see :mod:`zonocuda.importers.fingerprint`. Other modules are
     imported every time. What is remembered goes when the module goes.
     """
-    with _LOCK:
+    with LOCK:
         entry = _ENTRIES.get(id(model))
         if entry is None or entry.module() is not model:
             key = id(model)
             entry = _Entry(weakref.ref(model, lambda gone: _forget(key, gone)))
-        graph = entry.graphs.get(input_shape)
-    if graph is not None:
-        return graph
-    graph = load(model, input_shape)
-    if isinstance(graph.origin, ModuleOrigin) and graph.origin.is_certain:
-        with _LOCK:
+        if input_shape in entry.graphs:
+            return entry.graphs[input_shape]
+        graph = load(model, input_shape)
+        if isinstance(graph.origin, ModuleOrigin) and graph.origin.is_certain:
             _ENTRIES[id(model)] = entry
             entry.graphs[input_shape] = graph
-    return graph
+        return graph
 
 
 def _forget(key: int, gone: weakref.ref[nn.Module]) -> None:
-    with _LOCK:
+    with LOCK:
         if key in _ENTRIES and _ENTRIES[key].module is gone:
             del _ENTRIES[key]

@@ -22,7 +22,7 @@ from zonocuda.importers.errors import UnsupportedNetworkError, located, refuse
 from zonocuda.importers.fingerprint import Fingerprint
 from zonocuda.importers.live import Imported, ModuleOrigin, remembered
 from zonocuda.importers.simplify import with_executed
-from zonocuda.importers.trace import call, example, export, leaves, output_name
+from zonocuda.importers.trace import LOCK, call, example, export, leaves, output_name
 from zonocuda.precision import full_precision, plain_torch
 
 Folding = Callable[[fx.Node, Sequence[Any], Mapping[str, Any]], Any]
@@ -73,8 +73,9 @@ def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6,
     shape = _checked_shape(input_shape)
     if not isinstance(model, nn.Module):
         raise TypeError(f"from_module: the model must be a torch.nn.Module, got {type(model).__name__}")
-    origin = ModuleOrigin(model, lambda module: _import(module, shape, points, seed))
-    return dataclasses.replace(origin.current(), origin=origin)
+    with LOCK:
+        origin = ModuleOrigin(model, lambda module: _import(module, shape, points, seed))
+        return dataclasses.replace(origin.current(), origin=origin)
 
 
 def module_graph(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
@@ -109,7 +110,8 @@ def _import(model: nn.Module, input_shape: tuple[int, ...], points: int, seed: i
         return graph, derived
 
     found = leaves(program, model, name)
-    graph, derived = derive(found)
+    with torch.no_grad():
+        graph, derived = derive(found)
     with plain_torch():
         _compare(graph, program, found, model, batch, name, points, seed)
     structure = Fingerprint.of(model).without(before)

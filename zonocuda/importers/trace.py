@@ -16,13 +16,15 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from zonocuda.importers.errors import UnsupportedNetworkError, one_line
-from zonocuda.precision import callers_device, plain_torch
+from zonocuda.precision import callers_device, full_precision, plain_torch, summed_products
 
 BATCHES = (2, 1)
 """The batches that a module is traced with, the first that it takes: 1 hides what an operator does to the batch."""
 
-_LOCK = threading.RLock()
-"""torch.export changes the process while it runs: one at a time."""
+LOCK = threading.RLock()
+"""torch.export changes the process and the module while it runs: one at a time, and nobody reads a module or runs its
+code meanwhile. It switches libraries off and restores what it found,
+so that it runs where they are off, as a proof in another thread may want them."""
 
 
 def export(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[ExportedProgram, int]:
@@ -34,7 +36,7 @@ def export(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[E
     _check_signature(model, name)
     reasons: list[Exception] = []
     for batch in BATCHES:
-        with _LOCK, plain_torch(), callers_device(), _quiet():
+        with LOCK, full_precision(), summed_products(), callers_device(), _quiet():
             try:
                 program = torch.export.export(model, (example(model, (batch, *input_shape)),), strict=False)
                 return program.run_decompositions({}), batch
@@ -85,7 +87,7 @@ def call(model: nn.Module, x: Tensor) -> Tensor:
     """
     name = type(model).__name__
     try:
-        with plain_torch(), callers_device():
+        with LOCK, plain_torch(), callers_device():
             output = model(x.clone())
     except Exception as error:  # whatever the module's own code raises
         raise UnsupportedNetworkError(
