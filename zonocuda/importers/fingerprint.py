@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import inspect
 import types
 import weakref
 from collections.abc import Iterator, Mapping
@@ -152,7 +153,9 @@ class _Walk:
         prefix = f"{path}." if path else ""
         self.found.entries[path or "the module"] = _Same.of(module)
         self.type(f"{prefix}__class__", type(module))
-        self.found.entries[f"{prefix}__class__.forward"] = _Same.of(type(module).forward)
+        self.found.entries[f"{prefix}__class__.forward"] = _Same.of(
+            inspect.getattr_static(type(module), "forward", None)
+        )
         torchs, read = _trusted(type(module).__module__), _names(cast(type, type(module)))
         for kind in ("_parameters", "_buffers"):
             for name, tensor in vars(module)[kind].items():

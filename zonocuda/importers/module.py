@@ -154,8 +154,7 @@ def _convert(
     dtype = torch.float32
     env: dict[fx.Node, Any] = {}
     sources: dict[fx.Node, frozenset[str]] = {}
-    own = {id(leaf) for leaf in found.values()}
-    derived = {leaf for leaf, tensor in found.items() if tensor.is_inference()}
+    derived: set[str] = set()
     for node in nodes:
         if node.op != "placeholder":
             continue
@@ -166,8 +165,7 @@ def _convert(
             env[node] = builder.input
             dtype = node.meta["val"].dtype
         else:
-            tensor = found[node.name]
-            env[node] = tensor.detach().clone() if tensor.is_inference() else tensor
+            env[node] = found[node.name]
             sources[node] = frozenset([node.name])
     if builder is None:
         raise UnsupportedNetworkError(f"importers.module: {name}: its forward does not take one tensor")
@@ -182,7 +180,7 @@ def _convert(
             read = frozenset().union(*(sources[used] for used in node.all_input_nodes))
             sources[node] = frozenset() if _depends_on_input(env[node]) else read
             held = {id(t) for emitted in builder.emitted(before) for t in vars(emitted.op).values() if _is_tensor(t)}
-            if _depends_on_input(env[node]) and held != {id(found[leaf]) for leaf in read} & own:
+            if _depends_on_input(env[node]) and held != {id(found[leaf]) for leaf in read}:
                 derived |= read
     results = [value for node, value in env.items() if node.name == output and isinstance(value, Value)]
     if not results:

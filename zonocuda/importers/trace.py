@@ -35,6 +35,12 @@ def export(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[E
     """
     _check_signature(model, name)
     reasons: list[Exception] = []
+    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_inference():
+            raise UnsupportedNetworkError(
+                f"importers.module: {name}: its tensor {path!r} was created in torch.inference_mode(), which "
+                "torch.export does not take; create the module outside it, or copy the tensor"
+            )
     for batch in BATCHES:
         with LOCK, full_precision(), summed_products(), callers_device(), _quiet():
             try:
