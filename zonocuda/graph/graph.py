@@ -127,7 +127,16 @@ class Graph:
         return Graph(nodes, now.output, unaccounted=now.unaccounted)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The network's output ``[B, *output_shape]`` for ``x`` ``[B, *input_shape]``."""
+        """The network's output ``[B, *output_shape]`` for ``x`` ``[B, *input_shape]``.
+
+        Raises:
+            TypeError, ValueError: no tensor, or another shape.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"Graph: the input must be a tensor, got {type(x).__name__}")
+        if not x.dim() or tuple(x.shape[1:]) != self.input_shape:
+            wanted = ", ".join(["B", *map(str, self.input_shape)])
+            raise ValueError(f"Graph: the input must have shape [{wanted}], got {list(x.shape)}")
         return interpret(self, x, lambda node, inputs: node.op.apply(*inputs))
 
 

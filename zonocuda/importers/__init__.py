@@ -11,7 +11,7 @@ from zonocuda.importers.module import check_against_module, from_module, module_
 from zonocuda.importers.network import Network, load_network
 from zonocuda.importers.onnx import load_onnx
 from zonocuda.importers.runtime import OnnxRuntimeModel
-from zonocuda.importers.trace import call as call_module
+from zonocuda.importers.trace import call_each
 
 __all__ = [
     "Network",
@@ -20,7 +20,7 @@ __all__ = [
     "NetworkOverflowError",
     "OnnxRuntimeModel",
     "UnsupportedNetworkError",
-    "call_module",
+    "call_each",
     "check_against_module",
     "check_against_onnxruntime",
     "from_module",

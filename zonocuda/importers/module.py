@@ -18,11 +18,11 @@ from zonocuda.importers.aten_ops import CONVERTERS, IGNORED
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.check import Comparison, sample_points
 from zonocuda.importers.enclosure import Enclosure
-from zonocuda.importers.errors import UnsupportedNetworkError, located, refuse
+from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
 from zonocuda.importers.fingerprint import Fingerprint
 from zonocuda.importers.live import Imported, ModuleOrigin, remembered
 from zonocuda.importers.simplify import with_executed
-from zonocuda.importers.trace import LOCK, call, example, export, leaves, output_name
+from zonocuda.importers.trace import LOCK, call, call_each, example, export, leaves, output_name
 from zonocuda.precision import full_precision, plain_torch
 
 Folding = Callable[[fx.Node, Sequence[Any], Mapping[str, Any]], Any]
@@ -73,6 +73,8 @@ def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6,
     shape = _checked_shape(input_shape)
     if not isinstance(model, nn.Module):
         raise TypeError(f"from_module: the model must be a torch.nn.Module, got {type(model).__name__}")
+    if not all(isinstance(number, int) for number in (points, seed)) or points < 0:
+        raise TypeError(f"from_module: points and seed must be integers, points at least 0, got {points!r}, {seed!r}")
     with LOCK:
         origin = ModuleOrigin(model, lambda module: _import(module, shape, points, seed))
         return dataclasses.replace(origin.current(), origin=origin)
@@ -177,6 +179,10 @@ def _convert(
                 env[node] = _value(node, env, builder, folding, dtype, batch)
             except UnsupportedNetworkError as error:
                 raise located(f"importers.module: {name}: {_describe(node)}", error) from error
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                # an argument or a constant of a kind that no converter expects
+                reason = UnsupportedNetworkError(f"cannot be converted: {type(error).__name__}: {one_line(error)}")
+                raise located(f"importers.module: {name}: {_describe(node)}", reason) from error
             read = frozenset().union(*(sources[used] for used in node.all_input_nodes))
             sources[node] = frozenset() if _depends_on_input(env[node]) else read
             held = {id(t) for emitted in builder.emitted(before) for t in vars(emitted.op).values() if _is_tensor(t)}
@@ -310,4 +316,4 @@ def check_against_module(
     comparison = Comparison(graph.to(device=like.device), type(model).__name__, "the module", like.dtype)
     samples = sample_points(lower, upper, graph.input_shape, points, seed)
     x = samples[: len(samples) - points].to(like)
-    return comparison.check_output(x, torch.cat([call(model, point[None]) for point in x]))
+    return comparison.check_output(x, call_each(model, x))

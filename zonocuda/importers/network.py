@@ -46,6 +46,8 @@ def load_network(source: str | Path | onnx.ModelProto) -> Network:
     Raises:
         NetworkFileError, UnsupportedNetworkError: as ``load_onnx`` and ``OnnxRuntimeModel`` do.
     """
+    if not isinstance(source, str | Path | onnx.ModelProto):
+        raise TypeError(f"load_network: needs a path or an ONNX model, got {type(source).__name__}")
     if isinstance(source, onnx.ModelProto):
         path, file = None, parse_onnx(_serialized(source), "the ONNX model")
     else:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+from torch.nn.parameter import is_lazy
 
-from zonocuda.importers.errors import UnsupportedNetworkError, one_line
+from zonocuda.importers.errors import NetworkMismatchError, UnsupportedNetworkError, one_line
 from zonocuda.precision import callers_device, full_precision, plain_torch, summed_products
 
 BATCHES = (2, 1)
@@ -34,13 +35,8 @@ def export(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[E
         UnsupportedNetworkError: a module whose forward takes something else than one tensor, or that cannot be traced.
     """
     _check_signature(model, name)
+    _check_tensors(model, name)
     reasons: list[Exception] = []
-    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_inference():
-            raise UnsupportedNetworkError(
-                f"importers.module: {name}: its tensor {path!r} was created in torch.inference_mode(), which "
-                "torch.export does not take; create the module outside it, or copy the tensor"
-            )
     for batch in BATCHES:
         with LOCK, full_precision(), summed_products(), callers_device(), _quiet():
             try:
@@ -75,6 +71,22 @@ def _check_signature(model: nn.Module, name: str) -> None:
         raise UnsupportedNetworkError(f"importers.module: {name}: its forward takes no input")
 
 
+def _check_tensors(model: nn.Module, name: str) -> None:
+    """Refuses parameters and buffers that no graph can hold."""
+    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+        fault = ""
+        if is_lazy(tensor) or tensor.is_meta:
+            fault = "holds no numbers yet; load or initialise it"
+        elif tensor.layout != torch.strided or tensor.is_quantized:
+            fault = f"is {tensor.layout if tensor.layout != torch.strided else 'quantized'}; dense ones are supported"
+        elif tensor.is_inference():
+            fault = (
+                "was created in torch.inference_mode(), which torch.export does not take; create it outside, or copy it"
+            )
+        if fault:
+            raise UnsupportedNetworkError(f"importers.module: {name}: its tensor {path!r} {fault}")
+
+
 def example(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """Zeros with the type and device of the module's floating-point parameters or buffers."""
     for tensor in (*model.parameters(), *model.buffers()):
@@ -101,6 +113,22 @@ def call(model: nn.Module, x: Tensor) -> Tensor:
             f"{one_line(error)}"
         ) from error
     return _one_tensor(output, name).detach().clone()
+
+
+def call_each(model: nn.Module, x: Tensor) -> Tensor:
+    """The outputs ``[n, *output features]`` of a module for ``n`` inputs, each executed alone.
+
+    Raises:
+        NetworkMismatchError: outputs of different shapes, or of another batch.
+        UnsupportedNetworkError: as :func:`call`.
+    """
+    outputs = [call(model, point[None]) for point in x]
+    shapes = {tuple(output.shape) for output in outputs}
+    if len(shapes) != 1 or any(shape[:1] != (1,) for shape in shapes):
+        raise NetworkMismatchError(
+            f"importers.module: {type(model).__name__}: its outputs for single inputs have shapes {sorted(shapes)}"
+        )
+    return torch.cat(outputs)
 
 
 def _one_tensor(output: Any, name: str) -> Tensor:

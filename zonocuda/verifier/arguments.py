@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -86,6 +87,46 @@ def resolve_spec(spec: Spec | str | Path) -> Spec:
             f"verify: the specification must be a Spec or the path of a VNN-LIB file, got {type(spec).__name__}"
         )
     return replace(spec, regions=tuple(replace(r, box=_recordable(r.box)) for r in spec.regions))
+
+
+def check_choice(caller: str, name: str, value: object, choices: Iterable[object]) -> None:
+    """Raises ValueError unless an argument is one of some choices."""
+    known = list(choices)
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in known):
+        raise ValueError(f"{caller}: {name} must be one of {', '.join(map(str, known))}, got {value!r}")
+
+
+def check_budget(caller: str, memory_budget: object) -> None:
+    """Raises TypeError or ValueError unless it is a positive number of bytes, or None."""
+    if memory_budget is None:
+        return
+    if isinstance(memory_budget, bool) or not isinstance(memory_budget, Real):
+        raise TypeError(f"{caller}: memory_budget must be a number of bytes, or None, got {memory_budget!r}")
+    if not 0 < float(memory_budget) < math.inf:
+        raise ValueError(f"{caller}: memory_budget must be a positive number of bytes, got {memory_budget}")
+
+
+def check_count(caller: str, name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
+    """Raises TypeError or ValueError unless an argument is an integer in a range."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{caller}: {name} must be an integer, got {value!r}")
+    if not least <= int(value) <= most:
+        raise ValueError(f"{caller}: {name} must be from {least} to {most}, got {value}")
+
+
+def check_slopes(slopes: object, like: Tensor) -> None:
+    """Raises TypeError unless slopes are tensors by name, of the type and on the device of ``like``."""
+    if slopes is None:
+        return
+    if not isinstance(slopes, Mapping):
+        raise TypeError(f"compute_bounds: slopes must be tensors by the name of a ReLU, got {type(slopes).__name__}")
+    for name, slope in slopes.items():
+        if not isinstance(slope, Tensor) or (slope.dtype, slope.device) != (like.dtype, like.device):
+            found = f"{slope.dtype} on {slope.device}" if isinstance(slope, Tensor) else type(slope).__name__
+            raise TypeError(
+                f"compute_bounds: the slope {name!r} must be a tensor like the zonotope's, {like.dtype} on "
+                f"{like.device}, got {found}"
+            )
 
 
 def resolve_zonotope(zonotope: Zonotope, caller: str) -> Zonotope:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
-from zonocuda.kink import KinkRule
+from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision, plain_torch
-from zonocuda.verifier.arguments import resolve_zonotope
+from zonocuda.verifier.arguments import check_budget, check_choice, check_slopes, resolve_zonotope
 from zonocuda.verifier.forward import LayerStats, sweep
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.neurons import neuron_bounds
@@ -80,6 +80,12 @@ def compute_bounds(
         TypeError: inputs that are no zonotope, or neither float32 nor float64.
     """
     zonotope = resolve_zonotope(zonotope, "compute_bounds")
+    check_choice("compute_bounds", "layers", layers, ("output", "all"))
+    check_choice("compute_bounds", "direction", direction, get_args(Direction))
+    check_choice("compute_bounds", "kink", kink, KINK_RULES)
+    check_choice("compute_bounds", "backend", backend, get_args(Backend))
+    check_budget("compute_bounds", memory_budget)
+    check_slopes(slopes, zonotope.center)
     subject = Subject.of(model, zonotope.features)
     if zonotope.features != subject.graph.input_shape:
         raise ValueError(

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from zonocuda.domains import Backend, current_backend, use_backend
 from zonocuda.importers import NetworkOverflowError
-from zonocuda.kink import KinkRule
+from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import (
     ArithmeticChangedError,
     check_arithmetic,
@@ -27,6 +27,9 @@ from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
     Semantics,
+    check_budget,
+    check_choice,
+    check_count,
     check_semantics,
     check_sizes,
     describe_device,
@@ -119,6 +122,13 @@ def verify(
     started = time.monotonic()
     seconds_left = resolve_timeout(timeout)
     spec = resolve_spec(spec)
+    check_choice("verify", "direction", direction, get_args(Direction))
+    check_choice("verify", "kink", kink, KINK_RULES)
+    check_choice("verify", "backend", backend, get_args(Backend))
+    check_budget("verify", memory_budget)
+    check_count("verify", "seed", seed, 0)
+    if not callable(progress):
+        raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
     check_semantics(semantics)
     where = resolve_device(device)

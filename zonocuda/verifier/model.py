@@ -17,7 +17,7 @@ from zonocuda.importers import (
     Network,
     NetworkMismatchError,
     NetworkOverflowError,
-    call_module,
+    call_each,
     check_against_module,
     load_network,
     module_graph,
@@ -114,7 +114,7 @@ def _module_subject(module: nn.Module, input_shape: tuple[int, ...]) -> Subject:
     own = next((t for t in [*module.parameters(), *module.buffers()] if t.is_floating_point()), torch.zeros(()))
 
     def execute(x: Tensor) -> Tensor:
-        return torch.cat([call_module(module, point[None]) for point in x.to(own.device, own.dtype)]).cpu()
+        return call_each(module, x.to(own.device, own.dtype)).cpu()
 
     def check(lower: Tensor, upper: Tensor) -> float:
         return check_against_module(graph, module, lower, upper)

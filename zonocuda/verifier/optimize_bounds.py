@@ -14,7 +14,7 @@ from torch import Tensor
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.precision import full_precision, plain_torch
-from zonocuda.verifier.arguments import resolve_zonotope
+from zonocuda.verifier.arguments import check_budget, check_choice, check_count, resolve_zonotope
 from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem
 from zonocuda.verifier.dual_pass import DualPass
@@ -130,8 +130,19 @@ def optimize_bounds(
             the generators do not fit.
         TypeError: inputs that are no zonotope, or neither float32 nor float64, or an objective that is no numbers.
     """
-    if mode not in get_args(Mode):
-        raise ValueError(f"optimize_bounds: mode must be 'dual' or 'forward', got {mode!r}")
+    check_choice("optimize_bounds", "mode", mode, get_args(Mode))
+    check_choice("optimize_bounds", "backend", backend, get_args(Backend))
+    check_budget("optimize_bounds", memory_budget)
+    if intermediate is not None:
+        check_count("optimize_bounds", "intermediate", intermediate, 0)
+    if ascent is not None and not isinstance(ascent, Ascent):
+        raise TypeError(f"optimize_bounds: ascent must be an Ascent, got {type(ascent).__name__}")
+    if not isinstance(target, int | float):
+        raise TypeError(f"optimize_bounds: target must be a number, got {target!r}")
+    if start is not None and not (
+        isinstance(start, Mapping) and all(isinstance(slopes, Slopes) for slopes in start.values())
+    ):
+        raise TypeError("optimize_bounds: start must be Slopes by the name of a ReLU, such as a result's slopes")
     zonotope = resolve_zonotope(zonotope, "optimize_bounds")
     objective = _resolved(objective, zonotope.center)
     subject = Subject.of(model, zonotope.features)
@@ -178,6 +189,11 @@ def _resolved(objective: Any, like: Tensor) -> Tensor:
         raise TypeError(
             f"optimize_bounds: the objective must be numbers [rows, outputs], got {type(objective).__name__}"
         ) from error
+    if rows.is_complex() or rows.numel() == 0:
+        raise ValueError(
+            f"optimize_bounds: the objective must be real numbers, in one row at least, got {rows.dtype} "
+            f"{list(rows.shape)}"
+        )
     return (rows.clone() if rows.is_inference() else rows).to(like)
 
 
