@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import zonocuda
@@ -243,6 +244,21 @@ def test_paths_and_models_in_memory_are_taken(tmp_path: Path) -> None:
         found = zonocuda.verify(net, given)
         assert found.verdict is Verdict.VERIFIED
         assert found.ran.replay == "onnxruntime"
+
+
+def test_weights_that_a_file_reads_backwards_are_taken() -> None:
+    """y = x (r + r), where r has the rows of w in reverse: w[::-1] by a Slice with step -1."""
+    w = np.arange(9, dtype=np.float32).reshape(3, 3)
+    given = {"w": w, "s": np.array([-1]), "e": np.array([-10]), "a": np.array([0]), "t": np.array([-1])}
+    nodes = [
+        helper.make_node("Slice", ["w", "s", "e", "a", "t"], ["r"]),
+        helper.make_node("Add", ["r", "r"], ["r2"]),
+        helper.make_node("MatMul", ["x", "r2"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy"]
+    body = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(v, k) for k, v in given.items()])
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+    assert zonocuda.load_network(model).graph(torch.eye(3)).tolist() == (2 * w[::-1]).tolist()
 
 
 # ---- modules: y = 2 x + 1 on [-1, 1], in odd ways --------------------------------------------------------------------

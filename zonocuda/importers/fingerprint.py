@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zonocuda.precision import callers_device
+
 _PACKAGES = (
     "torch numpy math operator functools itertools typing collections abc copy enum dataclasses numbers types "
     "contextlib warnings builtins"
@@ -114,7 +116,8 @@ class Fingerprint:
 
 
 def _settings() -> tuple[Any, ...]:
-    return torch.get_default_dtype(), torch.get_default_device()
+    with callers_device():
+        return torch.get_default_dtype(), torch.get_default_device()
 
 
 class _Walk:

@@ -21,6 +21,7 @@ from zonocuda.graph import Graph
 from zonocuda.importers.errors import UnsupportedNetworkError
 from zonocuda.importers.fingerprint import Fingerprint
 from zonocuda.importers.trace import LOCK
+from zonocuda.precision import plain_torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class ModuleOrigin:
         Raises:
             UnsupportedNetworkError, NetworkMismatchError: the module changed, and cannot be imported as it is now.
         """
-        with LOCK:
+        with LOCK, plain_torch():
             model = self._model()
             if model is not None:
                 changed = self._imported.structure.difference(Fingerprint.of(model))
