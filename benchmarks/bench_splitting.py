@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_splitting [--sets acasxu ...] [--every 6] [--seconds 20] [--threads 1] [--json F]
 
-Needs ZONOCUDA_TEST_DATA. Every instance is searched as :func:`zonocuda.verify` does where its bounds do not decide, from
-the whole box, without the search for counterexamples that comes before: float32, float64 for what rounding leaves
+Needs ZONOCUDA_TEST_DATA. Every instance is searched as :func:`zonocuda.verify` does where its bounds do not decide,
+from the whole box, without the search for counterexamples that comes before: float32, float64 for what rounding leaves
 open, counterexamples replayed. Seconds are those of the CPU, without reading the files. A line for each way:
 
     decided    instances with a verdict, of all

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -33,6 +34,14 @@ def _legacy() -> str | None:
     """torch's older setting; None where it and the newer ones contradict each other, so that torch will not tell."""
     try:
         return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _legacy_cudnn() -> bool | None:
+    """cuDNN's older setting, in the same way."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:
         return None
 
@@ -74,16 +83,19 @@ class _Switch:
 
 def _products_off() -> Callable[[], None]:
     before = [setting.fp32_precision for setting in _settings()]
-    legacy = _legacy()
+    legacy, legacy_cudnn = _legacy(), _legacy_cudnn()
 
     def restore() -> None:
         if legacy is not None:
             torch.set_float32_matmul_precision(legacy)
+        if legacy_cudnn is not None:
+            torch.backends.cudnn.allow_tf32 = legacy_cudnn
         for setting, value in zip(_settings(), before, strict=True):
             setting.fp32_precision = value
 
     try:
         torch.set_float32_matmul_precision("highest")  # cuBLAS refuses to run where this and the settings disagree
+        torch.backends.cudnn.allow_tf32 = False  # and torch.export, where this one does
         for setting in _settings():
             setting.fp32_precision = "ieee"
         if not _products_are_off():
@@ -128,11 +140,39 @@ def full_precision() -> Iterator[None]:
     Raises:
         RuntimeError: torch does not accept the setting.
     """
-    with _PRODUCTS.off(), ExitStack() as stack:
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
+    with _PRODUCTS.off(), plain_torch():
         yield
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Inside, what a caller may have set for itself is not set: autocast, inference mode, a default device.
+
+    A network means what it computes in the types that it names, and whoever works on it names devices; code of a module
+    is called inside :func:`callers_device`.
+    """
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        default = torch.get_default_device()
+        if default.type != "cpu":
+            stack.callback(_CALLERS_DEVICE.reset, _CALLERS_DEVICE.set(default))
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+@contextmanager
+def callers_device() -> Iterator[None]:
+    """Inside :func:`plain_torch`, the default device that its caller had set, for code that is the caller's."""
+    device = _CALLERS_DEVICE.get()
+    if device is None:
+        yield
+    else:
+        with torch.device(device):
+            yield
 
 
 @contextmanager
@@ -228,5 +268,6 @@ def confirm_arithmetic(device: torch.device) -> None:
         raise ArithmeticChangedError(f"the arithmetic was changed while a proof was under way: {error}") from error
 
 
+_CALLERS_DEVICE: ContextVar[torch.device | None] = ContextVar("callers_device", default=None)
 _CHANGED = "were switched on by other code while a proof was under way; verify again without"
 _EMULATION = ("CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATE_DOUBLE_PRECISION")

@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused() -> None:
     z = Zonotope.from_box(*random_box(graph))
     with pytest.raises(ValueError, match=r"the objective the shape \[2, 4\]; the network needs \[4\] and \[rows, 3\]"):
         optimize_bounds(graph, z, rand(2, 4, seed=0))
-    with pytest.raises(ValueError, match="mode must be 'dual' or 'forward', got 'sideways'"):
+    with pytest.raises(ValueError, match="mode must be one of dual, forward, got 'sideways'"):
         optimize_bounds(graph, z, rand(2, 3, seed=0), mode="sideways")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'relu1' is no key of a state"):
         slopes_of({"relu1": rand(1, seed=0)})

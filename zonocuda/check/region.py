@@ -82,17 +82,15 @@ class Maps:
     def is_exact(self, name: str) -> bool:
         """Whether intervals lose nothing up to a node: one operator that adds inputs up, between some that do not."""
         node = self.nodes[name]
-        if isinstance(node.op, Input):
-            return True
-        if isinstance(node.op, ScaleShift | Rearrangement | Gather | Expand):
-            return self.is_exact(node.inputs[0])
-        return isinstance(node.op, Affine) and self._is_separable(node.inputs[0])
+        while isinstance(node.op, ScaleShift | Rearrangement | Gather | Expand):
+            node = self.nodes[node.inputs[0]]
+        return isinstance(node.op, Input) or (isinstance(node.op, Affine) and self._is_separable(node.inputs[0]))
 
     def _is_separable(self, name: str) -> bool:
         """Whether the coordinates of a node's value depend on different inputs."""
         node = self.nodes[name]
-        if isinstance(node.op, ScaleShift | Rearrangement):
-            return self._is_separable(node.inputs[0])
+        while isinstance(node.op, ScaleShift | Rearrangement):
+            node = self.nodes[node.inputs[0]]
         return isinstance(node.op, Input)
 
     def parts(self, node: Node) -> list[Any]:

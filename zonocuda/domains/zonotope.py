@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zonocuda.domains import maps, memory
+from zonocuda.domains.arrays import as_tensor
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.blocks import Block, Holders, add_blocks, leaves, present
 from zonocuda.domains.dense import Dense
@@ -52,6 +53,7 @@ class Zonotope:
         Raises:
             ValueError: shapes that differ, or a bound that is NaN, infinite or crosses the other.
         """
+        lower, upper = as_tensor(lower, "from_box"), as_tensor(upper, "from_box")
         if lower.shape != upper.shape:
             raise ValueError(f"from_box: lower {list(lower.shape)} and upper {list(upper.shape)} differ in shape")
         if not bool((lower <= upper).all()) or not bool((lower.isfinite() & upper.isfinite()).all()):
@@ -75,7 +77,9 @@ class Zonotope:
         Raises:
             ValueError: a negative, NaN or infinite radius, a ball outside the range, or a range that is none.
         """
-        lower, upper = x - eps, x + eps
+        x = as_tensor(x, "from_ball")
+        radius = eps if isinstance(eps, int | float) else as_tensor(eps, "from_ball")
+        lower, upper = x - radius, x + radius
         if clip is not None:
             if not clip[0] <= clip[1]:
                 raise ValueError(f"from_ball: clip must be a range (low, high), got {clip}")

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,13 @@ class Node:
     dtype: torch.dtype | None = None
 
 
+class Origin(Protocol):
+    """Where a graph comes from, if that may change behind it."""
+
+    def current(self) -> Graph:
+        """The graph of what is there now, without an origin."""
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A network: nodes in an order in which every node follows its inputs, the first one the ``Input``.
@@ -42,12 +49,16 @@ class Graph:
     precision: with those of one execution, and ``roundings`` that say how far another order of summation may be from
     it. It is empty where nothing is computed, or all of it exactly. ``unaccounted`` says what the original network
     computes whose rounding, when it is executed, no node stands for, a line for each.
+
+    A graph with an ``origin`` follows it: ``nodes`` are those of the time when it was made, and whatever is computed
+    with it is computed with :meth:`current`. Copies and pickles do not follow.
     """
 
     nodes: tuple[Node, ...]
     output: str
     executed: Mapping[str, Op] = field(default_factory=dict)
     unaccounted: tuple[str, ...] = ()
+    origin: Origin | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -60,6 +71,14 @@ class Graph:
             seen.add(node.name)
         if self.output not in seen:
             raise ValueError(f"graph: output {self.output!r} is not a node")
+
+    def __getstate__(self) -> dict[str, object]:
+        with torch.no_grad():  # what is derived from parameters is copied, not how
+            return {**vars(self.current()), "origin": None}
+
+    def current(self) -> Graph:
+        """The graph as it is to be used now: this one, or what its origin has become."""
+        return self if self.origin is None else self.origin.current()
 
     @property
     def input_shape(self) -> Shape:
@@ -83,11 +102,15 @@ class Graph:
         return tuple(node for node in self.nodes if isinstance(node.op, Relu))
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Graph:
-        """The same network with every floating-point tensor converted (differentiably)."""
+        """The same network with every floating-point tensor converted (differentiably); it follows the same origin.
+
+        Tensors of inference mode become others that autograd can record.
+        """
 
         def convert(value: object) -> object:
             if isinstance(value, Tensor) and value.is_floating_point():
-                return value.to(device=device, dtype=dtype)
+                converted = value.to(device=device, dtype=dtype)
+                return converted.clone() if converted.is_inference() else converted
             if isinstance(value, Mapping):
                 return {name: error.to(device=device) for name, error in value.items()}  # no dtype: it might underflow
             return value
@@ -96,18 +119,42 @@ class Graph:
             fields = {f.name: convert(getattr(op, f.name)) for f in dataclasses.fields(op)}
             return dataclasses.replace(op, **fields)
 
-        nodes = tuple(dataclasses.replace(node, op=convert_op(node.op)) for node in self.nodes)
-        executed = {name: convert_op(op) for name, op in self.executed.items()}
-        return Graph(nodes, self.output, executed, self.unaccounted)
+        now = self.current()
+        nodes = tuple(dataclasses.replace(node, op=convert_op(node.op)) for node in now.nodes)
+        executed = {name: convert_op(op) for name, op in now.executed.items()}
+        origin = None if self.origin is None else _Converted(self, dtype, device)
+        return Graph(nodes, now.output, executed, now.unaccounted, origin)
 
     def as_executed(self) -> Graph:
         """The network with the constants that its own execution has."""
-        nodes = tuple(dataclasses.replace(n, op=self.executed.get(n.name, n.op)) for n in self.nodes)
-        return Graph(nodes, self.output, unaccounted=self.unaccounted)
+        now = self.current()
+        nodes = tuple(dataclasses.replace(n, op=now.executed.get(n.name, n.op)) for n in now.nodes)
+        return Graph(nodes, now.output, unaccounted=now.unaccounted)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The network's output ``[B, *output_shape]`` for ``x`` ``[B, *input_shape]``."""
+        """The network's output ``[B, *output_shape]`` for ``x`` ``[B, *input_shape]``.
+
+        Raises:
+            TypeError, ValueError: no tensor, or another shape.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"Graph: the input must be a tensor, got {type(x).__name__}")
+        if not x.dim() or tuple(x.shape[1:]) != self.input_shape:
+            wanted = ", ".join(["B", *map(str, self.input_shape)])
+            raise ValueError(f"Graph: the input must have shape [{wanted}], got {list(x.shape)}")
         return interpret(self, x, lambda node, inputs: node.op.execute(*inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class _Converted:
+    """A graph that follows another one, in its own dtype and on its own device."""
+
+    source: Graph
+    dtype: torch.dtype | None
+    device: torch.device | str | None
+
+    def current(self) -> Graph:
+        return self.source.current().to(self.dtype, self.device)
 
 
 def interpret(
@@ -122,6 +169,7 @@ def interpret(
     A value is forgotten after its last use. ``observe`` sees every node's value, the input's included. In ``values``
     they are kept, by node name, until then; ``transform`` may put others in their place there.
     """
+    graph = graph.current()
     uses = Counter(name for node in graph.nodes for name in node.inputs)
     uses[graph.output] += 1
     values = {} if values is None else values

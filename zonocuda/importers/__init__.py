@@ -7,10 +7,11 @@ from zonocuda.importers.errors import (
     NetworkOverflowError,
     UnsupportedNetworkError,
 )
-from zonocuda.importers.module import check_against_module, from_module
+from zonocuda.importers.module import check_against_module, from_module, module_graph
 from zonocuda.importers.network import Network, load_network
 from zonocuda.importers.onnx import load_onnx
 from zonocuda.importers.runtime import OnnxRuntimeModel
+from zonocuda.importers.trace import call_each
 
 __all__ = [
     "Network",
@@ -19,9 +20,11 @@ __all__ = [
     "NetworkOverflowError",
     "OnnxRuntimeModel",
     "UnsupportedNetworkError",
+    "call_each",
     "check_against_module",
     "check_against_onnxruntime",
     "from_module",
     "load_network",
     "load_onnx",
+    "module_graph",
 ]

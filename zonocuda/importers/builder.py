@@ -61,12 +61,21 @@ class GraphBuilder:
         dtype: type of the input.
         batched: whether dimension 0 of the original network's tensors is a batch, which features do not have.
         reserved: names that are kept for the nodes they are promised to; see ``begin``.
+        known: feature shapes by node, of the same network with other numbers: what is in it is not inferred and checked
+            again, and what is not is added.
     """
 
     def __init__(
-        self, input_name: str, input_shape: Shape, dtype: torch.dtype, batched: bool, reserved: Iterable[str] = ()
+        self,
+        input_name: str,
+        input_shape: Shape,
+        dtype: torch.dtype,
+        batched: bool,
+        reserved: Iterable[str] = (),
+        known: dict[str, Shape] | None = None,
     ) -> None:
         self.batched = batched
+        self._known = {} if known is None else known
         self.input = Value(input_name, input_shape, dtype, dtype)
         self._dtype: torch.dtype | None = None
         self._reserved = set(reserved)
@@ -119,15 +128,10 @@ class GraphBuilder:
         """
         if isinstance(op, Affine) and op.has_constants:
             op = dataclasses.replace(op, roundings=op.roundings + self.charged)
-        _check_tensors(op)
-        shapes = [value.shape for value in inputs]
-        shape = _output_shape(op, shapes)
-        if isinstance(op, ScaleShift | Add) and any(other != shape for other in shapes):
-            refuse(f"{op.kind} would change the shape {shapes[0]} to {shape}")
-        if any(extent <= 0 for extent in shape):
-            refuse(f"its result would be empty, of shape {shape}")
-        self._features = check_features(shape, self._features)
         unique = self._unique(name)
+        if unique not in self._known:
+            self._known[unique] = self._checked(op, [value.shape for value in inputs])
+        shape = self._known[unique]
         dtype = dtype or self._dtype or inputs[0].dtype
         held = dtype
         moves = isinstance(op, Rearrangement | Gather | Expand | Concat | Relu) and not (
@@ -137,6 +141,20 @@ class GraphBuilder:
             held = next((v.held for v in inputs if all(holds(v.held, other.held) for other in inputs)), dtype)
         self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape, dtype))
         return Value(unique, shape, dtype, held)
+
+    def _checked(self, op: Op, shapes: list[Shape]) -> Shape:
+        _check_tensors(op)
+        shape = _output_shape(op, shapes)
+        if isinstance(op, ScaleShift | Add) and any(other != shape for other in shapes):
+            refuse(f"{op.kind} would change the shape {shapes[0]} to {shape}")
+        if any(extent <= 0 for extent in shape):
+            refuse(f"its result would be empty, of shape {shape}")
+        self._features = check_features(shape, self._features)
+        return shape
+
+    def emitted(self, since: int = 0) -> tuple[Node, ...]:
+        """The nodes so far, without the first ``since``."""
+        return tuple(self._nodes[since:])
 
     def unaccounted(self, line: str) -> None:
         """Notes something whose rounding, when the network is executed, no node accounts for."""

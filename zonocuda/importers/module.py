@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
 
 from zonocuda.graph import Graph
 from zonocuda.importers.aten_constants import enclose, may_round
@@ -22,8 +21,11 @@ from zonocuda.importers.check import Comparison, check_constants, sample_points
 from zonocuda.importers.constant_call import flat
 from zonocuda.importers.enclosure import Enclosure, executed_roundings
 from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
+from zonocuda.importers.fingerprint import Fingerprint
+from zonocuda.importers.live import Imported, ModuleOrigin, remembered
 from zonocuda.importers.simplify import with_executed
-from zonocuda.precision import full_precision
+from zonocuda.importers.trace import LOCK, call, call_each, example, export, leaves, output_name
+from zonocuda.precision import full_precision, plain_torch
 
 Folding = Callable[[fx.Node, Sequence[Any], Mapping[str, Any]], Any]
 
@@ -41,24 +43,27 @@ is a product with the reciprocal on some; sums take a factor ``alpha``, which mu
 _ARITHMETIC = frozenset({"add", "mul", "rsub", "sqrt", "sub"})
 """Those among them that compute."""
 
-BATCH = 2
-"""The batch that a module is traced with: not 1, which would hide what an operator does to the batch."""
 
-
+@plain_torch()
 def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6, seed: int = 0) -> Graph:
     """The graph of a module in evaluation, for inputs ``[B, *input_shape]``.
 
-    The graph holds the module's own parameters, not copies: bounds computed with it have gradients with respect to
-    ``model.parameters()``, and follow updates of weights and biases. Tensors derived from them (batch normalisation,
-    parametrised weights, transposes) are computed here, differentiably: import again after an update. Those that
-    arithmetic derives are float64, and their operators count the roundings (:mod:`zonocuda.importers.aten_constants`):
-    convert the graph with ``Graph.to`` before use.
+    The graph holds the module's own parameters, not copies, and follows the module (:mod:`zonocuda.importers.live`):
+    what is computed with it is about the weights of that moment, whoever wrote them, and has gradients with respect to
+    ``model.parameters()``. What is derived from weights (batch normalisation, parametrised weights, transposes) is
+    derived again when they have changed, differentiably; where flags, attributes or types of the module have changed,
+    it is imported again, which takes seconds. Derived numbers are float64, and their operators count the roundings
+    (:mod:`zonocuda.importers.aten_constants`): convert the graph with ``Graph.to`` before use; it still follows.
 
     The graph is compared with the module at random points: node by node with the operators that torch traced, as
     ``check_against_onnxruntime`` does, and as a whole, in batches of 1, 2 and 3.
 
+    A module that takes no batch but 1 is traced and compared with that, and its graph is of single inputs: it may
+    compute a batch, each for itself.
+
     Args:
-        model: the module; it must be in evaluation mode if it holds batch normalisation or dropout.
+        model: the module; it must be in evaluation mode if it holds batch normalisation or dropout. It returns one
+            tensor, or a tuple, list or mapping of one.
         input_shape: shape of one input, without the batch.
         points: number of points of the comparison.
         seed: seed of those points.
@@ -67,33 +72,60 @@ def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6,
         UnsupportedNetworkError: torch.export cannot trace the module, or the graph cannot express an operator.
         NetworkMismatchError: the graph and the module disagree beyond rounding.
     """
+    shape = _checked_shape(input_shape)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"from_module: the model must be a torch.nn.Module, got {type(model).__name__}")
+    if not all(isinstance(number, int) for number in (points, seed)) or points < 0:
+        raise TypeError(f"from_module: points and seed must be integers, points at least 0, got {points!r}, {seed!r}")
+    with LOCK:
+        origin = ModuleOrigin(model, lambda module: _import(module, shape, points, seed))
+        return dataclasses.replace(origin.current(), origin=origin)
+
+
+def module_graph(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
+    """:func:`from_module`, remembered for as long as the module lives: see :mod:`zonocuda.importers.live`."""
+    return remembered(model, _checked_shape(input_shape), from_module)
+
+
+def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        shape = tuple(operator.index(extent) for extent in input_shape)
+    except TypeError as error:
+        raise TypeError(f"from_module: input_shape must be a tuple of integers, got {input_shape!r}") from error
+    if any(extent < 1 for extent in shape):
+        raise ValueError(f"from_module: input_shape must be positive, got {list(shape)}")
+    return shape
+
+
+def _import(model: nn.Module, input_shape: tuple[int, ...], points: int, seed: int) -> Imported:
     name = type(model).__name__
     _check_mode(model, name)
-    example = _example(model, (BATCH, *input_shape))
-    program = _export(model, example, name)
-    graph, computed = _convert(program, model, tuple(input_shape), name, enclose)
-    if computed:
-        with torch.no_grad(), full_precision():
-            graph = with_executed(graph, _convert(program, model, tuple(input_shape), name, _execute)[0])
-            with executed_roundings():
-                check_constants(graph, _convert(program, model, tuple(input_shape), name, enclose)[0], name)
-    _compare(graph, program, model, example, name, points, seed)
-    return graph
+    before = Fingerprint.of(model)
+    program, batch = export(model, input_shape, name)
+    known: dict[str, tuple[int, ...]] = {}
 
+    def derive(found: Mapping[str, Tensor]) -> tuple[Graph, bool, frozenset[str]]:
+        with plain_torch():
+            graph, computed, derived = _convert(program, found, input_shape, name, enclose, batch, known)
+            if computed:
+                with torch.no_grad(), full_precision():
+                    executed = _convert(program, found, input_shape, name, _execute, batch, known)[0]
+                graph = with_executed(graph, executed)
+        return graph, computed, derived
 
-def _export(model: nn.Module, example: Tensor, name: str) -> ExportedProgram:
-    """The traced module, without operators that write to their arguments."""
-    try:
-        with warnings.catch_warnings():
-            # torch's own use of a class that it deprecates
-            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-            exported: ExportedProgram = torch.export.export(model, (example,), strict=False)
-            exported = exported.run_decompositions({})
-            return exported
-    except RuntimeError as error:
-        raise UnsupportedNetworkError(
-            f"importers.module: {name}: torch.export cannot trace it: {one_line(error)}"
-        ) from error
+    found = leaves(program, model, name)
+    with torch.no_grad():
+        graph, computed, derived = derive(found)
+        if computed:
+            with plain_torch(), full_precision(), executed_roundings():
+                explained = _convert(program, found, input_shape, name, enclose, batch, known)[0]
+                check_constants(graph, explained, name)
+    with plain_torch():
+        _compare(graph, program, found, model, batch, name, points, seed)
+    structure = Fingerprint.of(model).without(before)
+    return Imported(
+        graph, found, derived, lambda now: leaves(program, now, name), lambda now: derive(now)[0], structure
+    )
 
 
 def _check_mode(model: nn.Module, name: str) -> None:
@@ -106,14 +138,6 @@ def _check_mode(model: nn.Module, name: str) -> None:
             )
 
 
-def _example(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """Zeros with the type and device of the module's floating-point parameters or buffers."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
-    return torch.zeros(shape)  # a module without any computes in torch's default type, on its default device
-
-
 def _execute(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What the module itself computes from constants."""
     function: Any = node.target
@@ -121,32 +145,54 @@ def _execute(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
 
 
 def _convert(
-    program: ExportedProgram, model: nn.Module, input_shape: tuple[int, ...], name: str, folding: Folding
-) -> tuple[Graph, bool]:
-    """The graph, and whether it holds constants that the module computes, which its own precision may round."""
-    output = _output_name(program, name)
+    program: ExportedProgram,
+    found: Mapping[str, Tensor],
+    input_shape: tuple[int, ...],
+    name: str,
+    folding: Folding,
+    batch: int,
+    known: dict[str, tuple[int, ...]],
+) -> tuple[Graph, bool, frozenset[str]]:
+    """The graph; whether it holds constants that the module computes, which its own precision may round; and the leaves
+    ``found`` that operators do not hold as they are, but something derived from them.
+    """
+    output = output_name(program, name)
     nodes = program.graph_module.graph.nodes
     builder: GraphBuilder | None = None
     env: dict[fx.Node, Any] = {}
-    leaves = {leaf.arg.name: leaf for leaf in program.graph_signature.input_specs}
+    sources: dict[fx.Node, frozenset[str]] = {}
+    derived: set[str] = set()
     for node in nodes:
         if node.op != "placeholder":
             continue
-        if leaves[node.name].kind == InputKind.USER_INPUT:
-            reserved = [other.name for other in nodes]
-            builder = GraphBuilder(node.name, input_shape, node.meta["val"].dtype, batched=True, reserved=reserved)
+        sources[node] = frozenset()
+        if node.name not in found:
+            names = [other.name for other in nodes]
+            dtype = node.meta["val"].dtype
+            builder = GraphBuilder(node.name, input_shape, dtype, batched=True, reserved=names, known=known)
             env[node] = builder.input
         else:
-            env[node] = _leaf(leaves[node.name], program, model, name)
+            env[node] = found[node.name]
+            sources[node] = frozenset([node.name])
     if builder is None:
         raise UnsupportedNetworkError(f"importers.module: {name}: its forward does not take one tensor")
     for node in nodes:
         if node.op not in ("placeholder", "output"):
             builder.begin([node.name], _dtype(node))
+            before = len(builder.emitted())
             try:
-                env[node] = _value(node, env, builder, folding)
+                env[node] = _value(node, env, builder, folding, batch)
             except UnsupportedNetworkError as error:
                 raise located(f"importers.module: {name}: {_describe(node)}", error) from error
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                # an argument or a constant of a kind that no converter expects
+                reason = UnsupportedNetworkError(f"cannot be converted: {type(error).__name__}: {one_line(error)}")
+                raise located(f"importers.module: {name}: {_describe(node)}", reason) from error
+            read = frozenset().union(*(sources[used] for used in node.all_input_nodes))
+            sources[node] = frozenset() if _depends_on_input(env[node]) else read
+            held = {id(t) for emitted in builder.emitted(before) for t in vars(emitted.op).values() if _is_tensor(t)}
+            if _depends_on_input(env[node]) and held != {id(found[leaf]) for leaf in read}:
+                derived |= read
     results = [value for node, value in env.items() if node.name == output and isinstance(value, Value)]
     if not results:
         raise UnsupportedNetworkError(f"importers.module: {name}: its output does not depend on the input")
@@ -155,33 +201,11 @@ def _convert(
         for node, value in env.items()
         for leaf in flat(value)
     )
-    return builder.finish(results[0]), computed
+    return builder.finish(results[0]), computed, frozenset(derived)
 
 
-def _output_name(program: ExportedProgram, name: str) -> str:
-    """The name of the one output; the module may overwrite its input, but no buffer."""
-    specs = program.graph_signature.output_specs
-    outputs = [spec.arg.name for spec in specs if spec.kind == OutputKind.USER_OUTPUT and hasattr(spec.arg, "name")]
-    written = [spec.target for spec in specs if spec.kind == OutputKind.BUFFER_MUTATION]
-    if written:
-        raise UnsupportedNetworkError(f"importers.module: {name}: it writes to its buffer {written[0]!r}")
-    if len(outputs) != 1 or any(
-        spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION) for spec in specs
-    ):
-        raise UnsupportedNetworkError(f"importers.module: {name}: it must return exactly one tensor")
-    return str(outputs[0])
-
-
-def _leaf(leaf: Any, program: ExportedProgram, model: nn.Module, name: str) -> Tensor:
-    """The module's own parameter or buffer, or a constant of the traced program."""
-    if leaf.kind == InputKind.PARAMETER:
-        return model.get_parameter(leaf.target)
-    if leaf.kind == InputKind.BUFFER:
-        return model.get_buffer(leaf.target)
-    constant = program.constants.get(leaf.target) if leaf.kind == InputKind.CONSTANT_TENSOR else None
-    if not isinstance(constant, Tensor):
-        raise UnsupportedNetworkError(f"importers.module: {name}: its input {leaf.arg.name!r} is not supported")
-    return constant
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _dtype(node: fx.Node) -> torch.dtype | None:
@@ -191,7 +215,7 @@ def _dtype(node: fx.Node) -> torch.dtype | None:
     return first.dtype if isinstance(first, Tensor) and first.dtype.is_floating_point else None
 
 
-def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, folding: Folding) -> Any:
+def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, folding: Folding, batch: int) -> Any:
     """What a node computes: a ``Value``, a tuple of them, or a constant."""
     if node.op != "call_function":
         refuse("control flow and changes of the gradient mode are not supported")
@@ -225,16 +249,16 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, foldin
         builder.unaccounted(f"{_describe(node)} changes the precision to {dtype}")
     result = converter(AtenNode(node, args, kwargs, builder))
     if isinstance(result, tuple):
-        return tuple(_checked(value, traced) for value, traced in zip(result, node.meta["val"], strict=False))
-    return _checked(result, node.meta["val"])
+        return tuple(_checked(value, traced, batch) for value, traced in zip(result, node.meta["val"], strict=False))
+    return _checked(result, node.meta["val"], batch)
 
 
-def _checked(value: Value | None, traced: Tensor) -> Value | None:
+def _checked(value: Value | None, traced: Tensor, batch: int) -> Value | None:
     """A converted result, in the type that torch gives it."""
     if value is None:
         return None
-    if tuple(traced.shape) != (BATCH, *value.shape):
-        refuse(f"its result, of shape {tuple(traced.shape)} for a batch of {BATCH}, does not keep the batch first")
+    if tuple(traced.shape) != (batch, *value.shape):
+        refuse(f"its result, of shape {tuple(traced.shape)} for a batch of {batch}, does not keep the batch first")
     if not traced.dtype.is_floating_point:
         refuse(f"its result is {traced.dtype}; only floating-point types are supported")
     return replace(value, dtype=traced.dtype)
@@ -265,28 +289,33 @@ class _Recorder(fx.Interpreter):
 
 
 def _compare(
-    graph: Graph, program: ExportedProgram, model: nn.Module, example: Tensor, name: str, points: int, seed: int
+    graph: Graph,
+    program: ExportedProgram,
+    found: Mapping[str, Tensor],
+    model: nn.Module,
+    batch: int,
+    name: str,
+    points: int,
+    seed: int,
 ) -> None:
     """Compare the graph with the traced program, node by node, and with the module itself."""
-    leaves = program.graph_signature.input_specs
+    placeholders = [node.name for node in program.graph_module.graph.nodes if node.op == "placeholder"]
     own = [node.name for node in graph.nodes[1:]]
     recorder = _Recorder(program.graph_module)
-    comparison = Comparison(graph.to(device=example.device), name, "the module", example.dtype)
-    output = _output_name(program, name)
+    like = example(model, ())
+    comparison = Comparison(graph.to(device=like.device), name, "the module", like.dtype)
+    output = output_name(program, name)
     generator = torch.Generator().manual_seed(seed)
     rounds = max(1, -(-points // 6))
+    sizes = [1, 2, 3] if batch > 1 else [1] * 6
     with torch.no_grad(), full_precision():
         for _ in range(rounds):
-            x = torch.randn((6, *example.shape[1:]), generator=generator, dtype=torch.float64, device="cpu").to(example)
-            traced = x[:BATCH].clone()
-            inputs = [
-                traced if leaf.kind == InputKind.USER_INPUT else _leaf(leaf, program, model, name) for leaf in leaves
-            ]
-            recorder.run(*inputs)
+            x = torch.randn((6, *graph.input_shape), generator=generator, dtype=torch.float64, device="cpu").to(like)
+            recorder.run(*(found.get(placeholder, x[:batch].clone()) for placeholder in placeholders))
             seen = recorder.tensors
-            comparison.check_nodes(x[:BATCH], {node: seen[node] for node in own if node in seen}, seen[output])
-            for batch in (x[:1], x[1:3], x[3:]):
-                comparison.check_output(batch, model(batch.clone()))
+            comparison.check_nodes(x[:batch], {node: seen[node] for node in own if node in seen}, seen[output])
+            for part in torch.split(x, sizes):
+                comparison.check_output(part, call(model, part))
 
 
 @torch.no_grad()
@@ -295,7 +324,8 @@ def check_against_module(
 ) -> float:
     """Compare a graph from ``from_module`` with its module at points of a box: both corners, the center, random ones.
 
-    Products must be in full float32 while it runs: see ``zonocuda.precision.full_precision``.
+    The module is given single inputs. Products must be in full float32 while it runs: see
+    ``zonocuda.precision.full_precision``.
 
     Returns:
         The largest difference between an output of the float64 graph and of the module.
@@ -304,8 +334,8 @@ def check_against_module(
         NetworkMismatchError: the two disagree beyond rounding, or in shape.
         NetworkOverflowError: the module computes an infinity or a NaN in the box.
     """
-    example = _example(model, (1, *graph.input_shape))
-    comparison = Comparison(graph.to(device=example.device), type(model).__name__, "the module", example.dtype)
+    like = example(model, ())
+    comparison = Comparison(graph.to(device=like.device), type(model).__name__, "the module", like.dtype)
     samples = sample_points(lower, upper, graph.input_shape, points, seed)
-    x = samples[: len(samples) - points].to(example)
-    return comparison.check_output(x, model(x.clone()))
+    x = samples[: len(samples) - points].to(like)
+    return comparison.check_output(x, call_each(model, x))

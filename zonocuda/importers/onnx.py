@@ -116,7 +116,12 @@ def _outputs(
             operands = [constants[entry] for entry in node.input if entry]
             arrays = [c.value.detach().numpy() if isinstance(c, Enclosure) else c for c in operands]
             builder.folded = check_folded(node, arrays, builder.folded)
-            return {**fold(node, constants, file.opset, executed)}
+            folded = fold(node, constants, file.opset, executed)
+            # torch takes no array that runs backwards, as a Slice by -1 gives
+            return {
+                tensor: c if isinstance(c, Enclosure) or c.flags.c_contiguous else c.copy()
+                for tensor, c in folded.items()
+            }
         if node.op_type not in CONVERTERS:
             raise UnsupportedNetworkError(f"is supported on constants only; {_SUPPORTED}")
         inputs = [_lookup(entry, values, constants) for entry in node.input]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
-from zonocuda.domains import has_cuda_kernels
+from zonocuda.domains import Zonotope, has_cuda_kernels
 from zonocuda.graph import Affine, Graph, fan_in
-from zonocuda.specs import Spec
+from zonocuda.specs import Spec, load_vnnlib
 
 Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
 """Whose arithmetic a proof is about: real numbers, or what a machine executes."""
@@ -53,6 +58,108 @@ def check_semantics(semantics: str) -> None:
         raise ValueError(f"semantics must be one of {', '.join(get_args(Semantics))}, got {semantics!r}")
 
 
+def resolve_timeout(timeout: float | None) -> float:
+    """Seconds; None is no limit.
+
+    Raises:
+        TypeError, ValueError: what is no positive number.
+    """
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise TypeError(f"verify: timeout must be a number of seconds, or None, got {timeout!r}")
+    if not timeout > 0:
+        raise ValueError(f"verify: timeout must be a positive number of seconds, got {timeout}")
+    return float(timeout)
+
+
+def resolve_spec(spec: Spec | str | Path) -> Spec:
+    """The specification, read where it is a path; its tensors are none of inference mode, which autograd refuses.
+
+    Raises:
+        TypeError: what is neither.
+        VnnlibError: a file that cannot be read.
+    """
+    if isinstance(spec, str | Path):
+        return load_vnnlib(spec)
+    if not isinstance(spec, Spec):
+        raise TypeError(
+            f"verify: the specification must be a Spec or the path of a VNN-LIB file, got {type(spec).__name__}"
+        )
+    return replace(spec, regions=tuple(replace(r, box=_recordable(r.box)) for r in spec.regions))
+
+
+def check_choice(caller: str, name: str, value: object, choices: Iterable[object]) -> None:
+    """Raises ValueError unless an argument is one of some choices."""
+    known = list(choices)
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in known):
+        raise ValueError(f"{caller}: {name} must be one of {', '.join(map(str, known))}, got {value!r}")
+
+
+def check_budget(caller: str, memory_budget: object) -> None:
+    """Raises TypeError or ValueError unless it is a positive number of bytes, or None."""
+    if memory_budget is None:
+        return
+    if isinstance(memory_budget, bool) or not isinstance(memory_budget, Real):
+        raise TypeError(f"{caller}: memory_budget must be a number of bytes, or None, got {memory_budget!r}")
+    if not 0 < float(memory_budget) < math.inf:
+        raise ValueError(f"{caller}: memory_budget must be a positive number of bytes, got {memory_budget}")
+
+
+def check_count(caller: str, name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
+    """Raises TypeError or ValueError unless an argument is an integer in a range."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{caller}: {name} must be an integer, got {value!r}")
+    if not least <= int(value) <= most:
+        raise ValueError(f"{caller}: {name} must be from {least} to {most}, got {value}")
+
+
+def check_slopes(slopes: object, like: Tensor) -> None:
+    """Raises TypeError unless slopes are tensors by name, of the type and on the device of ``like``."""
+    if slopes is None:
+        return
+    if not isinstance(slopes, Mapping):
+        raise TypeError(f"compute_bounds: slopes must be tensors by the name of a ReLU, got {type(slopes).__name__}")
+    for name, slope in slopes.items():
+        if not isinstance(slope, Tensor) or (slope.dtype, slope.device) != (like.dtype, like.device):
+            found = f"{slope.dtype} on {slope.device}" if isinstance(slope, Tensor) else type(slope).__name__
+            raise TypeError(
+                f"compute_bounds: the slope {name!r} must be a tensor like the zonotope's, {like.dtype} on "
+                f"{like.device}, got {found}"
+            )
+
+
+def resolve_zonotope(zonotope: Zonotope, caller: str) -> Zonotope:
+    """A zonotope to compute bounds of, without tensors of inference mode.
+
+    Raises:
+        TypeError: no zonotope, or one of numbers that are neither float32 nor float64.
+    """
+    if not isinstance(zonotope, Zonotope):
+        raise TypeError(
+            f"{caller}: the inputs must be a Zonotope, such as Zonotope.from_ball(x, eps), got "
+            f"{type(zonotope).__name__}"
+        )
+    if zonotope.center.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{caller}: the zonotope must be float32 or float64, got {zonotope.center.dtype}")
+    return replace(
+        zonotope,
+        center=_recorded(zonotope.center),
+        blocks=tuple(_recordable(block) for block in zonotope.blocks),
+    )
+
+
+def _recordable(value: Any) -> Any:
+    """A dataclass, itself where it holds no tensor of inference mode, else with copies of them."""
+    held = {f.name: getattr(value, f.name) for f in fields(value)}
+    inferred = {name: t for name, t in held.items() if isinstance(t, Tensor) and t.is_inference()}
+    return replace(value, **{name: _recorded(t) for name, t in inferred.items()}) if inferred else value
+
+
+def _recorded(t: Tensor) -> Tensor:
+    return t.clone() if t.is_inference() else t
+
+
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device to compute on; ``auto`` is CUDA exactly where torch sees a GPU and this build has kernels for it.
 
@@ -62,7 +169,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     built = has_cuda_kernels()
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() and built else "cpu")
-    where = torch.device(device)
+    try:
+        where = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {device!r}: must be auto, cpu or cuda") from error
     if where.type not in ("cpu", "cuda"):
         raise ValueError(f"device {device}: must be auto, cpu or cuda")
     if where.type == "cuda" and not (torch.cuda.is_available() and built):

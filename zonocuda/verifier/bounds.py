@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
-from zonocuda.kink import KinkRule
-from zonocuda.precision import full_precision
+from zonocuda.kink import KINK_RULES, KinkRule
+from zonocuda.precision import full_precision, plain_torch
+from zonocuda.verifier.arguments import check_budget, check_choice, check_slopes, resolve_zonotope
 from zonocuda.verifier.forward import LayerStats, sweep
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.neurons import neuron_bounds
@@ -44,6 +45,7 @@ class NetworkBounds:
     plan: tuple[Step, ...]
 
 
+@plain_torch()
 def compute_bounds(
     model: Model,
     zonotope: Zonotope,
@@ -63,7 +65,7 @@ def compute_bounds(
 
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file. All but a Graph are compared with their
-            graph on the inputs first; in a loop, import once and pass the Graph.
+            graph on the inputs first; in a loop, import once and pass the Graph, which follows its module.
         zonotope: the inputs, ``[B, *input features]``.
         layers: ``all`` bounds the value of every node, ``output`` the output's alone (and the ReLUs' inputs').
         direction: ``forward`` carries a zonotope to the output; ``dual`` and ``auto`` may bound neurons and the output
@@ -76,7 +78,15 @@ def compute_bounds(
 
     Raises:
         ValueError: a network that cannot be imported, or shapes that do not fit.
+        TypeError: inputs that are no zonotope, or neither float32 nor float64.
     """
+    zonotope = resolve_zonotope(zonotope, "compute_bounds")
+    check_choice("compute_bounds", "layers", layers, ("output", "all"))
+    check_choice("compute_bounds", "direction", direction, get_args(Direction))
+    check_choice("compute_bounds", "kink", kink, KINK_RULES)
+    check_choice("compute_bounds", "backend", backend, get_args(Backend))
+    check_budget("compute_bounds", memory_budget)
+    check_slopes(slopes, zonotope.center)
     subject = Subject.of(model, zonotope.features)
     if zonotope.features != subject.graph.input_shape:
         raise ValueError(

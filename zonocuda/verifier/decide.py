@@ -7,31 +7,38 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 
 from zonocuda.domains import Backend, current_backend, use_backend
 from zonocuda.graph import Cast
 from zonocuda.importers import NetworkOverflowError
-from zonocuda.kink import KinkRule
+from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import (
     ArithmeticChangedError,
     check_arithmetic,
     confirm_arithmetic,
     full_precision,
+    plain_torch,
     summed_products,
 )
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
     Semantics,
+    check_budget,
+    check_choice,
+    check_count,
     check_semantics,
     check_sizes,
     describe_device,
     is_out_of_memory,
     resolve_device,
     resolve_dtypes,
+    resolve_spec,
+    resolve_timeout,
 )
 from zonocuda.verifier.certificate import Certificate
 from zonocuda.verifier.certify import add_region
@@ -52,11 +59,12 @@ from zonocuda.verifier.stages import Arithmetic, Course, Progress, RegionProof
 from zonocuda.version import __version__
 
 
+@plain_torch()
 def verify(
     model: Model,
-    spec: Spec,
+    spec: Spec | str | Path,
     *,
-    timeout: float = math.inf,
+    timeout: float | None = None,
     device: str | torch.device = "auto",
     dtype: Precision = "auto",
     backend: Backend = "auto",
@@ -91,14 +99,15 @@ def verify(
     satisfies a disjunct exactly. NaN or infinity in a bound is ``unknown``.
 
     Args:
-        model: a path to an ONNX file, a loaded Network, a Graph, or a module (with ``input_shape``).
-        spec: the property.
-        timeout: seconds; when they are used up, the verdict is ``timeout``.
+        model: a path to an ONNX file, an ONNX model, a loaded Network, a Graph, a module, or what ``torch.export`` made
+            of one.
+        spec: the property, or a path to a VNN-LIB file.
+        timeout: seconds; when they are used up, the verdict is ``timeout``. None for no limit.
         device: ``auto`` (CUDA where torch and this build have it, else the CPU), or a device.
         dtype: float32 or float64, of the bounds; ``auto`` begins in float32, and goes on in float64 with what that
             leaves open for want of precision (:mod:`zonocuda.verifier.stages`).
         backend: ``native`` (which ``auto`` is) or ``reference``.
-        input_shape: a module's input features, without the batch.
+        input_shape: a module's input features, without the batch; by default the specification's, where it knows them.
         direction: how the bounds of the ReLUs' inputs are found: ``forward`` (a zonotope), ``dual`` (passes for those
             neurons that intervals leave open), or ``auto``, whichever is expected to cost less; about an executed
             network ``dual``, whose errors do not grow by the norms of the layers behind them.
@@ -118,17 +127,25 @@ def verify(
     Raises:
         ValueError: a network that cannot be imported or is misread, a specification of another size, semantics that are
             not supported, or arithmetic that no proof accounts for (subnormal numbers flushed to zero).
+        TypeError: an argument that is something else.
     """
     started = time.monotonic()
-    if not timeout > 0:
-        raise ValueError(f"verify: timeout must be a positive number of seconds, got {timeout}")
+    seconds_left = resolve_timeout(timeout)
+    spec = resolve_spec(spec)
+    check_choice("verify", "direction", direction, get_args(Direction))
+    check_choice("verify", "kink", kink, KINK_RULES)
+    check_choice("verify", "backend", backend, get_args(Backend))
+    check_budget("verify", memory_budget)
+    check_count("verify", "seed", seed, 0)
+    if not callable(progress):
+        raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
     check_semantics(semantics)
     check_split(split)
     where = resolve_device(device)
     check_arithmetic(where)
-    deadline = Deadline(timeout)
-    subject, execution = executed(Subject.of(model, input_shape), semantics)
+    deadline = Deadline(seconds_left)
+    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape), semantics)
     if execution is not None and direction == "auto":
         direction = "dual"
     course = Course(direction, memory_budget, kink, deadline, progress)
@@ -146,7 +163,7 @@ def verify(
         except ArithmeticChangedError as error:
             verdict, reason = Verdict.UNKNOWN, str(error)
         except TimeoutReached:
-            verdict, reason = Verdict.TIMEOUT, f"not decided within {timeout:g} s"
+            verdict, reason = Verdict.TIMEOUT, f"not decided within {seconds_left:g} s"
             if run.splits and not run.splits[-1].is_proven:
                 reason += f": {run.splits[-1].reason}"
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:

@@ -165,9 +165,21 @@ class Ledger:
 
     def magnitude(self, name: str) -> Tensor:
         """m, ``[B, *features]``: at least |x| at a node."""
-        if name not in self._magnitudes:
-            self._magnitudes[name] = self._magnitude(self.nodes[name])
+        pending = [name]
+        while pending:  # not by recursion: networks may have any number of nodes in a row
+            node = self.nodes[pending[-1]]
+            before = [] if self._is_bounded(node) else [name for name in node.inputs if name not in self._magnitudes]
+            pending += before
+            if not before:
+                if node.name not in self._magnitudes:
+                    self._magnitudes[node.name] = self._magnitude(node)
+                pending.pop()
         return self._magnitudes[name]
+
+    def _is_bounded(self, node: Node) -> bool:
+        """Whether bounds at hand say how large a node's value is, whatever is before it."""
+        known = self._relu_of.get(node.name)
+        return isinstance(node.op, Relu) or (known is not None and known.name in self.inputs)
 
     # ---- how it is found ---------------------------------------------------------------------------------------------
 
@@ -177,9 +189,8 @@ class Ledger:
             return lift(torch.maximum(self.box[0].abs(), self.box[1].abs()))
         if isinstance(op, Relu):
             return lift(self.inputs[node.name][1].clamp(min=0))
-        known = self._relu_of.get(node.name)
-        if known is not None and known.name in self.inputs:
-            lower, upper = self.inputs[known.name]
+        if self._is_bounded(node):
+            lower, upper = self.inputs[self._relu_of[node.name].name]
             return lift(torch.maximum(lower.abs(), upper.abs()))
         before = [self.magnitude(name) for name in node.inputs]
         if isinstance(op, Affine):

@@ -38,15 +38,20 @@ def replay(subject: Subject, region: Region, position: int, points: Tensor) -> C
 
     A point counts if it lies in [fl32(lower), fl32(upper)] (and in the box itself, where the subject asks for it) and
     its output, in the network's own arithmetic, satisfies a disjunct exactly (the constraints are evaluated in
-    rationals).
+    rationals). Each point is executed alone, and one that counts a second time.
+
+    Raises:
+        NetworkMismatchError: a point that would count, and at which the network computes another output the second
+            time, or one that its graph does not explain (:meth:`Subject.confirm`).
     """
     flat = points.reshape(len(points), -1)
     inside = ((flat >= region.box.float32_lower) & (flat <= region.box.float32_upper)).all(1)
     if not subject.rounded_box:
         inside &= ((flat.double() >= region.box.lower) & (flat.double() <= region.box.upper)).all(1)
     for x in points[inside]:
-        y = subject.execute(x.unsqueeze(0)).squeeze(0)
+        y = subject.output(x)
         if region.is_unsafe(x.flatten().tolist(), y.flatten().tolist()):
+            subject.confirm(x, y)
             return Counterexample(x, y, position)
     return None
 

@@ -7,14 +7,25 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from zonocuda.graph import Graph
-from zonocuda.importers import Network, check_against_module, from_module, load_network
+from zonocuda.importers import (
+    Network,
+    NetworkMismatchError,
+    NetworkOverflowError,
+    call_each,
+    check_against_module,
+    load_network,
+    module_graph,
+)
 
-Model = nn.Module | Graph | Network | str | Path
+Model = nn.Module | ExportedProgram | Graph | Network | onnx.ModelProto | str | Path
+"""A module or what torch.export made of one, an imported network, or an ONNX model or file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +33,11 @@ class Subject:
     """A network under verification.
 
     Attributes:
-        graph: what bounds are computed on.
+        graph: what bounds are computed on: the network as it is now, without an origin.
         execute: the network itself, which decides whether a counterexample counts: float32 ``[n, *input features]`` to
-            outputs ``[n, *output features]``.
+            outputs ``[n, *output features]``. It writes to no tensor that it is given, and gives away none of its own.
         check: raises if graph and network disagree on a box (lower, upper ``[*input features]``).
+        agree: raises if they do at a point ``[*input features]``, where what executes may be anything.
         runs_on: what ``execute`` is, for the result: ``onnxruntime``, ``module`` or ``graph``.
         versions: of what executes, beyond torch.
         dtype: the precision in which ``execute`` computes.
@@ -40,42 +52,75 @@ class Subject:
     versions: Mapping[str, str] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
     rounded_box: bool = True
+    agree: Callable[[Tensor], object] = lambda x: None
 
     @staticmethod
     def of(model: Model, input_shape: tuple[int, ...] | None) -> Subject:
-        """The subject for a module, a graph, an imported network or a path to an ONNX file.
+        """The subject for a network.
 
         Args:
             model: the network.
             input_shape: feature shape of a module's input, without the batch; others know theirs.
 
         Raises:
-            ValueError: a module without ``input_shape``, or a file that cannot be read or is not supported.
+            TypeError: no network.
+            ValueError: a module without ``input_shape``, or a network that cannot be read or is not supported.
         """
-        if isinstance(model, str | Path):
+        if isinstance(model, str | Path | onnx.ModelProto):
             model = load_network(model)
+        if isinstance(model, ExportedProgram):
+            model = model.module()
         if isinstance(model, Network):
             versions = {"onnxruntime": onnxruntime.__version__}
             return Subject(model.graph, model.runtime, model.check, "onnxruntime", versions, model.runtime.dtype)
         if isinstance(model, Graph):
-            single = cache(lambda: model.to(torch.float32, "cpu"))  # from a device a copy, which bounds do without
-            return Subject(model, lambda x: single()(x), lambda lower, upper: None, "graph")
+            graph = model.current()
+            single = cache(lambda: graph.to(torch.float32, "cpu"))  # from a device a copy, which bounds do without
+            return Subject(graph, lambda x: single()(x), lambda lower, upper: None, "graph")
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                "the network must be a torch.nn.Module, a Graph, a loaded Network, an ONNX model or the path of an "
+                f"ONNX file, got {type(model).__name__}"
+            )
         if input_shape is None:
             raise ValueError("a module's input shape (without the batch) is needed: pass input_shape=(...)")
         return _module_subject(model, input_shape)
 
+    def output(self, x: Tensor) -> Tensor:
+        """The output ``[*output features]`` at a point ``[*input features]``, which is executed alone."""
+        return self.execute(x.clone().unsqueeze(0)).squeeze(0)
+
+    def confirm(self, x: Tensor, y: Tensor) -> None:
+        """Refuses an output ``y`` at the point ``x`` that is not the network's: it must compute the same bits again,
+        and a module's graph must agree with it up to rounding, as on a region's box.
+
+        Raises:
+            NetworkMismatchError: one of the two does not hold.
+        """
+        again = self.output(x)
+        if y.shape != again.shape or not bool(((y == again) | (y.isnan() & again.isnan())).all()):
+            raise NetworkMismatchError(
+                f"the network ({self.runs_on}) computes another output when it is executed again at the same point: no "
+                "verdict can be about it"
+            )
+        try:
+            self.agree(x)
+        except NetworkOverflowError:  # what the property reads is finite
+            return
+
 
 def _module_subject(module: nn.Module, input_shape: tuple[int, ...]) -> Subject:
-    """A module, replayed by itself on its own device and in its own dtype."""
-    graph = from_module(module, input_shape)
+    """A module, replayed by itself on its own device and in its own dtype, one input after the other."""
+    graph = module_graph(module, input_shape).current()
     own = next((t for t in [*module.parameters(), *module.buffers()] if t.is_floating_point()), torch.zeros(()))
 
     def execute(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            result: Tensor = module(x.to(own.device, own.dtype))
-        return result.cpu()
+        return call_each(module, x.to(own.device, own.dtype)).cpu()
 
     def check(lower: Tensor, upper: Tensor) -> float:
         return check_against_module(graph, module, lower, upper)
 
-    return Subject(graph, execute, check, "module", dtype=own.dtype)
+    def agree(x: Tensor) -> float:
+        return check_against_module(graph, module, x, x, points=0)
+
+    return Subject(graph, execute, check, "module", dtype=own.dtype, agree=agree)

@@ -6,14 +6,15 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
-from zonocuda.precision import full_precision
+from zonocuda.precision import full_precision, plain_torch
+from zonocuda.verifier.arguments import check_budget, check_choice, check_count, resolve_zonotope
 from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem
 from zonocuda.verifier.dual_pass import DualPass
@@ -77,6 +78,7 @@ def slopes_of(state: Mapping[str, Tensor]) -> dict[str, Slopes]:
     return result
 
 
+@plain_torch()
 def optimize_bounds(
     model: Model,
     zonotope: Zonotope,
@@ -106,7 +108,7 @@ def optimize_bounds(
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file, as in :func:`compute_bounds`.
         zonotope: the inputs, ``[B, *input features]``.
-        objective: rows ``[R, outputs]``, in the zonotope's dtype.
+        objective: rows ``[R, outputs]``, a tensor, an array or nested lists; converted to the zonotope's dtype.
         mode: ``dual`` or ``forward``.
         loss: for ``forward``, what to minimise: a differentiable function of the output's zonotope that returns one
             number for each batch element, or one for all. By default minus the margin.
@@ -127,9 +129,23 @@ def optimize_bounds(
     Raises:
         ValueError: a network that cannot be imported, shapes that do not fit, or in the mode ``forward`` a budget that
             the generators do not fit.
+        TypeError: inputs that are no zonotope, or neither float32 nor float64, or an objective that is no numbers.
     """
-    if mode not in get_args(Mode):
-        raise ValueError(f"optimize_bounds: mode must be 'dual' or 'forward', got {mode!r}")
+    check_choice("optimize_bounds", "mode", mode, get_args(Mode))
+    check_choice("optimize_bounds", "backend", backend, get_args(Backend))
+    check_budget("optimize_bounds", memory_budget)
+    if intermediate is not None:
+        check_count("optimize_bounds", "intermediate", intermediate, 0)
+    if ascent is not None and not isinstance(ascent, Ascent):
+        raise TypeError(f"optimize_bounds: ascent must be an Ascent, got {type(ascent).__name__}")
+    if not isinstance(target, int | float):
+        raise TypeError(f"optimize_bounds: target must be a number, got {target!r}")
+    if start is not None and not (
+        isinstance(start, Mapping) and all(isinstance(slopes, Slopes) for slopes in start.values())
+    ):
+        raise TypeError("optimize_bounds: start must be Slopes by the name of a ReLU, such as a result's slopes")
+    zonotope = resolve_zonotope(zonotope, "optimize_bounds")
+    objective = _resolved(objective, zonotope.center)
     subject = Subject.of(model, zonotope.features)
     graph = subject.graph.to(zonotope.center.dtype, zonotope.center.device)
     outputs = math.prod(graph.output_shape)
@@ -160,6 +176,26 @@ def optimize_bounds(
         history = climb(search, ascent or FORWARD)
     slopes = {name: Slopes(slope.unsqueeze(1)) for name, slope in search.slopes.items()}
     return OptimizedBounds(search.best, slopes, search.inputs, tuple(history), search.seconds)
+
+
+def _resolved(objective: Any, like: Tensor) -> Tensor:
+    """The objective like a tensor.
+
+    Raises:
+        TypeError: no numbers.
+    """
+    try:
+        rows = torch.as_tensor(objective)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"optimize_bounds: the objective must be numbers [rows, outputs], got {type(objective).__name__}"
+        ) from error
+    if rows.is_complex() or rows.numel() == 0:
+        raise ValueError(
+            f"optimize_bounds: the objective must be real numbers, in one row at least, got {rows.dtype} "
+            f"{list(rows.shape)}"
+        )
+    return (rows.clone() if rows.is_inference() else rows).to(like)
 
 
 def _dual(
