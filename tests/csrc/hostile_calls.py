@@ -11,6 +11,7 @@ loaded.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import sys
 from collections.abc import Callable
@@ -234,6 +235,29 @@ def diagonal_conv_backward(d: Draw) -> Arguments:
     return grad, coefficients, index, weight, size, stride, padding, dilation, groups, output, d.flag()
 
 
+def im2col_sizes(d: Draw) -> tuple[list[int], list[list[int]]]:
+    """The input's sizes, and those of the convolution. What is allocated is small, or refused."""
+
+    def allocated(fits: int) -> int:
+        return d.random.choice((-1, 1 << 31, 1 << 62, -(1 << 63))) if d.random.random() < 0.02 else fits
+
+    kernel, output = ([allocated(d.random.randint(least, 3)) for _ in range(3)] for least in (1, 0))
+    lists = [[d.length(d.random.randint(least, 3), 0.03) for _ in range(3)] for least in (1, -2, 1)]
+    return [allocated(d.random.randint(0, 4)) for _ in range(5)], [kernel, *lists, output]
+
+
+def im2col(d: Draw) -> Arguments:
+    size, lists = im2col_sizes(d)
+    return d.floats(*(max(0, n) % 5 for n in size)), *lists
+
+
+def im2col_backward(d: Draw) -> Arguments:
+    size, lists = im2col_sizes(d)
+    rows, columns = ([n, *sizes] for n, sizes in ((size[1], lists[0]), (size[0], lists[4])))
+    shape = [math.prod(max(0, n) % 5 for n in numbers) for numbers in (rows, columns)]
+    return d.floats(*shape), size, *lists
+
+
 def rule(d: Draw) -> Arguments:
     """The weights of first, last and even."""
     return d.random.choice(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (d.number(), d.number(), d.number())))
@@ -319,6 +343,8 @@ CALLS: dict[str, Callable[[Draw], Arguments]] = {
     "_window_dense_backward": window_dense_backward,
     "diagonal_conv": diagonal_conv,
     "_diagonal_conv_backward": diagonal_conv_backward,
+    "im2col": im2col,
+    "_im2col_backward": im2col_backward,
     "nonsmooth_relu": nonsmooth_relu,
     "_nonsmooth_relu_backward": nonsmooth_relu_backward,
     "nonsmooth_maximum": nonsmooth_maximum,
