@@ -16,15 +16,8 @@ if TYPE_CHECKING:
     from zonocuda.domains import Zonotope, use_backend
     from zonocuda.importers import from_module, load_network, load_onnx
     from zonocuda.specs import Spec, load_vnnlib
-    from zonocuda.verifier import (
-        NetworkBounds,
-        OptimizedBounds,
-        Verdict,
-        VerifyResult,
-        compute_bounds,
-        optimize_bounds,
-        verify,
-    )
+    from zonocuda.verifier import NetworkBounds, Verdict, VerifyResult, compute_bounds, verify
+    from zonocuda.verifier.optimize_bounds import OptimizedBounds, optimize_bounds
 
 _HOMES = {
     "NetworkBounds": "zonocuda.verifier",

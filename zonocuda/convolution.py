@@ -53,7 +53,7 @@ def convolve(
     kernel = weight.shape[2:]
     if not unfolds(x) or (x.dim() == 4 and groups == x.shape[1] > 1):
         return _CONVOLUTIONS[len(kernel)](x, weight, bias, stride, padding, dilation, groups)
-    from zonocuda import ops
+    from zonocuda.ops import im2col
 
     size = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -64,7 +64,7 @@ def convolve(
     def piece(images: slice, lines: slice) -> Tensor:
         begin = [padding[0] - lines.start * stride[0], *padding[1:]]
         outputs = [lines.stop - lines.start, *size[1:]]
-        columns = ops.im2col(x[images], kernel, stride, begin, dilation, outputs)
+        columns = im2col(x[images], kernel, stride, begin, dilation, outputs)
         image = _product(rows, columns.reshape(groups, rows.shape[2], -1))
         return image.reshape(len(weight), -1, *outputs).transpose(0, 1)
 
@@ -93,7 +93,7 @@ def convolve_transpose(
     kernel = weight.shape[2:]
     if not unfolds(x):
         return _TRANSPOSED[len(kernel)](x, weight, None, stride, padding, output_padding, groups, dilation)
-    from zonocuda import ops
+    from zonocuda.ops import col2im
 
     taps, inputs, each = prod(kernel), len(weight) // groups, weight.shape[1]
     channel_bytes = (taps + inputs // max(1, each)) * prod(x.shape[2:]) * x.element_size()
@@ -111,7 +111,7 @@ def convolve_transpose(
         part = rows[:, channels.start * taps : channels.stop * taps]  # of all groups where there are several
         columns = _product(part, _matrix(x[images]).reshape(groups, inputs, -1)).flatten(0, 1)
         shape = [images.stop - images.start, channels.stop - channels.start, *size]
-        return ops.col2im(columns, shape, kernel, stride, padding, dilation, x.shape[2:])
+        return col2im(columns, shape, kernel, stride, padding, dilation, x.shape[2:])
 
     return _filled((len(x), groups * each, *size), x, piece, 1, channel_bytes)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zonocuda import convolution
+from zonocuda.convolution import convolve as convolve_maps
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal
 from zonocuda.domains.geometry import Convolution
@@ -82,7 +82,7 @@ def convolve_map(x: Tensor, weight: Tensor, bias: Tensor | None, how: Convolutio
     padding = how.begin
     if any(begin != end for begin, end in how.padding):
         x, padding = F.pad(x, flat_pads(how.padding)), (0, 0)
-    return convolution.convolve(x, weight, bias, how.stride, padding, how.dilation, how.groups)
+    return convolve_maps(x, weight, bias, how.stride, padding, how.dilation, how.groups)
 
 
 def average_pool(block: Stored, features: Features, kernel: Pair, stride: Pair) -> Stored:
