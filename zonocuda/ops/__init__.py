@@ -9,7 +9,7 @@ from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.error_block import error_block
-from zonocuda.ops.library import build_info, cpu_capability
+from zonocuda.ops.library import build_info, cpu_capability, has_cuda_stream
 from zonocuda.ops.nonsmooth_max import nonsmooth_max
 from zonocuda.ops.nonsmooth_max_pool2d import nonsmooth_max_pool2d
 from zonocuda.ops.nonsmooth_maximum import nonsmooth_maximum
@@ -32,6 +32,7 @@ __all__ = [
     "diagonal_linear",
     "dual_relu",
     "error_block",
+    "has_cuda_stream",
     "nonsmooth_max",
     "nonsmooth_max_pool2d",
     "nonsmooth_maximum",
