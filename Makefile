@@ -69,9 +69,12 @@ bench: $(SETUP)
 performance: $(SETUP)
 	$(PYTHON) -m benchmarks.render $(JSON)
 
-gpu: gpu-build gpu-test gpu-bench
+gpu:
+	$(MAKE) gpu-build
+	$(MAKE) gpu-test
+	$(MAKE) gpu-bench
 
-# For the GPU that is there alone, which takes a third of the time of a build for all.
+# For the GPU that is there alone: a build for all architectures takes longer.
 gpu-build:
 	TORCH_CUDA_ARCH_LIST="$${TORCH_CUDA_ARCH_LIST:-$$($(GPU_PYTHON) -m benchmarks.machine capability)}" \
 	    $(MAKE) in-place PYTHON=$(GPU_PYTHON) ZONOCUDA_CUDA=1
@@ -99,8 +102,9 @@ wheel: $(TOOLS)
 cuda-check:
 	ZONOCUDA_CUDA=$${ZONOCUDA_CUDA:-1} scripts/check_wheel
 
-# The package built in place against the torch that PYTHON has.
+# The package built in place against the torch that PYTHON has. An extension for one Python alone would be imported first.
 in-place:
+	rm -f zonocuda/_C.*.so
 	ZONOCUDA_CUDA=$(or $(ZONOCUDA_CUDA),auto) $(PYTHON) -m pip install --no-build-isolation --no-deps -e .
 
 $(VENV)/bin/python:
@@ -109,7 +113,8 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES) $(CONSTRAINTS)
 	$(VENV)/bin/python -m pip install -c $(CONSTRAINTS) $(BUILD_TOOLS) torch
-	$(VENV)/bin/python -m pip install -c $(CONSTRAINTS) --no-build-isolation -e '.[test,lint,examples]'
+	rm -f zonocuda/_C.*.so
+	$(VENV)/bin/python -m pip install -c $(CONSTRAINTS) --no-build-isolation -e '.[test,lint,examples,wheel]'
 	touch $@
 
 clean:
