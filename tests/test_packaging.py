@@ -123,7 +123,7 @@ def wheel() -> Path:
 def wheel_files(wheel: Path) -> set[str]:
     """Its files."""
     with zipfile.ZipFile(wheel) as archive:
-        return set(archive.namelist())
+        return {name for name in archive.namelist() if not name.endswith("/")}
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 // Contraction is off in every clone, so that all of them, and the CUDA kernels, round alike.
 #pragma once
 
-// g++ has a dispatcher for the levels of x86-64 from version 12 on, and for single features in older ones. clang is left
-// without clones: version 14 calls a clone of another file wrongly. The address sanitizer cannot start in dispatchers,
-// which run before it does.
+// g++ has a dispatcher for the levels of x86-64 from version 12 on, and for single features in older ones. clang is
+// left without clones: version 14 calls a clone of another file wrongly. The address sanitizer cannot start in
+// dispatchers, which run before it does.
 #if !defined(__x86_64__) || !defined(__GNUC__) || defined(__clang__) || defined(__SANITIZE_ADDRESS__)
 #define ZONOCUDA_LOOP_CLONES
 #elif __GNUC__ < 12
