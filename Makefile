@@ -3,8 +3,11 @@
 #                                                             BENCH="": those of much memory and time too
 # make performance JSON="FILE FILE"   the tables of docs/performance.md from the JSON of make bench
 # make fuzz       hostile files and random networks, until stopped or for MINUTES=...; prints how to replay a failure
-# make gpu        on a GPU machine, without network: build in place, GPU tests and benchmarks, JSON to RESULTS
-# make cuda-check where nvcc is: compile the CUDA kernels and load them, GPU or not
+# make gpu        on a GPU machine, without network: gpu-build, gpu-test and gpu-bench, JSON to RESULTS
+# make gpu-sanitize   there, after gpu-build: the tests of ops under compute-sanitizer, its reports to RESULTS
+# make wheel      one wheel for every Python and torch that is supported, in dist/
+# make cuda-check where nvcc is, GPU or not: the wheel with CUDA, built against the oldest torch, checked there and with
+#                 the newest (10 GB of packages, deleted at the end); ZONOCUDA_CUDA=0: without CUDA
 # make clean
 #
 # PYTHON=python   uses an environment that already has torch (>= 2.11) and the other packages, and installs nothing.
@@ -13,12 +16,19 @@ VENV := .venv
 CONSTRAINTS := constraints.txt
 MINUTES ?= inf
 RESULTS ?= $(if $(OUT),$(OUT),benchmarks/results)
-BUILD_TOOLS := setuptools wheel ninja pybind11 numpy
+BUILD_TOOLS := setuptools wheel ninja numpy
 BENCH ?= not slow
+
+GPU_PYTHON ?= python3
+GPU_TESTS := tests/ops tests/domains tests/verifier tests/nonsmooth
+SANITIZED_TESTS := tests/ops/test_every_op.py tests/ops/test_in_place.py -m gpu -p no:cacheprovider \
+    -k "values_are or gradients_are or bit_for_bit"
+SANITIZE := --kernel-name kernel_substring=zonocuda --error-exitcode 1 --print-limit 20
 
 ifeq ($(origin PYTHON),undefined)
 PYTHON := $(VENV)/bin/python
 SETUP := $(VENV)/.installed
+TOOLS := $(SETUP)
 PYTEST_FLAGS ?= -n auto --dist worksteal
 else
 SETUP := in-place
@@ -26,7 +36,8 @@ endif
 
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: demo test fuzz lint bench performance gpu cuda-check in-place clean format
+.PHONY: demo test fuzz lint bench performance gpu gpu-build gpu-test gpu-bench gpu-sanitize wheel cuda-check in-place
+.PHONY: clean format
 
 demo: $(SETUP)
 	$(PYTHON) examples/demo.py
@@ -59,23 +70,41 @@ performance: $(SETUP)
 	$(PYTHON) -m benchmarks.render $(JSON)
 
 gpu:
-	$(MAKE) in-place PYTHON=$(or $(GPU_PYTHON),python3) ZONOCUDA_CUDA=1
+	$(MAKE) gpu-build
+	$(MAKE) gpu-test
+	$(MAKE) gpu-bench
+
+# For the GPU that is there alone: a build for all architectures takes longer.
+gpu-build:
+	TORCH_CUDA_ARCH_LIST="$${TORCH_CUDA_ARCH_LIST:-$$($(GPU_PYTHON) -m benchmarks.machine capability)}" \
+	    $(MAKE) in-place PYTHON=$(GPU_PYTHON) ZONOCUDA_CUDA=1
+	$(GPU_PYTHON) -m zonocuda info
+
+gpu-test:
+	$(GPU_PYTHON) -m pytest $(GPU_TESTS) -m gpu -p no:cacheprovider
+
+gpu-bench:
 	mkdir -p $(RESULTS)
-	$(or $(GPU_PYTHON),python3) -m pytest tests/ops tests/domains tests/verifier tests/nonsmooth -m gpu -p no:cacheprovider
-	$(or $(GPU_PYTHON),python3) -m pytest benchmarks -m gpu --benchmark-only -p no:cacheprovider \
-	    --benchmark-json=$(RESULTS)/$$($(or $(GPU_PYTHON),python3) -m benchmarks.machine cuda).json
+	$(GPU_PYTHON) -m pytest benchmarks -m gpu --benchmark-only -p no:cacheprovider \
+	    --benchmark-json=$(RESULTS)/$$($(GPU_PYTHON) -m benchmarks.machine cuda).json
 
-cuda-check: $(SETUP)
-	rm -rf build/cuda-check
-	ZONOCUDA_CUDA=1 $(PYTHON) setup.py -q build_ext --build-lib build/cuda-check --build-temp build/cuda-temp
-	cp -r zonocuda build/cuda-check/sources
-	find build/cuda-check/sources -name '*.so' -delete
-	cp build/cuda-check/zonocuda/*.so build/cuda-check/sources/
-	rm -rf build/cuda-check/zonocuda && mv build/cuda-check/sources build/cuda-check/zonocuda
-	cd build/cuda-check && $(abspath $(PYTHON)) -m zonocuda info > info.txt && cat info.txt && grep -q 'CUDA kernels [0-9]' info.txt
+# Every tensor in memory of its own, which torch's cache would hide, so that an index that leaves one is seen.
+gpu-sanitize:
+	mkdir -p $(RESULTS)
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck $(SANITIZE) \
+	    --log-file $(RESULTS)/memcheck.txt $(GPU_PYTHON) -m pytest $(SANITIZED_TESTS)
+	compute-sanitizer --tool racecheck $(SANITIZE) \
+	    --log-file $(RESULTS)/racecheck.txt $(GPU_PYTHON) -m pytest $(SANITIZED_TESTS)
 
-# The package built in place against the torch that PYTHON has.
+wheel: $(TOOLS)
+	PYTHON=$(PYTHON) scripts/build_wheel
+
+cuda-check:
+	ZONOCUDA_CUDA=$${ZONOCUDA_CUDA:-1} scripts/check_wheel
+
+# The package built in place against the torch that PYTHON has. An extension for one Python alone would be imported first.
 in-place:
+	rm -f zonocuda/_C.*.so
 	ZONOCUDA_CUDA=$(or $(ZONOCUDA_CUDA),auto) $(PYTHON) -m pip install --no-build-isolation --no-deps -e .
 
 $(VENV)/bin/python:
@@ -84,7 +113,8 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES) $(CONSTRAINTS)
 	$(VENV)/bin/python -m pip install -c $(CONSTRAINTS) $(BUILD_TOOLS) torch
-	$(VENV)/bin/python -m pip install -c $(CONSTRAINTS) --no-build-isolation -e '.[test,lint,examples]'
+	rm -f zonocuda/_C.*.so
+	$(VENV)/bin/python -m pip install -c $(CONSTRAINTS) --no-build-isolation -e '.[test,lint,examples,wheel]'
 	touch $@
 
 clean:

@@ -13,17 +13,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pybind11
 import torch
 from setuptools import setup
 from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parent
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
+# torch 2.11 compiles for C++17 where no standard is asked for. -g0: Python's own flags ask for debug information.
 # Contraction to fused multiply-adds is off on every file: rounding arguments rely on it, and CPU and GPU agree.
 # Nobody traps floating-point exceptions: saying so changes no value and lets g++ vectorise selections.
-CXX_FLAGS = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
-NVCC_FLAGS = ["-O3", "--fmad=false", "-Xptxas=-v", "-Xcompiler=-fvisibility=hidden", "-DUSE_CUDA"]
+CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fno-trapping-math", "-fvisibility=hidden"]
+CXX_FLAGS = [*CXX_FLAGS, "-Wall", "-Wno-unknown-pragmas"]
+NVCC_FLAGS = ["-std=c++20", "-O3", "--fmad=false", "-Xptxas=-v", "-Xcompiler=-g0,-fvisibility=hidden", "-DUSE_CUDA"]
+PYTHON_ABI = "cp311"  # one binary, in the limited API of the oldest Python, serves all later ones
 
 
 def find_cuda_home() -> Path | None:
@@ -66,18 +68,27 @@ def extension() -> cpp_extension.CppExtension:
     headers = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh")]
     facts = {"FLAGS": " ".join(CXX_FLAGS), "TORCH": torch.__version__}
     cxx, nvcc = list(CXX_FLAGS), list(NVCC_FLAGS)
-    include_dirs, options = [pybind11.get_include()], {}
+    options: dict[str, list[str]] = {"libraries": ["dl"]}
     if home is not None:
         cpp_extension.CUDA_HOME = str(home)  # torch leaves it None where torch itself has no CUDA
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
-        sources += ROOT.glob("csrc/cuda/*.cu")
+        if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+            os.environ["TORCH_CUDA_ARCH_LIST"] = DEFAULT_ARCHITECTURES
+        kernels = list(ROOT.glob("csrc/cuda/*.cu"))
+        if not kernels:
+            sys.exit(
+                f"ZONOCUDA_CUDA={os.environ.get('ZONOCUDA_CUDA', 'auto')} builds with CUDA here, but "
+                f"{ROOT / 'csrc' / 'cuda'} holds no .cu file: take the whole source, or set ZONOCUDA_CUDA=0"
+            )
+        sources += kernels
         facts |= {"CUDA_VERSION": nvcc_version(home), "CUDA_ARCHITECTURES": os.environ["TORCH_CUDA_ARCH_LIST"]}
         cxx.append("-DZONOCUDA_WITH_CUDA")
-        include_dirs.append(str(home / "include"))
         options = {
+            "include_dirs": [str(home / "include")],
             "library_dirs": [str(home / "lib64")],
-            "libraries": ["cudart"],
-            "extra_link_args": [f"-Wl,-rpath,{home / 'lib64'}"],
+            # The runtime travels inside: no library of the toolkit has to be found where the extension is loaded. Its
+            # symbols stay inside, too: torch loads a runtime of its own, of another version perhaps.
+            "libraries": ["cudart_static", "dl", "pthread", "rt"],
+            "extra_link_args": ["-Wl,--exclude-libs,libcudart_static.a"],
         }
     cxx += [f'-DZONOCUDA_{name}="{value}"' for name, value in facts.items()]
     print("zonocuda build:", "CUDA from " + str(home) if home else "without CUDA", facts, flush=True)
@@ -85,10 +96,14 @@ def extension() -> cpp_extension.CppExtension:
         "zonocuda._C",
         sorted(str(path.relative_to(ROOT)) for path in sources),
         depends=[str(path.relative_to(ROOT)) for path in headers],
-        include_dirs=include_dirs,
         extra_compile_args={"cxx": cxx, "nvcc": nvcc},
+        py_limited_api=True,
         **options,
     )
 
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(use_ninja=True)})
+setup(
+    ext_modules=[extension()],
+    cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(use_ninja=True)},
+    options={"bdist_wheel": {"py_limited_api": PYTHON_ABI}},
+)

@@ -1,6 +1,7 @@
 """What this machine can do: its name, copy bandwidth and product rate, which benchmarks are compared with.
 
-As a program, prints a name of the machine that fits a file: ``python -m benchmarks.machine [cuda]``.
+As a program, prints a name of the machine that fits a file: ``python -m benchmarks.machine [cuda]``; with
+``capability`` the compute capability of the GPU, such as 9.0, and nothing where torch sees none.
 """
 
 from __future__ import annotations
@@ -128,5 +129,8 @@ def measure_machine(device: torch.device, size: int) -> Machine:
 
 
 if __name__ == "__main__":
+    if "capability" in sys.argv[1:]:
+        print("{}.{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else "")
+        sys.exit()
     chosen = torch.device("cuda" if "cuda" in sys.argv[1:] else "cpu")
     print(re.sub(r"[^a-z0-9]+", "-", device_name(chosen).lower().replace("(r)", "")).strip("-"))

@@ -1,49 +1,52 @@
-// The Python module zonocuda._C: build information. Loading it registers the ops with the dispatcher.
-#include <pybind11/pybind11.h>
+// The Python module zonocuda._C: facts about the build, in Python's limited API, so that one binary serves every
+// Python. Loading it registers the ops with the dispatcher; tensors never pass through here.
+#include <Python.h>
 
-namespace py = pybind11;
+#include "common/stream.h"
+#include "cpu/targets.h"
+
+#ifndef ZONOCUDA_WITH_CUDA
+#define ZONOCUDA_CUDA_VERSION nullptr
+#define ZONOCUDA_CUDA_ARCHITECTURES nullptr
+#endif
 
 namespace {
 
-py::dict build_info() {
-  py::dict info;
-  info["compiler"] =
+PyObject* build_info(PyObject*, PyObject*) {
 #if defined(__clang__)
-      "clang " __clang_version__;
+  const char* compiler = "clang " __clang_version__;
 #else
-      "g++ " __VERSION__;
+  const char* compiler = "g++ " __VERSION__;
 #endif
-  info["flags"] = ZONOCUDA_FLAGS;
-  info["torch"] = ZONOCUDA_TORCH;
-#ifdef ZONOCUDA_WITH_CUDA
-  info["cuda"] = ZONOCUDA_CUDA_VERSION;
-  info["cuda_architectures"] = ZONOCUDA_CUDA_ARCHITECTURES;
-#else
-  info["cuda"] = py::none();
-  info["cuda_architectures"] = py::none();
-#endif
-  return info;
+  return Py_BuildValue("{s:s,s:s,s:s,s:z,s:z}", "compiler", compiler, "flags", ZONOCUDA_FLAGS, "torch", ZONOCUDA_TORCH,
+                       "cuda", ZONOCUDA_CUDA_VERSION, "cuda_architectures", ZONOCUDA_CUDA_ARCHITECTURES);
 }
 
-// The widest instruction set of this machine that the CPU kernels have a version for (csrc/cpu/rows.cpp).
-const char* cpu_capability() {
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) {
-    return "x86-64-v4 (AVX-512)";
-  }
-  if (__builtin_cpu_supports("x86-64-v3")) {
-    return "x86-64-v3 (AVX2)";
-  }
-#endif
-  return "default";
-}
+PyObject* cpu_capability(PyObject*, PyObject*) { return Py_BuildValue("s", zonocuda::cpu::instruction_set()); }
+
+PyObject* has_cuda_stream(PyObject*, PyObject*) { return PyBool_FromLong(zonocuda::stream_of_device() != nullptr); }
+
+PyMethodDef kMethods[] = {
+    {"build_info", build_info, METH_NOARGS,
+     "Compiler, flags, torch version, CUDA version and architectures of this build; None for what it lacks."},
+    {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels use on this machine."},
+    {"has_cuda_stream", has_cuda_stream, METH_NOARGS,
+     "Whether the torch of this process tells CUDA kernels their stream."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef kModule = {
+    PyModuleDef_HEAD_INIT,
+    "_C",
+    "Native ops of zonocuda (registered with the torch dispatcher) and facts about their build.",
+    0,
+    kMethods,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+};
 
 }  // namespace
 
-PYBIND11_MODULE(_C, m) {
-  m.doc() = "Native ops of zonocuda (registered with the torch dispatcher) and facts about their build.";
-  m.def("cpu_capability", &cpu_capability, "The instruction set that the CPU kernels use on this machine.");
-  m.def("build_info", &build_info,
-        "Compiler, flags, torch version, CUDA version and architectures of this build; None for what it lacks.");
-}
+PyMODINIT_FUNC PyInit__C() { return PyModuleDef_Init(&kModule); }

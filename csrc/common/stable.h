@@ -1,8 +1,7 @@
-// What zonocuda uses of LibTorch's stable ABI, and the one spot where that ABI (of torch 2.11) falls short.
+// What zonocuda uses of LibTorch's stable ABI.
 #pragma once
 
-// The stable ABI of torch 2.11: one binary for this and every later torch. (Not a flag of the whole build: the pybind11
-// headers that torch brings along refuse it.)
+// The stable ABI of torch 2.11: one binary for this and every later torch.
 #define TORCH_TARGET_VERSION 0x020b000000000000
 
 #include <torch/csrc/stable/accelerator.h>

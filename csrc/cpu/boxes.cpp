@@ -126,72 +126,72 @@ ZONOCUDA_INLINE T dot_rows(const Box& box, const T* patch, const T* map) {
 
 }  // namespace
 
-#define ZONOCUDA_DEFINE_BOXES(T)                                                              \
-  ZONOCUDA_CLONES void add_abs(const Box& box, const T* patch, T* map) {                      \
-    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                       \
-      store_row(w, map + m, [=](auto v, int j) ZONOCUDA_LAMBDA {                              \
-        using V = typename decltype(v)::type;                                                 \
-        return V(load<V>(map + m + j) + magnitude(load<V>(patch + p + j)));                   \
-      });                                                                                     \
-    });                                                                                       \
-  }                                                                                           \
-  ZONOCUDA_CLONES void add_products(const Box& box, const T* a, const T* b, T* map) {         \
-    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                       \
-      store_row(w, map + m, [=](auto v, int j) ZONOCUDA_LAMBDA {                              \
-        using V = typename decltype(v)::type;                                                 \
-        return V(load<V>(map + m + j) + load<V>(a + p + j) * load<V>(b + p + j));             \
-      });                                                                                     \
-    });                                                                                       \
-  }                                                                                           \
-  ZONOCUDA_CLONES void add_scaled(const Box& box, T factor, const T* patch, T* map) {         \
-    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                       \
-      store_row(w, map + m, [=](auto v, int j) ZONOCUDA_LAMBDA {                              \
-        using V = typename decltype(v)::type;                                                 \
-        return V(load<V>(map + m + j) + factor * load<V>(patch + p + j));                     \
-      });                                                                                     \
-    });                                                                                       \
-  }                                                                                           \
-  ZONOCUDA_CLONES void multiply(const Box& box, const T* patch, const T* map, T* out) {       \
-    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                       \
-      store_row(w, out + p, [=](auto v, int j) ZONOCUDA_LAMBDA {                              \
-        using V = typename decltype(v)::type;                                                 \
-        return V(load<V>(map + m + j) * load<V>(patch + p + j));                              \
-      });                                                                                     \
-    });                                                                                       \
-  }                                                                                           \
-  ZONOCUDA_CLONES void multiply_signs(const Box& box, const T* patch, const T* map, T* out) { \
-    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                       \
-      store_row(w, out + p, [=](auto v, int j) ZONOCUDA_LAMBDA {                              \
-        using V = typename decltype(v)::type;                                                 \
-        return V(load<V>(map + m + j) * sign(load<V>(patch + p + j)));                        \
-      });                                                                                     \
-    });                                                                                       \
-  }                                                                                           \
-  ZONOCUDA_CLONES void scale(const Box& box, T factor, const T* patch, T* out) {              \
-    each_piece(box, [=](auto w, int64_t p, int64_t) ZONOCUDA_LAMBDA {                         \
-      store_row(w, out + p, [=](auto v, int j) ZONOCUDA_LAMBDA {                              \
-        using V = typename decltype(v)::type;                                                 \
-        return V(factor * load<V>(patch + p + j));                                            \
-      });                                                                                     \
-    });                                                                                       \
-  }                                                                                           \
-  ZONOCUDA_CLONES void copy_to_map(const Box& box, const T* patch, T* map) {                  \
-    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                       \
-      store_row(w, map + m, [=](auto v, int j) ZONOCUDA_LAMBDA {                              \
-        using V = typename decltype(v)::type;                                                 \
-        return V(load<V>(patch + p + j));                                                     \
-      });                                                                                     \
-    });                                                                                       \
-  }                                                                                           \
-  ZONOCUDA_CLONES void copy_to_patch(const Box& box, const T* map, T* patch) {                \
-    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                       \
-      store_row(w, patch + p, [=](auto v, int j) ZONOCUDA_LAMBDA {                            \
-        using V = typename decltype(v)::type;                                                 \
-        return V(load<V>(map + m + j));                                                       \
-      });                                                                                     \
-    });                                                                                       \
-  }                                                                                           \
-  ZONOCUDA_CLONES T dot(const Box& box, const T* patch, const T* map) { return dot_rows(box, patch, map); }
+#define ZONOCUDA_DEFINE_BOXES(T)                                                                   \
+  ZONOCUDA_LOOP_CLONES void add_abs(const Box& box, const T* patch, T* map) {                      \
+    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                            \
+      store_row(w, map + m, [=](auto v, int j) ZONOCUDA_LAMBDA {                                   \
+        using V = typename decltype(v)::type;                                                      \
+        return V(load<V>(map + m + j) + magnitude(load<V>(patch + p + j)));                        \
+      });                                                                                          \
+    });                                                                                            \
+  }                                                                                                \
+  ZONOCUDA_LOOP_CLONES void add_products(const Box& box, const T* a, const T* b, T* map) {         \
+    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                            \
+      store_row(w, map + m, [=](auto v, int j) ZONOCUDA_LAMBDA {                                   \
+        using V = typename decltype(v)::type;                                                      \
+        return V(load<V>(map + m + j) + load<V>(a + p + j) * load<V>(b + p + j));                  \
+      });                                                                                          \
+    });                                                                                            \
+  }                                                                                                \
+  ZONOCUDA_LOOP_CLONES void add_scaled(const Box& box, T factor, const T* patch, T* map) {         \
+    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                            \
+      store_row(w, map + m, [=](auto v, int j) ZONOCUDA_LAMBDA {                                   \
+        using V = typename decltype(v)::type;                                                      \
+        return V(load<V>(map + m + j) + factor * load<V>(patch + p + j));                          \
+      });                                                                                          \
+    });                                                                                            \
+  }                                                                                                \
+  ZONOCUDA_LOOP_CLONES void multiply(const Box& box, const T* patch, const T* map, T* out) {       \
+    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                            \
+      store_row(w, out + p, [=](auto v, int j) ZONOCUDA_LAMBDA {                                   \
+        using V = typename decltype(v)::type;                                                      \
+        return V(load<V>(map + m + j) * load<V>(patch + p + j));                                   \
+      });                                                                                          \
+    });                                                                                            \
+  }                                                                                                \
+  ZONOCUDA_LOOP_CLONES void multiply_signs(const Box& box, const T* patch, const T* map, T* out) { \
+    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                            \
+      store_row(w, out + p, [=](auto v, int j) ZONOCUDA_LAMBDA {                                   \
+        using V = typename decltype(v)::type;                                                      \
+        return V(load<V>(map + m + j) * sign(load<V>(patch + p + j)));                             \
+      });                                                                                          \
+    });                                                                                            \
+  }                                                                                                \
+  ZONOCUDA_LOOP_CLONES void scale(const Box& box, T factor, const T* patch, T* out) {              \
+    each_piece(box, [=](auto w, int64_t p, int64_t) ZONOCUDA_LAMBDA {                              \
+      store_row(w, out + p, [=](auto v, int j) ZONOCUDA_LAMBDA {                                   \
+        using V = typename decltype(v)::type;                                                      \
+        return V(factor * load<V>(patch + p + j));                                                 \
+      });                                                                                          \
+    });                                                                                            \
+  }                                                                                                \
+  ZONOCUDA_LOOP_CLONES void copy_to_map(const Box& box, const T* patch, T* map) {                  \
+    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                            \
+      store_row(w, map + m, [=](auto v, int j) ZONOCUDA_LAMBDA {                                   \
+        using V = typename decltype(v)::type;                                                      \
+        return V(load<V>(patch + p + j));                                                          \
+      });                                                                                          \
+    });                                                                                            \
+  }                                                                                                \
+  ZONOCUDA_LOOP_CLONES void copy_to_patch(const Box& box, const T* map, T* patch) {                \
+    each_piece(box, [=](auto w, int64_t p, int64_t m) ZONOCUDA_LAMBDA {                            \
+      store_row(w, patch + p, [=](auto v, int j) ZONOCUDA_LAMBDA {                                 \
+        using V = typename decltype(v)::type;                                                      \
+        return V(load<V>(map + m + j));                                                            \
+      });                                                                                          \
+    });                                                                                            \
+  }                                                                                                \
+  ZONOCUDA_LOOP_CLONES T dot(const Box& box, const T* patch, const T* map) { return dot_rows(box, patch, map); }
 
 ZONOCUDA_DEFINE_BOXES(float)
 ZONOCUDA_DEFINE_BOXES(double)

@@ -1,16 +1,8 @@
-// Marks a loop that is compiled for several instruction sets; the loader picks the widest that the machine has. Every
-// clone rounds alike, because contraction is off in all of them.
+// What the kernels of four dtypes share: 16-bit numbers as the machine converts them, and the list of dtypes.
 #pragma once
 
 #include "../common/stable.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define ZONOCUDA_LOOP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define ZONOCUDA_LOOP_CLONES
-#endif
-
-#define ZONOCUDA_INLINE __attribute__((always_inline)) inline  // into a clone, to be compiled for its instructions
+#include "targets.h"
 
 namespace zonocuda::cpu {
 

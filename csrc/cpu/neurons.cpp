@@ -32,61 +32,62 @@ ZONOCUDA_INLINE void relax_backward_loop(const T* __restrict__ lower, const T* _
 
 }  // namespace
 
-#define ZONOCUDA_DEFINE_NEURONS(T)                                                                                    \
-  ZONOCUDA_CLONES void bounds(const T* __restrict__ center, const T* __restrict__ radius, int64_t count,              \
-                              T* __restrict__ lower, T* __restrict__ upper) {                                         \
-    for (int64_t i = 0; i < count; ++i) {                                                                             \
-      lower[i] = center[i] - radius[i];                                                                               \
-      upper[i] = center[i] + radius[i];                                                                               \
-    }                                                                                                                 \
-  }                                                                                                                   \
-  ZONOCUDA_CLONES void relax(const T* lower, const T* upper, const T* slope, int64_t count, T* multiplier,            \
-                             T* offset) {                                                                             \
-    slope ? relax_loop<false>(lower, upper, slope, count, multiplier, offset)                                         \
-          : relax_loop<true>(lower, upper, slope, count, multiplier, offset);                                         \
-  }                                                                                                                   \
-  ZONOCUDA_CLONES void relax_backward(const T* lower, const T* upper, const T* slope, KinkChoice<T> choice,           \
-                                      const T* multiplier, const T* offset, int64_t count, T* grad_slope,             \
-                                      T* grad_lower, T* grad_upper) {                                                 \
-    const auto loop = [&](auto tied, auto kink) ZONOCUDA_LAMBDA {                                                     \
-      relax_backward_loop<decltype(tied)::value, decltype(kink)::value>(                                              \
-          lower, upper, slope, choice.tolerance, multiplier, offset, count, grad_slope, grad_lower, grad_upper);      \
-    };                                                                                                                \
-    if (!slope) {                                                                                                     \
-      return loop(std::true_type{}, std::integral_constant<Kink, Kink::envelope>{});                                  \
-    }                                                                                                                 \
-    switch (choice.kink) {                                                                                            \
-      case Kink::left:                                                                                                \
-        return loop(std::false_type{}, std::integral_constant<Kink, Kink::left>{});                                   \
-      case Kink::right:                                                                                               \
-        return loop(std::false_type{}, std::integral_constant<Kink, Kink::right>{});                                  \
-      case Kink::even:                                                                                                \
-        return loop(std::false_type{}, std::integral_constant<Kink, Kink::even>{});                                   \
-      case Kink::min_norm:                                                                                            \
-        return loop(std::false_type{}, std::integral_constant<Kink, Kink::min_norm>{});                               \
-      default:                                                                                                        \
-        return loop(std::false_type{}, std::integral_constant<Kink, Kink::envelope>{});                               \
-    }                                                                                                                 \
-  }                                                                                                                   \
-  ZONOCUDA_CLONES void scale_shift(const T* x, const T* __restrict__ factor, const T* __restrict__ shift,             \
-                                   int64_t count, T* out) {                                                           \
-    for (int64_t i = 0; i < count; ++i) {                                                                             \
-      out[i] = factor[i] * x[i] + shift[i];                                                                           \
-    }                                                                                                                 \
-  }                                                                                                                   \
-  ZONOCUDA_CLONES void add_product_and_sum(const T* __restrict__ x, const T* __restrict__ y, const T* __restrict__ z, \
-                                           int64_t count, T* __restrict__ products, T* __restrict__ sum) {            \
-    for (int64_t i = 0; i < count; ++i) {                                                                             \
-      products[i] = x[i] * y[i] + products[i];                                                                        \
-      sum[i] = x[i] + z[i];                                                                                           \
-    }                                                                                                                 \
-  }                                                                                                                   \
-  ZONOCUDA_CLONES void sum_and_difference(const T* __restrict__ a, const T* __restrict__ b, int64_t count,            \
-                                          T* __restrict__ sum, T* __restrict__ difference) {                          \
-    for (int64_t i = 0; i < count; ++i) {                                                                             \
-      sum[i] = a[i] + b[i];                                                                                           \
-      difference[i] = b[i] - a[i];                                                                                    \
-    }                                                                                                                 \
+#define ZONOCUDA_DEFINE_NEURONS(T)                                                                                \
+  ZONOCUDA_LOOP_CLONES void bounds(const T* __restrict__ center, const T* __restrict__ radius, int64_t count,     \
+                                   T* __restrict__ lower, T* __restrict__ upper) {                                \
+    for (int64_t i = 0; i < count; ++i) {                                                                         \
+      lower[i] = center[i] - radius[i];                                                                           \
+      upper[i] = center[i] + radius[i];                                                                           \
+    }                                                                                                             \
+  }                                                                                                               \
+  ZONOCUDA_LOOP_CLONES void relax(const T* lower, const T* upper, const T* slope, int64_t count, T* multiplier,   \
+                                  T* offset) {                                                                    \
+    slope ? relax_loop<false>(lower, upper, slope, count, multiplier, offset)                                     \
+          : relax_loop<true>(lower, upper, slope, count, multiplier, offset);                                     \
+  }                                                                                                               \
+  ZONOCUDA_LOOP_CLONES void relax_backward(const T* lower, const T* upper, const T* slope, KinkChoice<T> choice,  \
+                                           const T* multiplier, const T* offset, int64_t count, T* grad_slope,    \
+                                           T* grad_lower, T* grad_upper) {                                        \
+    const auto loop = [&](auto tied, auto kink) ZONOCUDA_LAMBDA {                                                 \
+      relax_backward_loop<decltype(tied)::value, decltype(kink)::value>(                                          \
+          lower, upper, slope, choice.tolerance, multiplier, offset, count, grad_slope, grad_lower, grad_upper);  \
+    };                                                                                                            \
+    if (!slope) {                                                                                                 \
+      return loop(std::true_type{}, std::integral_constant<Kink, Kink::envelope>{});                              \
+    }                                                                                                             \
+    switch (choice.kink) {                                                                                        \
+      case Kink::left:                                                                                            \
+        return loop(std::false_type{}, std::integral_constant<Kink, Kink::left>{});                               \
+      case Kink::right:                                                                                           \
+        return loop(std::false_type{}, std::integral_constant<Kink, Kink::right>{});                              \
+      case Kink::even:                                                                                            \
+        return loop(std::false_type{}, std::integral_constant<Kink, Kink::even>{});                               \
+      case Kink::min_norm:                                                                                        \
+        return loop(std::false_type{}, std::integral_constant<Kink, Kink::min_norm>{});                           \
+      default:                                                                                                    \
+        return loop(std::false_type{}, std::integral_constant<Kink, Kink::envelope>{});                           \
+    }                                                                                                             \
+  }                                                                                                               \
+  ZONOCUDA_LOOP_CLONES void scale_shift(const T* x, const T* __restrict__ factor, const T* __restrict__ shift,    \
+                                        int64_t count, T* out) {                                                  \
+    for (int64_t i = 0; i < count; ++i) {                                                                         \
+      out[i] = factor[i] * x[i] + shift[i];                                                                       \
+    }                                                                                                             \
+  }                                                                                                               \
+  ZONOCUDA_LOOP_CLONES void add_product_and_sum(const T* __restrict__ x, const T* __restrict__ y,                 \
+                                                const T* __restrict__ z, int64_t count, T* __restrict__ products, \
+                                                T* __restrict__ sum) {                                            \
+    for (int64_t i = 0; i < count; ++i) {                                                                         \
+      products[i] = x[i] * y[i] + products[i];                                                                    \
+      sum[i] = x[i] + z[i];                                                                                       \
+    }                                                                                                             \
+  }                                                                                                               \
+  ZONOCUDA_LOOP_CLONES void sum_and_difference(const T* __restrict__ a, const T* __restrict__ b, int64_t count,   \
+                                               T* __restrict__ sum, T* __restrict__ difference) {                 \
+    for (int64_t i = 0; i < count; ++i) {                                                                         \
+      sum[i] = a[i] + b[i];                                                                                       \
+      difference[i] = b[i] - a[i];                                                                                \
+    }                                                                                                             \
   }
 
 ZONOCUDA_DEFINE_NEURONS(float)

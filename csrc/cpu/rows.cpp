@@ -104,53 +104,55 @@ ZONOCUDA_INLINE void write_rows(int64_t rows, int64_t stride, int64_t width, T* 
 
 }  // namespace
 
-#define ZONOCUDA_DEFINE_ROWS(T)                                                                                        \
-  ZONOCUDA_CLONES void add_abs(const T* x, int64_t rows, int64_t stride, int64_t width, T* sum) {                      \
-    add_rows<T, kStreams>(                                                                                             \
-        rows, width, sum,                                                                                              \
-        [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                                                            \
-          using V = typename decltype(v)::type;                                                                        \
-          return magnitude(load<V>(x + k * stride + j));                                                               \
-        },                                                                                                             \
-        [=](int64_t k, int64_t j) ZONOCUDA_LAMBDA { __builtin_prefetch(x + k * stride + j); });                        \
-  }                                                                                                                    \
-  ZONOCUDA_CLONES void add_products(const T* x, const T* y, int64_t rows, int64_t stride, int64_t width, T* sum) {     \
-    add_rows<T, kStreams / 2>(                                                                                         \
-        rows, width, sum,                                                                                              \
-        [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                                                            \
-          using V = typename decltype(v)::type;                                                                        \
-          return V(load<V>(x + k * stride + j) * load<V>(y + k * stride + j));                                         \
-        },                                                                                                             \
-        [=](int64_t k, int64_t j) ZONOCUDA_LAMBDA {                                                                    \
-          __builtin_prefetch(x + k * stride + j);                                                                      \
-          __builtin_prefetch(y + k * stride + j);                                                                      \
-        });                                                                                                            \
-  }                                                                                                                    \
-  ZONOCUDA_CLONES void scale_rows(const T* x, const T* factor, int64_t rows, int64_t stride, int64_t width, T* out,    \
-                                  Writes writes) {                                                                     \
-    write_rows(rows, stride, width, out, writes, [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                   \
-      using V = typename decltype(v)::type;                                                                            \
-      __builtin_prefetch(x + (k + 1 < rows ? k + 1 : k) * stride + j);                                                 \
-      return V(load<V>(factor + j) * load<V>(x + k * stride + j));                                                     \
-    });                                                                                                                \
-  }                                                                                                                    \
-  ZONOCUDA_CLONES void scale_and_shift_signs(const T* grad, const T* x, const T* factor, const T* shift, int64_t rows, \
-                                             int64_t stride, int64_t width, T* out, Writes writes) {                   \
-    write_rows(rows, stride, width, out, writes, [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                   \
-      using V = typename decltype(v)::type;                                                                            \
-      const int64_t at = k * stride + j;                                                                               \
-      const int64_t next = k + 1 < rows ? at + stride : at;                                                            \
-      __builtin_prefetch(grad + next);                                                                                 \
-      __builtin_prefetch(x + next);                                                                                    \
-      return V(load<V>(factor + j) * load<V>(grad + at) + sign(load<V>(x + at)) * load<V>(shift + j));                 \
-    });                                                                                                                \
-  }                                                                                                                    \
-  ZONOCUDA_CLONES void shift_signs(const T* x, const T* shift, int64_t rows, int64_t stride, int64_t width, T* out,    \
-                                   Writes writes) {                                                                    \
-    write_rows(rows, stride, width, out, writes, [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                   \
-      using V = typename decltype(v)::type;                                                                            \
-      return V(sign(load<V>(x + k * stride + j)) * load<V>(shift + j));                                                \
-    });                                                                                                                \
+#define ZONOCUDA_DEFINE_ROWS(T)                                                                                  \
+  ZONOCUDA_LOOP_CLONES void add_abs(const T* x, int64_t rows, int64_t stride, int64_t width, T* sum) {           \
+    add_rows<T, kStreams>(                                                                                       \
+        rows, width, sum,                                                                                        \
+        [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                                                      \
+          using V = typename decltype(v)::type;                                                                  \
+          return magnitude(load<V>(x + k * stride + j));                                                         \
+        },                                                                                                       \
+        [=](int64_t k, int64_t j) ZONOCUDA_LAMBDA { __builtin_prefetch(x + k * stride + j); });                  \
+  }                                                                                                              \
+  ZONOCUDA_LOOP_CLONES void add_products(const T* x, const T* y, int64_t rows, int64_t stride, int64_t width,    \
+                                         T* sum) {                                                               \
+    add_rows<T, kStreams / 2>(                                                                                   \
+        rows, width, sum,                                                                                        \
+        [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {                                                      \
+          using V = typename decltype(v)::type;                                                                  \
+          return V(load<V>(x + k * stride + j) * load<V>(y + k * stride + j));                                   \
+        },                                                                                                       \
+        [=](int64_t k, int64_t j) ZONOCUDA_LAMBDA {                                                              \
+          __builtin_prefetch(x + k * stride + j);                                                                \
+          __builtin_prefetch(y + k * stride + j);                                                                \
+        });                                                                                                      \
+  }                                                                                                              \
+  ZONOCUDA_LOOP_CLONES void scale_rows(const T* x, const T* factor, int64_t rows, int64_t stride, int64_t width, \
+                                       T* out, Writes writes) {                                                  \
+    write_rows(rows, stride, width, out, writes, [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {             \
+      using V = typename decltype(v)::type;                                                                      \
+      __builtin_prefetch(x + (k + 1 < rows ? k + 1 : k) * stride + j);                                           \
+      return V(load<V>(factor + j) * load<V>(x + k * stride + j));                                               \
+    });                                                                                                          \
+  }                                                                                                              \
+  ZONOCUDA_LOOP_CLONES void scale_and_shift_signs(const T* grad, const T* x, const T* factor, const T* shift,    \
+                                                  int64_t rows, int64_t stride, int64_t width, T* out,           \
+                                                  Writes writes) {                                               \
+    write_rows(rows, stride, width, out, writes, [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {             \
+      using V = typename decltype(v)::type;                                                                      \
+      const int64_t at = k * stride + j;                                                                         \
+      const int64_t next = k + 1 < rows ? at + stride : at;                                                      \
+      __builtin_prefetch(grad + next);                                                                           \
+      __builtin_prefetch(x + next);                                                                              \
+      return V(load<V>(factor + j) * load<V>(grad + at) + sign(load<V>(x + at)) * load<V>(shift + j));           \
+    });                                                                                                          \
+  }                                                                                                              \
+  ZONOCUDA_LOOP_CLONES void shift_signs(const T* x, const T* shift, int64_t rows, int64_t stride, int64_t width, \
+                                        T* out, Writes writes) {                                                 \
+    write_rows(rows, stride, width, out, writes, [=](auto v, int64_t k, int64_t j) ZONOCUDA_LAMBDA {             \
+      using V = typename decltype(v)::type;                                                                      \
+      return V(sign(load<V>(x + k * stride + j)) * load<V>(shift + j));                                          \
+    });                                                                                                          \
   }
 
 ZONOCUDA_DEFINE_ROWS(float)

@@ -1,4 +1,4 @@
-// How the CPU kernels are compiled for several instruction sets, and the vectors that they compute with.
+// The vectors that the CPU kernels compute with.
 #pragma once
 
 #include <cmath>
@@ -8,15 +8,8 @@
 #include <emmintrin.h>
 #endif
 
-// The loader picks the widest instruction set of the machine. Contraction is off in every clone, so that all of them,
-// and the CUDA kernels, round alike.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define ZONOCUDA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define ZONOCUDA_CLONES
-#endif
-// What the clones call is inlined into them: a function of its own would be compiled for the oldest machine.
-#define ZONOCUDA_INLINE __attribute__((always_inline)) inline
+#include "targets.h"
+
 #define ZONOCUDA_LAMBDA __attribute__((always_inline))
 #pragma GCC diagnostic ignored "-Wpsabi"  // how a vector is passed: never, as all is inlined
 

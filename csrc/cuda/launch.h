@@ -7,21 +7,17 @@
 #include <optional>
 
 #include "../common/stable.h"
+#include "../common/stream.h"
 #include "../math/index.h"
-
-// The current stream is the one thing that the stable ABI of torch 2.11 offers only as a symbol of libtorch_cuda. A
-// weak declaration lets the extension load where torch has no CUDA (and no CUDA tensor can reach a kernel).
-extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index,
-                                                                                   void** ret_stream);
 
 namespace zonocuda::cuda {
 
 constexpr int64_t kMaxBlocks = 1 << 20;  // of one grid dimension x; kernels loop over what lies beyond
 
 inline cudaStream_t current_stream(const Tensor& t) {
-  STD_TORCH_CHECK(&aoti_torch_get_current_cuda_stream != nullptr, "zonocuda: the installed torch has no CUDA");
+  STD_TORCH_CHECK(stream_of_device() != nullptr, "zonocuda: the installed torch has no CUDA");
   void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
+  TORCH_ERROR_CODE_CHECK(stream_of_device()(t.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 }
 

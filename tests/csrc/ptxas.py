@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 SOURCES = ROOT / "csrc" / "cuda"
 TABLE = Path(__file__).parent / "registers.json"
 # torch's BuildExtension adds these to the flags of setup.py.
-TORCH_FLAGS = [*cpp_extension.COMMON_NVCC_FLAGS, "-std=c++20", "-DTORCH_EXTENSION_NAME=_C", "-Xcompiler=-fPIC"]
+TORCH_FLAGS = [*cpp_extension.COMMON_NVCC_FLAGS, "-DTORCH_EXTENSION_NAME=_C", "-Xcompiler=-fPIC"]
 
 
 @dataclass(frozen=True, order=True)

@@ -32,6 +32,18 @@ def test_the_build_names_its_compiler_flags_and_torch() -> None:
     assert (info["cuda"] is None) == (info["cuda_architectures"] is None)
 
 
+def test_the_stream_of_cuda_kernels_is_found_wherever_torch_has_cuda() -> None:
+    assert ops.has_cuda_stream() == (torch.version.cuda is not None)
+
+
+@pytest.mark.parametrize("key", ["CPU", "CUDA"])
+def test_every_op_has_a_kernel_for_each_device_of_the_build(key: str) -> None:
+    names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("zonocuda::")]
+    assert names
+    expected = key == "CPU" or ops.build_info()["cuda"] is not None
+    assert {torch._C._dispatch_has_kernel_for_dispatch_key(name, key) for name in names} == {expected}
+
+
 def test_a_cuda_tensor_in_a_build_without_cuda_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "build_info", lambda: {"cuda": None})
     library.require_build_for("relu", CPU_TENSOR)

@@ -110,7 +110,7 @@ def bounds(options: argparse.Namespace) -> None:
 
 def info(options: argparse.Namespace) -> None:
     """``zonocuda info``."""
-    from zonocuda.ops import build_info, cpu_capability
+    from zonocuda.ops import build_info, cpu_capability, has_cuda_stream
 
     build = build_info()
     cuda = f"{build['cuda']} for {build['cuda_architectures']}" if build["cuda"] else "not in this build"
@@ -121,6 +121,7 @@ def info(options: argparse.Namespace) -> None:
     print(f"compiler     {build['compiler']}")
     print(f"flags        {build['flags']}")
     print(f"CUDA kernels {cuda}")
+    print(f"CUDA stream  {'that of torch' if has_cuda_stream() else 'none: torch has no CUDA'}")
     print(f"GPUs         {', '.join(gpus)}")
     print(f"CPU kernels  {cpu_capability()}, {torch.get_num_threads()} threads")
 

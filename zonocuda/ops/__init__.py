@@ -10,7 +10,7 @@ from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.im2col import col2im, im2col
-from zonocuda.ops.library import build_info, cpu_capability
+from zonocuda.ops.library import build_info, cpu_capability, has_cuda_stream
 from zonocuda.ops.nonsmooth_max import nonsmooth_max
 from zonocuda.ops.nonsmooth_max_pool2d import nonsmooth_max_pool2d
 from zonocuda.ops.nonsmooth_maximum import nonsmooth_maximum
@@ -34,6 +34,7 @@ __all__ = [
     "diagonal_linear",
     "dual_relu",
     "error_block",
+    "has_cuda_stream",
     "im2col",
     "nonsmooth_max",
     "nonsmooth_max_pool2d",

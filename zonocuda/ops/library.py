@@ -35,6 +35,11 @@ def cpu_capability() -> str:
     return _C.cpu_capability()
 
 
+def has_cuda_stream() -> bool:
+    """Whether the CUDA kernels can ask the installed torch for its stream: true wherever torch has CUDA."""
+    return _C.has_cuda_stream()
+
+
 def require_build_for(op: str, tensor: Tensor, *others: Tensor | None) -> None:
     """Refuses a CUDA tensor in a build without CUDA, and tangents of forward-mode differentiation on any argument.
 
