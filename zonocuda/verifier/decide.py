@@ -54,7 +54,7 @@ from zonocuda.verifier.regions import LEAST, refuted_regions
 from zonocuda.verifier.result import Ran, RowBound, SplitStats, Verdict, VerifyResult
 from zonocuda.verifier.rows import Rows
 from zonocuda.verifier.semantics import box_of, executed
-from zonocuda.verifier.splitting import RegionSearch, Split, check_split, wants_split
+from zonocuda.verifier.splitting import SPLITS, RegionSearch, Split, wants_split
 from zonocuda.verifier.stages import Arithmetic, Course, Progress, RegionProof
 from zonocuda.version import __version__
 
@@ -141,7 +141,7 @@ def verify(
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
     check_semantics(semantics)
-    check_split(split)
+    check_choice("verify", "split", split, SPLITS)
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(seconds_left)

@@ -33,18 +33,6 @@ REPLAYS = 4
 """Points of a batch that are replayed at most."""
 
 
-def check_split(split: str) -> Split:
-    """The choice.
-
-    Raises:
-        ValueError: an unknown one.
-    """
-    for known in SPLITS:
-        if split == known:
-            return known
-    raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-
-
 def wants_split(split: Split, region: Region) -> bool:
     """Whether a region's box is to be split."""
     varying = int((region.box.upper > region.box.lower).sum())
