@@ -9,8 +9,8 @@ from zonocuda.verifier import decide, splitting
 
 @pytest.fixture(autouse=True)
 def short_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search of boxes that no timeout ends takes a second."""
-    monkeypatch.setattr(splitting, "SECONDS", 1.0)
+    """A search of boxes that no timeout ends takes a tenth of a second."""
+    monkeypatch.setattr(splitting, "SECONDS", 0.1)
 
 
 @pytest.fixture

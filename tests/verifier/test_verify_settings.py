@@ -38,9 +38,9 @@ def test_time_that_runs_out_in_the_last_search_means_timeout(monkeypatch: pytest
         clock[0] += 6
 
     monkeypatch.setattr(decide, "falsify", out_of_time)
-    check(run(IDENTITY, TENTH, timeout=10), Verdict.TIMEOUT)
-    check(run(IDENTITY, [NEVER], timeout=10), Verdict.VERIFIED)
-    check(run(IDENTITY, TENTH, timeout=13), Verdict.UNKNOWN)
+    check(run(IDENTITY, TENTH, timeout=10, split="none"), Verdict.TIMEOUT)
+    check(run(IDENTITY, [NEVER], timeout=10, split="none"), Verdict.VERIFIED)
+    check(run(IDENTITY, TENTH, timeout=13, split="none"), Verdict.UNKNOWN)
 
 
 @pytest.mark.skipif(missing_device("cuda") is None, reason="CUDA is there")
