@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from zonocuda.cli import report
 from zonocuda.cli.arrays import load_array
-from zonocuda.cli.output import Outputs, printable
+from zonocuda.cli.output import Outputs
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.importers import load_network
 from zonocuda.specs import load_vnnlib
@@ -72,7 +72,7 @@ def check(options: argparse.Namespace, outputs: Outputs) -> int:
     with _ProgressBar() as bar:
         result = check_again(options.certificate, options.net, options.spec, bar.update)
     outputs.say("confirmed" if result.confirmed else "not confirmed")
-    outputs.say(*map(printable, (f"reason      {result.reason}", *result.details)))
+    outputs.say(*report.wrapped((f"reason      {result.reason}", *result.details), 12))
     outputs.say(f"seconds     {time.monotonic() - started:.3f}")
     return 0 if result.confirmed else NOT_CONFIRMED
 
