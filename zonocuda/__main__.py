@@ -2,6 +2,6 @@
 
 import sys
 
-from zonocuda.cli.main import main
+from zonocuda.cli.program import program
 
-sys.exit(main())
+sys.exit(program())

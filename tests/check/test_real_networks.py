@@ -32,13 +32,13 @@ def test_a_proof_of_a_real_network_is_confirmed(
     root = data_root() / "vnncomp" / folder
     files = str(root / "onnx" / net), str(root / "vnnlib" / spec)
     out = tmp_path / "cert.json"
-    assert main(["verify", *files, "--json", str(out)]) == 0
+    assert main(["verify", *files, "--split", "none", "--json", str(out)]) == 0
     document = json.loads(out.read_text())
     assert document["verdict"] == "verified"
     (region,) = document["certificate"]["regions"]
     assert any(relu["refined"] for relu in region["relus"]) == refined
     capsys.readouterr()
     assert main(["check", str(out), *files]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "confirmed"
-    assert any(line.endswith(" rows carried, 0 claimed bounds of neurons not reached") for line in lines)
+    words = capsys.readouterr().out.split()
+    assert words[0] == "confirmed"
+    assert " rows carried, 0 claimed bounds of neurons not reached" in " ".join(words)

@@ -43,7 +43,8 @@ def test_a_proof_is_confirmed(net: Path, safe: Path, tmp_path: Path, capsys: pyt
     assert out[:2] == ["confirmed", "reason      every disjunct of 1 region(s) is refuted"]
     assert out[2].startswith("arithmetic  balls of 128 bits (Arb in python-flint")
     assert out[3].startswith("region 0    worst bound ")
-    assert out[4].startswith("seconds     ")
+    assert out[-1].startswith("seconds     ")
+    assert max(map(len, out)) <= 100
 
 
 def test_a_proof_without_its_rows_is_not_confirmed(

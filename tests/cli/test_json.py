@@ -121,7 +121,7 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
     refined = files.fc_model(tmp_path / "refined.onnx", *REFINED)
     spec = files.save_spec(tmp_path / "refined.vnnlib", [-1, -1], [1, 1], 1, "(<= Y_0 -50)")
     out = tmp_path / "refined.json"
-    assert main(["verify", str(refined), str(spec), "--effort", "max", "--json", str(out)]) == 0
+    assert main(["verify", str(refined), str(spec), "--effort", "max", "--split", "none", "--json", str(out)]) == 0
     check(document(out), "", fields, seen)
     nodes = [helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Relu", ["h"], ["y"])]
     behind = files.save_model(tmp_path / "behind.onnx", nodes, {"w": [[1.0, -1.0]]}, [1, 2], [1, 1])

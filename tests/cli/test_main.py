@@ -56,10 +56,10 @@ def test_every_verdict_has_exit_code_zero(
         (unknown, "unknown", "unknown"),
     ):
         results = tmp_path / verdict
-        assert run("verify", net, spec, "--results-file", results) == 0
+        assert run("verify", net, spec, "--results-file", results, "-v") == 0
         out, err = capsys.readouterr()
         assert out.splitlines()[0] == verdict
-        assert out.splitlines()[1].startswith("reason   ")
+        assert "\nreason   " in out
         assert "replay in onnxruntime" in out
         assert err == ""
         assert results.read_text().splitlines()[0] == word
@@ -69,7 +69,9 @@ def test_a_tiny_timeout_gives_timeout(
     net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("verify", net, safe, "--timeout", "1e-9", "--results-file", tmp_path / "r") == 0
-    assert capsys.readouterr().out.startswith("timeout\nreason   not decided within 1e-09 s\n")
+    assert capsys.readouterr().out.startswith(
+        "timeout\nneither a proof nor a counterexample was found: not decided within 1e-09 s\n"
+    )
     assert (tmp_path / "r").read_text() == "timeout\n"
 
 
@@ -103,7 +105,7 @@ def test_the_results_file_holds_a_counterexample_that_replays_in_onnx_runtime(
 def test_both_backends_give_the_same_margins(net: Path, safe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     margins = []
     for backend in ("native", "reference"):
-        assert run("verify", net, safe, "--backend", backend) == 0
+        assert run("verify", net, safe, "-v", "--backend", backend) == 0
         out = capsys.readouterr().out
         assert f", {backend} ops, " in out
         margins.append(re.search(r"margin   (\S+)", out))
@@ -113,13 +115,13 @@ def test_both_backends_give_the_same_margins(net: Path, safe: Path, capsys: pyte
 
 
 def test_float32_is_said(net: Path, safe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("verify", net, safe, "--dtype", "float32", "--device", "cpu", "--seed", "3") == 0
+    assert run("verify", net, safe, "-v", "--dtype", "float32", "--device", "cpu", "--seed", "3") == 0
     assert "ran      float32, cpu, native ops" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("effort", ["fast", "standard", "max"])
 def test_the_effort_is_said(effort: str, net: Path, safe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("verify", net, safe, "--effort", effort) == 0
+    assert run("verify", net, safe, "-v", "--effort", effort) == 0
     assert f", effort {effort}, " in capsys.readouterr().out
 
 
@@ -183,7 +185,7 @@ def test_an_operator_that_is_not_supported_is_named_and_has_its_own_code(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "required: command"),
+        (["verify", "n", "s", "-v", "-q"], "not allowed with argument"),
         (["prove"], "invalid choice: 'prove'"),
         (["verify", "net.onnx"], "required: SPEC"),
         (["verify", "n", "s", "--timeout", "0"], "must be a positive number, got 0"),
@@ -205,13 +207,22 @@ def test_bad_arguments_are_one_line(arguments: list[str], message: str, capsys: 
     assert message in error(capsys)
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_any_work(
-    net: Path, safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("net", "spec"), [("p.vnnlib", "net.onnx"), ("p.vnnlib.gz", "x"), ("x", "net.onnx.gz")])
+@pytest.mark.parametrize("command", [["verify"], ["check", "proof.json"]])
+def test_files_in_the_wrong_order_are_noticed_by_their_names(
+    command: list[str], net: str, spec: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for option in ("--json", "--results-file"):
-        for path in (tmp_path / "absent" / "file", tmp_path):
-            assert run("verify", tmp_path / "absent.onnx", safe, option, path) == 2
-            assert f"{path}: cannot be written" in error(capsys)
+    assert run(*command, net, spec) == 2
+    assert "did you swap NET and SPEC?" in error(capsys)
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: zonocuda")
+    for command in ("verify", "check", "bounds", "audit", "info"):
+        assert f"\n    {command} " in err
 
 
 @pytest.mark.skipif(missing_device("cuda") is None, reason="CUDA is there")

@@ -1,7 +1,18 @@
 """Branch and bound: which parts of a problem are open, what to split, in which order. It knows no bound method."""
 
 from zonocuda.branch.choice import CHOICES, Choice, Estimate
-from zonocuda.branch.search import Bounded, Bounder, Outcome, Settings, search
+from zonocuda.branch.search import Bounded, Bounder, Outcome, SearchStopped, Settings, search
 from zonocuda.branch.subproblems import Subproblems
 
-__all__ = ["CHOICES", "Bounded", "Bounder", "Choice", "Estimate", "Outcome", "Settings", "Subproblems", "search"]
+__all__ = [
+    "CHOICES",
+    "Bounded",
+    "Bounder",
+    "Choice",
+    "Estimate",
+    "Outcome",
+    "SearchStopped",
+    "Settings",
+    "Subproblems",
+    "search",
+]

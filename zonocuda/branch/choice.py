@@ -28,6 +28,16 @@ def worst_bound(lower: Tensor, disjuncts: Sequence[Sequence[int]]) -> Tensor:
     return torch.stack([known[:, list(rows)].amax(1) for rows in disjuncts]).amin(0)
 
 
+def in_parts(estimate: Estimate, count: int) -> Estimate:
+    """The same for any number of boxes, so many at a time."""
+
+    def parts(lower: Tensor, upper: Tensor) -> Tensor:
+        runs = [slice(first, first + count) for first in range(0, len(lower), count)]
+        return torch.cat([estimate(lower[run], upper[run]) for run in runs])
+
+    return parts
+
+
 def dimension_to_split(
     batch: Subproblems, free: Tensor, disjuncts: Sequence[Sequence[int]], estimate: Estimate, choice: Choice
 ) -> Tensor:
@@ -59,7 +69,7 @@ def _score(
     middle = middles(batch.lower, batch.upper)
     if rule == "gradient":
         with torch.enable_grad():
-            radius = ((batch.upper - batch.lower) / 2).requires_grad_()
+            radius = torch.where(free, (batch.upper - batch.lower) / 2, 0.0).requires_grad_()
             worst = worst_bound(estimate(middle - radius, middle + radius), disjuncts)
             if not worst.requires_grad:  # the rows do not depend on the input
                 return radius.detach()

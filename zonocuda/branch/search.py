@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from zonocuda.branch.choice import Choice, Estimate, dimension_to_split, worst_bound
+from zonocuda.branch.choice import Choice, Estimate, dimension_to_split, in_parts, worst_bound
 from zonocuda.branch.cut import cut
 from zonocuda.branch.queue import Queue
 from zonocuda.branch.subproblems import Subproblems, middles, splittable
@@ -30,6 +30,10 @@ class Bounded:
     weight: Tensor
 
 
+class SearchStopped(Exception):  # noqa: N818 - it is an outcome, not an error
+    """What a bound method may raise in the middle of a batch, whose boxes are then open."""
+
+
 class Bounder(Protocol):
     """A bound method, for batches of boxes ``[S, N]``."""
 
@@ -46,7 +50,7 @@ class Settings:
     """How to search.
 
     Attributes:
-        batch: boxes that are bounded together.
+        batch: boxes that are bounded together, by bounds and by estimates.
         choice: of the coordinate to split.
         cuts: whether open boxes are cut.
     """
@@ -132,14 +136,18 @@ class _Run(Generic[Found]):
         """Batch after batch."""
         found: Found | None = None
         while len(self.queue) and found is None and proceed():
-            found = self.step()
+            batch = self.queue.pop(self.settings.batch)
+            try:
+                found = self.step(batch)
+            except SearchStopped:
+                self.queue.push(batch)
+                break
         stuck = Subproblems.cat(self.stuck)
         worst = min(self.queue.worst, stuck.worst)
         return Outcome(found, self.bounded, self.depth, stuck, len(self.queue), worst)
 
-    def step(self) -> Found | None:
+    def step(self, batch: Subproblems) -> Found | None:
         """Bounds one batch; returns a counterexample if one is found there."""
-        batch = self.queue.pop(self.settings.batch)
         result = self.bounder.bound(batch.lower, batch.upper)
         self.bounded += len(batch)
         self.depth = max(self.depth, int(batch.depth.max()))
@@ -161,11 +169,12 @@ class _Run(Generic[Found]):
         """Puts the halves of open boxes into the queue."""
         free = splittable(batch.lower, batch.upper)
         can = free.any(1)
+        left, free, settings = batch.at(can), free[can], self.settings
+        if len(left):
+            estimate = in_parts(self.bounder.estimate, settings.batch)
+            chosen = dimension_to_split(left, free, self.disjuncts, estimate, settings.choice)
+            self.queue.push(left.split(chosen))
         self.stuck.append(batch.at(~can))
-        batch, free = batch.at(can), free[can]
-        if len(batch):
-            chosen = dimension_to_split(batch, free, self.disjuncts, self.bounder.estimate, self.settings.choice)
-            self.queue.push(batch.split(chosen))
 
 
 def _suspects(batch: Subproblems, weight: Tensor) -> Tensor:

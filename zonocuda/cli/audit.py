@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import math
 import sys
 from dataclasses import fields, replace
@@ -16,7 +14,8 @@ from torch import Tensor, nn
 
 from zonocuda import nonsmooth
 from zonocuda.cli.arrays import load_array
-from zonocuda.cli.commands import _check_writable
+from zonocuda.cli.output import Outputs
+from zonocuda.cli.report import file_entry, json_text
 from zonocuda.graph import Graph
 from zonocuda.importers import load_onnx
 
@@ -44,9 +43,8 @@ class GraphModule(nn.Module):
         return Graph(tuple(nodes), self.graph.output)(x)
 
 
-def audit(options: argparse.Namespace) -> None:
+def audit(options: argparse.Namespace, outputs: Outputs) -> None:
     """``zonocuda audit MODEL --data X.npy``."""
-    _check_writable(options.json, options.html)
     dtypes = []
     for name in options.dtypes.split(","):
         if name not in _DTYPES:
@@ -78,12 +76,13 @@ def audit(options: argparse.Namespace) -> None:
         progress=sys.stderr.isatty(),
     )
     report = replace(report, model=Path(options.model).name)
-    if options.json:
-        document = report.to_json() | {"files": {"model": _file(options.model), "data": _file(options.data)}}
-        Path(options.json).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    if options.html:
-        Path(options.html).write_text(nonsmooth.html_page(report), encoding="utf-8")
-    print(report, end="")
+    outputs.say(*str(report).splitlines())
+    outputs.write("--json", lambda: json_text(_document(report, options)))
+    outputs.write("--html", lambda: nonsmooth.html_page(report))
+
+
+def _document(report: nonsmooth.AuditReport, options: argparse.Namespace) -> dict[str, object]:
+    return report.to_json() | {"files": {"model": file_entry(options.model), "data": file_entry(options.data)}}
 
 
 def _cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
@@ -107,7 +106,3 @@ def _load_model(path: str) -> GraphModule:
     if not path.endswith((".onnx", ".onnx.gz")):
         raise ValueError(f"{path}: a model is a .onnx or .onnx.gz file")
     return GraphModule(load_onnx(path))
-
-
-def _file(path: str) -> dict[str, str]:
-    return {"name": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import platform
 import sys
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from zonocuda.cli import report
 from zonocuda.cli.arrays import load_array
+from zonocuda.cli.output import Outputs
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.importers import load_network
 from zonocuda.specs import load_vnnlib
@@ -29,9 +28,8 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _PRECISIONS: dict[str, Precision] = {"auto": "auto", **_DTYPES}
 
 
-def verify(options: argparse.Namespace) -> None:
+def verify(options: argparse.Namespace, outputs: Outputs) -> None:
     """``zonocuda verify NET SPEC``."""
-    _check_writable(options.json, options.results_file)
     network = load_network(options.net)
     spec = load_vnnlib(options.spec)
     try:
@@ -52,36 +50,35 @@ def verify(options: argparse.Namespace) -> None:
             effort=options.effort,
             semantics=options.semantics,
             split=options.split,
-            certificate=options.json is not None,
+            certificate="--json" in outputs,
             progress=bar.update,
         )
-    if options.results_file:
-        Path(options.results_file).write_text(report.vnncomp(result))
-    if options.json:
-        document = report.verify_document(result, options.net, options.spec, options.timeout)
-        _write_json(options.json, document)
-    print(result.verdict)
-    for line in report.summary(result):
-        print(report.printable(line))
+    outputs.say(result.verdict)
+    outputs.write("--results-file", lambda: report.vnncomp(result))
+    outputs.write(
+        "--json", lambda: report.json_text(report.verify_document(result, options.net, options.spec, options.timeout))
+    )
+    if not options.quiet:
+        outputs.say(*report.plain_lines(result, spec, list(outputs.places.values())))
+    if options.verbose:
+        outputs.say(*report.detail_lines(result))
 
 
-def check(options: argparse.Namespace) -> int:
+def check(options: argparse.Namespace, outputs: Outputs) -> int:
     """``zonocuda check CERT NET SPEC``; 0 where the verdict is confirmed, else 1."""
     from zonocuda.check import check as check_again
 
     started = time.monotonic()
     with _ProgressBar() as bar:
         result = check_again(options.certificate, options.net, options.spec, bar.update)
-    print("confirmed" if result.confirmed else "not confirmed")
-    for line in (f"reason      {result.reason}", *result.details):
-        print(report.printable(line))
-    print(f"seconds     {time.monotonic() - started:.3f}")
+    outputs.say("confirmed" if result.confirmed else "not confirmed")
+    outputs.say(*report.wrapped((f"reason      {result.reason}", *result.details), 12))
+    outputs.say(f"seconds     {time.monotonic() - started:.3f}")
     return 0 if result.confirmed else NOT_CONFIRMED
 
 
-def bounds(options: argparse.Namespace) -> None:
+def bounds(options: argparse.Namespace, outputs: Outputs) -> None:
     """``zonocuda bounds NET --center X.npy --eps E``."""
-    _check_writable(options.json)
     network = load_network(options.net)
     graph = network.graph
     dtype, device = _DTYPES[options.dtype], resolve_device(options.device)
@@ -101,29 +98,29 @@ def bounds(options: argparse.Namespace) -> None:
             backend=options.backend,
         )
     lower, upper = (b.flatten().tolist() for b in (result.lower, result.upper))
-    print("\n".join(f"Y_{i} in [{a!r}, {b!r}]" for i, (a, b) in enumerate(zip(lower, upper, strict=True))))
-    for line in [*report.layer_lines(result.stats), *report.plan_lines(result.plan)]:
-        print(report.printable(line))
-    if options.json:
-        _write_json(options.json, report.bounds_document(result, options, describe_device(device)))
+    outputs.say(*(f"Y_{i} in [{a!r}, {b!r}]" for i, (a, b) in enumerate(zip(lower, upper, strict=True))))
+    outputs.write("--json", lambda: report.json_text(report.bounds_document(result, options, describe_device(device))))
+    outputs.say(*report.wrapped(report.layer_lines(result.stats)), *report.wrapped(report.plan_lines(result.plan)))
 
 
-def info(options: argparse.Namespace) -> None:
+def info(options: argparse.Namespace, outputs: Outputs) -> None:
     """``zonocuda info``."""
     from zonocuda.ops import build_info, cpu_capability, has_cuda_stream
 
     build = build_info()
     cuda = f"{build['cuda']} for {build['cuda_architectures']}" if build["cuda"] else "not in this build"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["none seen by torch"]
-    print(f"zonocuda     {__version__}")
-    print(f"python       {platform.python_version()}")
-    print(f"torch        {torch.__version__} (built against {build['torch']})")
-    print(f"compiler     {build['compiler']}")
-    print(f"flags        {build['flags']}")
-    print(f"CUDA kernels {cuda}")
-    print(f"CUDA stream  {'that of torch' if has_cuda_stream() else 'none: torch has no CUDA'}")
-    print(f"GPUs         {', '.join(gpus)}")
-    print(f"CPU kernels  {cpu_capability()}, {torch.get_num_threads()} threads")
+    outputs.say(
+        f"zonocuda     {__version__}",
+        f"python       {platform.python_version()}",
+        f"torch        {torch.__version__} (built against {build['torch']})",
+        f"compiler     {build['compiler']}",
+        f"flags        {build['flags']}",
+        f"CUDA kernels {cuda}",
+        f"CUDA stream  {'that of torch' if has_cuda_stream() else 'none: torch has no CUDA'}",
+        f"GPUs         {', '.join(gpus)}",
+        f"CPU kernels  {cpu_capability()}, {torch.get_num_threads()} threads",
+    )
 
 
 def _load_center(path: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -134,17 +131,6 @@ def _load_center(path: str, shape: tuple[int, ...]) -> torch.Tensor:
             f"{path}: holds {center.numel()} numbers, the network's input {list(shape)} needs {math.prod(shape)}"
         )
     return center.reshape(shape)
-
-
-def _check_writable(*paths: str | None) -> None:
-    """Refuses an output file whose folder is missing, before any work is done."""
-    for path in filter(None, paths):
-        if Path(path).is_dir() or not Path(path).resolve().parent.is_dir():
-            raise ValueError(f"{path}: cannot be written: it is a folder, or its folder does not exist")
-
-
-def _write_json(path: str, document: dict[str, object]) -> None:
-    Path(path).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 class _ProgressBar:

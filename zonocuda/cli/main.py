@@ -1,7 +1,7 @@
 """The command line: arguments, exit codes, and one-line errors.
 
-Exit codes: 0 for any verdict, 1 for one that ``check`` did not confirm, 2 for bad input, 3 for a network that is not
-supported.
+Exit codes: 0 for any verdict, 1 for one that ``check`` did not confirm, 2 for bad input and for output that cannot be
+written, 3 for a network that is not supported, 130 and 143 after SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NoReturn
 
+from zonocuda.cli.output import Outputs, printable
+from zonocuda.cli.program import INTERRUPTED
 from zonocuda.version import __version__
 
 BAD_INPUT = 2
@@ -72,11 +74,14 @@ def _count(text: str) -> int:
     return value
 
 
+_JSON_HELP = "write the whole result to F (schema: docs/json.md); '-': to standard output, the lines to standard error"
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(prog="zonocuda", description="Neural network verification with zonotopes.")
     parser.add_argument("--version", action="version", version=f"zonocuda {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", parser_class=_Parser)
 
     shared = _Parser(add_help=False)
     shared.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to compute")
@@ -92,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--memory-budget", type=_gibibytes, metavar="GIB", help="for generators (default: a share of what is free)"
     )
-    shared.add_argument("--json", metavar="F", help="write the whole result to F (schema: docs/json.md)")
+    shared.add_argument("--json", metavar="F", help=_JSON_HELP)
 
     verify = commands.add_parser("verify", parents=[shared], help="decide a property of a network")
     verify.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
@@ -103,7 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
         choices=["auto", "float32", "float64"],
         help="of the bounds (auto: float32, and float64 for what that leaves open)",
     )
-    verify.add_argument("--timeout", type=_positive, default=math.inf, metavar="S", help="seconds (default: none)")
+    verify.add_argument(
+        "--timeout",
+        type=_positive,
+        default=math.inf,
+        metavar="S",
+        help="seconds, from when the files are loaded on (default: none)",
+    )
     verify.add_argument(
         "--effort", default="standard", choices=["fast", "standard", "max"], help="how dear proofs may be"
     )
@@ -121,6 +132,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
     verify.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
+    much = verify.add_mutually_exclusive_group()
+    much.add_argument("-v", "--verbose", action="store_true", help="print margins, layers, times and versions, too")
+    much.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
 
     check = commands.add_parser("check", help="prove a verdict again from its certificate, by exact arithmetic")
     check.add_argument("certificate", metavar="CERT", help="what verify --json wrote")
@@ -141,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     audit.add_argument("--dtypes", default="float32", metavar="A,B", help="float16, bfloat16, float32, float64")
     audit.add_argument("--batch-size", type=_count, default=256, metavar="N", help="of the minibatches")
     audit.add_argument("--no-certificates", action="store_true", help="ask no theorem, which saves time")
-    audit.add_argument("--json", metavar="F", help="write the whole result to F (schema: docs/json.md)")
+    audit.add_argument("--json", metavar="F", help=_JSON_HELP)
     audit.add_argument("--html", metavar="F", help="write a page with a picture for each layer to F")
 
     commands.add_parser("info", help="what this build of zonocuda can do")
@@ -150,25 +164,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    options = build_parser().parse_args(arguments)
-    from zonocuda.cli import commands  # after the arguments are known to be good: it loads torch
-    from zonocuda.cli.audit import audit as run_audit
-    from zonocuda.importers import UnsupportedNetworkError
-
-    run = {
-        "verify": commands.verify,
-        "check": commands.check,
-        "bounds": commands.bounds,
-        "audit": run_audit,
-        "info": commands.info,
-    }[options.command]
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return BAD_INPUT
+    given = vars(options)
     try:
-        with warnings.catch_warnings():
+        _refuse_swapped(given.get("net"), given.get("spec"))
+        paths = {option: given.get(name) for name, option in _OUTPUTS.items()}
+        inputs = [given[name] for name in _INPUTS if given.get(name) is not None]
+        with warnings.catch_warnings(), Outputs(paths, inputs) as outputs:
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # of the libraries below: what matters is an error here, of one line
-            return run(options) or 0
-    except UnsupportedNetworkError as error:
-        return _fail(error, NOT_SUPPORTED)
+            return _run(options, outputs)
     except (ValueError, OSError, ImportError) as error:
         return _fail(error, BAD_INPUT)
     except (MemoryError, RuntimeError) as error:
@@ -178,12 +187,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail("out of memory", BAD_INPUT)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", INTERRUPTED)
+
+
+_OUTPUTS = {"json": "--json", "results_file": "--results-file", "html": "--html"}
+_INPUTS = ("net", "spec", "certificate", "center", "model", "data", "labels")
+
+
+def _refuse_swapped(net: str | None, spec: str | None) -> None:
+    if net is None or spec is None:
+        return
+    is_property, is_network = net.endswith((".vnnlib", ".vnnlib.gz")), spec.endswith((".onnx", ".onnx.gz"))
+    if is_property or is_network:
+        wrong = f"{net} is a property" if is_property else f"{spec} is a network"
+        raise ValueError(f"{wrong}, by its name: did you swap NET and SPEC?")
+
+
+def _run(options: argparse.Namespace, outputs: Outputs) -> int:
+    from zonocuda.cli import commands  # after arguments and outputs are known to be good: it loads torch
+    from zonocuda.cli.audit import audit
+    from zonocuda.importers import UnsupportedNetworkError
+
+    run: dict[str, Callable[[argparse.Namespace, Outputs], int | None]] = {
+        "verify": commands.verify,
+        "check": commands.check,
+        "bounds": commands.bounds,
+        "audit": audit,
+        "info": commands.info,
+    }
+    try:
+        code = run[options.command](options, outputs) or 0
+    except UnsupportedNetworkError as error:
+        return _fail(error, NOT_SUPPORTED)
+    outputs.raise_faults()
+    return code
 
 
 def _fail(error: BaseException | str, code: int) -> int:
-    from zonocuda.cli.report import printable
-
     message = " ".join(str(error).split())
     print(f"zonocuda: {printable(message)}", file=sys.stderr)
     return code

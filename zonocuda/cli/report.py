@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import math
-from collections.abc import Iterable, Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from zonocuda.cli.certificate import certificate_document
-from zonocuda.verifier import LayerStats, NetworkBounds, Step, Verdict, VerifyResult
+from zonocuda.cli.output import printable
+from zonocuda.specs import LinearConstraint, Spec
+from zonocuda.verifier import Counterexample, LayerStats, NetworkBounds, Step, Verdict, VerifyResult
 from zonocuda.version import __version__
 
 _VNNCOMP = {
@@ -22,20 +26,81 @@ _VNNCOMP = {
 }
 
 
-LONGEST_LINE = 1500
-"""Characters of a line that quotes what a file says."""
+WIDTH = 100
+"""Columns of a line for people."""
+
+SHOWN = 5
+"""Constraints, and numbers of a point, that a line names."""
 
 
-def printable(text: str) -> str:
-    """``text`` on one line of at most LONGEST_LINE characters, without control characters: a file may name its nodes
-    anything."""
-    shown = (c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in text)
-    line = "".join(shown)
-    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 3]}..."
+def wrapped(lines: Iterable[str], indent: int = 9) -> Iterator[str]:
+    """Lines of at most WIDTH columns: what is longer goes on below, indented. A word is never split."""
+    for line in lines:
+        yield from textwrap.wrap(
+            printable(line), WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
 
 
-def summary(result: VerifyResult) -> Iterator[str]:
-    """The lines that follow the verdict."""
+def plain_lines(result: VerifyResult, spec: Spec, places: Sequence[str]) -> Iterator[str]:
+    """What the verdict means, in plain words; ``places`` are the files that the result was written to."""
+    yield from wrapped(_plain(result, spec, places), 2)
+
+
+def _plain(result: VerifyResult, spec: Spec, places: Sequence[str]) -> Iterator[str]:
+    if result.verdict is Verdict.VERIFIED:
+        boxes = "the box" if len(spec.regions) == 1 else f"each of the {len(spec.regions)} boxes"
+        yield f"for every input of {boxes} the output is safe: {result.reason}"
+        yield f"the proof {result.meaning}"
+    elif result.counterexample is not None:
+        yield f"an input of the box has an unsafe output: {_violation(result.counterexample, spec)}"
+        yield f"the network {result.meaning}"
+        yield _whereabouts(result.counterexample, places)
+        if result.reason:
+            yield result.reason
+    else:
+        yield f"neither a proof nor a counterexample was found: {result.reason}"
+
+
+def _violation(found: Counterexample, spec: Spec) -> str:
+    """Which class wins over which, or the constraints that hold at the point."""
+    x, y = found.x.flatten().tolist(), found.y.flatten().tolist()
+    disjuncts = spec.regions[found.region].disjuncts
+    rows = next(rows for rows in disjuncts if all(row.holds(x, y) for row in rows))
+    if not rows:
+        return "the specification calls every output unsafe"
+    labels = {_label(rows) for rows in disjuncts}
+    label = labels.pop()
+    if label is not None and not labels and len(disjuncts) == spec.outputs - 1:
+        (other,) = (i for i in rows[0].outputs if i != label)
+        scores = f"Y_{other} = {y[other]!r}, Y_{label} = {y[label]!r}"
+        return f"class {other} scores at least as high as class {label}, {scores}"
+    shown = " and ".join(map(str, rows[:SHOWN])) + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
+    outputs = sorted({i for row in rows[:SHOWN] for i in row.outputs})
+    return f"{shown} ({', '.join(f'Y_{i} = {y[i]!r}' for i in outputs[:SHOWN])})"
+
+
+def _label(rows: Sequence[LinearConstraint]) -> int | None:
+    """The class that a disjunct of one row ``Y_label - Y_other <= 0`` protects; None of any other disjunct."""
+    if len(rows) != 1 or rows[0].inputs or rows[0].constant or sorted(rows[0].outputs.values()) != [-1, 1]:
+        return None
+    return next(i for i, coefficient in rows[0].outputs.items() if coefficient == 1)
+
+
+def _whereabouts(found: Counterexample, places: Sequence[str]) -> str:
+    if places:
+        return f"the point is in {' and in '.join(places)}"
+    x = found.x.flatten().tolist()
+    if len(x) <= SHOWN:
+        return "the point is " + ", ".join(f"X_{i} = {v!r}" for i, v in enumerate(x))
+    return f"the point has {len(x)} numbers: --results-file F or --json F writes it to a file"
+
+
+def detail_lines(result: VerifyResult) -> Iterator[str]:
+    """What ``-v`` adds."""
+    yield from wrapped(_details(result))
+
+
+def _details(result: VerifyResult) -> Iterator[str]:
     yield f"reason   {result.reason}"
     yield f"meaning  {result.meaning}"
     if result.margin is not None:
@@ -77,6 +142,11 @@ def vnncomp(result: VerifyResult) -> str:
         values = [f"({name}_{i} {v!r})" for name, t in point for i, v in enumerate(t.flatten().tolist())]
         text += "(" + "\n".join(values) + ")\n"
     return text
+
+
+def json_text(document: Mapping[str, object]) -> str:
+    """A document as it is written."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
 def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -> dict[str, object]:
@@ -134,7 +204,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
             "settled": dict(result.ran.settled),
             "versions": dict(result.ran.versions),
         },
-        "files": {"net": _file(net), "spec": _file(spec)},
+        "files": {"net": file_entry(net), "spec": file_entry(spec)},
     }
 
 
@@ -154,7 +224,7 @@ def bounds_document(result: NetworkBounds, options: argparse.Namespace, device: 
             "backend": "native" if options.backend == "auto" else options.backend,
             "versions": {"zonocuda": __version__, "torch": torch.__version__},
         },
-        "files": {"net": _file(options.net), "center": _file(options.center)},
+        "files": {"net": file_entry(options.net), "center": file_entry(options.center)},
     }
 
 
@@ -183,7 +253,8 @@ def _step(step: Step) -> dict[str, object]:
     }
 
 
-def _file(path: str) -> dict[str, str]:
+def file_entry(path: str) -> dict[str, str]:
+    """How a document names a file."""
     return {"name": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 

@@ -6,7 +6,7 @@ and then the region's rows. One pass each: with few inputs, more boxes pay bette
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 
 import torch
@@ -18,6 +18,7 @@ from zonocuda.precision import summed_products
 from zonocuda.verifier.compact import compact
 from zonocuda.verifier.dual import RowProblem, output_rows
 from zonocuda.verifier.dual_error import Ledger
+from zonocuda.verifier.dual_pass import Visit, proceed
 from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.optimize import Ascent
 from zonocuda.verifier.reduced import reduced_bounds
@@ -33,31 +34,39 @@ BATCH_BYTES = 2**26
 """Of a batch's generators at the widest node, about."""
 
 
-def batch_of(graph: Graph) -> int:
-    """How many boxes are bounded together."""
+def batch_of(graph: Graph, rows: int) -> int:
+    """How many boxes are bounded together, for so many rows of a property."""
     widest = max(prod(node.shape) for node in graph.nodes)
-    return max(1, min(BATCH, BATCH_BYTES // ((prod(graph.input_shape) + 8) * widest * 4)))
+    return max(1, min(BATCH, BATCH_BYTES // ((prod(graph.input_shape) + rows + 8) * widest * 4)))
 
 
 class BoxBounder:
     """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one.
 
-    ``rows`` are shared by all boxes, or ``[S, R, ...]`` for the S boxes of every call.
+    ``rows`` are shared by all boxes, or ``[S, R, ...]`` for the S boxes of a call; ``on_node`` is called before each
+    node of a pass, and may raise.
     """
 
-    def __init__(self, arithmetic: Arithmetic, rows: Rows, wide: BoxBounder | None = None) -> None:
-        self.arithmetic, self.rows, self.wide = arithmetic, rows, wide
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        rows: Rows,
+        wide: Callable[[], BoxBounder] | None = None,
+        on_node: Visit = proceed,
+    ) -> None:
+        self.arithmetic, self.rows, self._wide, self.on_node = arithmetic, rows, wide, on_node
         self.graph, self.rounding = arithmetic.graph, arithmetic.rounding
 
     def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
         """Proven bounds of the rows on boxes ``[S, N]``, whose ends are floats of this arithmetic."""
         found, slack = self._bound(lower, upper)
-        if self.wide is None:
+        if self._wide is None:
             return found
         near = ((found.lower <= 0) & (found.lower + slack > 0)).any(1).nonzero().squeeze(1)
         if not len(near):
             return found
-        better = self.wide.bound(lower[near].to(self.wide.rows.constant), upper[near].to(self.wide.rows.constant)).lower
+        wide = self._wide()
+        better = wide.bound(*(end[near].to(wide.rows.constant) for end in (lower, upper))).lower
         # only as a proof that the row is positive: the weights are those of the narrow bound
         narrow = found.lower[near]
         proven = torch.where(
@@ -70,10 +79,11 @@ class BoxBounder:
         box = self._box(lower, upper)
         with torch.no_grad(), summed_products():
             inputs = reduced_bounds(self.graph, box, self.rounding)
-            inputs = refine(self.graph, box, inputs, _ONE_PASS, rounding=self.rounding).inputs
+            inputs = refine(self.graph, box, inputs, _ONE_PASS, on_node=self.on_node, rounding=self.rounding).inputs
             left = compact(self.graph, inputs)
             ledger = Ledger(self.rounding.on(left.graph), box, left.inputs)
-            problem = RowProblem(output_rows(left.graph, self.rows, len(lower), ledger), box, left.inputs)
+            flow = output_rows(left.graph, self.rows, len(lower), ledger)
+            problem = RowProblem(flow, box, left.inputs, self.on_node)
             start = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "adaptive").items()}
             slopes = left.narrow_slopes(start)
             bounds, weight = problem.bound(lambda node: slopes[node.name])
@@ -85,7 +95,7 @@ class BoxBounder:
         """Bounds ``[S, R]`` from reduced zonotopes alone, whose last rounding is not counted."""
         box = self._box(lower, upper)
         inputs = reduced_bounds(self.graph, box, self.rounding)
-        problem = RowProblem(output_rows(self.graph, self.rows, len(lower)), box, inputs)
+        problem = RowProblem(output_rows(self.graph, self.rows, len(lower)), box, inputs, self.on_node)
         slopes = {name: one.flat() for name, one in initial_slopes(inputs, "adaptive").items()}
         return problem.bound(lambda node: slopes[node.name])[0]
 

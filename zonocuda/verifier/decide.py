@@ -162,10 +162,11 @@ def verify(
                 confirm_arithmetic(where)
         except ArithmeticChangedError as error:
             verdict, reason = Verdict.UNKNOWN, str(error)
-        except TimeoutReached:
-            verdict, reason = Verdict.TIMEOUT, f"not decided within {seconds_left:g} s"
-            if run.splits and not run.splits[-1].is_proven:
-                reason += f": {run.splits[-1].reason}"
+        except TimeoutReached as late:
+            verdict, reason = (
+                Verdict.TIMEOUT,
+                f"not decided within {seconds_left:g} s{f': {late}' if str(late) else ''}",
+            )
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -240,7 +241,7 @@ class _Run:
         boxes = sum(stats.boxes for stats in self.splits)
         reason = "every disjunct of every region has a row with a positive lower bound"
         if boxes:
-            reason += f", on each of the {boxes} boxes that its box was split into"
+            reason += f", or has one on every part of its box, for which {boxes} boxes were bounded"
         if self.contradictory:
             reason += ", or contradicts itself or the box"
         return Verdict.VERIFIED, reason
@@ -251,20 +252,22 @@ class _Run:
         may_overflow = self.execution is not None or any(isinstance(n.op, Cast) for n in self.subject.graph.nodes)
         if len(regions) < LEAST or self.certificate is not None or may_overflow:
             return set()  # what may overflow is looked at region by region
-        ends = [torch.stack(ends) for ends in zip(*((r.box.lower, r.box.upper) for r in regions), strict=True)]
-        lower, upper = ends[0].amin(0), ends[1].amax(0)
-        if not bool((lower.isfinite() & upper.isfinite() & (lower <= upper)).all()):
-            return set()
+        with self.course.phase("dual"):
+            found, margins = refuted_regions(regions, self.arithmetic(self.dtypes[0]), self.course.deadline)
+        refuted = {position for position in found if self.is_read_rightly(regions[position])}
+        self.margins += [margin for margin in margins if margin.region in refuted]
+        return refuted
+
+    def is_read_rightly(self, region: Region) -> bool:
+        """Whether the network is finite where the graph is compared with it; raises where they disagree."""
+        self.course.deadline.check()
         shape = self.subject.graph.input_shape
         with self.course.phase("check"):
             try:
-                self.subject.check(lower.reshape(shape), upper.reshape(shape))
+                self.subject.check(region.box.lower.reshape(shape), region.box.upper.reshape(shape))
             except NetworkOverflowError:
-                return set()  # where it is finite is found region by region
-        with self.course.phase("dual"):
-            refuted, margins = refuted_regions(regions, self.arithmetic(self.dtypes[0]), self.course.deadline)
-        self.margins += margins
-        return refuted
+                return False  # judged by itself
+        return True
 
     @property
     def dtype(self) -> torch.dtype:
@@ -329,8 +332,8 @@ class _Run:
                 self.certificate = add_region(self.certificate, network, position, proof, combinations)
 
     def obstacle(self, region: Region) -> str:
-        """Why outputs may not be numbers: an execution that may overflow; empty for real ones."""
-        if self.execution is None:
+        """Why outputs may not be numbers: an execution, or a cast, that may overflow; else empty."""
+        if self.execution is None and not any(isinstance(node.op, Cast) for node in self.subject.graph.nodes):
             return ""
         proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
         proof.begin(is_last=True)
@@ -388,8 +391,12 @@ class _Run:
         proof.begin(is_last=not ladder)
         if proof.proven or proof.obstacle:
             return proof.reason()
-        if ladder and wants_split(self.split, region):
-            return self.split_box(position, proof)
+        splits = bool(ladder) and wants_split(self.split, region)
+        open_boxes = ""
+        if splits and self.certificate is None:  # which proofs by splitting have none of
+            open_boxes = self.split_box(position, proof)
+            if not open_boxes or self.counterexample is not None:
+                return open_boxes
         proof.climb(ladder[:CHEAP])
         if proof.proven:
             return ""
@@ -401,15 +408,21 @@ class _Run:
         if self.search(position, region, starts=starts, restarts=restarts, steps=100, seed=self.seed + 1):
             return "counterexample found from the dual's worst corners"
         proof.climb(ladder[CHEAP:])
-        return proof.reason()
+        if splits and not proof.proven and self.certificate is not None:
+            return self.split_box(position, proof)
+        return open_boxes if open_boxes and not proof.proven else proof.reason()
 
     def split_box(self, position: int, proof: RegionProof) -> str:
         """Splits the box until every part is refuted; why that did not end, or a counterexample."""
-        remaining = self.course.deadline.remaining
-        arithmetics = [self.arithmetic(dtype) for dtype in proof.dtypes]
         with self.course.phase("split"):
             found, stats = RegionSearch(
-                self.subject, self.search_graph, proof.region, position, arithmetics, remaining
+                self.subject,
+                self.search_graph,
+                proof.region,
+                position,
+                proof.dtypes,
+                self.arithmetic,
+                self.course.deadline.remaining,
             ).run()
         self.counterexample = found
         self.splits.append(stats)
@@ -419,7 +432,8 @@ class _Run:
             if self.certificate is not None:
                 self.certificate = Certificate("proofs by splitting have no certificate yet")
             return ""
-        self.course.deadline.check()
+        if self.course.deadline.remaining() <= 0:
+            raise TimeoutReached(stats.reason)
         return stats.reason
 
     def search(self, position: int, region: Region, **how: Any) -> bool:

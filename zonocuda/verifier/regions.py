@@ -35,7 +35,7 @@ def refuted_regions(
     wanted = [position for position, region in enumerate(regions) if _is_ordinary(region, arithmetic)]
     found: set[int] = set()
     margins: list[RowBound] = []
-    step = batch_of(arithmetic.graph)
+    step = batch_of(arithmetic.graph, max((sum(map(len, regions[p].disjuncts)) for p in wanted), default=0))
     for first in range(0, len(wanted), step):
         deadline.check()
         part = wanted[first : first + step]
@@ -52,10 +52,8 @@ def refuted_regions(
 
 
 def _is_ordinary(region: Region, arithmetic: Arithmetic) -> bool:
-    lower, upper = box_of(region, arithmetic.rounding.execution)
-    ends = torch.stack([lower, upper])
-    narrow = ends.to(arithmetic.dtype)
-    inside = bool(ends.isfinite().all() & narrow.isfinite().all() & (lower <= upper).all())
+    exact, held = box_of(region, arithmetic.rounding.execution), arithmetic.box(region)
+    inside = bool((exact[0] <= exact[1]).all()) and all(bool(end.isfinite().all()) for end in (*exact, *held))
     return inside and bool(region.disjuncts) and all(region.disjuncts)
 
 

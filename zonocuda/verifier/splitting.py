@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from zonocuda.branch import Outcome, Settings, Subproblems, search
-from zonocuda.graph import Graph
+from zonocuda.branch import Choice, Outcome, SearchStopped, Settings, Subproblems, search
+from zonocuda.graph import Graph, Node
 from zonocuda.specs import Region
 from zonocuda.verifier.boxes import BoxBounder, batch_of
 from zonocuda.verifier.falsify import Counterexample, replay
@@ -35,7 +36,7 @@ REPLAYS = 4
 
 def wants_split(split: Split, region: Region) -> bool:
     """Whether a region's box is to be split."""
-    varying = int((region.box.upper > region.box.lower).sum())
+    varying = _varying(region)
     return varying > 0 and (split == "input" or (split == "auto" and varying <= MAX_INPUTS))
 
 
@@ -48,7 +49,8 @@ class RegionSearch:
         graph: the network in float32, on the device of the search.
         region: the region; its disjuncts are not empty.
         position: of the region in the specification.
-        arithmetics: the one to compute in, and perhaps a wider one for what its rounding leaves open.
+        dtypes: the one to compute in, and perhaps a wider one for what its rounding leaves open.
+        arithmetic: gives the network in one of them.
         remaining: the seconds that are left.
     """
 
@@ -56,29 +58,38 @@ class RegionSearch:
     graph: Graph
     region: Region
     position: int
-    arithmetics: Sequence[Arithmetic]
+    dtypes: Sequence[torch.dtype]
+    arithmetic: Callable[[torch.dtype], Arithmetic]
     remaining: Callable[[], float]
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
-        """Searches in the first arithmetic; in the wider one in boxes that hold no float of the first to split at."""
+        """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at."""
         begin = time.monotonic()
-        end = begin + min(SECONDS if math.isinf(self.remaining()) else math.inf, self.remaining())
-        bounders: list[BoxBounder] = []
-        for arithmetic in reversed(self.arithmetics):
+        left = self.remaining()
+        end = begin + (SECONDS if math.isinf(left) else left)
+
+        @cache
+        def bounder(number: int) -> BoxBounder:
+            arithmetic = self.arithmetic(self.dtypes[number])
             rows = arithmetic.rows(self.region, arithmetic.box(self.region))
-            bounders.insert(0, BoxBounder(arithmetic, rows, bounders[0] if bounders else None))
-        root = _flat(self.arithmetics[0].box(self.region))
-        boxes, outcome = Subproblems.of(*root), None
-        bounded = depth = 0
-        for arithmetic, bounder in zip(self.arithmetics, bounders, strict=True):
-            outcome = self._search(self._within(boxes, arithmetic), bounder, end)
+            wide = partial(bounder, number + 1) if number + 1 < len(self.dtypes) else None
+            return BoxBounder(arithmetic, rows, wide, on_node)
+
+        def on_node(node: Node) -> None:
+            if time.monotonic() >= end:
+                raise SearchStopped
+
+        boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[0]).box(self.region)))
+        outcome, bounded, depth = None, 0, 0
+        for number in range(len(self.dtypes)):
+            outcome = self._search(self._within(boxes, bounder(number).arithmetic), bounder(number), end)
             bounded, depth, boxes = bounded + outcome.bounded, max(depth, outcome.depth), outcome.stuck
             if outcome.found is not None or not len(boxes) or outcome.open:
                 break
         assert outcome is not None
-        left = outcome.open + len(outcome.stuck)
+        still = outcome.open + len(outcome.stuck)
         seconds = time.monotonic() - begin
-        stats = SplitStats(self.position, bounded, depth, left, outcome.worst, outcome.is_proven, seconds)
+        stats = SplitStats(self.position, bounded, depth, still, outcome.worst, outcome.is_proven, seconds)
         return outcome.found, stats
 
     def _within(self, boxes: Subproblems, arithmetic: Arithmetic) -> Subproblems:
@@ -90,12 +101,11 @@ class RegionSearch:
 
     def _search(self, boxes: Subproblems, bounder: BoxBounder, end: float) -> Outcome[Counterexample]:
         rows = bounder.rows
-        settings = Settings(batch=batch_of(bounder.graph))
-        attack = self._attack(Rows.of(self.region, rows.input.shape[1], rows.output.shape[1], self._example()))
+        choice: Choice = "alternate" if _varying(self.region) <= MAX_INPUTS else "gradient"
+        settings = Settings(batch=batch_of(bounder.graph, rows.count), choice=choice)
+        example = torch.empty((), dtype=torch.float32, device=rows.constant.device)
+        attack = self._attack(Rows.of(self.region, rows.input.shape[1], rows.output.shape[1], example))
         return search(boxes, rows.disjuncts, bounder, attack, lambda: time.monotonic() < end, settings)
-
-    def _example(self) -> Tensor:
-        return torch.empty((), dtype=torch.float32, device=self.arithmetics[0].device)
 
     def _attack(self, rows: Rows) -> Callable[[Tensor], Counterexample | None]:
         box, shape = self.region.box, self.graph.input_shape
@@ -108,10 +118,14 @@ class RegionSearch:
                 values = rows.values(x, self.graph(x))
                 excess = torch.stack([values[:, rows_of].amax(1) for rows_of in members]).amin(0)
             unsafe = (excess <= 0).nonzero().squeeze(1)
-            chosen = unsafe[excess[unsafe].argsort()[:REPLAYS]]
+            chosen = unsafe[excess[unsafe].argsort(stable=True)[:REPLAYS]]
             return replay(self.subject, self.region, self.position, x[chosen].cpu()) if len(chosen) else None
 
         return attack
+
+
+def _varying(region: Region) -> int:
+    return int((region.box.upper > region.box.lower).sum())
 
 
 def _flat(box: Bounds) -> Bounds:
