@@ -50,7 +50,7 @@ RELUS, SUMS = 6, 2
 def problem() -> tuple[Graph, Tensor, Tensor]:
     """The network and a box in which many of its neurons are unstable."""
     torch.manual_seed(0)
-    graph = from_module(Residual(), (3, SIDE, SIDE))
+    graph = from_module(Residual(), (3, SIDE, SIDE)).current()
     assert len(graph.relus) == RELUS
     x = torch.rand(1, 3, SIDE, SIDE)
     return graph, x - 0.02, x + 0.02

@@ -17,3 +17,4 @@ def short_splits(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only proofs, and the dual's corners, decide."""
     monkeypatch.setattr(decide, "falsify", lambda *args, **options: None)
+    monkeypatch.setattr(decide, "wants_split", lambda split, region: False)

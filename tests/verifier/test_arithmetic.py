@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -112,9 +113,12 @@ def test_convolutions_that_transform_their_terms_are_refused(monkeypatch: pytest
     torch.testing.assert_close(transformed(x, weight, 1, 16), F.conv2d(x, weight, padding=1, groups=16))
     real = F.conv2d
 
-    def chosen(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
-        depthwise = groups == len(weight) and x.dtype == torch.float32
-        return (transformed if depthwise else real)(x, weight, padding=padding, groups=groups)  # type: ignore[operator]
+    def chosen(
+        x: Tensor, weight: Tensor, bias: None, stride: object, padding: Any, dilation: object, groups: int
+    ) -> Tensor:
+        if groups == len(weight) and x.dtype == torch.float32:
+            return transformed(x, weight, padding if isinstance(padding, int) else padding[0], groups)
+        return real(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
 
     check_arithmetic(CPU)
     precision.sums_terms.cache_clear()

@@ -201,7 +201,7 @@ def test_bounds_take_slopes_by_name() -> None:
     assert not torch.equal(loose.lower, tight.lower)
     assert torch.allclose(compute_bounds(graph, z, slopes=best).lower, tight.lower, rtol=0, atol=1e-14)
     with pytest.raises(ValueError, match=r"\['linear1'\], which are not ReLU nodes"):
-        compute_bounds(graph, z, slopes={"linear1": torch.zeros(())})
+        compute_bounds(graph, z, slopes={"linear1": torch.zeros((), dtype=torch.float64)})
 
 
 def test_a_zonotope_of_another_shape_is_an_error() -> None:

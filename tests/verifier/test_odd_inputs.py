@@ -342,7 +342,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "numpy": (lambda: Apply(lambda x: torch.from_numpy(x.detach().numpy())), "cannot trace"),
     "batch 2 asserted": (lambda: Apply(two), "on an input of shape [1, 1]"),
     "float16": (lambda: nn.Linear(1, 1).half(), "float32 and float64 are supported"),
-    "complex": (lambda: Apply(lambda x: x.to(torch.complex64)), "float32 and float64 are supported"),
+    "complex": (
+        lambda: Apply(lambda x: x.to(torch.complex64)),
+        "a cast of what depends on the input to torch.complex64",
+    ),
     "made in inference mode": (inferred, "was created in torch.inference_mode()"),
     "another input size": (lambda: nn.Linear(2, 1), "cannot trace"),
     "meta": (lambda: nn.Linear(1, 1, device="meta"), "its tensor 'weight' holds no numbers"),

@@ -58,7 +58,7 @@ class Graph:
     output: str
     executed: Mapping[str, Op] = field(default_factory=dict)
     unaccounted: tuple[str, ...] = ()
-    origin: Origin | None = field(default=None, repr=False)
+    origin: Origin | None = field(default=None, init=False, repr=False)  # so that a graph with other nodes has none
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -122,8 +122,14 @@ class Graph:
         now = self.current()
         nodes = tuple(dataclasses.replace(node, op=convert_op(node.op)) for node in now.nodes)
         executed = {name: convert_op(op) for name, op in now.executed.items()}
-        origin = None if self.origin is None else _Converted(self, dtype, device)
-        return Graph(nodes, now.output, executed, now.unaccounted, origin)
+        converted = Graph(nodes, now.output, executed, now.unaccounted)
+        return converted if self.origin is None else converted.following(_Converted(self, dtype, device))
+
+    def following(self, origin: Origin) -> Graph:
+        """The same graph, which follows ``origin`` from now on."""
+        graph = dataclasses.replace(self)
+        object.__setattr__(graph, "origin", origin)
+        return graph
 
     def as_executed(self) -> Graph:
         """The network with the constants that its own execution has."""

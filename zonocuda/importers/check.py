@@ -153,7 +153,7 @@ def check_constants(graph: Graph, explained: Graph, network: str) -> None:
             continue
         theirs = constants(executed) if isinstance(executed, Affine) else {}
         for name, held in constants(node.op).items() if isinstance(node.op, Affine) else ():
-            real, own = (torch.as_tensor(t, dtype=torch.float64).detach() for t in (held, theirs[name]))
+            real, own = _wide(held), _wide(theirs[name])
             allowed = _doubt(other.op, name) + _doubt(executed, name)
             wrong = ~((real - own).abs() <= allowed)
             if bool(wrong.any()):
@@ -168,11 +168,18 @@ def check_constants(graph: Graph, explained: Graph, network: str) -> None:
 def _doubt(op: Op, name: str) -> Tensor:
     """How far the network's constants may be from those held as ``name``; see :class:`zonocuda.graph.Affine`."""
     assert isinstance(op, Affine)
-    held = torch.as_tensor(getattr(op, name), dtype=torch.float64).detach()
+    held = _wide(getattr(op, name))
     if op.roundings >= HOPELESS:
         return torch.full_like(held, math.inf)
     error = op.roundings * torch.finfo(torch.float64).eps * held.abs()
     return error + op.doubt[name] if name in op.doubt else error
+
+
+def _wide(constant: Tensor | float) -> Tensor:
+    """A constant of an operator in float64, where it lies; a number on the CPU."""
+    if isinstance(constant, Tensor):
+        return constant.detach().double()
+    return torch.tensor(constant, dtype=torch.float64, device="cpu")
 
 
 def check_against_onnxruntime(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -79,7 +78,7 @@ def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6,
         raise TypeError(f"from_module: points and seed must be integers, points at least 0, got {points!r}, {seed!r}")
     with LOCK:
         origin = ModuleOrigin(model, lambda module: _import(module, shape, points, seed))
-        return dataclasses.replace(origin.current(), origin=origin)
+        return origin.current().following(origin)
 
 
 def module_graph(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:

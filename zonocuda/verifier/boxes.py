@@ -87,7 +87,7 @@ class BoxBounder:
             start = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "adaptive").items()}
             slopes = left.narrow_slopes(start)
             bounds, weight = problem.bound(lambda node: slopes[node.name])
-            bounds = bounds.masked_fill(~_is_finite(inputs, len(lower)).unsqueeze(1), -torch.inf)
+            bounds = bounds.masked_fill(~_is_finite(inputs, len(lower), lower.device).unsqueeze(1), -torch.inf)
         shape = (len(lower), self.rows.count, lower.shape[1])
         return Bounded(bounds, lower.new_zeros(shape) if weight is None else weight.reshape(shape)), problem.slack
 
@@ -104,10 +104,10 @@ class BoxBounder:
         return lower.reshape(shape), upper.reshape(shape)
 
 
-def _is_finite(inputs: Mapping[str, Bounds], batch: int) -> Tensor:
+def _is_finite(inputs: Mapping[str, Bounds], batch: int, device: torch.device) -> Tensor:
     """``[S]``: whether every neuron's bounds are numbers; the dual pass would take an overflowed bound at its word."""
-    finite = torch.ones(batch, dtype=torch.bool)
+    finite = torch.ones(batch, dtype=torch.bool, device=device)
     for bounds in inputs.values():
         for bound in bounds:
-            finite = finite.to(bound.device) & bound.isfinite().flatten(1).all(1)
+            finite &= bound.isfinite().reshape(batch, -1).all(1)
     return finite

@@ -40,7 +40,7 @@ def refuted_regions(
         deadline.check()
         part = wanted[first : first + step]
         boxes = [arithmetic.box(regions[position]) for position in part]
-        lower, upper = (torch.cat(ends).flatten(1) for ends in zip(*boxes, strict=True))
+        lower, upper = (torch.cat(ends).reshape(len(part), -1) for ends in zip(*boxes, strict=True))
         rows = [arithmetic.rows(regions[position], box) for position, box in zip(part, boxes, strict=True)]
         bounder = BoxBounder(arithmetic, Rows.stack(rows))
         bounds = bounder.bound(lower, upper).lower

@@ -129,4 +129,4 @@ def _varying(region: Region) -> int:
 
 
 def _flat(box: Bounds) -> Bounds:
-    return box[0].flatten(1), box[1].flatten(1)
+    return box[0].reshape(len(box[0]), -1), box[1].reshape(len(box[1]), -1)
