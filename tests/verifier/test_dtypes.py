@@ -28,6 +28,7 @@ NARROW, WIDE = torch.float32, torch.float64
 def proofs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """``verify`` proves or does not."""
     monkeypatch.setattr(decide, "falsify", lambda *args, **options: None)
+    monkeypatch.setattr(decide, "wants_split", lambda split, region: False)
     monkeypatch.setattr(decide, "replay", lambda *args, **options: None)
 
 

@@ -116,6 +116,7 @@ def prover_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only proofs decide."""
     for name in ("falsify", "replay"):
         monkeypatch.setattr(decide, name, lambda *args, **options: None)
+    monkeypatch.setattr(decide, "wants_split", lambda split, region: False)
 
 
 # ---- efforts ---------------------------------------------------------------------------------------------------------
