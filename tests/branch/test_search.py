@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zonocuda.branch import CHOICES, Bounded, Choice, Outcome, Settings, Subproblems, search
+from zonocuda.branch import CHOICES, Bounded, Choice, Outcome, SearchStopped, Settings, Subproblems, search
 from zonocuda.branch.queue import Queue
 
 
@@ -176,3 +176,33 @@ def test_the_queue_gives_back_what_came_last_the_least_bound_first() -> None:
     assert queue.pop(2).bound.sort().values.tolist() == [-5.0, -4.0]
     assert sorted(queue.pop(9).bound.tolist()) == [-3.0, -2.0, -1.0]
     assert (len(queue), queue.worst) == (0, torch.inf)
+
+
+def test_a_bound_method_may_stop_in_the_middle_of_a_batch() -> None:
+    class Late(Paraboloids):
+        def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+            if len(self.seen) == 3:
+                raise SearchStopped
+            return super().bound(lower, upper)
+
+    bounder = Late(*FAR, loss=1.0)
+    found = search(boxes(), [[0]], bounder, nothing, limited(400), Settings(1))
+    assert len(bounder.seen) == 3
+    assert found.open == 4  # each of three was split
+    assert not found.is_proven
+    assert found.worst <= 0
+
+
+def test_estimates_are_asked_for_so_many_boxes_at_a_time() -> None:
+    asked = []
+
+    class Small(Paraboloids):
+        def estimate(self, lower: Tensor, upper: Tensor) -> Tensor:
+            asked.append(len(lower))
+            return super().estimate(lower, upper)
+
+    search(
+        boxes(3, 4), [[0]], Small(torch.full((1, 4), 3.0).double(), FAR[1], loss=9.0), nothing, limited(6), Settings(4)
+    )
+    assert asked
+    assert max(asked) <= 4

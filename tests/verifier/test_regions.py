@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.verifier.graphs import constraint, fc, region
+from zonocuda.importers import NetworkMismatchError
 from zonocuda.specs import LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, decide, verify
 from zonocuda.verifier.deadline import Deadline
@@ -89,3 +92,38 @@ def test_regions_with_numbers_of_rows_of_their_own_are_stacked() -> None:
     assert stacked.rounded is not None
     assert stacked.rounded.tolist() == [[0.0, 0.0], [1.0, 0.0]]
     assert refuted_regions(regions, arithmetic, Deadline())[0] == {0, 1}
+
+
+class Hidden(nn.Module):
+    """|x|, less 1000 near 0.3, where a branch in Python hides from the trace."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(x) + torch.relu(-x)
+        if type(x) is Tensor and len(x) == 1 and abs(float(x) - 0.3) < 0.02:
+            y = y - 1000
+        return y
+
+
+def test_a_region_where_the_network_is_another_is_never_refuted_in_a_batch() -> None:
+    def narrow(low: float) -> Region:
+        ends = torch.tensor([low, low + 0.02]).double()
+        return region(ends[:1], ends[1:], [[constraint({0: 1.0}, 50.0)]])  # unsafe: Y_0 <= -50
+
+    regions = [narrow(low) for low in (-0.9, -0.5, -0.1, 0.29, 0.7)]
+    for chosen in (regions[3:4], regions):
+        with pytest.raises(NetworkMismatchError):
+            verify(Hidden().eval(), Spec(1, 1, tuple(chosen)), device="cpu", input_shape=(1,))
+    others = [one for one in regions if one is not regions[3]]
+    assert (
+        verify(Hidden().eval(), Spec(1, 1, tuple(others)), device="cpu", input_shape=(1,)).verdict is Verdict.VERIFIED
+    )
+
+
+@pytest.mark.parametrize("dtype", ["auto", torch.float32])
+def test_a_box_that_float32_rounds_to_infinity_is_judged_by_itself(dtype: Any) -> None:
+    largest = torch.tensor([torch.finfo(torch.float32).max]).double() * (1 + 2**-30)
+    odd = region(torch.zeros(1).double(), largest, [[constraint({0: 1.0}, 3.0)]])
+    regions = [*table(LEAST + 1, 3.0), odd]
+    result = verify(GRAPH, Spec(1, 2, tuple(regions)), device="cpu", dtype=dtype, timeout=5)
+    assert result.verdict is not Verdict.FALSIFIED
+    assert refuted_regions([odd], Arithmetic.of(GRAPH, torch.float32, CPU), Deadline())[0] == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, random_box, region, sample_box, spec
 from tests.verifier.piecewise import smallest
 from zonocuda.branch import Settings, Subproblems, search
-from zonocuda.graph import Graph, Relu
+from zonocuda.graph import Gather, Graph, Relu
 from zonocuda.specs import LinearConstraint, Spec
 from zonocuda.verifier import Verdict, VerifyResult, splitting, verify
 from zonocuda.verifier.boxes import BoxBounder
@@ -116,7 +117,7 @@ def test_what_float32_lacks_by_rounding_alone_is_bounded_again_in_float64() -> N
     bounders = []
     for dtype in (torch.float64, torch.float32):
         arithmetic = Arithmetic.of(graph, dtype, CPU)
-        wide = bounders[0] if bounders else None
+        wide = partial(bounders.__getitem__, 0) if bounders else None
         bounders.append(BoxBounder(arithmetic, arithmetic.rows(part, arithmetic.box(part)), wide))
     assert float(BoxBounder(bounders[1].arithmetic, bounders[1].rows).bound(point, point).lower) <= 0
     assert 0 < float(bounders[1].bound(point, point).lower) < 1e-9
@@ -203,3 +204,50 @@ def test_two_runs_split_into_the_same_boxes() -> None:
         )
         counts.add((found.bounded, found.depth, found.open, found.worst))
     assert len(counts) == 1
+
+
+@pytest.mark.parametrize("dtype", ["auto", torch.float32])
+def test_an_input_as_wide_as_float32_that_nobody_reads_is_left_alone(dtype: Any) -> None:
+    b = Builder(2, seed=3)
+    b(Gather(0, (1,)))
+    for layer in (b.linear(1, 8), b.linear(8, 8), b.linear(8, 1)):
+        b(layer)
+        b(Relu())
+    graph = Graph(tuple(b.nodes[:-1]), b.nodes[-2].name)
+    low, high = torch.tensor([-3e38, -1.0]).double(), torch.tensor([3e38, 1.0]).double()
+    one = torch.tensor([0.0, 1.0]).double()
+    least = float(graph(sample_box(-one, one, 2000)).min())
+    problem = spec(low, high, [[constraint({0: 1.0}, 1e-2 - least)]], 1)
+    assert decide(graph, problem, dtype=dtype).verdict is Verdict.VERIFIED
+
+
+def test_time_that_runs_out_in_the_middle_of_a_batch_leaves_its_boxes_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    monkeypatch.setattr(splitting.time, "monotonic", lambda: clock[0])
+    real = splitting.BoxBounder.bound
+
+    def slow(self: BoxBounder, lower: Tensor, upper: Tensor) -> object:
+        clock[0] += 100.0
+        return real(self, lower, upper)
+
+    monkeypatch.setattr(splitting.BoxBounder, "bound", slow)
+    monkeypatch.setattr(splitting, "SECONDS", 50.0)
+    result = verify(*hard(), device="cpu", effort="standard")
+    assert result.splits[0].open == 1
+    assert result.splits[0].boxes == 0
+    assert result.verdict is Verdict.UNKNOWN
+
+
+def test_a_proof_that_wants_a_certificate_is_tried_without_splitting_first() -> None:
+    graph = fc(1, (4, 10, 10, 2))
+    low, high = (b[0] for b in random_box(graph, width=0.3, seed=1))
+    plain = decide(graph, spec(low, high, [[constraint({0: 1.0}, 0.0)]], 2), effort="fast").margin
+    assert plain is not None
+    problem = spec(low, high, [[constraint({0: 1.0}, -plain - 1e-3)]], 2)
+    split, kept = (decide(graph, problem, certificate=wanted) for wanted in (False, True))
+    assert split.splits
+    assert split.verdict is kept.verdict is Verdict.VERIFIED
+    assert not kept.splits
+    assert kept.certificate is not None
+    assert kept.certificate.reason == ""
