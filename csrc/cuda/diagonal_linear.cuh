@@ -80,8 +80,8 @@ __global__ void diagonal_linear_coefficients_kernel(DiagonalSizes s, const T* gr
 /// Where a symbol of each input column is: first[n] is the first symbol k with index[k] = n, last[n] the last one, as
 /// ~k. All bits of both are 1 before; the smallest value stays, whichever thread comes first. A thread owns a symbol
 /// (looped).
-__global__ void find_symbols_kernel(DiagonalSizes s, const int64_t* index, unsigned long long* first,
-                                    unsigned long long* last) {
+inline __global__ void find_symbols_kernel(DiagonalSizes s, const int64_t* index, unsigned long long* first,
+                                           unsigned long long* last) {
   const int64_t stride = int64_t(gridDim.x) * blockDim.x;
   for (int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; k < s.symbols; k += stride) {
     const int64_t column = index[k];
