@@ -109,7 +109,7 @@ class Recorder:
         return self
 
     def __call__(self, *args: object) -> None:
-        autograd = torch._C.DispatchKey.AutogradCPU
+        autograd = torch._C.DispatchKey.AutogradFunctionality
         self.left_out.append(torch._C._dispatch_tls_is_dispatch_key_excluded(autograd))
 
 
