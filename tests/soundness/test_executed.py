@@ -16,6 +16,7 @@ from tests.soundness.executions import Layers, Machine
 from tests.soundness.rational import Claim, claims
 from tests.soundness.test_rounding import random_chain, some_rows
 from tests.verifier.graphs import NETWORKS, Builder, random_box
+from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.graph import (
     Add,
     AveragePool,
@@ -29,7 +30,6 @@ from zonocuda.graph import (
     Reshape,
     ScaleShift,
 )
-from zonocuda.verifier.executed import Execution
 
 PAIRS = [(torch.float32, torch.float32), (torch.float32, torch.float64), (torch.float64, torch.float64)]
 """Semantics, and the dtype of the bounds."""
