@@ -15,7 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.ops import dual_samples, im2col_samples, nonsmooth_samples, samples, window_samples, window_scales
+from tests.ops import (
+    dual_samples,
+    elementary_samples,
+    im2col_samples,
+    nonsmooth_samples,
+    samples,
+    window_samples,
+    window_scales,
+)
 from tests.ops.samples import Sample
 from zonocuda import ops, reference
 
@@ -202,6 +210,12 @@ CASES = (
     ),
     OpCase("scale", samples.scale_samples, _scale_values, _scale_gradients),
     OpCase("diagonal_linear", samples.diagonal_linear_samples, _diagonal_linear_values, _diagonal_linear_gradients),
+    OpCase(
+        "elementary",
+        elementary_samples.elementary_samples,
+        elementary_samples.elementary_values,
+        elementary_samples.elementary_gradients,
+    ),
     OpCase("error_block", samples.error_block_samples, _error_block_values, _error_block_gradients),
     OpCase(
         "window_radius",

@@ -9,6 +9,7 @@ from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.dual_split import DualSplitOutput, dual_split
+from zonocuda.ops.elementary import elementary
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.im2col import col2im, im2col
 from zonocuda.ops.library import build_info, cpu_capability, has_cuda_stream
@@ -36,6 +37,7 @@ __all__ = [
     "diagonal_linear",
     "dual_relu",
     "dual_split",
+    "elementary",
     "error_block",
     "has_cuda_stream",
     "im2col",
