@@ -336,7 +336,7 @@ class RegionProof:
     def _sweep(self, arithmetic: Arithmetic, zonotope: Zonotope) -> Sweep:
         """Bounds of every ReLU's input, under the deadline."""
         course, graph = self.course, arithmetic.graph
-        position = {node.name: i for i, node in enumerate(graph.nodes)}
+        position = graph.position
         done = 0
 
         def on_node(node: Node) -> None:

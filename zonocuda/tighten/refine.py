@@ -112,15 +112,14 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
 
 def _depends_on_relu(graph: Graph, node: Node) -> bool:
     """Whether some ReLU comes before a node; without one its bounds are exact."""
-    by_name = {n.name: n for n in graph.nodes}
     pending, seen = list(node.inputs), set()
     while pending:
         name = pending.pop()
-        if isinstance(by_name[name].op, Relu):
+        if isinstance(graph[name].op, Relu):
             return True
         if name not in seen:
             seen.add(name)
-            pending.extend(by_name[name].inputs)
+            pending.extend(graph[name].inputs)
     return False
 
 

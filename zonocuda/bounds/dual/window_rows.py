@@ -38,7 +38,7 @@ class WindowRows:
     ) -> None:
         """The unit vectors of chosen neurons (flattened positions ``index``) of a node with a map ``[C, H, W]``."""
         channels, height, width = node.shape
-        self.nodes = {node.name: node for node in graph.nodes}
+        self.nodes = graph.by_name
         self.graph, self.rows = graph, len(index)
         self.constant = like.new_zeros(batch, len(index))
         self.tally = Tally(ledger, self.constant)

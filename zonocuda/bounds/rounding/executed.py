@@ -45,7 +45,6 @@ Overflow. The theorem holds while no intermediate result exceeds the dtype, whic
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -68,18 +67,10 @@ from zonocuda.graph import (
     ScaleShift,
     fan_in,
 )
+from zonocuda.roundoff import gamma, unit_roundoff
 
 STEPS = 16
 """Roundings that one step of a chain adds, beside the terms of its sum."""
-
-
-def gamma(n: int, dtype: torch.dtype) -> float:
-    """At least n u / (1 - n u); infinite from n u = 1/8 on, where nothing here is claimed any more.
-
-    (The quotient is computed in float64, whose three roundings the last factor covers.)
-    """
-    product = n * torch.finfo(dtype).eps / 2
-    return product / (1 - product) * (1 + 2**-50) if product < 0.125 else math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +102,12 @@ class Execution:
             raise ValueError(
                 f"as executed, the network cannot be proven: node {cast!r} changes the precision; use 'real'"
             )
-        readers = Counter(name for node in network.nodes for name in node.inputs)
-        readers[network.output] += 1
         inside: dict[str, int] = {}  # D so far, of the chain that goes on from the node; 0 where none does
         so_far: dict[str, int] = {}
         for node in network.nodes:
             before = [inside[name] for name in node.inputs]
             so_far[node.name] = _depth(node, network, before)
-            inside[node.name] = so_far[node.name] if readers[node.name] == 1 else 0
+            inside[node.name] = so_far[node.name] if network.uses[node.name] == 1 else 0
         whole = dict(so_far)  # D, of the whole chain
         for node in reversed(network.nodes):
             if isinstance(node.op, ScaleShift | Add | Concat) or _moves(node):
@@ -144,7 +133,7 @@ class Execution:
     @property
     def least_scale(self) -> float:
         """F, as which a scale counts at least: T F^k >= eta / u for the k scalings of a chain."""
-        u = torch.finfo(self.dtype).eps / 2
+        u = unit_roundoff(self.dtype)
         return float((math.sqrt(self.eta) / (2 * u)) ** (1 / max(1, self.scalings)))
 
     @property
@@ -163,9 +152,9 @@ class Execution:
             node: a node that rounds.
             first, second: at least |A| m and |b| (None for 0), or the magnitudes of the two terms of a sum; lifted.
         """
-        p, q = self.roundings[node.name]
-        delta = gamma(p, self.dtype) * first
-        return delta if second is None else delta + gamma(q, self.dtype) * second
+        (p, q), u = self.roundings[node.name], unit_roundoff(self.dtype)
+        delta = gamma(p, u) * first
+        return delta if second is None else delta + gamma(q, u) * second
 
 
 def _moves(node: Node) -> bool:
