@@ -15,8 +15,9 @@ from zonocuda.check.certificate import FORMAT, region_claim
 from zonocuda.check.region import Maps, RegionCheck
 from zonocuda.cli.certificate import certificate_document
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
+from zonocuda.prove import certify
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import certify, verify
+from zonocuda.verifier import verify
 
 
 @pytest.mark.parametrize(("name", "seed"), KINDS)

@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         return _fail(error, BAD_INPUT)
     except (MemoryError, RuntimeError) as error:
-        from zonocuda.verifier.arguments import is_out_of_memory
+        from zonocuda.host_memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

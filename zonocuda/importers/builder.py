@@ -28,9 +28,9 @@ from zonocuda.graph import (
 )
 from zonocuda.graph.ops import Shape
 from zonocuda.graph.shapes import output_shape
-from zonocuda.importers.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants.sizes import check_features
 from zonocuda.importers.errors import one_line, refuse
-from zonocuda.importers.sizes import check_features
 
 _FEW = 16
 """Roundings of a constant that cost nothing to speak of: more are charged for each element by itself."""

@@ -65,25 +65,45 @@ def dual_relu(
         RuntimeError: a second derivative.
     """
     check_tensors("dual_relu", rows, lower, upper, optional=(negative, nonnegative))
-    if rows.dim() < 2 or lower.shape != (rows.shape[0], *rows.shape[2:]):
-        raise ArgumentError(
-            f"dual_relu: rows must have shape [batch, rows, *features] for a lower of shape {list(lower.shape)}, "
-            f"got {list(rows.shape)}"
-        )
+    check_rows("dual_relu", rows, lower)
     high = broadcast_neurons("dual_relu", "upper", upper, lower)
-    given = [_slopes(name, t, rows) for name, t in (("negative", negative), ("nonnegative", nonnegative))]
+    given = check_slopes("dual_relu", rows, negative, nonnegative)
     within = check_tolerance(tolerance, rows.dtype, 0)
     image, low, up = call("dual_relu", as_rows(rows), neurons(lower), high, *given, check_kink(kink), within)
     return DualReluOutput(shaped(image, rows.shape), low, up)
 
 
-def _slopes(name: str, slope: Tensor | None, rows: Tensor) -> Tensor | None:
+def check_rows(op: str, rows: Tensor, lower: Tensor) -> None:
+    """Checks that ``rows`` is ``[B, R, *features]`` for a ``lower`` of ``[B, *features]``.
+
+    Raises:
+        ArgumentError: naming the op and both shapes.
+    """
+    if rows.dim() < 2 or lower.shape != (rows.shape[0], *rows.shape[2:]):
+        raise ArgumentError(
+            f"{op}: rows must have shape [batch, rows, *features] for a lower of shape {list(lower.shape)}, "
+            f"got {list(rows.shape)}"
+        )
+
+
+def check_slopes(
+    op: str, rows: Tensor, negative: Tensor | None, nonnegative: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The slopes of both signs as contiguous ``[B, 1 or R, N]``.
+
+    Raises:
+        ArgumentError: naming the op, the argument and both shapes.
+    """
+    return _slopes(op, "negative", negative, rows), _slopes(op, "nonnegative", nonnegative, rows)
+
+
+def _slopes(op: str, name: str, slope: Tensor | None, rows: Tensor) -> Tensor | None:
     if slope is None:
         return None
     shape = (rows.shape[0], *rows.shape[2:])
     if slope.dim() != rows.dim() or (slope.shape[0], *slope.shape[2:]) != shape:
         raise ArgumentError(
-            f"dual_relu: {name} must have shape [batch, 1 or rows, *features] for rows of shape {list(rows.shape)}, "
+            f"{op}: {name} must have shape [batch, 1 or rows, *features] for rows of shape {list(rows.shape)}, "
             f"got {list(slope.shape)}"
         )
     return slope.reshape(slope.shape[0], slope.shape[1], prod(slope.shape[2:])).contiguous()
