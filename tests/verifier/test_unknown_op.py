@@ -12,8 +12,8 @@ from torch import Tensor
 
 import zonocuda
 from zonocuda.check.affine import explicit
-from zonocuda.check.region import Maps
-from zonocuda.check.region import interval as checked_interval
+from zonocuda.check.maps import Maps
+from zonocuda.check.maps import interval as checked_interval
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Affine, Graph, Input, Linear, Node, Op, Relu, absolute, fan_in, fan_out
 from zonocuda.importers.rounding import Bounded, transfer
