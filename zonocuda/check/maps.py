@@ -81,7 +81,7 @@ class Maps:
         return [part.ravel() for part in np.split(places, cuts, axis=node.op.dim)]
 
 
-_FORMATS = {torch.float16: (11, -24, 16), torch.bfloat16: (8, -133, 128), torch.float32: (24, -149, 128)}
+FORMATS = {torch.float16: (11, -24, 16), torch.bfloat16: (8, -133, 128), torch.float32: (24, -149, 128)}
 """Binary formats of IEEE 754 and the like: digits p, least positive number 2^q, and all numbers below 2^r."""
 
 
@@ -91,7 +91,7 @@ def cast_error(op: Cast, low: Array, high: Array) -> Array:
     |fl(x) - x| <= 2^-p |x| + 2^(q - 1) for |x| <= 2^r (1 - 2^-p), beyond which nothing is known. To 16-bit types
     conversions may round twice, by way of float32: 2^-12 of that more.
     """
-    digits, least, top = _FORMATS[op.target]
+    digits, least, top = FORMATS[op.target]
     unit, spacing = arb(2) ** -digits, arb(2) ** (least - 1)
     largest = arb(2) ** top * (ONE - unit)
     twice = ONE if digits == 24 else ONE + arb(2) ** -12

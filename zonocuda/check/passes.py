@@ -6,7 +6,7 @@ it is the business of those who know bounds of its input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,17 +38,17 @@ class Passes:
         """
         raise NotImplementedError
 
-    def carry(self, name: str, rows: Array, at: Mapping[str, Array] | None = None) -> Ends:
+    def carry(self, name: str, rows: Array, at: Sequence[tuple[str, Array]] = ()) -> Ends:
         """Exact lower and upper bounds of rows ``[R, N]`` of a node, and of rows of other nodes that are added ``at``
         them; upper ones hold where no slope looks at the sign of v."""
         low, high = zeros(len(rows)), zeros(len(rows))
         for first in range(0, len(rows), self.maps.rows):
             part = slice(first, first + self.maps.rows)
-            more = {target: v[part] for target, v in (at or {}).items()}
+            more = [(target, v[part]) for target, v in at]
             low[part], high[part] = self._chunk({name: rows[part]}, more, first)
         return low, high
 
-    def _chunk(self, pending: dict[str, Array], more: Mapping[str, Array], first: int) -> Ends:
+    def _chunk(self, pending: dict[str, Array], more: Sequence[tuple[str, Array]], first: int) -> Ends:
         count = len(next(iter(pending.values())))
         self.passes += count
         low, high = zeros(count), zeros(count)
@@ -56,7 +56,7 @@ class Passes:
         def send(target: str, v: Array) -> None:
             pending[target] = pending[target] + v if target in pending else v
 
-        for target, v in more.items():
+        for target, v in more:
             send(target, v)
         source = self.maps.graph.nodes[0].name
         for node in reversed(self.maps.graph.nodes):

@@ -180,7 +180,7 @@ class RegionCheck(Passes):
     def _carry(self, name: str, rows: Array, pick: Pick, at_input: Array | None = None) -> Ends:
         """Exact lower and upper bounds of rows ``[R, N]`` of a node, by the slopes of ``pick``."""
         self._pick = pick
-        return self.carry(name, rows, None if at_input is None else {self.maps.graph.nodes[0].name: at_input})
+        return self.carry(name, rows, () if at_input is None else [(self.maps.graph.nodes[0].name, at_input)])
 
     def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
         """The rows before a ReLU, and the offsets below and above."""
