@@ -22,9 +22,9 @@ from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rounding.forward_error import Error, ForwardErrors
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.transform import transform
-from zonocuda.check.affine import explicit
-from zonocuda.check.region import Maps
-from zonocuda.check.region import interval as checked_interval
+from zonocuda.checker.affine import explicit
+from zonocuda.checker.region import Maps
+from zonocuda.checker.region import interval as checked_interval
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Affine, Graph, Input, Linear, Node, Op, Relu, absolute, fan_in, fan_out
 from zonocuda.importers.rounding import Bounded, transfer

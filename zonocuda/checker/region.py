@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from flint import arb
 
-from zonocuda.check.affine import Map, explicit
-from zonocuda.check.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
-from zonocuda.check.certificate import SLOPE_UNIT, RegionClaim, ReluSlopes
+from zonocuda.checker.affine import Map, explicit
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
+from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim, ReluSlopes
 from zonocuda.graph import (
     Add,
     Affine,
