@@ -17,8 +17,8 @@ from flint import arb
 from numpy.typing import NDArray
 from onnx import helper
 
-from zonocuda.check.affine import windows
-from zonocuda.check.arithmetic import ONE, ZERO, Array, balls, matrix, product, zeros
+from zonocuda.checker.affine import windows
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, matrix, product, zeros
 
 
 class Call:
