@@ -46,7 +46,7 @@ def _written(builder: GraphBuilder, whole: Op, inputs: Sequence[Value], write: C
     since = builder.count
     out = write()
     builder.written(since, whole, *inputs)
-    return out
+    return replace(out, held=out.dtype)  # even where the last node moves values alone
 
 
 # ---- of two, of many, of constants -----------------------------------------------------------------------------------
