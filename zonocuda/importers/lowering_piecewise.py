@@ -27,6 +27,7 @@ from zonocuda.importers.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import refuse
 from zonocuda.importers.lowering import (
     add,
+    broadcast,
     concat,
     expand,
     feature_constant,
@@ -86,11 +87,11 @@ def clip(builder: GraphBuilder, name: str, x: Value, lower: Numbers | None, uppe
     shape = x.shape
     for limit in (lower, upper):
         if limit is not None:
-            shape = torch.broadcast_shapes(shape, limit.shape)
+            shape = broadcast(shape, limit.shape)
     whole = Clip(*(None if limit is None else limit.held() for limit in (lower, upper)))
 
     def write() -> Value:
-        y = expand(builder, f"{name}/expand", x, tuple(shape))
+        y = expand(builder, f"{name}/expand", x, shape)
         if lower is None or upper is None:
             found = _limited(builder, name, y, lower, 1)
             return _limited(builder, name, found, upper, -1)
@@ -110,7 +111,7 @@ def _limit(builder: GraphBuilder, constant: Numbers, x: Value, sign: int) -> Enc
     none = (value * sign <= -torch.finfo(x.dtype).max) & (limit.error == 0)
     if bool(value.isnan().any()) or bool(((value * sign == math.inf) | ~limit.error.isfinite()).any()):
         refuse("a limit is not a number, or leaves no number")
-    if bool(none.all()) and torch.broadcast_shapes(x.shape, limit.shape) == x.shape:
+    if bool(none.all()) and broadcast(x.shape, limit.shape) == x.shape:
         return None
     return limit.of(limit.value.masked_fill(none, -sign * math.inf), limit.error)
 
@@ -162,7 +163,7 @@ def _exactly(constant: Numbers) -> Enclosure:
 def leaky_relu(builder: GraphBuilder, name: str, x: Value, slope: Numbers) -> Value:
     """x where x >= 0, else slope x; the slope may expand ``x``."""
     s = _exactly(feature_constant(builder, slope, x))
-    shape = tuple(torch.broadcast_shapes(x.shape, s.shape))
+    shape = broadcast(x.shape, s.shape)
 
     def write() -> Value:
         y = expand(builder, f"{name}/expand", x, shape)
@@ -331,7 +332,7 @@ def choose(builder: GraphBuilder, name: str, condition: Tensor, x: Value | Numbe
     mask = feature_constant(builder, condition, values[0])
     assert isinstance(mask, Tensor)
     sides = [v if isinstance(v, Value) else _exactly(feature_constant(builder, v, values[0])) for v in (x, y)]
-    shape = tuple(torch.broadcast_shapes(mask.shape, *(side.shape for side in sides)))
+    shape = broadcast(mask.shape, *(side.shape for side in sides))
     mask = mask.expand(shape)
     fixed = [side.held() if isinstance(side, Enclosure) else None for side in sides]
 
