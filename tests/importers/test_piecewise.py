@@ -68,7 +68,7 @@ def test_the_parts_of_an_operator_survive_conversions_and_pickles() -> None:
     again = pickle.loads(pickle.dumps(graph))
     assert torch.equal(again(x), graph(x))
     assert [node.part is None for node in again.nodes] == [node.part is None for node in graph.nodes]
-    assert len(graph.to(torch.float64).whole().nodes) == 4 < len(graph.nodes)
+    assert len(graph.to(torch.float64).whole.nodes) == 4 < len(graph.nodes)
 
 
 def test_slopes_that_are_parameters_are_followed_and_have_gradients() -> None:

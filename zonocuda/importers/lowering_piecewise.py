@@ -21,9 +21,9 @@ from torch import Tensor
 from zonocuda.graph import Part, ScaleShift
 from zonocuda.graph.ops import Op, Pads, Shape
 from zonocuda.graph.whole import Absolute, Choice, Clip, Extreme, Extremes, Leaky
-from zonocuda.importers import enclosure
 from zonocuda.importers.builder import GraphBuilder, Value
-from zonocuda.importers.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants import enclosure
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import refuse
 from zonocuda.importers.lowering import (
     add,
