@@ -68,9 +68,9 @@ class Lemmas:
     finished: bool
 
 
-Costs = Callable[[Mapping[str, Bounds], str], Tensor]
+Costs = Callable[[Mapping[str, Bounds], str], Tensor | None]
 """For bounds of the ReLUs' inputs and the name of one, ``[features]`` in the order of the pass: what the relaxation of
-each neuron costs."""
+each neuron costs; None where no row is open any more."""
 
 
 def find_lemmas(
@@ -105,7 +105,10 @@ def find_lemmas(
             known = left.widen(layer.inputs)
             if not proceed():
                 return Lemmas(known, improved, bounded, False)
-            wanted = layer.still(_narrow(costs(known, node.name), left, node), effort.neurons)
+            cost = costs(known, node.name)
+            if cost is None:
+                return Lemmas(known, improved, bounded, True)
+            wanted = layer.still(_narrow(cost, left, node), effort.neurons)
             improved += layer.search(wanted, effort.rounds)
         except SearchStopped:
             return Lemmas(left.widen(layer.inputs), improved, bounded + layer.bounded, False)

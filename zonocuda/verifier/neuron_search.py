@@ -195,11 +195,14 @@ class _Course:
         self.inputs = found.inputs
         self.bounded, self.lemmas = self.bounded + found.bounded, self.lemmas + found.improved
 
-    def costs(self, inputs: Mapping[str, Bounds], name: str) -> Tensor:
-        """What the relaxation of each neuron of a ReLU costs the open rows, at most."""
+    def costs(self, inputs: Mapping[str, Bounds], name: str) -> Tensor | None:
+        """What the relaxation of each neuron of a ReLU costs the open rows, at most; None where none is open."""
         bounder = self.rows_on(inputs)
         roots = self.roots(bounder, COSTS)
-        found = bounder.costs(roots.at(~refuted(roots.bound)), name)
+        still = roots.at(~refuted(roots.bound))
+        if not len(still):
+            return None
+        found = bounder.costs(still, name)
         kept = compact(self.search.arithmetics[0].graph, inputs).kept.get(name)
         if kept is None:
             return found

@@ -94,7 +94,7 @@ class SignBounds:
         with torch.no_grad(), summed_products():
             flow = problem.flow(parts.row, False)
             found = problem.run(flow, parts.signs.to(parts.bound), parts.slopes, parts.multipliers, scores=True)
-        return problem.spread(found.scores.amax(0) if len(parts) else found.scores.new_zeros(problem.count), name)
+        return problem.spread(found.scores.amax(0), name)
 
     # ---- what a search asks for --------------------------------------------------------------------------------------
 

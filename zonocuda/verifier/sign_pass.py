@@ -60,6 +60,11 @@ class SignLayer:
         return SignLayer(node.name, index, slope.squeeze(0), 2 * offset.squeeze(0), start, None if full else passing)
 
 
+def coefficients(v: Tensor, multiplier: Tensor, sign: Tensor) -> Tensor:
+    """v' where a sign is known: v less the multiplier on active neurons, the multiplier on dead ones."""
+    return v * (sign > 0) - multiplier.clamp(min=0) * sign
+
+
 class _SignedRelu(torch.autograd.Function):
     """Rows ``[S, N]`` from the output to the input of a ReLU, and what they add to their bounds."""
 
@@ -70,9 +75,8 @@ class _SignedRelu(torch.autograd.Function):
         v = rows.index_select(1, layer.index)
         below = v.clamp(max=0)
         above = v - below  # exact: one of them is zero
-        free, active = sign == 0, sign > 0
-        known = v * active - multiplier.clamp(min=0) * sign
-        image = torch.where(free, above * slope.clamp(0, 1) + below * layer.slope, known)
+        free = sign == 0
+        image = torch.where(free, above * slope.clamp(0, 1) + below * layer.slope, coefficients(v, multiplier, sign))
         low = (below * free) @ layer.twice
         out = rows.clone() if layer.passing is None else rows * layer.passing
         out.index_copy_(1, layer.index, image)
