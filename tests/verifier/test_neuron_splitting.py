@@ -15,20 +15,20 @@ from torch import Tensor
 from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, random_box, region, sample_box, spec
 from tests.verifier.piecewise import smallest
 from tests.verifier.test_splitting import above, decide, evaluate_before, hard
+from zonocuda.bounds.dual.dual_pass import flatten_positions
+from zonocuda.bounds.dual.problem import RowProblem, output_rows
+from zonocuda.bounds.dual.signs import SignProblem
+from zonocuda.bounds.dual.slopes import Slopes
+from zonocuda.bounds.forward.reduced import reduced_bounds
+from zonocuda.bounds.interval import Bounds
 from zonocuda.branch import SignParts, SignSettings, search_signs
 from zonocuda.graph import Graph, Linear, Node, Relu, interpret
+from zonocuda.prove.lemmas import LemmaEffort, find_lemmas
+from zonocuda.prove.sign_bounds import ROOT, SignBounds
+from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
 from zonocuda.verifier import Verdict, neuron_search
-from zonocuda.verifier.dual import RowProblem, output_rows
-from zonocuda.verifier.dual_pass import flatten_positions
-from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.lemmas import LemmaEffort, find_lemmas
 from zonocuda.verifier.neuron_search import NeuronSearch
-from zonocuda.verifier.reduced import reduced_bounds
-from zonocuda.verifier.sign_bounds import ROOT, SignBounds
-from zonocuda.verifier.sign_pass import SignProblem
-from zonocuda.verifier.slopes import Slopes
-from zonocuda.verifier.stages import Arithmetic
 
 CPU = torch.device("cpu")
 

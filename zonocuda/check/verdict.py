@@ -22,11 +22,12 @@ import torch
 from zonocuda.check.arithmetic import PRECISION, balls, precisely
 from zonocuda.check.certificate import FORMAT, CertificateError, open_regular, read_document, region_claim
 from zonocuda.check.combinations import read_combinations
-from zonocuda.check.region import Ends, Maps, Progress, RegionCheck, interval, ratio
+from zonocuda.check.maps import Ends, Maps, interval, ratio
+from zonocuda.check.region import Progress, RegionCheck
 from zonocuda.check.standard import difference
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import OnnxRuntimeModel, load_network
-from zonocuda.importers.onnx_file import OnnxFile, parse_onnx
+from zonocuda.importers.onnx.file import OnnxFile, parse_onnx
 from zonocuda.specs import LinearConstraint, Region, Spec, load_vnnlib
 
 MAX_NUMBERS = 2**22

@@ -1,7 +1,7 @@
 """One region's proof by splitting neurons: a search, better bounds of neurons where it does not end, another search.
 
 A first search is short: most problems that splitting decides at all need few parts. What it leaves open lacks tight
-bounds of the ReLUs' inputs, of which no number of parts makes up: lemmas (:mod:`zonocuda.verifier.lemmas`) are found,
+bounds of the ReLUs' inputs, of which no number of parts makes up: lemmas (:mod:`zonocuda.prove.lemmas`) are found,
 each time with more effort, as long as they bring the row's bound nearer to zero and leave time for the last search.
 """
 
@@ -16,20 +16,20 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.dual.compact import compact
+from zonocuda.bounds.dual.dual_pass import PASS_BYTES, DualPass
+from zonocuda.bounds.dual.problem import output_rows
+from zonocuda.bounds.dual.signs import SignProblem
+from zonocuda.bounds.interval import Bounds, all_finite, outward
+from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSettings, refuted, search_signs
 from zonocuda.graph import Graph, Node
+from zonocuda.prove.lemmas import LemmaEffort, find_lemmas
+from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
+from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
-from zonocuda.verifier.compact import compact
-from zonocuda.verifier.dual import output_rows
-from zonocuda.verifier.dual_error import Ledger
-from zonocuda.verifier.dual_pass import PASS_BYTES, DualPass
 from zonocuda.verifier.falsify import Counterexample
-from zonocuda.verifier.interval import Bounds, all_finite, outward
-from zonocuda.verifier.lemmas import LemmaEffort, find_lemmas
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.sign_bounds import CHILD, ROOT, Pace, SignBounds
-from zonocuda.verifier.sign_pass import SignProblem
-from zonocuda.verifier.stages import Arithmetic
 
 BATCH = 256
 """Parts that are bounded together, at most."""
