@@ -104,7 +104,7 @@ class SignBounds:
 
     def estimate(self, parts: SignParts) -> Tensor:
         """Bounds with the slopes and multipliers as they are, whose rounding is not counted."""
-        with torch.no_grad(), summed_products():
+        with torch.no_grad():
             flow = self.problem.flow(parts.row, False)
             return self.problem.run(flow, parts.signs.to(parts.bound), parts.slopes, parts.multipliers).lower
 
@@ -112,8 +112,7 @@ class SignBounds:
 
     def climb(self, parts: SignParts, pace: Pace) -> SignBounded:
         """Better slopes and multipliers, and what they prove."""
-        with summed_products():
-            slopes, multipliers = self._ascend(parts, pace)
+        slopes, multipliers = self._ascend(parts, pace)
         return self._prove(replace(parts, slopes=slopes, multipliers=multipliers))
 
     def _ascend(self, parts: SignParts, pace: Pace) -> tuple[Tensor, Tensor]:
