@@ -16,6 +16,7 @@ ROOMS: dict[str, set[str]] = {
     "version": set(),
     "windows": set(),
     "in_place": set(),
+    "roundoff": set(),
     "ties": set(),
     "functions": set(),
     "convolution": {"ops"},
@@ -25,10 +26,10 @@ ROOMS: dict[str, set[str]] = {
     "ops": {"kink", "ties", "functions", "windows", "in_place", "_C"},
     "graph": {"convolution"},
     "specs": set(),
-    "importers": {"graph", "precision", "host_memory"},
+    "importers": {"graph", "precision", "host_memory", "roundoff"},
     "domains": {"ops", "reference", "kink", "windows", "convolution"},
     "branch": set(),
-    "bounds": {"domains", "graph", "specs", "kink", "precision", "host_memory"},
+    "bounds": {"domains", "graph", "specs", "kink", "precision", "host_memory", "roundoff"},
     "tighten": {"bounds", "domains", "graph", "kink", "precision"},
     "prove": {"tighten", "bounds", "branch", "domains", "graph", "specs", "kink", "precision", "host_memory"},
     "verifier": {
@@ -46,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
     },
     "nonsmooth": {"ops", "ties"},
-    "check": {"graph", "specs", "importers"},  # nothing of what it checks
+    "checker": {"graph", "specs", "importers"},  # nothing of what it checks
 }
 FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none
     "bounds": {

@@ -121,8 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--split",
         default="auto",
-        choices=["auto", "input", "none"],
-        help="split the box of inputs where the bounds alone do not decide (auto: where at most 20 inputs vary)",
+        choices=["auto", "input", "neuron", "none"],
+        help="what to split where the bounds alone do not decide: the box of inputs, or neurons by their sign "
+        "(auto: the box where at most 20 inputs vary, else neurons; without --timeout for 60 s a region)",
     )
     verify.add_argument(
         "--semantics",
@@ -205,14 +206,13 @@ def _refuse_swapped(net: str | None, spec: str | None) -> None:
 
 def _run(options: argparse.Namespace, outputs: Outputs) -> int:
     from zonocuda.cli import commands  # after arguments and outputs are known to be good: it loads torch
-    from zonocuda.cli.audit import audit
     from zonocuda.importers import UnsupportedNetworkError
 
     run: dict[str, Callable[[argparse.Namespace, Outputs], int | None]] = {
         "verify": commands.verify,
         "check": commands.check,
         "bounds": commands.bounds,
-        "audit": audit,
+        "audit": commands.audit,
         "info": commands.info,
     }
     try:
