@@ -36,4 +36,4 @@ def bench_elementary(benchmark: BenchmarkFixture, machine: Machine, name: str, d
     x = torch.randn(input_bytes(machine.device) // dtype.itemsize, device=machine.device).to(dtype)
     own = (lambda x: ops.elementary(x.abs(), name)) if name == "log" else (lambda x: ops.elementary(x, name))
     cost = Cost(5 * x.nbytes, 100 * x.numel())
-    forward_and_backward(benchmark, machine, side, name, (own, TORCH[name]), [x], cost)
+    forward_and_backward(benchmark, machine, side, name, (own, TORCH[name]), [x], cost, "elementary")

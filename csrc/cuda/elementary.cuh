@@ -4,6 +4,29 @@
 
 namespace zonocuda::cuda {
 
+/// Value and bounds of a function by its number; all threads of a kernel take the same branch.
+__device__ inline Enclosed evaluate(Function function, double x, double p) {
+  switch (function) {
+#define ZONOCUDA_EVALUATE(number, name, enclosed, slope) \
+  case Function::name##_:                                \
+    return enclosed;
+    ZONOCUDA_FOR_EACH_FUNCTION(ZONOCUDA_EVALUATE)
+#undef ZONOCUDA_EVALUATE
+  }
+  return {kNan, kNan, kNan};
+}
+
+__device__ inline double evaluate_slope(Function function, double x, double p) {
+  switch (function) {
+#define ZONOCUDA_SLOPE(number, name, enclosed, slope) \
+  case Function::name##_:                             \
+    return slope;
+    ZONOCUDA_FOR_EACH_FUNCTION(ZONOCUDA_SLOPE)
+#undef ZONOCUDA_SLOPE
+  }
+  return kNan;
+}
+
 /// A thread owns an element; one read and one write, and some fifty float64 operations between them, which bound it.
 /// Grid: x over elements (looped).
 template <class T>

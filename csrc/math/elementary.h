@@ -149,27 +149,4 @@ ZONOCUDA_HD void store_rounded(double x, Rounding rounding, float* out) {
   *out = __builtin_bit_cast(float, moves_down ? below : (moves_up ? above : bits));
 }
 
-/// Value and bounds of a function by its number; all threads of a kernel take the same branch.
-ZONOCUDA_HD Enclosed evaluate(Function function, double x, double p) {
-  switch (function) {
-#define ZONOCUDA_EVALUATE(number, name, enclosed, slope) \
-  case Function::name##_:                                \
-    return enclosed;
-    ZONOCUDA_FOR_EACH_FUNCTION(ZONOCUDA_EVALUATE)
-#undef ZONOCUDA_EVALUATE
-  }
-  return {kNan, kNan, kNan};
-}
-
-ZONOCUDA_HD double evaluate_slope(Function function, double x, double p) {
-  switch (function) {
-#define ZONOCUDA_SLOPE(number, name, enclosed, slope) \
-  case Function::name##_:                             \
-    return slope;
-    ZONOCUDA_FOR_EACH_FUNCTION(ZONOCUDA_SLOPE)
-#undef ZONOCUDA_SLOPE
-  }
-  return kNan;
-}
-
 }  // namespace zonocuda

@@ -11,13 +11,13 @@ import torch
 from flint import arb, ctx
 
 from tests.elementary import approximation, model, points
+from tests.elementary.claims import claimed_units
 from tests.elementary.polynomials import HEADER, TARGETS, coefficients, header
 from tests.elementary.rounding import Computed, half_ulp, power
 from tests.elementary.theorems import THEOREMS
 from zonocuda.functions import FUNCTIONS, FunctionName
 
 ops = pytest.importorskip("zonocuda.ops", reason="the native ops are not built")
-CLAIMS = (Path(__file__).parents[2] / "csrc" / "math" / "elementary.h").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -25,17 +25,6 @@ def _precision() -> Iterator[None]:
     before, ctx.prec = ctx.prec, 128
     yield
     ctx.prec = before
-
-
-def claimed_units(name: str) -> float:
-    """The units of a function that csrc/math/elementary.h inflates by."""
-    if name in ("sin", "cos"):
-        name = "value"
-        found = re.search(r"enclose\(value, ([\d.]+), magnitude\(x\)", CLAIMS)
-    else:
-        found = re.search(rf"enclose\({name}_value\(x(?:, p)?\), ([\d.]+)", CLAIMS)
-    assert found, name
-    return float(found[1])
 
 
 def parameter(name: str) -> float:

@@ -12,9 +12,9 @@ from flint import arb, ctx
 from torch import Tensor
 
 from tests.elementary import oracle, points
+from tests.elementary.claims import claimed_units
 from tests.elementary.model import ALPHA, EXPONENT
 from tests.elementary.rounding import power
-from tests.elementary.test_theorems import claimed_units
 from zonocuda import ops, reference
 from zonocuda.functions import FUNCTIONS, FunctionName, RoundingName
 

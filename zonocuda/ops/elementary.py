@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.functions import FunctionName, RoundingName, function_number, rounding_number
-from zonocuda.ops.library import NATIVE, call, dense_layout, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import differentiable, elementwise, fake, refuse_double_backward
+from zonocuda.ops.library import call, check_tensors, dense_layout
 
 
 def elementary(x: Tensor, function: FunctionName, parameter: float = 1.0, rounding: RoundingName = "nearest") -> Tensor:
@@ -40,20 +41,21 @@ def elementary(x: Tensor, function: FunctionName, parameter: float = 1.0, roundi
 
     Raises:
         ValueError: a function or a rounding of another name.
-        RuntimeError: another dtype or parameter, CUDA tensors in a build without CUDA, or a second derivative.
+        ArgumentError: another dtype or parameter, or CUDA tensors in a build without CUDA.
+        RuntimeError: a second derivative.
     """
-    require_build_for("elementary", x)
+    check_tensors("elementary", x)
     dense, restore = dense_layout(x)
     numbers = function_number(function), float(parameter), rounding_number(rounding)
     return restore(call("elementary", dense, *numbers))
 
 
-@torch.library.register_fake("zonocuda::elementary")
+@fake("elementary")
 def _fake(x: Tensor, function: int, parameter: float, rounding: int) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.register_fake("zonocuda::_elementary_backward")
+@fake("_elementary_backward")
 def _backward_fake(grad: Tensor, x: Tensor, function: int, parameter: float) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
@@ -65,8 +67,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     (x,) = ctx.saved_tensors
-    return NATIVE._elementary_backward(grad.contiguous(), x, ctx.function, ctx.parameter), None, None, None
+    return call("_elementary_backward", grad.contiguous(), x, ctx.function, ctx.parameter), None, None, None
 
 
-torch.library.register_autograd("zonocuda::elementary", _backward, setup_context=_setup_context)
+differentiable("elementary", _backward, _setup_context)
 refuse_double_backward("elementary")
+elementwise("elementary", tensors=1)
+elementwise("_elementary_backward", tensors=2)
