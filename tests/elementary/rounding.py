@@ -96,9 +96,9 @@ def _lifted(x: Computed | float) -> Computed:
     return x if isinstance(x, Computed) else Computed.of(arb(x))
 
 
-def exactly(x: Computed, *, error: arb | int | None = None) -> Computed:
-    """The result of an operation that is known to be exact, with the error that its operands had."""
-    return Computed.of(x.exact, x.error if error is None else error)
+def exactly(x: Computed) -> Computed:
+    """Says that the operation before was exact: nothing is added to the errors of its operands."""
+    return x
 
 
 def span(lower: arb, upper: arb) -> arb:
