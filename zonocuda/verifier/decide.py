@@ -137,6 +137,7 @@ def verify(
     """
     started = time.monotonic()
     seconds_left = resolve_timeout(timeout)
+    files = {kind: str(given) for kind, given in (("net", model), ("spec", spec)) if isinstance(given, str | Path)}
     spec = resolve_spec(spec)
     check_choice("verify", "direction", direction, get_args(Direction))
     check_choice("verify", "kink", kink, KINK_RULES)
@@ -192,7 +193,18 @@ def verify(
     proof = run.certificate if verdict is Verdict.VERIFIED else None
     margins = tuple(run.margins)
     return VerifyResult(
-        verdict, reason, margins, run.counterexample, run.layers, seconds, ran, run.plan, proof, tuple(run.splits)
+        verdict,
+        reason,
+        margins,
+        run.counterexample,
+        run.layers,
+        seconds,
+        ran,
+        run.plan,
+        proof,
+        tuple(run.splits),
+        seconds_left,
+        files,
     )
 
 
