@@ -1,6 +1,6 @@
 """Splitting: how many parts, and how many seconds, by what is split and how.
 
-    python -m benchmarks.bench_splitting [--sets S ...] [--ways W ...] [--every 6] [--seconds 20] [--threads 1] [--json F]
+    python -m benchmarks.bench_splitting [--sets S ...] [--ways W ...] [--every 6] [--seconds T] [--json F]
 
 Needs ZONOCUDA_TEST_DATA. Every instance is searched as :func:`zonocuda.verify` does where its bounds do not decide,
 without the search for counterexamples that comes before: float32, float64 for what rounding leaves open,
