@@ -12,7 +12,7 @@ from torch import Tensor
 from zonocuda.graph import Graph
 from zonocuda.importers.check import check_against_onnxruntime
 from zonocuda.importers.errors import NetworkFileError, one_line
-from zonocuda.importers.onnx import convert, read_onnx
+from zonocuda.importers.onnx import convert, read_onnx, reads_batch
 from zonocuda.importers.onnx_file import parse_onnx
 from zonocuda.importers.runtime import OnnxRuntimeModel
 
@@ -53,7 +53,8 @@ def load_network(source: str | Path | onnx.ModelProto) -> Network:
     else:
         path, file = Path(source), read_onnx(source)
     graph = convert(file)
-    return Network(graph, file.content, path, file.sha256, OnnxRuntimeModel(file.content, file.name))
+    runtime = OnnxRuntimeModel(file.content, file.name, keeps_batch=reads_batch(graph, file))
+    return Network(graph, file.content, path, file.sha256, runtime)
 
 
 def _serialized(model: onnx.ModelProto) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zonocuda.importers import onnx_arithmetic as arithmetic
+from zonocuda.importers import onnx_resize as resizing
 from zonocuda.importers import onnx_shapes as shapes
 from zonocuda.importers import onnx_windows as windows
 from zonocuda.importers.builder import Value
@@ -39,6 +40,7 @@ CONVERTERS: dict[str, Converter] = {
     "ReduceMean": arithmetic.reduce_mean,
     "ReduceSum": arithmetic.reduce_sum,
     "Relu": arithmetic.relu,
+    "Resize": resizing.resize,
     "Reshape": shapes.reshape,
     "Shape": shapes.shape,
     "Slice": shapes.slice_,
@@ -46,5 +48,6 @@ CONVERTERS: dict[str, Converter] = {
     "Squeeze": shapes.squeeze,
     "Sub": arithmetic.sub,
     "Transpose": shapes.transpose,
+    "Upsample": resizing.upsample,
     "Unsqueeze": shapes.unsqueeze,
 }
