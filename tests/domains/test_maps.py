@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tests.domains.test_symbols import FEATURES, block
 from tests.domains.windows import whole
+from zonocuda.bounds.plan.forecast import SCRATCH_BYTES
 from zonocuda.domains import Dense, Diagonal, Symbols, Windowed, Zonotope, maps, use_backend
 from zonocuda.domains.blocks import Block, add_blocks
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.windowed import is_convolved_dense
-from zonocuda.verifier.forecast import SCRATCH_BYTES
 
 Image = Callable[[Block], Block]
 Rows = Callable[[Tensor], Tensor]
@@ -77,6 +77,9 @@ CASES: dict[str, tuple[tuple[Image, Rows], str, str]] = {
     "all columns": (_select(2, *range(8)), D, W),
     "channels in another order": (_select(0, 1, 0, 0), G, W),
     "columns in another order": (_select(2, 3, 0), G, G),
+    "every other row": (_select(1, 1, 3), W, W),
+    "every third column": (_select(2, 1, 4, 7), W, W),
+    "columns backwards": (_select(2, 5, 3, 1), G, G),
     "nothing": (_select(0), G, W),
     "transpose rows and columns": (_permute(0, 2, 1), D, W),
     "channels last": (_permute(1, 2, 0), D, W),

@@ -15,12 +15,13 @@ from onnx.reference import ReferenceEvaluator
 from tests.importers.onnx_models import floats, model, op, save
 from tests.importers.test_onnx_ops import CASES
 from zonocuda.graph import Graph
-from zonocuda.importers import NetworkMismatchError, UnsupportedNetworkError, check, load_network, onnx_constants
+from zonocuda.importers import NetworkMismatchError, UnsupportedNetworkError, check, load_network
 from zonocuda.importers.check import Comparison
-from zonocuda.importers.onnx import convert
-from zonocuda.importers.onnx_file import OLDEST_OPSET, OnnxFile, parse_onnx
-from zonocuda.importers.onnx_node import Attributes
-from zonocuda.importers.onnx_ops import CONVERTERS
+from zonocuda.importers.onnx import constants as onnx_constants
+from zonocuda.importers.onnx.file import OLDEST_OPSET, OnnxFile, parse_onnx
+from zonocuda.importers.onnx.load import convert
+from zonocuda.importers.onnx.node import Attributes
+from zonocuda.importers.onnx.ops import CONVERTERS
 
 OPSETS = range(OLDEST_OPSET, onnx.defs.onnx_opset_version() + 1)
 WIDE = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
@@ -110,6 +111,8 @@ def test_an_operator_computes_what_onnx_s_own_evaluator_computes(name: str, dtyp
         pytest.skip("the evaluator takes the default momentum for training")
     if any(entry.name == "output_padding" for node in case.nodes for entry in node.attribute):
         pytest.skip("the evaluator has no room for output_padding")
+    if name in ("max pool SAME_LOWER", "max pool, asymmetric pads"):
+        pytest.skip("the evaluator counts the pads of one end twice")
     if dtype == TensorProto.DOUBLE and any(node.op_type.startswith("Constant") for node in case.nodes):
         pytest.skip("its constants are float32")
     file, graph = read(built(name, dtype))

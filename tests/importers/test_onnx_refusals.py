@@ -16,9 +16,24 @@ STATISTICS = (floats(3), floats(3), floats(3), np.abs(floats(3)) + 1)
 SCALAR = np.float32(1).reshape(())
 
 OPERATORS = {
-    "sigmoid": (one("Sigmoid", [1, 3], (3,)), "node 'y' (op Sigmoid) is not supported; supported ops: Add,"),
-    "leaky relu": (one("LeakyRelu", [1, 3], (3,)), "op LeakyRelu) is not supported; supported ops"),
-    "max of branches": (Case([op("Relu", "x", "r"), op("Max", "x r")], [1, 3], (3,)), "on constants only; supported"),
+    "sigmoid": (one("Sigmoid", [1, 3], (3,)), "node 'y' (op Sigmoid) is not supported; supported ops: Abs, Add,"),
+    "hard swish": (one("HardSwish", [1, 3], (3,), opset=14), "op HardSwish) is not supported; supported ops"),
+    "rounding down": (one("Floor", [1, 3], (3,)), "on constants only; supported"),
+    "a threshold that jumps": (one("ThresholdedRelu", [1, 3], (3,)), "it jumps at alpha"),
+    "a condition that depends on the input": (
+        Case([op("Where", "x a b")], [1, 3], (3,), {"a": floats(3), "b": floats(3)}),
+        "a condition that depends on the network's input",
+    ),
+    "indices of maxima": (
+        Case([op("MaxPool", "x", "m i", kernel_shape=[2]), op("Cast", "i", to=TensorProto.FLOAT)], [1, 1, 4], (1, 3)),
+        "node 'm' (op MaxPool): its output 'i' is not supported",
+    ),
+    "a maximum of nothing but padding": (
+        one("MaxPool", [1, 1, 3], (1, 5), kernel_shape=[2], pads=[2, 1]),
+        "lies in the padding entirely",
+    ),
+    "a limit beyond all numbers": (one("Max", [1, 2], (2,), np.float32([np.inf, 0])), "leaves no number"),
+    "a slope for each batch element": (one("PRelu", [1, 3], (3,), floats(2, 1)), "broadcasts over the batch"),
     "random numbers": (
         Case([op("RandomNormalLike", "c", "n"), op("Add", "x n")], [1, 3], (3,), {"c": floats(3)}),
         "(op RandomNormalLike) is not supported",
@@ -220,8 +235,8 @@ def _unread(**attributes: Any) -> Case:
 
 
 def test_an_attribute_that_no_converter_reads_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zonocuda.importers import onnx_windows
-    from zonocuda.importers.onnx_ops import CONVERTERS
+    from zonocuda.importers.onnx import windows as onnx_windows
+    from zonocuda.importers.onnx.ops import CONVERTERS
 
     def without_group(node: Any) -> Any:
         weight = node.tensor(1)
@@ -274,7 +289,7 @@ def test_a_layer_of_too_many_features_is_refused(tmp_path: Path) -> None:
 def test_an_attribute_of_a_kind_that_no_converter_expects_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zonocuda.importers.onnx_ops import CONVERTERS
+    from zonocuda.importers.onnx.ops import CONVERTERS
 
     def broken(node: Any) -> Any:
         raise TypeError("no such thing")

@@ -21,15 +21,17 @@ from zonocuda.graph import (
     Node,
     Op,
     Pad,
+    Part,
     Rearrangement,
     Relu,
     ScaleShift,
     prune,
 )
 from zonocuda.graph.ops import Shape
-from zonocuda.importers.enclosure import Enclosure, Numbers, holds
+from zonocuda.graph.shapes import output_shape
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers, holds
+from zonocuda.importers.constants.sizes import check_features
 from zonocuda.importers.errors import one_line, refuse
-from zonocuda.importers.sizes import check_features
 
 _FEW = 16
 """Roundings of a constant that cost nothing to speak of: more are charged for each element by itself."""
@@ -129,8 +131,17 @@ class GraphBuilder:
                 given[name] = constant.held()
         return {**given, "roundings": roundings, "doubt": doubt}
 
-    def emit(self, name: str, op: Op, *inputs: Value, dtype: torch.dtype | None = None) -> Value:
+    @property
+    def count(self) -> int:
+        """How many nodes there are."""
+        return len(self._nodes)
+
+    def emit(
+        self, name: str, op: Op, *inputs: Value, dtype: torch.dtype | None = None, part: Part | None = None
+    ) -> Value:
         """Append a node that applies ``op``, in ``dtype`` where that is given, else as :meth:`begin` says.
+
+        ``part``: see :class:`zonocuda.graph.Part`.
 
         Raises:
             UnsupportedNetworkError: the shapes do not fit, the result is empty or too large, or a tensor is not a
@@ -149,18 +160,31 @@ class GraphBuilder:
         )
         if moves and all(holds(dtype, value.held) for value in inputs):
             held = next((v.held for v in inputs if all(holds(v.held, other.held) for other in inputs)), dtype)
-        self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape, dtype))
+        self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape, dtype, part))
         return Value(unique, shape, dtype, held)
 
     def _checked(self, op: Op, shapes: list[Shape]) -> Shape:
         _check_tensors(op)
-        shape = _output_shape(op, shapes)
+        try:
+            shape = output_shape(op, shapes)
+        except ValueError as error:
+            refuse(one_line(error))
         if isinstance(op, ScaleShift | Add) and any(other != shape for other in shapes):
             refuse(f"{op.kind} would change the shape {shapes[0]} to {shape}")
         if any(extent <= 0 for extent in shape):
             refuse(f"its result would be empty, of shape {shape}")
         self._features = check_features(shape, self._features)
         return shape
+
+    def written(self, since: int, whole: Op, *inputs: Value) -> None:
+        """Makes the nodes from number ``since`` on parts of one operator ``whole`` of ``inputs``, whose value is that
+        of the last one; what they round stays."""
+        for position in range(since, len(self._nodes)):
+            node = self._nodes[position]
+            products = 0 if node.part is None else node.part.products
+            last = position == len(self._nodes) - 1
+            part = Part(products, whole, tuple(value.node for value in inputs)) if last else Part(products)
+            self._nodes[position] = dataclasses.replace(node, part=part)
 
     def emitted(self, since: int = 0) -> tuple[Node, ...]:
         """The nodes so far, without the first ``since``."""
@@ -204,18 +228,3 @@ def _check_tensors(op: Op) -> None:
             refuse(f"its {name} is {tensor.dtype}; float32 and float64 are supported")
         if not bool(torch.isfinite(tensor.detach()).all()):
             refuse(f"its {name} holds NaN or infinity")
-
-
-def _output_shape(op: Op, shapes: list[Shape]) -> Shape:
-    """The feature shape of ``op``'s output, by running it on tensors without data."""
-    stand_ins = {
-        name: torch.empty(tensor.shape, dtype=torch.float32, device="meta") for name, tensor in _tensors(op).items()
-    }
-    inputs = [torch.empty((1, *shape), dtype=torch.float32, device="meta") for shape in shapes]
-    try:
-        out = dataclasses.replace(op, **stand_ins).apply(*inputs)
-    except (RuntimeError, IndexError, ValueError) as error:
-        refuse(f"its shapes do not fit: {one_line(error)}")
-    if out.shape[0] != 1:
-        refuse(f"it would change the batch dimension from 1 to {out.shape[0]}")
-    return tuple(out.shape[1:])

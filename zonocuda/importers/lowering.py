@@ -35,7 +35,7 @@ from zonocuda.graph import (
 )
 from zonocuda.graph.ops import Pads, Shape
 from zonocuda.importers.builder import GraphBuilder, Value
-from zonocuda.importers.enclosure import Enclosure, Numbers, holds
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers, holds
 from zonocuda.importers.errors import refuse, refuse_batch
 
 
@@ -91,7 +91,8 @@ def without_batch(builder: GraphBuilder, constant: Numbers) -> Numbers:
     return constant.squeeze(0)
 
 
-def _broadcast(*shapes: Sequence[int]) -> Shape:
+def broadcast(*shapes: Sequence[int]) -> Shape:
+    """The shape of tensors that meet elementwise."""
     try:
         return np.broadcast_shapes(*(tuple(shape) for shape in shapes))
     except ValueError:
@@ -100,7 +101,7 @@ def _broadcast(*shapes: Sequence[int]) -> Shape:
 
 def expand(builder: GraphBuilder, name: str, x: Value, shape: Shape) -> Value:
     """Broadcast ``x`` to the feature shape ``shape``."""
-    if _broadcast(x.shape, shape) != shape:
+    if broadcast(x.shape, shape) != shape:
         refuse(f"features {x.shape} do not expand to {shape}")
     return x if x.shape == shape else builder.emit(name, Expand(shape), x)
 
@@ -122,7 +123,7 @@ def scale_shift(
     """scale * x + shift, elementwise; a constant may expand ``x``. For ``roundings`` see :class:`graph.Affine`."""
     x = widened(builder, f"{name}/rank", x, *(c.dim() for c in (scale, shift) if c is not None))
     constants = [None if c is None else feature_constant(builder, c, x) for c in (scale, shift)]
-    shape = _broadcast(x.shape, *(c.shape for c in constants if c is not None))
+    shape = broadcast(x.shape, *(c.shape for c in constants if c is not None))
     x = expand(builder, f"{name}/expand", x, shape)
     return builder.emit(name, ScaleShift(**builder.constants(roundings, scale=constants[0], shift=constants[1])), x)
 
@@ -148,7 +149,7 @@ def times(builder: GraphBuilder, name: str, constant: Tensor, factor: float) -> 
 
     A machine may multiply what the constant meets, or sums of it, instead: 2^20 at most keeps small what it may have
     flushed to zero before, and 2^-32 at least what may have overflowed
-    (:data:`zonocuda.verifier.dual_error.HEADROOM`).
+    (:data:`zonocuda.bounds.rounding.ledger.HEADROOM`).
     """
     if factor == 1:
         return constant
@@ -175,7 +176,7 @@ def add(builder: GraphBuilder, name: str, x: Value, y: Value, sign: int = 1) -> 
     """x + sign * y of two branches, which broadcast against each other."""
     if builder.batched and len(x.shape) != len(y.shape):
         refuse_batch(f"branches of features {x.shape} and {y.shape} would broadcast over the batch dimension")
-    shape = _broadcast(x.shape, y.shape)
+    shape = broadcast(x.shape, y.shape)
     left = expand(builder, f"{name}/left", x, shape)
     right = expand(builder, f"{name}/right", y, shape)
     return builder.emit(name, Add(sign), left, right)

@@ -15,7 +15,7 @@ from torch import Tensor
 from zonocuda.graph import Add, Gather, ScaleShift
 from zonocuda.importers import lowering
 from zonocuda.importers.builder import GraphBuilder, Value
-from zonocuda.importers.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import refuse
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph import Conv, Transpose
-from zonocuda.importers import enclosure, lowering
+from zonocuda.importers import lowering
 from zonocuda.importers.builder import GraphBuilder, Value
-from zonocuda.importers.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants import enclosure
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import refuse, refuse_batch
 
 Labels = Sequence[Hashable]
@@ -194,6 +195,8 @@ def einsum(
     if weight.dim() != len(theirs):
         refuse(f"a constant of shape {tuple(weight.shape)} does not fit")
     if not theirs and len(operands) == 1:
+        if len(set(own)) != len(own):
+            refuse("a diagonal of a tensor, one label for two dimensions, is not supported")
         summed = tuple(d for d, label in enumerate(own) if label not in out)
         kept = [label for label in own if label in out]
         x = lowering.reduce(builder, f"{name}/sum", x, summed, mean=False, keepdim=False)

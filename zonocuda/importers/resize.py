@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zonocuda.importers import enclosure, lowering, products
+from zonocuda.importers import lowering, products
 from zonocuda.importers.builder import GraphBuilder, Value
-from zonocuda.importers.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants import enclosure
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import refuse
 
 _U = Fraction(1, 2**24)

@@ -6,11 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+from typing import NoReturn
 
-from zonocuda.verifier.certificate import Certificate
+from zonocuda.bounds.forward.sweep import LayerStats
+from zonocuda.bounds.plan.planner import Step
+from zonocuda.prove.certificate import Certificate
+from zonocuda.prove.row_bound import RowBound
+from zonocuda.verifier.documents import json_text, verify_document
 from zonocuda.verifier.falsify import Counterexample
-from zonocuda.verifier.forward import LayerStats
-from zonocuda.verifier.planner import Step
+from zonocuda.verifier.html import result_html
 
 
 class Verdict(StrEnum):
@@ -21,41 +26,13 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
     TIMEOUT = "timeout"
 
+    def __bool__(self) -> NoReturn:
+        """A verdict is no truth value: ``unknown`` and ``falsified`` would count as true.
 
-@dataclass(frozen=True)
-class RowBound:
-    """The bounds found for one row of a region; the row is refuted where the larger one is positive, or 0
-    for a strict row.
-
-    Attributes:
-        region: position of the region in the specification.
-        constraint: the row, as in ``Y_0 - Y_4 <= 0``; a counterexample has it (and the rest of its disjunct) satisfied.
-        forward: lower bound of its left-hand side from the forward sweep, or None where the sweep was not needed.
-        dual: the larger lower bound of the dual passes, or None where they were not needed.
-        slack: how much of the dual bound was given up for the rounding of its own computation.
-        dtype: of the bounds, the first one in which the row was refuted.
-        strict: whether a counterexample needs it to be < 0.
-    """
-
-    region: int
-    constraint: str
-    forward: float | None
-    dual: float | None
-    slack: float | None = None
-    dtype: str = "float64"
-    strict: bool = False
-
-    @property
-    def is_positive(self) -> bool:
-        """Whether the row is refuted: its bound is positive, or 0 for a strict row; an overflow is no proof."""
-        lower = self.lower
-        return lower is not None and lower < math.inf and (lower > 0 or (self.strict and lower == 0))
-
-    @property
-    def lower(self) -> float | None:
-        """The larger of the two bounds."""
-        bounds = [b for b in (self.forward, self.dual) if b is not None and b == b]
-        return max(bounds) if bounds else None
+        Raises:
+            TypeError: always, with the remedy.
+        """
+        raise TypeError("a verdict is neither true nor false: ask result.verified, or verdict is Verdict.VERIFIED")
 
 
 @dataclass(frozen=True)
@@ -129,6 +106,9 @@ class VerifyResult:
         ran: what it was computed with.
         plan: the planner's decisions in the last sweep, node by node.
         certificate: of a proof, where it was asked for.
+        timeout: seconds that it was given; inf for no limit.
+        files: paths of the network (``net``) and the property (``spec``), where these were files.
+        left_out: a last operator of the network, such as ``Softmax``, that bounds and margins do not include.
         splits: what splitting the box took, for each region where that was tried; the margins are those of the whole
             box.
     """
@@ -143,6 +123,51 @@ class VerifyResult:
     plan: tuple[Step, ...] = ()
     certificate: Certificate | None = None
     splits: tuple[SplitStats, ...] = ()
+    timeout: float = math.inf
+    files: Mapping[str, str] = field(default_factory=dict)
+    left_out: str = ""
+
+    def __bool__(self) -> NoReturn:
+        """A result is no truth value.
+
+        Raises:
+            TypeError: always, with the remedy.
+        """
+        raise TypeError("a result is neither true nor false: ask result.verified")
+
+    def __repr__(self) -> str:
+        margin = "" if self.margin is None else f", margin {self.margin:.6g}"
+        return f"VerifyResult({self.verdict}{margin}: {self.reason})"
+
+    def _repr_html_(self) -> str:
+        return result_html(self)
+
+    @property
+    def verified(self) -> bool:
+        """Whether the property is proven; ``falsified``, ``unknown`` and ``timeout`` are not."""
+        return self.verdict is Verdict.VERIFIED
+
+    def to_json(self, net: str | Path | None = None, spec: str | Path | None = None) -> dict[str, object]:
+        """The document ``zonocuda.verify/1`` (docs/json.md), as ``zonocuda verify --json`` writes it.
+
+        It holds what is needed to check a proof again where ``verify`` was called with ``certificate=True``.
+
+        Args:
+            net, spec: the files that the result is about, whose digests the document gets; by default those that
+                ``verify`` was given, if it was given paths.
+
+        Raises:
+            OSError: one of the files cannot be read.
+        """
+        return verify_document(self, net or self.files.get("net"), spec or self.files.get("spec"))
+
+    def save(self, path: str | Path, net: str | Path | None = None, spec: str | Path | None = None) -> None:
+        """Writes :meth:`to_json` to a file, which :func:`zonocuda.check` and ``zonocuda check`` read.
+
+        Raises:
+            OSError: the file cannot be written, or one of the others not be read.
+        """
+        Path(path).write_text(json_text(self.to_json(net, spec)), encoding="utf-8")
 
     @property
     def meaning(self) -> str:
@@ -153,7 +178,8 @@ class VerifyResult:
         semantics = self.ran.semantics
         enclosing = "the box that encloses the specification's numbers"
         if self.verdict is Verdict.VERIFIED and semantics == "real":
-            return f"holds in real arithmetic, in which casts to narrower types round, on {enclosing}"
+            text = f"holds in real arithmetic, in which casts to narrower types round, on {enclosing}"
+            return f"{text}; {self._without}" if self.left_out else text
         if self.verdict is Verdict.VERIFIED:
             box = "the box rounded to float32" if semantics == "float32" else enclosing
             return f"holds as executed in {semantics}, sums in any order, with or without fused multiply-add, on {box}"
@@ -161,6 +187,13 @@ class VerifyResult:
             box = "the box" if semantics == "float64" else "the box rounded to float32"
             return f"fails as executed by {self.ran.replay} in {self.ran.replay_dtype} at a point of {box}"
         return "nothing is known"
+
+    @property
+    def _without(self) -> str:
+        return (
+            f"proven of what the final {self.left_out} reads, whose every comparison of two outputs is one of its "
+            "results; executed, it may round two of them to one number"
+        )
 
     @property
     def margin(self) -> float | None:

@@ -1,0 +1,248 @@
+"""What a certificate claims, read from the JSON document of ``zonocuda verify`` (docs/json.md).
+
+Nothing here is believed: slopes are good in [0, 1] whatever their value, and bounds are only compared.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = "zonocuda.certificate/1"
+MAX_BYTES = 2**28
+"""Of a file."""
+MAX_ARRAY_BYTES = 2**27
+"""Of the arrays of one region, unpacked."""
+SLOPE_UNIT = 1 / 128
+"""Of slopes that are stored in bytes: an exact number in every precision."""
+
+
+class CertificateError(ValueError):
+    """A certificate that is malformed; the message is one line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """Slopes of rows that each have their own: for M ``neurons``, first of their lower, then of their upper bounds.
+
+    ``slopes`` holds by ReLU ``[2 M, K]``, where v >= 0, in units of SLOPE_UNIT.
+    """
+
+    neurons: NDArray[np.int64]
+    slopes: Mapping[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, eq=False)
+class ReluSlopes:
+    """Of the K crossing neurons of one ReLU: claimed bounds, and slopes.
+
+    Attributes:
+        neurons: ``[K]``, places in the flattened features, ascending.
+        lower, upper: ``[K]``, the claim.
+        area: ``[K]``, for both signs of v, of the first pass.
+        negative, nonnegative: ``[K]``, where v < 0 and where v >= 0, of the second pass and of the rows.
+        refined: rows with slopes of their own.
+    """
+
+    neurons: NDArray[np.int64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    area: NDArray[np.float64]
+    negative: NDArray[np.float64]
+    nonnegative: NDArray[np.float64]
+    refined: Refined | None
+
+
+@dataclass(frozen=True, eq=False)
+class RowClaim:
+    """A row of the specification: the claimed bound, and slopes ``[K]`` of its own where v >= 0, if it has any."""
+
+    lower: float
+    slopes: Mapping[str, NDArray[np.float64]] | None
+
+
+@dataclass(frozen=True, eq=False)
+class RegionClaim:
+    """Of one region: slopes by ReLU, rows by number, and whether neurons need the second pass."""
+
+    second_pass: bool
+    relus: Mapping[str, ReluSlopes]
+    rows: Mapping[int, RowClaim]
+
+
+def open_regular(path: str | Path) -> BufferedReader:
+    """A file to read.
+
+    Raises:
+        CertificateError: a pipe or a device, which might never end.
+        OSError: it cannot be read.
+    """
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise CertificateError(f"{path}: is not a regular file")
+    return Path(path).open("rb")
+
+
+def read_document(path: str | Path) -> dict[str, Any]:
+    """The JSON document.
+
+    Raises:
+        CertificateError: no such document.
+    """
+    with open_regular(path) as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise CertificateError(f"{path}: has more than {MAX_BYTES} bytes")
+    try:
+        document = json.loads(content, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise CertificateError(f"{path}: not a JSON document ({error})") from error
+    return check_document(document, str(path))
+
+
+def check_document(document: object, name: str) -> dict[str, Any]:
+    """A document of a verdict.
+
+    Raises:
+        CertificateError: anything else.
+    """
+    if not isinstance(document, dict) or document.get("schema") != "zonocuda.verify/1":
+        raise CertificateError(f"{name}: not a document of 'zonocuda verify --json' (schema zonocuda.verify/1)")
+    return document
+
+
+def _refuse(text: str) -> object:
+    raise ValueError(f"{text} is not JSON")
+
+
+def region_claim(entry: object, sizes: Mapping[str, int]) -> RegionClaim:
+    """One element of ``certificate.regions``.
+
+    Args:
+        entry: the element.
+        sizes: of every ReLU of the network, the number of its neurons, by name.
+
+    Raises:
+        CertificateError: a field that is missing or has another type or size, or a slope outside [0, 1].
+    """
+    return _Reader().region(entry, sizes)
+
+
+class _Reader:
+    """Reads one region, and no more than MAX_ARRAY_BYTES of arrays."""
+
+    def __init__(self) -> None:
+        self.left = MAX_ARRAY_BYTES
+
+    def region(self, entry: object, sizes: Mapping[str, int]) -> RegionClaim:
+        """See :func:`region_claim`."""
+        fields = _object(entry, "regions[]")
+        second = _field(fields, "second_pass", bool)
+        relus: dict[str, ReluSlopes] = {}
+        for one in _field(fields, "relus", list):
+            relu = _object(one, "relus[]")
+            name = _field(relu, "name", str)
+            if name not in sizes or name in relus:
+                raise CertificateError(f"relus[]: {name[:40]!r} is no ReLU of the network, or there twice")
+            relus[name] = self._relu(relu, sizes[name], relus)
+        if relus.keys() != sizes.keys():
+            raise CertificateError("relus[]: not every ReLU of the network is there")
+        rows: dict[int, RowClaim] = {}
+        for one in _field(fields, "rows", list):
+            row = _object(one, "rows[]")
+            number = _field(row, "row", int)
+            if number in rows:
+                raise CertificateError(f"rows[]: row {number} is there twice")
+            own = None if row.get("slopes") is None else self._own_slopes(row["slopes"], relus, ())
+            lower = row.get("lower")
+            rows[number] = RowClaim(lower if isinstance(lower, float) else math.nan, own)
+        return RegionClaim(second, relus, rows)
+
+    def _relu(self, fields: Mapping[str, Any], size: int, before: Mapping[str, ReluSlopes]) -> ReluSlopes:
+        neurons = self._places(fields.get("neurons"), size)
+        shape = (len(neurons),)
+        lower, upper = (self._array(fields.get(key), "float64", shape) for key in ("lower", "upper"))
+        area, negative, nonnegative = (
+            self._slopes(fields.get(key), shape, "float64") for key in ("area", "negative", "nonnegative")
+        )
+        refined = None
+        if fields.get("refined") is not None:
+            entry = _object(fields["refined"], "refined")
+            chosen = self._places(entry.get("neurons"), size)
+            refined = Refined(chosen, self._own_slopes(entry.get("slopes"), before, (2 * len(chosen),)))
+        return ReluSlopes(neurons, lower, upper, area, negative, nonnegative, refined)
+
+    def _own_slopes(
+        self, entry: object, relus: Mapping[str, ReluSlopes], rows: tuple[int, ...]
+    ) -> dict[str, NDArray[Any]]:
+        """By ReLU, ``[*rows, K]``."""
+        if not isinstance(entry, list):
+            raise CertificateError("slopes: must be a list")
+        result: dict[str, NDArray[Any]] = {}
+        for one in entry:
+            fields = _object(one, "slopes[]")
+            name = _field(fields, "name", str)
+            if name not in relus or name in result:
+                raise CertificateError(f"slopes[]: {name[:40]!r} is no ReLU before, or there twice")
+            shape = (*rows, len(relus[name].neurons))
+            result[name] = self._slopes(fields.get("slopes"), shape, "uint8" if rows else "float64")
+        return result
+
+    def _slopes(self, entry: object, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        values = self._array(entry, dtype, shape)
+        if not bool(((values >= 0) & (values <= (1 / SLOPE_UNIT if dtype == "uint8" else 1))).all()):
+            raise CertificateError("a slope lies outside [0, 1]")
+        return values
+
+    def _places(self, entry: object, size: int) -> NDArray[np.int64]:
+        places = self._array(entry, "int32", None, size).astype(np.int64)
+        if len(places) and not (places[0] >= 0 and places[-1] < size and bool((np.diff(places) > 0).all())):
+            raise CertificateError("neurons: must be ascending places of the ReLU's features")
+        return places
+
+    def _array(self, entry: object, dtype: str, shape: tuple[int, ...] | None, at_most: int = 0) -> NDArray[Any]:
+        """An array ``{dtype, shape, data}``, of a known shape or, in one dimension, with at most so many elements."""
+        fields = _object(entry, "array")
+        given = _field(fields, "shape", list)
+        if fields.get("dtype") != dtype or not all(type(n) is int and n >= 0 for n in given):
+            raise CertificateError(f"array: must have dtype {dtype} and a shape")
+        known = tuple(given) == shape if shape is not None else len(given) == 1 and given[0] <= at_most
+        if not known:
+            raise CertificateError(
+                f"array: has shape {str(given)[:40]}, which does not fit the network or the other arrays"
+            )
+        size = math.prod(given) * np.dtype(dtype).itemsize
+        self.left -= size
+        if self.left < 0:
+            raise CertificateError(f"the arrays of a region have more than {MAX_ARRAY_BYTES} bytes")
+        try:
+            packed = base64.b64decode(_field(fields, "data", str), validate=True)
+            unpack = zlib.decompressobj()
+            data = unpack.decompress(packed, size + 1)
+        except (binascii.Error, ValueError, zlib.error) as error:
+            raise CertificateError(f"array: no zlib data in base64 ({error})") from error
+        if len(data) != size:
+            raise CertificateError(f"array: holds other than {size} bytes")
+        return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(given)
+
+
+def _object(entry: object, what: str) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise CertificateError(f"{what}: must be an object")
+    return entry
+
+
+def _field(fields: Mapping[str, Any], key: str, kind: type) -> Any:
+    if type(fields.get(key)) is not kind:
+        raise CertificateError(f"{key}: must be there, of type {kind.__name__}")
+    return fields[key]
