@@ -14,10 +14,12 @@ struct SplitPiece {
   int64_t width;
 };
 
-/// The gradients of the entries of a piece: `beta` may be null.
+/// The gradients of the entries of a piece: of v, beta (may be null), lam of either side, and mu where v < 0. `finished`:
+/// that of the nonnegative side is the gradient of the slopes themselves, each an entry's own.
 template <class T>
 struct SplitPieceGrads {
   T *v, *beta, *negative, *nonnegative, *offset;
+  bool finished;
 };
 
 #define ZONOCUDA_DECLARE_SPLIT_ROWS(T)                                                                    \
