@@ -44,9 +44,8 @@ struct SplitRows {
   SplitPiece<T> piece(int64_t b, int64_t r, int64_t n, int64_t width) const {
     const int64_t entry = generator_offset(b, r, n, s.rows, s.features), neuron = b * s.features + n;
     const auto slopes = [&](const Side<T>& side) { return side.data ? side.at(b, r, n) : tied; };
-    return {v + entry,      splits + entry,   multipliers ? multipliers + entry : zeros,
-            lower + neuron, upper + neuron,   slopes(negative),
-            slopes(one ? negative : nonnegative), width};
+    return {v + entry,      splits + entry,   multipliers ? multipliers + entry : zeros, lower + neuron,
+            upper + neuron, slopes(negative), slopes(one ? negative : nonnegative),      width};
   }
 };
 
