@@ -18,8 +18,7 @@ from tests.elementary.approximation import error as polynomial_error
 from tests.elementary.rounding import Computed, exactly, half_ulp, power, span
 
 C = model.C
-ABSOLUTE = power(-1073)
-UNIT = power(-53)
+ABSOLUTE, UNIT = power(-1073), power(-53)
 
 
 def pieces(lower: float, upper: float, count: int) -> Iterator[arb]:
@@ -129,10 +128,20 @@ def _log_fraction(f: arb, error: arb | int) -> Computed:
     return computed.standing_for(f.log1p(), abs(s) * s * s * polynomial_error("log_rest"))
 
 
-def _log(error: arb | int) -> Iterator[arb]:
+def _log_near_one() -> Iterator[arb]:
     for f in signed(binades(0.41422)):
         if not f < -0.29290:  # sqrt(1/2) - 1
             yield _log_fraction(f, 0).relative(f.log1p(), ABSOLUTE)
+
+
+@cache
+def log_near_one() -> arb:
+    """For k = 0, where f is exact: x - 1 for log, x for log1p."""
+    return worst(_log_near_one())
+
+
+def _log(error: arb | int) -> Iterator[arb]:
+    yield log_near_one()
     for count, numbers in ((64, [*range(-4, 0), *range(1, 5)]), (6, [*range(-1075, -4), *range(5, 1025)])):
         for f in pieces(-0.29290, 0.41422, count):
             fraction = _log_fraction(f, error)
