@@ -20,7 +20,15 @@ import numpy as np
 import torch
 
 from zonocuda.check.arithmetic import PRECISION, balls, precisely
-from zonocuda.check.certificate import FORMAT, CertificateError, open_regular, read_document, region_claim
+from zonocuda.check.certificate import (
+    FORMAT,
+    OLDER,
+    CertificateError,
+    open_regular,
+    read_document,
+    region_claim,
+    upgraded,
+)
 from zonocuda.check.combinations import read_combinations
 from zonocuda.check.region import Ends, Maps, Progress, RegionCheck, interval, ratio
 from zonocuda.check.standard import difference
@@ -126,8 +134,8 @@ def check_proof(
     Raises:
         CertificateError: no certificate, one without data, or a network of more than MAX_NUMBERS numbers.
     """
-    if not isinstance(certificate, dict) or certificate.get("format") != FORMAT:
-        raise CertificateError(f"holds no certificate of format {FORMAT}")
+    if not isinstance(certificate, dict) or certificate.get("format") not in (FORMAT, OLDER):
+        raise CertificateError(f"holds no certificate of format {FORMAT} or {OLDER}")
     if certificate.get("available") is not True:
         raise CertificateError(f"nothing to check: {_quoted(certificate.get('reason'))}")
     held, tensors = _constants(graph)
@@ -161,7 +169,7 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, progress: Progre
         number = entry.get("region") if isinstance(entry, dict) else None
         if type(number) is not int or number in by_region:
             return Checked(False, "certificate: regions[].region is no number, or there twice", (how,))
-        by_region[number] = entry
+        by_region[number] = upgraded(entry) if certificate["format"] == OLDER else entry
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", (how,))
     details = [how]

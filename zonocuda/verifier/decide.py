@@ -38,6 +38,7 @@ from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, refuted_regions
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.stages import Arithmetic, Course, Progress, RegionProof
+from zonocuda.relaxations import use_kink
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
@@ -151,10 +152,10 @@ def verify(
     subject, execution = executed(Subject.of(model, input_shape or spec.input_shape), semantics)
     if execution is not None and direction == "auto":
         direction = "dual"
-    course = Course(direction, memory_budget, kink, deadline, progress)
+    course = Course(direction, memory_budget, deadline, progress)
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
-    with torch.no_grad(), use_backend(backend), full_precision():
+    with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
         run = _Run(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
