@@ -12,7 +12,8 @@ from tests.verifier.graphs import NETWORKS, constraint, random_box, region, samp
 from zonocuda.check import CertificateError, check_proof, verdict
 from zonocuda.check.arithmetic import precisely
 from zonocuda.check.certificate import FORMAT, region_claim
-from zonocuda.check.region import Maps, RegionCheck
+from zonocuda.check.maps import Maps
+from zonocuda.check.region import RegionCheck
 from zonocuda.cli.certificate import certificate_document
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
 from zonocuda.prove import certify

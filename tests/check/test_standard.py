@@ -16,7 +16,7 @@ from tests.importers.test_constants import OTHERS, other
 from tests.importers.test_onnx_attributes import WIDE, built, normalisation, wrong_default
 from tests.importers.test_onnx_ops import CASES
 from zonocuda.check.arithmetic import precisely
-from zonocuda.check.region import Maps
+from zonocuda.check.maps import Maps
 from zonocuda.check.standard import difference
 from zonocuda.cli.main import main
 from zonocuda.importers import lowering

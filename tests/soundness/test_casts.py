@@ -17,7 +17,7 @@ from tests.verifier.graphs import casting, constraint, random_box, spec
 from tests.verifier.verdicts import chain, matrix
 from zonocuda.check import check_proof
 from zonocuda.check.arithmetic import balls, precisely
-from zonocuda.check.region import cast_error
+from zonocuda.check.maps import cast_error
 from zonocuda.graph import Add, Cast, Graph, Node, Relu, ScaleShift
 from zonocuda.importers import UnsupportedNetworkError, from_module
 from zonocuda.specs import LinearConstraint

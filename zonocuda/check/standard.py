@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from zonocuda.check.arithmetic import ZERO, Array, balls
+from zonocuda.check.maps import Ends, Maps, interval
 from zonocuda.check.operators import COMPUTED, Call
-from zonocuda.check.region import Ends, Maps, interval
 from zonocuda.graph import Node, interpret
 from zonocuda.importers.onnx.constants import evaluate
 from zonocuda.importers.onnx.file import OnnxFile, node_names

@@ -30,7 +30,8 @@ from zonocuda.check.certificate import (
     upgraded,
 )
 from zonocuda.check.combinations import read_combinations
-from zonocuda.check.region import Ends, Maps, Progress, RegionCheck, interval, ratio
+from zonocuda.check.maps import Ends, Maps, interval, ratio
+from zonocuda.check.region import Progress, RegionCheck
 from zonocuda.check.standard import difference
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import OnnxRuntimeModel, load_network

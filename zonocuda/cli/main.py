@@ -205,14 +205,13 @@ def _refuse_swapped(net: str | None, spec: str | None) -> None:
 
 def _run(options: argparse.Namespace, outputs: Outputs) -> int:
     from zonocuda.cli import commands  # after arguments and outputs are known to be good: it loads torch
-    from zonocuda.cli.audit import audit
     from zonocuda.importers import UnsupportedNetworkError
 
     run: dict[str, Callable[[argparse.Namespace, Outputs], int | None]] = {
         "verify": commands.verify,
         "check": commands.check,
         "bounds": commands.bounds,
-        "audit": audit,
+        "audit": commands.audit,
         "info": commands.info,
     }
     try:

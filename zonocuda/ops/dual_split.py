@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from zonocuda.kink import KinkRule, check_kink, check_tolerance
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
 from zonocuda.ops.dual_relu import check_rows, check_slopes
-from zonocuda.ops.library import broadcast_neurons, call, neurons, refuse_double_backward, require_build_for, shaped
+from zonocuda.ops.errors import ArgumentError
+from zonocuda.ops.library import broadcast_neurons, call, check_tensors, neurons, shaped
 from zonocuda.ops.library import rows as as_rows
 
 
@@ -68,15 +70,18 @@ def dual_split(
         that is read.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown rule, or a negative tolerance.
-        RuntimeError: another dtype, mixed devices, CUDA tensors in a build without CUDA, or a second derivative.
+        ValueError: an unknown rule, or a negative tolerance.
+        ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
+        RuntimeError: a second derivative.
     """
-    require_build_for("dual_split", rows, lower, upper, multipliers, negative, nonnegative)
+    check_tensors("dual_split", rows, lower, upper, splits, optional=(multipliers, negative, nonnegative))
     check_rows("dual_split", rows, lower)
     high = broadcast_neurons("dual_split", "upper", upper, lower)
     for name, t in (("splits", splits), ("multipliers", multipliers)):
         if t is not None and t.shape != rows.shape:
-            raise ValueError(f"dual_split: {name} must have the shape {list(rows.shape)} of rows, got {list(t.shape)}")
+            raise ArgumentError(
+                f"dual_split: {name} must have the shape {list(rows.shape)} of rows, got {list(t.shape)}"
+            )
     beta = None if multipliers is None else as_rows(multipliers)
     below, above = check_slopes("dual_split", rows, negative, nonnegative)
     within = check_tolerance(tolerance, rows.dtype, 0)
@@ -86,7 +91,7 @@ def dual_split(
     return DualSplitOutput(shaped(image, rows.shape), low)
 
 
-@torch.library.register_fake("zonocuda::dual_split")
+@fake("dual_split")
 def _fake(
     rows: Tensor,
     lower: Tensor,
@@ -101,7 +106,7 @@ def _fake(
     return torch.empty_like(rows), rows.new_empty(rows.shape[:2])
 
 
-@torch.library.register_fake("zonocuda::_dual_split_backward")
+@fake("_dual_split_backward")
 def _backward_fake(
     grad_rows: Tensor,
     grad_low: Tensor,
@@ -151,5 +156,7 @@ def _backward(ctx: Any, grad_rows: Tensor, grad_low: Tensor) -> tuple[Tensor | N
     return v, low, high, None, beta, below, above, None, None
 
 
-torch.library.register_autograd("zonocuda::dual_split", _backward, setup_context=_setup_context)
+differentiable("dual_split", _backward, _setup_context)
 refuse_double_backward("dual_split")
+batched("dual_split", (0,) * 7, (0, 0))
+batched("_dual_split_backward", (0,) * 9, (0,) * 6)

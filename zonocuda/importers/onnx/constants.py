@@ -16,7 +16,6 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from zonocuda.importers.constants import enclosure
 from zonocuda.importers.constants.enclosure import Enclosure
@@ -109,6 +108,8 @@ def _torch_dtype(array: Array) -> torch.dtype:
 
 def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> dict[str, Array]:
     """A node's outputs by :mod:`onnx.reference`; raises UnsupportedNetworkError where it cannot evaluate it."""
+    from onnx.reference import ReferenceEvaluator  # takes as long to load as a small network to be read
+
     outputs = [name for name in node.output if name]
     graph = helper.make_graph(
         [node],
