@@ -197,7 +197,7 @@ def test_arrays_are_not_unpacked_beyond_what_they_should_hold(monkeypatch: pytes
     assert "the arrays of a region have more than 100 bytes" in check_proof(entry, graph, property_).reason
 
 
-@pytest.mark.parametrize("value", [None, [], {}, "x", {"format": "zonocuda.certificate/2"}, {"format": None}])
+@pytest.mark.parametrize("value", [None, [], {}, "x", {"format": "zonocuda.certificate/3"}, {"format": []}])
 def test_what_is_no_certificate_is_refused(value: object) -> None:
     graph, property_ = threshold("fc", 2, -1)
     with pytest.raises(CertificateError, match="holds no certificate of format"):

@@ -63,6 +63,13 @@ class ReluRule(Rule):
     def zero(self, lower: Tensor, upper: Tensor) -> Tensor:
         return upper <= 0
 
+    def kinds(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        dead = upper <= 0
+        return dead, (lower >= 0) & ~dead
+
+    def magnitude(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return upper.clamp(min=0)
+
     def initial(self, lower: Tensor, upper: Tensor, start: Start = "minimum_area") -> Tensor:
         """0 on dead neurons, 1 on active ones, and on crossing ones
 

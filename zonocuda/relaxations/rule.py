@@ -143,6 +143,16 @@ class Rule(ABC):
         """Where f is 0 on all of [l, u]."""
         return torch.zeros_like(lower, dtype=torch.bool)
 
+    def kinds(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Where f is :meth:`zero`, and where it is :meth:`settled` otherwise."""
+        zero = self.zero(lower, upper)
+        return zero, self.settled(lower, upper) & ~zero
+
+    def magnitude(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """At least |f| on [l, u]."""
+        low, high = self.range(lower, upper)
+        return torch.maximum(low.abs(), high.abs())
+
     def project(self, slope: Tensor) -> Tensor:
         """The nearest admissible slopes."""
         return slope.clamp(*self.limits)

@@ -317,10 +317,9 @@ class _Seen:
     @staticmethod
     def of(node: Node, bounds: Bounds, value: Zonotope | None, dual_rows: int = 0) -> _Seen:
         lower, upper = (b.detach() for b in bounds)
-        rule, neurons = rule_of(node), lower.numel()
-        dead = rule.zero(lower, upper)
+        neurons = lower.numel()
+        dead, active = rule_of(node).kinds(lower, upper)
         width = (upper - lower).mean() if neurons else lower.new_zeros(())
-        active = rule.settled(lower, upper) & ~dead
         kinds: Counter[str] = Counter()
         for block in value.blocks if value is not None else ():
             kinds[block.kind] += block.symbols.count

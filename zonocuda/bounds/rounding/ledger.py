@@ -190,9 +190,10 @@ class Ledger:
         op, lift = node.op, self.rounding.lift
         if isinstance(op, Input):
             return lift(torch.maximum(self.box[0].abs(), self.box[1].abs()))
+        if has_rule(node):
+            return lift(rule_of(node).magnitude(*self.inputs[node.name]))
         if self._is_bounded(node):
-            known = self.inputs[(node if has_rule(node) else self._activation_of[node.name]).name]
-            lower, upper = rule_of(node).range(*known) if has_rule(node) else known
+            lower, upper = self.inputs[self._activation_of[node.name].name]
             return lift(torch.maximum(lower.abs(), upper.abs()))
         before = [self.magnitude(name) for name in node.inputs]
         if isinstance(op, Affine):
