@@ -149,6 +149,6 @@ def test_bounds_writes_the_fields_that_are_described(tmp_path: Path) -> None:
 
 
 def test_numbers_without_json_are_strings() -> None:
-    from zonocuda.cli.report import _number
+    from zonocuda.verifier.documents import number
 
-    assert [_number(v) for v in (float("nan"), float("inf"), -float("inf"), None, 0.1)] == [*SPECIAL, None, 0.1]
+    assert [number(v) for v in (float("nan"), float("inf"), -float("inf"), None, 0.1)] == [*SPECIAL, None, 0.1]

@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from tests.verifier.graphs import NETWORKS
-from zonocuda.cli.certificate import certificate_document
 from zonocuda.graph import Graph, Input, Linear, Node, Relu
 from zonocuda.prove.combine import combined, mixture, nonnegative_outputs, refutation, refutes
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
+from zonocuda.verifier.certificate_document import certificate_document
 
 check_proof = pytest.importorskip(
-    "zonocuda.check", reason="python-flint is not installed", exc_type=ImportError
+    "zonocuda.checker", reason="python-flint is not installed", exc_type=ImportError
 ).check_proof
 
 UNIT = Box.from_tensors(torch.zeros(3), torch.ones(3))

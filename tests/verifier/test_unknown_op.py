@@ -27,9 +27,9 @@ from zonocuda.graph import Affine, Graph, Input, Linear, Node, Op, Relu, absolut
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 
-maps = pytest.importorskip("zonocuda.check.maps", reason="python-flint is not installed", exc_type=ImportError)
+maps = pytest.importorskip("zonocuda.checker.maps", reason="python-flint is not installed", exc_type=ImportError)
 explicit = pytest.importorskip(
-    "zonocuda.check.affine", reason="python-flint is not installed", exc_type=ImportError
+    "zonocuda.checker.affine", reason="python-flint is not installed", exc_type=ImportError
 ).explicit
 
 

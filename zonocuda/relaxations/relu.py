@@ -52,6 +52,7 @@ class ReluRule(Rule):
     is_exact = True
     is_nonnegative = True
     is_certified = True
+    has_signs = True
     limits = (0.0, 1.0)
 
     def range(self, lower: Tensor, upper: Tensor) -> Bounds:

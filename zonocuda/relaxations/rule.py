@@ -110,6 +110,10 @@ class Rule(ABC):
     is_certified: ClassVar[bool] = False
     """Whether certificates can hold its slopes, and :mod:`zonocuda.check` derives its bounds again."""
 
+    has_signs: ClassVar[bool] = False
+    """Whether f is the identity where x >= 0 and 0 where x <= 0, so that a neuron can be split at 0
+    (:mod:`zonocuda.bounds.dual.signs`)."""
+
     limits: tuple[float, float] = (-math.inf, math.inf)
     """Slopes that :meth:`lines` takes; others are replaced by the nearest of these."""
 

@@ -100,7 +100,7 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
         before += len(index)
         if len(index):
             width = layers.width(node, index)
-            if first or _depends_on_activation(left.graph, node):
+            if first or depends_on_activation(left.graph, node):
                 layers.refine(node, index)
             still = unsettled(node, *layers.inputs[node.name]).sum()
             seen.append(torch.stack([width, layers.width(node, index), still.double()]))
@@ -111,7 +111,7 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
     return Refined(left.widen(layers.inputs), (before, int(after)), share, time.monotonic() - begin)
 
 
-def _depends_on_activation(graph: Graph, node: Node) -> bool:
+def depends_on_activation(graph: Graph, node: Node) -> bool:
     """Whether some activation comes before a node; without one its bounds are exact."""
     pending, seen = list(node.inputs), set()
     while pending:

@@ -113,8 +113,17 @@ def read_document(path: str | Path) -> dict[str, Any]:
         document = json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise CertificateError(f"{path}: not a JSON document ({error})") from error
+    return check_document(document, str(path))
+
+
+def check_document(document: object, name: str) -> dict[str, Any]:
+    """A document of a verdict.
+
+    Raises:
+        CertificateError: anything else.
+    """
     if not isinstance(document, dict) or document.get("schema") != "zonocuda.verify/1":
-        raise CertificateError(f"{path}: not a document of 'zonocuda verify --json' (schema zonocuda.verify/1)")
+        raise CertificateError(f"{name}: not a document of 'zonocuda verify --json' (schema zonocuda.verify/1)")
     return document
 
 
