@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zonocuda.graph import Add, Concat, Expand, Gather, Graph, Node, Rearrangement, Relu, interpret
+from zonocuda.graph import Add, Concat, Expand, Gather, Graph, Node, Rearrangement, interpret
+from zonocuda.relaxations import has_rule, rule_of
 from zonocuda.specs import LinearConstraint, Region
 
 MAX_ROWS = 200
@@ -76,11 +77,12 @@ def left_open(region: Region, combinations: Sequence[Combination]) -> Region:
 
 
 def nonnegative_outputs(graph: Graph) -> frozenset[int]:
-    """Flattened outputs that are nonnegative by structure, over the reals and as executed: values of ReLUs, moved."""
+    """Flattened outputs that are nonnegative by structure, over the reals and as executed: values of nonnegative
+    activations, moved."""
 
     def visit(node: Node, before: Sequence[Tensor]) -> Tensor:
         op = node.op
-        if isinstance(op, Relu):
+        if has_rule(node) and rule_of(node).is_nonnegative:
             return torch.ones(1, *node.shape)
         if isinstance(op, Rearrangement | Gather | Expand):
             return op.linear(before[0])
