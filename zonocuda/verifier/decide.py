@@ -141,6 +141,8 @@ def verify(
     check_choice("verify", "backend", backend, get_args(Backend))
     check_budget("verify", memory_budget)
     check_count("verify", "seed", seed, 0)
+    if not isinstance(certificate, bool):
+        raise TypeError(f"verify: certificate must be True or False, got {certificate!r}"[:200])
     if not callable(progress):
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
