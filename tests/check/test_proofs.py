@@ -12,7 +12,8 @@ from tests.verifier.graphs import NETWORKS, constraint, random_box, region, samp
 from zonocuda.checker import CertificateError, check_proof, verdict
 from zonocuda.checker.arithmetic import precisely
 from zonocuda.checker.certificate import FORMAT, region_claim
-from zonocuda.checker.region import Maps, RegionCheck
+from zonocuda.checker.maps import Maps
+from zonocuda.checker.region import RegionCheck
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
 from zonocuda.prove import certify
 from zonocuda.specs import Box, LinearConstraint, Region, Spec

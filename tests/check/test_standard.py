@@ -16,7 +16,7 @@ from tests.importers.test_constants import OTHERS, other
 from tests.importers.test_onnx_attributes import WIDE, built, normalisation, wrong_default
 from tests.importers.test_onnx_ops import CASES
 from zonocuda.checker.arithmetic import precisely
-from zonocuda.checker.region import Maps
+from zonocuda.checker.maps import Maps
 from zonocuda.checker.standard import difference
 from zonocuda.cli.main import main
 from zonocuda.importers import lowering

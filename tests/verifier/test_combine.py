@@ -15,12 +15,15 @@ import pytest
 import torch
 
 from tests.verifier.graphs import NETWORKS
-from zonocuda.checker import check_proof
 from zonocuda.graph import Graph, Input, Linear, Node, Relu
 from zonocuda.prove.combine import combined, mixture, nonnegative_outputs, refutation, refutes
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
 from zonocuda.verifier.certificate_document import certificate_document
+
+check_proof = pytest.importorskip(
+    "zonocuda.checker", reason="python-flint is not installed", exc_type=ImportError
+).check_proof
 
 UNIT = Box.from_tensors(torch.zeros(3), torch.ones(3))
 

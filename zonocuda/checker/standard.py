@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from zonocuda.checker.arithmetic import ZERO, Array, balls
+from zonocuda.checker.maps import Ends, Maps, interval
 from zonocuda.checker.operators import COMPUTED, Call
-from zonocuda.checker.region import Ends, Maps, interval
 from zonocuda.graph import Node, interpret
 from zonocuda.importers.onnx.constants import evaluate
 from zonocuda.importers.onnx.file import OnnxFile, node_names

@@ -23,7 +23,8 @@ from zonocuda.checker.arguments import Claimed, HasDocument, compare_digest, doc
 from zonocuda.checker.arithmetic import PRECISION, balls, precisely
 from zonocuda.checker.certificate import FORMAT, CertificateError, region_claim
 from zonocuda.checker.combinations import read_combinations
-from zonocuda.checker.region import Ends, Maps, Progress, RegionCheck, interval, ratio
+from zonocuda.checker.maps import Ends, Maps, interval, ratio
+from zonocuda.checker.region import Progress, RegionCheck
 from zonocuda.checker.standard import difference
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import Network

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import torch
@@ -17,11 +17,26 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """A node's part in an operator of the network that is written with several nodes.
+
+    They compute the same function of real numbers as that operator. When it is executed, it rounds ``products`` numbers
+    in a row at this node, and nothing else: 0 for maxima, limits and absolute values, 1 for the product of a leaky
+    ReLU. At the last of its nodes ``whole`` is the operator itself (:mod:`zonocuda.graph.whole`), which reads
+    ``inputs``.
+    """
+
+    products: int = 0
+    whole: Op | None = None
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Node:
     """One operator at its place in the network.
 
     ``shape`` is its output's feature shape, without the batch; ``dtype`` the type in which the network itself computes
-    it, where that is known.
+    it, where that is known; ``part`` is None for a node that is an operator of the network by itself.
     """
 
     name: str
@@ -29,6 +44,7 @@ class Node:
     inputs: tuple[str, ...]
     shape: Shape
     dtype: torch.dtype | None = None
+    part: Part | None = None
 
 
 class Origin(Protocol):
@@ -74,7 +90,8 @@ class Graph:
 
     def __getstate__(self) -> dict[str, object]:
         with torch.no_grad():  # what is derived from parameters is copied, not how
-            return {**vars(self.current()), "origin": None}
+            now = self.current()
+            return {**{entry.name: getattr(now, entry.name) for entry in dataclasses.fields(now)}, "origin": None}
 
     def current(self) -> Graph:
         """The graph as it is to be used now: this one, or what its origin has become."""
@@ -91,10 +108,38 @@ class Graph:
         return self[self.output].shape
 
     def __getitem__(self, name: str) -> Node:
+        return self.by_name[name]
+
+    # ---- facts that passes ask for, found once ----------------------------------------------------------------------
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Node]:
+        """The nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def position(self) -> Mapping[str, int]:
+        """Where each node stands."""
+        return {node.name: i for i, node in enumerate(self.nodes)}
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[Node, ...]]:
+        """By node, those that read it, one as often as it does."""
+        found: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
-            if node.name == name:
-                return node
-        raise KeyError(name)
+            for name in node.inputs:
+                found[name].append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
+    def uses(self) -> Mapping[str, int]:
+        """How often each node is read; being the output is one use more."""
+        return {name: len(readers) + (name == self.output) for name, readers in self.readers.items()}
+
+    @cached_property
+    def last_use(self) -> Mapping[str, str]:
+        """By node that is read, the last one that reads it; none, an empty name, for the output."""
+        return {**{name: readers[-1].name for name, readers in self.readers.items() if readers}, self.output: ""}
 
     @property
     def relus(self) -> tuple[Node, ...]:
@@ -128,8 +173,14 @@ class Graph:
             fields = {f.name: convert(getattr(op, f.name)) for f in dataclasses.fields(op)}
             return dataclasses.replace(op, **fields)
 
+        def convert_node(node: Node) -> Node:
+            part = node.part
+            if part is not None and part.whole is not None:
+                part = dataclasses.replace(part, whole=convert_op(part.whole))
+            return dataclasses.replace(node, op=convert_op(node.op), part=part)
+
         now = self.current()
-        nodes = tuple(dataclasses.replace(node, op=convert_op(node.op)) for node in now.nodes)
+        nodes = tuple(map(convert_node, now.nodes))
         executed = {name: convert_op(op) for name, op in now.executed.items()}
         converted = Graph(nodes, now.output, executed, now.unaccounted)
         return converted if self.origin is None else converted.following(_Converted(self, dtype, device))
@@ -158,7 +209,7 @@ class Graph:
             wanted = ", ".join(["B", *map(str, self.input_shape)])
             raise ValueError(f"Graph: the input must have shape [{wanted}], got {list(x.shape)}")
         try:
-            return interpret(self, x, lambda node, inputs: node.op.execute(*inputs))
+            return interpret(self.current().whole, x, lambda node, inputs: node.op.execute(*inputs))
         except RuntimeError as error:
             tensors = (t for node in self.nodes for t in vars(node.op).values() if isinstance(t, Tensor))
             held = {(t.dtype, t.device) for t in tensors if t.is_floating_point()}
@@ -168,6 +219,19 @@ class Graph:
             raise ValueError(
                 f"Graph: the input is {x.dtype} on {x.device} and the constants are {kinds}; Graph.to converts them"
             ) from error
+
+    @cached_property
+    def whole(self) -> Graph:
+        """The network with the operators that are written with several nodes in one node each: to be executed."""
+        if all(node.part is None for node in self.nodes):
+            return self
+        nodes = (
+            node
+            if node.part is None or node.part.whole is None
+            else Node(node.name, node.part.whole, node.part.inputs, node.shape, node.dtype)
+            for node in self.nodes
+        )
+        return Graph(prune(tuple(nodes), self.output), self.output)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,8 +259,7 @@ def interpret(
     they are kept, by node name, until then; ``transform`` may put others in their place there.
     """
     graph = graph.current()
-    uses = Counter(name for node in graph.nodes for name in node.inputs)
-    uses[graph.output] += 1
+    uses = dict(graph.uses)
     values = {} if values is None else values
     for node in graph.nodes:
         if isinstance(node.op, Input):

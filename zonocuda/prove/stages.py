@@ -198,6 +198,10 @@ class RegionProof:
             for r, label in enumerate(prover.rows.labels)
         ]
 
+    def prover_in(self, dtype: torch.dtype) -> Prover:
+        """All that was found so far, in a dtype."""
+        return self._in(dtype)
+
     # ---- stages ------------------------------------------------------------------------------------------------------
 
     def begin(self, is_last: bool) -> None:
@@ -336,7 +340,7 @@ class RegionProof:
     def _sweep(self, arithmetic: Arithmetic, zonotope: Zonotope) -> Sweep:
         """Bounds of every ReLU's input, under the deadline."""
         course, graph = self.course, arithmetic.graph
-        position = {node.name: i for i, node in enumerate(graph.nodes)}
+        position = graph.position
         done = 0
 
         def on_node(node: Node) -> None:

@@ -96,10 +96,7 @@ def compact(graph: Graph, inputs: Mapping[str, Bounds]) -> Compact:
 
 def _between_linear_layers(graph: Graph) -> list[tuple[Node, str]]:
     """ReLUs that alone read a linear layer with one dimension, and that linear layers alone read; with that layer."""
-    readers: dict[str, list[Node]] = {node.name: [] for node in graph.nodes}
-    for node in graph.nodes:
-        for name in node.inputs:
-            readers[name].append(node)
+    readers = graph.readers
     return [
         (node, node.inputs[0])
         for node in graph.relus

@@ -41,7 +41,7 @@ class DualPass:
     def __init__(self, graph: Graph, batch: int, rows: int, like: Tensor, ledger: Ledger | None = None) -> None:
         """No rows yet (see :meth:`send`), in the dtype and on the device of ``like``."""
         self.graph = graph
-        self.nodes = {node.name: node for node in graph.nodes}
+        self.nodes = graph.by_name
         self.batch, self.rows = batch, rows
         self.constant = like.new_zeros(batch, rows)
         self.pending: dict[str, Tensor] = {}
@@ -158,7 +158,7 @@ def standard_rows(graph: Graph, device: torch.device, count: int) -> int:
 def neurons_per_pass(graph: Graph, node: Node, like: Tensor, each: int = 1) -> int:
     """How many neurons of a node go together, with ``each`` rows a neuron: so many that the rows of the largest node up
     to it take PASS_BYTES, for the batch and dtype of ``like`` ``[B, ...]``."""
-    largest = max(prod(n.shape) for n in graph.nodes[: graph.nodes.index(node) + 1])
+    largest = max(prod(n.shape) for n in graph.nodes[: graph.position[node.name] + 1])
     return max(1, PASS_BYTES // (each * like.shape[0] * max(1, largest) * like.element_size()))
 
 

@@ -187,7 +187,7 @@ class Adjoint:
     def _complete(self, node: Node, a: Tensor) -> Tensor:
         """A of a ReLU from all symbols that reach it, in advance; ``a`` is what the center adds to it."""
         before = {name: t.clone() for name, t in self.a.items()}
-        position = [other.name for other in self.graph.nodes].index(node.name)
+        position = self.graph.position[node.name]
         for block in self.zonotope.blocks:
             self._carry(self.graph.nodes[0], block, self.output.generators.get(block.symbols), until=position)
         for earlier in self.graph.nodes[:position]:
@@ -255,9 +255,8 @@ class _Chain:
         nodes = adjoint.graph.nodes
         self.until = until
         values: dict[str, Zonotope] = {origin.name: self._value(origin, (block,))}
-        last_use = {name: node.name for node in nodes for name in node.inputs}
-        last_use[adjoint.graph.output] = ""
-        for node in nodes[[n.name for n in nodes].index(origin.name) + 1 :]:
+        last_use = adjoint.graph.last_use
+        for node in nodes[adjoint.graph.position[origin.name] + 1 :]:
             if any(name in values for name in node.inputs):
                 values[node.name] = self._forward(node, values)
                 for name in set(node.inputs):
@@ -304,7 +303,7 @@ class _Chain:
                 dense = end.blocks[0].dense(end.features)
             if leaf is not None:
                 (gradients[adjoint.graph.output],) = torch.autograd.grad(dense, leaf, gradient.reshape(dense.shape))
-        position = {node.name: i for i, node in enumerate(adjoint.graph.nodes)}
+        position = adjoint.graph.position
         while self.links:
             link = self.links.pop()
             if position[link.node.name] < self.until:

@@ -19,8 +19,7 @@ class Ownership:
     def __init__(self, graph: Graph, enabled: bool) -> None:
         self._enabled = enabled
         self._owned: set[str] = set()
-        self._last_use = {name: node.name for node in graph.nodes for name in node.inputs}
-        self._last_use[graph.output] = ""
+        self._last_use = graph.last_use
 
     def may_overwrite(self, node: Node) -> bool:
         """Whether ``node`` may overwrite its inputs' generators; also settles what its own value owns."""

@@ -96,7 +96,6 @@ class Planner:
         self.host_budget = host_budget(zonotope.center.device)
         self._given = {storage_of(t) for block in zonotope.blocks for t in present(block).tensors}
         pool.limit = self.budget // PARTS
-        self.position = {node.name: i for i, node in enumerate(graph.nodes)}
         self.work = Work(graph)
         self.batch = zonotope.center.shape[0]
         self.is_dual = self.is_settled = False
@@ -175,7 +174,7 @@ class Planner:
             self.change_to_dual(node, "asked for")
             return True
         share = unstable() / max(1, self.batch * prod(node.shape))
-        after = self.position[node.name] + 1
+        after = self.graph.position[node.name] + 1
         forward = self.work.forward(after, symbols + int(share * prod(node.shape)), share)
         if not WORTH_ASKING <= forward <= self._ask_below:
             return False

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.rounding.executed import Execution, gamma
+from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.graph import (
     HOPELESS,
     Add,
@@ -41,6 +41,7 @@ from zonocuda.graph import (
     absolute,
     fan_in,
 )
+from zonocuda.roundoff import gamma, unit_roundoff
 
 EXTRA = 4
 """Roundings of one result beside those of its sum: the bias (1), a mean's 1 / count and its product (2), one spare."""
@@ -86,7 +87,7 @@ class Rounding:
     @property
     def u(self) -> float:
         """Unit roundoff."""
-        return torch.finfo(self.dtype).eps / 2
+        return unit_roundoff(self.dtype)
 
     @property
     def eta(self) -> float:
@@ -94,8 +95,8 @@ class Rounding:
         return torch.finfo(self.dtype).tiny
 
     def gamma(self, n: int) -> float:
-        """At least n u / (1 - n u), see :func:`zonocuda.bounds.rounding.executed.gamma`."""
-        return gamma(n, self.dtype)
+        """At least n u / (1 - n u), see :func:`zonocuda.roundoff.gamma`."""
+        return gamma(n, self.u)
 
     @property
     def floor(self) -> float:
@@ -168,7 +169,7 @@ def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
         return 0  # no constants
     if not isinstance(held, Affine):
         raise NotImplementedError(f"rounding: nothing is known about the constants of op {held.kind}")
-    derived = math.ceil(held.roundings * 2.0**-53 / (torch.finfo(dtype).eps / 2)) + (DOUBT if held.doubt else 0)
+    derived = math.ceil(held.roundings * 2.0**-53 / unit_roundoff(dtype)) + (DOUBT if held.doubt else 0)
     count = derived
     if isinstance(held, Pad) and torch.tensor(held.value, dtype=dtype, device="cpu").item() != held.value:
         if not torch.finfo(dtype).tiny <= abs(held.value) <= torch.finfo(dtype).max:

@@ -38,6 +38,12 @@ chain, so that this is less than one rounding of what its last scale counts. Ope
 may flush them, too: whoever reads them has counted that as an operand; at the network's output it changes a value by
 less than eta.
 
+Operators that are written with several nodes (:class:`zonocuda.graph.Part`): the nodes compute, of the executed
+values that they read, what the operator computes without rounding. No machine executes them, and their values are real
+numbers, with d = 0, but for the products that the operator rounds: these count PRODUCT roundings at their node (its
+own, and one each for either operand and the result being flushed). A chain ends before such an operator, whose operands
+are stored, and none begins at it. Maxima and limits of flushed operands are flushed results.
+
 Overflow. The theorem holds while no intermediate result exceeds the dtype, which
 :meth:`zonocuda.bounds.rounding.ledger.Ledger.overflow` makes sure of.
 """
@@ -45,7 +51,6 @@ Overflow. The theorem holds while no intermediate result exceeds the dtype, whic
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -68,18 +73,13 @@ from zonocuda.graph import (
     ScaleShift,
     fan_in,
 )
+from zonocuda.roundoff import gamma, unit_roundoff
 
 STEPS = 16
 """Roundings that one step of a chain adds, beside the terms of its sum."""
 
-
-def gamma(n: int, dtype: torch.dtype) -> float:
-    """At least n u / (1 - n u); infinite from n u = 1/8 on, where nothing here is claimed any more.
-
-    (The quotient is computed in float64, whose three roundings the last factor covers.)
-    """
-    product = n * torch.finfo(dtype).eps / 2
-    return product / (1 - product) * (1 + 2**-50) if product < 0.125 else math.inf
+PRODUCT = 4
+"""Roundings that stand for one product of stored numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,17 +111,15 @@ class Execution:
             raise ValueError(
                 f"as executed, the network cannot be proven: node {cast!r} changes the precision; use 'real'"
             )
-        readers = Counter(name for node in network.nodes for name in node.inputs)
-        readers[network.output] += 1
         inside: dict[str, int] = {}  # D so far, of the chain that goes on from the node; 0 where none does
         so_far: dict[str, int] = {}
         for node in network.nodes:
             before = [inside[name] for name in node.inputs]
             so_far[node.name] = _depth(node, network, before)
-            inside[node.name] = so_far[node.name] if readers[node.name] == 1 else 0
+            inside[node.name] = so_far[node.name] if network.uses[node.name] == 1 and node.part is None else 0
         whole = dict(so_far)  # D, of the whole chain
         for node in reversed(network.nodes):
-            if isinstance(node.op, ScaleShift | Add | Concat) or _moves(node):
+            if node.part is None and (isinstance(node.op, ScaleShift | Add | Concat) or _moves(node)):
                 for name in node.inputs:
                     if inside[name]:
                         whole[name] = max(whole[name], whole[node.name])
@@ -144,7 +142,7 @@ class Execution:
     @property
     def least_scale(self) -> float:
         """F, as which a scale counts at least: T F^k >= eta / u for the k scalings of a chain."""
-        u = torch.finfo(self.dtype).eps / 2
+        u = unit_roundoff(self.dtype)
         return float((math.sqrt(self.eta) / (2 * u)) ** (1 / max(1, self.scalings)))
 
     @property
@@ -163,9 +161,9 @@ class Execution:
             node: a node that rounds.
             first, second: at least |A| m and |b| (None for 0), or the magnitudes of the two terms of a sum; lifted.
         """
-        p, q = self.roundings[node.name]
-        delta = gamma(p, self.dtype) * first
-        return delta if second is None else delta + gamma(q, self.dtype) * second
+        (p, q), u = self.roundings[node.name], unit_roundoff(self.dtype)
+        delta = gamma(p, u) * first
+        return delta if second is None else delta + gamma(q, u) * second
 
 
 def _moves(node: Node) -> bool:
@@ -178,7 +176,11 @@ def _mixed(network: Graph, inside: Mapping[str, int]) -> set[str]:
     mixed: set[str] = set()
     for node in network.nodes:
         parts = [bool(inside[name]) for name in node.inputs]
-        if _moves(node) and (any(name in mixed for name in node.inputs) or (any(parts) and not all(parts))):
+        if (
+            node.part is None
+            and _moves(node)
+            and (any(name in mixed for name in node.inputs) or (any(parts) and not all(parts)))
+        ):
             mixed.add(node.name)
     return mixed
 
@@ -188,8 +190,8 @@ def _scalings(network: Graph, inside: Mapping[str, int]) -> int:
     counts: dict[str, int] = {}
     for node in network.nodes:
         before = [counts[name] for name in node.inputs if inside[name]]
-        own = isinstance(node.op, ScaleShift) and node.op.scale is not None
-        goes_on = isinstance(node.op, ScaleShift | Add) or _moves(node)
+        own = node.part is None and isinstance(node.op, ScaleShift) and node.op.scale is not None
+        goes_on = node.part is None and (isinstance(node.op, ScaleShift | Add) or _moves(node))
         counts[node.name] = int(own) + (max(before, default=0) if goes_on else 0)
     return max(counts.values())
 
@@ -212,6 +214,8 @@ def _depth(node: Node, network: Graph, before: list[int]) -> int:
 def _roundings(node: Node, whole: int, before: list[int], dtype: torch.dtype) -> tuple[int, int] | None:
     """p and q of a node of a chain of depth ``whole``, whose inputs are ``before`` in it; None where it is exact."""
     op = node.op
+    if node.part is not None:
+        return (PRODUCT * node.part.products, 0) if node.part.products else None
     if isinstance(op, Pad):
         held = torch.tensor(op.value, dtype=dtype, device="cpu").item() == op.value
         return None if held else (0, STEPS + whole)

@@ -31,7 +31,6 @@ node's m depends on earlier nodes alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from math import prod
 
@@ -64,9 +63,7 @@ class Ledger:
     def __init__(self, rounding: Rounding, box: Bounds, inputs: Mapping[str, Bounds]) -> None:
         self.rounding, self.box, self.inputs = rounding, box, inputs
         self.graph: Graph = rounding.graph
-        self.nodes = {node.name: node for node in self.graph.nodes}
-        self._readers = Counter(name for node in self.graph.nodes for name in node.inputs)
-        self._readers[self.graph.output] += 1
+        self.nodes = self.graph.by_name
         self._relu_of = {node.inputs[0]: node for node in self.graph.relus}
         self._magnitudes: dict[str, Tensor] = {}
         self._charges: dict[tuple[str, bool], tuple[Tensor | None, Tensor]] = {}
@@ -139,7 +136,7 @@ class Ledger:
     def is_image(self, name: str) -> bool:
         """Whether rows of an affine node that a ReLU sends are nothing but their image, unless a pass adds others:
         nobody else reads it, and :meth:`charge` can stand for both, with one measure."""
-        return self._readers[name] == 1 and isinstance(self.nodes[name].op, Affine)
+        return self.graph.uses[name] == 1 and isinstance(self.nodes[name].op, Affine)
 
     def crossing(self, node: Node) -> int:
         """N_c of a ReLU, the largest of the batch."""

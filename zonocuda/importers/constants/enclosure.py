@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph import HOPELESS
+from zonocuda.roundoff import gamma
 
 _AS_EXECUTED: ContextVar[bool] = ContextVar("as executed", default=False)
 _U = 2.0**-53
@@ -403,8 +404,7 @@ def _split(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gamma(terms: int, u: float = _U) -> float:
-    product = (terms + 1) * u
-    return product / (1 - product) * _COVER if product < 0.125 else math.inf
+    return gamma(terms + 1, u) * _COVER
 
 
 def _sum_error(terms: int, size: Tensor, unit: float, a: Enclosure) -> Tensor:
@@ -413,8 +413,8 @@ def _sum_error(terms: int, size: Tensor, unit: float, a: Enclosure) -> Tensor:
     u = _unit_roundoff(a)
     if not size.numel() or float(size.max()) * (1 + 2 * _gamma(terms)) < unit / u:
         return torch.zeros_like(size)
-    gamma = _gamma(terms, u) + (_gamma(terms) if a.executed else 0.0)
-    return torch.where(size > 0, (gamma * (1 + 2 * _gamma(terms)) * size).clamp(min=_LEAST), size)
+    relative = _gamma(terms, u) + (_gamma(terms) if a.executed else 0.0)
+    return torch.where(size > 0, (relative * (1 + 2 * _gamma(terms)) * size).clamp(min=_LEAST), size)
 
 
 def _unit(x: Tensor) -> float:

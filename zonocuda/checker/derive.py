@@ -1,0 +1,270 @@
+"""Bounds of every ReLU's input on sets of inputs, layer by layer: intervals, then rows for what they leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zonocuda.checker.arithmetic import balls
+from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim
+from zonocuda.checker.exact import Sample
+from zonocuda.checker.floats import TINY, FloatMap, Floats, U, above
+from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, cast_error, twice
+from zonocuda.graph import Add, Affine, Cast, Concat, Input, Node, Relu
+
+
+@dataclass(frozen=True, eq=False)
+class Cuts:
+    """What neurons split above some sets leave of them: z >= t or z <= t for the input z of a neuron of a ReLU.
+
+    Attributes:
+        sets: ``[M]``, which of the sets.
+        relus: ``[M]``, the ReLU, by position among those of the network.
+        neurons: ``[M]``, places in its flattened features.
+        above: ``[M]``, whether z >= t is left.
+        points: ``[M]``, t.
+    """
+
+    sets: NDArray[np.int64]
+    relus: NDArray[np.int64]
+    neurons: NDArray[np.int64]
+    above: NDArray[np.bool_]
+    points: Floats
+
+    def clip(self, relu: int, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Bounds ``[S, N]`` of a ReLU's inputs on what is left."""
+        for ends, pick, side in ((low, np.maximum, self.above), (high, np.minimum, ~self.above)):
+            mine = (self.relus == relu) & side
+            if mine.any():
+                pick.at(ends, (self.sets[mine], self.neurons[mine]), self.points[mine])
+        return low, high
+
+
+class Derivation:
+    """Derives the bounds of a batch of sets."""
+
+    def __init__(
+        self,
+        net: FloatNet,
+        lower: Floats,
+        upper: Floats,
+        cuts: Cuts | None = None,
+        nonnegative: Floats | None = None,
+        mask: Any = None,
+        root: Sets | None = None,
+        sample: Sample | None = None,
+    ) -> None:
+        """Bounds by rule.
+
+        Args:
+            net: the network.
+            lower, upper: boxes ``[S, N0]``.
+            cuts: what is left of them.
+            nonnegative: slopes ``[S, K]`` where v >= 0, of all ReLUs' neurons, one after the other.
+            mask: where they count; the others are by rule.
+            root: bounds that hold on all sets.
+            sample: which rows are carried in balls, too.
+        """
+        self.net, self.cuts, self.root, self.sample = net, cuts, root, sample
+        self.nonnegative, self.mask = nonnegative, mask
+        self.sets = Sets(net, lower, upper)
+        self.ends: dict[str, tuple[Floats, Floats]] = {}
+        self.empty: NDArray[np.bool_] = np.asarray((lower > upper).any(1))
+
+    def run(self) -> Sets:
+        """The sets with all bounds."""
+        offset = 0
+        for node in self.net.graph.nodes:
+            if isinstance(node.op, Relu):
+                pre = node.inputs[0]
+                low, high = self.tightened(node, *(np.array(end) for end in self.ends[pre]))
+                self.empty = self.empty | (low > high).any(1)
+                columns = slice(offset, offset + low.shape[1])
+                offset = columns.stop
+                self.sets.relus[node.name] = self.relaxed(node, low, high, columns)
+                self.ends[pre] = low, high
+                self.sets.sizes[pre] = np.maximum(np.abs(low), np.abs(high))
+            before = [self.ends[name] for name in node.inputs]
+            low, high = interval(self.net, node, before, self.sets)
+            if self.sample is not None and self.sample.is_whole and before:
+                self.sample.confirm_interval(node, before, low, high)
+            self.ends[node.name] = low, high
+            self.sets.keep(node, low, high, list(node.inputs))
+        return self.sets
+
+    def relaxed(self, node: Node, low: Floats, high: Floats, columns: slice) -> Relaxed:
+        """The relaxation of a ReLU."""
+        if self.nonnegative is None:
+            return Relaxed.of(low, high)
+        return Relaxed.of(low, high, self.nonnegative[:, columns], self.mask[:, columns])
+
+    def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Bounds of a ReLU's input from those of intervals."""
+        if self.root is not None:
+            known = self.root.relus[node.name]
+            low, high = np.maximum(low, known.low), np.minimum(high, known.high)
+        if self.cuts is not None:
+            low, high = self.cuts.clip(list(self.net.relus).index(node.name), low, high)
+        if self.net.maps.is_exact(node.inputs[0]):
+            return low, high
+        for pick, both in ((self.area, True), (self.second, False)):
+            which, neurons = np.nonzero(~((low >= 0) | (high <= 0)))
+            if len(which):
+                self.improve(node, low, high, which, neurons, pick, both)
+        return low, high
+
+    def improve(
+        self, node: Node, low: Floats, high: Floats, which: Index, neurons: Index, pick: Pick, both: bool
+    ) -> None:
+        """Bounds neurons of a ReLU's input by rows, and puts what is better into ``low`` and ``high``."""
+        name, count = node.inputs[0], len(which)
+        size = self.net.size[name]
+        sides = 1 if both else 2
+
+        def rows(index: Index) -> Floats:
+            v = np.zeros((len(index), size))
+            v[np.arange(len(index)), neurons[index % count]] = np.where(index < count, 1.0, -1.0)
+            return v
+
+        sets = np.tile(which, sides)
+        found = carry(self.sets, sets, [(name, rows)], pick)
+        lower, upper = self.sets.lower[sets], self.sets.upper[sets]
+        least = found.least(lower, upper, self.net.operations)
+        most = found.most(lower, upper, self.net.operations) if both else -least[count:]
+        if self.sample is not None:
+            for row in self.sample.chosen(len(sets)):
+                unit = [(name, balls(rows(np.array([row]))[0].tolist(), (1, -1)))]
+                over = most[row] if both else np.inf
+                self.sample.confirm(self.sets, sets, lower[row], upper[row], unit, pick, row, least[row], over)
+        least = least[:count]
+        low[which, neurons] = np.fmax(low[which, neurons], least)
+        high[which, neurons] = np.fmin(high[which, neurons], most)
+
+    def area(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
+        """One slope for both signs of v."""
+        relaxed = self.sets.relus[name]
+        negative = relaxed.slopes.negative[which]
+        return Slopes(negative, negative), relaxed.twice[which]
+
+    def second(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
+        """By the sign of v."""
+        relaxed = self.sets.relus[name]
+        slopes = relaxed.slopes
+        return Slopes(slopes.negative[which], slopes.nonnegative[which]), relaxed.twice[which]
+
+
+def interval(net: FloatNet, node: Node, before: Sequence[tuple[Floats, Floats]], sets: Sets) -> tuple[Floats, Floats]:
+    """Bounds ``[S, N]`` of a node's value from those of its inputs."""
+    op = node.op
+    if isinstance(op, Input):
+        return sets.lower, sets.upper
+    if isinstance(op, Relu):
+        low, high = before[0]
+        return np.maximum(low, 0), np.maximum(high, 0)
+    if isinstance(op, Add):
+        (a, b), (c, d) = before
+        low, high = (a + c, b + d) if op.sign == 1 else (a - d, b - c)
+        return np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
+    if isinstance(op, Concat):
+        shape = (len(sets), net.size[node.name])
+        low, high = np.zeros(shape), np.zeros(shape)
+        for places, (a, b) in zip(net.maps.parts(node), before, strict=True):
+            low[:, places], high[:, places] = a, b
+        return low, high
+    if not isinstance(op, Affine):
+        raise NotImplementedError(f"zonocuda check: op {op.kind} is not supported")
+    low, high = before[0]
+    map_: FloatMap = net.affine[node.name]
+    middle = low + (high - low) / 2
+    radius = above(np.maximum(high - middle, middle - low), 2)
+    size = np.maximum(np.abs(low), np.abs(high))
+    value = map_.linear(middle) + map_.bias
+    error = map_.reach(radius) + map_.error(size) + map_.bias_error + U * np.abs(value)
+    if isinstance(op, Cast):
+        error = error + cast_error(op, size)
+    scale = 0.0 if map_.scale is None else np.abs(map_.scale)
+    error = above(error + scale * TINY, 8)
+    return np.nextafter(value - error, -np.inf), np.nextafter(value + error, np.inf)
+
+
+def restricted(
+    root: Sets, lower: Floats, upper: Floats, cuts: Cuts, nonnegative: Floats | None = None, mask: Any = None
+) -> tuple[Sets, NDArray[np.bool_]]:
+    """Sets within that of ``root`` with its bounds, cut where neurons are split, and which of them are empty."""
+    sets = Sets(root.net, lower, upper, {}, root.sizes, root.errors, root.lost)
+    empty: NDArray[np.bool_] = np.asarray((lower > upper).any(1))
+    offset = 0
+    for number, (name, known) in enumerate(root.relus.items()):
+        low, high = (np.repeat(end, len(lower), axis=0) for end in (known.low, known.high))
+        low, high = cuts.clip(number, low, high)
+        empty = empty | (low > high).any(1)
+        columns = slice(offset, offset + low.shape[1])
+        offset = columns.stop
+        if nonnegative is None:
+            sets.relus[name] = Relaxed.of(low, high)
+        else:
+            sets.relus[name] = Relaxed.of(low, high, nonnegative[:, columns], mask[:, columns])
+    return sets, empty
+
+
+class RootDerivation(Derivation):
+    """The bounds on a region's box, with the slopes of a certificate: see :mod:`zonocuda.checker.region`."""
+
+    def __init__(
+        self, net: FloatNet, lower: Floats, upper: Floats, claim: RegionClaim, sample: Sample | None = None
+    ) -> None:
+        """Bounds of one set, with the slopes of ``claim``."""
+        super().__init__(net, lower, upper, sample=sample)
+        self.claim = claim
+        self.listed = {name: one.neurons for name, one in claim.relus.items()}
+
+    def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """By the first pass, and by the rows that the certificate has, or by a second pass."""
+        if self.net.maps.is_exact(node.inputs[0]):
+            return low, high
+        claim = self.claim.relus[node.name]
+        passes: list[tuple[Pick, bool]] = [(self.first_pass, True)]
+        if claim.refined is not None or self.claim.second_pass:
+            passes.append((self.second_pass, False))
+        for number, (pick, both) in enumerate(passes):
+            neurons = np.union1d(np.flatnonzero(~((low[0] >= 0) | (high[0] <= 0))), claim.neurons)
+            if number and claim.refined is not None:
+                neurons = np.intersect1d(neurons, claim.refined.neurons)
+                places = np.searchsorted(claim.refined.neurons, neurons)
+                self.rows = np.concatenate([places, places + len(claim.refined.neurons)])
+                self.own = claim.refined.slopes
+                pick = self.refined
+            if len(neurons):
+                self.improve(node, low, high, np.zeros(len(neurons), dtype=np.intp), neurons, pick, both)
+        return low, high
+
+    def _with(self, name: str, slopes: tuple[Floats, Floats]) -> tuple[Slopes, Floats]:
+        """Slopes of the listed neurons of a ReLU, the others by rule; each ``[K]`` or ``[R, K]``."""
+        relaxed, listed = self.sets.relus[name], self.listed[name]
+        negative, nonnegative = (
+            np.array(np.broadcast_to(relaxed.slopes.negative, (len(np.atleast_2d(given)), relaxed.low.shape[1])))
+            for given in slopes
+        )
+        negative[:, listed], nonnegative[:, listed] = slopes
+        return Slopes(negative, nonnegative), twice(negative, relaxed.low, relaxed.high)
+
+    def first_pass(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
+        """One slope for both signs."""
+        area = self.claim.relus[name].area
+        return self._with(name, (area, area))
+
+    def second_pass(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
+        """By the sign of v."""
+        claim = self.claim.relus[name]
+        return self._with(name, (claim.negative, claim.nonnegative))
+
+    def refined(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
+        """Each row with slopes of its own."""
+        if name not in self.own:
+            return self.second_pass(name, which, chosen)
+        own = self.own[name][self.rows[chosen]] * SLOPE_UNIT
+        return self._with(name, (self.claim.relus[name].negative, own))

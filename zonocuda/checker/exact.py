@@ -1,0 +1,133 @@
+"""Rows of :mod:`zonocuda.checker.sets` once more, in balls: those that float64 leaves open, and others at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import numpy as np
+
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls
+from zonocuda.checker.floats import Floats
+from zonocuda.checker.maps import Ends, Maps, cast_error, interval
+from zonocuda.checker.passes import Passes
+from zonocuda.checker.sets import Index, Pick, Sets
+from zonocuda.graph import Cast, Node
+
+Start = Sequence[tuple[str, Array]]
+"""Nodes, and rows ``[1, N]`` that begin there; one row is the sum."""
+
+
+class ExactRows(Passes):
+    """Passes of one row each, with bounds of ReLUs' inputs and slopes that are floats."""
+
+    def __init__(self, maps: Maps, sets: Sets, number: int, lower: Floats, upper: Floats) -> None:
+        """Over the set of that ``number``, within a box ``[N0]``."""
+        super().__init__(maps, (balls(lower.tolist()), balls(upper.tolist())))
+        self.sets, self.number = sets, number
+        for node in maps.graph.nodes:
+            if isinstance(node.op, Cast) and node.inputs[0] in sets.sizes:
+                size = sets.sizes[node.inputs[0]]
+                ends = balls(size[number if len(size) > 1 else 0].tolist())
+                self.casts[node.name] = cast_error(node.op, -ends, ends)
+
+    def row(self, start: Start, pick: Pick, chosen: int) -> Ends:
+        """Exact lower and upper bounds of one row, which begins at several nodes (``[1, N]`` at each) and takes the
+        slopes of the row ``chosen``."""
+        self._pick, self._chosen = pick, chosen
+        (name, v), *more = start
+        return self.carry(name, v, more)
+
+    def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
+        """One row before a ReLU, and the offsets below and above."""
+        slopes, _ = self._pick(name, np.array([self.number]), np.array([self._chosen]))
+        relaxed = self.sets.relus[name]
+        place = self.number if len(relaxed.low) > 1 else 0
+        image, below, above = v.copy(), ZERO, ZERO
+        for j, value in enumerate(v[0]):
+            if value.is_zero():
+                continue
+            slope = (slopes.nonnegative if value.mid() >= 0 else slopes.negative)[0, j].item()
+            low, high = balls([relaxed.low[place, j].item(), relaxed.high[place, j].item()])
+            image[0, j] = value * slope
+            if low >= 0 and slope == 1:
+                continue
+            twice = (-slope * low).max((ONE - slope) * high).max(ZERO)
+            below += value.min(ZERO) * twice
+            above += value.max(ZERO) * twice
+        return image, balls([below]), balls([above])
+
+
+class Disagreement(Exception):  # noqa: N818 - it is about the machine
+    """Balls do not confirm a bound of float64: the machine's arithmetic is not what is assumed of it."""
+
+
+class Sample:
+    """Carries some of the rows again, and compares.
+
+    Attributes:
+        share: which part of the rows; 1 for all.
+        confirmed: how many were.
+    """
+
+    def __init__(self, maps: Maps, share: float, most: float, seed: int = 0) -> None:
+        """At most so many rows."""
+        self.maps, self.share, self.most = maps, share, most
+        self.random = Random(seed)
+        self.confirmed = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row is carried again."""
+        return self.share >= 1 and self.most == np.inf
+
+    def confirm_interval(self, node: Node, before: Sequence[tuple[Floats, Floats]], low: Floats, high: Floats) -> None:
+        """Compares the intervals ``[S, N]`` of a node with those of balls.
+
+        Raises:
+            Disagreement: they do not enclose them.
+        """
+        for number in range(len(low)):
+            ends = [(balls(a[number].tolist()), balls(b[number].tolist())) for a, b in before]
+            if any(not all(a.is_finite() and b.is_finite() and a <= b for a, b in zip(*e, strict=True)) for e in ends):
+                continue  # an empty set, or one of which nothing is known
+            exact = interval(self.maps, node, ends)
+            for a, b, x, y in zip(*exact, low[number].tolist(), high[number].tolist(), strict=True):
+                if not (x != x or y != y or (a >= x and b <= y)):
+                    raise Disagreement(
+                        f"float64 bounds [{x!r}, {y!r}] at {node.name!r}, which balls bound by [{a}, {b}]"
+                    )
+
+    def chosen(self, count: int) -> list[int]:
+        """Some of so many rows."""
+        if self.confirmed >= self.most:
+            return []
+        some = [i for i in range(count) if self.share >= 1 or self.random.random() < self.share]
+        return some[: int(min(len(some), self.most - self.confirmed))]
+
+    def confirm(
+        self,
+        sets: Sets,
+        which: Index,
+        lower: Floats,
+        upper: Floats,
+        start: Start,
+        pick: Pick,
+        row: int,
+        least: float,
+        most: float,
+    ) -> None:
+        """Compares the bounds of one row with what balls say.
+
+        Raises:
+            Disagreement: they are not below and above it.
+        """
+        exact = ExactRows(self.maps, sets, int(which[row]), lower, upper)
+        low, high = exact.row(start, pick, row)
+        self.confirmed += 1
+        below = not least > -np.inf or low[0] >= least
+        over = not most < np.inf or high[0] <= most
+        if not (below and over):
+            raise Disagreement(
+                f"float64 bounds [{least!r}, {most!r}] of a row that balls bound by [{low[0]}, {high[0]}]"
+            )

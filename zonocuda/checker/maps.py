@@ -1,0 +1,132 @@
+"""A network's operators as sums of balls, made once, and intervals of its values."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from flint import arb
+
+from zonocuda.checker.affine import Map, explicit
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
+from zonocuda.graph import (
+    Add,
+    Affine,
+    Cast,
+    Concat,
+    Expand,
+    Gather,
+    Graph,
+    Input,
+    Node,
+    Rearrangement,
+    Relu,
+    ScaleShift,
+)
+
+BALLS_AT_ONCE = 2**21
+"""Of a product: a ball takes about a hundred bytes."""
+
+Ends = tuple[Array, Array]
+"""Exact lower and upper bounds ``[N]``."""
+
+
+class Maps:
+    """The affine operators of a network, made once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes = {node.name: node for node in graph.nodes}
+        self.size = {node.name: prod(node.shape) for node in graph.nodes}
+        self._maps: dict[str, tuple[Map, Map]] = {}
+
+    def of(self, node: Node) -> tuple[Map, Map]:
+        """The operator of a node, and its absolute value."""
+        if node.name not in self._maps:
+            assert isinstance(node.op, Affine)
+            one = explicit(node.op, self.nodes[node.inputs[0]].shape, node.shape)
+            self._maps[node.name] = one, one.absolute()
+        return self._maps[node.name]
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows go together."""
+        blocks = [b for node in self.graph.nodes if isinstance(node.op, Affine) for b in self.of(node)[0].blocks]
+        largest = max([b.inputs.size + b.outputs.size for b in blocks], default=1)
+        return max(1, min(64, BALLS_AT_ONCE // max(1, largest)))
+
+    def is_exact(self, name: str) -> bool:
+        """Whether intervals lose nothing up to a node: one operator that adds inputs up, between some that do not."""
+        node = self.nodes[name]
+        while isinstance(node.op, ScaleShift | Rearrangement | Gather | Expand):
+            node = self.nodes[node.inputs[0]]
+        return isinstance(node.op, Input) or (isinstance(node.op, Affine) and self._is_separable(node.inputs[0]))
+
+    def _is_separable(self, name: str) -> bool:
+        """Whether the coordinates of a node's value depend on different inputs."""
+        node = self.nodes[name]
+        while isinstance(node.op, ScaleShift | Rearrangement):
+            node = self.nodes[node.inputs[0]]
+        return isinstance(node.op, Input)
+
+    def parts(self, node: Node) -> list[Any]:
+        """Of a concatenation: for each input the places that it takes."""
+        assert isinstance(node.op, Concat)
+        places = np.arange(self.size[node.name]).reshape(node.shape)
+        cuts = np.cumsum([self.nodes[name].shape[node.op.dim] for name in node.inputs])[:-1]
+        return [part.ravel() for part in np.split(places, cuts, axis=node.op.dim)]
+
+
+FORMATS = {torch.float16: (11, -24, 16), torch.bfloat16: (8, -133, 128), torch.float32: (24, -149, 128)}
+"""Binary formats of IEEE 754 and the like: digits p, least positive number 2^q, and all numbers below 2^r."""
+
+
+def cast_error(op: Cast, low: Array, high: Array) -> Array:
+    """How far rounding to the type of a cast may take numbers between ``low`` and ``high``.
+
+    |fl(x) - x| <= 2^-p |x| + 2^(q - 1) for |x| <= 2^r (1 - 2^-p), beyond which nothing is known. To 16-bit types
+    conversions may round twice, by way of float32: 2^-12 of that more.
+    """
+    digits, least, top = FORMATS[op.target]
+    unit, spacing = arb(2) ** -digits, arb(2) ** (least - 1)
+    largest = arb(2) ** top * (ONE - unit)
+    twice = ONE if digits == 24 else ONE + arb(2) ** -12
+    sizes = [abs(a).max(abs(b)) for a, b in zip(low, high, strict=True)]
+    return upper(balls((size * unit + spacing) * twice if size <= largest else arb("inf") for size in sizes))
+
+
+def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
+    """Bounds of a node's value from those of its inputs."""
+    op = node.op
+    if isinstance(op, Relu):
+        low, high = (balls(ZERO if value <= 0 else value for value in end) for end in before[0])
+        return low, high
+    if isinstance(op, Cast):
+        low, high = before[0]
+        error = cast_error(op, low, high)
+        return lower(low - error), upper(high + error)
+    if isinstance(op, Affine):
+        map_, magnitude = maps.of(node)
+        low, high = before[0]
+        center, width = map_.linear((low + high) / 2), magnitude.linear((high - low) / 2)
+        if map_.bias is not None:
+            center = center + map_.bias
+        return lower(center - width), upper(center + width)
+    if isinstance(op, Add):
+        (a, b), (c, d) = before
+        return (lower(a + c), upper(b + d)) if op.sign == 1 else (lower(a - d), upper(b - c))
+    if isinstance(op, Concat):
+        low, high = zeros(maps.size[node.name]), zeros(maps.size[node.name])
+        for places, (a, b) in zip(maps.parts(node), before, strict=True):
+            low[places], high[places] = a, b
+        return low, high
+    raise NotImplementedError(f"zonocuda check: op {op.kind} is not supported")
+
+
+def ratio(value: Fraction) -> Any:
+    """A rational number."""
+    return arb(value.numerator) / value.denominator

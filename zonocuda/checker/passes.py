@@ -1,0 +1,90 @@
+"""Rows carried from a node to the input, in balls.
+
+A row v is carried back by the adjoints of affine operators (design of CROWN, Zhang et al. 2018); what a ReLU makes of
+it is the business of those who know bounds of its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from zonocuda.checker.arithmetic import Array, lower, upper, zeros
+from zonocuda.checker.maps import Ends, Maps
+from zonocuda.graph import Add, Cast, Concat, Input, Relu
+
+
+class Passes:
+    """Passes over a box ``[N]``.
+
+    Attributes:
+        maps: the network.
+        box: exact ends of the inputs.
+        casts: by node, how far a cast may round.
+        passes: how many rows were carried.
+    """
+
+    def __init__(self, maps: Maps, box: Ends) -> None:
+        self.maps, self.box = maps, box
+        self.middle, self.radius = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
+        self.casts: dict[str, Array] = {}
+        self.passes = 0
+
+    def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
+        """Rows ``[R, N]`` of a ReLU's output as rows of its input, and the offsets ``[R]`` below and above.
+
+        ``first`` is the number of the first of these rows among those of a call of :meth:`carry`.
+        """
+        raise NotImplementedError
+
+    def carry(self, name: str, rows: Array, at: Sequence[tuple[str, Array]] = ()) -> Ends:
+        """Exact lower and upper bounds of rows ``[R, N]`` of a node, and of rows of other nodes that are added ``at``
+        them; upper ones hold where no slope looks at the sign of v."""
+        low, high = zeros(len(rows)), zeros(len(rows))
+        for first in range(0, len(rows), self.maps.rows):
+            part = slice(first, first + self.maps.rows)
+            more = [(target, v[part]) for target, v in at]
+            low[part], high[part] = self._chunk({name: rows[part]}, more, first)
+        return low, high
+
+    def _chunk(self, pending: dict[str, Array], more: Sequence[tuple[str, Array]], first: int) -> Ends:
+        count = len(next(iter(pending.values())))
+        self.passes += count
+        low, high = zeros(count), zeros(count)
+
+        def send(target: str, v: Array) -> None:
+            pending[target] = pending[target] + v if target in pending else v
+
+        for target, v in more:
+            send(target, v)
+        source = self.maps.graph.nodes[0].name
+        for node in reversed(self.maps.graph.nodes):
+            if node.name not in pending or isinstance(node.op, Input):
+                continue
+            v = pending.pop(node.name)
+            if isinstance(node.op, Relu):
+                image, below, above = self.through(node.name, v, first)
+                low, high = low + below, high + above
+                send(node.inputs[0], image)
+            elif isinstance(node.op, Cast):
+                error = np.abs(v) @ self.casts[node.name]
+                low, high = low - error, high + error
+                send(node.inputs[0], v)
+            elif isinstance(node.op, Add):
+                send(node.inputs[0], v)
+                send(node.inputs[1], v if node.op.sign == 1 else -v)
+            elif isinstance(node.op, Concat):
+                for target, places in zip(node.inputs, self.maps.parts(node), strict=True):
+                    send(target, v[:, places])
+            else:
+                map_ = self.maps.of(node)[0]
+                if map_.bias is not None:
+                    constant = v @ map_.bias
+                    low, high = low + constant, high + constant
+                send(node.inputs[0], map_.adjoint(v))
+        if source in pending:
+            v = pending[source]
+            center, spread = v @ self.middle, np.abs(v) @ self.radius
+            low, high = low + center - spread, high + center + spread
+        return lower(low), upper(high)

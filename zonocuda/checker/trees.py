@@ -1,0 +1,366 @@
+"""Proofs by splitting: every leaf of every tree, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zonocuda.checker.arithmetic import Array, zeros
+from zonocuda.checker.certificate import SLOPE_UNIT, CertificateError
+from zonocuda.checker.derive import Cuts, Derivation, restricted
+from zonocuda.checker.exact import ExactRows, Sample
+from zonocuda.checker.floats import Floats, U, above
+from zonocuda.checker.forest import Cut, Forest, Leaf, Lemma, Pair, Walk, walk
+from zonocuda.checker.maps import ratio
+from zonocuda.checker.region import Progress
+from zonocuda.checker.sets import FloatNet, Index, Relaxed, Sets, Slopes, carry, twice
+from zonocuda.specs import LinearConstraint
+
+SETS_AT_ONCE = 512
+NUMBERS_AT_ONCE = 2**20
+"""Of one kind of bound, for all sets of a batch."""
+CLOSE = 2.0**-24
+"""Bounds that lack no more than this part of what they are the sum of are tried in balls."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A row, begun at nodes of the network: exact coefficients by place, and the constant."""
+
+    at: tuple[tuple[str, dict[int, Fraction]], ...]
+    constant: Fraction
+    strict: bool = False
+    is_claim: bool = True
+    """Whether it is claimed to be positive."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A pair of a leaf: the number of its leaf, of its set in the batch, and what is carried."""
+
+    leaf: int
+    set: int
+    box: int
+    pair: Pair
+    row: _Row
+
+
+class ForestCheck:
+    """A forest over one region's box.
+
+    Attributes:
+        leaves: how many leaves there are.
+        closed: how many rows float64 proved, and how many balls.
+        worst: the least bound of a leaf's row.
+    """
+
+    def __init__(
+        self,
+        net: FloatNet,
+        box: tuple[Floats, Floats],
+        disjuncts: Sequence[Sequence[LinearConstraint]],
+        forest: Forest,
+        root: Sets | None,
+        sample: Sample,
+        progress: Progress = lambda phase, done, total: None,
+    ) -> None:
+        self.net, self.forest, self.root, self.sample, self.progress = net, forest, root, sample, progress
+        self.disjuncts = disjuncts
+        self.walk: Walk = walk(forest, *box)
+        self.names = list(net.relus)
+        self.leaves, self.done = sum(map(len, self.walk.trees)), 0
+        self.closed = [0, 0]
+        self.worst = np.inf
+        self.units = forest.nonnegative * SLOPE_UNIT
+        self.below = None if forest.negative is None else forest.negative * SLOPE_UNIT
+        self._rows: dict[Any, _Row] = {}
+
+    def run(self) -> str:
+        """Why the disjuncts are not refuted; empty if they are."""
+        lemmas, count = self.forest.lemmas, len(self.forest.lemmas)
+        first = 0
+        while first < count:
+            last = first
+            while last < count and lemmas[last].relu == lemmas[first].relu:
+                last += 1
+            self.prove_lemmas(lemmas[first:last], self.walk.trees[first:last])
+            first = last
+        for number, tree in enumerate(self.walk.trees[count:]):
+            for leaf, pair, bound, proven in self.bounds(tree, self.row_of):
+                if not proven:
+                    return f"leaf {leaf} of tree {number}: disjunct {pair.disjunct} is not refuted (bound {bound:.6g})"
+                self.worst = min(self.worst, bound)
+        return ""
+
+    # ---- lemmas -----------------------------------------------------------------------------------------------------
+
+    def prove_lemmas(self, lemmas: Sequence[Lemma], trees: Sequence[list[Leaf]]) -> None:
+        """Bounds neurons of one ReLU, and puts what is better into the region's own bounds."""
+        if self.root is None:
+            raise CertificateError("forest: lemmas need the region's own bounds (relus)")
+        owner = [lemma for lemma, tree in zip(lemmas, trees, strict=True) for _ in tree]
+        rows = [self.lemma_row(lemma) for lemma in owner]
+        leaves = [leaf for tree in trees for leaf in tree]
+        least = dict.fromkeys(lemmas, np.inf)
+        for leaf, pair, bound, proven in self.bounds(leaves, lambda leaf, pair: rows[leaf] if pair.rows else _ZERO):
+            if pair.rows or not proven:
+                found = bound if pair.rows else -np.inf
+                least[owner[leaf]] = min(least[owner[leaf]], found) if found == found else -np.inf
+        name = self.names[lemmas[0].relu]
+        known = self.root.relus[name]
+        low, high = known.low.copy(), known.high.copy()
+        for lemma, bound in least.items():
+            if lemma.upper:
+                high[0, lemma.neuron] = min(high[0, lemma.neuron], -bound)
+            else:
+                low[0, lemma.neuron] = max(low[0, lemma.neuron], bound)
+        self.root.relus[name] = Relaxed.of(low, high)
+
+    def lemma_row(self, lemma: Lemma) -> _Row:
+        """z, or -z, for the input z of a neuron."""
+        pre = self.net.relus[self.names[lemma.relu]].inputs[0]
+        return _Row(((pre, {lemma.neuron: Fraction(-1 if lemma.upper else 1)}),), Fraction(0), is_claim=False)
+
+    # ---- rows of the specification ----------------------------------------------------------------------------------
+
+    def row_of(self, leaf: int, pair: Pair) -> _Row:
+        """The combination of the rows of a disjunct that a pair names."""
+        key = pair.disjunct, pair.rows
+        if key not in self._rows:
+            members = self.disjuncts[pair.disjunct]
+            outputs: dict[int, Fraction] = {}
+            inputs: dict[int, Fraction] = {}
+            constant, strict = Fraction(0), False
+            for number, weight in pair.rows:
+                if number >= len(members):
+                    raise CertificateError(f"forest: disjunct {pair.disjunct} has no row {number}")
+                row, w = members[number], Fraction(weight)
+                constant += w * row.constant
+                strict |= row.strict and w > 0
+                for total, coefficients in ((outputs, row.outputs), (inputs, row.inputs)):
+                    for i, c in coefficients.items():
+                        total[i] = total.get(i, Fraction(0)) + w * c
+            at = ((self.net.graph.output, outputs), (self.net.source, inputs))
+            self._rows[key] = _Row(at, constant, strict)
+        return self._rows[key]
+
+    # ---- batches ----------------------------------------------------------------------------------------------------
+
+    def bounds(
+        self, leaves: Sequence[Leaf], row_of: Callable[[int, Pair], _Row]
+    ) -> Iterator[tuple[int, Pair, float, bool]]:
+        """For every pair of every leaf: the leaf's number, the pair, a bound of its row, and whether it is positive."""
+        keys: dict[Any, list[int]] = {}
+        for number, leaf in enumerate(leaves):
+            if leaf.scope is None:
+                key: Any = None, leaf.cuts, leaf.slopes
+            else:
+                key = leaf.scope[0], leaf.cuts[: leaf.scope[1]], leaf.slopes
+            keys.setdefault(key, []).append(number)
+        wide = sum(self.net.size.values())
+        step = max(1, min(SETS_AT_ONCE, NUMBERS_AT_ONCE // wide))
+        for own in (True, False):
+            chosen = [key for key in keys if (key[0] is not None) is own]
+            for first in range(0, len(chosen), step):
+                part = chosen[first : first + step]
+                jobs = [
+                    _Job(n, place, leaves[n].box, pair, row_of(n, pair))
+                    for place, key in enumerate(part)
+                    for n in keys[key]
+                    for pair in leaves[n].pairs
+                ]
+                sets, empty = self.sets([(key[0] or 0, key[1], key[2]) for key in part], own)
+                yield from self.close(sets, empty, jobs, leaves)
+                self.done += sum(len(keys[key]) for key in part)
+                self.progress("check", self.done, self.leaves)
+
+    def sets(self, keys: Sequence[tuple[int, tuple[Cut, ...], int]], own: bool) -> tuple[Sets, NDArray[np.bool_]]:
+        """Sets with bounds: derived on their own boxes, or those of the region."""
+        lower, upper = (np.array([ends[key[0]] for key in keys]) for ends in (self.walk.lower, self.walk.upper))
+        flat = [(s, cut) for s, key in enumerate(keys) for cut in key[1]]
+        cuts = Cuts(
+            np.array([s for s, _ in flat], dtype=np.int64),
+            np.array([cut.relu for _, cut in flat], dtype=np.int64),
+            np.array([cut.neuron for _, cut in flat], dtype=np.int64),
+            np.array([cut.above for _, cut in flat], dtype=bool),
+            np.array([cut.point for _, cut in flat], dtype=np.float64),
+        )
+        nonnegative, mask = self.table(np.array([key[2] for key in keys]))
+        if own:
+            derivation = Derivation(self.net, lower, upper, cuts, nonnegative, mask, self.root, self.sample)
+            with np.errstate(all="ignore"):
+                return derivation.run(), derivation.empty
+        if self.root is None:
+            raise CertificateError("forest: scope is -1 where the region has no bounds (relus)")
+        with np.errstate(all="ignore"):
+            return restricted(self.root, lower, upper, cuts, nonnegative, mask)
+
+    def table(self, which: Index) -> tuple[Floats, NDArray[np.bool_]] | tuple[None, None]:
+        """Rows of the table of slopes ``[S, neurons]``, and where they say something."""
+        if not (which >= 0).any():
+            return None, None
+        neurons = sum(self.net.size[name] for name in self.names)
+        values, mask = np.zeros((len(which), neurons)), np.zeros((len(which), neurons), dtype=bool)
+        some = np.flatnonzero(which >= 0)
+        values[np.ix_(some, self.forest.columns)] = self.units[which[some]]
+        mask[np.ix_(some, self.forest.columns)] = True
+        return values, mask
+
+    def close(
+        self, sets: Sets, empty: NDArray[np.bool_], jobs: Sequence[_Job], leaves: Sequence[Leaf]
+    ) -> Iterator[tuple[int, Pair, float, bool]]:
+        """Bounds of all rows of a batch."""
+        number: dict[Any, int] = {}
+        unique: list[_Job] = []
+        carried = np.zeros(len(jobs), dtype=np.intp)
+        for k, job in enumerate(jobs):
+            key = job.set, id(job.row), job.pair.slopes, _multipliers(job.pair, leaves[job.leaf])
+            if key not in number:
+                number[key] = len(unique)
+                unique.append(job)
+            carried[k] = number[key]
+        rows = Rows(self, sets, unique, [_multipliers(job.pair, leaves[job.leaf]) for job in unique])
+        lower, upper = (np.array([e[job.box] for job in jobs]) for e in (self.walk.lower, self.walk.upper))
+        with np.errstate(all="ignore"):
+            found = carry(sets, rows.which, rows.start, rows.pick).at(carried)
+            least = found.least(lower, upper, self.net.operations)
+            bounds = rows.finished(least, carried, lower, upper)
+            close = bounds > -CLOSE * found.scale
+        gone = empty[rows.which[carried]] | (lower > upper).any(1)
+        for k in self.sample.chosen(len(jobs)):
+            if not gone[k]:
+                row, start = int(carried[k]), rows.exact(int(carried[k]))
+                self.sample.confirm(sets, rows.which, lower[k], upper[k], start, rows.pick, row, least[k], np.inf)
+        for k, job in enumerate(jobs):
+            bound, row = float(bounds[k]), int(carried[k])
+            proven = bool(gone[k]) or _never(bound, job.row)
+            self.closed[0] += proven and job.row.is_claim
+            if job.row.is_claim and not proven and close[k]:
+                exact = ExactRows(self.net.maps, sets, job.set, lower[k], upper[k])
+                total = exact.row(rows.exact(row), rows.pick, row)[0][0] + ratio(rows.constants[row])
+                proven = _never(total.lower(), job.row)
+                self.closed[1] += proven
+            yield job.leaf, job.pair, np.inf if gone[k] else bound, proven
+
+
+def _never(bound: Any, row: _Row) -> bool:
+    """Whether a row with a lower bound never holds; false for NaN, and for an infinity."""
+    return bool(bound > 0 or (row.strict and bound >= 0)) and bool(bound < np.inf)
+
+
+def _multipliers(pair: Pair, leaf: Leaf) -> tuple[tuple[Cut, float], ...]:
+    """The splits above a leaf that have a multiplier."""
+    return tuple((leaf.cuts[split], beta) for split, beta in pair.multipliers if beta)
+
+
+class Rows:
+    """Rows of one batch, as they are begun: at the nodes where their coefficients are, and where multipliers are.
+
+    For z >= t on the set and beta >= 0, a row is at least itself less beta (z - t); for z <= t, less beta (t - z).
+    """
+
+    def __init__(
+        self, check: ForestCheck, sets: Sets, jobs: Sequence[_Job], multipliers: Sequence[tuple[tuple[Cut, float], ...]]
+    ) -> None:
+        """One row for each job."""
+        self.check, self.sets = check, sets
+        self.which = np.array([job.set for job in jobs], dtype=np.intp)
+        self.slopes = np.array([job.pair.slopes for job in jobs], dtype=np.intp)
+        self.coefficients: list[dict[str, dict[int, Fraction]]] = []
+        self.constants: list[Fraction] = []
+        for job, some in zip(jobs, multipliers, strict=True):
+            at: dict[str, dict[int, Fraction]] = {}
+            constant = job.row.constant
+            pieces = [*job.row.at]
+            for cut, beta in some:
+                signed = Fraction(beta) if cut.above else -Fraction(beta)
+                pieces.append((check.net.relus[check.names[cut.relu]].inputs[0], {cut.neuron: -signed}))
+                constant += signed * Fraction(cut.point)
+            for name, coefficients in pieces:
+                total = at.setdefault(name, {})
+                for j, c in coefficients.items():
+                    total[j] = total.get(j, Fraction(0)) + c
+            self.coefficients.append(at)
+            self.constants.append(constant)
+        names = dict.fromkeys(name for at in self.coefficients for name, total in at.items() if total)
+        self.start = [(name, self._begin(name)) for name in names or {check.net.graph.output: None}]
+
+    def _begin(self, name: str) -> Callable[[Index], Floats]:
+        def rows(index: Index) -> Floats:
+            v = np.zeros((len(index), self.check.net.size[name]))
+            for r, row in enumerate(index):
+                for j, c in self.coefficients[row].get(name, {}).items():
+                    v[r, j] = _near(c)
+            return v
+
+        return rows
+
+    def finished(self, least: Floats, carried: Index, lower: Floats, upper: Floats) -> Floats:
+        """Bounds of rows with their constants, from those ``[P]`` of what was carried: of the rows ``carried``."""
+        constant = np.array([_near(c) for c in self.constants])
+        lost = np.array([_away(c) for c in self.constants])
+        for row, at in enumerate(self.coefficients):
+            for name, total in at.items():
+                for j, c in total.items():
+                    if _away(c):
+                        size = self.sets.sizes[name]
+                        lost[row] += _away(c) * size[self.which[row] if len(size) > 1 else 0, j] * 2
+        total = least + constant[carried]
+        return np.asarray(np.nextafter(total - above(lost[carried] + U * np.abs(total), 64), -np.inf))
+
+    def exact(self, row: int) -> list[tuple[str, Array]]:
+        """One row in balls, as it is begun."""
+        result = []
+        for name, _ in self.start:
+            v = zeros(1, self.check.net.size[name])
+            for j, c in self.coefficients[row].get(name, {}).items():
+                v[0, j] = ratio(c)
+            result.append((name, v))
+        return result
+
+    def pick(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
+        """Slopes of the bounds, or of the table where a row has its own."""
+        check, relaxed = self.check, self.sets.relus[name]
+        negative, nonnegative = relaxed.slopes.negative[which], relaxed.slopes.nonnegative[which]
+        offset = relaxed.twice[which]
+        own = self.slopes[chosen]
+        some = np.flatnonzero(own >= 0)
+        if not len(some):
+            return Slopes(negative, nonnegative), offset
+        first = sum(check.net.size[before] for before in check.names[: check.names.index(name)])
+        begin, end = np.searchsorted(check.forest.columns, [first, first + check.net.size[name]])
+        places = check.forest.columns[begin:end] - first
+        low, high = relaxed.low[which], relaxed.high[which]
+        grid = np.ix_(some, places)
+        crossing = ~((low[grid] >= 0) | (high[grid] <= 0))
+        nonnegative[grid] = np.where(crossing, check.units[own[some], begin:end], nonnegative[grid])
+        if check.below is not None:
+            negative[grid] = np.where(crossing, check.below[own[some], begin:end], negative[grid])
+            offset = twice(negative, low, high)
+        return Slopes(negative, nonnegative), offset
+
+
+_ZERO = _Row((), Fraction(0))
+"""The row of a leaf that no input reaches."""
+
+
+def _near(value: Fraction) -> float:
+    """A float near a rational number; NaN beyond their range."""
+    try:
+        return float(value)
+    except OverflowError:
+        return np.nan
+
+
+def _away(value: Fraction) -> float:
+    """At least how far it is from it."""
+    near = _near(value)
+    if near != near:
+        return np.inf
+    error = abs(value - Fraction(near))
+    return float(np.nextafter(float(error), np.inf)) if error else 0.0
