@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,14 +67,17 @@ def _weighted(op: Affine, known: Tensor) -> Tensor:
         return torch.zeros_like(known)
     weights = {name: value for name, value in constants.items() if name in ("weight", "scale")}
     offsets = {name: value for name, value in constants.items() if name not in weights}
-    negative = replace(op, **{name: (w < 0).float() for name, w in weights.items()}, **_nothing(offsets), roundings=0)
-    nonzero = replace(op, **{name: (w != 0).float() for name, w in weights.items()}, **_nothing(offsets), roundings=0)
+    nothing = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in offsets.items()}
+    negative = _with(op, {name: (w < 0).float() for name, w in weights.items()} | nothing)
+    nonzero = _with(op, {name: (w != 0).float() for name, w in weights.items()} | nothing)
     none = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in weights.items()}
-    shift = replace(op, **none, **{name: value.double() for name, value in offsets.items()}, roundings=0)
+    shift = _with(op, none | {name: value.double() for name, value in offsets.items()})
     bad = nonzero.linear(1 - known) + (negative.linear(torch.ones_like(known)) if weights else 0)
     offset = shift.apply(torch.zeros_like(known, dtype=torch.float64)) if offsets else torch.zeros(())
     return ((bad == 0) & (offset >= 0)).float()
 
 
-def _nothing(offsets: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: torch.zeros_like(value, dtype=torch.float32) for name, value in offsets.items()}
+def _with(op: Affine, constants: Mapping[str, Any]) -> Affine:
+    """The operator with other constants, exact ones."""
+    changed = {**constants, "roundings": 0}
+    return replace(op, **changed)
