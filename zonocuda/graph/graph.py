@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from zonocuda.graph.ops import Input, Op, Relu, Shape
+from zonocuda.graph.ops import Add, Input, Op, Relu, Shape
 
 Value = TypeVar("Value")
 
@@ -219,6 +219,19 @@ class Graph:
             raise ValueError(
                 f"Graph: the input is {x.dtype} on {x.device} and the constants are {kinds}; Graph.to converts them"
             ) from error
+
+    @cached_property
+    def extremes(self) -> Mapping[str, tuple[str, str, int]]:
+        """The nodes that are max(a, b) = b + relu(a - b) or min(a, b) = a - relu(a - b), by name: a, b, and 1 or -1."""
+        found = {}
+        for node in self.nodes:
+            if isinstance(node.op, Add) and isinstance(self[node.inputs[1]].op, Relu):
+                difference = self[self[node.inputs[1]].inputs[0]]
+                if isinstance(difference.op, Add) and difference.op.sign == -1:
+                    a, b = difference.inputs
+                    if node.inputs[0] == (b if node.op.sign == 1 else a):
+                        found[node.name] = a, b, node.op.sign
+        return found
 
     @cached_property
     def whole(self) -> Graph:

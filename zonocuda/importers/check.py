@@ -222,7 +222,10 @@ def check_against_onnxruntime(
             skipped).
         ValueError: the box does not fit the input, is empty or holds NaN.
     """
-    runtime = OnnxRuntimeModel(model, name) if isinstance(model, bytes) else model
+    if isinstance(model, bytes):
+        rank = len(parse_onnx(model, name).input_shape)
+        model = OnnxRuntimeModel(model, name, keeps_batch=len(graph.input_shape) < rank)
+    runtime = model
     if runtime.input_shape != graph.input_shape:
         raise NetworkMismatchError(
             f"importers.check: {runtime.name}: the input has shape {graph.input_shape} in the graph, "

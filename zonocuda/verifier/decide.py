@@ -105,7 +105,8 @@ def verify(
 
     Args:
         model: a path to an ONNX file, an ONNX model, a loaded Network, a Graph, a module, or what ``torch.export`` made
-            of one.
+            of one. A final Softmax, or another strictly increasing function, of a file, an ONNX model or a Sequential
+            is left out where the property compares pairs of outputs alone; the result says so.
         spec: the property, or a path to a VNN-LIB file.
         timeout: seconds; when they are used up, the verdict is ``timeout``. None for no limit.
         device: ``auto`` (CUDA where torch and this build have it, else the CPU), or a device.
@@ -155,7 +156,7 @@ def verify(
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(seconds_left)
-    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape), semantics)
+    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape, spec), semantics)
     if execution is not None and direction == "auto":
         direction = "dual"
     course = Course(direction, memory_budget, kink, deadline, progress)
@@ -163,6 +164,8 @@ def verify(
     check_sizes(subject.graph, spec)
     with torch.no_grad(), use_backend(backend), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
+        if subject.final is not None:
+            wanted = Certificate(f"proofs that leave out a final {subject.final.kind} have no certificate")
         run = _Run(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
@@ -208,6 +211,7 @@ def verify(
         tuple(run.splits),
         seconds_left,
         files,
+        "" if subject.final is None else subject.final.kind,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.forward.extremes import Extremes
 from zonocuda.bounds.interval import Bounds, clamped, interval, undecided
 from zonocuda.bounds.plan.ownership import Ownership
 from zonocuda.bounds.plan.planner import Direction, Planner, Step, Value, Way
@@ -151,6 +152,9 @@ class _Run:
             self.errors[graph.nodes[0].name] = self.counting.of_box(zonotope)
         self.box = self.bounds(graph.nodes[0].name, zonotope) if planner.is_box else None
         self.ledger = None if rounding is None or self.box is None else Ledger(rounding, self.box, self.inputs)
+        self.extremes = Extremes(graph, self.interval)
+        if self.box is not None:
+            self.extremes.begin(graph.nodes[0].name, self.box)
 
     def run(self) -> Sweep:
         """The sweep."""
@@ -179,6 +183,10 @@ class _Run:
 
     def observe(self, node: Node, value: Value) -> None:
         """Notes a node's value."""
+        if isinstance(node.op, Relu):
+            self.extremes.begin(node.name, clamped(self.inputs[node.name]))
+        else:
+            self.extremes.pass_on(node)
         if self.all_layers:
             self.layers[node.name] = _bounds(value)
 
@@ -195,7 +203,9 @@ class _Run:
             if way != "dual":
                 return self.forward(node, zonotopes, way, in_place, before)
         ranges = tuple(self.bounds(name, v) for name, v in zip(node.inputs, values or zonotopes, strict=True))
-        return self.dual(node, ranges[0]) if isinstance(node.op, Relu) else self.interval(node, ranges)
+        if isinstance(node.op, Relu):
+            return self.dual(node, self.extremes.tightened(node.inputs[0], ranges[0]))
+        return self.interval(node, ranges)
 
     def errors_before(
         self, node: Node, values: Sequence[Zonotope], given: Sequence[tuple[Symbols, ...]]
@@ -249,9 +259,10 @@ class _Run:
                 self.errors[node.name] = self.counting.image(node, before, symbols)
             return transform(node, values, in_place)
         if self.counting is None:
-            bounds = values[0].bounds()
+            bounds = self.extremes.tightened(node.inputs[0], values[0].bounds())
         else:
             bounds, measured = self.counting.bounds(values[0], before[0])
+            bounds = self.extremes.tightened(node.inputs[0], bounds)
             self.errors[node.name] = self.counting.relu(measured, bounds, self.slopes.get(node.name), symbols)
         self.inputs[node.name] = bounds
         seen = _Seen.of(node, bounds, values[0])
