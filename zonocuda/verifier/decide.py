@@ -32,11 +32,12 @@ from zonocuda.precision import (
 )
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.certify import add_region
-from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures, nonnegative_outputs
+from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, check_effort
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, refuted_regions
 from zonocuda.prove.row_bound import RowBound
+from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, Progress, RegionProof
 from zonocuda.relaxations import use_kink
 from zonocuda.specs import Region, Spec
@@ -146,6 +147,8 @@ def verify(
     check_choice("verify", "backend", backend, get_args(Backend))
     check_budget("verify", memory_budget)
     check_count("verify", "seed", seed, 0)
+    if not isinstance(certificate, bool):
+        raise TypeError(f"verify: certificate must be True or False, got {certificate!r}"[:200])
     if not callable(progress):
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
