@@ -28,6 +28,7 @@ namespace {
 #include "../../csrc/cuda/concretize.cuh"
 #include "../../csrc/cuda/diagonal_conv.cuh"
 #include "../../csrc/cuda/diagonal_linear.cuh"
+#include "../../csrc/cuda/dual_lines.cuh"
 #include "../../csrc/cuda/dual_relu.cuh"
 #include "../../csrc/cuda/dual_split.cuh"
 #include "../../csrc/cuda/elementary.cuh"
@@ -191,6 +192,29 @@ const std::map<std::string, Run>& kernels() {
        [](const Request& r) {
          typed(r, [&]<class T>() {
            r.launch(dual_relu_finish_kernel<T>, r.dual<T>(), r.dual_grad<T>(5), static_cast<const T*>(r.at<T>(13)));
+         });
+       }},
+      {"dual_lines_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           auto run = [&]<bool kPerRow>() {
+             r.launch(dual_lines_kernel<T, kPerRow>, r.lines<T>(), int(r.integer(7)), r.at<T>(5), r.at<T>(6),
+                      r.at<T>(7));
+           };
+           r.integer(3) || r.integer(4) || r.integer(5) || r.integer(6) ? run.template operator()<true>()
+                                                                        : run.template operator()<false>();
+         });
+       }},
+      {"dual_lines_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(dual_lines_backward_kernel<T>, r.lines<T>(), r.lines_grad<T>(5), r.at<T>(13));
+         });
+       }},
+      {"dual_lines_finish_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(dual_lines_finish_kernel<T>, r.lines<T>(), r.lines_grad<T>(5), static_cast<const T*>(r.at<T>(13)));
          });
        }},
       {"dual_split_kernel",

@@ -148,6 +148,22 @@ def dual_relu_backward(d: Draw) -> Arguments:
     return *grads, *tensors, d.kink(), d.number(), d.flag()
 
 
+def lines(d: Draw, b: int, r: int, n: int) -> Arguments:
+    counts = [d.random.choice((1, r)) for _ in range(3)] + [d.random.choice((None, 1, r))]
+    return tuple(None if count is None else d.floats(b, count, n) for count in counts)
+
+
+def dual_lines(d: Draw) -> Arguments:
+    b, r, n = d.size(), d.size(), d.size(530)
+    return d.floats(b, r, n), *lines(d, b, r, n)
+
+
+def dual_lines_backward(d: Draw) -> Arguments:
+    b, r, n = d.size(), d.size(), d.size(530)
+    grads = d.floats(b, r, n), d.floats(b, r), d.floats(b, r)
+    return *grads, d.floats(b, r, n), *lines(d, b, r, n), d.flag()
+
+
 def splits(d: Draw, *size: int) -> Tensor:
     numbers = [d.random.choice((0, 0, 1, -1, 2, 127, -128)) for _ in range(math.prod(size))]
     return torch.tensor(numbers, dtype=torch.int8).reshape(size)
@@ -352,6 +368,8 @@ CALLS: dict[str, Callable[[Draw], Arguments]] = {
     "relu_": relu_tensors,
     "relu_relaxation": relu_relaxation,
     "_relu_relaxation_backward": relu_relaxation_backward,
+    "dual_lines": dual_lines,
+    "_dual_lines_backward": dual_lines_backward,
     "dual_relu": dual_relu,
     "_dual_relu_backward": dual_relu_backward,
     "dual_split": dual_split,

@@ -19,6 +19,7 @@ from tests.ops import (
     dual_samples,
     elementary_samples,
     im2col_samples,
+    lines_samples,
     nonsmooth_samples,
     samples,
     window_samples,
@@ -196,6 +197,12 @@ CASES = (
     OpCase("concretize", samples.concretize_samples, _concretize_values, _concretize_gradients),
     OpCase("relu", samples.relu_samples, _relu_values, _relu_gradients),
     OpCase("relu_relaxation", samples.relu_relaxation_samples, _relu_relaxation_values, _relu_relaxation_gradients),
+    OpCase(
+        "dual_lines",
+        lines_samples.dual_lines_samples,
+        lines_samples.dual_lines_values,
+        lines_samples.dual_lines_gradients,
+    ),
     OpCase(
         "dual_relu",
         dual_samples.dual_relu_samples,

@@ -7,6 +7,7 @@ writes into its first arguments, as torch's own do, and has no derivative.
 from zonocuda.ops.concretize import concretize
 from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
+from zonocuda.ops.dual_lines import DualLinesOutput, dual_lines
 from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.dual_split import DualSplitOutput, dual_split
 from zonocuda.ops.elementary import elementary
@@ -27,6 +28,7 @@ from zonocuda.ops.window_scale import window_scale, window_scale_
 
 __all__ = [
     "ArgumentError",
+    "DualLinesOutput",
     "DualReluOutput",
     "DualSplitOutput",
     "Relaxation",
@@ -37,6 +39,7 @@ __all__ = [
     "cpu_capability",
     "diagonal_conv",
     "diagonal_linear",
+    "dual_lines",
     "dual_relu",
     "dual_split",
     "elementary",

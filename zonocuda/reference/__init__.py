@@ -6,6 +6,7 @@ Its functions have the names and signatures of :mod:`zonocuda.ops`, which this p
 from zonocuda.reference.concretize import concretize
 from zonocuda.reference.diagonal_conv import diagonal_conv
 from zonocuda.reference.diagonal_linear import diagonal_linear
+from zonocuda.reference.dual_lines import DualLinesOutput, dual_lines
 from zonocuda.reference.dual_relu import DualReluOutput, dual_relu
 from zonocuda.reference.dual_split import DualSplitOutput, dual_split
 from zonocuda.reference.elementary import elementary
@@ -23,6 +24,7 @@ from zonocuda.reference.window_radius import window_radius
 from zonocuda.reference.window_scale import window_scale, window_scale_
 
 __all__ = [
+    "DualLinesOutput",
     "DualReluOutput",
     "DualSplitOutput",
     "Relaxation",
@@ -31,6 +33,7 @@ __all__ = [
     "concretize",
     "diagonal_conv",
     "diagonal_linear",
+    "dual_lines",
     "dual_relu",
     "dual_split",
     "elementary",
