@@ -371,7 +371,7 @@ class _Run:
         """Disjuncts that no outputs satisfy, or none at a point of the box, in exact arithmetic."""
         lower, upper = (b.tolist() for b in box_of(region, self.execution))
         if self.nonnegative is None:
-            self.nonnegative = nonnegative_outputs(self.subject.graph)
+            self.nonnegative = nonnegative_outputs(self.subject.graph, sums=self.certificate is None)
         return contradictions(region, (lower, upper), self.nonnegative, self.course.deadline.check)
 
     def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:
