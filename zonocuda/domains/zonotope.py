@@ -368,8 +368,18 @@ class Zonotope:
         lower, upper = self.bounds() if bounds is None else bounds
         tolerance = kink_tolerance(self.center.dtype, self.symbols)
         multiplier, offset = kernels().relu_relaxation(lower, upper, slope, kink=kink, tolerance=tolerance)
-        blocks = tuple(kept(block.scale(multiplier, in_place)) for block in self.blocks)
-        return Zonotope(multiplier * self.center + offset, (*blocks, Diagonal.of(offset, origin)))
+        return self.within(multiplier, offset, offset, origin, in_place)
+
+    def within(self, slope: Tensor, middle: Tensor, radius: Tensor, origin: str, in_place: bool = False) -> Zonotope:
+        """The zonotope of slope x + middle + [-radius, radius], elementwise, each ``[B, *features]``.
+
+        Args:
+            slope, middle, radius: the band.
+            origin: a name for the new symbols, one for each neuron whose radius is not 0 in some element of the batch.
+            in_place: the result's generators may overwrite those of this zonotope.
+        """
+        blocks = tuple(kept(block.scale(slope, in_place)) for block in self.blocks)
+        return Zonotope(slope * self.center + middle, (*blocks, Diagonal.of(radius, origin)))
 
 
 def _values(noise: Mapping[Symbols, Tensor], symbols: Symbols) -> Tensor:

@@ -23,10 +23,10 @@ from zonocuda.graph import (
     Node,
     Rearrangement,
     Reduce,
-    Relu,
     ScaleShift,
     interpret,
 )
+from zonocuda.relaxations import has_rule, rule_of
 
 FEW = 2**20
 """Roundings of a constant that leave its sign alone: |c - h| <= gamma |h| with gamma < 1."""
@@ -35,14 +35,14 @@ FEW = 2**20
 def nonnegative_outputs(graph: Graph, sums: bool = True) -> frozenset[int]:
     """Flattened outputs that are nonnegative, over the reals and as executed.
 
-    Values of ReLUs are; so is what is moved or added, and, with ``sums``, averaged or multiplied by constants that are
-    not negative, with an offset that is not: sums of nonnegative terms, in any order and however each is rounded. The
-    check of certificates, whose intervals round such sums outward, knows them without.
+    Values of nonnegative activations are; so is what is moved or added, and, with ``sums``, averaged or multiplied by
+    constants that are not negative, with an offset that is not: sums of nonnegative terms, in any order and however each
+    is rounded. The check of certificates, whose intervals round such sums outward, knows them without.
     """
 
     def visit(node: Node, before: Sequence[Tensor]) -> Tensor:
         op = node.op
-        if isinstance(op, Relu):
+        if has_rule(node) and rule_of(node).is_nonnegative:
             return torch.ones(1, *node.shape)
         if isinstance(op, Rearrangement | Gather | Expand):
             return op.linear(before[0])
@@ -80,5 +80,5 @@ def _weighted(op: Affine, known: Tensor) -> Tensor:
 
 def _with(op: Affine, constants: Mapping[str, Any]) -> Affine:
     """The operator with other constants, exact ones."""
-    changed = {**constants, "roundings": 0}
+    changed: dict[str, Any] = {**constants, "roundings": 0}
     return replace(op, **changed)

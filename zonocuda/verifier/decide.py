@@ -39,6 +39,7 @@ from zonocuda.prove.regions import LEAST, refuted_regions
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, Progress, RegionProof
+from zonocuda.relaxations import use_kink
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
@@ -159,10 +160,10 @@ def verify(
     subject, execution = executed(Subject.of(model, input_shape or spec.input_shape, spec), semantics)
     if execution is not None and direction == "auto":
         direction = "dual"
-    course = Course(direction, memory_budget, kink, deadline, progress)
+    course = Course(direction, memory_budget, deadline, progress)
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
-    with torch.no_grad(), use_backend(backend), full_precision():
+    with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
         if subject.final is not None:
             wanted = Certificate(f"proofs that leave out a final {subject.final.kind} have no certificate")
@@ -235,7 +236,7 @@ class _Run:
     plan: tuple[Step, ...] = ()
     splits: list[SplitStats] = field(default_factory=list)
     contradictory: bool = False
-    nonnegative: frozenset[int] | None = None
+    nonnegative: dict[bool, frozenset[int]] = field(default_factory=dict)
 
     def decide(self) -> tuple[Verdict, str]:
         """The verdict and its reason, over all regions."""
@@ -370,9 +371,11 @@ class _Run:
     def contradictions(self, region: Region) -> tuple[Combination, ...]:
         """Disjuncts that no outputs satisfy, or none at a point of the box, in exact arithmetic."""
         lower, upper = (b.tolist() for b in box_of(region, self.execution))
-        if self.nonnegative is None:
-            self.nonnegative = nonnegative_outputs(self.subject.graph, sums=self.certificate is None)
-        return contradictions(region, (lower, upper), self.nonnegative, self.course.deadline.check)
+        attained = any(row.strict for rows in region.disjuncts for row in rows)  # else bounds tell, and by how much
+        sums = attained and self.certificate is None
+        if sums not in self.nonnegative:
+            self.nonnegative[sums] = nonnegative_outputs(self.subject.graph, sums)
+        return contradictions(region, (lower, upper), self.nonnegative[sums], self.course.deadline.check)
 
     def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:
         """Rows that combine those of a disjunct, where no single one can refute it, for sampled points."""
@@ -438,7 +441,7 @@ class _Run:
         proof.climb(ladder[CHEAP:])
         if splits and not proof.proven and self.certificate is not None:
             return self.split_box(position, proof)
-        if ladder and wants_neurons(self.split, region) and not proof.proven and not proof.obstacle:
+        if ladder and wants_neurons(self.split, region, self.subject.graph) and not proof.proven and not proof.obstacle:
             return self.split_neurons(position, proof)
         return open_boxes if open_boxes and not proof.proven else proof.reason()
 
