@@ -36,8 +36,8 @@ def nonnegative_outputs(graph: Graph, sums: bool = True) -> frozenset[int]:
     """Flattened outputs that are nonnegative, over the reals and as executed.
 
     Values of nonnegative activations are; so is what is moved or added, and, with ``sums``, averaged or multiplied by
-    constants that are not negative, with an offset that is not: sums of nonnegative terms, in any order and however each
-    is rounded. The check of certificates, whose intervals round such sums outward, knows them without.
+    constants that are not negative, with an offset that is not: sums of nonnegative terms, in any order and however
+    each is rounded. The check of certificates, whose intervals round such sums outward, knows them without.
     """
 
     def visit(node: Node, before: Sequence[Tensor]) -> Tensor:
