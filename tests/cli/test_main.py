@@ -179,7 +179,7 @@ def test_an_operator_that_is_not_supported_is_named_and_has_its_own_code(
     line = error(capsys)
     assert "sine.onnx" in line
     assert "node 'wave' (op Sin) is not supported" in line
-    assert "supported ops: Add, " in line
+    assert "supported ops: Abs, Add, " in line
 
 
 @pytest.mark.parametrize(
