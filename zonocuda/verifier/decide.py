@@ -236,7 +236,7 @@ class _Run:
     plan: tuple[Step, ...] = ()
     splits: list[SplitStats] = field(default_factory=list)
     contradictory: bool = False
-    nonnegative: frozenset[int] | None = None
+    nonnegative: dict[bool, frozenset[int]] = field(default_factory=dict)
 
     def decide(self) -> tuple[Verdict, str]:
         """The verdict and its reason, over all regions."""
@@ -371,9 +371,11 @@ class _Run:
     def contradictions(self, region: Region) -> tuple[Combination, ...]:
         """Disjuncts that no outputs satisfy, or none at a point of the box, in exact arithmetic."""
         lower, upper = (b.tolist() for b in box_of(region, self.execution))
-        if self.nonnegative is None:
-            self.nonnegative = nonnegative_outputs(self.subject.graph)
-        return contradictions(region, (lower, upper), self.nonnegative, self.course.deadline.check)
+        attained = any(row.strict for rows in region.disjuncts for row in rows)  # else bounds tell, and by how much
+        sums = attained and self.certificate is None
+        if sums not in self.nonnegative:
+            self.nonnegative[sums] = nonnegative_outputs(self.subject.graph, sums)
+        return contradictions(region, (lower, upper), self.nonnegative[sums], self.course.deadline.check)
 
     def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:
         """Rows that combine those of a disjunct, where no single one can refute it, for sampled points."""
