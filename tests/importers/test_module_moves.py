@@ -169,8 +169,8 @@ def test_a_repeated_input_in_front_of_a_linear_layer_is_bounded_whole() -> None:
     for repeated in (lambda x: x.repeat(1, 2), lambda x: torch.tile(x, (1, 2)), lambda x: torch.hstack([x, x])):
         model = nn.Sequential(Apply(repeated), layer)
         bounds = compute_bounds(model, Zonotope.from_ball(torch.zeros(1, 4), eps=1.0))
-        assert -20.001 < float(bounds.lower) <= -20
-        assert 20 <= float(bounds.upper) < 20.001
+        assert -20.001 < float(bounds.lower.detach()) <= -20
+        assert 20 <= float(bounds.upper.detach()) < 20.001
         assert verify(model, Spec.linear([-1.0] * 4, [1.0] * 4, [1.0], 19.9)).verdict is Verdict.FALSIFIED
 
 
