@@ -262,8 +262,14 @@ def sample_points(lower: Tensor, upper: Tensor, shape: tuple[int, ...], points: 
     normally distributed about its center, with the largest of 1 and the box's bounds as standard deviation.
 
     Raises:
-        ValueError: bounds of another size, lower above upper, or NaN.
+        ValueError: bounds of another size, lower above upper, or NaN; points that are no number.
+        TypeError: bounds that are no tensors.
     """
+    for bound in (lower, upper):
+        if not isinstance(bound, Tensor):
+            raise TypeError(f"importers.check: the box must be two tensors, got {type(bound).__name__}")
+    if isinstance(points, bool) or not isinstance(points, int) or points < 0:
+        raise ValueError(f"importers.check: points must be a number of points, got {points!r}")
     size = math.prod(shape)
     if lower.numel() != size or upper.numel() != size:
         raise ValueError(

@@ -41,12 +41,14 @@ class SplitStats:
 
     Attributes:
         region: position of the region in the specification.
-        boxes: how many boxes were bounded.
+        boxes: how many boxes were bounded; where neurons were split, how many parts of the box, those of lemmas too.
         depth: the most splits above one of them.
-        open: boxes that were neither refuted nor split any further.
+        open: boxes or parts that were neither refuted nor split any further.
         worst: the smallest bound of one of these, inf where there is none.
-        is_proven: whether every box was refuted.
+        is_proven: whether every box or part was refuted.
         seconds: what it took.
+        split: what was split: ``input`` or ``neuron``.
+        lemmas: bounds of neurons that searches of their own improved.
     """
 
     region: int
@@ -56,13 +58,20 @@ class SplitStats:
     worst: float
     is_proven: bool
     seconds: float
+    split: str = "input"
+    lemmas: int = 0
+
+    @property
+    def noun(self) -> str:
+        """What the box was split into."""
+        return "boxes" if self.split == "input" else "parts"
 
     @property
     def reason(self) -> str:
         """What it left open; empty if nothing."""
         if self.is_proven:
             return ""
-        return f"{self.open} boxes are open after {self.boxes} were bounded; the worst bound is {self.worst:.6g}"
+        return f"{self.open} {self.noun} are open after {self.boxes} were bounded; the worst bound is {self.worst:.6g}"
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,15 @@ def load_onnx(path: str | Path) -> Graph:
         NetworkFileError: the file is missing, unreadable, corrupt, not a valid ONNX model, lacks its external data,
             or holds weights that are not finite.
         UnsupportedNetworkError: the network cannot be expressed; the message names the node.
+        TypeError: no path.
     """
     return convert(read_onnx(path))
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
     """Read and validate an ``.onnx`` or ``.onnx.gz`` file; raises as ``load_onnx`` does."""
+    if not isinstance(path, str | Path):
+        raise TypeError(f"load_onnx: needs a path (load_network takes models in memory), got {type(path).__name__}")
     path = Path(path)
     return parse_onnx(read_bytes(path), str(path), path.parent)
 

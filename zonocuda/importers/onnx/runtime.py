@@ -94,8 +94,13 @@ class OnnxRuntimeModel:
 
         Raises:
             ValueError: another shape or type, or no samples.
+            TypeError: no tensor and no array.
             NetworkFileError: ONNX Runtime cannot run the model.
         """
+        if not isinstance(x, Tensor | np.ndarray):
+            raise TypeError(
+                f"OnnxRuntimeModel: {self.name}: inputs must be a tensor or an array, got {type(x).__name__}"
+            )
         if isinstance(x, Tensor):
             return torch.from_numpy(self._run(x.detach().cpu().numpy(), self._outputs[:1])[0])
         return self._run(x, self._outputs[:1])[0]
