@@ -113,6 +113,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "circular padding": lambda x: F.pad(x.reshape(-1, 1, 4), (1, 1), mode="circular"),
     "nearest": lambda x: F.interpolate(maps(x), scale_factor=2),
     "nearest by size": lambda x: F.interpolate(maps(x), size=(3, 5)),
+    "nearest by an odd factor": lambda x: F.interpolate(x.reshape(-1, 1, 4), scale_factor=2.3),
     "nearest-exact": lambda x: F.interpolate(maps(x), size=(3, 5), mode="nearest-exact"),
     "bilinear": lambda x: F.interpolate(maps(x), scale_factor=2, mode="bilinear"),
     "bilinear between corners": lambda x: F.interpolate(maps(x), size=(3, 5), mode="bilinear", align_corners=True),

@@ -11,7 +11,7 @@ import numpy as np
 from flint import arb
 from numpy.typing import NDArray
 
-from zonocuda.checker.arithmetic import ZERO, Array, matrix, product, zeros
+from zonocuda.checker.arithmetic import Array, matrix, product, zeros
 
 _HALF = Fraction(1, 2)
 _CHOICES: dict[str, Callable[[Fraction], int]] = {
@@ -28,7 +28,7 @@ def resized(call: Any) -> Array:
     Raises:
         ValueError: a form that is not read here.
     """
-    x = call(0)
+    x: Array = call(0)
     text = {name: (call[name] or b"").decode() for name in ("mode", "coordinate_transformation_mode", "nearest_mode")}
     older = not text["coordinate_transformation_mode"]
     plain = (call["keep_aspect_ratio_policy"] or b"stretch") == b"stretch"
@@ -102,4 +102,5 @@ def _along(x: Array, dim: int, rows: list[dict[int, Fraction]], extent: int) -> 
             table[number, inside] = table[number, inside] + arb(weight.numerator) / arb(weight.denominator)
     moved: NDArray[Any] = np.moveaxis(x, dim, 0)
     found = product(table, matrix(moved.reshape(extent, prod(moved.shape[1:]))))
-    return np.asarray(np.moveaxis(found.reshape(len(rows), *moved.shape[1:]), 0, dim)) + ZERO
+    result: Array = np.moveaxis(found.reshape(len(rows), *moved.shape[1:]), 0, dim)
+    return result
