@@ -60,7 +60,16 @@ from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.neuron_search import MEMORY, NeuronSearch
 from zonocuda.verifier.result import Ran, SplitStats, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
-from zonocuda.verifier.splitting import SPLITS, RegionSearch, Split, attack_of, end_of, wants_neurons, wants_split
+from zonocuda.verifier.splitting import (
+    SPLITS,
+    RegionSearch,
+    Split,
+    attack_of,
+    check_split,
+    end_of,
+    wants_neurons,
+    wants_split,
+)
 from zonocuda.version import __version__
 
 
@@ -163,6 +172,7 @@ def verify(
     course = Course(direction, memory_budget, deadline, progress)
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
+    check_split(split, subject.graph)
     with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
         if subject.final is not None:
