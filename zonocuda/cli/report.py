@@ -102,7 +102,9 @@ def _details(result: VerifyResult) -> Iterator[str]:
     if result.margin is not None:
         yield f"margin   {result.margin:.6g} (smallest of {len(result.margins)} rows)"
     for split in result.splits:
-        yield f"split    region {split.region}: {split.boxes} boxes, {split.depth} deep, {split.open} open"
+        lemmas = f", {split.lemmas} lemmas" if split.lemmas else ""
+        bounded = f"{split.boxes} {split.noun}{lemmas}"
+        yield f"split    region {split.region}: {bounded}, {split.depth} deep, {split.open} open"
     yield from layer_lines(result.layers)
     yield from plan_lines(result.plan)
     phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result.seconds.items() if name != "total")

@@ -150,7 +150,16 @@ class Graph:
         """The same network with every floating-point tensor converted (differentiably); it follows the same origin.
 
         Tensors of inference mode become others that autograd can record.
+
+        Raises:
+            ValueError: no floating-point type, or a device that is not there.
         """
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f"Graph.to: dtype must be a floating-point type of torch, got {dtype!r}")
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:  # of torch builds without that device
+            raise ValueError(f"Graph.to: there is no device {device!r}") from error
 
         def convert(value: object) -> object:
             if isinstance(value, Tensor) and value.is_floating_point():
@@ -199,7 +208,17 @@ class Graph:
         if not x.dim() or tuple(x.shape[1:]) != self.input_shape:
             wanted = ", ".join(["B", *map(str, self.input_shape)])
             raise ValueError(f"Graph: the input must have shape [{wanted}], got {list(x.shape)}")
-        return interpret(self.current().whole, x, lambda node, inputs: node.op.execute(*inputs))
+        try:
+            return interpret(self.current().whole, x, lambda node, inputs: node.op.execute(*inputs))
+        except RuntimeError as error:
+            tensors = (t for node in self.nodes for t in vars(node.op).values() if isinstance(t, Tensor))
+            held = {(t.dtype, t.device) for t in tensors if t.is_floating_point()}
+            if held <= {(x.dtype, x.device)}:
+                raise
+            kinds = " and ".join(sorted(f"{dtype} on {device}" for dtype, device in held))
+            raise ValueError(
+                f"Graph: the input is {x.dtype} on {x.device} and the constants are {kinds}; Graph.to converts them"
+            ) from error
 
     @cached_property
     def extremes(self) -> Mapping[str, tuple[str, str, int]]:

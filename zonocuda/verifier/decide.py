@@ -32,12 +32,14 @@ from zonocuda.precision import (
 )
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.certify import add_region
-from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures, nonnegative_outputs
+from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, check_effort
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, refuted_regions
 from zonocuda.prove.row_bound import RowBound
+from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, Progress, RegionProof
+from zonocuda.relaxations import use_kink
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
@@ -55,9 +57,10 @@ from zonocuda.verifier.arguments import (
 )
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Model, Subject
+from zonocuda.verifier.neuron_search import MEMORY, NeuronSearch
 from zonocuda.verifier.result import Ran, SplitStats, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
-from zonocuda.verifier.splitting import SPLITS, RegionSearch, Split, wants_split
+from zonocuda.verifier.splitting import SPLITS, RegionSearch, Split, attack_of, end_of, wants_neurons, wants_split
 from zonocuda.version import __version__
 
 
@@ -90,7 +93,8 @@ def verify(
     it, ``standard`` and ``max`` optimise the slopes of the intermediate bounds, too, ``max`` until that no longer pays.
 
     Where few inputs vary, what the first dual passes leave open is split instead: the box into boxes, until every one
-    is refuted, a counterexample is found, or time is up (:mod:`zonocuda.branch`).
+    is refuted, a counterexample is found, or time is up (:mod:`zonocuda.branch`). Elsewhere, what all of this leaves
+    open is split by the signs of neurons.
 
     ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
     nothing), or that in every part of a split box. It holds for the network in real arithmetic, on the box that
@@ -102,7 +106,8 @@ def verify(
 
     Args:
         model: a path to an ONNX file, an ONNX model, a loaded Network, a Graph, a module, or what ``torch.export`` made
-            of one.
+            of one. A final Softmax, or another strictly increasing function, of a file, an ONNX model or a Sequential
+            is left out where the property compares pairs of outputs alone; the result says so.
         spec: the property, or a path to a VNN-LIB file.
         timeout: seconds; when they are used up, the verdict is ``timeout``. None for no limit.
         device: ``auto`` (CUDA where torch and this build have it, else the CPU), or a device.
@@ -121,8 +126,9 @@ def verify(
             the network as executed in it, sums in any order (:mod:`zonocuda.bounds.rounding.executed`), in float32 on
             the box rounded to it. In ``float64`` counterexamples are float32 points of the box itself, replayed in
             float64.
-        split: ``input`` splits the box, for 60 s a region where there is no timeout; ``auto`` where at most 20 inputs
-            vary; ``none`` never; effort ``fast`` never does.
+        split: ``input`` splits the box, ``neuron`` the inputs by the signs of neurons, for 60 s a region where there is
+            no timeout; ``auto`` the box where at most 20 inputs vary, else neurons; ``none`` nothing; effort ``fast``
+            never does.
         certificate: whether a proof's result holds what is needed to check it again
             (:mod:`zonocuda.prove.certify`); proofs by splitting have none yet.
         progress: is told how far each phase is.
@@ -141,6 +147,8 @@ def verify(
     check_choice("verify", "backend", backend, get_args(Backend))
     check_budget("verify", memory_budget)
     check_count("verify", "seed", seed, 0)
+    if not isinstance(certificate, bool):
+        raise TypeError(f"verify: certificate must be True or False, got {certificate!r}"[:200])
     if not callable(progress):
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
@@ -149,14 +157,16 @@ def verify(
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(seconds_left)
-    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape), semantics)
+    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape, spec), semantics)
     if execution is not None and direction == "auto":
         direction = "dual"
-    course = Course(direction, memory_budget, kink, deadline, progress)
+    course = Course(direction, memory_budget, deadline, progress)
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
-    with torch.no_grad(), use_backend(backend), full_precision():
+    with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
+        if subject.final is not None:
+            wanted = Certificate(f"proofs that leave out a final {subject.final.kind} have no certificate")
         run = _Run(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
@@ -202,6 +212,7 @@ def verify(
         tuple(run.splits),
         seconds_left,
         files,
+        "" if subject.final is None else subject.final.kind,
     )
 
 
@@ -253,10 +264,13 @@ class _Run:
             return Verdict.UNKNOWN, undecided[0]
         if empty == len(self.spec.regions):
             return Verdict.VERIFIED, "every input box is empty"
-        boxes = sum(stats.boxes for stats in self.splits)
+        counts = Counter[str]()
+        for stats in self.splits:
+            counts[stats.noun] += stats.boxes
         reason = "every disjunct of every region has a row with a positive lower bound"
-        if boxes:
-            reason += f", or has one on every part of its box, for which {boxes} boxes were bounded"
+        if self.splits:
+            bounded = " and ".join(f"{count} {noun}" for noun, count in counts.items())
+            reason += f", or has one on every part of its box, for which {bounded} were bounded"
         if self.contradictory:
             reason += ", or contradicts itself or the box"
         return Verdict.VERIFIED, reason
@@ -425,6 +439,8 @@ class _Run:
         proof.climb(ladder[CHEAP:])
         if splits and not proof.proven and self.certificate is not None:
             return self.split_box(position, proof)
+        if ladder and wants_neurons(self.split, region, self.subject.graph) and not proof.proven and not proof.obstacle:
+            return self.split_neurons(position, proof)
         return open_boxes if open_boxes and not proof.proven else proof.reason()
 
     def split_box(self, position: int, proof: RegionProof) -> str:
@@ -439,10 +455,32 @@ class _Run:
                 self.arithmetic,
                 self.course.deadline.remaining,
             ).run()
+        return self.after_split(found, stats)
+
+    def split_neurons(self, position: int, proof: RegionProof) -> str:
+        """Splits neurons until every part is refuted; why that did not end, or a counterexample."""
+        with self.course.phase("split"):
+            prover = proof.prover_in(proof.dtypes[0])
+            refuted = prover.rows.refuted(prover.bounds)
+            budget = self.course.memory_budget
+            found, stats = NeuronSearch(
+                proof.region,
+                position,
+                [self.arithmetic(dtype) for dtype in proof.dtypes],
+                prover.inputs,
+                [number for number, ok in enumerate(refuted) if not ok],
+                attack_of(self.subject, self.search_graph, proof.region, position, prover.rows),
+                end_of(self.course.deadline.remaining()),
+                MEMORY if budget is None else min(MEMORY, budget // 2),
+            ).run()
+        return self.after_split(found, stats)
+
+    def after_split(self, found: Counterexample | None, stats: SplitStats) -> str:
+        """Takes note of a search, and says why it did not end, or how."""
         self.counterexample = found
         self.splits.append(stats)
         if found is not None:
-            return f"counterexample found after {stats.boxes} boxes"
+            return f"counterexample found after {stats.boxes} {stats.noun}"
         if stats.is_proven:
             if self.certificate is not None:
                 self.certificate = Certificate("proofs by splitting have no certificate yet")

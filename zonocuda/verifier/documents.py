@@ -51,7 +51,9 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
         "splits": [
             {
                 "region": split.region,
+                "split": split.split,
                 "boxes": split.boxes,
+                "lemmas": split.lemmas,
                 "depth": split.depth,
                 "open": split.open,
                 "worst": number(split.worst),
