@@ -25,6 +25,10 @@ SPARE = 2.0
 """How many times its own slack a bound should exceed zero by, before it is taken for one that a proof will confirm."""
 
 
+DEAR = 0.005
+"""Of a bound, what rounding may take before proofs are made in wider floats: a pass more costs less than it gains."""
+
+
 @dataclass(frozen=True)
 class Pace:
     """How far to climb.
@@ -49,7 +53,8 @@ LAST = Pace(200, 0.05, 0.2)
 
 
 class SignBounds:
-    """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one.
+    """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one, and
+    everything where its rounding is dear.
 
     Attributes:
         slack: what counting rounding took off the last proofs, at most.
@@ -180,9 +185,15 @@ class SignBounds:
         return SignBounded(replace(parts, bound=bound, wishes=wishes), points)
 
     def _measure(self, parts: SignParts) -> None:
-        """How much rounding takes, and how large rows are at each ReLU, which are the units of multipliers."""
+        """How much rounding takes, and how large rows are at each ReLU, which are the units of multipliers.
+
+        Where it takes more than its share of the bounds, they are proven in wider floats from now on.
+        """
         with torch.no_grad(), summed_products():
             found = self._judged(parts)
+            if self._wide is not None and _largest(found.slack) > DEAR * float(found.lower.abs().median()):
+                self._judge = self._wide().problem
+                found = self._judged(parts)
         self.slack = _largest(found.slack)
         for part, size in zip(torch.split(self._units, self.problem.sizes), found.sizes, strict=True):
             part.fill_(size)

@@ -35,7 +35,7 @@ BATCH = 256
 """Parts that are bounded together, at most."""
 MEMORY = 2**30
 """Bytes of open parts, where nobody says otherwise."""
-FIRST = 2048
+FIRST = 640
 """Parts of the search before lemmas."""
 TRIED = 3
 """Neurons of which both parts are bounded before one is split."""
