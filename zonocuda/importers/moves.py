@@ -16,6 +16,7 @@ from zonocuda.graph import Add, Gather, ScaleShift
 from zonocuda.importers import lowering
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.constants.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants.sizes import check_features
 from zonocuda.importers.errors import refuse
 
 
@@ -28,6 +29,7 @@ def rearrange(
     Where positions of one source are selected along each dimension by itself: selections. Else one selection from the
     flattened sources.
     """
+    check_features(tuple(places.shape), 0)
     starts = [0]
     for source in sources:
         starts.append(starts[-1] + math.prod(source.shape))

@@ -299,6 +299,7 @@ class _Run:
                 ledger=self.ledger,
             )
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)
+            lower, upper = self.extremes.tightened(node.inputs[0], (lower, upper))
         self.inputs[node.name] = (lower, upper)
         self.stats.append(_Seen.of(node, (lower, upper), None, len(index)))
         return rule_of(node).range(lower, upper)
