@@ -10,7 +10,7 @@ import pytest
 import torch
 from flint import arb, ctx
 
-from tests.elementary import approximation, model, points
+from tests.elementary import approximation, model, oracle, points
 from tests.elementary.claims import claimed_units
 from tests.elementary.polynomials import HEADER, TARGETS, coefficients, header
 from tests.elementary.rounding import Computed, half_ulp, power
@@ -75,6 +75,16 @@ def test_errors_of_operations_bound_those_of_floats() -> None:
         exact = (arb(a) * b - c) / (2 + arb(b) * b)
         assert computed.exact.overlaps(exact)
         assert abs((a * b - c) / (2.0 + b * b) - exact) <= computed.error
+
+
+def test_the_comparison_sees_a_wrong_value_and_bounds_that_do_not_hold() -> None:
+    x = torch.linspace(0.1, 2, 40, dtype=torch.float64)
+    value, lower, upper = (ops.elementary(x, "exp", rounding=r) for r in ("nearest", "down", "up"))
+    assert oracle.compare("exp", x, value, lower, upper, arb(0)).outside == []
+    assert oracle.compare("exp", x, value * (1 + 2.0**-50), lower, upper, arb(0)).units > 6
+    assert len(oracle.compare("exp", x, value, upper, upper, arb(0)).outside) == 40
+    assert len(oracle.compare("exp", x, value, lower, lower, arb(0)).outside) == 40
+    assert len(oracle.compare("exp", x, value, lower, upper * torch.nan, arb(0)).outside) == 40
 
 
 @pytest.mark.parametrize("name", THEOREMS)

@@ -9,57 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from itertools import pairwise
 
 from flint import arb
 
 from tests.elementary import model
 from tests.elementary.approximation import error as polynomial_error
+from tests.elementary.pieces import binades, pieces, signed, worst
 from tests.elementary.rounding import Computed, exactly, half_ulp, power, span
 
 C = model.C
-ABSOLUTE = power(-1073)
-UNIT = power(-53)
-
-
-def pieces(lower: float, upper: float, count: int) -> Iterator[arb]:
-    """``count`` balls that cover [lower, upper]."""
-    step = (arb(upper) - lower) / count
-    for i in range(count):
-        yield span(lower + step * i, lower + step * (i + 1))
-
-
-def binades(upper: float, first: int = 16, lowest: int = -1076) -> Iterator[arb]:
-    """Balls that cover [2^lowest, upper]: ``first`` in each of the topmost twelve binades, and two in each below.
-
-    The topmost part of a binade is cut off: what rounds up across its end has a unit in the last place twice as large.
-    """
-    top, e = arb(upper), 0
-    while not power(e - 1) < upper:
-        e -= 1
-    for i in range(e, lowest, -1):
-        fine = [arb(j) / (2 * first) for j in range(first, 2 * first + 1)]
-        for a, b in pairwise(fine if i > e - 12 else [arb(0.5), arb(31) / 32, arb(1)]):
-            low, high = a * power(i), b * power(i)
-            if low < top:
-                yield span(low, high.min(top))
-
-
-def signed(balls: Iterator[arb]) -> Iterator[arb]:
-    """Each ball and its opposite."""
-    for ball in balls:
-        yield ball
-        yield -ball
-
-
-def worst(values: Iterator[arb]) -> arb:
-    """The largest; NaN where one is not finite, so that no comparison holds."""
-    result = arb(0)
-    for value in values:
-        if not value.is_finite():
-            return arb.nan()
-        result = result.max(value)
-    return arb(result.upper())
+ABSOLUTE, UNIT = power(-1073), power(-53)
 
 
 # ---- exp, expm1 ------------------------------------------------------------------------------------------------------
@@ -129,10 +88,20 @@ def _log_fraction(f: arb, error: arb | int) -> Computed:
     return computed.standing_for(f.log1p(), abs(s) * s * s * polynomial_error("log_rest"))
 
 
-def _log(error: arb | int) -> Iterator[arb]:
+def _log_near_one() -> Iterator[arb]:
     for f in signed(binades(0.41422)):
         if not f < -0.29290:  # sqrt(1/2) - 1
             yield _log_fraction(f, 0).relative(f.log1p(), ABSOLUTE)
+
+
+@cache
+def log_near_one() -> arb:
+    """For k = 0, where f is exact: x - 1 for log, x for log1p."""
+    return worst(_log_near_one())
+
+
+def _log(error: arb | int) -> Iterator[arb]:
+    yield log_near_one()
     for count, numbers in ((64, [*range(-4, 0), *range(1, 5)]), (6, [*range(-1075, -4), *range(5, 1025)])):
         for f in pieces(-0.29290, 0.41422, count):
             fraction = _log_fraction(f, error)

@@ -33,7 +33,7 @@ OPERATORS = {
         "lies in the padding entirely",
     ),
     "a limit beyond all numbers": (one("Max", [1, 2], (2,), np.float32([np.inf, 0])), "leaves no number"),
-    "a slope for each batch element": (one("PRelu", [1, 3], (3,), floats(2, 1)), "does not broadcast"),
+    "a slope for each batch element": (one("PRelu", [1, 3], (3,), floats(2, 1)), "does not broadcast to its input"),
     "random numbers": (
         Case([op("RandomNormalLike", "c", "n"), op("Add", "x n")], [1, 3], (3,), {"c": floats(3)}),
         "(op RandomNormalLike) is not supported",

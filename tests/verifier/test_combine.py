@@ -284,6 +284,19 @@ def test_a_distance_is_never_negative_by_its_structure() -> None:
     property_ = Spec(1, 1, (Region(box, ((row({0: 1}, 0, True),),)),))
     for semantics in ("real", "float32"):
         assert verify(graph, property_, semantics=semantics).verdict is Verdict.VERIFIED  # type: ignore[arg-type]
+    assert nonnegative_outputs(graph, sums=False) == set()
+
+
+def test_a_proof_with_a_certificate_uses_no_sum_that_its_check_does_not_know() -> None:
+    nodes = (
+        Node("x", Input(), (), (1,)),
+        Node("h", Linear(torch.tensor([[1.0], [-1.0]]), roundings=1), ("x",), (2,)),
+        Node("r", Relu(), ("h",), (2,)),
+        Node("y", Linear(torch.tensor([[1.0, 1.0]]), roundings=1), ("r",), (1,)),
+    )
+    graph = Graph(nodes, "y")
+    box = Box.exact([Fraction(-1)], [Fraction(1)])
+    property_ = Spec(1, 1, (Region(box, ((row({0: 1}, "0.5"),),)),))
     assert check_proof(certificate_of(graph, property_), graph, property_).confirmed
 
 

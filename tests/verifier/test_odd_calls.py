@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import zonocuda
 from tests.verifier.test_odd_inputs import EXAMPLES, ball, graph, refused, spec
 from zonocuda.domains import Zonotope
+from zonocuda.importers.moves import rearrange
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 
 X = torch.zeros(3)
@@ -103,6 +104,10 @@ OPENED: Calls = {
     "source code as property": (lambda: zonocuda.load_vnnlib(__file__), "test_odd_calls.py"),
 }
 CALLS: Calls = {
+    "a repetition without end": (
+        lambda: rearrange(None, "repeat", [], None, torch.ones(1).long().expand(2**24 + 1)),  # type: ignore[arg-type]
+        "more than 16777216 features",
+    ),
     "a region 3": (bad_region(3), "region 0: must be a Region with a Box, got int"),
     "no box": (bad_region(Region(None, ((ROW,),))), "region 0: must be a Region with a Box"),  # type: ignore[arg-type]
     "a meta box": (bad_region(Region(box(lambda: torch.zeros(3, device="meta")), ())), "must be a tensor of floats"),

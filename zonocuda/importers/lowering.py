@@ -239,48 +239,6 @@ def concat(builder: GraphBuilder, name: str, parts: Sequence[Value], dim: int) -
     return parts[0] if len(parts) == 1 else builder.emit(name, Concat(dim), *parts)
 
 
-def concat_with_constants(builder: GraphBuilder, name: str, parts: Sequence[Value | Numbers], dim: int) -> Value:
-    """Concatenation of values and constants, both of features, along the feature dimension ``dim``.
-
-    Constants join as padding of a neighbouring value, whose zeros a shift then fills.
-    """
-    joined: list[Value] = []
-    before: list[Numbers] = []
-    for position, part in enumerate(parts):
-        if isinstance(part, Value):
-            joined.append(_join(builder, f"{name}/{position}", part, before, [], dim))
-            before = []
-        elif joined:
-            joined[-1] = _join(builder, f"{name}/{position}", joined[-1], [], [part], dim)
-        else:
-            before.append(part)
-    return concat(builder, name, joined, dim)
-
-
-def _join(
-    builder: GraphBuilder, name: str, x: Value, before: Sequence[Numbers], after: Sequence[Numbers], dim: int
-) -> Value:
-    """``x`` with constants before and after it along ``dim``."""
-    if not before and not after:
-        return x
-    zeros = torch.zeros(x.shape, dtype=(*before, *after)[0].dtype, device="cpu")
-    parts = [*before, zeros, *after]
-    try:
-        shift: Numbers
-        if any(isinstance(part, Enclosure) for part in parts):
-            wide = [part if isinstance(part, Enclosure) else Enclosure.exact(part) for part in parts]
-            like = next(part for part in parts if isinstance(part, Enclosure))
-            shift = like.of(torch.cat([w.value for w in wide], dim), torch.cat([w.error for w in wide], dim))
-        else:
-            shift = torch.cat([part for part in parts if isinstance(part, Tensor)], dim=dim)
-    except RuntimeError:
-        refuse(f"its constant inputs do not fit features {x.shape}")
-    pads = [(0, 0)] * len(x.shape)
-    pads[dim] = (sum(part.shape[dim] for part in before), sum(part.shape[dim] for part in after))
-    padded = pad(builder, f"{name}/pad", x, tuple(pads))
-    return scale_shift(builder, name, padded, None, shift)
-
-
 def pad(builder: GraphBuilder, name: str, x: Value, pads: Pads, value: float = 0.0) -> Value:
     """Constant padding of every feature dimension."""
     if any(amount < 0 for pair in pads for amount in pair):

@@ -16,6 +16,7 @@ from zonocuda.graph import Add, Gather, ScaleShift
 from zonocuda.importers import lowering
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.constants.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants.sizes import check_features
 from zonocuda.importers.errors import refuse
 
 
@@ -28,6 +29,7 @@ def rearrange(
     Where positions of one source are selected along each dimension by itself: selections. Else one selection from the
     flattened sources.
     """
+    check_features(tuple(places.shape), 0)
     starts = [0]
     for source in sources:
         starts.append(starts[-1] + math.prod(source.shape))
@@ -128,3 +130,45 @@ def _gathered(
     x = builder.emit(names["select"], Gather(0, tuple((places.flatten() - 1).tolist())), x)
     x = lowering.reshape(builder, names.get("shape", name), x, shape)
     return x if shift is None else builder.emit(name, ScaleShift(**builder.constants(scale=None, shift=shift)), x)
+
+
+def concat_with_constants(builder: GraphBuilder, name: str, parts: Sequence[Value | Numbers], dim: int) -> Value:
+    """Concatenation of values and constants, both of features, along the feature dimension ``dim``.
+
+    Constants join as padding of a neighbouring value, whose zeros a shift then fills.
+    """
+    joined: list[Value] = []
+    before: list[Numbers] = []
+    for position, part in enumerate(parts):
+        if isinstance(part, Value):
+            joined.append(_join(builder, f"{name}/{position}", part, before, [], dim))
+            before = []
+        elif joined:
+            joined[-1] = _join(builder, f"{name}/{position}", joined[-1], [], [part], dim)
+        else:
+            before.append(part)
+    return lowering.concat(builder, name, joined, dim)
+
+
+def _join(
+    builder: GraphBuilder, name: str, x: Value, before: Sequence[Numbers], after: Sequence[Numbers], dim: int
+) -> Value:
+    """``x`` with constants before and after it along ``dim``."""
+    if not before and not after:
+        return x
+    zeros = torch.zeros(x.shape, dtype=(*before, *after)[0].dtype, device="cpu")
+    parts = [*before, zeros, *after]
+    try:
+        shift: Numbers
+        if any(isinstance(part, Enclosure) for part in parts):
+            wide = [part if isinstance(part, Enclosure) else Enclosure.exact(part) for part in parts]
+            like = next(part for part in parts if isinstance(part, Enclosure))
+            shift = like.of(torch.cat([w.value for w in wide], dim), torch.cat([w.error for w in wide], dim))
+        else:
+            shift = torch.cat([part for part in parts if isinstance(part, Tensor)], dim=dim)
+    except RuntimeError:
+        refuse(f"its constant inputs do not fit features {x.shape}")
+    pads = [(0, 0)] * len(x.shape)
+    pads[dim] = (sum(part.shape[dim] for part in before), sum(part.shape[dim] for part in after))
+    padded = lowering.pad(builder, f"{name}/pad", x, tuple(pads))
+    return lowering.scale_shift(builder, name, padded, None, shift)

@@ -32,11 +32,12 @@ FEW = 2**20
 """Roundings of a constant that leave its sign alone: |c - h| <= gamma |h| with gamma < 1."""
 
 
-def nonnegative_outputs(graph: Graph) -> frozenset[int]:
+def nonnegative_outputs(graph: Graph, sums: bool = True) -> frozenset[int]:
     """Flattened outputs that are nonnegative, over the reals and as executed.
 
-    Values of nonnegative activations are; so is what is moved, added, averaged or multiplied by constants that are not
-    negative, with an offset that is not: sums of nonnegative terms, in any order and however each is rounded.
+    Values of nonnegative activations are; so is what is moved or added, and, with ``sums``, averaged or multiplied by
+    constants that are not negative, with an offset that is not: sums of nonnegative terms, in any order and however
+    each is rounded. The check of certificates, whose intervals round such sums outward, knows them without.
     """
 
     def visit(node: Node, before: Sequence[Tensor]) -> Tensor:
@@ -49,9 +50,9 @@ def nonnegative_outputs(graph: Graph) -> frozenset[int]:
             return op.apply(*before)
         if isinstance(op, Add) and op.sign == 1:
             return before[0] * before[1]
-        if isinstance(op, AveragePool | Reduce):
+        if sums and isinstance(op, AveragePool | Reduce):
             return (op.linear(1 - before[0]) == 0).float()
-        if isinstance(op, Linear | Conv | ConvTranspose | ScaleShift) and node.name not in graph.executed:
+        if sums and isinstance(op, Linear | Conv | ConvTranspose | ScaleShift) and node.name not in graph.executed:
             return _weighted(op, before[0]).expand(1, *node.shape)
         return torch.zeros(1, *node.shape)
 

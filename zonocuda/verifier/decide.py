@@ -60,7 +60,16 @@ from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.neuron_search import MEMORY, NeuronSearch
 from zonocuda.verifier.result import Ran, SplitStats, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
-from zonocuda.verifier.splitting import SPLITS, RegionSearch, Split, attack_of, end_of, wants_neurons, wants_split
+from zonocuda.verifier.splitting import (
+    SPLITS,
+    RegionSearch,
+    Split,
+    attack_of,
+    check_split,
+    end_of,
+    wants_neurons,
+    wants_split,
+)
 from zonocuda.version import __version__
 
 
@@ -163,6 +172,7 @@ def verify(
     course = Course(direction, memory_budget, deadline, progress)
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
+    check_split(split, subject.graph)
     with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
         if subject.final is not None:
@@ -236,7 +246,7 @@ class _Run:
     plan: tuple[Step, ...] = ()
     splits: list[SplitStats] = field(default_factory=list)
     contradictory: bool = False
-    nonnegative: frozenset[int] | None = None
+    nonnegative: dict[bool, frozenset[int]] = field(default_factory=dict)
 
     def decide(self) -> tuple[Verdict, str]:
         """The verdict and its reason, over all regions."""
@@ -371,9 +381,11 @@ class _Run:
     def contradictions(self, region: Region) -> tuple[Combination, ...]:
         """Disjuncts that no outputs satisfy, or none at a point of the box, in exact arithmetic."""
         lower, upper = (b.tolist() for b in box_of(region, self.execution))
-        if self.nonnegative is None:
-            self.nonnegative = nonnegative_outputs(self.subject.graph)
-        return contradictions(region, (lower, upper), self.nonnegative, self.course.deadline.check)
+        attained = any(row.strict for rows in region.disjuncts for row in rows)  # else bounds tell, and by how much
+        sums = attained and self.certificate is None
+        if sums not in self.nonnegative:
+            self.nonnegative[sums] = nonnegative_outputs(self.subject.graph, sums)
+        return contradictions(region, (lower, upper), self.nonnegative[sums], self.course.deadline.check)
 
     def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:
         """Rows that combine those of a disjunct, where no single one can refute it, for sampled points."""

@@ -81,7 +81,7 @@ class Subject:
         if isinstance(model, ExportedProgram):
             model = model.module()
         if isinstance(model, BeforeFinal):
-            _check_comparisons(model.final, spec)
+            _check_comparisons(model.final, spec, f"{model.whole.name}: ")
             subject = Subject.of(model.before, input_shape)
             return replace(subject, execute=model.whole, final=model.final)
         if isinstance(model, Network):
@@ -159,7 +159,7 @@ def _module_execution(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: call_each(module, x.to(own.device, own.dtype)).cpu()
 
 
-def _check_comparisons(final: Final, spec: Spec | None) -> None:
+def _check_comparisons(final: Final, spec: Spec | None, place: str = "") -> None:
     """Refuses a property that a final function does not keep.
 
     Raises:
@@ -170,7 +170,7 @@ def _check_comparisons(final: Final, spec: Spec | None) -> None:
     if spec is None or wrong is not None:
         row = "" if wrong is None else f"; {str(wrong)[:100]!r} is another"
         raise UnsupportedNetworkError(
-            f"the network ends in {final.kind}, which is left out where every row compares two outputs of one "
+            f"{place}the network ends in {final.kind}, which is left out where every row compares two outputs of one "
             f"{final.kind} (Y_i - Y_j <= 0){row}. State the property about what {final.kind} reads, and verify the "
             "network without it"
         )

@@ -20,11 +20,11 @@ from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.dual_pass import PASS_BYTES, DualPass
 from zonocuda.bounds.dual.problem import output_rows
 from zonocuda.bounds.dual.signs import SignProblem
-from zonocuda.bounds.interval import Bounds, all_finite, outward
+from zonocuda.bounds.interval import Bounds, all_finite
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSettings, refuted, search_signs
 from zonocuda.graph import Graph, Node
-from zonocuda.prove.lemmas import LemmaEffort, find_lemmas
+from zonocuda.prove.lemmas import LemmaEffort, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
@@ -35,7 +35,7 @@ BATCH = 256
 """Parts that are bounded together, at most."""
 MEMORY = 2**30
 """Bytes of open parts, where nobody says otherwise."""
-FIRST = 2048
+FIRST = 640
 """Parts of the search before lemmas."""
 TRIED = 3
 """Neurons of which both parts are bounded before one is split."""
@@ -143,11 +143,7 @@ class _Course:
             arithmetic = self.search.arithmetics[number]
             box = arithmetic.box(self.search.region)
             rows = arithmetic.rows(self.search.region, box)
-            held = {
-                name: (outward(low, arithmetic.dtype, False), outward(high, arithmetic.dtype, True))
-                for name, (low, high) in inputs.items()
-            }
-            left = compact(arithmetic.graph, held)
+            left = compact(arithmetic.graph, in_dtype(inputs, arithmetic.dtype))
             ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.inputs)
 
             def flow(counted: Ledger | None) -> DualPass:
@@ -185,9 +181,11 @@ class _Course:
     def find(self, effort: LemmaEffort) -> None:
         """Lemmas, for as long as their share of the time lasts."""
         end = time.monotonic() + SHARE * self.left
+        arithmetics = self.search.arithmetics
+        boxes = [arithmetic.box(self.search.region) for arithmetic in arithmetics]
         found = find_lemmas(
-            self.search.arithmetics[0],
-            self.box,
+            arithmetics,
+            boxes,
             self.inputs,
             effort,
             self.costs,

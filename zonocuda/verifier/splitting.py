@@ -43,18 +43,24 @@ def wants_split(split: Split, region: Region) -> bool:
 
 
 def wants_neurons(split: Split, region: Region, graph: Graph) -> bool:
-    """Whether neurons are to be split for a region.
-
-    Raises:
-        ValueError: it is asked for, and an activation cannot be split.
-    """
+    """Whether neurons are to be split for a region."""
     varying = _varying(region)
-    if not (varying > 0 and (split == "neuron" or (split == "auto" and varying > MAX_INPUTS))):
-        return False
-    other = next((node for node in activations(graph) if not rule_of(node).has_signs), None)
-    if other is not None and split == "neuron":
-        raise ValueError(f"split 'neuron': node {other.name!r} (op {other.op.kind}) cannot be split; use 'input'")
-    return other is None
+    wanted = varying > 0 and (split == "neuron" or (split == "auto" and varying > MAX_INPUTS))
+    return wanted and _without_signs(graph) is None
+
+
+def check_split(split: Split, graph: Graph) -> None:
+    """Raises ValueError where neurons are to be split and some activation cannot be."""
+    node = _without_signs(graph) if split == "neuron" else None
+    if node is not None:
+        raise ValueError(
+            f"split 'neuron': node {node.name!r} (op {node.op.kind}) cannot be split; use 'input' or 'auto'"
+        )
+
+
+def _without_signs(graph: Graph) -> Node | None:
+    """An activation that cannot be split at 0, if there is one."""
+    return next((node for node in activations(graph) if not rule_of(node).has_signs), None)
 
 
 def end_of(remaining: float) -> float:

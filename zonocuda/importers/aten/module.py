@@ -18,7 +18,7 @@ from zonocuda.importers.aten.fingerprint import Fingerprint
 from zonocuda.importers.aten.live import Imported, ModuleOrigin, remembered
 from zonocuda.importers.aten.node import AtenNode
 from zonocuda.importers.aten.ops import CONVERTERS, IGNORED, cast
-from zonocuda.importers.aten.trace import LOCK, call, call_each, example, export, leaves, output_name
+from zonocuda.importers.aten.trace import LOCK, call, call_each, check_module, example, export, leaves, output_name
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.check import Comparison, check_constants, sample_points
 from zonocuda.importers.constants.call import flat
@@ -100,6 +100,7 @@ def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
 
 def _import(model: nn.Module, input_shape: tuple[int, ...], points: int, seed: int) -> Imported:
     name = type(model).__name__
+    check_module(model, name)
     _check_mode(model, name)
     before = Fingerprint.of(model)
     program, batch = export(model, input_shape, name)

@@ -204,7 +204,7 @@ def _concat(node: AtenNode, parts: list[Any], rank: int, dim: int) -> Value:
         if constant.dim() != rank:
             refuse(f"a constant of shape {list(constant.shape)} does not fit")
         found.append(lowering.without_batch(node.builder, constant))
-    return lowering.concat_with_constants(node.builder, node.name, found, feature)
+    return moves.concat_with_constants(node.builder, node.name, found, feature)
 
 
 # ---- maps that window domains follow ---------------------------------------------------------------------------------
@@ -255,10 +255,7 @@ _FUNCTIONS: dict[Callable[[AtenNode], Any], str] = {
     "im2col.default index.Tensor index_copy.default index_fill.int_Scalar index_fill.int_Tensor index_put.default "
     "masked_fill.Scalar masked_fill.Tensor masked_scatter.default repeat.default repeat_interleave.self_int "
     "roll.default rot90.default scatter.src scatter.value select_scatter.default slice_scatter.default tile.default "
-    "tril.default triu.default unbind.int unfold.default upsample_nearest1d.vec upsample_nearest2d.vec "
-    "upsample_nearest3d.vec upsample_nearest1d.default upsample_nearest2d.default upsample_nearest3d.default "
-    "_upsample_nearest_exact1d.vec _upsample_nearest_exact2d.vec _upsample_nearest_exact3d.vec "
-    "_upsample_nearest_exact1d.default _upsample_nearest_exact2d.default _upsample_nearest_exact3d.default "
+    "tril.default triu.default unbind.int unfold.default "
     "vstack.default",
 }
 MOVES: dict[str, Callable[[AtenNode], Any]] = {

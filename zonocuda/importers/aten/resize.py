@@ -5,11 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from zonocuda.importers import resize
+import torch
+
+from zonocuda.importers import lowering, resize
 from zonocuda.importers.aten.node import AtenNode
 from zonocuda.importers.builder import Value
 from zonocuda.importers.errors import refuse
 from zonocuda.importers.resize import HALF, Position
+
+
+def _nearest(node: AtenNode) -> Value:
+    """The elements that torch's own kernel takes, in the type of the module, along one dimension after the other."""
+    argument = "input" if "input" in node.names else "self"
+    x = node.value(argument)
+    extents = x.shape[1:]
+    for axis, extent in enumerate(extents):
+        ramp = torch.arange(extent, dtype=node.dtype, device="cpu")
+        ramp = ramp.reshape([-1 if d == axis else 1 for d in range(len(extents))]).expand(1, 1, *extents)
+        found = node.run({argument: ramp.contiguous()})[0, 0]
+        line = found[tuple(slice(None) if d == axis else 0 for d in range(len(extents)))]
+        name = node.name if axis == len(extents) - 1 else f"{node.name}/{axis}"
+        x = lowering.select(node.builder, name, x, axis + 1, [int(i) for i in line])
+    return x
 
 
 def _linear(node: AtenNode) -> Value:
@@ -85,6 +102,12 @@ def adaptive_average_pool(node: AtenNode) -> Value:
 
 
 _FUNCTIONS: dict[Callable[[AtenNode], Value], str] = {
+    _nearest: " ".join(
+        f"{kind}{count}d.{overload}"
+        for kind in ("upsample_nearest", "_upsample_nearest_exact")
+        for count in (1, 2, 3)
+        for overload in ("vec", "default")
+    ),
     _linear: "upsample_linear1d.vec upsample_linear1d.default upsample_bilinear2d.vec upsample_bilinear2d.default "
     "upsample_trilinear3d.vec upsample_trilinear3d.default",
     _cubic: "upsample_bicubic2d.vec upsample_bicubic2d.default",

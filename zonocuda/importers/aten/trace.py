@@ -36,8 +36,7 @@ def export(
     Raises:
         UnsupportedNetworkError: a module whose forward takes something else than one tensor, or that cannot be traced.
     """
-    _check_signature(model, name)
-    _check_tensors(model, name)
+    check_module(model, name)
     reasons: list[Exception] = []
     for batch in batches:
         with LOCK, full_precision(), summed_products(), callers_device(), _quiet():
@@ -52,6 +51,21 @@ def export(
         f"importers.module: {name}: torch.export cannot trace it with inputs {list(input_shape)}, in a batch of "
         f"{' or '.join(map(str, batches))}: {kind}{one_line(reason)}"
     ) from reason
+
+
+def check_module(model: nn.Module, name: str) -> None:
+    """Refuses what cannot be traced, or whose tensors no graph can hold.
+
+    Raises:
+        UnsupportedNetworkError: TorchScript, a forward that takes something else than one tensor, or such a tensor.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedNetworkError(
+            f"importers.module: {name}: is TorchScript, which torch.export does not trace; pass the module that it was "
+            "made from"
+        )
+    _check_signature(model, name)
+    _check_tensors(model, name)
 
 
 def _check_signature(model: nn.Module, name: str) -> None:

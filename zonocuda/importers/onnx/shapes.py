@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from zonocuda.importers import lowering
+from zonocuda.importers import lowering, moves
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.enclosure import Numbers
 from zonocuda.importers.errors import refuse, refuse_batch
@@ -147,7 +147,7 @@ def concat(node: OnnxNode) -> Value:
         if tensor.dim() != node.rank(first):
             refuse(f"its input {position}, of shape {tuple(tensor.shape)}, does not fit")
         parts.append(tensor.reshape(lowering.feature_shape(node.builder, tuple(tensor.shape))))
-    return lowering.concat_with_constants(node.builder, node.name, parts, dim)
+    return moves.concat_with_constants(node.builder, node.name, parts, dim)
 
 
 def pad(node: OnnxNode) -> Value:
