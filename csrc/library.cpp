@@ -105,6 +105,11 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
       "_im2col_backward(Tensor grad, SymInt[] input_size, SymInt[] kernel, SymInt[] stride, SymInt[] padding, "
       "SymInt[] dilation, SymInt[] output_size) -> Tensor");
 
+  // Elementary functions with a proven error, by their number in csrc/math/elementary.h, of any shape. parameter: alpha
+  // or the exponent. rounding: 0 to nearest, 1 down (a lower bound of the function), 2 up.
+  m.def("elementary(Tensor x, int function, float parameter, int rounding) -> Tensor");
+  m.def("_elementary_backward(Tensor grad, Tensor x, int function, float parameter) -> Tensor");
+
   // Functions with a chosen derivative on their kinks, in 16-bit dtypes too. The forward ops record the routing (signs,
   // sides, winners) and only hand the choice on; the backward ops apply it. winners: one bit for each element that
   // attains the maximum, 32 to a word.

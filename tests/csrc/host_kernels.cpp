@@ -31,6 +31,7 @@ namespace {
 #include "../../csrc/cuda/dual_lines.cuh"
 #include "../../csrc/cuda/dual_relu.cuh"
 #include "../../csrc/cuda/dual_split.cuh"
+#include "../../csrc/cuda/elementary.cuh"
 #include "../../csrc/cuda/error_block.cuh"
 #include "../../csrc/cuda/im2col.cuh"
 #include "../../csrc/cuda/nonsmooth_max.cuh"
@@ -361,6 +362,20 @@ const std::map<std::string, Run>& kernels() {
       {"is_narrow/DiagonalConv",
        [](const Request& r) { *r.at<int64_t>(0) = is_narrow(r.convolution(), r.integer(17), r.integer(18)); }},
       {"is_narrow/Im2col", [](const Request& r) { *r.at<int64_t>(0) = is_narrow(r.im2col(), r.integer(20)); }},
+      {"elementary_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(elementary_kernel<T>, r.integer(0), r.at<T>(0), Function(r.integer(1)), r.reals.at(0),
+                    Rounding(r.integer(2)), r.at<T>(1));
+         });
+       }},
+      {"elementary_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(elementary_backward_kernel<T>, r.integer(0), r.at<T>(0), r.at<T>(1), Function(r.integer(1)),
+                    r.reals.at(0), r.at<T>(2));
+         });
+       }},
       {"nonsmooth_relu_kernel",
        [](const Request& r) {
          typed_or_half(r, [&]<class T>() {

@@ -297,6 +297,15 @@ def rule(d: Draw) -> Arguments:
     return d.random.choice(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (d.number(), d.number(), d.number())))
 
 
+def elementary(d: Draw) -> Arguments:
+    return d.floats(d.size(), d.size()), d.random.randrange(-2, 29), d.number(), d.random.randrange(-1, 4)
+
+
+def elementary_backward(d: Draw) -> Arguments:
+    size = d.size(), d.size()
+    return d.floats(*size), d.floats(*size), d.random.randrange(-2, 29), d.number()
+
+
 def nonsmooth_relu(d: Draw) -> Arguments:
     return d.floats(d.size(), d.size()), d.number(), d.number()
 
@@ -383,6 +392,8 @@ CALLS: dict[str, Callable[[Draw], Arguments]] = {
     "_diagonal_conv_backward": diagonal_conv_backward,
     "im2col": im2col,
     "_im2col_backward": im2col_backward,
+    "elementary": elementary,
+    "_elementary_backward": elementary_backward,
     "nonsmooth_relu": nonsmooth_relu,
     "_nonsmooth_relu_backward": nonsmooth_relu_backward,
     "nonsmooth_maximum": nonsmooth_maximum,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.ops import (
     dual_samples,
+    elementary_samples,
     im2col_samples,
     lines_samples,
     nonsmooth_samples,
@@ -216,6 +217,12 @@ CASES = (
     ),
     OpCase("scale", samples.scale_samples, _scale_values, _scale_gradients),
     OpCase("diagonal_linear", samples.diagonal_linear_samples, _diagonal_linear_values, _diagonal_linear_gradients),
+    OpCase(
+        "elementary",
+        elementary_samples.elementary_samples,
+        elementary_samples.elementary_values,
+        elementary_samples.elementary_gradients,
+    ),
     OpCase("error_block", samples.error_block_samples, _error_block_values, _error_block_gradients),
     OpCase(
         "window_radius",

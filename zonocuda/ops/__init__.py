@@ -10,6 +10,7 @@ from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.dual_lines import DualLinesOutput, dual_lines
 from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.dual_split import DualSplitOutput, dual_split
+from zonocuda.ops.elementary import elementary
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.errors import ArgumentError
 from zonocuda.ops.im2col import col2im, im2col
@@ -41,6 +42,7 @@ __all__ = [
     "dual_lines",
     "dual_relu",
     "dual_split",
+    "elementary",
     "error_block",
     "has_cuda_stream",
     "im2col",

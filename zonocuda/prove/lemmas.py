@@ -8,7 +8,7 @@ Each of them is proven with rounding counted, and is a bound of the whole box li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_positions, f
 from zonocuda.bounds.dual.neurons import send_unit_rows
 from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.dual.slopes import free_neurons
-from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
@@ -75,8 +75,8 @@ relaxation of each neuron costs; None where no row is open any more."""
 
 
 def find_lemmas(
-    arithmetic: Arithmetic,
-    box: Bounds,
+    arithmetics: Sequence[Arithmetic],
+    boxes: Sequence[Bounds],
     inputs: Mapping[str, Bounds],
     effort: LemmaEffort,
     costs: Costs,
@@ -86,21 +86,22 @@ def find_lemmas(
     """Bounds of the unstable neurons, layer by layer.
 
     Args:
-        arithmetic: to compute in.
-        box: ``[1, *input features]``.
-        inputs: bounds ``[1, *features]`` of the input of every activation.
+        arithmetics: the first to climb in, the last to prove in, a wider one perhaps: what is given up for rounding in
+            every layer widens all the layers behind.
+        boxes: in each of them, ``[1, *input features]``.
+        inputs: bounds ``[1, *features]`` of the input of every activation, in the first.
         effort: how much to spend.
         costs: which neurons matter.
         on_node: called before each node of each pass; may raise to stop.
         proceed: asked before every batch; False ends it.
     """
     known, improved, bounded = dict(inputs), 0, 0
-    for node in activations(arithmetic.graph):
-        left = compact(arithmetic.graph, known)
+    for node in activations(arithmetics[0].graph):
+        left = compact(arithmetics[0].graph, known)
         index = free_neurons(node, left.inputs[node.name])
         if not len(index) or not depends_on_activation(left.graph, left.graph[node.name]):
             continue
-        layer = _Layer(arithmetic, box, left, left.graph[node.name], on_node, proceed)
+        layer = _Layer(arithmetics, boxes, left, left.graph[node.name], on_node, proceed)
         try:
             layer.climb(index)
             known = left.widen(layer.inputs)
@@ -118,6 +119,11 @@ def find_lemmas(
     return Lemmas(known, improved, bounded, True)
 
 
+def in_dtype(inputs: Mapping[str, Bounds], dtype: torch.dtype) -> dict[str, Bounds]:
+    """Bounds in another dtype, rounded outward."""
+    return {name: (outward(low, dtype, False), outward(high, dtype, True)) for name, (low, high) in inputs.items()}
+
+
 def _narrow(costs: Tensor, left: Compact, node: Node) -> Tensor:
     kept = left.kept.get(node.name)
     return costs if kept is None else costs[kept]
@@ -128,36 +134,45 @@ class _Layer:
 
     def __init__(
         self,
-        arithmetic: Arithmetic,
-        box: Bounds,
+        arithmetics: Sequence[Arithmetic],
+        boxes: Sequence[Bounds],
         left: Compact,
         node: Node,
         on_node: Visit,
         proceed: Callable[[], bool],
     ) -> None:
-        self.left, self.node, self.box, self.on_node, self.proceed = left, node, box, on_node, proceed
+        self.arithmetics, self.boxes = arithmetics, boxes
+        self.left, self.node, self.on_node, self.proceed = left, node, on_node, proceed
         self.inputs = dict(left.inputs)
         self.source = left.graph[node.inputs[0]]
-        self.ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.inputs)
         self.bounded = 0
 
     def climb(self, index: Tensor) -> None:
         """Bounds of the neurons ``index`` ``[K]`` by one row for each side, with slopes of its own."""
         self.index = index
-        position = flatten_positions(self.source.shape).to(index.device)[index].repeat(2)
-        signs = torch.ones(2 * len(index), dtype=self.box[0].dtype, device=index.device)
+        judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
+        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1)
+        every = torch.arange(2 * len(index), device=index.device)
+        self.roots = SignParts.cat([self.bounder.roots(part, part) for part in torch.split(every, ROWS)])
+        self.note(every, self.roots.bound)
+
+    def problem(self, number: int, index: Tensor) -> SignProblem:
+        """The rows, in one of the arithmetics."""
+        arithmetic, box = self.arithmetics[number], self.boxes[number]
+        inputs = in_dtype(self.left.whole, arithmetic.dtype)
+        left = compact(arithmetic.graph, inputs)
+        source = left.graph[self.source.name]
+        position = flatten_positions(source.shape).to(index.device)[index].repeat(2)
+        signs = torch.ones(2 * len(index), dtype=arithmetic.dtype, device=index.device)
         signs[len(index) :] = -1
 
         def rows(ledger: Ledger | None) -> DualPass:
-            flow = DualPass(self.left.graph, 1, len(position), self.box[0], ledger)
-            send_unit_rows(flow, self.source, position, signs)
+            flow = DualPass(left.graph, 1, len(position), box[0], ledger)
+            send_unit_rows(flow, source, position, signs)
             return flow
 
-        problem = SignProblem(self.left.graph, rows, self.box, self.left.inputs, self.ledger, self.on_node)
-        self.bounder = SignBounds(problem, LEMMA, wishes=1)
-        every = torch.arange(len(position), device=index.device)
-        self.roots = SignParts.cat([self.bounder.roots(part, part) for part in torch.split(every, ROWS)])
-        self.note(every, self.roots.bound)
+        ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.inputs)
+        return SignProblem(left.graph, rows, box, left.inputs, ledger, self.on_node)
 
     def note(self, rows: Tensor, bound: Tensor) -> int:
         """Takes better bounds of some rows; returns how many are better."""

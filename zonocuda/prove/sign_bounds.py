@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.dual.signs import SignProblem
+from zonocuda.bounds.dual.signs import Reached, SignProblem
+from zonocuda.bounds.interval import outward
 from zonocuda.branch import SignBounded, SignParts
 from zonocuda.precision import summed_products
 
@@ -22,6 +23,10 @@ WISHES = 4
 """Neurons that a part wishes to be split by."""
 SPARE = 2.0
 """How many times its own slack a bound should exceed zero by, before it is taken for one that a proof will confirm."""
+
+
+DEAR = 0.005
+"""Of a bound, what rounding may take before proofs are made in wider floats: a pass more costs less than it gains."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ LAST = Pace(200, 0.05, 0.2)
 
 
 class SignBounds:
-    """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one.
+    """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one, and
+    everything where its rounding is dear.
 
     Attributes:
         slack: what counting rounding took off the last proofs, at most.
@@ -60,8 +66,10 @@ class SignBounds:
         pace: Pace = CHILD,
         wide: Callable[[], SignBounds] | None = None,
         wishes: int = WISHES,
+        judge: SignProblem | None = None,
     ) -> None:
-        self.problem, self.pace, self._wide = problem, pace, wide
+        """``judge``: the same problem in a wider dtype, to prove all bounds in; by default ``problem``."""
+        self.problem, self.pace, self._wide, self._judge = problem, pace, wide, judge or problem
         self.wishes = max(1, min(wishes, problem.count))
         self.slack = 0.0
         self._units = problem.like.new_ones(problem.count)
@@ -165,11 +173,11 @@ class SignBounds:
         """Bounds with rounding counted, wishes, and the points where the rows are least."""
         problem = self.problem
         with torch.no_grad(), summed_products():
-            signs = parts.signs.to(parts.bound)
-            found = problem.run(problem.flow(parts.row, True), signs, parts.slopes, parts.multipliers, scores=True)
+            found = self._judged(parts)
             self.slack = _largest(found.slack)
-            bound = torch.fmax(parts.bound, torch.where(found.lower.isfinite(), found.lower, -torch.inf))
-            bound = self._widened(parts, bound, found.slack)
+            lower = outward(found.lower, parts.bound.dtype, False)
+            bound = torch.fmax(parts.bound, torch.where(lower.isfinite(), lower, -torch.inf))
+            bound = self._widened(parts, bound, found.slack.to(bound))
             cost, order = found.scores.topk(self.wishes, 1) if problem.count else (found.scores, found.scores.long())
             wishes = torch.where(cost >= 0, order, -1) if problem.count else parts.wishes
             low, high = (end.reshape(1, -1) for end in problem.box)
@@ -177,13 +185,24 @@ class SignBounds:
         return SignBounded(replace(parts, bound=bound, wishes=wishes), points)
 
     def _measure(self, parts: SignParts) -> None:
-        """How much rounding takes, and how large rows are at each ReLU, which are the units of multipliers."""
+        """How much rounding takes, and how large rows are at each ReLU, which are the units of multipliers.
+
+        Where it takes more than its share of the bounds, they are proven in wider floats from now on.
+        """
         with torch.no_grad(), summed_products():
-            flow = self.problem.flow(parts.row, True)
-            found = self.problem.run(flow, parts.signs.to(parts.bound), parts.slopes, parts.multipliers, scores=True)
+            found = self._judged(parts)
+            if self._wide is not None and _largest(found.slack) > DEAR * float(found.lower.abs().median()):
+                self._judge = self._wide().problem
+                found = self._judged(parts)
         self.slack = _largest(found.slack)
         for part, size in zip(torch.split(self._units, self.problem.sizes), found.sizes, strict=True):
             part.fill_(size)
+
+    def _judged(self, parts: SignParts) -> Reached:
+        """Proven bounds, in the dtype that they are proven in."""
+        judge = self._judge
+        slopes, multipliers, signs = (t.to(judge.like.dtype) for t in (parts.slopes, parts.multipliers, parts.signs))
+        return judge.run(judge.flow(parts.row, True), signs, slopes, multipliers, scores=True)
 
     def _widened(self, parts: SignParts, bound: Tensor, slack: Tensor) -> Tensor:
         """The bounds, those that rounding alone keeps from being positive by wider floats."""

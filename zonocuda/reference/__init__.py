@@ -9,6 +9,7 @@ from zonocuda.reference.diagonal_linear import diagonal_linear
 from zonocuda.reference.dual_lines import DualLinesOutput, dual_lines
 from zonocuda.reference.dual_relu import DualReluOutput, dual_relu
 from zonocuda.reference.dual_split import DualSplitOutput, dual_split
+from zonocuda.reference.elementary import elementary
 from zonocuda.reference.error_block import error_block
 from zonocuda.reference.im2col import col2im, im2col
 from zonocuda.reference.nonsmooth_max import nonsmooth_max
@@ -35,6 +36,7 @@ __all__ = [
     "dual_lines",
     "dual_relu",
     "dual_split",
+    "elementary",
     "error_block",
     "im2col",
     "nonsmooth_max",

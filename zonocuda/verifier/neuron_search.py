@@ -20,11 +20,11 @@ from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.dual_pass import PASS_BYTES, DualPass
 from zonocuda.bounds.dual.problem import output_rows
 from zonocuda.bounds.dual.signs import SignProblem
-from zonocuda.bounds.interval import Bounds, all_finite, outward
+from zonocuda.bounds.interval import Bounds, all_finite
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSettings, refuted, search_signs
 from zonocuda.graph import Graph, Node
-from zonocuda.prove.lemmas import LemmaEffort, find_lemmas
+from zonocuda.prove.lemmas import LemmaEffort, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
@@ -35,8 +35,10 @@ BATCH = 256
 """Parts that are bounded together, at most."""
 MEMORY = 2**30
 """Bytes of open parts, where nobody says otherwise."""
-FIRST = 2048
+FIRST = 640
 """Parts of the search before lemmas."""
+TRIED = 3
+"""Neurons of which both parts are bounded before one is split."""
 EFFORTS = (LemmaEffort(64, 8), LemmaEffort(128, 16), LemmaEffort(256, 32), LemmaEffort(512, 64))
 """Of lemmas, one after the other."""
 SHARE = 0.6
@@ -83,7 +85,7 @@ class _Course:
         self.begin = time.monotonic()
         self.bounded = self.depth = self.lemmas = 0
         self.margin = -math.inf  # the worst bound of an open disjunct on the whole box
-        self.settings = SignSettings(batch_of(search.arithmetics[0].graph), memory=search.memory)
+        self.settings = SignSettings(batch_of(search.arithmetics[0].graph), TRIED, search.memory)
         self.box = search.arithmetics[0].box(search.region)
         disjuncts = search.arithmetics[0].rows(search.region, self.box).disjuncts
         self.members = [disjuncts[group] for group in search.open]
@@ -141,11 +143,7 @@ class _Course:
             arithmetic = self.search.arithmetics[number]
             box = arithmetic.box(self.search.region)
             rows = arithmetic.rows(self.search.region, box)
-            held = {
-                name: (outward(low, arithmetic.dtype, False), outward(high, arithmetic.dtype, True))
-                for name, (low, high) in inputs.items()
-            }
-            left = compact(arithmetic.graph, held)
+            left = compact(arithmetic.graph, in_dtype(inputs, arithmetic.dtype))
             ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.inputs)
 
             def flow(counted: Ledger | None) -> DualPass:
@@ -183,9 +181,11 @@ class _Course:
     def find(self, effort: LemmaEffort) -> None:
         """Lemmas, for as long as their share of the time lasts."""
         end = time.monotonic() + SHARE * self.left
+        arithmetics = self.search.arithmetics
+        boxes = [arithmetic.box(self.search.region) for arithmetic in arithmetics]
         found = find_lemmas(
-            self.search.arithmetics[0],
-            self.box,
+            arithmetics,
+            boxes,
             self.inputs,
             effort,
             self.costs,

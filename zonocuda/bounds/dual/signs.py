@@ -116,7 +116,8 @@ class Reached:
         slack: ``[S]``, what counting rounding has taken off them.
         scores: ``[S, U]``, what the relaxation of each crossing neuron costs, -1 where its sign is known; empty where
             nobody asked.
-        sizes: the mean of abs(v) over the crossing neurons of each layer, where scores were asked for.
+        sizes: how large abs(v) is at the crossing neurons of each layer, sum v^2 / sum abs(v), where scores were asked
+            for: however many are zero.
         weight: ``[S, N]``, what the rows weigh the input with, in the order of the features; None where they do not.
     """
 
@@ -227,7 +228,8 @@ class SignProblem:
             v = found.get(layer.name)
             v = signs.new_zeros(len(signs), len(layer.index)) if v is None else v
             costs.append(v.clamp(max=0) * -layer.twice)
-            sizes.append(float(v.abs().mean()) if v.numel() else 0.0)
+            size = v.abs()
+            sizes.append(float((size * size).sum() / size.sum().clamp(min=torch.finfo(v.dtype).tiny)))
         return torch.where(signs == 0, torch.cat(costs, 1), -1.0), tuple(sizes)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.forward.extremes import Extremes
 from zonocuda.bounds.interval import Bounds, interval, unsettled
 from zonocuda.bounds.plan.ownership import Ownership
 from zonocuda.bounds.plan.planner import Direction, Planner, Step, Value, Way
@@ -148,6 +149,9 @@ class _Run:
             self.errors[graph.nodes[0].name] = self.counting.of_box(zonotope)
         self.box = self.bounds(graph.nodes[0].name, zonotope) if planner.is_box else None
         self.ledger = None if rounding is None or self.box is None else Ledger(rounding, self.box, self.inputs)
+        self.extremes = Extremes(graph, self.interval)
+        if self.box is not None:
+            self.extremes.begin(graph.nodes[0].name, self.box)
 
     def run(self) -> Sweep:
         """The sweep."""
@@ -176,6 +180,10 @@ class _Run:
 
     def observe(self, node: Node, value: Value) -> None:
         """Notes a node's value."""
+        if has_rule(node):
+            self.extremes.begin(node.name, rule_of(node).range(*self.inputs[node.name]))
+        else:
+            self.extremes.pass_on(node)
         if self.all_layers:
             self.layers[node.name] = _bounds(value)
 
@@ -192,7 +200,9 @@ class _Run:
             if way != "dual":
                 return self.forward(node, zonotopes, way, in_place, before)
         ranges = tuple(self.bounds(name, v) for name, v in zip(node.inputs, values or zonotopes, strict=True))
-        return self.dual(node, ranges[0]) if has_rule(node) else self.interval(node, ranges)
+        if has_rule(node):
+            return self.dual(node, self.extremes.tightened(node.inputs[0], ranges[0]))
+        return self.interval(node, ranges)
 
     def errors_before(
         self, node: Node, values: Sequence[Zonotope], given: Sequence[tuple[Symbols, ...]]
@@ -247,9 +257,10 @@ class _Run:
                 self.errors[node.name] = self.counting.image(node, before, symbols)
             return transform(node, values, in_place)
         if self.counting is None:
-            bounds = values[0].bounds()
+            bounds = self.extremes.tightened(node.inputs[0], values[0].bounds())
         else:
             bounds, measured = self.counting.bounds(values[0], before[0])
+            bounds = self.extremes.tightened(node.inputs[0], bounds)
             slope = self.slopes.get(node.name)
             self.errors[node.name] = self.counting.activation(node, measured, bounds, slope, symbols)
         self.inputs[node.name] = bounds
@@ -288,6 +299,7 @@ class _Run:
                 ledger=self.ledger,
             )
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)
+            lower, upper = self.extremes.tightened(node.inputs[0], (lower, upper))
         self.inputs[node.name] = (lower, upper)
         self.stats.append(_Seen.of(node, (lower, upper), None, len(index)))
         return rule_of(node).range(lower, upper)
