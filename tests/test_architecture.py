@@ -9,8 +9,21 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "zonocuda"
+from tests.architecture import (
+    PACKAGE,
+    PAGE,
+    ROOT,
+    drawing,
+    imported_names,
+    imported_rooms,
+    modules,
+    package_of,
+    page_with,
+    reduced,
+    room_of,
+)
+from zonocuda.relaxations import RULES
+
 ROOMS: dict[str, set[str]] = {
     "kink": set(),
     "version": set(),
@@ -76,35 +89,6 @@ CSRC_ROOMS = {"math": {"math"}, "common": {"common", "math"}, "cpu": {"common", 
 CSRC_ROOMS["cuda"] = {"common", "math", "cuda"}
 
 
-def room_of(path: Path) -> str:
-    """The first name below the package: the folder, or the module that lies in it directly."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported_names(source: str, package: list[str]) -> Iterator[str]:
-    """What a module of ``package`` imports, names with their homes: ``zonocuda.graph.ops``."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            yield from (f"{module}.{alias.name}" for alias in node.names)
-
-
-def imported_rooms(source: str, package: list[str]) -> Iterator[str]:
-    """The rooms of zonocuda that a module of ``package`` imports, wherever in it the import stands."""
-    for name in imported_names(source, package):
-        parts = name.split(".")
-        if parts[0] == "zonocuda":
-            yield parts[1] if len(parts) > 1 else "__init__"
-
-
-def modules() -> list[Path]:
-    """Every module of the package."""
-    return sorted(PACKAGE.rglob("*.py"))
-
-
 def test_every_room_is_known() -> None:
     assert {room_of(path) for path in modules()} <= ROOMS.keys() | ENTRANCES
 
@@ -114,8 +98,7 @@ def test_a_module_imports_only_the_rooms_below_its_own(path: Path) -> None:
     room = room_of(path)
     if room in ENTRANCES:
         return
-    package = list(path.relative_to(ROOT).parent.parts)
-    wrong = set(imported_rooms(path.read_text(encoding="utf-8"), package)) - ROOMS[room] - {room}
+    wrong = set(imported_rooms(path.read_text(encoding="utf-8"), package_of(path))) - ROOMS[room] - {room}
     assert not wrong, f"zonocuda.{room} may not import {sorted(wrong)}"
 
 
@@ -128,9 +111,8 @@ def test_the_floors_of_a_room_are_known(room: str) -> None:
 @pytest.mark.parametrize(("room", "floor"), [(room, floor) for room in FLOORS for floor in FLOORS[room]])
 def test_a_floor_imports_only_the_floors_below_it(room: str, floor: str) -> None:
     for path in sorted((PACKAGE / room / floor).glob("*.py")):
-        package = list(path.relative_to(ROOT).parent.parts)
         found = set()
-        for name in imported_names(path.read_text(encoding="utf-8"), package):
+        for name in imported_names(path.read_text(encoding="utf-8"), package_of(path)):
             parts = name.split(".")
             if parts[:2] == ["zonocuda", room] and len(parts) > 2:
                 found.add(parts[2] if (PACKAGE / room / parts[2]).is_dir() else "")
@@ -154,6 +136,56 @@ def test_a_floor_imports_only_the_floors_below_it(room: str, floor: str) -> None
 )
 def test_the_reader_of_imports_sees_every_form(source: str, rooms: set[str]) -> None:
     assert set(imported_rooms(source, ["zonocuda", "specs"])) == rooms
+
+
+# ---- activations ---------------------------------------------------------------------------------------------------
+
+ABOVE_THE_RULES = ("bounds", "tighten", "prove", "branch")
+
+
+def names(source: str) -> Iterator[str]:
+    """Every name of a module's syntax tree: variables, attributes, functions, classes, arguments, imports, keywords."""
+    for node in ast.walk(ast.parse(source)):
+        for kind in ("id", "attr", "name", "arg", "asname", "module"):
+            value = getattr(node, kind, None)
+            if isinstance(value, str):
+                yield value
+
+
+@pytest.mark.parametrize("room", ABOVE_THE_RULES)
+def test_no_activation_is_named_above_the_rules(room: str) -> None:
+    kinds = [op.__name__.lower() for op in RULES]
+    assert "relu" in kinds
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        named = {n for n in names(path.read_text(encoding="utf-8")) if any(kind in n.lower() for kind in kinds)}
+        assert not named, f"{path.relative_to(PACKAGE)} names {sorted(named)}; ask zonocuda.relaxations.rule_of"
+
+
+def test_the_reader_of_names_sees_every_kind() -> None:
+    source = "from a.relu import b as relu2\ndef relu3(relu4, *, x=1): relu5.relu6(relu7=1)\nclass Relu8: pass"
+    assert {n for n in names(source) if "relu" in n.lower()} == {
+        "a.relu",
+        *(f"relu{i}" for i in range(2, 8)),
+        "Relu8",
+    }
+
+
+# ---- the drawing ---------------------------------------------------------------------------------------------------
+
+
+def test_the_drawing_of_the_rooms_is_that_of_the_code() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == page_with(drawing()), "python -m tests.architecture draws it anew"
+    assert "verifier --> prove" in page
+
+
+def test_a_drawing_leaves_out_what_a_longer_way_stands_for() -> None:
+    assert reduced({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}
+    with pytest.raises(ValueError, match="these import one another: a -> b -> a"):
+        reduced({"a": {"b"}, "b": {"a"}})
+
+
+# ---- convolutions --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("room", ["graph", "domains", "bounds", "tighten", "prove", "verifier"])
