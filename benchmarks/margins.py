@@ -22,10 +22,10 @@ from typing import Any
 import torch
 
 from tests.data import data_root
-from zonocuda.cli.report import json_text, verify_document
 from zonocuda.importers import load_network
 from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import verify
+from zonocuda.verifier.documents import json_text, verify_document
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SETS = ("acasxu", "mnist_fc", "collins_rul_cnn", "reach_prob_density", "oval21_base_wide", "cifar10_resnet_4b")
@@ -60,7 +60,7 @@ def record(folder: Path, pairs: Pairs) -> None:
         result = verify(
             load_network(net), load_vnnlib(spec), split="none", memory_budget=BUDGET, device="cpu", certificate=True
         )
-        document = verify_document(result, str(net), str(spec), 0.0)
+        document = verify_document(result, net, spec)
         (folder / f"{name}.json").write_text(json_text(document), encoding="utf-8")
         print(f"{name:30} {document['verdict']:10} {document['margin']}", flush=True)
 

@@ -349,6 +349,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "made in inference mode": (inferred, "was created in torch.inference_mode()"),
     "another input size": (lambda: nn.Linear(2, 1), "cannot trace"),
     "meta": (lambda: nn.Linear(1, 1, device="meta"), "its tensor 'weight' holds no numbers"),
+    "lazy": (lambda: nn.LazyLinear(1), "its tensor 'weight' holds no numbers yet"),
+    "TorchScript": (lambda: torch.jit.trace(nn.Linear(1, 1), torch.zeros(1, 1)), "is TorchScript, which torch.export"),
     "sparse weights": (sparse, "its tensor 'weight' is torch.sparse_coo"),
 }
 

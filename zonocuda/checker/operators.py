@@ -19,6 +19,7 @@ from onnx import helper
 
 from zonocuda.checker.affine import windows
 from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, matrix, product, zeros
+from zonocuda.checker.resize import resized
 
 
 class Call:
@@ -300,8 +301,10 @@ COMPUTED: dict[str, Callable[[Call], NDArray[Any]]] = {
     "ReduceMin": _reduced(_combined(_smaller)),
     "ReduceProd": _reduced(_combined(np.multiply)),
     "ReduceSum": _reduced(lambda x, dims: x.sum(axis=dims)),
+    "Resize": resized,
     "Relu": _each(lambda x: x.max(ZERO)),
     "Sqrt": _each(lambda x: x.sqrt()),
     "Sub": lambda call: call(0) - call(1),
     "ThresholdedRelu": _thresholded,
+    "Upsample": resized,
 }

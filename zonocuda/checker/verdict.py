@@ -21,7 +21,7 @@ from onnx import ModelProto
 
 from zonocuda.checker.arguments import Claimed, HasDocument, compare_digest, document_of, network_of, spec_of
 from zonocuda.checker.arithmetic import PRECISION, balls, precisely
-from zonocuda.checker.certificate import FORMAT, CertificateError, region_claim
+from zonocuda.checker.certificate import FORMAT, OLDER, CertificateError, region_claim, upgraded
 from zonocuda.checker.combinations import read_combinations
 from zonocuda.checker.maps import Ends, Maps, interval, ratio
 from zonocuda.checker.region import Progress, RegionCheck
@@ -141,8 +141,8 @@ def check_proof(
     Raises:
         CertificateError: no certificate, one without data, or a network of more than MAX_NUMBERS numbers.
     """
-    if not isinstance(certificate, dict) or certificate.get("format") != FORMAT:
-        raise CertificateError(f"holds no certificate of format {FORMAT}")
+    if not isinstance(certificate, dict) or certificate.get("format") not in (FORMAT, OLDER):
+        raise CertificateError(f"holds no certificate of format {FORMAT} or {OLDER}")
     if certificate.get("available") is not True:
         raise CertificateError(f"nothing to check: {_quoted(certificate.get('reason'))}")
     held, tensors = _constants(graph)
@@ -176,7 +176,7 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, progress: Progre
         number = entry.get("region") if isinstance(entry, dict) else None
         if type(number) is not int or number in by_region:
             return Checked(False, "certificate: regions[].region is no number, or there twice", (how,))
-        by_region[number] = entry
+        by_region[number] = upgraded(entry) if certificate["format"] == OLDER else entry
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", (how,))
     details = [how]

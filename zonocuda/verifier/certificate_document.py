@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from zonocuda.prove.certificate import Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
+from zonocuda.prove.certificate import ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord
 from zonocuda.prove.combine import Combination
 
-FORMAT = "zonocuda.certificate/1"
+FORMAT = "zonocuda.certificate/2"
 
 
 def certificate_document(certificate: Certificate) -> dict[str, object]:
@@ -26,7 +26,7 @@ def _region(region: RegionRecord) -> dict[str, object]:
     return {
         "region": region.region,
         "second_pass": region.second_pass,
-        "relus": [_relu(relu) for relu in region.relus],
+        "activations": [_activation(one) for one in region.activations],
         "rows": [_row(row) for row in region.rows],
         "combinations": [_combination(one) for one in region.combinations],
     }
@@ -41,12 +41,13 @@ def _combination(one: Combination) -> dict[str, object]:
     }
 
 
-def _relu(relu: ReluRecord) -> dict[str, object]:
+def _activation(one: ActivationRecord) -> dict[str, object]:
     arrays = ("neurons", "lower", "upper", "area", "negative", "nonnegative")
     return {
-        "name": relu.name,
-        **{name: array(getattr(relu, name)) for name in arrays},
-        "refined": None if relu.refined is None else _refined(relu.refined),
+        "name": one.name,
+        "op": one.op,
+        **{name: array(getattr(one, name)) for name in arrays},
+        "refined": None if one.refined is None else _refined(one.refined),
     }
 
 

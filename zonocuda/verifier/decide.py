@@ -32,12 +32,14 @@ from zonocuda.precision import (
 )
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.certify import add_region
-from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures, nonnegative_outputs
+from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, check_effort
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, refuted_regions
 from zonocuda.prove.row_bound import RowBound
+from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, Progress, RegionProof
+from zonocuda.relaxations import use_kink
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
@@ -58,7 +60,16 @@ from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.neuron_search import MEMORY, NeuronSearch
 from zonocuda.verifier.result import Ran, SplitStats, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
-from zonocuda.verifier.splitting import SPLITS, RegionSearch, Split, attack_of, end_of, wants_neurons, wants_split
+from zonocuda.verifier.splitting import (
+    SPLITS,
+    RegionSearch,
+    Split,
+    attack_of,
+    check_split,
+    end_of,
+    wants_neurons,
+    wants_split,
+)
 from zonocuda.version import __version__
 
 
@@ -104,7 +115,8 @@ def verify(
 
     Args:
         model: a path to an ONNX file, an ONNX model, a loaded Network, a Graph, a module, or what ``torch.export`` made
-            of one.
+            of one. A final Softmax, or another strictly increasing function, of a file, an ONNX model or a Sequential
+            is left out where the property compares pairs of outputs alone; the result says so.
         spec: the property, or a path to a VNN-LIB file.
         timeout: seconds; when they are used up, the verdict is ``timeout``. None for no limit.
         device: ``auto`` (CUDA where torch and this build have it, else the CPU), or a device.
@@ -144,6 +156,8 @@ def verify(
     check_choice("verify", "backend", backend, get_args(Backend))
     check_budget("verify", memory_budget)
     check_count("verify", "seed", seed, 0)
+    if not isinstance(certificate, bool):
+        raise TypeError(f"verify: certificate must be True or False, got {certificate!r}"[:200])
     if not callable(progress):
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
@@ -152,14 +166,17 @@ def verify(
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(seconds_left)
-    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape), semantics)
+    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape, spec), semantics)
     if execution is not None and direction == "auto":
         direction = "dual"
-    course = Course(direction, memory_budget, kink, deadline, progress)
+    course = Course(direction, memory_budget, deadline, progress)
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
-    with torch.no_grad(), use_backend(backend), full_precision():
+    check_split(split, subject.graph)
+    with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
+        if subject.final is not None:
+            wanted = Certificate(f"proofs that leave out a final {subject.final.kind} have no certificate")
         run = _Run(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
@@ -205,6 +222,7 @@ def verify(
         tuple(run.splits),
         seconds_left,
         files,
+        "" if subject.final is None else subject.final.kind,
     )
 
 
@@ -228,7 +246,7 @@ class _Run:
     plan: tuple[Step, ...] = ()
     splits: list[SplitStats] = field(default_factory=list)
     contradictory: bool = False
-    nonnegative: frozenset[int] | None = None
+    nonnegative: dict[bool, frozenset[int]] = field(default_factory=dict)
 
     def decide(self) -> tuple[Verdict, str]:
         """The verdict and its reason, over all regions."""
@@ -363,9 +381,11 @@ class _Run:
     def contradictions(self, region: Region) -> tuple[Combination, ...]:
         """Disjuncts that no outputs satisfy, or none at a point of the box, in exact arithmetic."""
         lower, upper = (b.tolist() for b in box_of(region, self.execution))
-        if self.nonnegative is None:
-            self.nonnegative = nonnegative_outputs(self.subject.graph)
-        return contradictions(region, (lower, upper), self.nonnegative, self.course.deadline.check)
+        attained = any(row.strict for rows in region.disjuncts for row in rows)  # else bounds tell, and by how much
+        sums = attained and self.certificate is None
+        if sums not in self.nonnegative:
+            self.nonnegative[sums] = nonnegative_outputs(self.subject.graph, sums)
+        return contradictions(region, (lower, upper), self.nonnegative[sums], self.course.deadline.check)
 
     def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:
         """Rows that combine those of a disjunct, where no single one can refute it, for sampled points."""
@@ -431,7 +451,7 @@ class _Run:
         proof.climb(ladder[CHEAP:])
         if splits and not proof.proven and self.certificate is not None:
             return self.split_box(position, proof)
-        if ladder and wants_neurons(self.split, region) and not proof.proven and not proof.obstacle:
+        if ladder and wants_neurons(self.split, region, self.subject.graph) and not proof.proven and not proof.obstacle:
             return self.split_neurons(position, proof)
         return open_boxes if open_boxes and not proof.proven else proof.reason()
 

@@ -18,6 +18,7 @@ from zonocuda.branch import Choice, Outcome, SearchStopped, Settings, Subproblem
 from zonocuda.graph import Graph, Node
 from zonocuda.prove.boxes import BoxBounder, batch_of
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Region
 from zonocuda.verifier.falsify import Counterexample, replay
 from zonocuda.verifier.model import Subject
@@ -41,10 +42,25 @@ def wants_split(split: Split, region: Region) -> bool:
     return varying > 0 and (split == "input" or (split == "auto" and varying <= MAX_INPUTS))
 
 
-def wants_neurons(split: Split, region: Region) -> bool:
+def wants_neurons(split: Split, region: Region, graph: Graph) -> bool:
     """Whether neurons are to be split for a region."""
     varying = _varying(region)
-    return varying > 0 and (split == "neuron" or (split == "auto" and varying > MAX_INPUTS))
+    wanted = varying > 0 and (split == "neuron" or (split == "auto" and varying > MAX_INPUTS))
+    return wanted and _without_signs(graph) is None
+
+
+def check_split(split: Split, graph: Graph) -> None:
+    """Raises ValueError where neurons are to be split and some activation cannot be."""
+    node = _without_signs(graph) if split == "neuron" else None
+    if node is not None:
+        raise ValueError(
+            f"split 'neuron': node {node.name!r} (op {node.op.kind}) cannot be split; use 'input' or 'auto'"
+        )
+
+
+def _without_signs(graph: Graph) -> Node | None:
+    """An activation that cannot be split at 0, if there is one."""
+    return next((node for node in activations(graph) if not rule_of(node).has_signs), None)
 
 
 def end_of(remaining: float) -> float:

@@ -31,19 +31,9 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph import HOPELESS
-from zonocuda.roundoff import gamma
+from zonocuda.importers.constants import floats
 
 _AS_EXECUTED: ContextVar[bool] = ContextVar("as executed", default=False)
-_U = 2.0**-53
-_LEAST = 2.0**-500
-_SAFE = 2.0**450
-_COVER = 1 + 2.0**-40
-_DIGITS = decimal.Context(
-    prec=40,
-    Emax=10**9,
-    Emin=-(10**9),
-    traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +90,10 @@ class Enclosure:
         """Row-major."""
         return self._moved("reshape", *shape)
 
+    def permute(self, *dims: int) -> Enclosure:
+        """With its dimensions in another order."""
+        return self._moved("permute", *dims)
+
     def squeeze(self, dim: int) -> Enclosure:
         """Without a dimension of extent 1."""
         return self._moved("squeeze", dim)
@@ -130,7 +124,7 @@ class Enclosure:
         wrong = self.error != 0
         if not bool(wrong.any()):
             return 0
-        count = float((self.error[wrong] * _COVER / (_U * self.value.detach()[wrong].abs())).max())
+        count = float((self.error[wrong] * floats.COVER / (floats.U * self.value.detach()[wrong].abs())).max())
         return min(math.ceil(count), HOPELESS) if count <= HOPELESS else HOPELESS
 
     def held(self) -> Tensor:
@@ -157,6 +151,11 @@ def executed_roundings() -> Iterator[None]:
         _AS_EXECUTED.reset(token)
 
 
+def covers_execution() -> bool:
+    """Whether this runs inside :func:`executed_roundings`."""
+    return _AS_EXECUTED.get()
+
+
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
 
 
@@ -173,9 +172,9 @@ def multiply(a: Enclosure, b: Enclosure) -> Enclosure:
     """a b, elementwise."""
     value = a.value * b.value
     x, y = a.value.detach(), b.value.detach()
-    error = _grown(a.error) * (_grown(y.abs()) + b.error) + _grown(x.abs()) * _grown(b.error)
-    exact = (x == 0) | (y == 0) | (_safe(x, y) & (_product_error(x, y, value.detach()) == 0))
-    return _enclosure(value, error, _one_rounding(value, exact), a)
+    error = floats.grown(a.error) * (floats.grown(y.abs()) + b.error) + floats.grown(x.abs()) * floats.grown(b.error)
+    exact = (x == 0) | (y == 0) | (floats.safe(x, y) & (floats.product_error(x, y, value.detach()) == 0))
+    return _enclosure(value, error, floats.one_rounding(value, exact), a)
 
 
 def divide(a: Enclosure, b: Enclosure) -> Enclosure:
@@ -184,10 +183,10 @@ def divide(a: Enclosure, b: Enclosure) -> Enclosure:
     least = (y.abs() - b.error).clamp(min=0)
     value = a.value / b.value
     q = value.detach()
-    error = (_grown(a.error) + _grown(q.abs()) * _grown(b.error)) / least
+    error = (floats.grown(a.error) + floats.grown(q.abs()) * floats.grown(b.error)) / least
     error = torch.where(least > 0, error, math.inf)
-    exact = (x == 0) | (_safe(q, y) & (q * y == x) & (_product_error(q, y, x) == 0))
-    return _enclosure(value, error, _one_rounding(value, exact), a)
+    exact = (x == 0) | (floats.safe(q, y) & (q * y == x) & (floats.product_error(q, y, x) == 0))
+    return _enclosure(value, error, floats.one_rounding(value, exact), a)
 
 
 def square_root(a: Enclosure) -> Enclosure:
@@ -198,17 +197,17 @@ def square_root(a: Enclosure) -> Enclosure:
     x = a.value.detach()
     value = a.value.sqrt()
     root = value.detach()
-    exact = (x == 0) | (_safe(root) & (root * root == x) & (_product_error(root, root, x) == 0))
-    error = torch.where(a.error > 0, _grown(a.error) / root, 0.0)
+    exact = (x == 0) | (floats.safe(root) & (root * root == x) & (floats.product_error(root, root, x) == 0))
+    error = torch.where(a.error > 0, floats.grown(a.error) / root, 0.0)
     error = torch.where(x >= a.error, error, math.inf)
-    return _enclosure(value, error, _one_rounding(value, exact), a)
+    return _enclosure(value, error, floats.one_rounding(value, exact), a)
 
 
 def exponential(a: Enclosure) -> Enclosure:
     """exp a: |exp(x) - exp(v)| <= exp(v) (exp(e) - 1)."""
     value = a.value.exp()
-    own = _distance(value, lambda x: x.exp(_DIGITS), a.value) + _assumed(value, a)
-    error = (_grown(value.detach()) + own) * torch.expm1(a.error * _COVER)
+    own = floats.distance(value, lambda x: x.exp(floats.DIGITS), a.value) + _assumed(value, a)
+    error = (floats.grown(value.detach()) + own) * torch.expm1(a.error * floats.COVER)
     return _enclosure(value, error, own, a, ordered=False)
 
 
@@ -217,7 +216,7 @@ def power(a: Enclosure, exponent: Enclosure) -> Enclosure:
 
     Nothing is known where the exponent was rounded, or where a may be zero and was rounded.
     """
-    base, y = _broadcast(a.value, exponent.value)
+    base, y = floats.broadcast(a.value, exponent.value)
     error = a.error.expand(base.shape)
     if not exponent.is_exact:
         return a.of(torch.pow(base, y), torch.full_like(error, math.inf))
@@ -234,35 +233,35 @@ def power(a: Enclosure, exponent: Enclosure) -> Enclosure:
     value = torch.pow(base, y)
 
     def exactly(x: decimal.Decimal, y: decimal.Decimal) -> decimal.Decimal:
-        return decimal.Decimal(1) if y == 0 else _DIGITS.power(x, y)
+        return decimal.Decimal(1) if y == 0 else floats.DIGITS.power(x, y)
 
-    own = _distance(value, exactly, base, y) + _assumed(value, a)
+    own = floats.distance(value, exactly, base, y) + _assumed(value, a)
     least = (base.detach().abs() - error).clamp(min=0)
     ratio = torch.where(error > 0, error / least, 0.0)
-    propagated = (_grown(value.detach().abs()) + own) * torch.expm1(y.detach().abs() * ratio * _COVER)
+    propagated = (floats.grown(value.detach().abs()) + own) * torch.expm1(y.detach().abs() * ratio * floats.COVER)
     return _enclosure(value, torch.where(error > 0, propagated, 0.0), own, a, ordered=False)
 
 
 def matmul(a: Enclosure, b: Enclosure) -> Enclosure:
     """The product of matrices (vectors, stacks of matrices)."""
     value = torch.matmul(a.value, b.value)
-    x, y = _grown(a.value.detach().abs()), _grown(b.value.detach().abs())
+    x, y = floats.grown(a.value.detach().abs()), floats.grown(b.value.detach().abs())
     terms, size = x.shape[-1], torch.matmul(x, y)
     error = torch.zeros_like(size)
     if not (a.is_exact and b.is_exact):
-        error = torch.matmul(_grown(a.error), y + b.error) + torch.matmul(x, _grown(b.error))
-    own = _sum_error(terms, size, _unit(a.value) * _unit(b.value), a)
-    return _enclosure(value, error * (1 + 2 * _gamma(terms)), own, a, ordered=False)
+        error = torch.matmul(floats.grown(a.error), y + b.error) + torch.matmul(x, floats.grown(b.error))
+    own = _sum_error(terms, size, floats.unit(a.value) * floats.unit(b.value), a)
+    return _enclosure(value, error * (1 + 2 * floats.gamma(terms)), own, a, ordered=False)
 
 
 def total(a: Enclosure, dims: Sequence[int], keepdim: bool) -> Enclosure:
     """The sum over dimensions."""
     if not dims:
         return a
-    value, error, size = (t.sum(tuple(dims), keepdim) for t in (a.value, a.error, _grown(a.value.detach().abs())))
+    value, error, size = (t.sum(tuple(dims), keepdim) for t in (a.value, a.error, floats.grown(a.value.detach().abs())))
     terms = math.prod(a.value.shape[dim] for dim in dims)
-    own = _sum_error(terms, size, _unit(a.value), a)
-    return _enclosure(value, error * (1 + 2 * _gamma(terms)), own, a, ordered=False)
+    own = _sum_error(terms, size, floats.unit(a.value), a)
+    return _enclosure(value, error * (1 + 2 * floats.gamma(terms)), own, a, ordered=False)
 
 
 def mean(a: Enclosure, dims: Sequence[int], keepdim: bool) -> Enclosure:
@@ -280,7 +279,7 @@ def product(a: Enclosure, dims: Sequence[int], keepdim: bool) -> Enclosure:
         result = reduce(multiply, (a.of(*factor) for factor in factors), one)
         a = a.of(result.value.unsqueeze(dim), result.error.unsqueeze(dim)) if keepdim else result
     if a.executed and terms > 1:
-        own = 2 * _gamma(terms, _unit_roundoff(a)) * a.value.detach().abs() + torch.finfo(a.dtype).tiny
+        own = 2 * floats.gamma(terms, _unit_roundoff(a)) * a.value.detach().abs() + torch.finfo(a.dtype).tiny
         a = _enclosure(a.value, a.error, own, a, ordered=False)
     return a
 
@@ -295,7 +294,7 @@ def norm(a: Enclosure, dims: Sequence[int], keepdim: bool) -> Enclosure:
 
 def contract(function: Callable[..., Tensor], *operands: Enclosure) -> Enclosure:
     """An elementwise function without rounding that errs by at most the largest error of its operands (max, say)."""
-    error = torch.stack(_broadcast(*(a.error for a in operands))).amax(0)
+    error = torch.stack(floats.broadcast(*(a.error for a in operands))).amax(0)
     value = function(*(a.value for a in operands))
     return operands[0].of(value, error.expand(value.shape))
 
@@ -307,7 +306,7 @@ def step(function: Callable[[Tensor], Tensor], a: Enclosure, dtype: torch.dtype)
     ends = ((a.value.detach() + sign * a.error, a.error.new_tensor(sign * math.inf)) for sign in (-1, 1))
     below, above = (function(torch.nextafter(end, outside)) for end, outside in ends)
     spread = torch.maximum(above - value.detach(), value.detach() - below)
-    return replace(a.of(value, torch.where(a.error == 0, 0.0, spread * _COVER)), dtype=dtype)
+    return replace(a.of(value, torch.where(a.error == 0, 0.0, spread * floats.COVER)), dtype=dtype)
 
 
 def cast(a: Enclosure, dtype: torch.dtype) -> Enclosure:
@@ -322,17 +321,17 @@ def cast(a: Enclosure, dtype: torch.dtype) -> Enclosure:
 
 
 def holds(dtype: torch.dtype, other: torch.dtype) -> bool:
-    """Whether a floating-point type has every number of another: bfloat16 and float16 do not have each other's."""
-    own, its = torch.finfo(dtype), torch.finfo(other)
-    return own.eps <= its.eps and own.max >= its.max and own.smallest_normal <= its.smallest_normal
+    """Whether every number of one floating-point type is one of another's."""
+    wide, narrow = torch.finfo(dtype), torch.finfo(other)
+    return wide.eps <= narrow.eps and wide.max >= narrow.max and wide.tiny * wide.eps <= narrow.tiny * narrow.eps
 
 
 def hull(first: Enclosure, *others: Enclosure) -> Enclosure:
     """One enclosure of what any of several encloses."""
     error = first.error
     for other in others:
-        off = _grown((other.value - first.value).detach().abs())
-        error = torch.maximum(error, _grown((off + other.error) * _COVER))
+        off = floats.grown((other.value - first.value).detach().abs())
+        error = torch.maximum(error, floats.grown((off + other.error) * floats.COVER))
     return first.of(first.value, error)
 
 
@@ -358,11 +357,11 @@ def _enclosure(value: Tensor, propagated: Tensor, own: Tensor, a: Enclosure, ord
         info, size = torch.finfo(a.dtype), value.detach()
         exact = (error == 0) & (size.to(a.dtype).double() == size)
         error = error + (2 * info.eps * size.abs() + info.tiny).masked_fill(exact, 0.0)
-    return a.of(value, _grown(error.detach() * _COVER))
+    return a.of(value, floats.grown(error.detach() * floats.COVER))
 
 
 def _unit_roundoff(a: Enclosure) -> float:
-    return torch.finfo(a.dtype).eps / 2 if a.executed or _AS_EXECUTED.get() else _U
+    return torch.finfo(a.dtype).eps / 2 if a.executed or _AS_EXECUTED.get() else floats.U
 
 
 def _assumed(value: Tensor, a: Enclosure) -> Tensor:
@@ -371,82 +370,11 @@ def _assumed(value: Tensor, a: Enclosure) -> Tensor:
     return cost if a.executed else torch.zeros_like(cost)
 
 
-def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    spread: tuple[Tensor, ...] = torch.broadcast_tensors(*tensors)  # type: ignore[no-untyped-call]
-    return spread
-
-
-def _grown(x: Tensor) -> Tensor:
-    """Nonnegative numbers, those between 0 and 2^-500 replaced by it; a NaN stays."""
-    return torch.where(x > 0, x.clamp(min=_LEAST), x)
-
-
-def _one_rounding(value: Tensor, exact: Tensor) -> Tensor:
-    return (_U * value.detach().abs()).clamp(min=_LEAST).masked_fill(exact, 0.0)
-
-
-def _safe(*operands: Tensor) -> Tensor:
-    """Where products of two, and of their halves, neither overflow nor underflow."""
-    inside = [(x.abs() <= _SAFE) & (x.abs() >= 1 / _SAFE) for x in operands]
-    return torch.stack(_broadcast(*inside)).all(0)
-
-
-def _product_error(x: Tensor, y: Tensor, p: Tensor) -> Tensor:
-    """x y - p for p = fl(x y), where :func:`_safe` holds (Dekker's TwoProduct with Veltkamp's splitting)."""
-    (xh, xl), (yh, yl) = _split(x), _split(y)
-    return ((xh * yh - p) + xh * yl + xl * yh) + xl * yl
-
-
-def _split(x: Tensor) -> tuple[Tensor, Tensor]:
-    scaled = 134217729.0 * x
-    high = scaled - (scaled - x)
-    return high, x - high
-
-
-def _gamma(terms: int, u: float = _U) -> float:
-    return gamma(terms + 1, u) * _COVER
-
-
 def _sum_error(terms: int, size: Tensor, unit: float, a: Enclosure) -> Tensor:
     """The error of sums of so many products, whose magnitudes add up to ``size``, multiples of ``unit`` each; of
     executions, their distance from the sum in float64."""
     u = _unit_roundoff(a)
-    if not size.numel() or float(size.max()) * (1 + 2 * _gamma(terms)) < unit / u:
+    if not size.numel() or float(size.max()) * (1 + 2 * floats.gamma(terms)) < unit / u:
         return torch.zeros_like(size)
-    relative = _gamma(terms, u) + (_gamma(terms) if a.executed else 0.0)
-    return torch.where(size > 0, (relative * (1 + 2 * _gamma(terms)) * size).clamp(min=_LEAST), size)
-
-
-def _unit(x: Tensor) -> float:
-    """The largest power of two of which all numbers are multiples; 0 for numbers too small to tell."""
-    nonzero = x.detach()[x.detach() != 0]
-    if not nonzero.numel():
-        return 1.0
-    if not bool(nonzero.isfinite().all()):
-        return 0.0
-    mantissa, exponent = torch.frexp(nonzero)
-    digits = (mantissa * 2.0**53).long()
-    lowest = torch.frexp((digits & -digits).double())[1] - 1
-    least = int((exponent.long() - 53 + lowest).min())
-    return math.ldexp(1.0, least) if least > -500 else 0.0
-
-
-def _distance(value: Tensor, function: Callable[..., decimal.Decimal], *operands: Tensor) -> Tensor:
-    """At least the distance of each value from a function that :mod:`decimal` computes to 40 digits; infinite where it
-    is not a real number."""
-    columns: Any = [t.detach().flatten().tolist() for t in (value, *operands)]
-    errors = []
-    for found, *row in zip(*columns, strict=True):
-        if not all(map(math.isfinite, (found, *row))):
-            errors.append(math.inf)
-            continue
-        _DIGITS.clear_flags()
-        try:
-            true = function(*map(decimal.Decimal, row))
-        except decimal.DecimalException:
-            errors.append(math.inf)
-            continue
-        off = _DIGITS.subtract(decimal.Decimal(found), true).copy_abs()
-        doubt = true.copy_abs() if _DIGITS.flags[decimal.Inexact] else decimal.Decimal(0)
-        errors.append(float(off + doubt.scaleb(-38)) * _COVER)
-    return value.detach().new_tensor(errors).reshape(value.shape)
+    relative = floats.gamma(terms, u) + (floats.gamma(terms) if a.executed else 0.0)
+    return torch.where(size > 0, (relative * (1 + 2 * floats.gamma(terms)) * size).clamp(min=floats.LEAST), size)

@@ -1,0 +1,240 @@
+"""A new activation: its operator, its rule and one line of the table, and every bound there is knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+import zonocuda
+from tests.relaxations.toy import Toy, exact, known, toyed
+from tests.verifier.exact import Vector, value_step
+from tests.verifier.graphs import conv, fc, random_box, residual, sample_box, spec
+from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.dual.problem import RowProblem, output_rows
+from zonocuda.bounds.dual.slopes import initial_slopes
+from zonocuda.bounds.forward.reduced import reduced_bounds
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.executed import Execution
+from zonocuda.bounds.rounding.forward_error import ForwardErrors
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.rows import Rows
+from zonocuda.domains import Zonotope, use_backend
+from zonocuda.graph import Graph, Node, interpret
+from zonocuda.precision import summed_products
+from zonocuda.relaxations import RULES
+from zonocuda.specs import LinearConstraint
+from zonocuda.tighten.ascent import Ascent, ascend
+from zonocuda.tighten.joint import margin, slope_gradients, sweep_to
+from zonocuda.verifier import Verdict, optimize_bounds, verify
+
+NETWORKS = {"fc": fc, "conv": conv, "residual": residual}
+EACH_NETWORK = pytest.mark.parametrize("name", NETWORKS)
+
+
+@pytest.fixture(autouse=True)
+def table() -> Iterator[None]:
+    """The table has the toy."""
+    with known():
+        yield
+
+
+def network(name: str, seed: int = 0, every: int = 1) -> Graph:
+    return toyed(NETWORKS[name](seed), every)
+
+
+def both_ends(graph: Graph, like: Tensor) -> Rows:
+    """Rows +y_i and -y_i of the outputs."""
+    eye = torch.eye(graph.output_shape[0], dtype=like.dtype)
+    output = torch.cat([eye, -eye])
+    input_ = output.new_zeros(len(output), torch.Size(graph.input_shape).numel())
+    constant, members = output.new_zeros(len(output)), tuple((r,) for r in range(len(output)))
+    return Rows(output, input_, constant, (1,) * len(output), members, ("",) * len(output))
+
+
+# ---- bounds --------------------------------------------------------------------------------------------------------
+
+
+@EACH_NETWORK
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_dual_with_minimum_area_slopes_is_the_forward_zonotope(name: str, every: int) -> None:
+    """Windows, dense rows, and rows from the output; alone and among ReLUs."""
+    graph = network(name, 1, every)
+    box = random_box(graph, 2, 0.4)
+    result = sweep(graph, Zonotope.from_box(*box))
+    assert result.output is not None
+    low, high = (b.flatten(1) for b in result.output.bounds())
+    for node in (graph.output, *(n.inputs[0] for n in graph.nodes if isinstance(n.op, Toy))):
+        index = torch.arange(torch.Size(graph[node].shape).numel())
+        found = neuron_bounds(graph, node, index, box, result.inputs)
+        of_toy = [n.name for n in graph.nodes if n.inputs[:1] == (node,) and n.name in result.inputs]
+        wanted = (low, high) if node == graph.output else tuple(b.flatten(1) for b in result.inputs[of_toy[0]])
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    rows = both_ends(graph, box[0])
+    start = {n: s.flat() for n, s in initial_slopes(graph, result.inputs, "minimum_area").items()}
+    bound, _ = RowProblem(output_rows(graph, rows, 2), box, result.inputs).bound(lambda node: start[node.name])
+    torch.testing.assert_close(bound, torch.cat([low, -high], 1), rtol=1e-11, atol=1e-11)
+
+
+@EACH_NETWORK
+def test_both_backends_find_the_same(name: str) -> None:
+    graph = network(name, 2)
+    zonotope = Zonotope.from_box(*random_box(graph, 2, 0.5))
+    found = []
+    for backend in ("native", "reference"):
+        result = zonocuda.compute_bounds(graph, zonotope, direction="dual", backend=backend)  # type: ignore[arg-type]
+        found.append(torch.stack([result.lower, result.upper]))
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
+
+
+def run_exactly(graph: Graph, x: list[Fraction]) -> tuple[dict[str, Vector], Vector]:
+    """The exact inputs of every activation, by name, and the exact output."""
+    seen: dict[str, Vector] = {}
+
+    def step(node: Node, values: tuple[Vector, ...]) -> Vector:
+        if isinstance(node.op, Toy):
+            seen[node.name] = values[0]
+            return [exact(v) for v in values[0]]
+        return value_step(graph, node, values)
+
+    return seen, interpret(graph, x, step)
+
+
+def claims(network: Graph, dtype: torch.dtype, box: Bounds) -> Iterator[tuple[str, dict[str, Bounds], Tensor]]:
+    """Proven bounds of the activations' inputs, and of the rows +y, -y, by every way there is."""
+    graph = network.to(dtype)
+    rounding, rows = Rounding.of(network, graph, dtype), both_ends(graph, box[0])
+    zonotope = Zonotope.from_box(*box)
+    forward = sweep(graph, zonotope, rounding=rounding)
+    assert forward.output is not None
+    assert forward.errors is not None
+    yield "forward", dict(forward.inputs), ForwardErrors(rounding).rows(rows, zonotope, forward.output, forward.errors)
+    by_dual = sweep(graph, zonotope, direction="dual", rounding=rounding)
+    reduced = reduced_bounds(graph, box, rounding)
+    for kind, inputs in (("dual", dict(by_dual.inputs)), ("reduced", reduced)):
+        for start in ("minimum_area", "adaptive"):
+            ledger = Ledger(rounding, box, inputs)
+            slopes = {n: s.flat() for n, s in initial_slopes(graph, inputs, start).items()}  # type: ignore[arg-type]
+            problem = RowProblem(output_rows(graph, rows, 1, ledger), box, inputs)
+            yield f"{kind}, {start}", inputs, problem.bound(lambda node, s=slopes: s[node.name])[0]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("width", [2.0**-20, 0.5, 30.0])
+@EACH_NETWORK
+def test_proven_bounds_hold_in_rational_arithmetic(name: str, width: float, dtype: torch.dtype) -> None:
+    graph = network(name, 3, 1)
+    low, high = (b.to(dtype) for b in random_box(graph, 1, width))
+    points = [low[0], high[0], *sample_box(low, high, 2, seed=1)[:2].reshape(2, *low[0].shape)]
+    runs = [run_exactly(graph, [Fraction(v) for v in p.flatten().tolist()]) for p in points]
+    count = 0
+    with torch.no_grad(), summed_products():
+        for what, inputs, bound in claims(graph, dtype, (low, high)):
+            assert bool(bound.isfinite().all()), what
+            for seen, y in runs:
+                for node, (below, above) in inputs.items():
+                    for v, a, b in zip(seen[node], below.flatten().tolist(), above.flatten().tolist(), strict=True):
+                        assert Fraction(a) <= v <= Fraction(b), f"{what}: {node}"
+                for value, claim in zip([*y, *(-v for v in y)], bound.flatten().tolist(), strict=True):
+                    assert Fraction(claim) <= value, what
+                    count += 1
+    assert count >= 5 * 4 * 6
+
+
+# ---- slopes that learn ---------------------------------------------------------------------------------------------
+
+
+@EACH_NETWORK
+def test_ascent_improves_the_bounds(name: str) -> None:
+    graph = network(name, 4)
+    box = random_box(graph, 1, 0.8)
+    inputs, rows = dict(sweep(graph, Zonotope.from_box(*box)).inputs), both_ends(graph, box[0])
+    start = {n: s.flat() for n, s in initial_slopes(graph, inputs, "adaptive").items()}
+    plain, _ = RowProblem(output_rows(graph, rows, 1), box, inputs).bound(lambda node: start[node.name])
+    found = ascend(RowProblem(output_rows(graph, rows, 1), box, inputs), Ascent(signs="both"), start).lower
+    assert bool((found >= plain).all())
+    assert float((found - plain).sum()) > 1e-3
+    outputs = graph(sample_box(*box, 500)[:, 0])
+    assert bool((found <= (outputs @ rows.output.T).amin(0) + 1e-9).all())
+
+
+@pytest.mark.parametrize("name", ["fc", "residual"])
+def test_the_adjoint_of_a_sweep_is_autograds_derivative(name: str) -> None:
+    graph = network(name, 5)
+    zonotope = Zonotope.from_box(*random_box(graph, 2, 0.4))
+    loss = margin(torch.eye(graph.output_shape[0], dtype=torch.float64))
+    slopes = {n.name: torch.full((2, *n.shape), 0.4, dtype=torch.float64) for n in graph.nodes if isinstance(n.op, Toy)}
+    found = slope_gradients(graph, sweep_to(graph, zonotope, slopes), loss)
+    leaves = {n: s.clone().requires_grad_() for n, s in slopes.items()}
+    with use_backend("reference"), torch.enable_grad():
+        output = sweep(graph, zonotope, slopes=leaves).output
+        assert output is not None
+        expected = torch.autograd.grad(loss(output).sum(), list(leaves.values()))
+    for node, other in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(found[node], other, rtol=1e-9, atol=1e-12)
+
+
+def test_joint_slopes_improve_the_margin() -> None:
+    graph = network("fc", 6)
+    zonotope = Zonotope.from_box(*random_box(graph, 1, 0.8))
+    rows = torch.eye(graph.output_shape[0], dtype=torch.float64)
+    first = optimize_bounds(graph, zonotope, rows, mode="forward", ascent=Ascent(iterations=0))
+    best = optimize_bounds(graph, zonotope, rows, mode="forward", ascent=Ascent(iterations=15, rate=0.1))
+    assert bool((best.lower >= first.lower).all())
+    assert float((best.lower - first.lower).sum()) > 1e-4
+
+
+# ---- verdicts ------------------------------------------------------------------------------------------------------
+
+
+def property_of(graph: Graph, box: Bounds, threshold: float) -> zonocuda.Spec:
+    """That y_0 does not fall to ``threshold``."""
+    return spec(
+        box[0][0], box[1][0], [[LinearConstraint({0: Fraction(1)}, {}, Fraction(-threshold))]], graph.output_shape[0]
+    )
+
+
+@EACH_NETWORK
+def test_what_holds_is_verified_and_a_planted_violation_never_is(name: str) -> None:
+    graph = network(name, 7)
+    box = tuple(b.float().double() for b in random_box(graph, 1, 0.4))
+    least = float(graph(sample_box(box[0], box[1], 2000)[:, 0])[:, 0].min())
+    lower = float(zonocuda.compute_bounds(graph, Zonotope.from_box(*box)).lower[0, 0])
+    proven = verify(graph, property_of(graph, box, lower - 1e-4), split="none", certificate=True)
+    assert proven.verdict is Verdict.VERIFIED
+    assert proven.certificate is not None
+    assert "certificates of op Toy" in proven.certificate.reason
+    planted = verify(graph, property_of(graph, box, least + 1e-3), split="none", timeout=20)
+    assert planted.verdict in (Verdict.FALSIFIED, Verdict.UNKNOWN)
+
+
+def test_a_box_is_split_and_neurons_are_not() -> None:
+    graph = network("fc", 8)
+    box = tuple(b.float().double() for b in random_box(graph, 1, 1.5))
+    least = float(graph(sample_box(box[0], box[1], 5000)[:, 0])[:, 0].min())
+    question = property_of(graph, box, least - 0.05)
+    assert verify(graph, question, effort="fast", split="none").verdict is Verdict.UNKNOWN
+    split = verify(graph, question, split="input", timeout=30)
+    assert split.verdict is Verdict.VERIFIED
+    assert split.splits
+    with pytest.raises(ValueError, match=r"split 'neuron': node 'relu2' \(op Toy\) cannot be split"):
+        verify(graph, question, split="neuron")
+
+
+def test_an_execution_is_refused() -> None:
+    graph = network("fc", 0)
+    with pytest.raises(NotImplementedError, match=r"nothing is known about the rounding of node 'relu2' \(op Toy\)"):
+        Execution.of(graph, torch.float32)
+
+
+def test_without_its_line_in_the_table_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = network("fc", 0)
+    monkeypatch.delitem(RULES, Toy)
+    with pytest.raises(NotImplementedError, match="op Toy"):
+        zonocuda.compute_bounds(graph, Zonotope.from_box(*random_box(graph)))
