@@ -1,7 +1,7 @@
 """Branch and bound: which parts of a problem are open, what to split, in which order. It knows no bound method."""
 
 from zonocuda.branch.choice import CHOICES, Choice, Estimate
-from zonocuda.branch.neurons import SignOutcome, SignSettings, deepen, refuted, search_signs
+from zonocuda.branch.neurons import SignOutcome, SignSearch, SignSettings, deepen, refuted
 from zonocuda.branch.search import Bounded, Bounder, Outcome, SearchStopped, Settings, search
 from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
 from zonocuda.branch.subproblems import Subproblems
@@ -19,10 +19,10 @@ __all__ = [
     "SignBounder",
     "SignOutcome",
     "SignParts",
+    "SignSearch",
     "SignSettings",
     "Subproblems",
     "deepen",
     "refuted",
     "search",
-    "search_signs",
 ]
