@@ -1,4 +1,4 @@
-"""What a certificate claims, read from the JSON document of ``zonocuda verify`` (docs/json.md).
+"""What a certificate claims, read from what ``zonocuda verify`` wrote (docs/certificate.md).
 
 Nothing here is believed: slopes are good in [0, 1] whatever their value, and bounds are only compared.
 """
@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = "zonocuda.certificate/1"
+from zonocuda.check.archive import DOCUMENT, MAX_DOCUMENT_BYTES, Archive, ArchiveError
+
+FORMATS = ("zonocuda.certificate/1", "zonocuda.certificate/3")
 MAX_BYTES = 2**28
 """Of a file."""
 MAX_ARRAY_BYTES = 2**27
@@ -93,47 +95,71 @@ def open_regular(path: str | Path) -> BufferedReader:
     return Path(path).open("rb")
 
 
-def read_document(path: str | Path) -> dict[str, Any]:
-    """The JSON document.
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A certificate's document, and the archive that holds its arrays, if they are not in it themselves."""
+
+    fields: dict[str, Any]
+    archive: Archive | None = None
+
+    def close(self) -> None:
+        """Closes the archive."""
+        if self.archive is not None:
+            self.archive.close()
+
+
+def read_document(path: str | Path) -> Document:
+    """The document that ``zonocuda verify`` wrote for ``--certificate``, or, in earlier versions, for ``--json``.
 
     Raises:
         CertificateError: no such document.
     """
+    archive = None
     with open_regular(path) as file:
-        content = file.read(MAX_BYTES + 1)
+        content = file.read(4)
+        if content[:2] != b"PK":
+            content += file.read(MAX_BYTES + 1 - len(content))
+    if content[:2] == b"PK":
+        try:
+            archive = Archive(path)
+            content = archive.read(DOCUMENT, MAX_DOCUMENT_BYTES)
+        except ArchiveError as error:
+            raise CertificateError(f"{path}: {error}") from error
     if len(content) > MAX_BYTES:
         raise CertificateError(f"{path}: has more than {MAX_BYTES} bytes")
     try:
         document = json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise CertificateError(f"{path}: not a JSON document ({error})") from error
-    if not isinstance(document, dict) or document.get("schema") != "zonocuda.verify/1":
-        raise CertificateError(f"{path}: not a document of 'zonocuda verify --json' (schema zonocuda.verify/1)")
-    return document
+    schema = "zonocuda.verify/1" if archive is None else "zonocuda.certificate/3"
+    if not isinstance(document, dict) or document.get("schema") != schema:
+        raise CertificateError(f"{path}: not a document of 'zonocuda verify' (schema {schema})")
+    return Document(document, archive)
 
 
 def _refuse(text: str) -> object:
     raise ValueError(f"{text} is not JSON")
 
 
-def region_claim(entry: object, sizes: Mapping[str, int]) -> RegionClaim:
+def region_claim(entry: object, sizes: Mapping[str, int], archive: Archive | None = None) -> RegionClaim:
     """One element of ``certificate.regions``.
 
     Args:
         entry: the element.
         sizes: of every ReLU of the network, the number of its neurons, by name.
+        archive: what holds the arrays.
 
     Raises:
         CertificateError: a field that is missing or has another type or size, or a slope outside [0, 1].
     """
-    return _Reader().region(entry, sizes)
+    return _Reader(archive).region(entry, sizes)
 
 
 class _Reader:
     """Reads one region, and no more than MAX_ARRAY_BYTES of arrays."""
 
-    def __init__(self) -> None:
-        self.left = MAX_ARRAY_BYTES
+    def __init__(self, archive: Archive | None) -> None:
+        self.left, self.archive = MAX_ARRAY_BYTES, archive
 
     def region(self, entry: object, sizes: Mapping[str, int]) -> RegionClaim:
         """See :func:`region_claim`."""
@@ -202,8 +228,15 @@ class _Reader:
         return places
 
     def _array(self, entry: object, dtype: str, shape: tuple[int, ...] | None, at_most: int = 0) -> NDArray[Any]:
-        """An array ``{dtype, shape, data}``, of a known shape or, in one dimension, with at most so many elements."""
+        """An array ``{dtype, shape, data}`` or ``{file}``, of a known shape or, in one dimension, with at most so many
+        elements."""
         fields = _object(entry, "array")
+        if self.archive is not None:
+            values = stored(self.archive, fields)
+            fits = values.shape == shape if shape is not None else values.ndim == 1 and len(values) <= at_most
+            if values.dtype != np.dtype(dtype) or not fits:
+                raise CertificateError(f"array: must have dtype {dtype}, and a shape that fits the network")
+            return values
         given = _field(fields, "shape", list)
         if fields.get("dtype") != dtype or not all(type(n) is int and n >= 0 for n in given):
             raise CertificateError(f"array: must have dtype {dtype} and a shape")
@@ -225,6 +258,19 @@ class _Reader:
         if len(data) != size:
             raise CertificateError(f"array: holds other than {size} bytes")
         return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(given)
+
+
+def stored(archive: Archive, entry: object) -> NDArray[Any]:
+    """An array ``{file}`` of an archive.
+
+    Raises:
+        CertificateError: it is none.
+    """
+    name = _field(_object(entry, "array"), "file", str)
+    try:
+        return archive.array(name)
+    except ArchiveError as error:
+        raise CertificateError(f"array: {error}") from error
 
 
 def _object(entry: object, what: str) -> dict[str, Any]:

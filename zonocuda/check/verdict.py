@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flint
 import numpy as np
 import torch
 
-from zonocuda.check.arithmetic import PRECISION, balls, precisely
-from zonocuda.check.certificate import FORMAT, CertificateError, open_regular, read_document, region_claim
-from zonocuda.check.combinations import read_combinations
+from zonocuda.check.archive import Archive
+from zonocuda.check.arithmetic import balls, precisely
+from zonocuda.check.certificate import FORMATS, CertificateError, Document, open_regular, read_document
 from zonocuda.check.maps import Ends, Maps, interval, ratio
-from zonocuda.check.region import Progress, RegionCheck
+from zonocuda.check.proof import Network, NotProven, Sources, region_proof
+from zonocuda.check.region import Progress
 from zonocuda.check.standard import difference
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import OnnxRuntimeModel, load_network
@@ -54,6 +53,7 @@ def check(
     net: str | Path,
     spec: str | Path,
     progress: Progress = lambda phase, done, total: None,
+    exact: bool = False,
 ) -> Checked:
     """Proves a verdict again.
 
@@ -64,9 +64,11 @@ def check(
     the counterexample; confirmed where that violates the specification at a point of its float32 box.
 
     Args:
-        certificate: the document of ``zonocuda verify --json``.
+        certificate: what ``zonocuda verify --certificate`` wrote.
         net, spec: the files that it is about.
         progress: is told how far each region is.
+        exact: whether everything is computed in balls; else in float64 with a-priori errors, and in balls what that
+            leaves open and some rows at random.
 
     Raises:
         CertificateError: no certificate that can be checked: another schema, files that are not these, a verdict
@@ -74,14 +76,26 @@ def check(
         ValueError: files that cannot be read, or do not fit each other.
     """
     document = read_document(certificate)
-    files = document.get("files")
+    try:
+        return _check(document, certificate, net, spec, progress, exact)
+    finally:
+        document.close()
+
+
+def _check(
+    document: Document, certificate: str | Path, net: str | Path, spec: str | Path, progress: Progress, exact: bool
+) -> Checked:
+    fields = document.fields
+    files = fields.get("files")
     for kind, path in (("net", net), ("spec", spec)):
         with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         entry = files.get(kind) if isinstance(files, dict) else None
+        if entry is None and document.archive is not None:
+            continue  # a network or a property that was no file
         if not isinstance(entry, dict) or entry.get("sha256") != digest:
             raise CertificateError(f"{path}: is not the file that {certificate} is about (sha256 {digest})")
-    verdict, ran = document.get("verdict"), document.get("ran")
+    verdict, ran = fields.get("verdict"), fields.get("ran")
     if verdict not in ("verified", "falsified"):
         raise CertificateError(f"{certificate}: nothing to check: the verdict is {_quoted(verdict)!r}")
     semantics = ran.get("semantics") if isinstance(ran, dict) else None
@@ -96,10 +110,10 @@ def check(
         raise CertificateError(f"{spec} does not fit {net}: numbers of inputs and outputs differ")
     if verdict == "falsified":
         with precisely():
-            return _counterexample(document.get("counterexample"), graph, network.runtime, property_)
+            return _counterexample(fields.get("counterexample"), graph, network.runtime, property_)
     try:
         model = parse_onnx(network.onnx_bytes, str(net))
-        return check_proof(document.get("certificate"), graph, property_, progress, model)
+        return check_proof(fields.get("certificate"), graph, property_, progress, model, document.archive, exact)
     except CertificateError as error:
         raise CertificateError(f"{certificate}: {error}") from error
 
@@ -118,6 +132,8 @@ def check_proof(
     spec: Spec,
     progress: Progress = lambda phase, done, total: None,
     file: OnnxFile | None = None,
+    archive: Archive | None = None,
+    exact: bool = False,
 ) -> Checked:
     """Proves a property again from the object ``certificate`` of a document.
 
@@ -127,8 +143,8 @@ def check_proof(
     Raises:
         CertificateError: no certificate, one without data, or a network of more than MAX_NUMBERS numbers.
     """
-    if not isinstance(certificate, dict) or certificate.get("format") != FORMAT:
-        raise CertificateError(f"holds no certificate of format {FORMAT}")
+    if not isinstance(certificate, dict) or certificate.get("format") not in FORMATS:
+        raise CertificateError(f"holds no certificate of format {' or '.join(FORMATS)}")
     if certificate.get("available") is not True:
         raise CertificateError(f"nothing to check: {_quoted(certificate.get('reason'))}")
     held, tensors = _constants(graph)
@@ -140,7 +156,31 @@ def check_proof(
     with precisely():
         maps = Maps(graph)
         wrong = "" if file is None else difference(file, maps)
-        return Checked(False, wrong, ()) if wrong else _proof(certificate, maps, spec, progress)
+        return (
+            Checked(False, wrong, ()) if wrong else _proof(certificate, maps, spec, Sources(archive, exact, progress))
+        )
+
+
+def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources) -> Checked:
+    entries = certificate.get("regions")
+    by_region: dict[int, Any] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        number = entry.get("region") if isinstance(entry, dict) else None
+        if type(number) is not int or number in by_region:
+            return Checked(False, "certificate: regions[].region is no number, or there twice", ())
+        by_region[number] = entry
+    details = [f"arithmetic  {sources.arithmetic}, in real arithmetic"]
+    if not spec.regions:
+        return Checked(True, "the specification has no unsafe region", tuple(details))
+    network = Network(maps)
+    for position, region in enumerate(spec.regions):
+        try:
+            details.append(f"region {position}    {region_proof(network, region, by_region.get(position), sources)}")
+        except CertificateError as error:
+            return Checked(False, f"region {position}: certificate: {error}", tuple(details))
+        except NotProven as missing:
+            return Checked(False, f"region {position}: {missing}", tuple(details))
+    return Checked(True, f"every disjunct of {len(spec.regions)} region(s) is refuted", tuple(details))
 
 
 def _constants(graph: Graph) -> tuple[list[Any], list[torch.Tensor]]:
@@ -152,98 +192,6 @@ def _constants(graph: Graph) -> tuple[list[Any], list[torch.Tensor]]:
 def _size(graph: Graph) -> int:
     """Numbers that become balls: constants, or neurons, whichever are more."""
     return max(sum(t.numel() for t in _constants(graph)[1]), sum(math.prod(node.shape) for node in graph.nodes))
-
-
-def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, progress: Progress) -> Checked:
-    how = f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"
-    entries = certificate.get("regions")
-    by_region: dict[int, Any] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        number = entry.get("region") if isinstance(entry, dict) else None
-        if type(number) is not int or number in by_region:
-            return Checked(False, "certificate: regions[].region is no number, or there twice", (how,))
-        by_region[number] = entry
-    if not spec.regions:
-        return Checked(True, "the specification has no unsafe region", (how,))
-    details = [how]
-    for position, region in enumerate(spec.regions):
-        reason = "".join(_region(maps, region, by_region.get(position), position, details, progress))
-        if reason:
-            return Checked(False, f"region {position}: {reason}", tuple(details))
-    return Checked(True, f"every disjunct of {len(spec.regions)} region(s) is refuted", tuple(details))
-
-
-def _region(
-    maps: Maps, region: Region, entry: object, position: int, details: list[str], progress: Progress
-) -> Iterator[str]:
-    """Why a region is not proven safe; nothing if it is. What was found is added to ``details``."""
-    box = region.box
-    if box.is_empty and not box.has_nan:
-        details.append(f"region {position}    the box is empty")
-        return
-    if not bool((box.lower.isfinite() & box.upper.isfinite()).all()):
-        yield "the box is not bounded"
-        return
-    if not region.disjuncts:
-        details.append(f"region {position}    no output is unsafe")
-        return
-    if entry is None:
-        yield "the certificate has no slopes for it"
-        return
-    try:
-        combinations = read_combinations(entry, region)
-    except CertificateError as error:
-        yield f"certificate: {error}"
-        return
-    nonnegative: frozenset[int] = frozenset()
-    if any(one.outputs for one in combinations):
-        ends = balls(box.lower.tolist()), balls(box.upper.tolist())
-        low, _ = interpret(maps.graph, ends, lambda node, before: interval(maps, node, list(before)))
-        nonnegative = frozenset(i for i, value in enumerate(low) if value >= 0)
-    disjuncts = dict(enumerate(region.disjuncts))
-    for one in combinations:
-        if not one.refutes:
-            disjuncts[one.disjunct] = (*disjuncts[one.disjunct], one.row(region))
-        elif one.is_refuted(region, nonnegative):
-            del disjuncts[one.disjunct]
-        else:
-            yield f"certificate: the combination of rows of disjunct {one.disjunct} refutes nothing"
-            return
-    if not disjuncts:
-        details.append(f"region {position}    combinations of rows refute every disjunct")
-        return
-    rows = list({row: None for disjunct in disjuncts.values() for row in disjunct})
-    try:
-        claim = region_claim(entry, {node.name: maps.size[node.name] for node in maps.graph.relus})
-    except CertificateError as error:
-        yield f"certificate: {error}"
-        return
-    if not all(0 <= number < len(rows) for number in claim.rows):
-        yield "certificate: rows[].row is no row of the specification"
-        return
-    again = RegionCheck(maps, region, claim, progress)
-    bounds = {rows[number]: again.row_bound(rows[number], one.slopes) for number, one in claim.rows.items()}
-    worst: tuple[float, float, LinearConstraint] | None = None
-    for number, disjunct in disjuncts.items():
-        proven = [row for row in disjunct if row in bounds and _never(row, bounds[row])]
-        if not proven:
-            known = [f"{float(bounds[row].mid()):.6g}" for row in disjunct if row in bounds]
-            yield f"disjunct {number} is not refuted (bounds found: {', '.join(known) or 'none'})"
-            return
-        best = max(proven, key=lambda row: float(bounds[row].mid()))
-        found, claimed = float(bounds[best].mid()), claim.rows[rows.index(best)].lower
-        if worst is None or found < worst[0]:
-            worst = found, claimed, best
-    assert worst is not None, "there are disjuncts"
-    details.append(
-        f"region {position}    worst bound {worst[0]:.9g}, claimed {worst[1]:.9g} ({worst[2]}); "
-        f"{again.passes} rows carried, {again.missed} claimed bounds of neurons not reached"
-    )
-
-
-def _never(row: LinearConstraint, bound: Any) -> bool:
-    """Whether a row with a lower bound never holds."""
-    return bool(bound > 0) or (row.strict and bool(bound >= 0))
 
 
 # ---- counterexamples -----------------------------------------------------------------------------------------------
