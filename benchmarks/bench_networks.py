@@ -24,15 +24,15 @@ from benchmarks.machine import Machine, is_memory_changed
 from benchmarks.networks import PROBLEMS, Problem, cases, has_data
 from benchmarks.table import Cost, facts
 from benchmarks.yardstick import dense_sweep
+from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.interval import interval, undecided
+from zonocuda.bounds.plan.forecast import Work, block_bytes, forecast
+from zonocuda.bounds.plan.planner import Direction
+from zonocuda.bounds.transform import transform
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu, Reshape, interpret
 from zonocuda.precision import full_precision
-from zonocuda.verifier.forecast import Work, block_bytes, forecast
-from zonocuda.verifier.forward import Sweep, sweep
-from zonocuda.verifier.interval import interval, undecided
-from zonocuda.verifier.neurons import neuron_bounds
-from zonocuda.verifier.planner import Direction
-from zonocuda.verifier.transform import transform
 
 IMAGES = int(os.environ.get("ZONOCUDA_BENCH_IMAGES", "10"))
 METHODS = ("yardstick", "forward", "auto", "yardstick, recycled memory")

@@ -34,11 +34,11 @@ from tests.data import data_root
 from zonocuda.branch import CHOICES, Settings
 from zonocuda.importers import load_network
 from zonocuda.precision import full_precision
+from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import splitting
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.splitting import RegionSearch
-from zonocuda.verifier.stages import Arithmetic
 
 DTYPES = (torch.float32, torch.float64)
 WAYS = {choice: {"choice": choice} for choice in CHOICES} | {"alternate, no cuts": {"cuts": False}}

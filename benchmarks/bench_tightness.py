@@ -40,18 +40,18 @@ from benchmarks.tightness_cases import (
     image_cases,
     table_case,
 )
+from zonocuda.bounds.dual.compact import compact
+from zonocuda.bounds.dual.problem import RowProblem, output_rows
+from zonocuda.bounds.dual.slopes import Start, initial_slopes
+from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Zonotope
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision
+from zonocuda.prove.prover import LADDERS, Prover
+from zonocuda.tighten.ascent import Ascent, ascend
+from zonocuda.tighten.refine import refine
 from zonocuda.verifier import optimize_bounds, verify
-from zonocuda.verifier.compact import compact
-from zonocuda.verifier.dual import RowProblem, output_rows
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.optimize import Ascent, ascend
 from zonocuda.verifier.optimize_bounds import FORWARD
-from zonocuda.verifier.prove import LADDERS, Prover
-from zonocuda.verifier.refine import refine
-from zonocuda.verifier.slopes import Start, initial_slopes
 
 Point = Callable[[Case], Tensor]
 """Lower bounds ``[1, R]`` of a case's rows."""

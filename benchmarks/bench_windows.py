@@ -18,10 +18,10 @@ from benchmarks.machine import Machine, peak_growth, recycle_memory
 from benchmarks.radius import radius_for
 from benchmarks.table import facts
 from benchmarks.yardstick import dense_sweep
+from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
 from zonocuda.importers import from_module
-from zonocuda.verifier.forward import sweep
 
 UNSTABLE = 0.1  # of all neurons
 ROUNDS = {32: 5, 64: 1}  # by side

@@ -21,18 +21,18 @@ from torch import Tensor
 
 from benchmarks.networks import PROBLEMS, cases
 from benchmarks.pretended_device import DEVICE, PretendedDevice
+from zonocuda.bounds.dual.dual_pass import DualPass
+from zonocuda.bounds.dual.neurons import neuron_bounds, send_unit_rows
+from zonocuda.bounds.dual.problem import RowProblem
+from zonocuda.bounds.dual.slopes import initial_slopes
+from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.plan.planner import Direction
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
 from zonocuda.precision import full_precision
-from zonocuda.verifier.dual import RowProblem
-from zonocuda.verifier.dual_error import Ledger
-from zonocuda.verifier.dual_pass import DualPass
-from zonocuda.verifier.forward import Sweep, sweep
-from zonocuda.verifier.neurons import neuron_bounds, send_unit_rows
-from zonocuda.verifier.optimize import Ascent, ascend
-from zonocuda.verifier.planner import Direction
-from zonocuda.verifier.rounding import Rounding
-from zonocuda.verifier.slopes import initial_slopes
+from zonocuda.tighten.ascent import Ascent, ascend
 
 BUDGET = 2**36
 """Of generators, in bytes: a GPU's, so that nothing is done another way for want of memory."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.plan.planner import Direction
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
-from zonocuda.verifier.forward import Sweep, sweep
-from zonocuda.verifier.planner import Direction
 
 
 def unstable_share(result: Sweep) -> float:

@@ -28,20 +28,20 @@ import torch
 
 from tests import networks
 from tests.data import data_root
+from zonocuda.bounds.dual.dual_pass import proceed
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.interval import outward
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.forward_error import ForwardErrors
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
 from zonocuda.importers import Network, from_module, load_network
 from zonocuda.precision import full_precision, summed_products
+from zonocuda.prove.prover import LADDERS, Prover
 from zonocuda.specs import Region, Spec, load_vnnlib
 from zonocuda.verifier import Verdict, verify
 from zonocuda.verifier.arguments import resolve_dtypes
-from zonocuda.verifier.dual_pass import proceed
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.forward_error import ForwardErrors
-from zonocuda.verifier.interval import outward
-from zonocuda.verifier.prove import LADDERS, Prover
-from zonocuda.verifier.rounding import Rounding
-from zonocuda.verifier.rows import Rows
 
 SETS = (
     "acasxu",

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from benchmarks.machine import commit_info, device_name, machine_info, peak_growth
 from benchmarks.radius import radius_for, unstable_share
+from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.plan.planner import Direction
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
 from zonocuda.importers import from_module
-from zonocuda.verifier.forward import Sweep, sweep
-from zonocuda.verifier.planner import Direction
 
 GIB = 2**30
 PERTURBED = 8  # pixels of each side of the window

@@ -15,11 +15,11 @@ from torch import Tensor
 from benchmarks.networks import PROBLEMS
 from tests import networks as bare
 from tests.data import data_root
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Graph
 from zonocuda.importers import from_module, load_network
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)

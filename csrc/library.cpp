@@ -40,6 +40,16 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
       "Tensor upper, Tensor? negative, Tensor? nonnegative, int kink, float kink_tolerance, bool needs_slopes) "
       "-> (Tensor grad_rows, Tensor grad_lower, Tensor grad_upper, Tensor grad_negative, Tensor grad_nonnegative)");
 
+  // splits and multipliers [batch, rows, features].
+  m.def(
+      "dual_split(Tensor rows, Tensor lower, Tensor upper, Tensor splits, Tensor? multipliers, Tensor? negative, "
+      "Tensor? nonnegative, int kink, float kink_tolerance) -> (Tensor rows, Tensor low)");
+  m.def(
+      "_dual_split_backward(Tensor grad_rows, Tensor grad_low, Tensor rows, Tensor lower, Tensor upper, "
+      "Tensor splits, Tensor? multipliers, Tensor? negative, Tensor? nonnegative, int kink, float kink_tolerance, "
+      "bool needs_bounds, bool needs_slopes) -> (Tensor grad_rows, Tensor grad_lower, Tensor grad_upper, "
+      "Tensor grad_multipliers, Tensor grad_negative, Tensor grad_nonnegative)");
+
   m.def("scale(Tensor generators, Tensor multiplier) -> Tensor");
   m.def(
       "_scale_backward(Tensor grad, Tensor generators, Tensor multiplier, bool needs_generators, "

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.devices import DEVICES, missing_device, native_build, use_device
+from zonocuda.verifier import splitting
 
 SEED = int(os.environ.get("ZONOCUDA_TEST_SEED", "0"))
 
@@ -43,3 +44,9 @@ def seed() -> int:
     """Seeds torch before every test, so that each one repeats alone; the header prints the number."""
     torch.manual_seed(SEED)
     return SEED
+
+
+@pytest.fixture(autouse=True)
+def short_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of subproblems that no timeout ends takes a tenth of a second."""
+    monkeypatch.setattr(splitting, "SECONDS", 0.1)

@@ -16,6 +16,7 @@ ROOMS: dict[str, set[str]] = {
     "version": set(),
     "windows": set(),
     "in_place": set(),
+    "roundoff": set(),
     "ties": set(),
     "convolution": {"ops"},
     "precision": {"convolution"},
@@ -24,10 +25,16 @@ ROOMS: dict[str, set[str]] = {
     "ops": {"kink", "ties", "windows", "in_place", "_C"},
     "graph": {"convolution"},
     "specs": set(),
-    "importers": {"graph", "precision", "host_memory"},
+    "importers": {"graph", "precision", "host_memory", "roundoff"},
     "domains": {"ops", "reference", "kink", "windows", "convolution"},
     "branch": set(),
+    "bounds": {"domains", "graph", "specs", "kink", "precision", "host_memory", "roundoff"},
+    "tighten": {"bounds", "domains", "graph", "kink", "precision"},
+    "prove": {"tighten", "bounds", "branch", "domains", "graph", "specs", "kink", "precision", "host_memory"},
     "verifier": {
+        "prove",
+        "tighten",
+        "bounds",
         "branch",
         "domains",
         "graph",
@@ -41,6 +48,16 @@ ROOMS: dict[str, set[str]] = {
     "nonsmooth": {"ops", "ties"},
     "check": {"graph", "specs", "importers"},  # nothing of what it checks
 }
+FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none
+    "bounds": {
+        "": set(),
+        "rounding": {""},
+        "dual": {"", "rounding"},
+        "plan": {"", "rounding", "dual"},
+        "forward": {"", "rounding", "dual", "plan"},
+    },
+    "importers": {"constants": {""}, "onnx": {"", "constants"}, "aten": {"", "constants"}},
+}
 ENTRANCES = {"cli", "__init__", "__main__"}  # may use everything
 CSRC_ROOMS = {"math": {"math"}, "common": {"common", "math"}, "cpu": {"common", "math", "cpu"}}
 CSRC_ROOMS["cuda"] = {"common", "math", "cuda"}
@@ -51,21 +68,23 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(source: str, package: list[str]) -> Iterator[str]:
-    """The rooms of zonocuda that a module of ``package`` imports, wherever in it the import stands."""
+def imported_names(source: str, package: list[str]) -> Iterator[str]:
+    """What a module of ``package`` imports, names with their homes: ``zonocuda.graph.ops``."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            names = [f"{module}.{alias.name}" for alias in node.names] if module == "zonocuda" else [module]
-        else:
-            continue
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "zonocuda":
-                yield parts[1] if len(parts) > 1 else "__init__"
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def imported_rooms(source: str, package: list[str]) -> Iterator[str]:
+    """The rooms of zonocuda that a module of ``package`` imports, wherever in it the import stands."""
+    for name in imported_names(source, package):
+        parts = name.split(".")
+        if parts[0] == "zonocuda":
+            yield parts[1] if len(parts) > 1 else "__init__"
 
 
 def modules() -> list[Path]:
@@ -87,6 +106,25 @@ def test_a_module_imports_only_the_rooms_below_its_own(path: Path) -> None:
     assert not wrong, f"zonocuda.{room} may not import {sorted(wrong)}"
 
 
+@pytest.mark.parametrize("room", FLOORS)
+def test_the_floors_of_a_room_are_known(room: str) -> None:
+    folders = {path.name for path in (PACKAGE / room).iterdir() if (path / "__init__.py").is_file()}
+    assert folders == FLOORS[room].keys() - {""}
+
+
+@pytest.mark.parametrize(("room", "floor"), [(room, floor) for room in FLOORS for floor in FLOORS[room]])
+def test_a_floor_imports_only_the_floors_below_it(room: str, floor: str) -> None:
+    for path in sorted((PACKAGE / room / floor).glob("*.py")):
+        package = list(path.relative_to(ROOT).parent.parts)
+        found = set()
+        for name in imported_names(path.read_text(encoding="utf-8"), package):
+            parts = name.split(".")
+            if parts[:2] == ["zonocuda", room] and len(parts) > 2:
+                found.add(parts[2] if (PACKAGE / room / parts[2]).is_dir() else "")
+        wrong = found - FLOORS[room][floor] - {floor}
+        assert not wrong, f"{path.relative_to(PACKAGE)} may not import {sorted(wrong)}"
+
+
 @pytest.mark.parametrize(
     ("source", "rooms"),
     [
@@ -105,7 +143,7 @@ def test_the_reader_of_imports_sees_every_form(source: str, rooms: set[str]) -> 
     assert set(imported_rooms(source, ["zonocuda", "specs"])) == rooms
 
 
-@pytest.mark.parametrize("room", ["graph", "domains", "verifier"])
+@pytest.mark.parametrize("room", ["graph", "domains", "bounds", "tighten", "prove", "verifier"])
 def test_networks_are_convolved_in_one_place(room: str) -> None:
     # What a proof convolves elsewhere, a GPU would take image after image (zonocuda/convolution.py).
     for path in sorted((PACKAGE / room).rglob("*.py")):

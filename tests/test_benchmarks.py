@@ -17,10 +17,10 @@ from benchmarks.machine import peak_growth
 from benchmarks.networks import PROBLEMS, cases, margins
 from benchmarks.radius import radius_for, unstable_share
 from benchmarks.yardstick import dense_sweep
+from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
 from zonocuda.importers import from_module
-from zonocuda.verifier.forward import sweep
 
 SIDE = 8
 RESULTS = Path(render.__file__).parent / "results"

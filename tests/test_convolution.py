@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.networks import PROBLEMS
 from zonocuda import compute_bounds, convolution, from_module
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.plan import forecast
 from zonocuda.convolution import convolve, convolve_transpose
 from zonocuda.domains import Zonotope, memory
 from zonocuda.precision import summed_products, sums_terms
-from zonocuda.verifier import forecast
-from zonocuda.verifier.forward import sweep
 
 # size, channels, outputs, kernel, stride, padding, output padding (of the transposed one), dilation, groups
 GEOMETRIES = (

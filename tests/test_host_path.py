@@ -13,13 +13,13 @@ from benchmarks.networks import PROBLEMS, cases
 from benchmarks.pretended_device import DEVICE, PretendedDevice
 from tests.data import data_root
 from zonocuda import compute_bounds, optimize_bounds
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.domains import Dense, Symbols, Zonotope, memory
 from zonocuda.graph import Graph
 from zonocuda.importers import from_module
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.optimize import Ascent
-from zonocuda.verifier.refine import refine
-from zonocuda.verifier.rounding import Rounding
+from zonocuda.tighten.ascent import Ascent
+from zonocuda.tighten.refine import refine
 
 SIDE = 16
 SIZED, NUMBER, COPY = "size", "number", "copy between host and device"

@@ -1,9 +1,11 @@
-"""How much memory this process can still have."""
+"""How much memory this process can still have, and whether it ran out of it."""
 
 from __future__ import annotations
 
 import resource
 from pathlib import Path
+
+import torch
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -24,3 +26,14 @@ def free_host_memory() -> int | None:
     if addresses != resource.RLIM_INFINITY:
         free = min(free, addresses - int(_PAGES.read_text().split()[0]) * resource.getpagesize())
     return max(free, 0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch's CPU allocator says so only in the text of a RuntimeError."""
+    text = str(error)
+    allocating = "aten::new_empty" in text or "aten::empty" in text  # all that the stable ABI of torch 2.11 tells
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "can't allocate memory" in text
+        or (allocating and "API call failed" in text)
+    )

@@ -7,29 +7,11 @@
 #include "../common/dual_arguments.h"
 #include "../math/index.h"
 #include "dual_rows.h"
+#include "dual_sides.h"
 #include "tiles.h"
 
 namespace zonocuda::cpu {
 namespace {
-
-constexpr int64_t kRowBlock = 16;  // rows that share a table, where their slopes are shared
-
-/// The slopes of one side; `data` null: tied, or there are no rows.
-template <class T>
-struct Side {
-  const T* data;
-  int64_t batch_stride, row_stride;
-
-  Side(const std::optional<Tensor>& slope, int64_t count, const DualSizes& s)
-      : data(count > 0 ? slope->const_data_ptr<T>() : nullptr),
-        batch_stride(count * s.features),
-        row_stride(count > 1 ? s.features : 0) {}
-
-  bool per_row() const { return row_stride != 0; }
-  const T* at(int64_t b, int64_t r, int64_t n) const {
-    return data ? data + b * batch_stride + r * row_stride + n : nullptr;
-  }
-};
 
 /// The slopes and the tables of both sides; without slopes of its own the nonnegative side is the negative one.
 template <class T>
@@ -53,15 +35,6 @@ struct Sides {
     }
   }
 };
-
-template <class T>
-T sum_lanes(const T* lanes) {
-  T sum = T(0);
-  for (int i = 0; i < kDualLanes; ++i) {
-    sum += lanes[i];
-  }
-  return sum;
-}
 
 }  // namespace
 
@@ -186,9 +159,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
     T* grad_v = out.rows.mutable_data_ptr<T>();
     T* grad_l = out.lower.mutable_data_ptr<T>();
     T* grad_u = out.upper.mutable_data_ptr<T>();
-    const int64_t threads = torch::stable::get_num_threads();
-    const int64_t share = ceil_div(s.batch * s.features, threads);
-    const int64_t strip = std::clamp<int64_t>(ceil_div(share, kMinTile) * kMinTile, kMinTile, kDualStrip);
+    const int64_t strip = strip_width(s);
     const int64_t strips = ceil_div(s.features, strip);
     const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, s.rows * strip));
     torch::stable::parallel_for(0, s.batch * strips, grain, [&](int64_t begin, int64_t end) {

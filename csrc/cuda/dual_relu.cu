@@ -2,31 +2,10 @@
 #include <tuple>
 #include <type_traits>
 
-#include "../common/dual_arguments.h"
-#include "columns_launch.h"
-#include "dual_relu.cuh"
+#include "dual_launch.h"
 
 namespace zonocuda::cuda {
 namespace {
-
-template <class T>
-DualSide<T> side(const std::optional<Tensor>& slope, int64_t count) {
-  return {count > 0 ? slope->const_data_ptr<T>() : nullptr, count > 1};
-}
-
-template <class T>
-DualArgs<T> arguments(const DualSizes& s, const Tensor& rows, const Tensor& lower, const Tensor& upper,
-                      const std::optional<Tensor>& negative, const std::optional<Tensor>& nonnegative) {
-  return {s.batch,
-          s.rows,
-          s.features,
-          rows.const_data_ptr<T>(),
-          lower.const_data_ptr<T>(),
-          upper.const_data_ptr<T>(),
-          side<T>(negative, s.negative),
-          side<T>(nonnegative, s.nonnegative),
-          !nonnegative.has_value()};
-}
 
 /// Calls f with whether a side has slopes for single entries.
 template <class T, class F>
@@ -49,11 +28,10 @@ std::tuple<Tensor, Tensor, Tensor> dual_relu(const Tensor& rows, const Tensor& l
   if (!out.s.empty()) {
     dispatch_dtype("dual_relu", rows.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
-      const DualArgs<T> a = arguments<T>(out.s, rows, lower, upper, negative, nonnegative);
+      const DualArgs<T> a = dual_arguments<T>(out.s, rows, lower, upper, negative, nonnegative);
       const int64_t parts = a.parts();
-      // As many as leave the device enough blocks; the sums do not depend on it.
-      const int64_t rows_of_block = std::clamp<int64_t>(a.batch * a.rows * parts / kTargetBlocks, 1, kDualRows);
-      const int64_t blocks = a.batch * ceil_div(a.rows, rows_of_block) * parts;
+      const int64_t each = rows_of_block(a);
+      const int64_t blocks = a.batch * ceil_div(a.rows, each) * parts;
       Tensor partial = empty_like_sizes({2, parts > 1 ? a.batch * a.rows * parts : 0}, rows);
       T* const low = out.low.mutable_data_ptr<T>();
       T* const high = out.high.mutable_data_ptr<T>();
@@ -61,7 +39,7 @@ std::tuple<Tensor, Tensor, Tensor> dual_relu(const Tensor& rows, const Tensor& l
       T* const high_parts = parts > 1 ? low_parts + a.batch * a.rows * parts : high;
       with_per_row(a, [&](auto per_row) {
         dual_relu_kernel<T, per_row.value><<<blocks_for(blocks, 1), kThreads, 0, device.stream()>>>(
-            a, static_cast<int>(rows_of_block), out.rows.mutable_data_ptr<T>(), low_parts, high_parts);
+            a, static_cast<int>(each), out.rows.mutable_data_ptr<T>(), low_parts, high_parts);
       });
       if (parts > 1) {
         check_launch("dual_relu");
@@ -99,13 +77,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
                              wanted(out.upper, true),
                              wanted(out.negative, out.s.negative > 0),
                              wanted(out.nonnegative, out.s.nonnegative > 0)};
-      const DualArgs<T> a = arguments<T>(out.s, rows, lower, upper, negative, nonnegative);
+      const DualArgs<T> a = dual_arguments<T>(out.s, rows, lower, upper, negative, nonnegative);
       const int64_t segments = a.segments();
       const bool finishes = needs_slopes && segments > 1;
       Tensor partial = empty_like_sizes({finishes ? segments : 0, kDualSums, neurons}, rows);
       T* const sums = finishes ? partial.mutable_data_ptr<T>() : nullptr;
-      const dim3 grid(blocks_for(a.batch * ceil_div(a.features, kLanes), 1),
-                      static_cast<unsigned>(std::min(segments, kTargetBlocks)));
+      const dim3 grid = backward_grid(a);
       with_per_row(a, [&](auto per_row) {
         dual_relu_backward_kernel<T, per_row.value><<<grid, dim3(kLanes, kStrips), 0, device.stream()>>>(a, grad, sums);
       });

@@ -130,8 +130,8 @@ __global__ void dual_relu_kernel(DualArgs<T> a, int rows_of_block, T* image, T* 
   }
 }
 
-/// low[row] and high[row]: the sums over the parts of [rows, parts]. A warp owns a row (looped). Block (kLanes,
-/// kStrips).
+/// low[row] and high[row]: the sums over the parts of [rows, parts]; `high` null: nobody wants it. A warp owns a row
+/// (looped). Block (kLanes, kStrips).
 template <class T>
 __global__ void add_parts_kernel(int64_t rows, int64_t parts, const T* low_parts, const T* high_parts, T* low,
                                  T* high) {
@@ -140,13 +140,15 @@ __global__ void add_parts_kernel(int64_t rows, int64_t parts, const T* low_parts
     T lows = T(0), highs = T(0);
     for (int64_t part = threadIdx.x; part < parts; part += kLanes) {
       lows += low_parts[row * parts + part];
-      highs += high_parts[row * parts + part];
+      highs += high ? high_parts[row * parts + part] : T(0);
     }
     lows = sum_lanes(lows);
     highs = sum_lanes(highs);
     if (threadIdx.x == 0) {
       low[row] = lows;
-      high[row] = highs;
+      if (high) {
+        high[row] = highs;
+      }
     }
   }
 }
@@ -193,8 +195,10 @@ __device__ void finish_neuron(const DualArgs<T>& a, const DualGrad<T>& g, int64_
   if (!a.one && !a.nonnegative.per_row) {
     finish(a.nonnegative, g.out_nonnegative, sums[4], sums[5]);
   }
-  g.out_lower[neuron] = lower;
-  g.out_upper[neuron] = upper;
+  if (g.out_lower) {
+    g.out_lower[neuron] = lower;
+    g.out_upper[neuron] = upper;
+  }
 }
 
 /// A block owns kLanes neurons and a segment of their rows, a thread every kStrips-th row of one. The strips, then the

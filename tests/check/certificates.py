@@ -14,10 +14,10 @@ from tests.verifier.graphs import NETWORKS, constraint, random_box, sample_box, 
 from zonocuda.cli.certificate import array, certificate_document
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
+from zonocuda.prove.prover import Effort
 from zonocuda.specs import Spec
 from zonocuda.verifier import Verdict, verify
 from zonocuda.verifier.bounds import compute_bounds
-from zonocuda.verifier.prove import Effort
 
 KINDS = {("fc", 2): 15, ("conv", 0): 7, ("residual", 2): 13, ("concat", 2): 10, ("pooling", 1): 7, ("everything", 0): 7}
 """Networks and seeds, and how many twentieths above the forward bound a property lies that needs refined bounds."""

@@ -16,8 +16,9 @@ from zonocuda.check.maps import Maps
 from zonocuda.check.region import RegionCheck
 from zonocuda.cli.certificate import certificate_document
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
+from zonocuda.prove import certify
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import certify, verify
+from zonocuda.verifier import verify
 
 
 @pytest.mark.parametrize(("name", "seed"), KINDS)

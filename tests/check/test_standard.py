@@ -20,12 +20,11 @@ from zonocuda.check.maps import Maps
 from zonocuda.check.standard import difference
 from zonocuda.cli.main import main
 from zonocuda.importers import lowering
-from zonocuda.importers import onnx_arithmetic as arithmetic
-from zonocuda.importers import onnx_windows as windows
-from zonocuda.importers.onnx import convert
-from zonocuda.importers.onnx_file import parse_onnx
-from zonocuda.importers.onnx_node import Attributes, OnnxNode
-from zonocuda.importers.onnx_ops import CONVERTERS
+from zonocuda.importers.onnx import arithmetic, windows
+from zonocuda.importers.onnx.file import parse_onnx
+from zonocuda.importers.onnx.load import convert
+from zonocuda.importers.onnx.node import Attributes, OnnxNode
+from zonocuda.importers.onnx.ops import CONVERTERS
 
 
 def compared(built: onnx.ModelProto) -> str:

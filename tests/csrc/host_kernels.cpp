@@ -29,6 +29,7 @@ namespace {
 #include "../../csrc/cuda/diagonal_conv.cuh"
 #include "../../csrc/cuda/diagonal_linear.cuh"
 #include "../../csrc/cuda/dual_relu.cuh"
+#include "../../csrc/cuda/dual_split.cuh"
 #include "../../csrc/cuda/error_block.cuh"
 #include "../../csrc/cuda/im2col.cuh"
 #include "../../csrc/cuda/nonsmooth_max.cuh"
@@ -182,13 +183,26 @@ const std::map<std::string, Run>& kernels() {
       {"dual_relu_backward_kernel",
        [](const Request& r) {
          by_row(r, [&]<class T, bool kPerRow>() {
-           r.launch(dual_relu_backward_kernel<T, kPerRow>, r.dual<T>(), r.dual_grad<T>(), r.at<T>(13));
+           r.launch(dual_relu_backward_kernel<T, kPerRow>, r.dual<T>(), r.dual_grad<T>(5), r.at<T>(13));
          });
        }},
       {"dual_relu_finish_kernel",
        [](const Request& r) {
          typed(r, [&]<class T>() {
-           r.launch(dual_relu_finish_kernel<T>, r.dual<T>(), r.dual_grad<T>(), static_cast<const T*>(r.at<T>(13)));
+           r.launch(dual_relu_finish_kernel<T>, r.dual<T>(), r.dual_grad<T>(5), static_cast<const T*>(r.at<T>(13)));
+         });
+       }},
+      {"dual_split_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(dual_split_kernel<T>, r.split<T>(), int(r.integer(6)), r.at<T>(7), r.at<T>(8));
+         });
+       }},
+      {"dual_split_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(dual_split_backward_kernel<T>, r.split<T>(), r.dual_grad<T>(7), r.at<T>(15), r.integer(7) != 0,
+                    r.at<T>(16));
          });
        }},
       {"scale_backward_kernel",

@@ -139,11 +139,17 @@ struct Request {
             integer(5) != 0};
   }
 
-  /// Arrays 5 to 12: the gradients of image, low and high; then outputs. Integer 6: the rule on the kink.
+  /// Arrays 5 and 6: splits and multipliers (null: zeros).
   template <class T>
-  DualGrad<T> dual_grad() const {
-    return {at<T>(5), at<T>(6), at<T>(7),  Kink(integer(6)), T(reals.at(0)),
-            at<T>(8), at<T>(9), at<T>(10), at<T>(11),        at<T>(12)};
+  SplitArgs<T> split() const {
+    return {dual<T>(), at<int8_t>(5), at<T>(6)};
+  }
+
+  /// Arrays `first` on: the gradients of image, low and high; then outputs. Integer 6: the rule on the kink.
+  template <class T>
+  DualGrad<T> dual_grad(size_t first) const {
+    return {at<T>(first),     at<T>(first + 1), at<T>(first + 2), Kink(integer(6)), T(reals.at(0)),
+            at<T>(first + 3), at<T>(first + 4), at<T>(first + 5), at<T>(first + 6), at<T>(first + 7)};
   }
 
   template <class... P, class... A>

@@ -148,6 +148,24 @@ def dual_relu_backward(d: Draw) -> Arguments:
     return *grads, *tensors, d.kink(), d.number(), d.flag()
 
 
+def splits(d: Draw, *size: int) -> Tensor:
+    numbers = [d.random.choice((0, 0, 1, -1, 2, 127, -128)) for _ in range(math.prod(size))]
+    return torch.tensor(numbers, dtype=torch.int8).reshape(size)
+
+
+def dual_split(d: Draw) -> Arguments:
+    b, r, n = d.size(), d.size(), d.size(530)
+    bounds = d.floats(b, n), d.floats(b, n)
+    chosen = splits(d, b, r, n), d.maybe(b, r, n), *dual_slopes(d, b, r, n)
+    return d.floats(b, r, n), *bounds, *chosen, d.kink(), d.number()
+
+
+def dual_split_backward(d: Draw) -> Arguments:
+    arguments = dual_split(d)
+    b, r, n = arguments[0].shape
+    return d.floats(b, r, n), d.floats(b, r), *arguments, d.flag(), d.flag()
+
+
 def scale(d: Draw) -> Arguments:
     b, k, n = d.size(), d.size(), d.size()
     return d.floats(b, k, n), d.floats(b, n)
@@ -327,6 +345,8 @@ CALLS: dict[str, Callable[[Draw], Arguments]] = {
     "_relu_relaxation_backward": relu_relaxation_backward,
     "dual_relu": dual_relu,
     "_dual_relu_backward": dual_relu_backward,
+    "dual_split": dual_split,
+    "_dual_split_backward": dual_split_backward,
     "scale": scale,
     "_scale_backward": scale_backward,
     "scale_": scale,

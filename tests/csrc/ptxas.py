@@ -89,43 +89,32 @@ def demangled(names: Iterable[str]) -> dict[str, str]:
     return {name: readable(text) for name, text in zip(mangled, done.stdout.splitlines(), strict=True)}
 
 
-def measure(home: Path, source: Path, folder: Path) -> dict[str, Usage]:
-    """Compiles one .cu file for sm_90 as setup.py does, into ``folder``; the usage of each of its kernels.
-
-    Raises:
-        RuntimeError: nvcc refuses the source, or says nothing of its kernels.
-    """
-    kernels = parse(compile_source(home, source, ["-c", "-o", str(folder / f"{source.stem}.o")]))
-    if not kernels:
-        raise RuntimeError(f"{source.name}: nvcc reports no kernels")
-    return {name: kernels[mangled] for mangled, name in demangled(kernels).items()}
-
-
 def parse(report: str) -> dict[str, Usage]:
-    """The mangled names of the kernels in a report of ``ptxas -v``, and their usage."""
+    """The mangled names of the kernels for sm_90 in a report of ``ptxas -v``, and their usage.
+
+    A kernel that more than one file has counts with the largest.
+    """
     entry = re.compile(
-        r"Compiling entry function '(?P<name>\w+)'.*?"
+        r"Compiling entry function '(?P<name>\w+)' for 'sm_90'.*?"
         r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
         r"Used (?P<registers>\d+) registers",
         re.DOTALL,
     )
-    return {
-        m["name"]: Usage(int(m["registers"]), int(m["stack"]), int(m["stores"]) + int(m["loads"]))
-        for m in entry.finditer(report)
-    }
+    found: dict[str, Usage] = {}
+    for m in entry.finditer(report):
+        usage = Usage(int(m["registers"]), int(m["stack"]), int(m["stores"]) + int(m["loads"]))
+        found[m["name"]] = max(usage, found.get(m["name"], usage))
+    return found
+
+
+def by_name(kernels: dict[str, Usage]) -> dict[str, Usage]:
+    """Usages by the readable names of the kernels, sorted."""
+    return {name: kernels[mangled] for mangled, name in sorted(demangled(kernels).items(), key=lambda item: item[1])}
 
 
 def readable(name: str) -> str:
     """The template and its arguments: without namespaces, return type and parameters."""
     return re.sub(r"\bzonocuda::(cuda::)?", "", name).removeprefix("void ").split("(")[0]
-
-
-def registers(usages: Iterable[dict[str, Usage]]) -> dict[str, int]:
-    """The registers of each kernel of several files; the largest number for a kernel that is in more than one."""
-    found: dict[str, int] = {}
-    for name, usage in sorted(item for file in usages for item in file.items()):
-        found[name] = max(usage.registers, found.get(name, 0))
-    return found
 
 
 def main() -> None:
@@ -134,8 +123,11 @@ def main() -> None:
     if home is None:
         raise SystemExit("no CUDA toolkit: set CUDA_HOME to the folder that has bin/nvcc")
     with tempfile.TemporaryDirectory() as folder:
-        usages = [measure(home, source, Path(folder)) for source in sorted(SOURCES.glob("*.cu"))]
-    TABLE.write_text(json.dumps({"nvcc": release(home), "registers": registers(usages)}, indent=2) + "\n")
+        sources = sorted(SOURCES.glob("*.cu"))
+        reports = [compile_source(home, source, ["-c", "-o", f"{folder}/{source.stem}.o"]) for source in sources]
+    usages = by_name(parse("".join(reports)))
+    registers = {name: usage.registers for name, usage in usages.items()}
+    TABLE.write_text(json.dumps({"nvcc": release(home), "registers": registers}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tests.domains.test_symbols import FEATURES, block
 from tests.domains.windows import whole
+from zonocuda.bounds.plan.forecast import SCRATCH_BYTES
 from zonocuda.domains import Dense, Diagonal, Symbols, Windowed, Zonotope, maps, use_backend
 from zonocuda.domains.blocks import Block, add_blocks
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.windowed import is_convolved_dense
-from zonocuda.verifier.forecast import SCRATCH_BYTES
 
 Image = Callable[[Block], Block]
 Rows = Callable[[Tensor], Tensor]

@@ -25,10 +25,10 @@ from zonocuda.importers import (
     load_network,
     load_onnx,
 )
-from zonocuda.importers import onnx_arithmetic as arithmetic
 from zonocuda.importers.check import sample_points
-from zonocuda.importers.onnx_node import OnnxNode
-from zonocuda.importers.onnx_ops import CONVERTERS
+from zonocuda.importers.onnx import arithmetic
+from zonocuda.importers.onnx.node import OnnxNode
+from zonocuda.importers.onnx.ops import CONVERTERS
 from zonocuda.importers.rounding import Bounded, transfer
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tests.fuzz.bounded import fuzz
 from tests.importers.module_programs import TYPES, default_dtype, faults, operators, random_programs
-from zonocuda.importers import aten_constants, constant_rules
+from zonocuda.importers.aten import constants as aten_constants
+from zonocuda.importers.constants import rules as constant_rules
 
 
 @pytest.mark.parametrize("out", [torch.float32, torch.float64])

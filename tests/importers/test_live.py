@@ -18,7 +18,7 @@ from tests.importers.modules import Apply, weight
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
 from zonocuda.importers import UnsupportedNetworkError, from_module, module_graph
-from zonocuda.importers import live as remembering
+from zonocuda.importers.aten import live as remembering
 
 SHAPE = (1, 2, 2)
 

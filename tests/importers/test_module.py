@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tests.importers.modules import Apply, weight
 from zonocuda.graph import Conv, Graph, Linear
 from zonocuda.importers import NetworkMismatchError, from_module
-from zonocuda.importers import aten_ops as aten
-from zonocuda.importers.aten_node import AtenNode
+from zonocuda.importers.aten import ops as aten
+from zonocuda.importers.aten.node import AtenNode
 
 SEED = 7
 

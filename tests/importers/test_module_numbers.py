@@ -14,9 +14,10 @@ from tests.importers.constant_programs import exact, root
 from tests.importers.module_programs import TYPES, default_dtype, nearest, power
 from tests.importers.ratios import ratio
 from zonocuda.graph import HOPELESS, Linear, ScaleShift
-from zonocuda.importers import NetworkMismatchError, UnsupportedNetworkError, aten_constants, from_module
-from zonocuda.importers.constant_call import ConstantCall
-from zonocuda.importers.enclosure import Enclosure, cast, hull
+from zonocuda.importers import NetworkMismatchError, UnsupportedNetworkError, from_module
+from zonocuda.importers.aten import constants as aten_constants
+from zonocuda.importers.constants.call import ConstantCall
+from zonocuda.importers.constants.enclosure import Enclosure, cast, hull
 
 VALUES = [0.1, -2.7, 1.5, 0.3]
 

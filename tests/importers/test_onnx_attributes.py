@@ -15,12 +15,13 @@ from onnx.reference import ReferenceEvaluator
 from tests.importers.onnx_models import floats, model, op, save
 from tests.importers.test_onnx_ops import CASES
 from zonocuda.graph import Graph
-from zonocuda.importers import NetworkMismatchError, UnsupportedNetworkError, check, load_network, onnx_constants
+from zonocuda.importers import NetworkMismatchError, UnsupportedNetworkError, check, load_network
 from zonocuda.importers.check import Comparison
-from zonocuda.importers.onnx import convert
-from zonocuda.importers.onnx_file import OLDEST_OPSET, OnnxFile, parse_onnx
-from zonocuda.importers.onnx_node import Attributes
-from zonocuda.importers.onnx_ops import CONVERTERS
+from zonocuda.importers.onnx import constants as onnx_constants
+from zonocuda.importers.onnx.file import OLDEST_OPSET, OnnxFile, parse_onnx
+from zonocuda.importers.onnx.load import convert
+from zonocuda.importers.onnx.node import Attributes
+from zonocuda.importers.onnx.ops import CONVERTERS
 
 OPSETS = range(OLDEST_OPSET, onnx.defs.onnx_opset_version() + 1)
 WIDE = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}

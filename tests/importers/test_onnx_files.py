@@ -79,7 +79,7 @@ def test_weights_that_compress_a_thousandfold_are_read(tmp_path: Path) -> None:
 def test_a_model_that_expands_beyond_the_free_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zonocuda.importers.onnx_file.free_host_memory", lambda: 4 * 1000)
+    monkeypatch.setattr("zonocuda.importers.onnx.file.free_host_memory", lambda: 4 * 1000)
     path = tmp_path / "net.onnx.gz"
     path.write_bytes(gzip.compress(bytes(1001)))
     expect_file_error(path, "expands to more than 1000 bytes: the free memory allows no more")

@@ -263,8 +263,8 @@ def _unread(**attributes: Any) -> Case:
 
 
 def test_an_attribute_that_no_converter_reads_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zonocuda.importers import onnx_windows
-    from zonocuda.importers.onnx_ops import CONVERTERS
+    from zonocuda.importers.onnx import windows as onnx_windows
+    from zonocuda.importers.onnx.ops import CONVERTERS
 
     def without_group(node: Any) -> Any:
         weight = node.tensor(1)
@@ -317,7 +317,7 @@ def test_a_layer_of_too_many_features_is_refused(tmp_path: Path) -> None:
 def test_an_attribute_of_a_kind_that_no_converter_expects_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zonocuda.importers.onnx_ops import CONVERTERS
+    from zonocuda.importers.onnx.ops import CONVERTERS
 
     def broken(node: Any) -> Any:
         raise TypeError("no such thing")

@@ -14,8 +14,8 @@ from tests import networks
 from tests.data import data_root
 from zonocuda.graph import Conv
 from zonocuda.importers import NetworkMismatchError, from_module, load_network
-from zonocuda.importers import onnx_windows as windows
-from zonocuda.importers.onnx_ops import CONVERTERS
+from zonocuda.importers.onnx import windows
+from zonocuda.importers.onnx.ops import CONVERTERS
 from zonocuda.specs import load_vnnlib
 
 pytestmark = pytest.mark.data

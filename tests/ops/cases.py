@@ -194,6 +194,12 @@ CASES = (
         dual_samples.dual_relu_values,
         dual_samples.dual_relu_gradients,
     ),
+    OpCase(
+        "dual_split",
+        dual_samples.dual_split_samples,
+        dual_samples.dual_split_values,
+        dual_samples.dual_split_gradients,
+    ),
     OpCase("scale", samples.scale_samples, _scale_values, _scale_gradients),
     OpCase("diagonal_linear", samples.diagonal_linear_samples, _diagonal_linear_values, _diagonal_linear_gradients),
     OpCase("error_block", samples.error_block_samples, _error_block_values, _error_block_gradients),

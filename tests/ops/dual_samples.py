@@ -1,8 +1,9 @@
-"""Inputs of ``dual_relu``, and the scales of its outputs and gradients: see samples.py and cases.py."""
+"""Inputs of ``dual_relu`` and ``dual_split``, and the scales of outputs and gradients: see samples.py and cases.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -94,3 +95,55 @@ def dual_relu_gradients(inputs: Mapping[str, Any], cotangents: Sequence[Tensor])
     tied = "negative" not in inputs
     bounds = (m + (products / torch.where(width > 0, width, 1.0) if tied else 0)).sum(1)
     return {**scales, "lower": bounds, "upper": bounds}
+
+
+def row_splits(shape: Shape) -> Tensor:
+    """Each fifth neuron split to active, each fifth to dead; int8 ``[B, K, *features]``."""
+    size = (shape.batch, shape.symbols, *shape.features)
+    return torch.tensor([0, 1, 0, -1, 0], dtype=torch.int8)[torch.randperm(prod(size)) % 5].reshape(size)
+
+
+def row_multipliers(shape: Shape, dtype: torch.dtype) -> Tensor:
+    """Multipliers off their kink, one in five of them negative; ``[B, K, *features]``."""
+    size = (shape.batch, shape.symbols, *shape.features)
+    sign = torch.where(torch.rand(size) < 0.2, -1.0, 1.0).to(dtype)
+    return sign * uniform(0.1, 2, *size, dtype=dtype)
+
+
+def dual_split_samples(
+    device: torch.device, dtype: torch.dtype, requires_grad: bool, shapes: Mapping[str, Shape] = SHAPES
+) -> Iterator[Sample]:
+    """Inputs of ``dual_split``."""
+    for name, shape in shapes.items():
+        c, g = zonotope(shape, dtype)
+        radius = g.abs().sum(1) if shape.symbols else torch.full_like(c, 0.5)
+        inputs = {"rows": dual_rows(shape, dtype), "lower": c - radius, "upper": c + radius}
+        for kind, slopes in slope_choices(inputs["lower"], inputs["upper"], shape.symbols):
+            given = {} if kind == "tied and shared" else {"multipliers": row_multipliers(shape, dtype)}
+            yield finish(
+                f"{name}, {kind}", device, requires_grad, **inputs, splits=row_splits(shape), **given, **slopes
+            )
+    if "vector" not in shapes:
+        return
+    c, g = edge_zonotope(dtype)
+    radius = g.abs().sum(1)
+    rows = torch.tensor([[[1.0] * 7, [-1.0] * 7, [0.0] * 7, [-0.0] * 7]], dtype=dtype).repeat(1, 3, 1)
+    inputs = {"rows": rows, "lower": c - radius, "upper": c + radius}
+    splits = torch.tensor([-1, 0, 1], dtype=torch.int8).repeat_interleave(4).reshape(1, 12, 1).expand(1, 12, 7)
+    for kind, slopes in slope_choices(inputs["lower"], inputs["upper"], 12):
+        beta = torch.arange(-3, 4, dtype=dtype).expand(1, 12, 7)
+        yield finish(
+            f"edges, {kind}", device, requires_grad, **inputs, splits=splits.contiguous(), multipliers=beta, **slopes
+        )
+
+
+def dual_split_values(inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Scales of the image and of the sum."""
+    image, low, _ = dual_relu_values(inputs)
+    return image + inputs["multipliers"].abs() if "multipliers" in inputs else image, low
+
+
+def dual_split_gradients(inputs: Mapping[str, Any], cotangents: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Scales of the gradients: those of ``dual_relu``, and the image's for a multiplier."""
+    scales = dual_relu_gradients(inputs, [*cotangents, torch.zeros_like(cotangents[1])])
+    return {**scales, "multipliers": cotangents[0].abs()} if "multipliers" in inputs else scales

@@ -6,8 +6,6 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import torch
@@ -19,8 +17,15 @@ from tests.ops.test_in_place import CASES as IN_PLACE_CASES
 from zonocuda import ops, reference
 from zonocuda.ops import library
 
-CUDA_TENSOR = cast(Tensor, SimpleNamespace(is_cuda=True))
-CPU_TENSOR = cast(Tensor, SimpleNamespace(is_cuda=False))
+
+class CudaTensor(Tensor):
+    """A tensor that says that it is on a GPU."""
+
+    is_cuda = property(lambda self: True)  # type: ignore[assignment]
+
+
+CPU_TENSOR = torch.zeros(2)
+CUDA_TENSOR = CPU_TENSOR.as_subclass(CudaTensor)
 
 
 def test_the_build_names_its_compiler_flags_and_torch() -> None:
@@ -46,13 +51,13 @@ def test_every_op_has_a_kernel_for_each_device_of_the_build(key: str) -> None:
 
 def test_a_cuda_tensor_in_a_build_without_cuda_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "build_info", lambda: {"cuda": None})
-    library.require_build_for("relu", CPU_TENSOR)
+    library.check_tensors("relu", CPU_TENSOR)
     with pytest.raises(
         RuntimeError, match=r"^relu: zonocuda was built without CUDA; rebuild it with 'ZONOCUDA_CUDA=1 pip"
     ):
-        library.require_build_for("relu", CUDA_TENSOR)
+        library.check_tensors("relu", CUDA_TENSOR)
     monkeypatch.setattr(library, "build_info", lambda: {"cuda": "13.0"})
-    library.require_build_for("relu", CUDA_TENSOR)
+    library.check_tensors("relu", CUDA_TENSOR)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -61,7 +66,9 @@ def test_every_wrapper_has_all_its_floating_point_tensors_checked(
 ) -> None:
     checked: list[tuple[str, tuple[Tensor | None, ...]]] = []
     module = sys.modules[f"zonocuda.ops.{case.name}"]
-    monkeypatch.setattr(module, "require_build_for", lambda op, *tensors: checked.append((op, tensors)))
+    monkeypatch.setattr(
+        module, "check_tensors", lambda op, *tensors, optional=(): checked.append((op, (*tensors, *optional)))
+    )
     for sample in case.samples(torch.device("cpu"), torch.float32, False, {"vector": SHAPES["vector"]}):
         checked.clear()
         case.native(sample)

@@ -7,12 +7,6 @@ import pytest
 from zonocuda.verifier import decide, splitting
 
 
-@pytest.fixture(autouse=True)
-def short_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search of boxes that no timeout ends takes a tenth of a second."""
-    monkeypatch.setattr(splitting, "SECONDS", 0.1)
-
-
 @pytest.fixture
 def prover_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """``verify`` proves or does not: the search, which would answer ``falsified`` first, finds nothing."""

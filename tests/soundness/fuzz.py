@@ -26,15 +26,17 @@ from tests.soundness.random_networks import RandomNetwork
 from tests.soundness.rational import claims
 from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import random_box, sample_box
+from zonocuda.bounds.dual import neurons
+from zonocuda.bounds.dual import problem as dual
+from zonocuda.bounds.dual.problem import dual_bound
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Cast, Graph, interpret
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import Verdict, decide, dual, neurons, splitting, verify
-from zonocuda.verifier.dual import dual_bound
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.rounding import Rounding
-from zonocuda.verifier.rows import Rows
+from zonocuda.verifier import Verdict, decide, splitting, verify
 
 SMALL, LARGE = 24, 600
 """Features of a value of a small and of a large network."""

@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 from tests.verifier.exact import Vector, exactly, value_step
+from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.dual.problem import RowProblem, output_rows
+from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
+from zonocuda.bounds.forward.reduced import reduced_bounds
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.executed import Execution
+from zonocuda.bounds.rounding.forward_error import ForwardErrors
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Bounded
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu, interpret
 from zonocuda.precision import full_precision, summed_products
+from zonocuda.prove.boxes import BoxBounder
+from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Box, LinearConstraint, Region
-from zonocuda.verifier.boxes import BoxBounder
-from zonocuda.verifier.dual import RowProblem, output_rows
-from zonocuda.verifier.dual_error import Ledger
-from zonocuda.verifier.executed import Execution
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.forward_error import ForwardErrors
-from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.neurons import neuron_bounds
-from zonocuda.verifier.reduced import reduced_bounds
-from zonocuda.verifier.rounding import Rounding
-from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.slopes import Slopes, initial_slopes
-from zonocuda.verifier.stages import Arithmetic
 
 
 @dataclass(frozen=True)

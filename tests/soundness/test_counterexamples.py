@@ -11,16 +11,16 @@ from torch import Tensor
 
 from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import Builder, rand
+from zonocuda.bounds.dual.problem import RowProblem, output_rows
+from zonocuda.bounds.dual.slopes import Slopes
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.forward_error import Error, ForwardErrors
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Dense, Symbols, Zonotope
 from zonocuda.graph import Add, Graph, Linear, Node, Pad, Relu, ScaleShift
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
-from zonocuda.verifier.dual import RowProblem, output_rows
-from zonocuda.verifier.dual_error import Ledger
-from zonocuda.verifier.forward_error import Error, ForwardErrors
-from zonocuda.verifier.rounding import Rounding
-from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.slopes import Slopes
 
 BIG = 2.0**26 + 2.0**16
 

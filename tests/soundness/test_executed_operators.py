@@ -20,9 +20,9 @@ from tests.soundness.rational import Run, claims
 from tests.soundness.test_rounding import some_rows
 from tests.verifier.exact import Vector, exactly
 from tests.verifier.graphs import random_box
+from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.importers import Network, load_network
-from zonocuda.importers.runtime import OnnxRuntimeModel
-from zonocuda.verifier.executed import Execution
+from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
 
 MIXED = "cast to double and back"
 """What executed semantics refuse."""

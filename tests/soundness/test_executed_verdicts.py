@@ -18,11 +18,11 @@ from tests.soundness.test_counterexamples import hidden_in_float32, padded
 from tests.verifier.exact import exactly
 from tests.verifier.graphs import Builder, rand
 from tests.verifier.verdicts import IDENTITY, NEVER, SOMETIMES, chain, matrix, run
+from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.graph import AveragePool, Concat, Graph, Linear, Pad, Reduce, Relu, Reshape, ScaleShift
 from zonocuda.importers import from_module, load_network, load_onnx
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, VerifyResult, verify
-from zonocuda.verifier.executed import Execution
 
 BITS = {"float32": 24, "float64": 53}
 

@@ -21,9 +21,9 @@ from tests.importers.onnx_models import Case, ints, op, save
 from tests.verifier.exact import evaluate, exactly
 from zonocuda.graph import Affine, Graph, Input, Linear, Node, Op, Relu
 from zonocuda.importers import UnsupportedNetworkError, load_onnx
+from zonocuda.prove.prover import Effort
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
-from zonocuda.verifier.prove import Effort
 
 LOW, HIGH = torch.full((1, 4), -0.5), torch.full((1, 4), 0.5)
 

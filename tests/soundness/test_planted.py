@@ -15,13 +15,13 @@ from torch import Tensor
 
 from tests.verifier.exact import Vector, evaluate, exactly
 from tests.verifier.graphs import NETWORKS, casting, rand, random_box
+from zonocuda.bounds.dual.problem import dual_bound
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, decide, verify
-from zonocuda.verifier.dual import dual_bound
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.rows import Rows
 
 MARGINS = {dtype: ("1e-3", "1e-5", "1e-7", "0") for dtype in (torch.float64, torch.float32)}
 """Relative to the size of the row's terms; without a margin the row holds with equality, which is a violation, too."""

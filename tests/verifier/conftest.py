@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zonocuda.verifier import decide, splitting
-
-
-@pytest.fixture(autouse=True)
-def short_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search of boxes that no timeout ends takes a tenth of a second."""
-    monkeypatch.setattr(splitting, "SECONDS", 0.1)
+from zonocuda.verifier import decide
 
 
 @pytest.fixture

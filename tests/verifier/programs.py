@@ -10,8 +10,8 @@ from scipy.optimize import Bounds as Box
 from scipy.optimize import LinearConstraint, milp
 from torch import Tensor
 
+from zonocuda.bounds.interval import Bounds
 from zonocuda.graph import Add, Affine, Concat, Graph, Input, Relu
-from zonocuda.verifier.interval import Bounds
 
 
 @dataclass

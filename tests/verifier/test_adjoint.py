@@ -13,14 +13,14 @@ from benchmarks.networks import PROBLEMS
 from tests import networks
 from tests.verifier.graphs import NETWORKS, rand, random_box, random_slopes
 from tests.verifier.whole import halves, whole_input
+from zonocuda.bounds.forward.adjoint import Adjoint, chunk_size, runs
+from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Graph, Relu
 from zonocuda.importers import from_module, load_network
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.specs import load_vnnlib
-from zonocuda.verifier.adjoint import Adjoint, chunk_size, runs
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.joint import Loss, Point, slope_gradients, sweep_to
+from zonocuda.tighten.joint import Loss, Point, slope_gradients, sweep_to
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)

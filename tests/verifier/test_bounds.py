@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.verifier.graphs import NETWORKS, fc, rand, random_box, random_slopes, region, sample_box
+from zonocuda.bounds.dual.problem import dual_bound
+from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
+from zonocuda.bounds.forward.sweep import Bounds, sweep
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import ReluRelaxation, Zonotope, use_backend
 from zonocuda.graph import Add, Graph, Node, Relu, interpret
 from zonocuda.specs import LinearConstraint
 from zonocuda.verifier import compute_bounds
-from zonocuda.verifier.dual import dual_bound
-from zonocuda.verifier.forward import Bounds, sweep
-from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.slopes import Slopes, initial_slopes
 
 EPS = torch.finfo(torch.float64).eps
 

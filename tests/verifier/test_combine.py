@@ -18,9 +18,9 @@ from tests.verifier.graphs import NETWORKS
 from zonocuda.check import check_proof
 from zonocuda.cli.certificate import certificate_document
 from zonocuda.graph import Graph, Input, Linear, Node, Relu
+from zonocuda.prove.combine import combined, mixture, nonnegative_outputs, refutation, refutes
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
-from zonocuda.verifier.combine import combined, mixture, nonnegative_outputs, refutation, refutes
 
 UNIT = Box.from_tensors(torch.zeros(3), torch.ones(3))
 

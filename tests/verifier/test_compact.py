@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.verifier.graphs import NETWORKS, Builder, fc, random_box, sample_box
+from zonocuda.bounds.dual.compact import Compact, compact
+from zonocuda.bounds.dual.slopes import Slopes
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.interval import Bounds
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Add, Graph, Relu
-from zonocuda.verifier.compact import Compact, compact
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.slopes import Slopes
 
 WIDE = (5, 30, 30, 30, 3)
 

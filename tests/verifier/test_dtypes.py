@@ -13,13 +13,13 @@ from torch import Tensor
 from tests.soundness.hidden import FAMILIES
 from tests.verifier.graphs import constraint, fc, rand, random_box, spec
 from tests.verifier.verdicts import IDENTITY, NEVER, ONE, ZERO, chain, check, run
+from zonocuda.bounds.deadline import Deadline
 from zonocuda.graph import Graph, Linear, Relu, ScaleShift
+from zonocuda.prove.prover import LADDERS
+from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, VerifyResult, arguments, decide, verify
 from zonocuda.verifier.arguments import resolve_dtypes
-from zonocuda.verifier.deadline import Deadline
-from zonocuda.verifier.prove import LADDERS
-from zonocuda.verifier.stages import Arithmetic, Course, RegionProof
 
 NARROW, WIDE = torch.float32, torch.float64
 

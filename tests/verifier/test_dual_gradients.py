@@ -12,17 +12,17 @@ from torch import Tensor
 from tests import networks
 from tests.data import data_root
 from tests.verifier.graphs import NETWORKS, rand, random_box, sample_box
+from zonocuda.bounds.dual.dual_pass import flatten_rows
+from zonocuda.bounds.dual.problem import RowProblem, output_rows
+from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.importers import from_module, load_network
 from zonocuda.kink import KINK_RULES, KinkRule
-from zonocuda.verifier.dual import RowProblem, output_rows
-from zonocuda.verifier.dual_pass import flatten_rows
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.optimize import Ascent, ascend
-from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.slopes import Slopes, initial_slopes
+from zonocuda.tighten.ascent import Ascent, ascend
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "networks"
 Leaves = dict[str, Slopes]

@@ -11,9 +11,9 @@ import torch
 
 from tests.verifier.exact import ExactZonotope, U, evaluate, propagate
 from tests.verifier.graphs import Builder, fc
+from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Diagonal, ReluRelaxation, Zonotope
 from zonocuda.graph import Add, AveragePool, Concat, Graph, Relu
-from zonocuda.verifier.forward import sweep
 
 
 def small_conv() -> Graph:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.verifier.graphs import constraint, fc, region
+from zonocuda.bounds.deadline import Deadline
+from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Graph
 from zonocuda.specs import Box, LinearConstraint, Region
 from zonocuda.verifier import Counterexample
-from zonocuda.verifier.deadline import Deadline
 from zonocuda.verifier.falsify import falsify, replay
 from zonocuda.verifier.model import Subject
-from zonocuda.verifier.rows import Rows
 
 
 def subject(graph: Graph, execute: Callable[[Tensor], Tensor] | None = None) -> Subject:

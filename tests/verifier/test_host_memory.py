@@ -14,18 +14,18 @@ from tests.devices import use_device
 from tests.peak import Meter
 from tests.verifier.graphs import NETWORKS, Builder, random_box
 from tests.verifier.test_planner import check_encloses, swept
+from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.plan import forecast as forecast_module
+from zonocuda.bounds.plan import planner as planner_module
+from zonocuda.bounds.plan.planner import Direction
+from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.domains import Dense, Hosted, Symbols, Zonotope, memory
 from zonocuda.graph import Add, AveragePool, Concat, Graph, Relu, ScaleShift
-from zonocuda.verifier import forecast as forecast_module
-from zonocuda.verifier import planner as planner_module
-from zonocuda.verifier.forward import Sweep, sweep
-from zonocuda.verifier.planner import Direction
-from zonocuda.verifier.rounding import Rounding
 
 HOST = 2**30
 CHUNK = 2**13
 SCRATCH = 16 * CHUNK
-"""As many chunks as :mod:`zonocuda.verifier.forecast` sets aside."""
+"""As many chunks as :mod:`zonocuda.bounds.plan.forecast` sets aside."""
 
 Box = tuple[torch.Tensor, torch.Tensor]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Input, Linear, Node, Reduce, Relu, Transpose
 from zonocuda.importers import NetworkMismatchError, load_network
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, compute_bounds, verify
-from zonocuda.verifier.rows import Rows
 
 TINY = Fraction(1, 10**326)  # below every float64
 

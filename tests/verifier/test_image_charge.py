@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.dual.dual_pass import DualPass
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.domains import kernels
 from zonocuda.graph import Graph, Input, Linear, Node, Relu
-from zonocuda.verifier.dual_error import Ledger
-from zonocuda.verifier.dual_pass import DualPass
-from zonocuda.verifier.rounding import Rounding
 
 BOUNDS = torch.tensor([[-1.0]]), torch.tensor([[2.0]])
 GRAPH = Graph(

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from tests.verifier.graphs import NETWORKS, rand, random_box
 from zonocuda import Zonotope, optimize_bounds
+from zonocuda.bounds.dual.dual_pass import flatten_rows
+from zonocuda.bounds.dual.input_set import InputSet, extremes
+from zonocuda.bounds.dual.slopes import initial_slopes
+from zonocuda.bounds.dual.window_rows import window_extremes
+from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Dense, Diagonal, Symbols, Windowed
 from zonocuda.graph import Graph
+from zonocuda.tighten.refine import refine
 from zonocuda.verifier import Ascent
-from zonocuda.verifier.dual_pass import flatten_rows
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.inputs import InputSet, extremes
-from zonocuda.verifier.refine import refine
-from zonocuda.verifier.slopes import initial_slopes
-from zonocuda.verifier.window_rows import window_extremes
 
 FEATURES = {"vector": (6,), "map": (2, 3, 4)}
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)

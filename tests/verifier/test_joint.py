@@ -18,13 +18,13 @@ from tests.verifier.graphs import NETWORKS, fc, rand, random_box, sample_box
 from tests.verifier.programs import minimum
 from tests.verifier.test_adjoint import EXAMPLES
 from zonocuda import Zonotope, compute_bounds, optimize_bounds
+from zonocuda.bounds.dual.slopes import Slopes
 from zonocuda.graph import Graph
 from zonocuda.importers import load_network
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.specs import load_vnnlib
+from zonocuda.tighten.joint import margin
 from zonocuda.verifier import Ascent, slopes_of
-from zonocuda.verifier.joint import margin
-from zonocuda.verifier.slopes import Slopes
 
 MIB = 2**20
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
@@ -285,8 +285,8 @@ from zonocuda import Zonotope
 from tests.peak import peak_growth
 from tests.verifier.graphs import Builder
 from zonocuda.graph import Add, Relu
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.joint import margin, slope_gradients, sweep_to
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.tighten.joint import margin, slope_gradients, sweep_to
 
 def network(side, channels):
     b = Builder(3, side, side)

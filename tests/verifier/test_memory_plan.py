@@ -14,7 +14,7 @@ _PROGRAM = """
 import json, sys, torch
 from zonocuda.domains import Zonotope
 from zonocuda.verifier import planner
-from zonocuda.verifier.forward import sweep
+from zonocuda.bounds.forward.sweep import sweep
 from tests.peak import peak_growth
 from tests.verifier.graphs import Builder
 from zonocuda.graph import Add, Relu

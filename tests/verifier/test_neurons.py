@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from tests.verifier.graphs import NETWORKS, random_box, random_slopes, sample_box
+from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.interval import Bounds
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, interpret
-from zonocuda.verifier.forward import Sweep, sweep
-from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.neurons import neuron_bounds
 
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
 ROUNDING = 1e-11  # of values of size 1 to 10, in float64

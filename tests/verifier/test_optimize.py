@@ -11,15 +11,15 @@ from torch import Tensor
 
 from tests.verifier import programs
 from tests.verifier.graphs import NETWORKS, fc, rand, random_box, sample_box
+from zonocuda.bounds.dual.problem import RowProblem, dual_bound, output_rows
+from zonocuda.bounds.dual.slopes import STARTS, Slopes, Start, initial_slopes
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
-from zonocuda.verifier.dual import RowProblem, dual_bound, output_rows
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.optimize import Ascended, Ascent, ascend
-from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.slopes import STARTS, Slopes, Start, initial_slopes
+from zonocuda.tighten.ascent import Ascended, Ascent, ascend
 
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
 LONG = Ascent(iterations=300, rate=0.2, decay=0.98, patience=300)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tests.verifier import programs
 from tests.verifier.graphs import NETWORKS, fc, rand, random_box, sample_box
 from zonocuda import Zonotope, compute_bounds, optimize_bounds
+from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.verifier import Ascent, slopes_of
-from zonocuda.verifier.forward import sweep
 
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
 WIDE = (5, 14, 14, 3)

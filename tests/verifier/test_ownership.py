@@ -11,11 +11,11 @@ from torch import Tensor
 from tests.verifier.graphs import NETWORKS, as_dense, random_box
 from tests.verifier.naive import gamma, generators, propagate, rounding
 from tests.verifier.whole import WholeBuilder, halves, whole_input
+from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.plan.ownership import Ownership
 from zonocuda.domains import Dense, Zonotope, memory, use_backend, windowed
 from zonocuda.graph import Add, AveragePool, Concat, Expand, Gather, Graph, Node, Pad, Reduce, Relu, Reshape, Transpose
 from zonocuda.graph import ScaleShift as Scale
-from zonocuda.verifier.forward import Sweep, sweep
-from zonocuda.verifier.ownership import Ownership
 
 
 def check(graph: Graph, start: Zonotope, backend: str = "native") -> None:

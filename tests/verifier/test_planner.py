@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from tests.verifier.graphs import NETWORKS, Builder, random_box, sample_box, vertices
+from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.interval import undecided
+from zonocuda.bounds.plan import forecast as forecast_module
+from zonocuda.bounds.plan.budget import free_memory, memory_budget
+from zonocuda.bounds.plan.planner import Direction
 from zonocuda.domains import ReluRelaxation, Symbols, Zonotope
 from zonocuda.graph import Add, Graph, Relu, interpret
 from zonocuda.kink import KinkRule
 from zonocuda.verifier import compute_bounds
-from zonocuda.verifier import forecast as forecast_module
-from zonocuda.verifier.forward import Sweep, sweep
-from zonocuda.verifier.interval import undecided
-from zonocuda.verifier.memory_budget import free_memory, memory_budget
-from zonocuda.verifier.planner import Direction
 
 SEEDS = range(3)
 CASES = [*itertools.product(sorted(NETWORKS), SEEDS)]
@@ -25,7 +25,7 @@ GENEROUS = 2**30
 
 @pytest.fixture(autouse=True)
 def small_networks_are_worth_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zonocuda.verifier.planner.WORTH_ASKING", 0)
+    monkeypatch.setattr("zonocuda.bounds.plan.planner.WORTH_ASKING", 0)
 
 
 def box_of(graph: Graph, seed: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,7 +141,7 @@ def test_parts_change_nothing_but_the_order_of_sums(name: str, monkeypatch: pyte
     box = box_of(graph, 1)
     whole = swept(graph, box, "forward")
     budget = 2 * max(step.bytes for step in whole.plan)
-    monkeypatch.setattr("zonocuda.verifier.planner.PARTS", 1000)
+    monkeypatch.setattr("zonocuda.bounds.plan.planner.PARTS", 1000)
     cut = swept(graph, box, "forward", budget)
     assert any("parts" in " ".join(step.actions) for step in cut.plan)
     assert not any("merged" in " ".join(step.actions) or "box" in step.actions for step in cut.plan)
@@ -181,9 +181,9 @@ def test_the_planner_prefers_what_costs_less(monkeypatch: pytest.MonkeyPatch) ->
     wide(wide.linear(50, 2))
     point = torch.randn(1, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert swept(wide.graph(), (point - 1e-4, point + 1e-4), "auto").output is None
-    monkeypatch.setattr("zonocuda.verifier.planner.WORTH_ASKING", 1e12)
+    monkeypatch.setattr("zonocuda.bounds.plan.planner.WORTH_ASKING", 1e12)
     assert swept(wide.graph(), (point - 1e-4, point + 1e-4), "auto").output is not None
-    monkeypatch.setattr("zonocuda.verifier.planner.WORTH_ASKING", 0)
+    monkeypatch.setattr("zonocuda.bounds.plan.planner.WORTH_ASKING", 0)
     deep = Builder(2, seed=0)
     deep(deep.linear(2, 40))
     for _ in range(4):
@@ -196,7 +196,7 @@ def test_the_planner_prefers_what_costs_less(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_branch_that_was_cut_still_cancels_with_one_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """x - x through two branches, one of which was cut into parts, is exactly zero."""
     monkeypatch.setattr(forecast_module, "SCRATCH_BYTES", 0)
-    monkeypatch.setattr("zonocuda.verifier.planner.PARTS", 1000)
+    monkeypatch.setattr("zonocuda.bounds.plan.planner.PARTS", 1000)
     b = Builder(6, seed=3)
     layer = b.linear(6, 6)
     first, second = b(layer, "x"), b(layer, "x")
@@ -218,7 +218,7 @@ def test_the_parts_of_symbols_are_the_same_for_everyone() -> None:
 def test_noise_of_what_was_cut_is_noise_of_the_input(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The symbols of the caller's zonotope were cut: values of the parts are values of the group."""
     monkeypatch.setattr(forecast_module, "SCRATCH_BYTES", 0)
-    monkeypatch.setattr("zonocuda.verifier.planner.PARTS", 1000)
+    monkeypatch.setattr("zonocuda.bounds.plan.planner.PARTS", 1000)
     graph = NETWORKS[name](1)
     zonotope = Zonotope.from_box(*box_of(graph, 1))
     needed = max(step.bytes for step in swept(graph, box_of(graph, 1), "forward").plan)

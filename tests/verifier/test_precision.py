@@ -16,10 +16,10 @@ from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 
 from tests.verifier.graphs import conv, random_box
+from zonocuda.bounds.interval import outward
 from zonocuda.domains import Zonotope
 from zonocuda.precision import full_precision, summed_products
 from zonocuda.verifier import compute_bounds
-from zonocuda.verifier.interval import outward
 
 
 def settings_of_torch() -> dict[str, str]:

@@ -9,15 +9,15 @@ from torch import Tensor
 from tests.verifier import programs
 from tests.verifier.graphs import NETWORKS, constraint, fc, random_box, sample_box, spec
 from tests.verifier.verdicts import check
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.interval import Bounds
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, interpret
+from zonocuda.prove.prover import EFFORTS, LADDERS, check_effort
 from zonocuda.specs import LinearConstraint
+from zonocuda.tighten.ascent import Ascent
+from zonocuda.tighten.refine import refine
 from zonocuda.verifier import Verdict, decide, verify
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.optimize import Ascent
-from zonocuda.verifier.prove import EFFORTS, LADDERS, check_effort
-from zonocuda.verifier.refine import refine
 
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.verifier.graphs import constraint, fc, region
+from zonocuda.bounds.deadline import Deadline
+from zonocuda.bounds.rows import Rows
 from zonocuda.importers import NetworkMismatchError
+from zonocuda.prove.regions import LEAST, refuted_regions
+from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, decide, verify
-from zonocuda.verifier.deadline import Deadline
-from zonocuda.verifier.regions import LEAST, refuted_regions
-from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.stages import Arithmetic
 
 CPU = torch.device("cpu")
 GRAPH = fc(1, (1, 8, 8, 2))

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.verifier.graphs import constraint, fc, random_box, region, sample_box
+from zonocuda.bounds.dual.problem import dual_bound
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.specs import LinearConstraint
-from zonocuda.verifier.dual import dual_bound
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.rows import Rows
 
 LIKE = torch.empty((), dtype=torch.float64)
 A, B, C = constraint({0: 1, 1: -1}), constraint({1: 2}, -0.5), constraint({2: 1}, strict=True)

@@ -14,14 +14,14 @@ from torch import Tensor
 from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, random_box, region, sample_box, spec
 from tests.verifier.piecewise import smallest
+from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.branch import Settings, Subproblems, search
 from zonocuda.graph import Gather, Graph, Relu
+from zonocuda.prove.boxes import BoxBounder
+from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import LinearConstraint, Spec
 from zonocuda.verifier import Verdict, VerifyResult, splitting, verify
-from zonocuda.verifier.boxes import BoxBounder
-from zonocuda.verifier.reduced import reduced_bounds
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.stages import Arithmetic
 
 CPU = torch.device("cpu")
 INTERVAL = torch.tensor([-1.0]).double(), torch.tensor([1.0]).double()

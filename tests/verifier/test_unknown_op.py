@@ -11,6 +11,17 @@ import torch
 from torch import Tensor
 
 import zonocuda
+from zonocuda.bounds.dual.dual_pass import DualPass
+from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.interval import interval
+from zonocuda.bounds.plan.forecast import Work, forecast
+from zonocuda.bounds.plan.ownership import Ownership
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.executed import Execution
+from zonocuda.bounds.rounding.forward_error import Error, ForwardErrors
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.transform import transform
 from zonocuda.check.affine import explicit
 from zonocuda.check.maps import Maps
 from zonocuda.check.maps import interval as checked_interval
@@ -18,17 +29,6 @@ from zonocuda.domains import Zonotope
 from zonocuda.graph import Affine, Graph, Input, Linear, Node, Op, Relu, absolute, fan_in, fan_out
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier.dual_error import Ledger
-from zonocuda.verifier.dual_pass import DualPass
-from zonocuda.verifier.executed import Execution
-from zonocuda.verifier.forecast import Work, forecast
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.forward_error import Error, ForwardErrors
-from zonocuda.verifier.interval import interval
-from zonocuda.verifier.neurons import neuron_bounds
-from zonocuda.verifier.ownership import Ownership
-from zonocuda.verifier.rounding import Rounding
-from zonocuda.verifier.transform import transform
 
 
 class Invented(Op):

@@ -14,11 +14,11 @@ from tests.cli import files
 from tests.devices import missing_device
 from tests.verifier.graphs import constraint, fc, random_box, spec
 from tests.verifier.verdicts import DISTANCE, IDENTITY, NEVER, ONE, SOMETIMES, TENTH, ZERO, check, run
+from zonocuda.bounds.deadline import Deadline
 from zonocuda.importers import load_network
+from zonocuda.prove.stages import Course
 from zonocuda.verifier import Verdict, decide, verify
-from zonocuda.verifier.deadline import Deadline
 from zonocuda.verifier.model import Subject
-from zonocuda.verifier.stages import Course
 
 
 def test_no_time_means_timeout() -> None:
@@ -32,7 +32,7 @@ def test_no_time_means_timeout() -> None:
 
 def test_time_that_runs_out_in_the_last_search_means_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("zonocuda.verifier.deadline.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("zonocuda.bounds.deadline.time.monotonic", lambda: clock[0])
 
     def out_of_time(*args: object, **options: object) -> None:
         clock[0] += 6

@@ -7,12 +7,12 @@ import torch
 
 from tests.soundness.rational import claims
 from tests.verifier.graphs import NETWORKS, Builder, constraint, random_box
+from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.dual.window_rows import WindowRows
+from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Dense, Symbols, Windowed, Zonotope, windowed
 from zonocuda.domains.geometry import Convolution
 from zonocuda.graph import Add, Conv, Graph, Relu, ScaleShift
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.neurons import neuron_bounds
-from zonocuda.verifier.window_rows import WindowRows
 from zonocuda.windows import Pair
 
 FIRST = constraint({0: 1.0})

@@ -17,11 +17,11 @@ from tests.data import data_root
 from tests.verifier.graphs import NETWORKS, as_dense, random_box, sample_box
 from tests.verifier.naive import Generators, gamma, generators, propagate, rounding
 from tests.verifier.whole import WholeBuilder, halves, whole_input
+from zonocuda.bounds.forward.sweep import Sweep, sweep
 from zonocuda.domains import Windowed, Zonotope, use_backend, windowed
 from zonocuda.graph import Add, AveragePool, Concat, Gather, Graph, Pad, Reduce, Relu, Transpose
 from zonocuda.importers import from_module, load_network
 from zonocuda.specs import load_vnnlib
-from zonocuda.verifier.forward import Sweep, sweep
 
 SHARES = (-1.0, 0.35, 1e9)
 """Of the map, above which windows are stored dense: nothing stays windowed, the default, everything does."""

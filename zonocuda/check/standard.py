@@ -21,8 +21,8 @@ from zonocuda.check.arithmetic import ZERO, Array, balls
 from zonocuda.check.maps import Ends, Maps, interval
 from zonocuda.check.operators import COMPUTED, Call
 from zonocuda.graph import Node, interpret
-from zonocuda.importers.onnx_constants import evaluate
-from zonocuda.importers.onnx_file import OnnxFile, node_names
+from zonocuda.importers.onnx.constants import evaluate
+from zonocuda.importers.onnx.file import OnnxFile, node_names
 
 _TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT16: torch.float16,

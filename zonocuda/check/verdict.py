@@ -26,7 +26,7 @@ from zonocuda.check.region import Progress
 from zonocuda.check.standard import difference
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import OnnxRuntimeModel, load_network
-from zonocuda.importers.onnx_file import OnnxFile, parse_onnx
+from zonocuda.importers.onnx.file import OnnxFile, parse_onnx
 from zonocuda.specs import LinearConstraint, Region, Spec, load_vnnlib
 
 MAX_NUMBERS = 2**22

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from zonocuda.verifier.certificate import Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
-from zonocuda.verifier.combine import Combination
+from zonocuda.prove.certificate import Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
+from zonocuda.prove.combine import Combination
 
 FORMAT = "zonocuda.certificate/1"
 

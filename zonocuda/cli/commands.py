@@ -103,6 +103,13 @@ def bounds(options: argparse.Namespace, outputs: Outputs) -> None:
     outputs.say(*report.wrapped(report.layer_lines(result.stats)), *report.wrapped(report.plan_lines(result.plan)))
 
 
+def audit(options: argparse.Namespace, outputs: Outputs) -> None:
+    """``zonocuda audit MODEL --data X.npy``."""
+    from zonocuda.cli.audit import audit as audit_ties  # with scipy, which takes as long to load as a small proof
+
+    audit_ties(options, outputs)
+
+
 def info(options: argparse.Namespace, outputs: Outputs) -> None:
     """``zonocuda info``."""
     from zonocuda.ops import build_info, cpu_capability, has_cuda_stream

@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         return _fail(error, BAD_INPUT)
     except (MemoryError, RuntimeError) as error:
-        from zonocuda.verifier.arguments import is_out_of_memory
+        from zonocuda.host_memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
@@ -205,14 +205,13 @@ def _refuse_swapped(net: str | None, spec: str | None) -> None:
 
 def _run(options: argparse.Namespace, outputs: Outputs) -> int:
     from zonocuda.cli import commands  # after arguments and outputs are known to be good: it loads torch
-    from zonocuda.cli.audit import audit
     from zonocuda.importers import UnsupportedNetworkError
 
     run: dict[str, Callable[[argparse.Namespace, Outputs], int | None]] = {
         "verify": commands.verify,
         "check": commands.check,
         "bounds": commands.bounds,
-        "audit": audit,
+        "audit": commands.audit,
         "info": commands.info,
     }
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import torch
@@ -74,7 +74,8 @@ class Graph:
 
     def __getstate__(self) -> dict[str, object]:
         with torch.no_grad():  # what is derived from parameters is copied, not how
-            return {**vars(self.current()), "origin": None}
+            now = self.current()
+            return {**{entry.name: getattr(now, entry.name) for entry in dataclasses.fields(now)}, "origin": None}
 
     def current(self) -> Graph:
         """The graph as it is to be used now: this one, or what its origin has become."""
@@ -91,10 +92,38 @@ class Graph:
         return self[self.output].shape
 
     def __getitem__(self, name: str) -> Node:
+        return self.by_name[name]
+
+    # ---- facts that passes ask for, found once ----------------------------------------------------------------------
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Node]:
+        """The nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def position(self) -> Mapping[str, int]:
+        """Where each node stands."""
+        return {node.name: i for i, node in enumerate(self.nodes)}
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[Node, ...]]:
+        """By node, those that read it, one as often as it does."""
+        found: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
-            if node.name == name:
-                return node
-        raise KeyError(name)
+            for name in node.inputs:
+                found[name].append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
+    def uses(self) -> Mapping[str, int]:
+        """How often each node is read; being the output is one use more."""
+        return {name: len(readers) + (name == self.output) for name, readers in self.readers.items()}
+
+    @cached_property
+    def last_use(self) -> Mapping[str, str]:
+        """By node that is read, the last one that reads it; none, an empty name, for the output."""
+        return {**{name: readers[-1].name for name, readers in self.readers.items() if readers}, self.output: ""}
 
     @property
     def relus(self) -> tuple[Node, ...]:
@@ -176,8 +205,7 @@ def interpret(
     they are kept, by node name, until then; ``transform`` may put others in their place there.
     """
     graph = graph.current()
-    uses = Counter(name for node in graph.nodes for name in node.inputs)
-    uses[graph.output] += 1
+    uses = dict(graph.uses)
     values = {} if values is None else values
     for node in graph.nodes:
         if isinstance(node.op, Input):

@@ -80,9 +80,10 @@ class Affine(Op):
     ``roundings``: a k that bounds how far the network's constants c, in real arithmetic, are from those held here, h:
     |c - h| <= gamma_k |h| for every element of every constant, with gamma_k = k u / (1 - k u) and u = 2^-53, as k
     roundings to float64 give. It is 0 where the constants are a file's or a module's own; an importer that derives or
-    folds them counts (:mod:`zonocuda.importers.enclosure`), and the arithmetic that converts them to a dtype adds its
-    own (:mod:`zonocuda.verifier.rounding`). It says nothing about the constants that the network's own execution has
-    where it computes them itself, in its own precision: those are in :attr:`zonocuda.graph.Graph.executed`.
+    folds them counts (:mod:`zonocuda.importers.constants.enclosure`), and the arithmetic that converts them to a dtype
+    adds its own (:mod:`zonocuda.bounds.rounding.arithmetic`). It says nothing about the constants that the network's
+    own execution has where it computes them itself, in its own precision: those are in
+    :attr:`zonocuda.graph.Graph.executed`.
 
     ``doubt``: by the name of a constant, E in float64 such that |c - h| <= gamma_k |h| + E. Where constants cancel, a k
     alone would not say it.

@@ -1,5 +1,7 @@
 """Networks from ONNX files and torch modules, as graphs."""
 
+from zonocuda.importers.aten.module import check_against_module, from_module, module_graph
+from zonocuda.importers.aten.trace import call_each
 from zonocuda.importers.check import check_against_onnxruntime
 from zonocuda.importers.errors import (
     NetworkFileError,
@@ -7,11 +9,9 @@ from zonocuda.importers.errors import (
     NetworkOverflowError,
     UnsupportedNetworkError,
 )
-from zonocuda.importers.module import check_against_module, from_module, module_graph
 from zonocuda.importers.network import Network, load_network
-from zonocuda.importers.onnx import load_onnx
-from zonocuda.importers.runtime import OnnxRuntimeModel
-from zonocuda.importers.trace import call_each
+from zonocuda.importers.onnx.load import load_onnx
+from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
 
 __all__ = [
     "Network",

@@ -27,9 +27,10 @@ from zonocuda.graph import (
     prune,
 )
 from zonocuda.graph.ops import Shape
-from zonocuda.importers.enclosure import Enclosure, Numbers
+from zonocuda.graph.shapes import output_shape
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants.sizes import check_features
 from zonocuda.importers.errors import one_line, refuse
-from zonocuda.importers.sizes import check_features
 
 _FEW = 16
 """Roundings of a constant that cost nothing to speak of: more are charged for each element by itself."""
@@ -144,7 +145,10 @@ class GraphBuilder:
 
     def _checked(self, op: Op, shapes: list[Shape]) -> Shape:
         _check_tensors(op)
-        shape = _output_shape(op, shapes)
+        try:
+            shape = output_shape(op, shapes)
+        except ValueError as error:
+            refuse(one_line(error))
         if isinstance(op, ScaleShift | Add) and any(other != shape for other in shapes):
             refuse(f"{op.kind} would change the shape {shapes[0]} to {shape}")
         if any(extent <= 0 for extent in shape):
@@ -200,18 +204,3 @@ def _check_tensors(op: Op) -> None:
             refuse(f"its {name} is {tensor.dtype}; float32 and float64 are supported")
         if not bool(torch.isfinite(tensor.detach()).all()):
             refuse(f"its {name} holds NaN or infinity")
-
-
-def _output_shape(op: Op, shapes: list[Shape]) -> Shape:
-    """The feature shape of ``op``'s output, by running it on tensors without data."""
-    stand_ins = {
-        name: torch.empty(tensor.shape, dtype=torch.float32, device="meta") for name, tensor in _tensors(op).items()
-    }
-    inputs = [torch.empty((1, *shape), dtype=torch.float32, device="meta") for shape in shapes]
-    try:
-        out = dataclasses.replace(op, **stand_ins).apply(*inputs)
-    except (RuntimeError, IndexError, ValueError) as error:
-        refuse(f"its shapes do not fit: {one_line(error)}")
-    if out.shape[0] != 1:
-        refuse(f"it would change the batch dimension from 1 to {out.shape[0]}")
-    return tuple(out.shape[1:])

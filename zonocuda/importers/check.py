@@ -13,9 +13,9 @@ from torch import Tensor
 
 from zonocuda.graph import HOPELESS, Affine, Graph, Node, Op, absolute, constants, interpret
 from zonocuda.importers.errors import NetworkMismatchError, NetworkOverflowError
-from zonocuda.importers.onnx_file import node_names, parse_onnx
+from zonocuda.importers.onnx.file import node_names, parse_onnx
+from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
 from zonocuda.importers.rounding import Bounded, transfer
-from zonocuda.importers.runtime import OnnxRuntimeModel
 from zonocuda.importers.simplify import check_same_structure
 
 CHUNK = 8
@@ -139,7 +139,7 @@ def check_constants(graph: Graph, explained: Graph, network: str) -> None:
     Args:
         graph: the network, with the operators that are others as executed.
         explained: the same network, folded in real arithmetic inside
-            :func:`zonocuda.importers.enclosure.executed_roundings`.
+            :func:`zonocuda.importers.constants.enclosure.executed_roundings`.
         network: its name in messages.
 
     Raises:

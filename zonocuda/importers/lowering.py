@@ -35,7 +35,7 @@ from zonocuda.graph import (
 )
 from zonocuda.graph.ops import Pads, Shape
 from zonocuda.importers.builder import GraphBuilder, Value, holds
-from zonocuda.importers.enclosure import Numbers
+from zonocuda.importers.constants.enclosure import Numbers
 from zonocuda.importers.errors import refuse
 
 
@@ -117,7 +117,7 @@ def times(builder: GraphBuilder, name: str, constant: Tensor, factor: float) -> 
 
     A machine may multiply what the constant meets, or sums of it, instead: 2^20 at most keeps small what it may have
     flushed to zero before, and 2^-32 at least what may have overflowed
-    (:data:`zonocuda.verifier.dual_error.HEADROOM`).
+    (:data:`zonocuda.bounds.rounding.ledger.HEADROOM`).
     """
     if factor == 1:
         return constant

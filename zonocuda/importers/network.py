@@ -12,9 +12,9 @@ from torch import Tensor
 from zonocuda.graph import Graph
 from zonocuda.importers.check import check_against_onnxruntime
 from zonocuda.importers.errors import NetworkFileError, one_line
-from zonocuda.importers.onnx import convert, read_onnx
-from zonocuda.importers.onnx_file import parse_onnx
-from zonocuda.importers.runtime import OnnxRuntimeModel
+from zonocuda.importers.onnx.file import parse_onnx
+from zonocuda.importers.onnx.load import convert, read_onnx
+from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zonocuda.graph import Add, Affine, Cast, Concat, Expand, Gather, Node, Relu, Reshape, Transpose, absolute, fan_in
+from zonocuda.roundoff import gamma, unit_roundoff
 
 EXTRA_ROUNDINGS = 8
 """Roundings of one output besides those of its sum.
@@ -72,6 +72,4 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
 
 def _rounding(terms: int, size: Tensor, dtype: torch.dtype) -> Tensor:
     info = torch.finfo(dtype)
-    relative = terms * info.eps / 2
-    gamma = relative / (1 - relative) if relative < 1 else math.inf
-    return gamma * size + terms * info.tiny
+    return gamma(terms, unit_roundoff(dtype), limit=1) * size + terms * info.tiny

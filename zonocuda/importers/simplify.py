@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -20,12 +19,10 @@ def absorb_biases(graph: Graph) -> Graph:
     the positions of a convolution, and over all but the last dimension of a linear layer, and the network computes both
     in one type. z keeps its name.
     """
-    uses = Counter(name for node in graph.nodes for name in node.inputs)
-    uses[graph.output] += 1
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
         source = nodes.get(node.inputs[0]) if isinstance(node.op, ScaleShift) else None
-        merged = None if source is None or uses[source.name] > 1 else _merge(source, node)
+        merged = None if source is None or graph.uses[source.name] > 1 else _merge(source, node)
         if source is not None and merged is not None:
             del nodes[source.name]
         nodes[node.name] = merged or node

@@ -8,7 +8,9 @@ from zonocuda.ops.concretize import concretize
 from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
 from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
+from zonocuda.ops.dual_split import DualSplitOutput, dual_split
 from zonocuda.ops.error_block import error_block
+from zonocuda.ops.errors import ArgumentError
 from zonocuda.ops.im2col import col2im, im2col
 from zonocuda.ops.library import build_info, cpu_capability, has_cuda_stream
 from zonocuda.ops.nonsmooth_max import nonsmooth_max
@@ -23,7 +25,9 @@ from zonocuda.ops.window_radius import window_radius
 from zonocuda.ops.window_scale import window_scale, window_scale_
 
 __all__ = [
+    "ArgumentError",
     "DualReluOutput",
+    "DualSplitOutput",
     "Relaxation",
     "ReluOutput",
     "build_info",
@@ -33,6 +37,7 @@ __all__ = [
     "diagonal_conv",
     "diagonal_linear",
     "dual_relu",
+    "dual_split",
     "error_block",
     "has_cuda_stream",
     "im2col",

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import call, check_shapes, neurons, refuse_double_backward, require_build_for, rows, shaped
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
+from zonocuda.ops.library import call, check_shapes, check_tensors, neurons, rows, shaped
 
 
 def concretize(center: Tensor, generators: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,21 +27,20 @@ def concretize(center: Tensor, generators: Tensor) -> tuple[Tensor, Tensor]:
         ``lower`` and ``upper``, each ``[B, *features]``. NaN in an input gives NaN in its neuron.
 
     Raises:
-        ValueError: shapes that do not fit.
-        RuntimeError: another dtype, mixed devices, or CUDA tensors in a build without CUDA.
+        ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
     """
+    check_tensors("concretize", center, generators)
     check_shapes("concretize", center, generators)
-    require_build_for("concretize", center, generators)
     lower, upper = call("concretize", neurons(center), rows(generators))
     return shaped(lower, center.shape), shaped(upper, center.shape)
 
 
-@torch.library.register_fake("zonocuda::concretize")
+@fake("concretize")
 def _concretize_fake(center: Tensor, generators: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(center), torch.empty_like(center)
 
 
-@torch.library.register_fake("zonocuda::_concretize_backward")
+@fake("_concretize_backward")
 def _backward_fake(grad_lower: Tensor, grad_upper: Tensor, generators: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(grad_lower), torch.empty_like(generators)
 
@@ -60,5 +60,7 @@ def _backward(ctx: Any, grad_lower: Tensor, grad_upper: Tensor) -> tuple[Tensor 
     return grad_center, grad_generators
 
 
-torch.library.register_autograd("zonocuda::concretize", _backward, setup_context=_setup_context)
+differentiable("concretize", _backward, _setup_context)
 refuse_double_backward("concretize")
+batched("concretize", (0, 0), (0, 0))
+batched("_concretize_backward", (0, 0, 0), (0, 0))

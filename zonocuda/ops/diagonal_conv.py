@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import call, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import batched, differentiable, fake, one_by_one, refuse_double_backward
+from zonocuda.ops.library import call, check_tensors
 from zonocuda.windows import Pair, window_size
 
 
@@ -51,10 +52,10 @@ def diagonal_conv(
         ``[B, K, O, rows, columns]``, the patches.
 
     Raises:
-        RuntimeError: shapes, sizes, dtypes or devices that do not fit, an index outside the map (on CUDA such a
+        ArgumentError: shapes, sizes, dtypes or devices that do not fit, an index outside the map (on CUDA such a
             symbol's patch is NaN instead), or CUDA tensors in a build without CUDA.
     """
-    require_build_for("diagonal_conv", coefficients, weight)
+    check_tensors("diagonal_conv", coefficients, weight, index)
     patches: Tensor = call(
         "diagonal_conv",
         coefficients.contiguous(),
@@ -70,7 +71,7 @@ def diagonal_conv(
     return patches
 
 
-@torch.library.register_fake("zonocuda::diagonal_conv")
+@fake("diagonal_conv")
 def _fake(
     coefficients: Tensor,
     index: Tensor,
@@ -87,7 +88,7 @@ def _fake(
     return coefficients.new_empty((*coefficients.shape, outputs, rows, columns))
 
 
-@torch.library.register_fake("zonocuda::_diagonal_conv_backward")
+@fake("_diagonal_conv_backward")
 def _backward_fake(
     grad: Tensor,
     coefficients: Tensor,
@@ -119,5 +120,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return coefficients if needs_coefficients else None, None, weight if needs_weight else None, *of_sizes
 
 
-torch.library.register_autograd("zonocuda::diagonal_conv", _backward, setup_context=_setup_context)
+differentiable("diagonal_conv", _backward, _setup_context)
 refuse_double_backward("diagonal_conv")
+batched("diagonal_conv", (0,), (0,))
+one_by_one("_diagonal_conv_backward")  # the gradient of the weight sums over the batch

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import call, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import batched, differentiable, fake, one_by_one, refuse_double_backward
+from zonocuda.ops.library import call, check_tensors
 
 
 def diagonal_linear(coefficients: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -27,21 +28,21 @@ def diagonal_linear(coefficients: Tensor, index: Tensor, weight: Tensor) -> Tens
         ``[B, K, out]``.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices that do not fit, an index outside ``[0, in)`` (on CUDA, where reading it
-            back would stall the device, such a symbol is NaN in the result instead), or CUDA tensors in a build without
-            CUDA.
+        ArgumentError: shapes, dtypes or devices that do not fit, an index outside ``[0, in)`` (on CUDA, where reading
+            it back would stall the device, such a symbol is NaN in the result instead), or CUDA tensors in a build
+            without CUDA.
     """
-    require_build_for("diagonal_linear", coefficients, weight)
+    check_tensors("diagonal_linear", coefficients, weight, index)
     result: Tensor = call("diagonal_linear", coefficients.contiguous(), index.contiguous(), weight.contiguous())
     return result
 
 
-@torch.library.register_fake("zonocuda::diagonal_linear")
+@fake("diagonal_linear")
 def _fake(coefficients: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     return coefficients.new_empty((*coefficients.shape, weight.shape[0]))
 
 
-@torch.library.register_fake("zonocuda::_diagonal_linear_backward")
+@fake("_diagonal_linear_backward")
 def _backward_fake(
     grad: Tensor, coefficients: Tensor, index: Tensor, weight: Tensor, needs_weight: bool
 ) -> tuple[Tensor, Tensor]:
@@ -59,5 +60,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return coefficients if needs_coefficients else None, None, weight if needs_weight else None
 
 
-torch.library.register_autograd("zonocuda::diagonal_linear", _backward, setup_context=_setup_context)
+differentiable("diagonal_linear", _backward, _setup_context)
 refuse_double_backward("diagonal_linear")
+batched("diagonal_linear", (0,), (0,))
+one_by_one("_diagonal_linear_backward")  # the gradient of the weight sums over the batch

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from zonocuda.kink import KinkRule, check_kink, check_tolerance
-from zonocuda.ops.library import broadcast_neurons, call, neurons, refuse_double_backward, require_build_for, shaped
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
+from zonocuda.ops.errors import ArgumentError
+from zonocuda.ops.library import broadcast_neurons, call, check_tensors, neurons, shaped
 from zonocuda.ops.library import rows as as_rows
 
 
@@ -58,35 +60,56 @@ def dual_relu(
         ``rows`` ``[B, R, *features]``, ``low`` and ``high`` ``[B, R]``. Sums run in a fixed order.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown rule, or a negative tolerance.
-        RuntimeError: another dtype, mixed devices, CUDA tensors in a build without CUDA, or a second derivative.
+        ValueError: an unknown rule, or a negative tolerance.
+        ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
+        RuntimeError: a second derivative.
     """
-    require_build_for("dual_relu", rows, lower, upper, negative, nonnegative)
-    if rows.dim() < 2 or lower.shape != (rows.shape[0], *rows.shape[2:]):
-        raise ValueError(
-            f"dual_relu: rows must have shape [batch, rows, *features] for a lower of shape {list(lower.shape)}, "
-            f"got {list(rows.shape)}"
-        )
+    check_tensors("dual_relu", rows, lower, upper, optional=(negative, nonnegative))
+    check_rows("dual_relu", rows, lower)
     high = broadcast_neurons("dual_relu", "upper", upper, lower)
-    given = [_slopes(name, t, rows) for name, t in (("negative", negative), ("nonnegative", nonnegative))]
+    given = check_slopes("dual_relu", rows, negative, nonnegative)
     within = check_tolerance(tolerance, rows.dtype, 0)
     image, low, up = call("dual_relu", as_rows(rows), neurons(lower), high, *given, check_kink(kink), within)
     return DualReluOutput(shaped(image, rows.shape), low, up)
 
 
-def _slopes(name: str, slope: Tensor | None, rows: Tensor) -> Tensor | None:
+def check_rows(op: str, rows: Tensor, lower: Tensor) -> None:
+    """Checks that ``rows`` is ``[B, R, *features]`` for a ``lower`` of ``[B, *features]``.
+
+    Raises:
+        ArgumentError: naming the op and both shapes.
+    """
+    if rows.dim() < 2 or lower.shape != (rows.shape[0], *rows.shape[2:]):
+        raise ArgumentError(
+            f"{op}: rows must have shape [batch, rows, *features] for a lower of shape {list(lower.shape)}, "
+            f"got {list(rows.shape)}"
+        )
+
+
+def check_slopes(
+    op: str, rows: Tensor, negative: Tensor | None, nonnegative: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The slopes of both signs as contiguous ``[B, 1 or R, N]``.
+
+    Raises:
+        ArgumentError: naming the op, the argument and both shapes.
+    """
+    return _slopes(op, "negative", negative, rows), _slopes(op, "nonnegative", nonnegative, rows)
+
+
+def _slopes(op: str, name: str, slope: Tensor | None, rows: Tensor) -> Tensor | None:
     if slope is None:
         return None
     shape = (rows.shape[0], *rows.shape[2:])
     if slope.dim() != rows.dim() or (slope.shape[0], *slope.shape[2:]) != shape:
-        raise ValueError(
-            f"dual_relu: {name} must have shape [batch, 1 or rows, *features] for rows of shape {list(rows.shape)}, "
+        raise ArgumentError(
+            f"{op}: {name} must have shape [batch, 1 or rows, *features] for rows of shape {list(rows.shape)}, "
             f"got {list(slope.shape)}"
         )
     return slope.reshape(slope.shape[0], slope.shape[1], prod(slope.shape[2:])).contiguous()
 
 
-@torch.library.register_fake("zonocuda::dual_relu")
+@fake("dual_relu")
 def _fake(
     rows: Tensor,
     lower: Tensor,
@@ -100,7 +123,7 @@ def _fake(
     return torch.empty_like(rows), constants, torch.empty_like(constants)
 
 
-@torch.library.register_fake("zonocuda::_dual_relu_backward")
+@fake("_dual_relu_backward")
 def _backward_fake(
     grad_rows: Tensor,
     grad_low: Tensor,
@@ -143,5 +166,7 @@ def _backward(ctx: Any, grad_rows: Tensor, grad_low: Tensor, grad_high: Tensor) 
     return (*(grad if wanted else None for grad, wanted in zip(grads, needs, strict=True)), None, None)
 
 
-torch.library.register_autograd("zonocuda::dual_relu", _backward, setup_context=_setup_context)
+differentiable("dual_relu", _backward, _setup_context)
 refuse_double_backward("dual_relu")
+batched("dual_relu", (0,) * 5, (0,) * 3)
+batched("_dual_relu_backward", (0,) * 8, (0,) * 5)

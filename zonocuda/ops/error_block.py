@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from zonocuda.ops.library import call, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
+from zonocuda.ops.library import call, check_tensors
 
 
 def error_block(coefficients: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -25,20 +25,20 @@ def error_block(coefficients: Tensor, index: Tensor, shape: tuple[int, ...]) -> 
         ``[B, K, *shape]``.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices that do not fit, an index that is no neuron (on CUDA that symbol's row
+        ArgumentError: shapes, dtypes or devices that do not fit, an index that is no neuron (on CUDA that symbol's row
             is NaN instead), or CUDA tensors in a build without CUDA.
     """
-    require_build_for("error_block", coefficients)
+    check_tensors("error_block", coefficients, index)
     dense: Tensor = call("error_block", coefficients.contiguous(), index.contiguous(), prod(shape))
     return dense.reshape(*coefficients.shape, *shape)
 
 
-@torch.library.register_fake("zonocuda::error_block")
+@fake("error_block")
 def _fake(coefficients: Tensor, index: Tensor, features: int) -> Tensor:
     return coefficients.new_empty((*coefficients.shape, features))
 
 
-@torch.library.register_fake("zonocuda::_error_block_backward")
+@fake("_error_block_backward")
 def _backward_fake(grad: Tensor, index: Tensor) -> Tensor:
     return grad.new_empty(grad.shape[:2])
 
@@ -52,5 +52,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
     return call("_error_block_backward", grad.contiguous(), index), None, None
 
 
-torch.library.register_autograd("zonocuda::error_block", _backward, setup_context=_setup_context)
+differentiable("error_block", _backward, _setup_context)
 refuse_double_backward("error_block")
+batched("error_block", (0,), (0,))
+batched("_error_block_backward", (0,), (0,))

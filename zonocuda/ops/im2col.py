@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, require_build_for
+from zonocuda.ops.derivatives import batched, differentiable, fake, one_by_one
+from zonocuda.ops.errors import ArgumentError
+from zonocuda.ops.library import call, check_tensors
 
 Sizes = Sequence[int]
 
@@ -33,11 +34,12 @@ def im2col(x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Si
         ``[C * prod(kernel), N * prod(output_size)]``.
 
     Raises:
-        RuntimeError: sizes or dtypes that do not fit, or a CUDA tensor in a build without CUDA.
+        ArgumentError: sizes or dtypes that do not fit, or a CUDA tensor in a build without CUDA.
     """
-    require_build_for("im2col", x)
+    check_tensors("im2col", x)
+    _check_axes("im2col", x.dim() - 2, kernel, stride, padding, dilation, output_size)
     lists = [_lifted(kernel, 1), _lifted(stride, 1), _lifted(padding, 0), _lifted(dilation, 1), _lifted(output_size, 1)]
-    columns: Tensor = NATIVE.im2col(_lifted_map(x), *lists)
+    columns: Tensor = call("im2col", _lifted_map(x), *lists)
     return columns
 
 
@@ -67,13 +69,22 @@ def col2im(
         A tensor of ``input_size``.
 
     Raises:
-        RuntimeError: sizes or dtypes that do not fit, or a CUDA tensor in a build without CUDA.
+        ArgumentError: sizes or dtypes that do not fit, or a CUDA tensor in a build without CUDA.
     """
-    require_build_for("col2im", columns)
+    check_tensors("col2im", columns)
+    _check_axes("col2im", len(input_size) - 2, kernel, stride, padding, dilation, output_size)
     lists = [_lifted(kernel, 1), _lifted(stride, 1), _lifted(padding, 0), _lifted(dilation, 1), _lifted(output_size, 1)]
     size = [*input_size[:2], *_lifted(input_size[2:], 1)]
-    x: Tensor = NATIVE._im2col_backward(columns.contiguous(), size, *lists)
+    x: Tensor = call("_im2col_backward", columns.contiguous(), size, *lists)
     return x.reshape(tuple(input_size))
+
+
+def _check_axes(op: str, axes: int, *lists: Sizes) -> None:
+    if not 1 <= axes <= 3 or any(len(sizes) != axes for sizes in lists):
+        raise ArgumentError(
+            f"{op}: a map must have 1 to 3 axes, and kernel, stride, padding, dilation and output_size a number for "
+            f"each, got {axes} axes and {', '.join(str(len(sizes)) for sizes in lists)} numbers"
+        )
 
 
 def _lifted(sizes: Sizes, missing: int) -> list[int]:
@@ -85,14 +96,14 @@ def _lifted_map(x: Tensor) -> Tensor:
     return x.reshape(*x.shape[:2], *_lifted(x.shape[2:], 1)).contiguous()
 
 
-@torch.library.register_fake("zonocuda::im2col")
+@fake("im2col")
 def _fake(
     x: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], output_size: list[int]
 ) -> Tensor:
     return x.new_empty((x.shape[1] * prod(kernel), x.shape[0] * prod(output_size)))
 
 
-@torch.library.register_fake("zonocuda::_im2col_backward")
+@fake("_im2col_backward")
 def _backward_fake(
     grad: Tensor,
     input_size: list[int],
@@ -111,7 +122,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return NATIVE._im2col_backward(grad.contiguous(), ctx.input_size, *ctx.sizes), *(None,) * len(ctx.sizes)
+    return call("_im2col_backward", grad.contiguous(), ctx.input_size, *ctx.sizes), *(None,) * len(ctx.sizes)
 
 
 def _setup_adjoint(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -119,8 +130,10 @@ def _setup_adjoint(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _adjoint_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return NATIVE.im2col(grad.contiguous(), *ctx.sizes), *(None,) * (1 + len(ctx.sizes))
+    return call("im2col", grad.contiguous(), *ctx.sizes), *(None,) * (1 + len(ctx.sizes))
 
 
-torch.library.register_autograd("zonocuda::im2col", _backward, setup_context=_setup_context)
-torch.library.register_autograd("zonocuda::_im2col_backward", _adjoint_backward, setup_context=_setup_adjoint)
+differentiable("im2col", _backward, _setup_context)
+differentiable("_im2col_backward", _adjoint_backward, _setup_adjoint)
+batched("im2col", (0,), (1,))
+one_by_one("_im2col_backward")  # whose batch is part of the size that it is told

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from zonocuda.in_place import refuse_gradients
+from zonocuda.ops.errors import ArgumentError, argument_error
 
 try:
     import zonocuda._C as _C
@@ -21,7 +22,7 @@ except ImportError as error:
     ) from error
 
 NATIVE = torch.ops.zonocuda
-_LIBRARY = torch.library.Library("zonocuda", "IMPL")  # its registrations last as long as it does
+LIBRARY = torch.library.Library("zonocuda", "IMPL")  # its registrations last as long as it does
 
 
 def build_info() -> dict[str, str | None]:
@@ -40,19 +41,29 @@ def has_cuda_stream() -> bool:
     return _C.has_cuda_stream()
 
 
-def require_build_for(op: str, tensor: Tensor, *others: Tensor | None) -> None:
-    """Refuses a CUDA tensor in a build without CUDA, and tangents of forward-mode differentiation on any argument.
+def check_tensors(op: str, tensor: Tensor, *others: Tensor, optional: tuple[Tensor | None, ...] = ()) -> None:
+    """Refuses what no kernel could take: other things than tensors, tensors on several devices or with gaps that are
+    not stored, CUDA tensors in a build without CUDA, and tangents of forward-mode differentiation.
 
     Raises:
-        RuntimeError: naming the remedy.
+        TypeError: no tensor.
+        ArgumentError: another device or layout.
+        RuntimeError: a tangent.
     """
+    given = (tensor, *others, *(t for t in optional if t is not None))
+    for t in given:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{op}: works on tensors, got {type(t).__name__}")
+        if t.device != tensor.device:
+            raise ArgumentError(f"{op}: all tensors must be on one device, got {tensor.device} and {t.device}")
+        if t.layout is not torch.strided:
+            raise ArgumentError(f"{op}: tensors must be dense, got one of layout {t.layout}")
     if forward_ad._current_level >= 0:
-        for t in (tensor, *others):
-            tangent = None if t is None else forward_ad.unpack_dual(t).tangent
-            if tangent is not None:
+        for t in given:
+            if forward_ad.unpack_dual(t).tangent is not None:
                 raise RuntimeError(f"{op}: forward-mode differentiation is not supported; the reference backend has it")
     if tensor.is_cuda and build_info()["cuda"] is None:
-        raise RuntimeError(
+        raise ArgumentError(
             f"{op}: zonocuda was built without CUDA; rebuild it with "
             "'ZONOCUDA_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps .' or use CPU tensors"
         )
@@ -60,22 +71,36 @@ def require_build_for(op: str, tensor: Tensor, *others: Tensor | None) -> None:
 
 def call(op: str, *args: Any) -> Any:
     """The native op of that name, without torch's layer for derivatives where none are recorded: it is written in
-    Python and takes longer than all the rest of a small call."""
+    Python and takes longer than all the rest of a small call.
+
+    Raises:
+        ArgumentError: what the kernel's own checks refuse.
+    """
     overload = getattr(NATIVE, op).default
-    if _is_recorded(args):
+    if torch.compiler.is_compiling():
         return overload(*args)
-    with torch._C._AutoDispatchBelowAutograd():
-        return overload(*args)
+    try:
+        if _is_recorded(args):
+            return overload(*args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return overload(*args)
+    except RuntimeError as error:
+        raise argument_error(error) or error from None
 
 
 def call_in_place(op: str, written: int, *args: Any) -> Any:
     """:func:`call` for an op that writes into its first ``written`` arguments; see :func:`register_in_place`."""
     if torch.compiler.is_compiling():
         return getattr(NATIVE, op).default(*args)
+    if _is_transformed():
+        raise RuntimeError(f"{op}: works in place, which torch.func and vmap do not have; use {op.removesuffix('_')}")
     tensors = [a for a in args if isinstance(a, Tensor)]
     refuse_gradients(op, *tensors)
-    with torch._C._AutoDispatchBelowAutograd():
-        result = getattr(NATIVE, op).default(*args)
+    try:
+        with torch._C._AutoDispatchBelowAutograd():
+            result = getattr(NATIVE, op).default(*args)
+    except RuntimeError as error:
+        raise argument_error(error) or error from None
     for t in tensors[:written]:
         if not t.is_inference():
             torch.autograd.graph.increment_version(t)
@@ -83,10 +108,14 @@ def call_in_place(op: str, written: int, *args: Any) -> Any:
 
 
 def _is_recorded(args: tuple[Any, ...]) -> bool:
-    """Whether a call has a derivative that is recorded, or is itself recorded by a tracer of torch's."""
-    if torch.compiler.is_compiling():
+    """Whether a call has a derivative that is recorded, or a transform of torch.func may record one."""
+    if _is_transformed():
         return True
     return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+
+
+def _is_transformed() -> bool:
+    return torch._C._are_functorch_transforms_active()
 
 
 def neurons(t: Tensor) -> Tensor:
@@ -106,7 +135,14 @@ def shaped(t: Tensor, shape: torch.Size) -> Tensor:
 
 def is_channels_last(t: Tensor) -> bool:
     """Whether ``t`` is an image batch ``[N, C, H, W]`` stored as ``[N, H, W, C]``, and not contiguous as well."""
-    return t.dim() == 4 and not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last)
+    if t.dim() != 4 or t.is_contiguous():
+        return False
+    try:
+        return t.is_contiguous(memory_format=torch.channels_last)
+    except RuntimeError:  # torch does not tell inside a vmap
+        if not _is_transformed():
+            raise
+        return False
 
 
 def dense_layout(t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -120,11 +156,11 @@ def check_shapes(op: str, center: Tensor, generators: Tensor, name: str = "cente
     """Checks that ``generators`` is ``[B, K, *features]`` for a ``center`` (in errors: ``name``) of ``[B, *features]``.
 
     Raises:
-        ValueError: naming the op and both shapes.
+        ArgumentError: naming the op and both shapes.
     """
     expected = (center.shape[:1], center.shape[1:])
     if center.dim() < 1 or generators.dim() < 2 or expected != (generators.shape[:1], generators.shape[2:]):
-        raise ValueError(
+        raise ArgumentError(
             f"{op}: generators must have shape [batch, symbols, *features] for a {name} of shape "
             f"{list(center.shape)}, got {list(generators.shape)}"
         )
@@ -134,24 +170,24 @@ def broadcast_neurons(op: str, name: str, t: Tensor, like: Tensor) -> Tensor:
     """``t``, broadcast to the shape ``[B, *features]`` of ``like``, as contiguous ``[B, N]``.
 
     Raises:
-        ValueError: naming the op, the argument and both shapes.
+        ArgumentError: naming the op, the argument and both shapes.
     """
     if like.dim() < 1:
-        raise ValueError(f"{op}: tensors must have shape [batch, *features], got {list(like.shape)}")
+        raise ArgumentError(f"{op}: tensors must have shape [batch, *features], got {list(like.shape)}")
     try:
         return neurons(t if t.shape == like.shape else t.expand(like.shape))
     except RuntimeError:
-        raise ValueError(f"{op}: {name} must broadcast to shape {list(like.shape)}, got {list(t.shape)}") from None
+        raise ArgumentError(f"{op}: {name} must broadcast to shape {list(like.shape)}, got {list(t.shape)}") from None
 
 
 def in_place(op: str, name: str, t: Tensor) -> Tensor:
     """``t`` itself, which the op writes into: a contiguous copy would not do.
 
     Raises:
-        ValueError: naming the op and the argument.
+        ArgumentError: naming the op and the argument.
     """
     if not t.is_contiguous():
-        raise ValueError(f"{op}: {name} is written in place and must be contiguous, got strides {list(t.stride())}")
+        raise ArgumentError(f"{op}: {name} is written in place and must be contiguous, got strides {list(t.stride())}")
     return t
 
 
@@ -171,15 +207,4 @@ def register_in_place(name: str, written: int) -> None:
             torch.autograd.graph.increment_version(t)
         return result
 
-    _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
-
-
-def refuse_double_backward(name: str) -> None:
-    """Registers an autograd formula of ``_<name>_backward`` that says it has none."""
-
-    def backward(ctx: Any, *grads: Tensor) -> None:
-        raise RuntimeError(
-            f"{name}: double backward is not supported; use the reference backend for second derivatives"
-        )
-
-    torch.library.register_autograd(f"zonocuda::_{name}_backward", backward)
+    LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
+from zonocuda.ops.library import call, check_tensors
 from zonocuda.ties import TieRule, tie_weights
 
 _WORD = 32  # winners in one word
@@ -34,27 +35,28 @@ def nonsmooth_max(x: Tensor, dim: int, ties: TieRule = "first") -> Tensor:
     Raises:
         IndexError: no such dimension.
         ValueError: an unknown rule.
-        RuntimeError: an empty dimension, another dtype, CUDA tensors in a build without CUDA, or a second derivative.
+        ArgumentError: an empty dimension, another dtype, or CUDA tensors in a build without CUDA.
+        RuntimeError: a second derivative.
     """
-    require_build_for("nonsmooth_max", x)
+    check_tensors("nonsmooth_max", x)
     if x.dim() == 0 or not -x.dim() <= dim < x.dim():
         raise IndexError(f"nonsmooth_max: x of shape {list(x.shape)} has no dimension {dim}")
     weights = tie_weights(ties)
     dim %= x.dim()
     outer, inner = x.shape[:dim], x.shape[dim + 1 :]
     flat = x.reshape(prod(outer), x.shape[dim], prod(inner)).contiguous()
-    values: Tensor = NATIVE.nonsmooth_max(flat, *weights)[0]
+    values: Tensor = call("nonsmooth_max", flat, *weights)[0]
     return values.reshape((*outer, *inner))
 
 
-@torch.library.register_fake("zonocuda::nonsmooth_max")
+@fake("nonsmooth_max")
 def _fake(x: Tensor, first: float, last: float, even: float) -> tuple[Tensor, Tensor]:
     outer, length, inner = x.shape
     words = (length + _WORD - 1) // _WORD
     return x.new_empty((outer, inner)), x.new_empty((outer, words, inner), dtype=torch.int32)
 
 
-@torch.library.register_fake("zonocuda::_nonsmooth_max_backward")
+@fake("_nonsmooth_max_backward")
 def _backward_fake(grad: Tensor, winners: Tensor, length: int, first: float, last: float, even: float) -> Tensor:
     return grad.new_empty((grad.shape[0], length, grad.shape[1]))
 
@@ -67,8 +69,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad: Tensor, unused: Tensor) -> tuple[Tensor, None, None, None]:
     (winners,) = ctx.saved_tensors
-    return NATIVE._nonsmooth_max_backward(grad.contiguous(), winners, ctx.length, *ctx.weights), None, None, None
+    return call("_nonsmooth_max_backward", grad.contiguous(), winners, ctx.length, *ctx.weights), None, None, None
 
 
-torch.library.register_autograd("zonocuda::nonsmooth_max", _backward, setup_context=_setup_context)
+differentiable("nonsmooth_max", _backward, _setup_context)
 refuse_double_backward("nonsmooth_max")
+batched("nonsmooth_max", (0,), (0, 0))
+batched("_nonsmooth_max_backward", (0, 0), (0,))

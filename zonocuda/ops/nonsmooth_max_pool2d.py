@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, is_channels_last, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
+from zonocuda.ops.errors import ArgumentError
+from zonocuda.ops.library import call, check_tensors, is_channels_last
 from zonocuda.ties import Pair, TieRule, pair, pooled_length, tie_weights
 
 _WORD = 32  # winners in one word
@@ -46,12 +48,13 @@ def nonsmooth_max_pool2d(
         ``[N, C, rows, columns]``, in the memory format of ``x``.
 
     Raises:
-        ValueError: shapes or sizes that do not fit, an unknown rule.
-        RuntimeError: another dtype, CUDA tensors in a build without CUDA, or a second derivative.
+        ValueError: sizes that do not fit, an unknown rule.
+        ArgumentError: another shape or dtype, or CUDA tensors in a build without CUDA.
+        RuntimeError: a second derivative.
     """
-    require_build_for("nonsmooth_max_pool2d", x)
+    check_tensors("nonsmooth_max_pool2d", x)
     if x.dim() not in (3, 4):
-        raise ValueError(f"max_pool2d: x must have shape [N, C, H, W] or [C, H, W], got {list(x.shape)}")
+        raise ArgumentError(f"nonsmooth_max_pool2d: x must have shape [N, C, H, W] or [C, H, W], got {list(x.shape)}")
     kernel, pad, gaps = pair("kernel_size", kernel_size, 1), pair("padding", padding, 0), pair("dilation", dilation, 1)
     step = kernel if stride is None else pair("stride", stride, 1)
     height, width = x.shape[-2:]
@@ -62,14 +65,14 @@ def nonsmooth_max_pool2d(
     arguments = (kernel, step, pad, gaps, sizes, *tie_weights(ties, beta))
     values: Tensor
     if is_channels_last(x):
-        values = NATIVE.nonsmooth_max_pool2d(x.permute(0, 2, 3, 1), *arguments)[0]
+        values = call("nonsmooth_max_pool2d", x.permute(0, 2, 3, 1), *arguments)[0]
         return values.permute(0, 3, 1, 2)
     planes = x.reshape(x.shape[:-2].numel(), height, width, 1).contiguous()
-    values = NATIVE.nonsmooth_max_pool2d(planes, *arguments)[0]
+    values = call("nonsmooth_max_pool2d", planes, *arguments)[0]
     return values.reshape(*x.shape[:-2], *sizes)
 
 
-@torch.library.register_fake("zonocuda::nonsmooth_max_pool2d")
+@fake("nonsmooth_max_pool2d")
 def _fake(
     x: Tensor,
     kernel: list[int],
@@ -86,7 +89,7 @@ def _fake(
     return x.new_empty(shape), x.new_empty((words, *shape), dtype=torch.int32)
 
 
-@torch.library.register_fake("zonocuda::_nonsmooth_max_pool2d_backward")
+@fake("_nonsmooth_max_pool2d_backward")
 def _backward_fake(
     grad: Tensor,
     winners: Tensor,
@@ -111,11 +114,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad: Tensor, unused: Tensor) -> tuple[Tensor | None, ...]:
     (winners,) = ctx.saved_tensors
-    grad_x = NATIVE._nonsmooth_max_pool2d_backward(
-        grad.contiguous(), winners, ctx.input_size, *ctx.window, *ctx.weights
+    grad_x = call(
+        "_nonsmooth_max_pool2d_backward", grad.contiguous(), winners, ctx.input_size, *ctx.window, *ctx.weights
     )
     return grad_x, *(None,) * 8
 
 
-torch.library.register_autograd("zonocuda::nonsmooth_max_pool2d", _backward, setup_context=_setup_context)
+differentiable("nonsmooth_max_pool2d", _backward, _setup_context)
 refuse_double_backward("nonsmooth_max_pool2d")
+batched("nonsmooth_max_pool2d", (0,), (0, 1))
+batched("_nonsmooth_max_pool2d_backward", (0, 1), (0,))

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import differentiable, elementwise, fake, refuse_double_backward
+from zonocuda.ops.errors import ArgumentError
+from zonocuda.ops.library import call, check_tensors
 
 
 def nonsmooth_maximum(a: Tensor, b: Tensor, first: float = 0.5) -> Tensor:
@@ -28,20 +30,25 @@ def nonsmooth_maximum(a: Tensor, b: Tensor, first: float = 0.5) -> Tensor:
         gradient there).
 
     Raises:
-        RuntimeError: shapes that do not broadcast, dtypes that differ, CUDA tensors in a build without CUDA, or a
-            second derivative.
+        ArgumentError: shapes that do not broadcast, dtypes that differ, or CUDA tensors in a build without CUDA.
+        RuntimeError: a second derivative.
     """
-    require_build_for("nonsmooth_maximum", a, b)
-    a, b = torch.broadcast_tensors(a, b)
-    return NATIVE.nonsmooth_maximum(a.contiguous(), b.contiguous(), first)[0]  # type: ignore[no-any-return]
+    check_tensors("nonsmooth_maximum", a, b)
+    try:
+        a, b = torch.broadcast_tensors(a, b)
+    except RuntimeError:
+        raise ArgumentError(
+            f"nonsmooth_maximum: a and b must broadcast, got shapes {list(a.shape)} and {list(b.shape)}"
+        ) from None
+    return call("nonsmooth_maximum", a.contiguous(), b.contiguous(), first)[0]  # type: ignore[no-any-return]
 
 
-@torch.library.register_fake("zonocuda::nonsmooth_maximum")
+@fake("nonsmooth_maximum")
 def _fake(a: Tensor, b: Tensor, first: float) -> tuple[Tensor, Tensor]:
     return torch.empty_like(a), torch.empty_like(a, dtype=torch.int8)
 
 
-@torch.library.register_fake("zonocuda::_nonsmooth_maximum_backward")
+@fake("_nonsmooth_maximum_backward")
 def _backward_fake(grad: Tensor, sides: Tensor, first: float) -> tuple[Tensor, Tensor]:
     return torch.empty_like(grad), torch.empty_like(grad)
 
@@ -54,9 +61,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad: Tensor, unused: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     (sides,) = ctx.saved_tensors
-    grad_a, grad_b = NATIVE._nonsmooth_maximum_backward(grad.contiguous(), sides, ctx.first)
+    grad_a, grad_b = call("_nonsmooth_maximum_backward", grad.contiguous(), sides, ctx.first)
     return grad_a if ctx.needs_input_grad[0] else None, grad_b if ctx.needs_input_grad[1] else None, None
 
 
-torch.library.register_autograd("zonocuda::nonsmooth_maximum", _backward, setup_context=_setup_context)
+differentiable("nonsmooth_maximum", _backward, _setup_context)
 refuse_double_backward("nonsmooth_maximum")
+elementwise("nonsmooth_maximum", tensors=2)
+elementwise("_nonsmooth_maximum_backward", tensors=2)

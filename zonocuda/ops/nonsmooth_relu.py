@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import NATIVE, dense_layout, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import differentiable, elementwise, fake, refuse_double_backward
+from zonocuda.ops.library import call, check_tensors, dense_layout
 
 
 def nonsmooth_relu(x: Tensor, left: float = 0.0, at_zero: float = 0.0) -> Tensor:
@@ -29,19 +30,20 @@ def nonsmooth_relu(x: Tensor, left: float = 0.0, at_zero: float = 0.0) -> Tensor
         The shape, dtype and memory format of ``x``. For left >= 0 a zero keeps its sign, for left < 0 it is +0.
 
     Raises:
-        RuntimeError: another dtype, CUDA tensors in a build without CUDA, or a second derivative.
+        ArgumentError: another dtype, or CUDA tensors in a build without CUDA.
+        RuntimeError: a second derivative.
     """
-    require_build_for("nonsmooth_relu", x)
+    check_tensors("nonsmooth_relu", x)
     dense, restore = dense_layout(x)
-    return restore(NATIVE.nonsmooth_relu(dense, left, at_zero))
+    return restore(call("nonsmooth_relu", dense, left, at_zero))
 
 
-@torch.library.register_fake("zonocuda::nonsmooth_relu")
+@fake("nonsmooth_relu")
 def _fake(x: Tensor, left: float, at_zero: float) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.register_fake("zonocuda::_nonsmooth_relu_backward")
+@fake("_nonsmooth_relu_backward")
 def _backward_fake(grad: Tensor, x: Tensor, left: float, at_zero: float) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
@@ -53,8 +55,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     (x,) = ctx.saved_tensors
-    return NATIVE._nonsmooth_relu_backward(grad.contiguous(), x, ctx.left, ctx.at_zero), None, None
+    return call("_nonsmooth_relu_backward", grad.contiguous(), x, ctx.left, ctx.at_zero), None, None
 
 
-torch.library.register_autograd("zonocuda::nonsmooth_relu", _backward, setup_context=_setup_context)
+differentiable("nonsmooth_relu", _backward, _setup_context)
 refuse_double_backward("nonsmooth_relu")
+elementwise("nonsmooth_relu", tensors=1)
+elementwise("_nonsmooth_relu_backward", tensors=2)

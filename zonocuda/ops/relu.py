@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from zonocuda.kink import KinkRule, check_kink, check_tolerance
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
 from zonocuda.ops.library import (
     broadcast_neurons,
     call,
     call_in_place,
     check_shapes,
+    check_tensors,
     in_place,
     neurons,
-    refuse_double_backward,
     register_in_place,
-    require_build_for,
     rows,
     shaped,
 )
@@ -80,11 +80,12 @@ def relu(
         NaN in a neuron's center, generators or bounds gives NaN in its outputs, and so does a NaN slope that is used.
 
     Raises:
-        ValueError: shapes that do not fit, one bound without the other, an unknown rule, or a negative tolerance.
-        RuntimeError: another dtype, mixed devices, CUDA tensors in a build without CUDA, or a second derivative.
+        ValueError: one bound without the other, an unknown rule, or a negative tolerance.
+        ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
+        RuntimeError: a second derivative.
     """
+    check_tensors("relu", center, generators, optional=(slope, lower, upper))
     check_shapes("relu", center, generators)
-    require_build_for("relu", center, generators, slope, lower, upper)
     optional = _optional("relu", center, slope, lower, upper)
     within = check_tolerance(tolerance, center.dtype, generators.shape[1])
     out = call("relu", neurons(center), rows(generators), *optional, check_kink(kink), within)
@@ -113,11 +114,11 @@ def relu_(
     Raises:
         ValueError: shapes that do not fit, one bound without the other, or a center or generators that are not
             contiguous.
-        RuntimeError: an argument requires grad where gradients are recorded; shared memory; another dtype, mixed
-            devices, or CUDA tensors in a build without CUDA.
+        RuntimeError: an argument requires grad where gradients are recorded.
+        ArgumentError: shared memory; another dtype, mixed devices; CUDA tensors in a build without CUDA.
     """
+    check_tensors("relu_", center, generators, optional=(slope, lower, upper))
     check_shapes("relu_", center, generators)
-    require_build_for("relu_", center, generators, slope, lower, upper)
     optional = _optional("relu_", center, slope, lower, upper)
     in_place("relu_", "center", center)
     in_place("relu_", "generators", generators)
@@ -136,7 +137,7 @@ def _optional(
     ]
 
 
-@torch.library.register_fake("zonocuda::relu")
+@fake("relu")
 def _relu_fake(
     center: Tensor,
     generators: Tensor,
@@ -150,7 +151,7 @@ def _relu_fake(
     return new(center), new(generators), new(center), new(center), new(center)
 
 
-@torch.library.register_fake("zonocuda::_relu_backward")
+@fake("_relu_backward")
 def _backward_fake(
     grad_center: Tensor,
     grad_generators: Tensor,
@@ -201,11 +202,13 @@ def _backward(
     return (*(g if n else None for g, n in zip(grads, needed, strict=True)), None, None)
 
 
-torch.library.register_autograd("zonocuda::relu", _backward, setup_context=_setup_context)
+differentiable("relu", _backward, _setup_context)
 refuse_double_backward("relu")
+batched("relu", (0,) * 5, (0,) * 5)
+batched("_relu_backward", (0,) * 8, (0,) * 5)
 
 
-@torch.library.register_fake("zonocuda::relu_")
+@fake("relu_")
 def _in_place_fake(
     center: Tensor, generators: Tensor, slope: Tensor | None, lower: Tensor | None, upper: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.kink import KinkRule, check_kink, check_tolerance
-from zonocuda.ops.library import broadcast_neurons, call, neurons, refuse_double_backward, require_build_for, shaped
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
+from zonocuda.ops.library import broadcast_neurons, call, check_tensors, neurons, shaped
 
 
 class Relaxation(NamedTuple):
@@ -44,10 +45,11 @@ def relu_relaxation(
         ``multiplier`` and ``offset``, each ``[B, *features]``; the offset of a neuron with a NaN bound is NaN.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown rule, or a negative tolerance.
-        RuntimeError: another dtype, mixed devices, CUDA tensors in a build without CUDA, or a second derivative.
+        ValueError: an unknown rule, or a negative tolerance.
+        ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
+        RuntimeError: a second derivative.
     """
-    require_build_for("relu_relaxation", lower, upper, slope)
+    check_tensors("relu_relaxation", lower, upper, optional=(slope,))
     given = None if slope is None else broadcast_neurons("relu_relaxation", "slope", slope, lower)
     high = broadcast_neurons("relu_relaxation", "upper", upper, lower)
     within = check_tolerance(tolerance, lower.dtype, 0)
@@ -55,14 +57,14 @@ def relu_relaxation(
     return Relaxation(shaped(multiplier, lower.shape), shaped(offset, lower.shape))
 
 
-@torch.library.register_fake("zonocuda::relu_relaxation")
+@fake("relu_relaxation")
 def _fake(
     lower: Tensor, upper: Tensor, slope: Tensor | None, kink: int, kink_tolerance: float
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(lower), torch.empty_like(lower)
 
 
-@torch.library.register_fake("zonocuda::_relu_relaxation_backward")
+@fake("_relu_relaxation_backward")
 def _backward_fake(
     grad_multiplier: Tensor,
     grad_offset: Tensor,
@@ -99,5 +101,7 @@ def _backward(ctx: Any, grad_multiplier: Tensor, grad_offset: Tensor) -> tuple[T
     )
 
 
-torch.library.register_autograd("zonocuda::relu_relaxation", _backward, setup_context=_setup_context)
+differentiable("relu_relaxation", _backward, _setup_context)
 refuse_double_backward("relu_relaxation")
+batched("relu_relaxation", (0,) * 3, (0, 0))
+batched("_relu_relaxation_backward", (0,) * 5, (0,) * 3)

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
 from zonocuda.ops.library import (
     call,
     call_in_place,
     check_shapes,
+    check_tensors,
     in_place,
     neurons,
-    refuse_double_backward,
     register_in_place,
-    require_build_for,
     rows,
     shaped,
 )
@@ -35,11 +35,10 @@ def scale(generators: Tensor, multiplier: Tensor) -> Tensor:
         ``[B, K, *features]``.
 
     Raises:
-        ValueError: shapes that do not fit.
-        RuntimeError: another dtype, mixed devices, or CUDA tensors in a build without CUDA.
+        ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
     """
+    check_tensors("scale", generators, multiplier)
     check_shapes("scale", multiplier, generators, "multiplier")
-    require_build_for("scale", generators, multiplier)
     scaled: Tensor = call("scale", rows(generators), neurons(multiplier))
     return shaped(scaled, generators.shape)
 
@@ -56,21 +55,21 @@ def scale_(generators: Tensor, multiplier: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes that do not fit, or generators that are not contiguous.
-        RuntimeError: an argument requires grad where gradients are recorded; shared memory; another dtype, mixed
-            devices, or CUDA tensors in a build without CUDA.
+        RuntimeError: an argument requires grad where gradients are recorded.
+        ArgumentError: shared memory; another dtype, mixed devices; CUDA tensors in a build without CUDA.
     """
+    check_tensors("scale_", generators, multiplier)
     check_shapes("scale_", multiplier, generators, "multiplier")
-    require_build_for("scale_", generators, multiplier)
     call_in_place("scale_", 1, rows(in_place("scale_", "generators", generators)), neurons(multiplier))
     return generators
 
 
-@torch.library.register_fake("zonocuda::scale")
+@fake("scale")
 def _fake(generators: Tensor, multiplier: Tensor) -> Tensor:
     return torch.empty_like(generators)
 
 
-@torch.library.register_fake("zonocuda::_scale_backward")
+@fake("_scale_backward")
 def _backward_fake(
     grad: Tensor, generators: Tensor, multiplier: Tensor, needs_generators: bool, needs_multiplier: bool
 ) -> tuple[Tensor, Tensor]:
@@ -91,11 +90,13 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return generators if needs_generators else None, multiplier if needs_multiplier else None
 
 
-torch.library.register_autograd("zonocuda::scale", _backward, setup_context=_setup_context)
+differentiable("scale", _backward, _setup_context)
 refuse_double_backward("scale")
+batched("scale", (0, 0), (0,))
+batched("_scale_backward", (0,) * 3, (0, 0))
 
 
-@torch.library.register_fake("zonocuda::scale_")
+@fake("scale_")
 def _in_place_fake(generators: Tensor, multiplier: Tensor) -> None:
     return None
 

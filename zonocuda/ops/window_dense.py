@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from zonocuda.ops.library import call, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
+from zonocuda.ops.library import call, check_tensors
 
 
 def window_dense(patches: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
@@ -27,19 +27,19 @@ def window_dense(patches: Tensor, corners: Tensor, height: int, width: int) -> T
         ``[B, K, C, height, width]``.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
+        ArgumentError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
     """
-    require_build_for("window_dense", patches)
+    check_tensors("window_dense", patches, corners)
     dense: Tensor = call("window_dense", patches.contiguous(), corners.contiguous(), height, width)
     return dense
 
 
-@torch.library.register_fake("zonocuda::window_dense")
+@fake("window_dense")
 def _fake(patches: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
     return patches.new_empty((*patches.shape[:3], height, width))
 
 
-@torch.library.register_fake("zonocuda::_window_dense_backward")
+@fake("_window_dense_backward")
 def _backward_fake(grad: Tensor, corners: Tensor, rows: int, columns: int) -> Tensor:
     return grad.new_empty((*grad.shape[:3], rows, columns))
 
@@ -55,5 +55,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return call("_window_dense_backward", grad.contiguous(), corners, *ctx.window), None, None, None
 
 
-torch.library.register_autograd("zonocuda::window_dense", _backward, setup_context=_setup_context)
+differentiable("window_dense", _backward, _setup_context)
 refuse_double_backward("window_dense")
+batched("window_dense", (0,), (0,))
+batched("_window_dense_backward", (0,), (0,))

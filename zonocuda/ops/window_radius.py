@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import call, refuse_double_backward, require_build_for
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
+from zonocuda.ops.library import call, check_tensors
 
 
 def window_radius(patches: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
@@ -28,20 +29,20 @@ def window_radius(patches: Tensor, corners: Tensor, height: int, width: int) -> 
         ``[B, C, height, width]``. NaN in a patch, on the map, gives NaN at its place.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
+        ArgumentError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
     """
-    require_build_for("window_radius", patches)
+    check_tensors("window_radius", patches, corners)
     radius: Tensor = call("window_radius", patches.contiguous(), corners.contiguous(), height, width)
     return radius
 
 
-@torch.library.register_fake("zonocuda::window_radius")
+@fake("window_radius")
 def _fake(patches: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
     batch, _, channels, _, _ = patches.shape
     return patches.new_empty((batch, channels, height, width))
 
 
-@torch.library.register_fake("zonocuda::_window_radius_backward")
+@fake("_window_radius_backward")
 def _backward_fake(grad: Tensor, patches: Tensor, corners: Tensor) -> Tensor:
     return torch.empty_like(patches)
 
@@ -54,5 +55,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return call("_window_radius_backward", grad.contiguous(), *ctx.saved_tensors), None, None, None
 
 
-torch.library.register_autograd("zonocuda::window_radius", _backward, setup_context=_setup_context)
+differentiable("window_radius", _backward, _setup_context)
 refuse_double_backward("window_radius")
+batched("window_radius", (0,), (0,))
+batched("_window_radius_backward", (0, 0), (0,))

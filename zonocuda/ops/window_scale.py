@@ -7,14 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.ops.library import (
-    call,
-    call_in_place,
-    in_place,
-    refuse_double_backward,
-    register_in_place,
-    require_build_for,
-)
+from zonocuda.ops.derivatives import batched, differentiable, fake, refuse_double_backward
+from zonocuda.ops.library import call, call_in_place, check_tensors, in_place, register_in_place
 
 
 def window_scale(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor:
@@ -35,9 +29,9 @@ def window_scale(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor
         ``[B, K, C, rows, columns]``.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
+        ArgumentError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
     """
-    require_build_for("window_scale", patches, multiplier)
+    check_tensors("window_scale", patches, multiplier, corners)
     scaled: Tensor = call("window_scale", patches.contiguous(), corners.contiguous(), multiplier.contiguous())
     return scaled
 
@@ -55,22 +49,22 @@ def window_scale_(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tenso
 
     Raises:
         ValueError: patches that are not contiguous.
-        RuntimeError: an argument requires grad where gradients are recorded; shared memory; shapes, dtypes or devices
-            that do not fit, or CUDA tensors in a build without CUDA.
+        RuntimeError: an argument requires grad where gradients are recorded.
+        ArgumentError: shared memory; shapes, dtypes or devices that do not fit; CUDA tensors in a build without CUDA.
     """
-    require_build_for("window_scale_", patches, multiplier)
+    check_tensors("window_scale_", patches, multiplier, corners)
     call_in_place(
         "window_scale_", 1, in_place("window_scale_", "patches", patches), corners.contiguous(), multiplier.contiguous()
     )
     return patches
 
 
-@torch.library.register_fake("zonocuda::window_scale")
+@fake("window_scale")
 def _fake(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor:
     return torch.empty_like(patches)
 
 
-@torch.library.register_fake("zonocuda::_window_scale_backward")
+@fake("_window_scale_backward")
 def _backward_fake(
     grad: Tensor, patches: Tensor, corners: Tensor, multiplier: Tensor, needs_patches: bool, needs_multiplier: bool
 ) -> tuple[Tensor, Tensor]:
@@ -92,11 +86,13 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return patches if needs_patches else None, None, multiplier if needs_multiplier else None
 
 
-torch.library.register_autograd("zonocuda::window_scale", _backward, setup_context=_setup_context)
+differentiable("window_scale", _backward, _setup_context)
 refuse_double_backward("window_scale")
+batched("window_scale", (0, None, 0), (0,))
+batched("_window_scale_backward", (0, 0, None, 0), (0, 0))
 
 
-@torch.library.register_fake("zonocuda::window_scale_")
+@fake("window_scale_")
 def _in_place_fake(patches: Tensor, corners: Tensor, multiplier: Tensor) -> None:
     return None
 

@@ -7,6 +7,7 @@ from zonocuda.reference.concretize import concretize
 from zonocuda.reference.diagonal_conv import diagonal_conv
 from zonocuda.reference.diagonal_linear import diagonal_linear
 from zonocuda.reference.dual_relu import DualReluOutput, dual_relu
+from zonocuda.reference.dual_split import DualSplitOutput, dual_split
 from zonocuda.reference.error_block import error_block
 from zonocuda.reference.im2col import col2im, im2col
 from zonocuda.reference.nonsmooth_max import nonsmooth_max
@@ -22,6 +23,7 @@ from zonocuda.reference.window_scale import window_scale, window_scale_
 
 __all__ = [
     "DualReluOutput",
+    "DualSplitOutput",
     "Relaxation",
     "ReluOutput",
     "col2im",
@@ -29,6 +31,7 @@ __all__ = [
     "diagonal_conv",
     "diagonal_linear",
     "dual_relu",
+    "dual_split",
     "error_block",
     "im2col",
     "nonsmooth_max",

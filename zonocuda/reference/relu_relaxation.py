@@ -24,13 +24,18 @@ class _ChosenMaximum(torch.autograd.Function):
     The one derivative here that autograd does not give: the rule min_norm depends on the incoming gradients.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any, lam: Tensor, a: Tensor, b: Tensor, lower: Tensor, upper: Tensor, kink: str, tolerance: float
+        lam: Tensor, a: Tensor, b: Tensor, lower: Tensor, upper: Tensor, kink: str, tolerance: float
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(lam, lower, upper)
-        ctx.kink, ctx.tolerance = kink, tolerance
         return lam.clone(), torch.maximum(a, b) / 2
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        lam, _, _, lower, upper, ctx.kink, ctx.tolerance = inputs
+        ctx.save_for_backward(lam, lower, upper)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

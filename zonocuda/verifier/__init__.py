@@ -1,14 +1,15 @@
 """Bounds and verdicts."""
 
+from zonocuda.bounds.forward.sweep import LayerStats
+from zonocuda.bounds.plan.planner import Step
+from zonocuda.prove.row_bound import RowBound
+from zonocuda.tighten.ascent import Ascent
+from zonocuda.tighten.joint import margin
 from zonocuda.verifier.bounds import NetworkBounds, compute_bounds
 from zonocuda.verifier.decide import verify
 from zonocuda.verifier.falsify import Counterexample
-from zonocuda.verifier.forward import LayerStats
-from zonocuda.verifier.joint import margin
-from zonocuda.verifier.optimize import Ascent
 from zonocuda.verifier.optimize_bounds import OptimizedBounds, optimize_bounds, slopes_of
-from zonocuda.verifier.planner import Step
-from zonocuda.verifier.result import Ran, RowBound, Verdict, VerifyResult
+from zonocuda.verifier.result import Ran, Verdict, VerifyResult
 
 __all__ = [
     "Ascent",

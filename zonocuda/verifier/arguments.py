@@ -201,14 +201,3 @@ def check_sizes(graph: Graph, spec: Spec) -> None:
         for row in (row for rows in region.disjuncts for row in rows):
             if not all(0 <= i < outputs for i in row.outputs) or not all(0 <= j < inputs for j in row.inputs):
                 raise ValueError(f"region {position}: the constraint {row} names a variable that does not exist")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; torch's CPU allocator says so only in the text of a RuntimeError."""
-    text = str(error)
-    allocating = "aten::new_empty" in text or "aten::empty" in text  # all that the stable ABI of torch 2.11 tells
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "can't allocate memory" in text
-        or (allocating and "API call failed" in text)
-    )

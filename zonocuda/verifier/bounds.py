@@ -10,15 +10,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.forward.sweep import LayerStats, sweep
+from zonocuda.bounds.plan.planner import Direction, Step
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision, plain_torch
 from zonocuda.verifier.arguments import check_budget, check_choice, check_slopes, resolve_zonotope
-from zonocuda.verifier.forward import LayerStats, sweep
 from zonocuda.verifier.model import Model, Subject
-from zonocuda.verifier.neurons import neuron_bounds
-from zonocuda.verifier.planner import Direction, Step
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,14 @@ from typing import Any, get_args
 
 import torch
 
+from zonocuda.bounds.deadline import Deadline, TimeoutReached
+from zonocuda.bounds.forward.sweep import LayerStats
+from zonocuda.bounds.plan.planner import Direction, Step
+from zonocuda.bounds.rounding.executed import Execution
+from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Backend, current_backend, use_backend
 from zonocuda.graph import Cast
+from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import (
@@ -24,6 +30,14 @@ from zonocuda.precision import (
     plain_torch,
     summed_products,
 )
+from zonocuda.prove.certificate import Certificate
+from zonocuda.prove.certify import add_region
+from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures, nonnegative_outputs
+from zonocuda.prove.prover import CHEAP, LADDERS, Effort, check_effort
+from zonocuda.prove.region_box import box_of
+from zonocuda.prove.regions import LEAST, refuted_regions
+from zonocuda.prove.row_bound import RowBound
+from zonocuda.prove.stages import Arithmetic, Course, Progress, RegionProof
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
@@ -34,28 +48,16 @@ from zonocuda.verifier.arguments import (
     check_semantics,
     check_sizes,
     describe_device,
-    is_out_of_memory,
     resolve_device,
     resolve_dtypes,
     resolve_spec,
     resolve_timeout,
 )
-from zonocuda.verifier.certificate import Certificate
-from zonocuda.verifier.certify import add_region
-from zonocuda.verifier.combine import Combination, contradictions, left_open, mixtures, nonnegative_outputs
-from zonocuda.verifier.deadline import Deadline, TimeoutReached
-from zonocuda.verifier.executed import Execution
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
-from zonocuda.verifier.forward import LayerStats
 from zonocuda.verifier.model import Model, Subject
-from zonocuda.verifier.planner import Direction, Step
-from zonocuda.verifier.prove import CHEAP, LADDERS, Effort, check_effort
-from zonocuda.verifier.regions import LEAST, refuted_regions
-from zonocuda.verifier.result import Ran, RowBound, SplitStats, Verdict, VerifyResult
-from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.semantics import box_of, executed
+from zonocuda.verifier.result import Ran, SplitStats, Verdict, VerifyResult
+from zonocuda.verifier.semantics import executed
 from zonocuda.verifier.splitting import SPLITS, RegionSearch, Split, wants_split
-from zonocuda.verifier.stages import Arithmetic, Course, Progress, RegionProof
 from zonocuda.version import __version__
 
 
@@ -93,10 +95,10 @@ def verify(
     ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
     nothing), or that in every part of a split box. It holds for the network in real arithmetic, on the box that
     encloses the numbers of the specification, or, with other ``semantics``, for what a machine computes, whatever the
-    rounding of the bounds' own computation, which is part of every bound (:mod:`zonocuda.verifier.rounding`); where
-    that costs more than there is to spare, in the widest dtype allowed, the verdict is ``unknown``, and the reason says
-    so. ``falsified`` needs a float32 point of the region's float32 box whose output, as the network itself computes it,
-    satisfies a disjunct exactly. NaN or infinity in a bound is ``unknown``.
+    rounding of the bounds' own computation, which is part of every bound (:mod:`zonocuda.bounds.rounding.arithmetic`);
+    where that costs more than there is to spare, in the widest dtype allowed, the verdict is ``unknown``, and the
+    reason says so. ``falsified`` needs a float32 point of the region's float32 box whose output, as the network itself
+    computes it, satisfies a disjunct exactly. NaN or infinity in a bound is ``unknown``.
 
     Args:
         model: a path to an ONNX file, an ONNX model, a loaded Network, a Graph, a module, or what ``torch.export`` made
@@ -105,7 +107,7 @@ def verify(
         timeout: seconds; when they are used up, the verdict is ``timeout``. None for no limit.
         device: ``auto`` (CUDA where torch and this build have it, else the CPU), or a device.
         dtype: float32 or float64, of the bounds; ``auto`` begins in float32, and goes on in float64 with what that
-            leaves open for want of precision (:mod:`zonocuda.verifier.stages`).
+            leaves open for want of precision (:mod:`zonocuda.prove.stages`).
         backend: ``native`` (which ``auto`` is) or ``reference``.
         input_shape: a module's input features, without the batch; by default the specification's, where it knows them.
         direction: how the bounds of the ReLUs' inputs are found: ``forward`` (a zonotope), ``dual`` (passes for those
@@ -116,12 +118,13 @@ def verify(
         seed: of the random starts of the search.
         effort: ``fast`` (the plain passes), ``standard`` or ``max``.
         semantics: the arithmetic in which ``verified`` is to hold: ``real`` numbers; or ``float32`` or ``float64``, for
-            the network as executed in it, sums in any order (:mod:`zonocuda.verifier.executed`), in float32 on the box
-            rounded to it. In ``float64`` counterexamples are float32 points of the box itself, replayed in float64.
+            the network as executed in it, sums in any order (:mod:`zonocuda.bounds.rounding.executed`), in float32 on
+            the box rounded to it. In ``float64`` counterexamples are float32 points of the box itself, replayed in
+            float64.
         split: ``input`` splits the box, for 60 s a region where there is no timeout; ``auto`` where at most 20 inputs
             vary; ``none`` never; effort ``fast`` never does.
         certificate: whether a proof's result holds what is needed to check it again
-            (:mod:`zonocuda.verifier.certify`); proofs by splitting have none yet.
+            (:mod:`zonocuda.prove.certify`); proofs by splitting have none yet.
         progress: is told how far each phase is.
 
     Raises:

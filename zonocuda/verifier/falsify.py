@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.deadline import Deadline
+from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Graph
 from zonocuda.graph.ops import Shape
 from zonocuda.specs import Region
-from zonocuda.verifier.deadline import Deadline
 from zonocuda.verifier.model import Subject
-from zonocuda.verifier.rows import Rows
 
 MAX_VALUES = 2**26
 """Of rows at points that are held together, where that leaves the random starts that were asked for."""

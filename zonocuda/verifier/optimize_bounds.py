@@ -11,20 +11,20 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.dual.compact import compact
+from zonocuda.bounds.dual.dual_pass import DualPass
+from zonocuda.bounds.dual.problem import RowProblem
+from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
+from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.interval import Bounds
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.precision import full_precision, plain_torch
+from zonocuda.tighten.ascent import Ascent, Step, ascend, climb
+from zonocuda.tighten.joint import JointSearch, Loss, margin
+from zonocuda.tighten.refine import refine
 from zonocuda.verifier.arguments import check_budget, check_choice, check_count, resolve_zonotope
-from zonocuda.verifier.compact import compact
-from zonocuda.verifier.dual import RowProblem
-from zonocuda.verifier.dual_pass import DualPass
-from zonocuda.verifier.forward import sweep
-from zonocuda.verifier.interval import Bounds
-from zonocuda.verifier.joint import JointSearch, Loss, margin
 from zonocuda.verifier.model import Model, Subject
-from zonocuda.verifier.optimize import Ascent, Step, ascend, climb
-from zonocuda.verifier.refine import refine
-from zonocuda.verifier.slopes import Slopes, initial_slopes
 
 Mode = Literal["dual", "forward"]
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from zonocuda.specs import Region
+from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.verifier.arguments import Semantics
-from zonocuda.verifier.executed import Execution
 from zonocuda.verifier.model import Subject
 
 EXECUTED = {"float32": torch.float32, "float64": torch.float64}
@@ -39,11 +37,3 @@ def executed(subject: Subject, semantics: Semantics) -> tuple[Subject, Execution
             subject = replace(subject, execute=lambda x: graph(x.to(dtype)), runs_on="graph", versions={}, dtype=dtype)
         subject = replace(subject, rounded_box=False)
     return subject, Execution.of(subject.graph, dtype)
-
-
-def box_of(region: Region, execution: Execution | None) -> tuple[Tensor, Tensor]:
-    """The box that a proof is about, float64: for float32 the one whose numbers are rounded to it, else the enclosing
-    one."""
-    if execution is not None and execution.dtype == torch.float32:
-        return region.box.float32_lower.double(), region.box.float32_upper.double()
-    return region.box.lower, region.box.upper

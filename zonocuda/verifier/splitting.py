@@ -12,16 +12,16 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Choice, Outcome, SearchStopped, Settings, Subproblems, search
 from zonocuda.graph import Graph, Node
+from zonocuda.prove.boxes import BoxBounder, batch_of
+from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
-from zonocuda.verifier.boxes import BoxBounder, batch_of
 from zonocuda.verifier.falsify import Counterexample, replay
-from zonocuda.verifier.interval import Bounds
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.rows import Rows
-from zonocuda.verifier.stages import Arithmetic
 
 Split = Literal["auto", "input", "none"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -1,0 +1,1 @@
+"""Bounds of a network's values: the sweep, the dual pass, what they cost and what their rounding costs."""

@@ -1,0 +1,1 @@
+"""Rows carried backward from specifications and neurons to the input."""

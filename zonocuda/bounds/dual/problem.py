@@ -1,0 +1,171 @@
+"""The dual pass: linear bounds of specifications, carried from the output back to the input.
+
+For given bounds l, u of every ReLU input and given slopes, a row v of the specification is pushed through the network:
+
+    at an affine node:  const += v . b;  v = A^T v
+    at a ReLU:          const += sum min(v, 0) * 2 mu;  v = v * lam
+    at the input:       lower = const + least v . x  (v . c0 - sum |v| r0 on a box; see zonocuda.bounds.dual.input_set)
+
+No generator is stored: memory is rows times neurons. For one slope for both signs of v this equals the bound of the
+forward sweep with the same l, u and slopes; the pass may also take another slope where v >= 0 (any slope in [0, 1] is
+valid there, since relu(x) >= lam x) than where v < 0 (design of CROWN, Zhang et al. 2018), and others for every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_rows, proceed, unflatten_rows
+from zonocuda.bounds.dual.input_set import InputSet
+from zonocuda.bounds.dual.slopes import Slopes, shared
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.rows import Rows
+from zonocuda.domains import Zonotope
+from zonocuda.domains.backend import kernels
+from zonocuda.graph import Graph, Node
+from zonocuda.kink import KinkRule
+
+
+@dataclass(frozen=True, eq=False)
+class DualBound:
+    """Linear lower bounds of the rows over the box.
+
+    Attributes:
+        lower: ``[B, R]``, a lower bound of every row.
+        weight: ``[B, R, *input features]``; row >= weight . x + constant on the box.
+        corner: ``[B, R, *input features]``, the point of the box where that linear bound is smallest.
+    """
+
+    lower: Tensor
+    weight: Tensor
+    corner: Tensor
+
+
+class RowProblem:
+    """Rows to be bounded from below over a set of inputs, for given bounds of the ReLUs' inputs and any slopes.
+
+    What comes before the first ReLU that the rows reach is done once.
+
+    Attributes:
+        flow: the rows ``[B, R]``, where the first ReLU waits.
+        bounds: l and u ``[B, N]`` of every ReLU's input, in the order of the pass.
+        slack: ``[B, R]``, what counting rounding has taken off the last bounds.
+    """
+
+    def __init__(
+        self,
+        flow: DualPass,
+        region: Bounds | Zonotope | InputSet,
+        inputs: Mapping[str, Bounds],
+        on_node: Visit = proceed,
+    ) -> None:
+        """Takes over the rows of ``flow``, for inputs in ``region``; ``on_node`` is called before each node, and may
+        raise to stop."""
+        self.inputs, self.on_node = inputs, on_node
+        self.region = InputSet.of(region)
+        self.bounds: dict[str, Bounds] = {}
+        self.slack = torch.zeros_like(flow.constant)
+        flow.run(lambda node, v: None, on_node)
+        self.flow = flow
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with the rows ``index`` alone."""
+        self.flow.keep(index)
+
+    def bound(self, slopes: Callable[[Node], Slopes], kink: KinkRule = "envelope") -> tuple[Tensor, Tensor | None]:
+        """Lower bounds ``[B, R]`` of the rows, and what they weigh the input with ``[B * R, *input features]``.
+
+        Args:
+            slopes: for a ReLU, its slopes ``[B, 1 or R, N]`` in the order of the pass.
+            kink: the derivative where a slope sits on its kink.
+        """
+        flow = self.flow.fork()
+        batch, rows = flow.batch, flow.rows
+
+        def relu(node: Node, v: Tensor) -> Tensor:
+            lower, upper = self.relu_bounds(node)
+            given = slopes(node)
+            matrix = flatten_rows(v).reshape(batch, rows, -1)
+            image, low, _ = kernels().dual_relu(matrix, lower, upper, given.negative, given.nonnegative, kink=kink)
+            flow.add(low)
+            rows_before = unflatten_rows(image.flatten(0, 1), node.shape)
+            flow.tally.relu(node, rows_before, lambda: flow.measure(rows_before), low)
+            return rows_before
+
+        weight = flow.run(relu, self.on_node)
+        if weight is None:
+            return self._proven(flow, flow.constant), None
+        matrix = flatten_rows(weight).reshape(batch, rows, -1)
+        flow.tally.end(flow.graph.nodes[0].name, lambda: flow.measure(weight))
+        return self._proven(flow, flow.constant + self.region.least(matrix)), weight
+
+    def _proven(self, flow: DualPass, value: Tensor) -> Tensor:
+        lower = flow.tally.below(value)
+        self.slack = (value - lower).detach()
+        return lower
+
+    def relu_bounds(self, node: Node) -> Bounds:
+        if node.name not in self.bounds:
+            lower, upper = self.inputs[node.name]
+            self.bounds[node.name] = flatten_rows(lower), flatten_rows(upper)
+        return self.bounds[node.name]
+
+
+def output_rows(graph: Graph, rows: Rows, batch: int, ledger: Ledger | None = None) -> DualPass:
+    """The rows of a specification at the network's output and input, for a batch of boxes."""
+    flow = DualPass(graph, batch, rows.count, rows.constant, ledger)
+    flow.constant = rows.constant.expand(batch, rows.count)
+    flow.send(graph.output, _for_batch(rows.output, batch, graph.output_shape))
+    flow.tally.output(graph.output, lambda: flow.measure(flow.pending[graph.output]))
+    if rows.has_input:
+        flow.send(graph.nodes[0].name, _for_batch(rows.input, batch, graph.input_shape))
+    if rows.rounded is not None:
+        for name, v in flow.pending.items():
+            flow.tally.specification(name, lambda v=v: flow.measure(v), rows.rounded)  # type: ignore[misc]
+        flow.tally.constant(2 * rows.rounded * flow.constant)
+    return flow
+
+
+def _for_batch(weights: Tensor, batch: int, shape: tuple[int, ...]) -> Tensor:
+    """Rows ``[R, N]`` that a batch shares, or ``[B, R, N]``, as ``[B * R, *shape]``."""
+    return weights.expand(batch, *weights.shape[-2:]).reshape(-1, *shape)
+
+
+def dual_bound(
+    graph: Graph,
+    rows: Rows,
+    box: Bounds,
+    inputs: Mapping[str, Bounds],
+    slopes: Mapping[str, Slopes | Tensor] | None = None,
+    on_node: Visit = proceed,
+) -> DualBound:
+    """Lower bounds of ``rows`` over a box, for bounds of every ReLU's input that hold on it.
+
+    Args:
+        graph: the network.
+        rows: the specification's rows, in the dtype and on the device of the network.
+        box: lower and upper bounds of the input, ``[B, *input features]``.
+        inputs: bounds of the input of every ReLU, by node name, ``[B, *features]``.
+        slopes: by node name, one slope ``[B, *features]`` for both signs of v or :class:`Slopes`; the minimum-area
+            slope elsewhere.
+        on_node: called before each node; may raise to stop the pass.
+
+    Returns:
+        The bounds; NaN wherever a NaN entered.
+    """
+    batch = box[0].shape[0]
+    given = dict(slopes or {})
+
+    def of(node: Node) -> Slopes:
+        return shared(given[node.name], inputs[node.name][0]).flat() if node.name in given else Slopes()
+
+    lower, weight = RowProblem(output_rows(graph, rows, batch), box, inputs, on_node).bound(of)
+    shape = (batch, rows.count, *graph.input_shape)
+    weight = lower.new_zeros(shape) if weight is None else weight.reshape(shape)
+    low, high = (b.unsqueeze(1) for b in box)
+    return DualBound(lower, weight, torch.where(weight >= 0, low, high))

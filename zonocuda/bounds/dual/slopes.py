@@ -1,0 +1,70 @@
+"""Slopes of the dual pass: for each ReLU one where v < 0 and one where v >= 0, shared by the rows or one for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from zonocuda.bounds.dual.dual_pass import flatten_rows, unflatten_rows
+from zonocuda.bounds.interval import Bounds, undecided
+from zonocuda.domains import ReluRelaxation
+
+Start = Literal["minimum_area", "adaptive"]
+STARTS: tuple[Start, ...] = get_args(Start)
+"""Slopes to begin with: see :meth:`zonocuda.domains.ReluRelaxation.initial`; where v < 0 always minimum-area ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """The slopes of one ReLU for the rows of a dual pass, ``[B, R, *features]`` or, shared, ``[B, 1, *features]``.
+
+    Attributes:
+        negative: where v < 0; None for the minimum-area slopes of the bounds in use.
+        nonnegative: where v >= 0; None for those of ``negative``.
+    """
+
+    negative: Tensor | None = None
+    nonnegative: Tensor | None = None
+
+    def flat(self) -> Slopes:
+        """The same slopes as ``[B, R, N]``, in the order of the pass."""
+        return Slopes(_flat(self.negative), _flat(self.nonnegative))
+
+    def shaped(self, features: tuple[int, ...]) -> Slopes:
+        """The inverse of :meth:`flat`."""
+        return Slopes(_shaped(self.negative, features), _shaped(self.nonnegative, features))
+
+
+def _flat(t: Tensor | None) -> Tensor | None:
+    return None if t is None else flatten_rows(t.flatten(0, 1)).reshape(t.shape[0], t.shape[1], -1)
+
+
+def _shaped(t: Tensor | None, features: tuple[int, ...]) -> Tensor | None:
+    return None if t is None else unflatten_rows(t.flatten(0, 1), features).reshape(*t.shape[:2], *features)
+
+
+def shared(slope: Tensor | Slopes, like: Tensor) -> Slopes:
+    """A slope that broadcasts to ``[B, *features]``, like ``like``, as slopes for all rows and both signs."""
+    return slope if isinstance(slope, Slopes) else Slopes(slope.expand(like.shape).unsqueeze(1))
+
+
+def initial_slopes(inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
+    """Slopes to begin with, shared by all rows, for bounds of every ReLU's input.
+
+    ``adaptive`` are those of CROWN (Zhang et al. 2018): the minimum-area slope where v < 0, and 1 or 0, whichever
+    wastes less area, where v >= 0.
+    """
+    if start == "minimum_area":
+        return {name: Slopes() for name in inputs}
+    return {
+        name: Slopes(None, ReluRelaxation.initial(lower, upper, "adaptive").unsqueeze(1))
+        for name, (lower, upper) in inputs.items()
+    }
+
+
+def crossing(bounds: Bounds) -> Tensor:
+    """Positions of the neurons that cross zero in some batch element, in the order of the pass; NaN crosses."""
+    return undecided(*(flatten_rows(b) for b in bounds)).nonzero().squeeze(1)

@@ -1,0 +1,1 @@
+"""Zonotopes carried from the input to the output."""

@@ -1,0 +1,395 @@
+"""The derivative of a forward sweep in its slopes, without the sweep's generators: they are made again, few at a time.
+
+A sweep is linear in each symbol's generator but for two things that all symbols share: the bounds l = c - r and
+u = c + r of every ReLU's input, and the relaxation (lam, mu) that follows from them. So the backward pass needs no
+generator but those of the symbols at hand. With gc and gG the derivatives of a function L of the output's center and
+generators, it goes from the output to the input:
+
+* at a ReLU the symbols that arose there are carried to the output once more, a *chunk* of them at a time, and the
+  derivatives back: at every later ReLU with input generators G_k, for all k of the chunk,
+
+      dL/dG_k = lam gG_k + sign(G_k) (ubar - lbar),     A += sum_k gG_k G_k,
+
+  where lbar and ubar, the derivatives in l and u, are known there already. What arrives is gmu, the derivative in the
+  coefficients mu of the new symbols;
+* the derivatives of the ReLU's relaxation follow from m = gc + gmu by the rule of the op
+  (:func:`zonocuda.ops.relu_relaxation`); they give lbar and ubar, and gc goes on as lam gc + lbar + ubar;
+* the symbols of the input come last; then every A is complete, and dL/dlam follows from A and m.
+
+Every symbol is carried forward once and back once: about three times the work of a sweep, in the memory of one chunk.
+The rule ``min_norm`` alone makes lbar and ubar depend on A: where slopes sit on their kink, the symbols from before
+that ReLU are carried once more for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.dual.dual_pass import DualPass
+from zonocuda.bounds.transform import transform
+from zonocuda.domains import Block, Dense, Diagonal, Symbols, Windowed, Zonotope, kernels, memory
+from zonocuda.domains.hosted import fetched
+from zonocuda.graph import Affine, Graph, Input, Node, Relu, interpret
+from zonocuda.kink import KinkRule
+
+COPIES = 3
+"""Numbers that a chunk needs for each number of its values: the values, what a layer remembers, and derivatives."""
+
+
+@dataclass(frozen=True, eq=False)
+class Crossed:
+    """What the sweep did at a ReLU.
+
+    Attributes:
+        lower, upper: l and u of its input, ``[B, *features]``.
+        slope: the slope that it was given, ``[B, *features]``.
+        tolerance: what counts as on the kink.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    slope: Tensor
+    tolerance: float
+
+    def relaxation(self, kink: KinkRule = "envelope") -> tuple[Tensor, Tensor]:
+        """lam and mu."""
+        lam, mu = kernels().relu_relaxation(self.lower, self.upper, self.slope, kink=kink, tolerance=self.tolerance)
+        return lam, mu
+
+    def derivatives(self, a: Tensor, m: Tensor, kink: KinkRule) -> tuple[Tensor, Tensor, Tensor]:
+        """The derivatives in l, u and the slope, for A = dL/dlam and m = dL/dmu of the relaxation."""
+        leaves = [t.detach().clone().requires_grad_() for t in (self.lower, self.upper, self.slope)]
+        with torch.enable_grad():
+            relaxation = replace(self, lower=leaves[0], upper=leaves[1], slope=leaves[2]).relaxation(kink)
+        lower, upper, slope = torch.autograd.grad(relaxation, leaves, [a, m])
+        return lower, upper, slope
+
+    def sits_on_kinks(self) -> bool:
+        """Whether a crossing neuron's slope is on its kink."""
+        crossing = (self.lower < 0) & (self.upper > 0)
+        width = torch.where(crossing, self.upper - self.lower, torch.ones_like(self.lower))
+        return bool((crossing & ((self.slope - self.upper / width).abs() <= self.tolerance)).any())
+
+
+@dataclass(frozen=True, eq=False)
+class OutputGradient:
+    """The derivatives of a function of the output's zonotope.
+
+    Attributes:
+        center: gc, ``[B, *output features]``.
+        generators: gG ``[B, K, *output features]``, of the symbols of the input's blocks (by the identity of their
+            group) and of those that arose at a ReLU (by its name); groups without derivative are absent.
+    """
+
+    center: Tensor
+    generators: Mapping[Symbols | str, Tensor]
+
+
+def chunk_size(graph: Graph, batch: int, like: Tensor, budget: int | None) -> int:
+    """How many symbols go together: as many as keep the caches busy, and no more than a budget of bytes allows.
+
+    Raises:
+        ValueError: a budget that one symbol exceeds.
+    """
+    sizes = [prod(node.shape) * batch * like.element_size() for node in graph.nodes]
+    step = memory.chunk_length(max(sizes), like.device)
+    if budget is not None:
+        needed = COPIES * sum(sizes)
+        if needed > budget:
+            raise ValueError(
+                f"adjoint: the values of one symbol take {needed} bytes and the memory budget leaves {budget}; "
+                "raise the budget, or bound fewer inputs at a time"
+            )
+        step = min(step, budget // needed)
+    return step
+
+
+class Adjoint:
+    """The backward pass of one sweep; use once."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        zonotope: Zonotope,
+        relus: Mapping[str, Crossed],
+        kink: KinkRule = "envelope",
+        budget: int | None = None,
+    ) -> None:
+        """The pass for a sweep of ``zonotope`` through ``graph`` that found ``relus``.
+
+        Args:
+            graph: the network.
+            zonotope: what was swept.
+            relus: what the sweep did at every ReLU, by name.
+            kink: the derivative where a slope sits on its kink.
+            budget: bytes that a chunk of symbols may take; by default what keeps the caches busy.
+        """
+        self.graph, self.zonotope, self.relus, self.kink = graph, zonotope, relus, kink
+        self.batch = zonotope.center.shape[0]
+        self.step = chunk_size(graph, self.batch, zonotope.center, budget)
+        self.multiplier: dict[str, Tensor] = {}
+        self.offset: dict[str, Tensor] = {}
+        for name, crossed in relus.items():
+            self.multiplier[name], self.offset[name] = crossed.relaxation()
+        self.widths: dict[str, Tensor] = {}  # ubar - lbar of the ReLUs that were passed
+        self.a: dict[str, Tensor] = {}
+        self.output = OutputGradient(zonotope.center.new_zeros(0), {})
+
+    def slopes(self, output: OutputGradient) -> dict[str, Tensor]:
+        """dL/dlam ``[B, *features]`` of every ReLU, for derivatives of L at the output."""
+        with torch.no_grad():
+            self.output = output
+            centers = self._centers()
+            flow = DualPass(self.graph, self.batch, 1, output.center)
+            flow.send(self.graph.output, output.center)
+            total: dict[str, Tensor] = {}  # m of every ReLU
+
+            def relu(node: Node, gc: Tensor) -> Tensor:
+                crossed, center = self.relus[node.name], centers[node.inputs[0]]
+                m = gc + self._offset_gradient(node)
+                self.a[node.name] = a = gc * center
+                if self.kink == "min_norm" and crossed.sits_on_kinks():
+                    a = self._complete(node, a)
+                lower, upper, _ = crossed.derivatives(a, m, self.kink)
+                self.widths[node.name], total[node.name] = upper - lower, m
+                return self.multiplier[node.name] * gc + lower + upper
+
+            flow.run(relu)
+            for block in self.zonotope.blocks:
+                self._carry(self.graph.nodes[0], block, self.output.generators.get(block.symbols))
+            return {name: self.relus[name].derivatives(self.a[name], m, self.kink)[2] for name, m in total.items()}
+
+    def _centers(self) -> dict[str, Tensor]:
+        """The center of every node's zonotope."""
+        centers: dict[str, Tensor] = {}
+
+        def step(node: Node, values: tuple[Tensor, ...]) -> Tensor:
+            if isinstance(node.op, Relu):
+                return self.multiplier[node.name] * values[0] + self.offset[node.name]
+            return node.op.apply(*values)
+
+        interpret(self.graph, self.zonotope.center, step, lambda node, value: centers.update({node.name: value}))
+        return centers
+
+    def _offset_gradient(self, node: Node) -> Tensor:
+        """gmu ``[B, *features]``: the derivative in the coefficients of the symbols that arose at a ReLU."""
+        offset = self.offset[node.name]
+        block = Diagonal.of(offset, node.name)
+        gradient = self._carry(node, block, self.output.generators.get(node.name))
+        flat = torch.zeros_like(offset).reshape(len(offset), -1)
+        return flat.index_copy_(1, block.index, gradient).reshape(offset.shape)
+
+    def _complete(self, node: Node, a: Tensor) -> Tensor:
+        """A of a ReLU from all symbols that reach it, in advance; ``a`` is what the center adds to it."""
+        before = {name: t.clone() for name, t in self.a.items()}
+        position = self.graph.position[node.name]
+        for block in self.zonotope.blocks:
+            self._carry(self.graph.nodes[0], block, self.output.generators.get(block.symbols), until=position)
+        for earlier in self.graph.nodes[:position]:
+            if isinstance(earlier.op, Relu):
+                block = Diagonal.of(self.offset[earlier.name], earlier.name)
+                self._carry(earlier, block, self.output.generators.get(earlier.name), until=position)
+        result = self.a[node.name]
+        self.a = before
+        return result
+
+    # ---- symbols -----------------------------------------------------------------------------------------------------
+
+    def _carry(self, origin: Node, block: Block, gradient: Tensor | None, until: int = 0) -> Tensor:
+        """Carries the symbols of a block of the node ``origin`` to the output and their derivatives back, adding to A.
+
+        Args:
+            origin: the node.
+            block: generators of its value.
+            gradient: gG ``[B, K, *output features]`` of its symbols; None for zero.
+            until: the position of a node behind which nothing is wanted.
+
+        Returns:
+            The derivative in a diagonal block's coefficients ``[B, K]``; that of others is not wanted, and is empty.
+
+        Raises:
+            ValueError: derivatives of another number of symbols.
+        """
+        if gradient is not None and gradient.shape[1] != block.symbols.count:
+            raise ValueError(
+                f"adjoint: derivatives of {gradient.shape[1]} symbols of {origin.name!r}, which has "
+                f"{block.symbols.count}; they are not of this sweep"
+            )
+        parts = [self.zonotope.center.new_zeros(self.batch, 0)]
+        for run in runs(block.symbols.count, self.step):
+            chunk = fetched(block.narrow(run.start, Symbols(run.stop - run.start, block.symbols.origin)))
+            chain = _Chain(self, origin, chunk, wanted=not isinstance(origin.op, Input), until=until)
+            parts.append(chain.back(None if gradient is None else gradient[:, run]))
+        return torch.cat(parts, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Link:
+    """A node that a chunk went through: its inputs' generators (leaves), its image's, and what else it depends on.
+
+    ``leaves`` is None where dense generators went through an affine node: its adjoint needs none of them.
+    """
+
+    node: Node
+    leaves: Sequence[Tensor | None] | None
+    image: Zonotope
+    multiplier: Tensor | None = None
+    radius: Tensor | None = None
+
+
+class _Chain:
+    """One chunk of symbols on its way from its origin to the output, and back.
+
+    Every node is differentiated for itself: what autograd records of it reaches from the node's inputs to its output.
+    """
+
+    def __init__(self, adjoint: Adjoint, origin: Node, block: Block, wanted: bool, until: int) -> None:
+        self.adjoint, self.origin, self.wanted = adjoint, origin, wanted
+        self.links: list[_Link] = []
+        self.first = block
+        nodes = adjoint.graph.nodes
+        self.until = until
+        values: dict[str, Zonotope] = {origin.name: self._value(origin, (block,))}
+        last_use = adjoint.graph.last_use
+        for node in nodes[adjoint.graph.position[origin.name] + 1 :]:
+            if any(name in values for name in node.inputs):
+                values[node.name] = self._forward(node, values)
+                for name in set(node.inputs):
+                    if last_use[name] == node.name:
+                        values.pop(name, None)
+        self.end = values.get(adjoint.graph.output)
+
+    def _value(self, node: Node, blocks: tuple[Block, ...]) -> Zonotope:
+        like = self.adjoint.zonotope.center
+        return Zonotope(like.new_zeros(self.adjoint.batch, *node.shape), blocks)
+
+    def _forward(self, node: Node, values: Mapping[str, Zonotope]) -> Zonotope:
+        """The image of the chunk under a node."""
+        if isinstance(node.op, Affine) and isinstance(values[node.inputs[0]].blocks[0], Dense):
+            image = transform(node, [values[node.inputs[0]]])
+            self.links.append(_Link(node, None, image))
+            return image
+        inputs, leaves = [], []
+        for name in node.inputs:
+            value = values.get(name, self._value(self.adjoint.graph[name], ()))
+            leaf, value = _with_leaf(value)
+            inputs.append(value)
+            leaves.append(leaf)
+        with torch.enable_grad():
+            if not isinstance(node.op, Relu):
+                link = _Link(node, leaves, transform(node, inputs))
+            else:
+                (block,) = inputs[0].blocks
+                multiplier = self.adjoint.multiplier[node.name].detach().requires_grad_()
+                image = replace(inputs[0], blocks=(block.scale(multiplier),))
+                start = torch.zeros_like(image.center)
+                radius = block.add_radius(start) if node.name in self.adjoint.widths else None
+                link = _Link(node, leaves, image, multiplier, radius)
+        self.links.append(link)
+        return _detached(link.image)
+
+    def back(self, gradient: Tensor | None) -> Tensor:
+        """Carries derivatives ``[B, K, *output features]`` back; see :meth:`Adjoint._carry`."""
+        gradients: dict[str, Tensor] = {}
+        adjoint = self.adjoint
+        if gradient is not None and self.end is not None:
+            leaf, end = _with_leaf(self.end)
+            with torch.enable_grad():
+                dense = end.blocks[0].dense(end.features)
+            if leaf is not None:
+                (gradients[adjoint.graph.output],) = torch.autograd.grad(dense, leaf, gradient.reshape(dense.shape))
+        position = adjoint.graph.position
+        while self.links:
+            link = self.links.pop()
+            if position[link.node.name] < self.until:
+                break
+            self._back(link, gradients)
+        if not self.wanted:
+            return self.first.tensors[0].new_zeros(adjoint.batch, 0)
+        result = gradients.get(self.origin.name)
+        return torch.zeros_like(self.first.tensors[0]) if result is None else result
+
+    def _back(self, link: _Link, gradients: dict[str, Tensor]) -> None:
+        """One node backwards."""
+        name = link.node.name
+        incoming = gradients.pop(name, None)
+        if link.leaves is None:
+            if incoming is not None:
+                self._pull(link.node, incoming, gradients)
+            return
+        outputs: list[Tensor] = []
+        given: list[Tensor] = []
+        if incoming is not None:
+            outputs.append(link.image.blocks[0].tensors[0])
+            given.append(incoming)
+        if link.radius is not None:
+            outputs.append(link.radius)
+            given.append(self.adjoint.widths[name])
+        leaves = [leaf for leaf in link.leaves if leaf is not None]
+        if link.multiplier is not None:
+            leaves.append(link.multiplier)
+        pairs = [(o, g) for o, g in zip(outputs, given, strict=True) if o.requires_grad]
+        if not pairs:
+            return
+        found = list(torch.autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True))
+        if link.multiplier is not None:
+            a = found.pop()
+            if a is not None and name in self.adjoint.a:
+                self.adjoint.a[name] += a
+        sources = [s for s, leaf in zip(link.node.inputs, link.leaves, strict=True) if leaf is not None]
+        for source, gradient in zip(sources, found, strict=True):
+            if gradient is not None:
+                _add(gradients, source, gradient)
+
+    def _pull(self, node: Node, gradient: Tensor, gradients: dict[str, Tensor]) -> None:
+        """The adjoint of an affine node, for derivatives ``[B, K, *features]`` in dense generators."""
+        (source,), op = node.inputs, node.op
+        assert isinstance(op, Affine)
+        shape = self.adjoint.graph[source].shape
+        rows = op.adjoint(gradient.reshape(-1, *node.shape), shape)
+        _add(gradients, source, rows.reshape(*gradient.shape[:2], *shape))
+
+
+def _add(gradients: dict[str, Tensor], name: str, gradient: Tensor) -> None:
+    present = gradients.get(name)
+    gradients[name] = gradient if present is None else present + gradient
+
+
+def runs(count: int, step: int) -> Iterator[slice]:
+    """Slices of ``count`` symbols: of ``step`` each, then of ever smaller powers of two, so that few sizes occur."""
+    start = 0
+    while start < count:
+        left = count - start
+        size = step if left >= step else 1 << (left.bit_length() - 1)
+        yield slice(start, start + size)
+        start += size
+
+
+def with_numbers(block: Block, numbers: Tensor) -> Block:
+    """The block with other numbers (see ``tensors``) in the same places."""
+    match fetched(block):
+        case Dense() as dense:
+            return replace(dense, generators=numbers)
+        case Diagonal() as diagonal:
+            return replace(diagonal, coefficients=numbers)
+        case Windowed() as windowed:
+            return replace(windowed, patches=numbers)
+
+
+def _with_leaf(value: Zonotope) -> tuple[Tensor | None, Zonotope]:
+    """A value whose generators, if it has any, are a new leaf of autograd."""
+    if not value.blocks:
+        return None, value
+    (block,) = value.blocks
+    leaf = block.tensors[0].detach().requires_grad_()
+    return leaf, replace(value, blocks=(with_numbers(block, leaf),))
+
+
+def _detached(value: Zonotope) -> Zonotope:
+    """A value without what autograd knows of it."""
+    return replace(value, blocks=tuple(with_numbers(block, block.tensors[0].detach()) for block in value.blocks))

@@ -1,0 +1,346 @@
+"""The sweep: bounds of every ReLU's input, by zonotopes forward, by dual passes backward, or both.
+
+Forward, a zonotope goes through every node. Where that would cost more than it is worth, or more memory than there is,
+the sweep changes to the dual for the rest of the network: it carries intervals, and bounds by dual passes those neurons
+whose sign they leave open. As long as intervals settle no neuron that the zonotope leaves open, both ways give the same
+bounds of the open ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.interval import Bounds, clamped, interval, undecided
+from zonocuda.bounds.plan.ownership import Ownership
+from zonocuda.bounds.plan.planner import Direction, Planner, Step, Value, Way
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.forward_error import Error, ForwardErrors
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.transform import transform
+from zonocuda.domains import Symbols, Zonotope, memory
+from zonocuda.graph import Graph, Node, Relu, interpret
+from zonocuda.kink import KinkRule
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """What the sweep saw at a ReLU, summed over the batch.
+
+    Attributes:
+        name: the node.
+        neurons, dead, active, unstable: how many neurons, and how they split; a neuron with NaN bounds counts as
+            unstable.
+        symbols: how many symbols the layer's input depends on, by kind of block; none in the dual direction.
+        mean_width: mean of upper - lower over the neurons; in the dual direction neurons of known sign have wide
+            bounds.
+        direction: ``forward`` or ``dual``, where the bounds come from.
+        dual_rows: how many neurons a dual pass was made for.
+    """
+
+    name: str
+    neurons: int
+    dead: int
+    active: int
+    unstable: int
+    symbols: Mapping[str, int]
+    mean_width: float
+    direction: str = "forward"
+    dual_rows: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The result of a sweep.
+
+    Attributes:
+        output: the zonotope of the network's output; None where the sweep changed to the dual.
+        bounds: interval bounds ``[B, *output features]``, which are the zonotope's where there is one.
+        inputs: bounds (lower, upper), ``[B, *features]``, of the input of every ReLU, by node name.
+        layers: bounds of the value of every node, where they were asked for, by node name.
+        stats: one entry for each ReLU, in order.
+        plan: what was decided, and foreseen, at each node.
+        errors: where rounding was counted, the errors of the zonotopes of input and output.
+    """
+
+    output: Zonotope | None
+    bounds: Bounds
+    inputs: Mapping[str, Bounds]
+    layers: Mapping[str, Bounds]
+    stats: tuple[LayerStats, ...]
+    plan: tuple[Step, ...]
+    errors: tuple[Error, Error] | None = None
+
+
+def sweep(
+    graph: Graph,
+    zonotope: Zonotope,
+    *,
+    direction: Direction = "forward",
+    memory_budget: int | None = None,
+    slopes: Mapping[str, Tensor] | None = None,
+    kink: KinkRule = "envelope",
+    all_layers: bool = False,
+    on_node: Callable[[Node], None] = lambda node: None,
+    rounding: Rounding | None = None,
+) -> Sweep:
+    """Bounds the input of every ReLU for inputs in ``zonotope`` ``[B, *input features]``.
+
+    Args:
+        graph: the network, in the zonotope's dtype and on its device.
+        zonotope: the set of inputs.
+        direction: ``forward`` carries the zonotope to the output; ``dual`` changes to dual passes after the first
+            ReLU's bounds; ``auto`` changes where the rest costs less so, in operations, or where the budget asks for
+            it. The
+            dual needs a box: a zonotope with one diagonal block.
+        memory_budget: bytes that the generators may take; by default a share of what is free. See
+            :mod:`zonocuda.bounds.plan.planner` for what happens where they would not fit.
+        slopes: a slope lam for some of the ReLU nodes, by name, each broadcasting to ``[B, *features]``; the
+            minimum-area slope elsewhere.
+        kink: the derivative where a slope sits on its kink.
+        all_layers: also bound the value of every node.
+        on_node: called before each node, of the sweep and of its dual passes; may raise to stop the sweep.
+        rounding: where given, what rounding costs is part of the bounds of the ReLUs' inputs, which are then proven.
+
+    Raises:
+        ValueError: a zonotope whose feature shape is not the network's, a slope for a node that is no ReLU, or
+            ``direction="dual"`` for a zonotope that is no box.
+    """
+    if zonotope.features != graph.input_shape:
+        raise ValueError(
+            f"sweep: the zonotope has features {list(zonotope.features)}, the network's input {list(graph.input_shape)}"
+        )
+    given = dict(slopes or {})
+    unknown = set(given) - {node.name for node in graph.relus}
+    if unknown:
+        raise ValueError(f"sweep: slopes were given for {sorted(unknown)}, which are not ReLU nodes of the network")
+    with memory.recycled() as pool:
+        planner = Planner(graph, zonotope, direction, memory_budget, pool)
+        return _Run(graph, zonotope, planner, given, kink, all_layers, on_node, rounding).run()
+
+
+class _Run:
+    """One sweep under way."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        zonotope: Zonotope,
+        planner: Planner,
+        slopes: Mapping[str, Tensor],
+        kink: KinkRule,
+        all_layers: bool,
+        on_node: Callable[[Node], None],
+        rounding: Rounding | None,
+    ) -> None:
+        self.graph, self.zonotope, self.planner = graph, zonotope, planner
+        self.slopes, self.kink, self.all_layers, self.on_node = slopes, kink, all_layers, on_node
+        self.ownership = Ownership(graph, enabled=not torch.is_grad_enabled())
+        self.alive: dict[str, Value] = {}
+        self.inputs: dict[str, Bounds] = {}
+        self.layers: dict[str, Bounds] = {}
+        self.stats: list[_Seen] = []
+        self.counting = None if rounding is None else ForwardErrors(rounding)
+        self.errors: dict[str, Error] = {}
+        if self.counting is not None:
+            self.errors[graph.nodes[0].name] = self.counting.of_box(zonotope)
+        self.box = self.bounds(graph.nodes[0].name, zonotope) if planner.is_box else None
+        self.ledger = None if rounding is None or self.box is None else Ledger(rounding, self.box, self.inputs)
+
+    def run(self) -> Sweep:
+        """The sweep."""
+        start: Value = self.zonotope
+        output = interpret(self.graph, start, self.image, self.observe, self.alive)
+        bounds = output.bounds() if isinstance(output, Zonotope) else output
+        zonotope = output if isinstance(output, Zonotope) else None
+        ends = self.graph.nodes[0].name, self.graph.output
+        counted = all(name in self.errors for name in ends)
+        errors = (self.errors[ends[0]], self.errors[ends[1]]) if counted else None
+        steps = tuple(self.planner.steps)
+        return Sweep(zonotope, bounds, self.inputs, self.layers, _layer_stats(self.stats), steps, errors)
+
+    def bounds(self, name: str, value: Value) -> Bounds:
+        """Bounds of a node's value, proven where rounding is counted."""
+        if not isinstance(value, Zonotope):
+            return value
+        if self.counting is None:
+            return value.bounds()
+        bounds, self.errors[name] = self.counting.bounds(value, self.errors[name])
+        return bounds
+
+    def interval(self, node: Node, ranges: Sequence[Bounds]) -> Bounds:
+        """Interval bounds of a node's value, proven where rounding is counted."""
+        return interval(node, ranges) if self.counting is None else self.counting.interval(node, ranges)
+
+    def observe(self, node: Node, value: Value) -> None:
+        """Notes a node's value."""
+        if self.all_layers:
+            self.layers[node.name] = _bounds(value)
+
+    def image(self, node: Node, values: tuple[Value, ...]) -> Value:
+        """The value of a node."""
+        self.on_node(node)
+        in_place = self.ownership.may_overwrite(node)
+        zonotopes = [value for value in values if isinstance(value, Zonotope)]
+        if len(zonotopes) == len(values) and not self.planner.is_dual:
+            given = [tuple(block.symbols for block in value.blocks) for value in zonotopes]
+            values = ()  # the planner may give their memory up
+            zonotopes, way = self.planner.prepare(node, zonotopes, in_place, self.alive)
+            before = self.errors_before(node, zonotopes, given)
+            if way != "dual":
+                return self.forward(node, zonotopes, way, in_place, before)
+        ranges = tuple(self.bounds(name, v) for name, v in zip(node.inputs, values or zonotopes, strict=True))
+        return self.dual(node, ranges[0]) if isinstance(node.op, Relu) else self.interval(node, ranges)
+
+    def errors_before(
+        self, node: Node, values: Sequence[Zonotope], given: Sequence[tuple[Symbols, ...]]
+    ) -> list[Error]:
+        """Of a node's inputs; none where rounding is not counted.
+
+        Args:
+            node: the node.
+            values: what the planner made of its inputs: some may have merged symbols, which are fresh ones then. Those
+                that were cut are as they were.
+            given: the groups of symbols that they had before.
+        """
+        if self.counting is None:
+            return []
+        errors: list[Error] = []
+        for name, value, groups in zip(node.inputs, values, given, strict=True):
+            same = {block.symbols.whole for block in value.blocks} <= {group.whole for group in groups}
+            count = sum(group.count for group in groups)
+            errors.append(self.errors[name] if same else self.counting.merged(self.errors[name], count))
+        return errors
+
+    def boxed(self, node: Node, values: Sequence[Zonotope], before: Sequence[Error]) -> Zonotope:
+        """The box of a node's value."""
+        if self.counting is None:
+            return self.box_of(node, interval(node, [value.bounds() for value in values]))
+        ranges = [self.counting.bounds(value, error)[0] for value, error in zip(values, before, strict=True)]
+        return self.box_of(node, self.counting.interval(node, ranges))
+
+    def box_of(self, node: Node, bounds: Bounds) -> Zonotope:
+        """A node's value, of which bounds are all that is known."""
+        box = Zonotope.around(*bounds)
+        if self.counting is not None:
+            self.errors[node.name] = self.counting.of_box(box)
+        return box
+
+    def forward(self, node: Node, values: list[Zonotope], way: Way, in_place: bool, before: Sequence[Error]) -> Value:
+        """The zonotope of a node's value; bounds of it where the sweep changes to the dual at this ReLU.
+
+        Args:
+            node: the node.
+            values: of its inputs.
+            way: ``forward``, or ``box`` for the box of that zonotope alone.
+            in_place: whether their memory is free.
+            before: the errors of the values, where they are counted.
+        """
+        symbols = sum(value.symbols for value in values)
+        if not isinstance(node.op, Relu):
+            if way == "box":
+                return self.boxed(node, values, before)
+            if self.counting is not None:
+                self.errors[node.name] = self.counting.image(node, before, symbols)
+            return transform(node, values, in_place)
+        if self.counting is None:
+            bounds = values[0].bounds()
+        else:
+            bounds, measured = self.counting.bounds(values[0], before[0])
+            self.errors[node.name] = self.counting.relu(measured, bounds, self.slopes.get(node.name), symbols)
+        self.inputs[node.name] = bounds
+        seen = _Seen.of(node, bounds, values[0])
+        self.stats.append(seen)
+        positive = clamped(bounds)
+
+        def known(name: str) -> Bounds:
+            return positive if name == node.name else _bounds(self.alive[name])
+
+        if self.planner.prefers_dual(node, values[0].symbols, seen.unstable, known):
+            return positive
+        if way == "box":
+            return self.box_of(node, positive)
+        return values[0].relu(
+            self.slopes.get(node.name), bounds=bounds, kink=self.kink, origin=node.name, in_place=in_place
+        )
+
+    def dual(self, node: Node, known: Bounds) -> Bounds:
+        """Interval bounds of a ReLU's value; the neurons whose sign is open get bounds of their own by the dual."""
+        lower, upper = known
+        index = undecided(lower, upper).nonzero().squeeze(1)
+        if len(index):
+            assert self.box is not None, "the planner changes to the dual for boxes alone"
+            low, high = neuron_bounds(
+                self.graph,
+                node.inputs[0],
+                index,
+                self.box,
+                self.inputs,
+                self.slopes,
+                known={},
+                keep_best=False,
+                kink=self.kink,
+                on_node=self.on_node,
+                ledger=self.ledger,
+            )
+            lower, upper = _replace(lower, index, low), _replace(upper, index, high)
+        self.inputs[node.name] = (lower, upper)
+        self.stats.append(_Seen.of(node, (lower, upper), None, len(index)))
+        return clamped((lower, upper))
+
+
+def _bounds(value: Value) -> Bounds:
+    return value.bounds() if isinstance(value, Zonotope) else value
+
+
+def _replace(bound: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """``bound`` ``[B, *features]`` with ``values`` ``[B, K]`` at the flattened places ``index``."""
+    return bound.reshape(len(bound), -1).index_copy(1, index, values).reshape(bound.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """:class:`LayerStats` of a ReLU, its numbers still on the device: ``[3]``, how many neurons are dead and active,
+    and the mean width."""
+
+    name: str
+    neurons: int
+    numbers: Tensor
+    symbols: Mapping[str, int]
+    direction: str
+    dual_rows: int
+
+    @staticmethod
+    def of(node: Node, bounds: Bounds, value: Zonotope | None, dual_rows: int = 0) -> _Seen:
+        lower, upper = (b.detach() for b in bounds)
+        dead, neurons = upper <= 0, lower.numel()
+        width = (upper - lower).mean() if neurons else lower.new_zeros(())
+        active = (lower >= 0) & ~dead
+        kinds: Counter[str] = Counter()
+        for block in value.blocks if value is not None else ():
+            kinds[block.kind] += block.symbols.count
+        numbers = torch.stack([dead.sum().double(), active.sum().double(), width.double()])
+        return _Seen(node.name, neurons, numbers, dict(kinds), "dual" if value is None else "forward", dual_rows)
+
+    def unstable(self) -> int:
+        """How many neurons are open: a device is waited for."""
+        return self.neurons - int(self.numbers[:2].sum())
+
+    def stats(self, dead: float, active: float, width: float) -> LayerStats:
+        open_ = self.neurons - int(dead) - int(active)
+        return LayerStats(
+            self.name, self.neurons, int(dead), int(active), open_, self.symbols, width, self.direction, self.dual_rows
+        )
+
+
+def _layer_stats(seen: Sequence[_Seen]) -> tuple[LayerStats, ...]:
+    """All layers' numbers in one transfer."""
+    if not seen:
+        return ()
+    numbers = torch.stack([layer.numbers for layer in seen]).tolist()
+    return tuple(layer.stats(*row) for layer, row in zip(seen, numbers, strict=True))

@@ -1,0 +1,1 @@
+"""Which way a sweep goes within its memory, and what it will cost."""

@@ -1,0 +1,406 @@
+"""What rounding costs a dual pass.
+
+Invariant, for the rows v and the constant s that a pass holds, in the numbers that it actually holds: the specification
+is at least s + sum v . x - E for every x in the box and the values x of the nodes that it gives, in real arithmetic or
+as a machine executes it. Every step is an inequality of its own, so errors of v do not compound; each adds to E, where
+m bounds |x| at a node:
+
+* y = A x + b, of fan-out n and N outputs, at a row v of y:
+  the computed A^T v is within gamma_n |A|^T |v| + n eta of the exact one, elementwise, and the computed v . b within
+  gamma_N |v| . |b| + N eta, so E grows by |v| . (gamma_n |A| m + gamma_N |b|) + eta (n sum m + N). (|v| |A|) . m is
+  |v| . (|A| m): one vector for all rows. Constants with r roundings make n and N larger by r.
+* y = ReLU(x) with l <= x <= u and the slope lam that the pass holds: v relu(x) >= v lam x + min(v, 0) 2 mu in real
+  arithmetic. The image v' = fl(v lam) is within u |v lam| + eta of v lam; as (1 - u) |v lam| <= |v'| + eta, within
+  gamma_1 (|v'| + eta) + eta. E grows by gamma_2 |v'| . max(-l, u) + 2 eta sum max(-l, u) over crossing neurons; a
+  stable one has lam = 0 or 1, and neither rounds. The computed 2 mu is max(-l lam, u (1 - lam)) up to three roundings,
+  with no underflow while -l and u are at least 4 eta (it is at least min(-l, u) / 2), so for N_c crossing neurons E
+  grows by gamma_{N_c + 3} of the computed |sum min(v, 0) 2 mu| (its terms have one sign) + N_c eta.
+* a sum of rows that meet at a node: fl(a + b) is within u |fl(a + b)| of a + b; E grows by u |v| . m.
+* every new value s of the constant: E grows by u |s|.
+* a specification whose numbers the dtype does not hold: E begins with 3 u (|v| . m + |s|).
+* the box, whose ends are exact: E grows by gamma_N |v| . m + N eta and u |result|, for N inputs.
+
+* casts (:class:`zonocuda.graph.Cast`): y = x + d with |d| <= delta; E grows by |v| . delta there.
+* executed values: y = A x + b + d at an affine node, y = x + z + d at a sum, with |d| <= delta
+  (:mod:`zonocuda.bounds.rounding.executed`): E grows by |v| . delta there, and by eta sum |v| for a specification's
+  rows at the output. ReLUs and operators that move values cost nothing.
+
+m comes from the box, from proven bounds of the ReLUs' inputs, and through affine nodes from |A| m + |b| (+ delta): a
+node's m depends on earlier nodes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rounding.arithmetic import EXTRA, Rounding
+from zonocuda.graph import Add, Affine, Cast, Concat, Graph, Input, Node, Relu, divisor, fan_out
+
+HEADROOM = 2.0**-36
+"""The share of an executed dtype's range that values may take. A batch normalisation may divide by a deviation of at
+least 2^-32, or multiply by a weight that it divides by at most 2^32, first: see
+:func:`zonocuda.importers.lowering.batch_norm`."""
+
+Measure = Callable[[Tensor], Tensor]
+"""For values ``[B, *features]`` of a node, sum_i |v_i| values_i for each of the rows v of that node, ``[B, R]``."""
+
+
+class Ledger:
+    """The charges of the nodes of one network on one box, for all rows.
+
+    Attributes:
+        rounding: the arithmetic, and the network.
+        box: lower and upper bounds of the input, ``[B, *input features]``.
+        inputs: proven bounds ``[B, *features]`` of the input of the ReLUs, by name. What is charged for a node is found
+            when it is first asked for; bounds that are tightened later leave it valid.
+    """
+
+    def __init__(self, rounding: Rounding, box: Bounds, inputs: Mapping[str, Bounds]) -> None:
+        self.rounding, self.box, self.inputs = rounding, box, inputs
+        self.graph: Graph = rounding.graph
+        self.nodes = self.graph.by_name
+        self._relu_of = {node.inputs[0]: node for node in self.graph.relus}
+        self._magnitudes: dict[str, Tensor] = {}
+        self._charges: dict[tuple[str, bool], tuple[Tensor | None, Tensor]] = {}
+        self._relus: dict[str, tuple[Tensor, Tensor]] = {}
+        self._crossing: dict[str, int] = {}
+        self._sums: dict[str, Tensor] = {}
+        self.steps = max(prod(node.shape) for node in self.graph.nodes) + 8 * len(self.graph.nodes) + 64
+
+    # ---- charges: what measures a node's rows (None for nothing), and numbers [B, 1] for all of them -----------------
+
+    def charge(self, node: Node, image: bool) -> tuple[Tensor | None, Tensor]:
+        """Of rows of an affine node that go to its input; ``image``: and of their being the image of a ReLU's rows."""
+        if (node.name, image) not in self._charges:
+            self._charges[node.name, image] = self._joint(node) if image else self._affine(node)
+        return self._charges[node.name, image]
+
+    def image(self, name: str) -> tuple[Tensor, Tensor]:
+        """Of rows at a ReLU's input being the image of those that the ReLU had, where :meth:`is_image` holds."""
+        return self.relu(self._relu_of[name])
+
+    def relu(self, node: Node) -> tuple[Tensor, Tensor]:
+        """Of the image v' of rows at a ReLU's input."""
+        if node.name not in self._relus:
+            self._relus[node.name] = self._relu(node)
+        return self._relus[node.name]
+
+    def sum(self, node: Node) -> Tensor | None:
+        """Of rows of a sum of two that go to its terms; None where it is exact."""
+        if not self.rounding.rounds(node):
+            return None
+        if node.name not in self._sums:
+            self._sums[node.name] = self.rounding.delta(node, *(self.magnitude(name) for name in node.inputs))
+        return self._sums[node.name]
+
+    def overflow(self) -> Node | None:
+        """The first node where an executed value, or what is summed for one, may exceed the executed dtype's range, or
+        come as close as HEADROOM, in whatever way the chains of :mod:`zonocuda.bounds.rounding.executed` are executed;
+        None if there is none, or nothing is executed.
+
+        Found from magnitudes |A| M + |b| that never cancel, from one ReLU to the next, whose M is its upper bound, and
+        with M >= 1, so that products of constants are covered. (Where an earlier node overflows, the bounds up to it
+        still hold, and it is found.)
+        """
+        execution = self.rounding.execution
+        found: dict[str, Tensor] = {}
+        for node in self.graph.nodes if execution is not None else ():
+            before = [found[name] for name in node.inputs]
+            summed: Tensor | None = None  # of a mean: it is divided afterwards
+            if isinstance(node.op, Affine):
+                size = self.rounding.absolute(node).apply(before[0])
+                size = self.rounding.above(size, self.rounding.terms(node) + self.rounding.extra(node))
+                summed = size * divisor(node.op, self.nodes[node.inputs[0]].shape)
+            elif isinstance(node.op, Add):
+                size = self.rounding.above(before[0] + before[1], 1)
+            else:
+                size = node.op.apply(*before) if isinstance(node.op, Concat) else self.magnitude(node.name)
+            assert execution is not None
+            if not bool(((size if summed is None else summed) <= execution.largest * HEADROOM).all()):
+                return node
+            found[node.name] = (2 * size).clamp(min=1)  # 2: what it may have gained by rounding
+        return None
+
+    def too_narrow(self) -> Node | None:
+        """The first cast of values that may exceed what its type holds, from magnitudes that never cancel, or None."""
+        for node in self.graph.nodes:
+            if isinstance(node.op, Cast) and not bool((self.magnitude(node.inputs[0]) <= node.op.largest).all()):
+                return node
+        return None
+
+    def is_image(self, name: str) -> bool:
+        """Whether rows of an affine node that a ReLU sends are nothing but their image, unless a pass adds others:
+        nobody else reads it, and :meth:`charge` can stand for both, with one measure."""
+        return self.graph.uses[name] == 1 and isinstance(self.nodes[name].op, Affine)
+
+    def crossing(self, node: Node) -> int:
+        """N_c of a ReLU, the largest of the batch."""
+        if node.name not in self._crossing:  # those before it are asked for next: one transfer from a device
+            names = [relu.name for relu in self.graph.relus if relu.name in self.inputs]
+            names = [name for name in names[: names.index(node.name) + 1] if name not in self._crossing]
+            ends = (self.inputs[name] for name in names)
+            counts = [_flat(~((upper <= 0) | (lower >= 0))).sum(1).max() for lower, upper in ends]
+            self._crossing.update(zip(names, torch.stack(counts).tolist(), strict=True))
+        return self._crossing[node.name]
+
+    def spare(self, name: str) -> float:
+        """Underflow of the products that measure a node's rows."""
+        return prod(self.nodes[name].shape) * self.rounding.eta
+
+    def close(self, value: Tensor, slack: Tensor) -> Tensor:
+        """What to subtract from ``value`` (or add), for all that was charged.
+
+        The sum of nonnegative terms may have been computed too small by ``steps`` roundings; the subtraction rounds.
+        """
+        total = slack + (2 * self.rounding.u) * value.detach().abs()
+        return total * (1 + 2 * self.rounding.gamma(self.steps)) + 8 * self.rounding.eta
+
+    def magnitude(self, name: str) -> Tensor:
+        """m, ``[B, *features]``: at least |x| at a node."""
+        pending = [name]
+        while pending:  # not by recursion: networks may have any number of nodes in a row
+            node = self.nodes[pending[-1]]
+            before = [] if self._is_bounded(node) else [name for name in node.inputs if name not in self._magnitudes]
+            pending += before
+            if not before:
+                if node.name not in self._magnitudes:
+                    self._magnitudes[node.name] = self._magnitude(node)
+                pending.pop()
+        return self._magnitudes[name]
+
+    def _is_bounded(self, node: Node) -> bool:
+        """Whether bounds at hand say how large a node's value is, whatever is before it."""
+        known = self._relu_of.get(node.name)
+        return isinstance(node.op, Relu) or (known is not None and known.name in self.inputs)
+
+    # ---- how it is found ---------------------------------------------------------------------------------------------
+
+    def _magnitude(self, node: Node) -> Tensor:
+        op, lift = node.op, self.rounding.lift
+        if isinstance(op, Input):
+            return lift(torch.maximum(self.box[0].abs(), self.box[1].abs()))
+        if isinstance(op, Relu):
+            return lift(self.inputs[node.name][1].clamp(min=0))
+        if self._is_bounded(node):
+            lower, upper = self.inputs[self._relu_of[node.name].name]
+            return lift(torch.maximum(lower.abs(), upper.abs()))
+        before = [self.magnitude(name) for name in node.inputs]
+        if isinstance(op, Affine):
+            return self._with_execution(node, self._linear_size(node), self._offset_size(node))
+        if isinstance(op, Add):
+            return self._with_execution(node, *before)
+        if isinstance(op, Concat):
+            return op.apply(*before)
+        raise NotImplementedError(f"ledger: node {node.name!r} (op {op.kind}) has no error bound")
+
+    def _joint(self, node: Node) -> tuple[Tensor | None, Tensor]:
+        """The charge of an affine node and of the ReLU behind it."""
+        weights, constant = self.charge(node, False)
+        more, rest = self.image(node.name)
+        return more if weights is None else weights + more, constant + rest
+
+    def _linear_size(self, node: Node) -> Tensor:
+        """At least |A| m."""
+        rounding = self.rounding
+        size = rounding.absolute(node).linear(self.magnitude(node.inputs[0]))
+        return rounding.above(size, rounding.terms(node) + rounding.extra(node))
+
+    def _offset_size(self, node: Node) -> Tensor | None:
+        """At least |b|; None for zero."""
+        absolute = self.rounding.absolute(node)
+        if not absolute.has_offset:
+            return None
+        offset = absolute.offset(self.nodes[node.inputs[0]].shape, self.box[0])
+        return self.rounding.above(offset, 1).expand(len(self.box[0]), *node.shape)
+
+    def _with_execution(self, node: Node, first: Tensor, second: Tensor | None) -> Tensor:
+        """The sum of two magnitudes, and how far the network's own value may exceed it."""
+        total = first if second is None else first + second
+        if self.rounding.rounds(node):
+            total = total + self.rounding.delta(node, first, second)
+        return self.rounding.above(total, 6)
+
+    def _affine(self, node: Node) -> tuple[Tensor | None, Tensor]:
+        op = node.op
+        assert isinstance(op, Affine)
+        rounding, source = self.rounding, node.inputs[0]
+        terms = fan_out(op, self.nodes[source].shape)
+        rounds = rounding.rounds(node)
+        weights: Tensor | None = None
+        constant = self.box[0].new_full((len(self.box[0]), 1), self.spare(node.name))
+        size = self._linear_size(node) if terms or rounds else None
+        offset = self._offset_size(node)
+        if terms and size is not None:
+            m = self.magnitude(source)
+            weights = rounding.gamma(terms + rounding.extra(node)) * size
+            constant = constant + (2 * terms * rounding.eta) * _flat(m).sum(1, keepdim=True)
+        if offset is not None:
+            outputs = prod(node.shape)
+            charge = rounding.gamma(outputs + rounding.extra(node)) * offset
+            weights = charge if weights is None else weights + charge
+            constant = constant + 2 * outputs * rounding.eta
+        if rounds and size is not None:
+            delta = rounding.delta(node, size, offset)
+            weights = delta if weights is None else weights + delta
+        return weights, constant
+
+    def _relu(self, node: Node) -> tuple[Tensor, Tensor]:
+        lower, upper = self.inputs[node.name]
+        stable = (upper <= 0) | (lower >= 0)
+        reach = torch.maximum(-lower, upper).masked_fill(stable, 0)
+        lost = ~stable & (torch.minimum(-lower, upper) < 4 * self.rounding.eta)  # 2 mu may underflow: no claim
+        weights = self.rounding.gamma(2) * reach.masked_fill(lost, torch.inf)
+        return weights, (2 * self.rounding.eta) * _flat(reach).sum(1, keepdim=True)
+
+
+class Tally:
+    """E of a pass under way, ``[B, R]``: what it has noted, to be added up when it is asked for."""
+
+    def __init__(self, ledger: Ledger | None, like: Tensor) -> None:
+        """Nothing noted yet, for rows like ``like`` ``[B, R]``; without a ledger nothing will be."""
+        self.ledger = ledger
+        self._base = torch.zeros_like(like, requires_grad=False)
+        self._images: set[str] = set()  # where rows are the image of a ReLU, not charged yet
+        self._image: tuple[object, Callable[[], Measure]]  # the last one, and its measure
+        self._measured: list[Tensor] = []  # [B, R]
+        self._shared: list[Tensor] = []  # [B, 1]
+        self._constants: list[Tensor] = []  # [B, R]
+        self._offsets: list[Tensor] = []  # [B, R]
+        self._gamma = 0.0
+
+    def fork(self) -> Tally:
+        """One that goes on from here, and leaves this one where it is."""
+        other = Tally(self.ledger, self._base)
+        other._base, other._images = self.total(), set(self._images)
+        return other
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with the rows ``index`` alone."""
+        self._base = self.total()[:, index]
+        for noted in (self._measured, self._shared, self._constants, self._offsets):
+            noted.clear()
+
+    def total(self) -> Tensor:
+        """E so far."""
+        result = self._base
+        if self.ledger is None:
+            return result
+        if self._measured:
+            result = result + torch.stack(self._measured).sum(0)
+        if self._shared:
+            result = result + torch.stack(self._shared).sum(0)
+        if self._constants:
+            result = result + self.ledger.rounding.u * torch.stack(self._constants).abs().sum(0)
+        if self._offsets:
+            result = result + self._gamma * torch.stack(self._offsets).abs().sum(0)
+        return result
+
+    # ---- what a pass notes -------------------------------------------------------------------------------------------
+
+    def constant(self, value: Tensor) -> None:
+        """A new value of the constant."""
+        if self.ledger is not None:
+            self._constants.append(value.detach())
+
+    def specification(self, name: str, measure: Callable[[], Measure], rounded: Tensor) -> None:
+        """Rows of a specification at a node; ``rounded`` ``[R]`` is 1 where numbers of the row were rounded."""
+        if self.ledger is not None:
+            u, m = self.ledger.rounding.u, self.ledger.magnitude(name)
+            self._measured.append(rounded * (3 * u * measure()(m) + self.ledger.spare(name)))
+
+    def output(self, name: str, measure: Callable[[], Measure]) -> None:
+        """Rows of a specification at the output, whose executed values may have been flushed to zero."""
+        execution = None if self.ledger is None else self.ledger.rounding.execution
+        if self.ledger is not None and execution is not None:
+            ones = torch.ones_like(self.ledger.magnitude(name))
+            self._measured.append(execution.eta * measure()(ones) + self.ledger.spare(name))
+
+    def units(self, node: Node, index: Tensor) -> None:
+        """Unit vectors of chosen neurons (flattened positions) of an affine node that go to its input."""
+        if self.ledger is not None:
+            weights, constant = self.ledger.charge(node, False)
+            self._shared.append(constant)
+            if weights is not None:
+                self._measured.append(_flat(weights)[:, index].expand(self._base.shape))
+
+    def linear(self, node: Node, measure: Callable[[], Measure]) -> None:
+        """Rows of an affine node that go to its input."""
+        if self.ledger is not None:
+            weights, constant = self.ledger.charge(node, node.name in self._images)
+            self._shared.append(constant)
+            if weights is not None:
+                self._measured.append(measure()(weights))
+
+    def sum(self, node: Node, measure: Callable[[], Measure]) -> None:
+        """Rows of a sum of two that go to its terms."""
+        weights = None if self.ledger is None else self.ledger.sum(node)
+        if self.ledger is not None and weights is not None:
+            self._measured.append(measure()(weights) + self.ledger.spare(node.name))
+
+    def relu(self, node: Node, image: object, measure: Callable[[], Measure], offsets: Tensor) -> None:
+        """At a ReLU: the image of the rows, and the sums ``[B, R]`` of its offsets, or their magnitudes.
+
+        The pass tells :meth:`sent` which rows it sends to the ReLU's input: ``image`` itself, or others."""
+        if self.ledger is None:
+            return
+        crossing = self.ledger.crossing(node)
+        self._offsets.append(offsets.detach())
+        self._gamma = max(self._gamma, self.ledger.rounding.gamma(crossing + EXTRA))
+        self._base = self._base + crossing * self.ledger.rounding.eta
+        if self.ledger.is_image(node.inputs[0]):
+            self._images.add(node.inputs[0])
+            self._image = (image, measure)
+            return
+        weights, constant = self.ledger.relu(node)
+        self._shared.append(constant)
+        self._measured.append(measure()(weights))
+
+    def sent(self, name: str, rows: object, alone: bool) -> None:
+        """At a ReLU's input: the rows that a pass sends there after :meth:`relu`; ``alone``: no others wait there.
+
+        What is charged for the image of a ReLU is measured where it is, not on rows that others may have cancelled.
+        """
+        if name not in self._images:
+            return
+        image, measure = self._image
+        if rows is not image or not alone:
+            self._charge_image(name, measure)
+
+    def meeting(self, name: str, measure: Callable[[], Measure], present: Callable[[], Measure]) -> None:
+        """The computed sum of rows of a node and of those that were ``present`` there."""
+        if name in self._images:
+            self._charge_image(name, present)
+        if self.ledger is not None:
+            u, m = self.ledger.rounding.u, self.ledger.magnitude(name)
+            self._measured.append(u * measure()(m) + self.ledger.spare(name))
+
+    def end(self, name: str, measure: Callable[[], Measure], times: int = 1) -> None:
+        """The smallest (or largest) v . x over bounds of a node's value, a sum of N products, ``times`` as inexact."""
+        if self.ledger is not None:
+            gamma = self.ledger.rounding.gamma(prod(self.ledger.nodes[name].shape) + EXTRA)
+            cost = times * gamma * measure()(self.ledger.magnitude(name))
+            self._measured.append(cost + times * self.ledger.spare(name))
+        if name in self._images:  # they end here, before the affine node would have charged for it
+            self._charge_image(name, measure)
+
+    def _charge_image(self, name: str, measure: Callable[[], Measure]) -> None:
+        """The image of a ReLU at its input, apart from what the affine node will charge."""
+        assert self.ledger is not None
+        self._images.remove(name)
+        weights, constant = self.ledger.image(name)
+        self._shared.append(constant)
+        self._measured.append(measure()(weights))
+
+    def below(self, value: Tensor) -> Tensor:
+        """What is proven where ``value`` ``[B, R]`` was computed, as a lower bound."""
+        return value if self.ledger is None else value - self.ledger.close(value, self.total())
+
+
+def _flat(t: Tensor) -> Tensor:
+    """``[B, *features]`` as ``[B, N]``."""
+    return t.reshape(len(t), -1)

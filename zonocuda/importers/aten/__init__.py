@@ -1,0 +1,1 @@
+"""Networks from modules of torch."""

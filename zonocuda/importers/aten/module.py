@@ -1,0 +1,341 @@
+"""Torch modules as graphs that share the modules' parameters."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from zonocuda.graph import Graph
+from zonocuda.importers.aten.constants import enclose, may_round
+from zonocuda.importers.aten.fingerprint import Fingerprint
+from zonocuda.importers.aten.live import Imported, ModuleOrigin, remembered
+from zonocuda.importers.aten.node import AtenNode
+from zonocuda.importers.aten.ops import CONVERTERS, IGNORED, cast
+from zonocuda.importers.aten.trace import LOCK, call, call_each, example, export, leaves, output_name
+from zonocuda.importers.builder import GraphBuilder, Value, holds
+from zonocuda.importers.check import Comparison, check_constants, sample_points
+from zonocuda.importers.constants.call import flat
+from zonocuda.importers.constants.enclosure import Enclosure, executed_roundings
+from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
+from zonocuda.importers.simplify import with_executed
+from zonocuda.precision import full_precision, plain_torch
+
+Folding = Callable[[fx.Node, Sequence[Any], Mapping[str, Any]], Any]
+
+_UNSUPPORTED = f"is not supported; supported: {', '.join(sorted(CONVERTERS))}"
+
+_NAMES = (
+    "abs add alias cat clone contiguous detach expand flatten full lift_fresh_copy mul neg ones permute reshape "
+    "rsub select slice split split_with_sizes sqrt squeeze sub t to _to_copy transpose unbind unflatten unsqueeze "
+    "_unsafe_view view zeros"
+)
+_ROUND_ONCE = frozenset(_NAMES.split())
+"""Operators on constants that round each element of their result at most once, the same on every machine. (A quotient
+is a product with the reciprocal on some; sums take a factor ``alpha``, which must be 1.)"""
+
+_ARITHMETIC = frozenset({"add", "mul", "rsub", "sqrt", "sub"})
+"""Those among them that compute."""
+
+
+@plain_torch()
+def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6, seed: int = 0) -> Graph:
+    """The graph of a module in evaluation, for inputs ``[B, *input_shape]``.
+
+    The graph holds the module's own parameters, not copies, and follows the module
+    (:mod:`zonocuda.importers.aten.live`): what is computed with it is about the weights of that moment, whoever wrote
+    them, and has gradients with respect to ``model.parameters()``. What is derived from weights (batch normalisation,
+    parametrised weights, transposes) is derived again when they have changed, differentiably; where flags, attributes
+    or types of the module have changed, it is imported again, which takes seconds. Derived numbers are float64, and
+    their operators count the roundings (:mod:`zonocuda.importers.aten.constants`): convert the graph with ``Graph.to``
+    before use; it still follows.
+
+    The graph is compared with the module at random points: node by node with the operators that torch traced, as
+    ``check_against_onnxruntime`` does, and as a whole, in batches of 1, 2 and 3.
+
+    A module that takes no batch but 1 is traced and compared with that, and its graph is of single inputs: it may
+    compute a batch, each for itself.
+
+    Args:
+        model: the module; it must be in evaluation mode if it holds batch normalisation or dropout. It returns one
+            tensor, or a tuple, list or mapping of one.
+        input_shape: shape of one input, without the batch.
+        points: number of points of the comparison.
+        seed: seed of those points.
+
+    Raises:
+        UnsupportedNetworkError: torch.export cannot trace the module, or the graph cannot express an operator.
+        NetworkMismatchError: the graph and the module disagree beyond rounding.
+    """
+    shape = _checked_shape(input_shape)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"from_module: the model must be a torch.nn.Module, got {type(model).__name__}")
+    if not all(isinstance(number, int) for number in (points, seed)) or points < 0:
+        raise TypeError(f"from_module: points and seed must be integers, points at least 0, got {points!r}, {seed!r}")
+    with LOCK:
+        origin = ModuleOrigin(model, lambda module: _import(module, shape, points, seed))
+        return origin.current().following(origin)
+
+
+def module_graph(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
+    """:func:`from_module`, remembered for as long as the module lives: see :mod:`zonocuda.importers.aten.live`."""
+    return remembered(model, _checked_shape(input_shape), from_module)
+
+
+def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        shape = tuple(operator.index(extent) for extent in input_shape)
+    except TypeError as error:
+        raise TypeError(f"from_module: input_shape must be a tuple of integers, got {input_shape!r}") from error
+    if any(extent < 1 for extent in shape):
+        raise ValueError(f"from_module: input_shape must be positive, got {list(shape)}")
+    return shape
+
+
+def _import(model: nn.Module, input_shape: tuple[int, ...], points: int, seed: int) -> Imported:
+    name = type(model).__name__
+    _check_mode(model, name)
+    before = Fingerprint.of(model)
+    program, batch = export(model, input_shape, name)
+    known: dict[str, tuple[int, ...]] = {}
+
+    def derive(found: Mapping[str, Tensor]) -> tuple[Graph, bool, frozenset[str]]:
+        with plain_torch():
+            graph, computed, derived = _convert(program, found, input_shape, name, enclose, batch, known)
+            if computed:
+                with torch.no_grad(), full_precision():
+                    executed = _convert(program, found, input_shape, name, _execute, batch, known)[0]
+                graph = with_executed(graph, executed)
+        return graph, computed, derived
+
+    found = leaves(program, model, name)
+    with torch.no_grad():
+        graph, computed, derived = derive(found)
+        if computed:
+            with plain_torch(), full_precision(), executed_roundings():
+                explained = _convert(program, found, input_shape, name, enclose, batch, known)[0]
+                check_constants(graph, explained, name)
+    with plain_torch():
+        _compare(graph, program, found, model, batch, name, points, seed)
+    structure = Fingerprint.of(model).without(before)
+    return Imported(
+        graph, found, derived, lambda now: leaves(program, now, name), lambda now: derive(now)[0], structure
+    )
+
+
+def _check_mode(model: nn.Module, name: str) -> None:
+    for path, module in model.named_modules():
+        stochastic = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
+        if stochastic and module.training:
+            raise UnsupportedNetworkError(
+                f"importers.module: {name}: module {path!r} ({type(module).__name__}) is in training mode; "
+                "call model.eval() first"
+            )
+
+
+def _execute(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What the module itself computes from constants."""
+    function: Any = node.target
+    return function(*args, **kwargs)
+
+
+def _convert(
+    program: ExportedProgram,
+    found: Mapping[str, Tensor],
+    input_shape: tuple[int, ...],
+    name: str,
+    folding: Folding,
+    batch: int,
+    known: dict[str, tuple[int, ...]],
+) -> tuple[Graph, bool, frozenset[str]]:
+    """The graph; whether it holds constants that the module computes, which its own precision may round; and the leaves
+    ``found`` that operators do not hold as they are, but something derived from them.
+    """
+    output = output_name(program, name)
+    nodes = program.graph_module.graph.nodes
+    builder: GraphBuilder | None = None
+    env: dict[fx.Node, Any] = {}
+    sources: dict[fx.Node, frozenset[str]] = {}
+    derived: set[str] = set()
+    for node in nodes:
+        if node.op != "placeholder":
+            continue
+        sources[node] = frozenset()
+        if node.name not in found:
+            names = [other.name for other in nodes]
+            dtype = node.meta["val"].dtype
+            builder = GraphBuilder(node.name, input_shape, dtype, batched=True, reserved=names, known=known)
+            env[node] = builder.input
+        else:
+            env[node] = found[node.name]
+            sources[node] = frozenset([node.name])
+    if builder is None:
+        raise UnsupportedNetworkError(f"importers.module: {name}: its forward does not take one tensor")
+    for node in nodes:
+        if node.op not in ("placeholder", "output"):
+            builder.begin([node.name], _dtype(node))
+            before = len(builder.emitted())
+            try:
+                env[node] = _value(node, env, builder, folding, batch)
+            except UnsupportedNetworkError as error:
+                raise located(f"importers.module: {name}: {_describe(node)}", error) from error
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                # an argument or a constant of a kind that no converter expects
+                reason = UnsupportedNetworkError(f"cannot be converted: {type(error).__name__}: {one_line(error)}")
+                raise located(f"importers.module: {name}: {_describe(node)}", reason) from error
+            read = frozenset().union(*(sources[used] for used in node.all_input_nodes))
+            sources[node] = frozenset() if _depends_on_input(env[node]) else read
+            held = {id(t) for emitted in builder.emitted(before) for t in vars(emitted.op).values() if _is_tensor(t)}
+            if _depends_on_input(env[node]) and held != {id(found[leaf]) for leaf in read}:
+                derived |= read
+    results = [value for node, value in env.items() if node.name == output and isinstance(value, Value)]
+    if not results:
+        raise UnsupportedNetworkError(f"importers.module: {name}: its output does not depend on the input")
+    computed = any(
+        isinstance(leaf, Enclosure) or (isinstance(leaf, Tensor) and node.op == "call_function" and may_round(node))
+        for node, value in env.items()
+        for leaf in flat(value)
+    )
+    return builder.finish(results[0]), computed, frozenset(derived)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _dtype(node: fx.Node) -> torch.dtype | None:
+    """The floating-point type of a node's (first) result, if it has one."""
+    traced = node.meta.get("val")
+    first = traced[0] if isinstance(traced, tuple | list) and traced else traced
+    return first.dtype if isinstance(first, Tensor) and first.dtype.is_floating_point else None
+
+
+def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, folding: Folding, batch: int) -> Any:
+    """What a node computes: a ``Value``, a tuple of them, or a constant."""
+    if node.op != "call_function":
+        refuse("control flow and changes of the gradient mode are not supported")
+    if str(node.target) in IGNORED:
+        return None
+    args: Any = fx.map_arg(node.args, lambda used: env[used])
+    kwargs: Any = fx.map_arg(node.kwargs, lambda used: env[used])
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    if not isinstance(node.target, torch._ops.OpOverload):
+        refuse(_UNSUPPORTED)
+    if not any(_depends_on_input(env[used]) for used in node.all_input_nodes):
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            refuse("it draws random numbers")
+        constant = folding(node, args, kwargs)
+        computes = not isinstance(constant, Tensor) or constant.is_floating_point()
+        once = node.target._schema.name.removeprefix("aten::") in _ROUND_ONCE and kwargs.get("alpha", 1) == 1
+        if computes and not once:
+            builder.unaccounted(f"{_describe(node)} computes a constant, differently on every machine")
+        if computes and node.target._schema.name.removeprefix("aten::") in _ARITHMETIC:
+            builder.check_underflow(_describe(node), [*args, *kwargs.values(), constant])
+        return constant
+    converter = CONVERTERS.get(str(node.target))
+    if converter is None:
+        refuse(_UNSUPPORTED)
+    operands = [env[used] for used in node.all_input_nodes if isinstance(env[used], Value)]
+    dtype = _dtype(node)
+    if converter is not cast and dtype is not None and not all(holds(dtype, value.dtype) for value in operands):
+        refuse(f"it rounds its operands to {dtype}; convert them first, with .to({dtype})")
+    if dtype is not None and any(dtype != value.dtype for value in operands):
+        builder.unaccounted(f"{_describe(node)} changes the precision to {dtype}")
+    result = converter(AtenNode(node, args, kwargs, builder))
+    if isinstance(result, tuple):
+        return tuple(_checked(value, traced, batch) for value, traced in zip(result, node.meta["val"], strict=False))
+    return _checked(result, node.meta["val"], batch)
+
+
+def _checked(value: Value | None, traced: Tensor, batch: int) -> Value | None:
+    """A converted result, in the type that torch gives it."""
+    if value is None:
+        return None
+    if tuple(traced.shape) != (batch, *value.shape):
+        refuse(f"its result, of shape {tuple(traced.shape)} for a batch of {batch}, does not keep the batch first")
+    if not traced.dtype.is_floating_point:
+        refuse(f"its result is {traced.dtype}; only floating-point types are supported")
+    return replace(value, dtype=traced.dtype)
+
+
+def _depends_on_input(value: Any) -> bool:
+    return any(map(_depends_on_input, value)) if isinstance(value, tuple | list) else isinstance(value, Value)
+
+
+def _describe(node: fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = stack[-1][0] if stack else ""
+    return f"{node.target} (node {node.name!r}{f', module {path!r}' if path else ''})"
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a traced program and keeps every tensor by its node's name."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.tensors: dict[str, Tensor] = {}
+
+    def run_node(self, node: fx.Node) -> Any:
+        result = super().run_node(node)
+        if isinstance(result, Tensor):
+            self.tensors[node.name] = result
+        return result
+
+
+def _compare(
+    graph: Graph,
+    program: ExportedProgram,
+    found: Mapping[str, Tensor],
+    model: nn.Module,
+    batch: int,
+    name: str,
+    points: int,
+    seed: int,
+) -> None:
+    """Compare the graph with the traced program, node by node, and with the module itself."""
+    placeholders = [node.name for node in program.graph_module.graph.nodes if node.op == "placeholder"]
+    own = [node.name for node in graph.nodes[1:]]
+    recorder = _Recorder(program.graph_module)
+    like = example(model, ())
+    comparison = Comparison(graph.to(device=like.device), name, "the module", like.dtype)
+    output = output_name(program, name)
+    generator = torch.Generator().manual_seed(seed)
+    rounds = max(1, -(-points // 6))
+    sizes = [1, 2, 3] if batch > 1 else [1] * 6
+    with torch.no_grad(), full_precision():
+        for _ in range(rounds):
+            x = torch.randn((6, *graph.input_shape), generator=generator, dtype=torch.float64, device="cpu").to(like)
+            recorder.run(*(found.get(placeholder, x[:batch].clone()) for placeholder in placeholders))
+            seen = recorder.tensors
+            comparison.check_nodes(x[:batch], {node: seen[node] for node in own if node in seen}, seen[output])
+            for part in torch.split(x, sizes):
+                comparison.check_output(part, call(model, part))
+
+
+@torch.no_grad()
+def check_against_module(
+    graph: Graph, model: nn.Module, lower: Tensor, upper: Tensor, points: int = 16, seed: int = 0
+) -> float:
+    """Compare a graph from ``from_module`` with its module at points of a box: both corners, the center, random ones.
+
+    The module is given single inputs. Products must be in full float32 while it runs: see
+    ``zonocuda.precision.full_precision``.
+
+    Returns:
+        The largest difference between an output of the float64 graph and of the module.
+
+    Raises:
+        NetworkMismatchError: the two disagree beyond rounding, or in shape.
+        NetworkOverflowError: the module computes an infinity or a NaN in the box.
+    """
+    like = example(model, ())
+    comparison = Comparison(graph.to(device=like.device), type(model).__name__, "the module", like.dtype)
+    samples = sample_points(lower, upper, graph.input_shape, points, seed)
+    x = samples[: len(samples) - points].to(like)
+    return comparison.check_output(x, call_each(model, x))

@@ -1,0 +1,1 @@
+"""Constants that are folded: enclosures, rules, sizes."""

@@ -1,0 +1,1 @@
+"""Proofs of one region's rows, their certificates, and the bounds that splitting asks for."""

@@ -1,0 +1,113 @@
+"""Bounds of a region's rows on batches of boxes: the bound method of input splitting.
+
+Reduced zonotopes and intervals bound every neuron; dual rows bound those that they leave open in some box of the batch,
+and then the region's rows. One pass each: with few inputs, more boxes pay better than better slopes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.dual.compact import compact
+from zonocuda.bounds.dual.dual_pass import Visit, proceed
+from zonocuda.bounds.dual.problem import RowProblem, output_rows
+from zonocuda.bounds.dual.slopes import initial_slopes
+from zonocuda.bounds.forward.reduced import reduced_bounds
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.rows import Rows
+from zonocuda.branch import Bounded
+from zonocuda.graph import Graph
+from zonocuda.precision import summed_products
+from zonocuda.prove.stages import Arithmetic
+from zonocuda.tighten.ascent import Ascent
+from zonocuda.tighten.refine import refine
+
+_ONE_PASS = Ascent(iterations=0)
+BATCH = 512
+"""Boxes of a batch, at most."""
+BATCH_BYTES = 2**26
+"""Of a batch's generators at the widest node, about."""
+
+
+def batch_of(graph: Graph, rows: int) -> int:
+    """How many boxes are bounded together, for so many rows of a property."""
+    widest = max(prod(node.shape) for node in graph.nodes)
+    return max(1, min(BATCH, BATCH_BYTES // ((prod(graph.input_shape) + rows + 8) * widest * 4)))
+
+
+class BoxBounder:
+    """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one.
+
+    ``rows`` are shared by all boxes, or ``[S, R, ...]`` for the S boxes of a call; ``on_node`` is called before each
+    node of a pass, and may raise.
+    """
+
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        rows: Rows,
+        wide: Callable[[], BoxBounder] | None = None,
+        on_node: Visit = proceed,
+    ) -> None:
+        self.arithmetic, self.rows, self._wide, self.on_node = arithmetic, rows, wide, on_node
+        self.graph, self.rounding = arithmetic.graph, arithmetic.rounding
+
+    def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+        """Proven bounds of the rows on boxes ``[S, N]``, whose ends are floats of this arithmetic."""
+        found, slack = self._bound(lower, upper)
+        if self._wide is None:
+            return found
+        near = ((found.lower <= 0) & (found.lower + slack > 0)).any(1).nonzero().squeeze(1)
+        if not len(near):
+            return found
+        wide = self._wide()
+        better = wide.bound(*(end[near].to(wide.rows.constant) for end in (lower, upper))).lower
+        # only as a proof that the row is positive: the weights are those of the narrow bound
+        narrow = found.lower[near]
+        proven = torch.where(
+            (better > 0) & better.isfinite(), better.to(narrow).clamp(min=torch.finfo(narrow.dtype).tiny), narrow
+        )
+        return Bounded(found.lower.index_copy(0, near, proven), found.weight)
+
+    def _bound(self, lower: Tensor, upper: Tensor) -> tuple[Bounded, Tensor]:
+        """Bounds, and what rounding has taken off them."""
+        box = self._box(lower, upper)
+        with torch.no_grad(), summed_products():
+            inputs = reduced_bounds(self.graph, box, self.rounding)
+            inputs = refine(self.graph, box, inputs, _ONE_PASS, on_node=self.on_node, rounding=self.rounding).inputs
+            left = compact(self.graph, inputs)
+            ledger = Ledger(self.rounding.on(left.graph), box, left.inputs)
+            flow = output_rows(left.graph, self.rows, len(lower), ledger)
+            problem = RowProblem(flow, box, left.inputs, self.on_node)
+            start = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "adaptive").items()}
+            slopes = left.narrow_slopes(start)
+            bounds, weight = problem.bound(lambda node: slopes[node.name])
+            bounds = bounds.masked_fill(~_is_finite(inputs, len(lower), lower.device).unsqueeze(1), -torch.inf)
+        shape = (len(lower), self.rows.count, lower.shape[1])
+        return Bounded(bounds, lower.new_zeros(shape) if weight is None else weight.reshape(shape)), problem.slack
+
+    def estimate(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Bounds ``[S, R]`` from reduced zonotopes alone, whose last rounding is not counted."""
+        box = self._box(lower, upper)
+        inputs = reduced_bounds(self.graph, box, self.rounding)
+        problem = RowProblem(output_rows(self.graph, self.rows, len(lower)), box, inputs, self.on_node)
+        slopes = {name: one.flat() for name, one in initial_slopes(inputs, "adaptive").items()}
+        return problem.bound(lambda node: slopes[node.name])[0]
+
+    def _box(self, lower: Tensor, upper: Tensor) -> Bounds:
+        shape = (-1, *self.graph.input_shape)
+        return lower.reshape(shape), upper.reshape(shape)
+
+
+def _is_finite(inputs: Mapping[str, Bounds], batch: int, device: torch.device) -> Tensor:
+    """``[S]``: whether every neuron's bounds are numbers; the dual pass would take an overflowed bound at its word."""
+    finite = torch.ones(batch, dtype=torch.bool, device=device)
+    for bounds in inputs.values():
+        for bound in bounds:
+            finite &= bound.isfinite().reshape(batch, -1).all(1)
+    return finite

@@ -1,0 +1,86 @@
+"""What a certificate holds; :mod:`zonocuda.prove.certify` makes it, docs/json.md says how it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zonocuda.prove.combine import Combination
+
+UNIT = 128
+"""Slopes of single neurons' rows are multiples of 1 / UNIT, kept in a byte."""
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSlopes:
+    """For M ``neurons`` rows for their lower, then for their upper bounds.
+
+    ``slopes`` holds ``[2 M, K]`` (uint8, in units of 1 / UNIT) of every ReLU before, where v >= 0.
+    """
+
+    neurons: Tensor
+    slopes: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ReluRecord:
+    """The K neurons of a ReLU that cross zero, for the bounds of the first sweep.
+
+    Attributes:
+        name: the node.
+        neurons: ``[K]`` (int32), places in the flattened features, ascending.
+        lower, upper: ``[K]``, bounds of their inputs.
+        area: ``[K]``, slopes for both signs of v, of the first pass for every neuron.
+        negative, nonnegative: ``[K]``, slopes of the second pass and of rows.
+        refined: slopes of the rows of those neurons that have their own.
+    """
+
+    name: str
+    neurons: Tensor
+    lower: Tensor
+    upper: Tensor
+    area: Tensor
+    negative: Tensor
+    nonnegative: Tensor
+    refined: OwnSlopes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RowRecord:
+    """A row that refutes a disjunct: its number among the region's distinct rows, its bound and what rounding took off,
+    and slopes ``[K]`` of its own where v >= 0, by ReLU."""
+
+    row: int
+    constraint: str
+    lower: float
+    slack: float | None
+    slopes: Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True, eq=False)
+class RegionRecord:
+    """One region's proof.
+
+    Attributes:
+        region: its position in the specification.
+        second_pass: whether neurons need the second pass.
+        relus: every ReLU, in order; none where combinations refute every disjunct.
+        rows: those that refute the disjuncts that combinations leave.
+        combinations: of rows, which refute a disjunct, or are one more row of it.
+    """
+
+    region: int
+    second_pass: bool
+    relus: tuple[ReluRecord, ...]
+    rows: tuple[RowRecord, ...]
+    combinations: tuple[Combination, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Of all regions that needed a proof; ``reason`` says why there is none, and is empty where there is one."""
+
+    reason: str
+    regions: tuple[RegionRecord, ...] = ()

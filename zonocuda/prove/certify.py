@@ -1,0 +1,254 @@
+"""The certificate of a proof: slopes from which every bound that it rests on can be derived again.
+
+What proved a region decides what is kept. The forward sweep and the plain dual passes use minimum-area and adaptive
+slopes of the bounds of every ReLU's input: these are written down as they were. A proof with refined bounds is made
+once more, in float64, with the slopes that will be written: those of single neurons rounded to 1 / UNIT, and the
+bounds computed from the rounded ones. Every bound counts its own rounding. See docs/json.md for the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.deadline import TimeoutReached
+from zonocuda.bounds.dual.compact import Compact
+from zonocuda.bounds.dual.dual_pass import Visit, flatten_positions
+from zonocuda.bounds.dual.input_set import InputSet
+from zonocuda.bounds.dual.problem import RowProblem, output_rows
+from zonocuda.bounds.dual.slopes import Slopes, crossing, initial_slopes
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.rows import Rows
+from zonocuda.graph import Graph, Node
+from zonocuda.host_memory import is_out_of_memory
+from zonocuda.prove.certificate import UNIT, Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
+from zonocuda.prove.combine import Combination
+from zonocuda.prove.prover import LADDERS
+from zonocuda.prove.stages import Arithmetic, RegionProof
+from zonocuda.tighten.ascent import Ascent, ascend
+from zonocuda.tighten.refine import Layers, refine
+
+MAX_BYTES = 2**26
+"""Of all slopes of a certificate."""
+
+
+class NoCertificateError(Exception):
+    """Why a proof has no certificate, in one line."""
+
+
+def add_region(
+    certificate: Certificate,
+    network: Graph,
+    position: int,
+    proof: RegionProof | None,
+    combinations: tuple[Combination, ...] = (),
+) -> Certificate:
+    """The certificate with one region more; without any, and with the reason, where that cannot be.
+
+    Args:
+        certificate: of the regions before.
+        network: its constants in float64, on the device of the proof.
+        position: of the region.
+        proof: of what combinations leave, which is complete; None where they refute everything.
+        combinations: what they refute, and the rows that they add to the others.
+    """
+    if certificate.reason:
+        return certificate
+    try:
+        empty = RegionRecord(position, False, (), ())
+        record = replace(empty if proof is None else _certify(network, position, proof), combinations=combinations)
+    except NoCertificateError as error:
+        return Certificate(str(error))
+    except TimeoutReached:
+        return Certificate("the proof left no time to write it down")
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return Certificate("writing the proof down took more memory than there was")
+    return Certificate("", (*certificate.regions, record))
+
+
+def _certify(network: Graph, position: int, proof: RegionProof) -> RegionRecord:
+    """The certificate of a region's proof; raises NoCertificateError."""
+    assert proof.sweep is not None, "a proof begins with a sweep"
+    assert proof.prover is not None, "and goes on with a prover"
+    prover, first = proof.prover, proof.sweep.inputs
+    if prover.climbed is None:
+        relus = tuple(_shared(node, first[node.name], first[node.name]) for node in network.relus)
+        rows = tuple(_row(prover.rows, r, prover.bounds, prover.slack) for r in _chosen(prover.rows, prover.bounds))
+        return RegionRecord(position, False, relus, rows)
+    arithmetic = Arithmetic.of(network, torch.float64, proof.sweep.bounds[0].device)
+    again = _Refined(arithmetic, position, proof)
+    for iterations in sorted({rung.intermediate for rung in LADDERS["max"]}):
+        record = again.record(iterations) if iterations >= prover.climbed.intermediate else None
+        if record is not None:
+            return record
+    raise NoCertificateError(f"region {position}: the proof was not found again with slopes as they are written")
+
+
+def _wide(bounds: Bounds) -> Bounds:
+    return bounds[0].double(), bounds[1].double()
+
+
+# ---- what all proofs have ------------------------------------------------------------------------------------------
+
+
+def _shared(node: Node, first: Bounds, last: Bounds) -> ReluRecord:
+    """What all rows share: minimum-area slopes of the first bounds and, for the second pass, slopes of the last ones.
+
+    These are 1 and 0 for neurons that became active and dead, which makes the passes exact there.
+    """
+    index = crossing(first)
+    index = flatten_positions(node.shape).to(index.device)[index].sort().values
+    (low, high), (lower, upper) = ([b.flatten()[index] for b in _wide(bounds)] for bounds in (first, last))
+    adaptive = initial_slopes({node.name: last}, "adaptive")[node.name].nonnegative
+    assert adaptive is not None
+    still = (lower < 0) & (upper > 0)
+    negative = _minimum_area(lower, upper)
+    nonnegative = torch.where(still, adaptive.flatten().double()[index], negative)
+    return ReluRecord(node.name, index.int(), lower, upper, _minimum_area(low, high), negative, nonnegative)
+
+
+def _minimum_area(lower: Tensor, upper: Tensor) -> Tensor:
+    slope = torch.where(lower < 0, upper / (upper - lower), torch.ones_like(upper))
+    return torch.where(upper > 0, slope, torch.zeros_like(upper)).nan_to_num(0.0).clamp(0, 1)
+
+
+def _chosen(rows: Rows, bounds: Tensor) -> list[int]:
+    """For every disjunct the row with the largest bound."""
+    best = {max(members, key=lambda r: float(bounds[r].nan_to_num(-torch.inf))) for members in rows.disjuncts}
+    return sorted(best)
+
+
+def _row(
+    rows: Rows, r: int, bounds: Tensor, slack: Tensor | None, slopes: Mapping[str, Tensor] | None = None
+) -> RowRecord:
+    cost = None if slack is None or bool(slack[r].isnan()) else rows.undo_unit(r, float(slack[r]))
+    return RowRecord(r, rows.labels[r], rows.undo_unit(r, float(bounds[r])), cost, slopes)
+
+
+# ---- refined bounds ------------------------------------------------------------------------------------------------
+
+
+class _Recording(Layers):
+    """A refinement whose rows end with slopes that are multiples of 1 / UNIT, and keeps those."""
+
+    def __init__(self, left: Compact, region: InputSet, ascent: Ascent, on_node: Visit) -> None:
+        super().__init__(left, region, ascent, on_node)
+        self.listed: dict[str, Tensor] = {}
+        self.found: dict[str, list[tuple[Tensor, dict[str, Tensor]]]] = {}
+        self.bytes = 0
+
+    def finish(self, node: Node) -> None:
+        super().finish(node)
+        self.listed[node.name] = crossing(self.inputs[node.name])
+
+    def optimised(self, node: Node, position: Tensor) -> Bounds:
+        if not self.ascent.iterations:
+            return super().optimised(node, position)
+        count = len(position)
+        self.bytes += 2 * count * sum(map(len, self.listed.values()))
+        if self.bytes > MAX_BYTES:
+            raise NoCertificateError(f"slopes for each neuron would take more than {MAX_BYTES >> 20} MiB")
+        slopes, stored = dict(self.start), {}
+        for name, own in self.ascend(node, position, wants_slopes=True).slopes.items():
+            if own.nonnegative is not None and name in self.listed:
+                units = (own.nonnegative * UNIT).round().clamp(0, UNIT)
+                slopes[name] = Slopes(None, units / UNIT)
+                stored[name] = units[0, : 2 * count][:, self.listed[name]].to(torch.uint8)
+        best = self.problem(node, position).bound(lambda relu: slopes[relu.name])[0]
+        self.found.setdefault(node.name, []).append((position, stored))
+        return best[:, :count], -best[:, count : 2 * count]
+
+    def places(self, name: str, index: Tensor) -> Tensor:
+        """Places in the flattened features of the whole network for those of a ReLU of ``left``, in the order of the
+        pass."""
+        index = flatten_positions(self.graph[name].shape).to(index.device)[index]
+        kept = self.left.kept.get(name)
+        return index if kept is None else kept[index]
+
+    def own(self, name: str, records: Mapping[str, ReluRecord]) -> OwnSlopes | None:
+        """The slopes of a ReLU's rows, in the order of the records."""
+        if name not in self.found:
+            return None
+        parts = self.found[name]
+        flat = torch.cat([position for position, _ in parts])
+        kept = self.left.kept.get(name)
+        neurons = flat if kept is None else kept[flat]  # rows begin at places in the order of the features
+        order = neurons.argsort()
+        slopes: dict[str, Tensor] = {}
+        for relu in parts[0][1]:
+            low, high = (
+                torch.cat(sides) for sides in zip(*(stored[relu].chunk(2) for _, stored in parts), strict=True)
+            )
+            given = records[relu]
+            columns = torch.searchsorted(given.neurons.long(), self.places(relu, self.listed[relu]))
+            whole = (given.nonnegative * UNIT).round().to(torch.uint8).repeat(2 * len(order), 1)
+            whole[:, columns] = torch.cat([low[order], high[order]])
+            slopes[relu] = whole
+        return OwnSlopes(neurons[order].int(), slopes)
+
+
+class _Refined:
+    """A refined proof, made again."""
+
+    def __init__(self, arithmetic: Arithmetic, position: int, proof: RegionProof) -> None:
+        assert proof.sweep is not None
+        self.position, self.graph, self.rounding = position, arithmetic.graph, arithmetic.rounding
+        self.box = arithmetic.box(proof.region)
+        self.rows = arithmetic.rows(proof.region, self.box)
+        self.inputs = {name: _wide(bounds) for name, bounds in proof.sweep.inputs.items()}
+        self.on_node: Visit = lambda node: proof.course.deadline.check()
+
+    def record(self, iterations: int) -> RegionRecord | None:
+        """The proof with so many steps for the bounds of each neuron; None where it is none."""
+        made: list[_Recording] = []
+
+        def make(*arguments: object) -> Layers:
+            made.append(_Recording(*arguments))  # type: ignore[arg-type]
+            return made[0]
+
+        ascent = Ascent(iterations=iterations)
+        refined = refine(
+            self.graph, self.box, self.inputs, ascent, on_node=self.on_node, rounding=self.rounding, make=make
+        )
+        ledger = Ledger(self.rounding.on(self.graph), self.box, refined.inputs)
+        relus = tuple(_shared(node, self.inputs[node.name], refined.inputs[node.name]) for node in self.graph.relus)
+        shared = {name: s.flat() for name, s in initial_slopes(refined.inputs, "adaptive").items()}
+        problem = self.problem(refined.inputs, ledger)
+        bounds = problem.bound(lambda node: shared[node.name])[0].squeeze(0)
+        slack = problem.slack.squeeze(0)
+        own: dict[str, Tensor] = {}
+        if not all(self.rows.refuted(bounds)):
+            search = self.problem(refined.inputs, ledger)
+            found = ascend(search, replace(ascent, iterations=max(30, 2 * iterations)), shared, wants_slopes=True)
+            better = found.lower.squeeze(0)
+            own = {name: s.nonnegative[0] for name, s in found.slopes.items() if s.nonnegative is not None}
+            if not all(self.rows.refuted(better)):
+                return None
+        else:
+            better = bounds
+        rows = tuple(
+            _row(self.rows, r, better, slack, self.chosen(own, relus, r) if own else None)
+            for r in _chosen(self.rows, better)
+        )
+        by_name = {relu.name: relu for relu in relus}
+        records = tuple(replace(relu, refined=made[0].own(relu.name, by_name)) for relu in relus)
+        return RegionRecord(self.position, True, records, rows)
+
+    def problem(self, inputs: Mapping[str, Bounds], ledger: Ledger) -> RowProblem:
+        return RowProblem(output_rows(self.graph, self.rows, 1, ledger), self.box, inputs, self.on_node)
+
+    def chosen(self, own: Mapping[str, Tensor], relus: Sequence[ReluRecord], row: int) -> dict[str, Tensor]:
+        """One row's slopes ``[K]``, in the order of the records."""
+        result: dict[str, Tensor] = {}
+        for relu in relus:
+            if relu.name in own:
+                order = flatten_positions(self.graph[relu.name].shape).argsort().to(own[relu.name].device)
+                slopes = own[relu.name][min(row, len(own[relu.name]) - 1)][order][relu.neurons.long()].clamp(0, 1)
+                result[relu.name] = torch.where((relu.lower < 0) & (relu.upper > 0), slopes, relu.nonnegative)
+        return result

@@ -1,0 +1,1 @@
+"""Slopes that learn, and bounds that are refined with them."""

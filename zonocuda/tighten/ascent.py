@@ -1,0 +1,352 @@
+"""Slopes that learn: projected ascent of the rows' lower bounds in the slopes of the dual pass.
+
+Every row has its own slopes, so that the sum of the bounds is maximised row by row. A step moves each slope by about
+``rate`` whatever the size of its gradient (moments as in Adam, Kingma and Ba 2015), then projects to [0, 1]. There is
+no chance in it: the same problem gives the same bounds. What counts is the best bound ever seen of each row.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.dual.dual_pass import standard_rows
+from zonocuda.bounds.dual.problem import RowProblem
+from zonocuda.bounds.dual.slopes import Slopes, crossing
+from zonocuda.graph import Node
+from zonocuda.kink import KinkRule
+
+Signs = Literal["nonnegative", "both"]
+"""Which slopes are free: those where v >= 0 alone (the others stay minimum-area ones), or all."""
+
+SIDES = ("negative", "nonnegative")
+_FIRST, _SECOND = 0.9, 0.999  # how slowly the moments forget
+_NEGATIVE_PACE = 0.1  # of steps where v < 0, which begin at the best slope of each neuron alone, on a kink
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How to optimise slopes.
+
+    Attributes:
+        iterations: steps at most.
+        rate: how far a slope moves in the first step, at most (where v < 0, a tenth of it).
+        decay: what the rate is multiplied by after each step.
+        patience: ends after so many steps in a row that improved no row by more than ``tolerance``.
+        tolerance: relative to the size of the row's bound.
+        signs: which slopes are free. Where v < 0 the minimum-area slope dominates on [l, u] itself: moving it can help
+            only with bounds l, u that the earlier layers' relaxations do not imply.
+        kink: the derivative where a slope sits on its kink.
+        seconds: budget.
+    """
+
+    iterations: int = 20
+    rate: float = 0.25
+    decay: float = 0.95
+    patience: int = 8
+    tolerance: float = 1e-4
+    signs: Signs = "nonnegative"
+    kink: KinkRule = "envelope"
+    seconds: float = math.inf
+
+
+@dataclass(frozen=True)
+class Step:
+    """A point of an optimisation's history: seconds since its start, rows still in it, and the best bounds' sum."""
+
+    seconds: float
+    rows: int
+    total: float
+
+
+@dataclass(eq=False)
+class Ascended:
+    """What an optimisation found.
+
+    Attributes:
+        lower: ``[B, R]``, the best bound of each row.
+        slack: ``[B, R]``, what counting rounding has taken off it.
+        slopes: by ReLU, the slopes ``[B, R, N]`` of those bounds, where they were asked for.
+        weight: the input's weights ``[B * R', *input features]`` of the last bounds of the rows that stayed to the end.
+        history: one entry a step.
+    """
+
+    lower: Tensor
+    slack: Tensor
+    slopes: dict[str, Slopes]
+    weight: Tensor | None
+    history: list[Step] = field(default_factory=list)
+
+
+Finished = Callable[[Tensor], Tensor]
+"""Given the best bounds ``[B, R]`` of all rows: a mask ``[R]`` of those that need no better one."""
+
+
+class FreeSlopes:
+    """The free slopes of one ReLU on its crossing neurons, ``[B, R, K]``, with their moments."""
+
+    def __init__(self, start: Tensor, index: Tensor, rows: int, width: int, pace: float = 1.0) -> None:
+        self.index, self.width, self.pace, self.start = index, width, pace, start
+        self.value = start.index_select(2, index).expand(-1, rows, -1).clone().clamp_(0, 1).requires_grad_()
+        self.first, self.second = (torch.zeros_like(self.value, requires_grad=False) for _ in range(2))
+
+    def full(self) -> Tensor:
+        """``[B, R, N]``; what stable neurons hold is never read."""
+        value = self.value
+        return value.new_zeros(*value.shape[:2], self.width).index_copy(2, self.index, value)
+
+    def shown(self) -> Tensor:
+        """``[B, R, N]``, stable neurons with the slopes to begin with: a neighbouring input may find them crossing."""
+        value = self.value.detach()
+        start = self.start.clamp(0, 1).nan_to_num(0.0)
+        return start.expand(-1, value.shape[1], -1).index_copy(2, self.index, value)
+
+    def step(self, gradient: Tensor, number: int, rate: float) -> None:
+        """One step upwards, and the projection."""
+        with torch.no_grad():
+            gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+            self.first.lerp_(gradient, 1 - _FIRST)
+            self.second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
+            scale = (self.second / (1 - _SECOND**number)).sqrt_().clamp_(min=torch.finfo(gradient.dtype).tiny)
+            self.value.addcdiv_(self.first, scale, value=self.pace * rate / (1 - _FIRST**number)).clamp_(0, 1)
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with the rows ``index`` alone."""
+        self.value = self.value.detach().index_select(1, index).requires_grad_()
+        if self.start.shape[1] > 1:
+            self.start = self.start.index_select(1, index)
+        self.first, self.second = (t.index_select(1, index) for t in (self.first, self.second))
+
+
+class _Slopes:
+    """The slopes of all ReLUs: made when a ReLU is first reached."""
+
+    def __init__(self, problem: RowProblem, start: Mapping[str, Slopes], signs: Signs, frozen: bool) -> None:
+        """``frozen``: nothing will be moved."""
+        self.problem, self.start, self.signs, self.frozen = problem, start, signs, frozen
+        self.rows = problem.flow.rows
+        self.free: dict[tuple[str, str], FreeSlopes] = {}
+        self.fixed: dict[str, Slopes] = {}
+
+    def of(self, node: Node) -> Slopes:
+        """What the pass asks for."""
+        if node.name not in self.fixed:
+            self._make(node)
+        return self._now(node.name, FreeSlopes.full)
+
+    def _now(self, name: str, form: Callable[[FreeSlopes], Tensor]) -> Slopes:
+        fixed, negative, nonnegative = self.fixed[name], *(self.free.get((name, side)) for side in SIDES)
+        return Slopes(
+            fixed.negative if negative is None else form(negative),
+            fixed.nonnegative if nonnegative is None else form(nonnegative),
+        )
+
+    def _make(self, node: Node) -> None:
+        start = self.start.get(node.name, Slopes())
+        self.fixed[node.name] = start
+        if self.frozen:
+            return
+        lower, upper = self.problem.relu_bounds(node)
+        index = crossing(self.problem.inputs[node.name])
+        if not len(index):
+            return
+        tied = torch.where((lower < 0) & (upper > 0), upper / (upper - lower), torch.zeros_like(upper)).unsqueeze(1)
+        below = tied if start.negative is None else start.negative
+        above = below if start.nonnegative is None else start.nonnegative
+        width = lower.shape[1]
+        self.free[node.name, "nonnegative"] = FreeSlopes(above, index, self.rows, width)
+        if self.signs == "both":
+            self.free[node.name, "negative"] = FreeSlopes(below, index, self.rows, width, _NEGATIVE_PACE)
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with the rows ``index`` alone."""
+        self.rows = len(index)
+        for free in self.free.values():
+            free.keep(index)
+        for name, slopes in self.fixed.items():
+            self.fixed[name] = Slopes(_rows(slopes.negative, index), _rows(slopes.nonnegative, index))
+
+    def snapshot(self) -> dict[str, Slopes]:
+        """The slopes now, ``[B, R or 1, N]``."""
+        return {name: self._now(name, FreeSlopes.shown) for name in self.fixed}
+
+
+def _rows(t: Tensor | None, index: Tensor) -> Tensor | None:
+    return t if t is None or t.shape[1] == 1 else t.index_select(1, index)
+
+
+class _Best:
+    """The best of each row: its bound and, where wanted, the slopes."""
+
+    def __init__(self, lower: Tensor, wants_slopes: bool) -> None:
+        self.lower, self.slack = torch.full_like(lower, -math.inf), torch.zeros_like(lower)
+        self.slopes: dict[str, Slopes] = {}
+        self.wants_slopes = wants_slopes
+
+    def update(self, open_: Tensor, lower: Tensor, slack: Tensor, slopes: Callable[[], dict[str, Slopes]]) -> Tensor:
+        """Takes what is better, for the rows ``open_``; returns by how much each row improved ``[B, R']``."""
+        old = self.lower[:, open_]
+        better = (lower > old) | (lower.isnan() & old.isinf())
+        self.lower[:, open_] = torch.where(better, lower, old)
+        self.slack[:, open_] = torch.where(better, slack, self.slack[:, open_])
+        if self.wants_slopes:
+            for name, now in slopes().items():
+                self.slopes[name] = Slopes(
+                    *(
+                        self._merge(getattr(self.slopes.get(name), side, None), getattr(now, side), open_, better)
+                        for side in SIDES
+                    )
+                )
+        return torch.where(better, torch.where(old.isinf(), torch.inf, lower - old), 0.0)
+
+    def _merge(self, kept: Tensor | None, now: Tensor | None, open_: Tensor, better: Tensor) -> Tensor | None:
+        if now is None:
+            return kept
+        batch, rows = self.lower.shape
+        if kept is None:
+            kept = now.new_zeros(batch, rows, now.shape[2])
+        kept[:, open_] = torch.where(better.unsqueeze(2), now, kept[:, open_])
+        return kept
+
+
+class Search(Protocol):
+    """Slopes on their way to better bounds; what :func:`climb` drives."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows still need better bounds."""
+
+    @property
+    def total(self) -> float:
+        """The sum of the best bounds."""
+
+    def look(self, last: bool) -> bool:
+        """Finds the bounds for the slopes as they are, and keeps the best; ``last``: no step will follow.
+
+        Returns:
+            Whether a bound improved by more than the tolerance.
+        """
+
+    def move(self, rate: float) -> bool:
+        """One step; False, and none, where nothing is left to do."""
+
+    def retreat(self) -> float:
+        """Goes back to the best slopes, where patience has ended; what to multiply the rate by, 0 for the end."""
+
+
+def climb(search: Search, settings: Ascent) -> list[Step]:
+    """Moves slopes until the iterations, the seconds or the patience end, or nothing is left to do."""
+    begin = time.monotonic()
+    history: list[Step] = []
+    rate, idle = settings.rate, 0
+    for number in range(settings.iterations + 1):
+        last = number == settings.iterations
+        idle = 0 if search.look(last) else idle + 1
+        history.append(Step(time.monotonic() - begin, search.rows, search.total))
+        if last or history[-1].seconds > settings.seconds:
+            break
+        if idle >= settings.patience:
+            idle, rate = 0, rate * search.retreat()
+            if not rate:
+                break
+        if not search.move(rate):
+            break
+        rate *= settings.decay
+    return history
+
+
+class _RowSearch:
+    """The search of rows that each have their own slopes."""
+
+    def __init__(
+        self,
+        problem: RowProblem,
+        settings: Ascent,
+        start: Mapping[str, Slopes],
+        finished: Finished | None,
+        wants_slopes: bool,
+    ) -> None:
+        self.problem, self.settings, self.finished = problem, settings, finished
+        frozen = settings.iterations == 0 and not wants_slopes
+        self.slopes = _Slopes(problem, start, settings.signs, frozen)
+        flow = problem.flow
+        self.open = torch.arange(flow.rows, device=flow.constant.device)
+        self.best = _Best(flow.constant, wants_slopes)
+        self.lower, self.weight = flow.constant, None
+        self.number, self.total, self.wanted = 0, -math.inf, flow.rows
+        self.wants = torch.ones_like(self.open, dtype=torch.bool)
+
+    lower: Tensor
+    weight: Tensor | None
+    total: float
+    wanted: int  # how many of the open rows need better bounds: those of ``wants``
+
+    @property
+    def rows(self) -> int:
+        return len(self.open)
+
+    def look(self, last: bool) -> bool:
+        with torch.set_grad_enabled(not last):
+            self.lower, self.weight = self.problem.bound(self.slopes.of, self.settings.kink)
+        lower = self.lower.detach()
+        gain = self.best.update(self.open, lower, self.problem.slack, self.slopes.snapshot)
+        self.wants = torch.ones_like(self.open, dtype=torch.bool)
+        if self.finished is not None and not last:
+            self.wants = ~self.finished(self.best.lower)[self.open]
+        better = (gain > self.settings.tolerance * (1e-2 + lower.abs())).any()
+        # A device is waited for once a step: for all that decides on the next one.
+        asked = [better.double(), self.best.lower.sum().double(), self.wants.sum().double()]
+        improved, self.total, wanted = torch.stack(asked).tolist()
+        self.wanted = int(wanted)
+        return bool(improved)
+
+    def move(self, rate: float) -> bool:
+        free = self.slopes.free
+        if not free or not self.wanted:
+            return False
+        self.number += 1
+        gradients = torch.autograd.grad(self.lower, [f.value for f in free.values()], torch.ones_like(self.lower))
+        for one, gradient in zip(free.values(), gradients, strict=True):
+            one.step(gradient, self.number, rate)
+        rest = standard_rows(self.problem.flow.graph, self.open.device, self.wanted)
+        if rest < len(self.open):  # some rows that need no better bound stay, to keep to a usual number
+            index = (~self.wants).to(torch.uint8).argsort(stable=True)[:rest]
+            self.open = self.open[index]
+            self.problem.keep(index)
+            self.slopes.keep(index)
+        return True
+
+    def retreat(self) -> float:
+        return 0.0  # every row has its best slopes from another step
+
+
+def ascend(
+    problem: RowProblem,
+    settings: Ascent,
+    start: Mapping[str, Slopes] | None = None,
+    *,
+    finished: Finished | None = None,
+    wants_slopes: bool = False,
+) -> Ascended:
+    """Optimises the slopes of every row of a problem, which it uses up.
+
+    Args:
+        problem: the rows.
+        settings: how.
+        start: by ReLU, slopes ``[B, 1 or R, N]`` to begin with, in the order of the pass; minimum-area ones elsewhere.
+        finished: which rows need no better bound, given the best ones; they leave. By default none.
+        wants_slopes: whether the best slopes are kept.
+
+    Returns:
+        The best bounds, never worse than those of ``start``.
+    """
+    search = _RowSearch(problem, settings, start or {}, finished, wants_slopes)
+    history = climb(search, settings)
+    weight = None if search.weight is None else search.weight.detach()
+    return Ascended(search.best.lower, search.best.slack, search.best.slopes, weight, history)

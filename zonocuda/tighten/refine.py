@@ -1,0 +1,193 @@
+"""Tighter bounds of the ReLUs' inputs: the dual pass on the unstable neurons, layer by layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.dual.compact import Compact, compact
+from zonocuda.bounds.dual.dual_pass import (
+    DualPass,
+    Visit,
+    flatten_positions,
+    flatten_rows,
+    neurons_per_pass,
+    proceed,
+    standard_rows,
+    unflatten_rows,
+)
+from zonocuda.bounds.dual.input_set import InputSet
+from zonocuda.bounds.dual.neurons import send_unit_rows
+from zonocuda.bounds.dual.problem import RowProblem
+from zonocuda.bounds.dual.slopes import Slopes, crossing, initial_slopes
+from zonocuda.bounds.interval import Bounds, undecided
+from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.domains import Zonotope
+from zonocuda.graph import Graph, Node, Relu
+from zonocuda.tighten.ascent import Ascended, Ascent, ascend
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Bounds of every ReLU's input, and what they took.
+
+    Attributes:
+        inputs: lower and upper ``[B, *features]``, by the ReLU's name; never looser than what was given.
+        unstable: how many neurons (over the batch) crossed zero before and after.
+        width: the mean of upper - lower after, over that before, of the neurons that crossed zero before.
+        seconds: what it took.
+    """
+
+    inputs: dict[str, Bounds]
+    unstable: tuple[int, int]
+    width: float
+    seconds: float
+
+
+def refine(
+    graph: Graph,
+    region: Bounds | Zonotope,
+    inputs: Mapping[str, Bounds],
+    ascent: Ascent,
+    *,
+    on_node: Visit = proceed,
+    rounding: Rounding | None = None,
+    first: bool = False,
+    make: Callable[[Compact, InputSet, Ascent, Visit], Layers] | None = None,
+) -> Refined:
+    """Bounds the unstable neurons of every layer by the dual pass and intersects with what is known.
+
+    Layers are taken in order, so that each uses the tightened bounds of those before it. Each bound of a neuron is a
+    row with slopes of its own, adaptive ones to begin with, that ``ascent`` optimises (or leaves as they are, with 0
+    iterations). A neuron that has become stable leaves; its bounds are what was found so far.
+
+    Args:
+        graph: the network.
+        region: the inputs, a box (lower, upper ``[B, *input features]``) or a zonotope.
+        inputs: bounds ``[B, *features]`` of the input of every ReLU that hold on it.
+        ascent: how the slopes are optimised; its seconds are those of each pass.
+        on_node: called before each node of each pass; may raise to stop.
+        rounding: where given, what rounding costs is part of the bounds; ``region`` is then a box.
+        first: also the neurons that no ReLU comes before, whose bounds a sweep finds exactly.
+        make: makes the refinement; by default :class:`Layers`.
+
+    Raises:
+        ValueError: ``rounding`` for a zonotope.
+    """
+    with torch.no_grad():
+        left = compact(graph, dict(inputs))
+        layers = (make or Layers)(left, InputSet.of(region), ascent, on_node)
+        return _refine(layers, region, rounding, first)
+
+
+def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None, first: bool) -> Refined:
+    begin = time.monotonic()
+    left = layers.left
+    if rounding is not None:
+        if isinstance(region, Zonotope):
+            raise ValueError("refine: rounding is counted for boxes alone, and the region is a zonotope")
+        layers.ledger = Ledger(rounding.on(left.graph), region, layers.inputs)
+    before = 0
+    seen: list[Tensor] = []  # of every ReLU, on the device: width before and after, and neurons open after
+    for node in left.graph.relus:
+        index = crossing(layers.inputs[node.name])
+        before += len(index)
+        if len(index):
+            width = layers.width(node, index)
+            if first or _depends_on_relu(left.graph, node):
+                layers.refine(node, index)
+            still = undecided(*layers.inputs[node.name]).sum()
+            seen.append(torch.stack([width, layers.width(node, index), still.double()]))
+        layers.finish(node)
+    numbers = torch.stack(seen).tolist() if seen else []
+    old, new, after = (sum(column) for column in zip(*numbers, strict=True)) if numbers else (0.0, 0.0, 0.0)
+    share = new / old if old > 0 else 1.0
+    return Refined(left.widen(layers.inputs), (before, int(after)), share, time.monotonic() - begin)
+
+
+def _depends_on_relu(graph: Graph, node: Node) -> bool:
+    """Whether some ReLU comes before a node; without one its bounds are exact."""
+    pending, seen = list(node.inputs), set()
+    while pending:
+        name = pending.pop()
+        if isinstance(graph[name].op, Relu):
+            return True
+        if name not in seen:
+            seen.add(name)
+            pending.extend(graph[name].inputs)
+    return False
+
+
+class Layers:
+    """A refinement under way: the bounds so far, and what all passes take from the layers that are done.
+
+    Attributes:
+        left: the network without its dead neurons.
+        inputs: bounds ``[B, *features]`` of the input of every ReLU of it.
+        start: slopes to begin with of the ReLUs that are done, in the order of the pass.
+        ledger: of what rounding costs, where that is counted.
+    """
+
+    ledger: Ledger | None = None
+
+    def __init__(self, left: Compact, region: InputSet, ascent: Ascent, on_node: Visit) -> None:
+        self.left, self.graph = left, left.graph
+        self.region, self.ascent, self.on_node = region, ascent, on_node
+        self.inputs = dict(left.inputs)
+        self.start: dict[str, Slopes] = {}
+
+    def finish(self, node: Node) -> None:
+        """No better bounds of this ReLU's input will come."""
+        slopes = initial_slopes({node.name: self.inputs[node.name]}, "adaptive")[node.name]
+        self.start[node.name] = slopes.flat()
+
+    def width(self, node: Node, index: Tensor) -> Tensor:
+        """The sum of upper - lower of neurons ``index``, in the order of the pass: one float64 number."""
+        lower, upper = (flatten_rows(b)[:, index] for b in self.inputs[node.name])
+        return (upper - lower).sum().double()
+
+    def refine(self, node: Node, index: Tensor) -> None:
+        """Tightens the bounds of one ReLU's input; ``index``: its crossing neurons, in the order of the pass."""
+        lower, upper = (flatten_rows(b).clone() for b in self.inputs[node.name])
+        source = self.graph[node.inputs[0]]
+        position = flatten_positions(source.shape).to(index.device)
+        step = neurons_per_pass(self.graph, source, self.region.like, 2)
+        for first in range(0, len(index), step):
+            part = index[first : first + step]
+            low, high = self.optimised(node, position[part])
+            lower[:, part], upper[:, part] = torch.fmax(lower[:, part], low), torch.fmin(upper[:, part], high)
+        self.inputs[node.name] = unflatten_rows(lower, source.shape), unflatten_rows(upper, source.shape)
+
+    def optimised(self, node: Node, position: Tensor) -> Bounds:
+        """Bounds ``[B, K]`` of neurons of a ReLU's input, by a row for each of their two bounds with its own slopes."""
+        count = len(position)
+        best = self.ascend(node, position).lower
+        return best[:, :count], -best[:, count : 2 * count]
+
+    def ascend(self, node: Node, position: Tensor, wants_slopes: bool = False) -> Ascended:
+        """Optimises the slopes of the rows of :meth:`problem`."""
+        count = len(position)
+
+        def finished(best: Tensor) -> Tensor:
+            stable = ((best[:, :count] >= 0) | (best[:, count : 2 * count] >= 0)).all(0)
+            return torch.cat([stable, stable, torch.ones_like(best[0, 2 * count :], dtype=torch.bool)])
+
+        problem = self.problem(node, position)
+        return ascend(problem, self.ascent, self.start, finished=finished, wants_slopes=wants_slopes)
+
+    def problem(self, node: Node, position: Tensor) -> RowProblem:
+        """Rows for the lower bounds of K neurons of a ReLU's input, then for their negated upper bounds, then some
+        more, to make up a usual number."""
+        source, like, count = self.graph[node.inputs[0]], self.region.like, len(position)
+        rows = standard_rows(self.graph, like.device, 2 * count)
+        filled = torch.cat([position, position, position[-1:].expand(rows - 2 * count)])
+        signs = torch.ones(rows, dtype=like.dtype, device=like.device)
+        signs[count : 2 * count] = -1
+        flow = DualPass(self.graph, like.shape[0], rows, like, self.ledger)
+        send_unit_rows(flow, source, filled, signs)
+        return RowProblem(flow, self.region, self.inputs, self.on_node)
