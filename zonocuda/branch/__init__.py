@@ -1,6 +1,7 @@
 """Branch and bound: which parts of a problem are open, what to split, in which order. It knows no bound method."""
 
 from zonocuda.branch.choice import CHOICES, Choice, Estimate
+from zonocuda.branch.record import RecordedTree, Recorder
 from zonocuda.branch.search import Bounded, Bounder, Outcome, SearchStopped, Settings, search
 from zonocuda.branch.subproblems import Subproblems
 
@@ -11,6 +12,8 @@ __all__ = [
     "Choice",
     "Estimate",
     "Outcome",
+    "RecordedTree",
+    "Recorder",
     "SearchStopped",
     "Settings",
     "Subproblems",

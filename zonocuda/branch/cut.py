@@ -17,7 +17,12 @@ _ABOVE = 1 + 2.0**-48
 
 
 def cut(
-    lower: Tensor, upper: Tensor, bound: Tensor, weight: Tensor, disjuncts: Sequence[Sequence[int]]
+    lower: Tensor,
+    upper: Tensor,
+    bound: Tensor,
+    weight: Tensor,
+    disjuncts: Sequence[Sequence[int]],
+    singly: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The part of every box that some disjunct leaves open, rounded outward; empty (lower > upper) where none does.
 
@@ -26,6 +31,8 @@ def cut(
         bound: ``[S, R]``, proven bounds of the rows; one that is not finite cuts nothing.
         weight: ``[S, R, N]``, v: row(x) >= bound + v . (x - corner) on the box, the corner being where v . x is least.
         disjuncts: the rows of each disjunct.
+        singly: whether on each side of what is left one row has to refute each disjunct, as a tree of splits says it;
+            else a disjunct that two rows refute between them counts no more.
     """
     low, high, v = lower.double().unsqueeze(1), upper.double().unsqueeze(1), weight.double()
     says = bound.isfinite().unsqueeze(2) & v.isfinite()
@@ -38,7 +45,9 @@ def cut(
         members = list(rows)
         bottom = torch.maximum(bottoms[:, members].amax(1), low.squeeze(1))
         top = torch.minimum(tops[:, members].amin(1), high.squeeze(1))
-        empty = (bottom > top).any(1, keepdim=True) | refuted[:, members].any(1, keepdim=True)
+        empty = refuted[:, members].any(1, keepdim=True)
+        if not singly:
+            empty = empty | (bottom > top).any(1, keepdim=True)
         parts.append((bottom.masked_fill(empty, torch.inf), top.masked_fill(empty, -torch.inf)))
     bottom = torch.stack([part[0] for part in parts]).amin(0)
     top = torch.stack([part[1] for part in parts]).amax(0)
