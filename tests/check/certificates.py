@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from zonocuda.cli.certificate import array, certificate_document
 
 from tests.verifier.exact import Vector, evaluate, exactly
 from tests.verifier.graphs import NETWORKS, constraint, random_box, sample_box, spec
-from zonocuda.cli.certificate import array, certificate_document
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
 from zonocuda.prove.prover import Effort

@@ -13,11 +13,12 @@ from tests.verifier.exact import affine_map, evaluate, exactly
 from tests.verifier.graphs import NETWORKS, casting, random_box, sample_box
 from zonocuda.check.affine import explicit
 from zonocuda.check.arithmetic import precisely
-from zonocuda.check.derive import Derivation, interval
+from zonocuda.check.derive import Derivation
 from zonocuda.check.exact import Disagreement, Sample
 from zonocuda.check.floats import TINY, FloatMap, above, gamma, held
+from zonocuda.check.intervals import interval
 from zonocuda.check.maps import Maps
-from zonocuda.check.sets import FloatNet, Sets, carry
+from zonocuda.check.sets import FloatNet, carry
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node, ScaleShift
 
 U = Fraction(1, 2**53)
@@ -123,9 +124,8 @@ def test_intervals_enclose_those_of_balls() -> None:
         maps = Maps(graph)
         net, sample = FloatNet(maps), Sample(maps, 1.0, np.inf)
         low, high = lower.reshape(1, -1).numpy(), upper.reshape(1, -1).numpy()
-        sets = Sets(net, low, high)
         ends = {graph.nodes[0].name: (low, high)}
         for node in graph.nodes[1:]:
             before = [ends[name] for name in node.inputs]
-            ends[node.name] = interval(net, node, before, sets)
+            ends[node.name] = interval(net, node, before, low, high)
             sample.confirm_interval(node, before, *ends[node.name])

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from zonocuda.cli.certificate import certificate_document
 
 from tests.check.certificates import KINDS, certified, exact_rows, random_slopes, threshold
 from tests.verifier.graphs import NETWORKS, constraint, random_box, region, sample_box, spec
@@ -14,7 +15,6 @@ from zonocuda.check.arithmetic import precisely
 from zonocuda.check.certificate import FORMAT, region_claim
 from zonocuda.check.maps import Maps
 from zonocuda.check.region import RegionCheck
-from zonocuda.cli.certificate import certificate_document
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
 from zonocuda.prove import certify
 from zonocuda.specs import Box, LinearConstraint, Region, Spec

@@ -14,6 +14,8 @@ from torch import Tensor
 
 _ABOVE = 1 + 2.0**-48
 """Covers the roundings of a quotient and of a product in float64."""
+_SPARE = 2.0**-16
+"""Of a box's width."""
 
 
 def cut(
@@ -31,12 +33,15 @@ def cut(
         bound: ``[S, R]``, proven bounds of the rows; one that is not finite cuts nothing.
         weight: ``[S, R, N]``, v: row(x) >= bound + v . (x - corner) on the box, the corner being where v . x is least.
         disjuncts: the rows of each disjunct.
-        singly: whether on each side of what is left one row has to refute each disjunct, as a tree of splits says it;
-            else a disjunct that two rows refute between them counts no more.
+        singly: whether on each side of what is left one row has to refute each disjunct, as a tree of splits says it,
+            and with something to spare, for those who count other roundings; else a disjunct that two rows refute
+            between them counts no more.
     """
     low, high, v = lower.double().unsqueeze(1), upper.double().unsqueeze(1), weight.double()
     says = bound.isfinite().unsqueeze(2) & v.isfinite()
     reach = (-bound.double() * _ABOVE).unsqueeze(2) / v.abs() * _ABOVE  # [S, R, N]: how far x_j may be from the corner
+    if singly:
+        reach = reach + (high - low) * _SPARE
     tops = torch.where(says & (v > 0), _outward(low + reach, 1), high)
     bottoms = torch.where(says & (v < 0), _outward(high - reach, -1), low)
     refuted = (bound > 0) & bound.isfinite()

@@ -72,7 +72,7 @@ class ForestCheck:
         self.net, self.forest, self.root, self.sample, self.progress = net, forest, root, sample, progress
         self.disjuncts = disjuncts
         self.walk: Walk = walk(forest, *box)
-        self.names = list(net.relus)
+        self.names = net.names
         self.leaves, self.done = sum(map(len, self.walk.trees)), 0
         self.closed = [0, 0]
         self.worst = np.inf
@@ -163,8 +163,9 @@ class ForestCheck:
                 key = leaf.scope[0], leaf.cuts[: leaf.scope[1]], leaf.slopes
             keys.setdefault(key, []).append(number)
         wide = sum(self.net.size.values())
-        step = max(1, min(SETS_AT_ONCE, NUMBERS_AT_ONCE // wide))
+        widest = max(self.net.size.values()) * (self.net.size[self.net.source] + 8)
         for own in (True, False):
+            step = max(1, min(SETS_AT_ONCE, NUMBERS_AT_ONCE // wide, *([4 * NUMBERS_AT_ONCE // widest] if own else [])))
             chosen = [key for key in keys if (key[0] is not None) is own]
             for first in range(0, len(chosen), step):
                 part = chosen[first : first + step]
