@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.check.certificates import KINDS, certified, exact_rows, random_slopes, threshold
+from tests.check.certificates import KINDS, array, certified, exact_rows, random_slopes, threshold
 from tests.verifier.graphs import NETWORKS, constraint, random_box, sample_box, spec
 from zonocuda.check import CertificateError, check_proof
 from zonocuda.check import certificate as certificate_module
-from zonocuda.cli.certificate import array
 from zonocuda.graph import Graph
 from zonocuda.specs import Region, Spec
 

@@ -105,8 +105,8 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
         ]
     ):
         spec = files.save_spec(tmp_path / f"{i}.vnnlib", [-1, -1], [1, 1], 2, text)
-        out = tmp_path / f"{i}.json"
-        assert main(["verify", str(net), str(spec), "--json", str(out), *options]) == 0
+        out, cert = tmp_path / f"{i}.json", ["--certificate", str(tmp_path / f"{i}.zip")] if i < 2 else []
+        assert main(["verify", str(net), str(spec), "--json", str(out), *options, *cert]) == 0
         result = document(out)
         check(result, "", fields, seen)
         verdicts.add(result["verdict"])
@@ -116,7 +116,7 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             assert result["files"][kind] == {"name": path.name, "sha256": digest}
         assert result["timeout"] == (1e-9 if options[:1] == ["--timeout"] else "inf")
-        assert (result["certificate"] is not None) == (result["verdict"] == "verified")
+        assert (result["certificate"] is not None) == (bool(cert) and result["verdict"] == "verified")
     assert verdicts == {"verified", "falsified", "unknown", "timeout"}
     refined = files.fc_model(tmp_path / "refined.onnx", *REFINED)
     spec = files.save_spec(tmp_path / "refined.vnnlib", [-1, -1], [1, 1], 1, "(<= Y_0 -50)")

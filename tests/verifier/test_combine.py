@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import random
 from collections.abc import Mapping
 from fractions import Fraction
@@ -14,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.check.certificates import inline
 from tests.verifier.graphs import NETWORKS
 from zonocuda.check import check_proof
-from zonocuda.cli.certificate import certificate_document
 from zonocuda.graph import Graph, Input, Linear, Node, Relu
 from zonocuda.prove.combine import combined, mixture, nonnegative_outputs, refutation, refutes
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
@@ -73,10 +72,10 @@ def spec(*disjuncts: list[LinearConstraint]) -> Spec:
 
 
 def certificate_of(graph: Graph, property_: Spec) -> dict[str, Any]:
-    result = verify(graph, property_, certificate=True)
+    result = verify(graph, property_, split="none", certificate=True)
     assert result.verdict is Verdict.VERIFIED, result.reason
     assert result.certificate is not None
-    loaded: dict[str, Any] = json.loads(json.dumps(certificate_document(result.certificate), allow_nan=False))
+    loaded: dict[str, Any] = inline(result.certificate)
     return loaded
 
 
@@ -171,11 +170,11 @@ def test_a_mixture_of_rows_proves_what_no_row_alone_does() -> None:
     # Y_1 = X_0: X_0 <= -1/2 + Y_0/4 and -X_0 <= -1/2 + Y_0/4 with Y_0 = |X_0| <= 1.
     rows = (row({1: 1, 0: "-1/4"}, "1/2"), row({1: -1, 0: "-1/4"}, "1/2"))
     property_ = Spec(1, 2, (Region(box, (rows,)),))
-    result = verify(graph, property_, certificate=True)
+    result = verify(graph, property_, split="none", certificate=True)
     assert result.verdict is Verdict.VERIFIED, result.reason
     assert len(result.margins) == 3
     assert result.certificate is not None
-    certificate = json.loads(json.dumps(certificate_document(result.certificate)))
+    certificate = inline(result.certificate)
     assert not certificate["regions"][0]["combinations"][0]["refutes"]
     assert check_proof(certificate, graph, property_).confirmed
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import flint
 import numpy as np
 
 from zonocuda.check.archive import Archive
-from zonocuda.check.arithmetic import PRECISION, balls
+from zonocuda.check.arithmetic import balls
 from zonocuda.check.certificate import CertificateError, RegionClaim, region_claim, stored
 from zonocuda.check.combinations import read_combinations
 from zonocuda.check.derive import RootDerivation
@@ -38,17 +37,11 @@ class NotProven(Exception):  # noqa: N818 - it is an outcome, not an error
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Where arrays are, whether everything is computed in balls, and who is told of it."""
+    """Where arrays are, whether everything is computed in balls, and who is told how far it is."""
 
     archive: Archive | None = None
     exact: bool = False
     progress: Progress = lambda phase, done, total: None
-
-    @property
-    def arithmetic(self) -> str:
-        """What is computed with."""
-        how = f"balls of {PRECISION} bits (Arb in python-flint {flint.__version__})"
-        return how if self.exact else f"float64 with a-priori errors, and {how} where that leaves something open"
 
 
 class Network:

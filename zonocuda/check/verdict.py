@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flint
 import numpy as np
 import torch
 
 from zonocuda.check.archive import Archive
-from zonocuda.check.arithmetic import balls, precisely
+from zonocuda.check.arithmetic import PRECISION, balls, precisely
 from zonocuda.check.certificate import FORMATS, CertificateError, Document, open_regular, read_document
 from zonocuda.check.maps import Ends, Maps, interval, ratio
 from zonocuda.check.proof import Network, NotProven, Sources, region_proof
@@ -169,7 +170,7 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources
         if type(number) is not int or number in by_region:
             return Checked(False, "certificate: regions[].region is no number, or there twice", ())
         by_region[number] = entry
-    details = [f"arithmetic  {sources.arithmetic}, in real arithmetic"]
+    details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"]
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", tuple(details))
     network = Network(maps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import math
 import textwrap
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from zonocuda.cli.certificate import certificate_document
 from zonocuda.cli.output import printable
+from zonocuda.prove.certificate import Certificate
+from zonocuda.prove.certificate_file import FORMAT, write
 from zonocuda.specs import LinearConstraint, Spec
 from zonocuda.verifier import Counterexample, LayerStats, NetworkBounds, Step, Verdict, VerifyResult
 from zonocuda.version import __version__
@@ -151,13 +153,6 @@ def json_text(document: Mapping[str, object]) -> str:
 
 def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -> dict[str, object]:
     """The JSON document of ``zonocuda verify``."""
-    counterexample = None
-    if result.counterexample is not None:
-        counterexample = {
-            "region": result.counterexample.region,
-            "x": _numbers(result.counterexample.x.flatten().tolist()),
-            "y": _numbers(result.counterexample.y.flatten().tolist()),
-        }
     return {
         "schema": "zonocuda.verify/1",
         "verdict": str(result.verdict),
@@ -176,7 +171,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
             }
             for row in result.margins
         ],
-        "counterexample": counterexample,
+        "counterexample": _counterexample(result),
         "splits": [
             {
                 "region": split.region,
@@ -188,7 +183,7 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
             }
             for split in result.splits
         ],
-        "certificate": None if result.certificate is None else certificate_document(result.certificate),
+        "certificate": None if result.certificate is None else _summary(result.certificate),
         "layers": [_layer(layer) for layer in result.layers],
         "plan": [_step(step) for step in result.plan],
         "seconds": dict(result.seconds),
@@ -206,6 +201,40 @@ def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -
         },
         "files": {"net": file_entry(net), "spec": file_entry(spec)},
     }
+
+
+def _counterexample(result: VerifyResult) -> dict[str, object] | None:
+    found = result.counterexample
+    if found is None:
+        return None
+    x, y = (_numbers(values.flatten().tolist()) for values in (found.x, found.y))
+    return {"region": found.region, "x": x, "y": y}
+
+
+def _summary(certificate: Certificate) -> dict[str, object]:
+    forests = [region.forest for region in certificate.regions if region.forest is not None]
+    return {
+        "format": FORMAT,
+        "available": not certificate.reason,
+        "reason": certificate.reason,
+        "leaves": sum(forest.leaves for forest in forests),
+        "lemmas": sum(forest.lemmas for forest in forests),
+        "depth": max((forest.depth for forest in forests), default=0),
+    }
+
+
+def certificate_file(result: VerifyResult, net: str, spec: str) -> bytes:
+    """What ``verify --certificate`` writes (docs/certificate.md)."""
+    fields: dict[str, object] = {
+        "verdict": str(result.verdict),
+        "reason": result.reason,
+        "counterexample": _counterexample(result),
+        "ran": {"semantics": result.ran.semantics, "versions": dict(result.ran.versions)},
+        "files": {"net": file_entry(net), "spec": file_entry(spec)},
+    }
+    content = io.BytesIO()
+    write(content, fields, result.certificate)
+    return content.getvalue()
 
 
 def bounds_document(result: NetworkBounds, options: argparse.Namespace, device: str) -> dict[str, object]:
