@@ -49,8 +49,8 @@ class NeuronSearch:
         for relu, neuron, active in splits:
             if relu < layer:
                 ends[relu][0 if active else 1][neuron] = 0.0
-        area = [torch.where(h <= 0, 0, torch.where(l >= 0, 1, h / (h - l))) for l, h in ends]
-        positive = [((h >= -l) & (h > 0)).double().requires_grad_() for l, h in ends]
+        area = [torch.where(b <= 0, 0, torch.where(a >= 0, 1, b / (b - a))) for a, b in ends]
+        positive = [((b >= -a) & (b > 0)).double().requires_grad_() for a, b in ends]
         negative = [a.clone().requires_grad_() for a in area]
         betas = torch.zeros(len(splits), dtype=torch.float64, requires_grad=True)
         choose = torch.optim.Adam([*positive, *negative, betas], lr=0.1)
@@ -60,7 +60,7 @@ class NeuronSearch:
             slopes = [[(s * 128).round() / 128 if rounded else s for s in side] for side in (positive, negative)]
             value, scores = self._carry(layer, row, constant, splits, ends, slopes[0], slopes[1], betas)
             if rounded:
-                best = Bound(float(value), *([s.detach() for s in side] for side in slopes), betas.detach(), scores)  # type: ignore[misc]
+                best = Bound(value.item(), *([s.detach() for s in side] for side in slopes), betas.detach(), scores)  # type: ignore[misc]
                 break
             choose.zero_grad()
             (-value).backward()  # type: ignore[no-untyped-call]
