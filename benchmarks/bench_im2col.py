@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.conftest import FLOAT, GENERATOR_BYTES, Measure
+from benchmarks.conftest import FLOAT, Measure, generator_bytes
 from benchmarks.table import Cost
 
 
@@ -13,7 +13,7 @@ from benchmarks.table import Cost
 def bench_im2col(measure: Measure, channels: int, side: int, stride: int, device: torch.device) -> None:
     """Forward reads the images and writes the columns of a 3x3 kernel; backward reads columns and writes images."""
     outputs = (side // stride) ** 2
-    images = max(1, GENERATOR_BYTES // (FLOAT * channels * 9 * outputs))
+    images = max(1, generator_bytes(device) // (FLOAT * channels * 9 * outputs))
     numbers, columns = images * channels * side**2, images * channels * 9 * outputs
     measure(
         "im2col",

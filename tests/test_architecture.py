@@ -46,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
     },
     "nonsmooth": {"ops", "ties"},
-    "check": {"graph", "specs", "importers"},  # nothing of what it checks
+    "checker": {"graph", "specs", "importers"},  # nothing of what it checks
 }
 FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none
     "bounds": {

@@ -2,7 +2,8 @@
 
 ``verify`` decides properties, ``compute_bounds`` encloses a network's values, ``optimize_bounds``
 makes bounds tighter by slopes that learn, ``Zonotope`` and ``Spec`` describe inputs
-and properties; :mod:`zonocuda.ops` are the native ops alone. Names are loaded on first use.
+and properties; ``check`` proves a verdict again (it needs python-flint); :mod:`zonocuda.ops` are the native ops alone.
+Names, and the modules ``ops``, ``reference``, ``nonsmooth``, ``specs`` and others, are loaded on first use.
 """
 
 from __future__ import annotations
@@ -13,6 +14,16 @@ from typing import TYPE_CHECKING
 from zonocuda.version import __version__
 
 if TYPE_CHECKING:
+    from zonocuda import checker as checker
+    from zonocuda import domains as domains
+    from zonocuda import graph as graph
+    from zonocuda import importers as importers
+    from zonocuda import nonsmooth as nonsmooth
+    from zonocuda import ops as ops
+    from zonocuda import reference as reference
+    from zonocuda import specs as specs
+    from zonocuda import verifier as verifier
+    from zonocuda.checker import check as check
     from zonocuda.domains import Zonotope, use_backend
     from zonocuda.importers import from_module, load_network, load_onnx
     from zonocuda.specs import Spec, load_vnnlib
@@ -26,6 +37,7 @@ _HOMES = {
     "Verdict": "zonocuda.verifier",
     "VerifyResult": "zonocuda.verifier",
     "Zonotope": "zonocuda.domains",
+    "check": "zonocuda.checker",
     "compute_bounds": "zonocuda.verifier",
     "from_module": "zonocuda.importers",
     "load_network": "zonocuda.importers",
@@ -36,15 +48,29 @@ _HOMES = {
     "verify": "zonocuda.verifier",
 }
 
+_MODULES = (
+    "checker",
+    "domains",
+    "graph",
+    "importers",
+    "nonsmooth",
+    "ops",
+    "reference",
+    "specs",
+    "verifier",
+)
+
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"zonocuda.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'zonocuda' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, *_MODULES})
 
 
 __all__ = [

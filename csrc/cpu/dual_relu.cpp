@@ -82,64 +82,6 @@ std::tuple<Tensor, Tensor, Tensor> dual_relu(const Tensor& rows, const Tensor& l
   return {out.rows, out.low, out.high};
 }
 
-namespace {
-
-/// The neurons of a piece that are neither dead nor active: the others hand nothing to slopes and bounds.
-struct Crossing {
-  int count = 0;
-  int at[kDualStrip];
-
-  template <class T>
-  void find(const T* l, const T* u, int64_t width) {
-    count = 0;
-    for (int64_t j = 0; j < width; ++j) {
-      at[count] = static_cast<int>(j);
-      count += !is_dead(l[j], u[j]) && !is_active(l[j], u[j]);
-    }
-  }
-};
-
-/// What the backward pass of one side needs, and its results. A piece of columns belongs to one thread.
-template <class T>
-struct SideBackward {
-  Side<T> side;
-  Kink kink;
-  T tolerance;
-  T* grad;  // of the slopes; null: tied
-  T multiplier[kDualStrip], offset[kDualStrip];
-
-  void begin(int64_t width) {
-    std::fill_n(multiplier, width, T(0));
-    std::fill_n(offset, width, T(0));
-  }
-
-  T* grad_at(int64_t b, int64_t r, int64_t n) const {
-    return grad ? grad + b * side.batch_stride + r * side.row_stride + n : nullptr;
-  }
-
-  /// The slopes, l and u of one row or, in the end, of all rows that share their slopes.
-  void finish(const Crossing& crossing, const T* l, const T* u, int64_t b, int64_t r, int64_t n, int64_t width,
-              T* lower, T* upper) const {
-    const T* slope = side.at(b, r, n);
-    T* out = grad_at(b, r, n);
-    if (out) {
-      std::fill_n(out, width, T(0));
-    }
-    for (int i = 0; i < crossing.count; ++i) {
-      const int j = crossing.at[i];
-      const RelaxationGrad<T> g =
-          relax_relu_backward(l[j], u[j], slope ? slope[j] : T(0), !slope, kink, tolerance, multiplier[j], offset[j]);
-      lower[j] += g.lower;
-      upper[j] += g.upper;
-      if (out) {
-        out[j] = g.slope;
-      }
-    }
-  }
-};
-
-}  // namespace
-
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
     const Tensor& grad_rows, const Tensor& grad_low, const Tensor& grad_high, const Tensor& rows, const Tensor& lower,
     const Tensor& upper, const std::optional<Tensor>& negative, const std::optional<Tensor>& nonnegative, int64_t kink,
@@ -159,25 +101,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
     T* grad_v = out.rows.mutable_data_ptr<T>();
     T* grad_l = out.lower.mutable_data_ptr<T>();
     T* grad_u = out.upper.mutable_data_ptr<T>();
+    const KinkChoice<T> choice{static_cast<Kink>(kink), static_cast<T>(tolerance)};
     const int64_t strip = strip_width(s);
     const int64_t strips = ceil_div(s.features, strip);
     const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, s.rows * strip));
     torch::stable::parallel_for(0, s.batch * strips, grain, [&](int64_t begin, int64_t end) {
       Sides<T> sides(negative, nonnegative, s);
-      SideBackward<T> below{sides.negative,
-                            static_cast<Kink>(kink),
-                            static_cast<T>(tolerance),
-                            s.negative > 0 ? out.negative.mutable_data_ptr<T>() : nullptr,
-                            {},
-                            {}};
-      SideBackward<T> above{sides.nonnegative,
-                            static_cast<Kink>(kink),
-                            static_cast<T>(tolerance),
-                            s.nonnegative > 0 ? out.nonnegative.mutable_data_ptr<T>() : nullptr,
-                            {},
-                            {}};
+      const auto grads = [&](const Side<T>& side, Tensor& slopes, int64_t count) {
+        T* const out = count > 0 ? slopes.mutable_data_ptr<T>() : nullptr;
+        return SideGrads<T>{side, l, u, s.features, choice, out, grad_l, grad_u};
+      };
+      SideGrads<T> below = grads(sides.negative, out.negative, s.negative);
+      SideGrads<T> above = grads(sides.nonnegative, out.nonnegative, s.nonnegative);
       T multiplier[kDualStrip], offset[kDualStrip];
-      Crossing crossing;
       for (int64_t t = begin; t < end; ++t) {
         const int64_t b = t / strips;
         const int64_t n = t % strips * strip;
@@ -186,7 +122,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
         if (needs_slopes) {
           std::fill_n(grad_l + at, width, T(0));
           std::fill_n(grad_u + at, width, T(0));
-          crossing.find(l + at, u + at, width);
           below.begin(width);
           above.begin(width);
         }
@@ -199,7 +134,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
           if (!needs_slopes) {
             continue;
           }
-          auto collect = [&](SideBackward<T>& side, bool is_negative) {
+          auto collect = [&](SideGrads<T>& side, bool is_negative) {
             if (side.side.per_row()) {
               side.begin(width);
             }
@@ -211,7 +146,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
               add_side(offset, v + entry, is_negative, width, side.offset);
             }
             if (side.side.per_row()) {
-              side.finish(crossing, l + at, u + at, b, r, n, width, grad_l + at, grad_u + at);
+              side.finish_row(side.multiplier, side.offset, b, r, n, width);
             }
           };
           collect(below, true);
@@ -220,11 +155,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> dual_relu_backward(
           }
         }
         if (needs_slopes) {
-          if (!below.side.per_row()) {
-            below.finish(crossing, l + at, u + at, b, 0, n, width, grad_l + at, grad_u + at);
-          }
-          if (!sides.one && !above.side.per_row()) {
-            above.finish(crossing, l + at, u + at, b, 0, n, width, grad_l + at, grad_u + at);
+          below.finish(b, n, width);
+          if (!sides.one) {
+            above.finish(b, n, width);
           }
         }
       }

@@ -5,6 +5,7 @@
 
 #include "../common/dual_arguments.h"
 #include "dual_rows.h"
+#include "neurons.h"
 #include "tiles.h"
 
 namespace zonocuda::cpu {
@@ -42,5 +43,41 @@ inline int64_t strip_width(const DualSizes& s) {
   const int64_t share = ceil_div(s.batch * s.features, torch::stable::get_num_threads());
   return std::clamp<int64_t>(ceil_div(share, kMinTile) * kMinTile, kMinTile, kDualStrip);
 }
+
+/// What the backward pass collects of one side. A piece of columns belongs to one thread.
+template <class T>
+struct SideGrads {
+  const Side<T>& side;
+  const T *l, *u;
+  int64_t features;
+  KinkChoice<T> choice;
+  T* slopes;         // null: tied, or nobody wants them
+  T *lower, *upper;  // null: nobody wants them; they are added to
+  T multiplier[kDualStrip], offset[kDualStrip];  // sums over the rows that share their slopes
+  T slope[kDualStrip], low[kDualStrip], high[kDualStrip];
+
+  void begin(int64_t width) {
+    std::fill_n(multiplier, width, T(0));
+    std::fill_n(offset, width, T(0));
+  }
+
+  /// After each row, whose gradients of lam and mu these are, on a side with slopes for single rows.
+  void finish_row(const T* of_multiplier, const T* of_offset, int64_t b, int64_t r, int64_t n, int64_t width) {
+    const int64_t neuron = b * features + n;
+    T* const out = slopes ? slopes + b * side.batch_stride + r * side.row_stride + n : slope;
+    relax_backward(l + neuron, u + neuron, side.at(b, r, n), choice, of_multiplier, of_offset, width, out, low, high);
+    if (lower) {
+      add_all(low, width, lower + neuron);
+      add_all(high, width, upper + neuron);
+    }
+  }
+
+  /// After the last row, on a side whose slopes the rows share.
+  void finish(int64_t b, int64_t n, int64_t width) {
+    if (!side.per_row()) {
+      finish_row(multiplier, offset, b, 0, n, width);
+    }
+  }
+};
 
 }  // namespace zonocuda::cpu

@@ -6,7 +6,6 @@
 #include "../math/index.h"
 #include "dual_sides.h"
 #include "dual_split_rows.h"
-#include "neurons.h"
 #include "tiles.h"
 
 namespace zonocuda::cpu {
@@ -90,56 +89,6 @@ std::tuple<Tensor, Tensor> dual_split(const Tensor& rows, const Tensor& lower, c
   return {out.rows, out.low};
 }
 
-namespace {
-
-/// What the backward pass collects of one side. A piece of columns belongs to one thread.
-template <class T>
-struct SplitSide {
-  const Side<T>& side;
-  const SplitRows<T>& rows;
-  KinkChoice<T> choice;
-  T* grad;           // of the slopes; null: tied, or nobody wants it
-  T *lower, *upper;  // gradients of l and u of the whole batch; null: nobody wants them
-  T multiplier[kDualStrip], offset[kDualStrip];
-  T slope[kDualStrip], low[kDualStrip], high[kDualStrip];
-
-  void begin(int64_t width) {
-    std::fill_n(multiplier, width, T(0));
-    std::fill_n(offset, width, T(0));
-  }
-
-  /// The gradients of lam and of mu, of one row.
-  void add(const T* of_multiplier, const T* of_offset, int64_t b, int64_t r, int64_t n, int64_t width) {
-    if (side.per_row()) {
-      hand_on(of_multiplier, of_offset, b, r, n, width);
-    } else {
-      add_all(of_multiplier, width, multiplier);
-      add_all(of_offset, width, offset);
-    }
-  }
-
-  /// After the last row.
-  void finish(int64_t b, int64_t n, int64_t width) {
-    if (!side.per_row()) {
-      hand_on(multiplier, offset, b, 0, n, width);
-    }
-  }
-
- private:
-  void hand_on(const T* of_multiplier, const T* of_offset, int64_t b, int64_t r, int64_t n, int64_t width) {
-    const int64_t neuron = b * rows.s.features + n;
-    T* const out = grad ? grad + b * side.batch_stride + r * side.row_stride + n : slope;
-    relax_backward(rows.lower + neuron, rows.upper + neuron, side.at(b, r, n), choice, of_multiplier, of_offset, width,
-                   out, low, high);
-    if (lower) {
-      add_all(low, width, lower + neuron);
-      add_all(high, width, upper + neuron);
-    }
-  }
-};
-
-}  // namespace
-
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> dual_split_backward(
     const Tensor& grad_rows, const Tensor& grad_low, const Tensor& rows, const Tensor& lower, const Tensor& upper,
     const Tensor& splits, const std::optional<Tensor>& multipliers, const std::optional<Tensor>& negative,
@@ -162,9 +111,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> dual_split_backward(
     const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, s.rows * strip));
     torch::stable::parallel_for(0, s.batch * strips, grain, [&](int64_t begin, int64_t end) {
       SplitRows<T> a(s, in);
-      SplitSide<T> below{a.negative, a, choice, wanted(out.negative, needs_slopes && s.negative > 0), grad_l, grad_u};
-      SplitSide<T> above{a.nonnegative, a, choice, wanted(out.nonnegative, needs_slopes && s.nonnegative > 0), grad_l,
-                         grad_u};
+      const auto grads = [&](const Side<T>& side, Tensor& slopes, bool has_slopes) {
+        T* const out = wanted(slopes, needs_slopes && has_slopes);
+        return SideGrads<T>{side, a.lower, a.upper, s.features, choice, out, grad_l, grad_u};
+      };
+      SideGrads<T> below = grads(a.negative, out.negative, s.negative > 0);
+      SideGrads<T> above = grads(a.nonnegative, out.nonnegative, s.nonnegative > 0);
+      const auto collect = [&](SideGrads<T>& side, const T* lam, const T* mu, int64_t b, int64_t r, int64_t n,
+                               int64_t width) {
+        if (side.side.per_row()) {
+          side.finish_row(lam, mu, b, r, n, width);
+        } else {
+          add_all(lam, width, side.multiplier);
+          add_all(mu, width, side.offset);
+        }
+      };
       T first[kDualStrip], second[kDualStrip], offset[kDualStrip];
       for (int64_t t = begin; t < end; ++t) {
         const int64_t b = t / strips;
@@ -187,9 +148,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> dual_split_backward(
           if (a.one) {
             add_all(second, width, first);  // one of the two is zero
           }
-          below.add(first, offset, b, r, n, width);
+          collect(below, first, offset, b, r, n, width);
           if (!a.one) {
-            above.add(second, a.zeros, b, r, n, width);
+            collect(above, second, a.zeros, b, r, n, width);
           }
         }
         if (needs_bounds || needs_slopes) {

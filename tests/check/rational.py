@@ -38,9 +38,9 @@ def confirmed(path: Path, graph: Graph, spec: Spec) -> bool:
         entries = {entry["region"]: entry for entry in document["certificate"]["regions"]}
         for number, region in enumerate(spec.regions):
             forest = entries[number]["forest"]
-            arrays = {key: array(value) for key, value in forest.items() if key != "trees"}
+            arrays = {key: array(value) for key, value in forest.items()}
             has_root = bool(entries[number]["relus"])
-            if not _Region(graph, region, arrays, forest["trees"], has_root).holds():
+            if not _Region(graph, region, arrays, entries[number]["trees"], has_root).holds():
                 return False
     return True
 

@@ -12,8 +12,8 @@ from flint import arb, ctx
 
 from tests.graph.test_ops import simple_cases
 from tests.verifier.exact import affine_map, exactly, multiply
-from zonocuda.check.affine import explicit
-from zonocuda.check.arithmetic import balls, constants, precisely
+from zonocuda.checker.affine import explicit
+from zonocuda.checker.arithmetic import balls, constants, precisely
 from zonocuda.graph import Affine, AveragePool, Conv, ConvTranspose, Linear, Pad, Reduce
 from zonocuda.graph.ops import HOPELESS
 

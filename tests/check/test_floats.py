@@ -11,14 +11,14 @@ import torch
 from tests.check.test_affine import Case, cases
 from tests.verifier.exact import affine_map, evaluate, exactly
 from tests.verifier.graphs import NETWORKS, casting, random_box, sample_box
-from zonocuda.check.affine import explicit
-from zonocuda.check.arithmetic import precisely
-from zonocuda.check.derive import Derivation
-from zonocuda.check.exact import Disagreement, Sample
-from zonocuda.check.floats import TINY, FloatMap, above, gamma, held
-from zonocuda.check.intervals import interval
-from zonocuda.check.maps import Maps
-from zonocuda.check.sets import FloatNet, carry
+from zonocuda.checker.affine import explicit
+from zonocuda.checker.arithmetic import precisely
+from zonocuda.checker.derive import Derivation
+from zonocuda.checker.exact import Disagreement, Sample
+from zonocuda.checker.floats import TINY, FloatMap, above, gamma, held
+from zonocuda.checker.intervals import interval
+from zonocuda.checker.maps import Maps
+from zonocuda.checker.sets import FloatNet, carry
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node, ScaleShift
 
 U = Fraction(1, 2**53)

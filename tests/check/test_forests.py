@@ -18,9 +18,9 @@ from tests.check import rational
 from tests.check.certificates import least_sample
 from tests.check.neuron_trees import changed, neuron_proof, with_forest
 from tests.verifier.graphs import constraint, fc, random_box, residual, spec
-from zonocuda.check import CertificateError, check_proof
-from zonocuda.check.certificate import read_document
-from zonocuda.check.verdict import Checked
+from zonocuda.checker import CertificateError, check_proof
+from zonocuda.checker.certificate import read_document
+from zonocuda.checker.verdict import Checked
 from zonocuda.graph import Graph
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.forest import ForestRecord, ForestWriter, LeafRow

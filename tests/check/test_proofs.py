@@ -9,11 +9,11 @@ import torch
 
 from tests.check.certificates import KINDS, certified, exact_rows, inline, random_slopes, threshold
 from tests.verifier.graphs import NETWORKS, constraint, random_box, region, sample_box, spec
-from zonocuda.check import CertificateError, check_proof, verdict
-from zonocuda.check.arithmetic import precisely
-from zonocuda.check.certificate import FORMATS, region_claim
-from zonocuda.check.maps import Maps
-from zonocuda.check.region import RegionCheck
+from zonocuda.checker import CertificateError, check_proof, verdict
+from zonocuda.checker.arithmetic import precisely
+from zonocuda.checker.certificate import FORMATS, region_claim
+from zonocuda.checker.maps import Maps
+from zonocuda.checker.region import RegionCheck
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
 from zonocuda.prove import certify
 from zonocuda.specs import Box, LinearConstraint, Region, Spec

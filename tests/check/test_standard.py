@@ -15,9 +15,9 @@ from tests.importers.onnx_models import floats, ints, model, one, op, save
 from tests.importers.test_constants import OTHERS, other
 from tests.importers.test_onnx_attributes import WIDE, built, normalisation, wrong_default
 from tests.importers.test_onnx_ops import CASES
-from zonocuda.check.arithmetic import precisely
-from zonocuda.check.maps import Maps
-from zonocuda.check.standard import difference
+from zonocuda.checker.arithmetic import precisely
+from zonocuda.checker.maps import Maps
+from zonocuda.checker.standard import difference
 from zonocuda.cli.main import main
 from zonocuda.importers import lowering
 from zonocuda.importers.onnx import arithmetic, windows

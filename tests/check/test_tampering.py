@@ -13,8 +13,8 @@ import torch
 
 from tests.check.certificates import KINDS, array, certified, exact_rows, random_slopes, threshold
 from tests.verifier.graphs import NETWORKS, constraint, random_box, sample_box, spec
-from zonocuda.check import CertificateError, check_proof
-from zonocuda.check import certificate as certificate_module
+from zonocuda.checker import CertificateError, check_proof
+from zonocuda.checker import certificate as certificate_module
 from zonocuda.graph import Graph
 from zonocuda.specs import Region, Spec
 

@@ -77,7 +77,7 @@ def test_a_counterexample_is_executed_again_and_exactly(
 def test_a_large_network_is_executed_again_but_not_made_into_balls(
     net: Path, unsafe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zonocuda.check import verdict
+    from zonocuda.checker import verdict
 
     cert = certificate(net, unsafe, tmp_path / "cert.json")
     monkeypatch.setattr(verdict, "MAX_NUMBERS", 3)
@@ -279,9 +279,9 @@ def test_a_missing_library_is_named_with_its_remedy(
     import importlib.util
     import sys
 
-    for name in [name for name in sys.modules if name == "zonocuda.check" or name.startswith("zonocuda.check.")]:
+    for name in [name for name in sys.modules if name == "zonocuda.checker" or name.startswith("zonocuda.checker.")]:
         monkeypatch.delitem(sys.modules, name)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "flint" else find(name, *rest))
     assert run("check", tmp_path / "cert.json", net, safe) == 2
-    assert "zonocuda check needs python-flint, which is not installed: pip install python-flint" in error(capsys)
+    assert "zonocuda check needs python-flint, which is not installed: pip install 'zonocuda[check]'" in error(capsys)

@@ -121,12 +121,15 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
     refined = files.fc_model(tmp_path / "refined.onnx", *REFINED)
     spec = files.save_spec(tmp_path / "refined.vnnlib", [-1, -1], [1, 1], 1, "(<= Y_0 -50)")
     out = tmp_path / "refined.json"
-    assert main(["verify", str(refined), str(spec), "--effort", "max", "--split", "none", "--json", str(out)]) == 0
-    check(document(out), "", fields, seen)
+    both = ["--json", str(out), "--certificate", str(tmp_path / "out.zip")]
+    for split in (["--split", "none", "--effort", "max"], ["--split", "input"]):
+        assert main(["verify", str(refined), str(spec), *split, *both]) == 0
+        check(document(out), "", fields, seen)
+    assert document(out)["certificate"]["regions"][0]["forest"]
     nodes = [helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Relu", ["h"], ["y"])]
     behind = files.save_model(tmp_path / "behind.onnx", nodes, {"w": [[1.0, -1.0]]}, [1, 2], [1, 1])
     spec = files.save_spec(tmp_path / "behind.vnnlib", [-1, -1], [1, 1], 1, "(< Y_0 0)")
-    assert main(["verify", str(behind), str(spec), "--json", str(out)]) == 0
+    assert main(["verify", str(behind), str(spec), *both]) == 0
     check(document(out), "", fields, seen)
     assert seen == set(fields), "described, but never written"
 
@@ -149,6 +152,6 @@ def test_bounds_writes_the_fields_that_are_described(tmp_path: Path) -> None:
 
 
 def test_numbers_without_json_are_strings() -> None:
-    from zonocuda.cli.report import _number
+    from zonocuda.verifier.documents import number
 
-    assert [_number(v) for v in (float("nan"), float("inf"), -float("inf"), None, 0.1)] == [*SPECIAL, None, 0.1]
+    assert [number(v) for v in (float("nan"), float("inf"), -float("inf"), None, 0.1)] == [*SPECIAL, None, 0.1]

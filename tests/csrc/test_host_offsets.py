@@ -274,3 +274,40 @@ def test_dual_relu_backward_over_many_batch_elements(host: HostKernels) -> None:
     magnitudes = [grad.detach().abs() + 2 * constants, of_lines, of_lines]
     for one, other, magnitude in zip(actual, expected, magnitudes, strict=True):
         assert_within(one, other, magnitude, 16)
+
+
+def test_dual_split_over_many_rows(host: HostKernels) -> None:
+    rows, features, last = 2**27 + 5, 33, 5
+    skip = (rows - last) * features
+    v, lower, upper = normal(1, last, features, dtype=F), -torch.ones(1, features), torch.full((1, features), 2.0)
+    beta, slope = (normal(1, last, features, dtype=F, seed=seed) for seed in (1, 2))
+    splits = (torch.arange(v.numel()) % 3 - 1).to(torch.int8).reshape(v.shape)
+    image = Out.unwritten(1, last, features, dtype=F, skip=skip)
+    low = Out.unwritten(1, last, dtype=F, skip=rows - last)
+    arguments: list[Argument] = [Tail(v, skip), lower, upper, None, Tail(slope, skip), Tail(splits, skip)]
+    launch = Launch((-(-rows // 16), 1), (256, 1), last_block_only=True)
+    sizes = [1, rows, features, 0, 1, 0, 16]
+    actual = host.run("dual_split_kernel", launch, [*arguments, Tail(beta, skip), image, low], sizes)
+    expected = reference.dual_split(v, lower, upper, splits, beta, None, slope)
+    assert_within(actual[0], expected.rows, v.abs() + beta.abs(), 4)
+    assert_within(actual[1], expected.low, 3 * v.abs().sum(2), features + 8)
+
+
+def test_dual_split_backward_over_many_batch_elements(host: HostKernels) -> None:
+    batch, rows, features = 2**27 + 3, 2, 32
+    skip, neurons = (batch - 1) * rows * features, (batch - 1) * features
+    leaves = [normal(1, rows, features, dtype=F, seed=seed).requires_grad_() for seed in range(3)]
+    lower, upper = -torch.ones(1, features), torch.full((1, features), 2.0)
+    splits = (torch.arange(rows * features) % 3 - 1).to(torch.int8).reshape(1, rows, features)
+    grad, low = normal(1, rows, features, dtype=F, seed=3), normal(1, rows, dtype=F, seed=4)
+    v, beta, slope = (Tail(t.detach(), skip) for t in leaves)
+    arguments: list[Argument] = [v, Tail(lower, neurons), Tail(upper, neurons), None, slope, Tail(splits, skip), beta]
+    outs = [Out.unwritten(1, rows, features, dtype=F, skip=skip) for _ in range(3)]
+    arguments += [Tail(grad, skip), Tail(low, (batch - 1) * rows), None, outs[0], None, None, None, *outs[1:], None]
+    launch = Launch((batch, 1), (LANES, STRIPS), last_block_only=True)
+    actual = host.run("dual_split_backward_kernel", launch, arguments, [batch, rows, features, 0, 1, 0, 0, 0], [0.0])
+    outputs = reference.dual_split(leaves[0], lower, upper, splits, leaves[1], None, leaves[2])
+    expected = torch.autograd.grad(outputs, [leaves[0], leaves[2], leaves[1]], [grad, low])
+    magnitude = grad.abs() * (1 + v.values.abs()) + 3 * low.abs().unsqueeze(2)
+    for one, other in zip(actual, expected, strict=True):
+        assert_within(one, other, magnitude, 16)

@@ -362,3 +362,20 @@ def test_patches_and_corners_that_do_not_fit_are_an_error() -> None:
         Windowed(Symbols(3), torch.zeros(1, 2, 2, 1, 1), torch.zeros(3, 2, dtype=torch.int64), (4, 4))
     with pytest.raises(ValueError, match="do not fit a center"):
         windows().check(torch.zeros(2, 3, 5, 5))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("start", "step", "count"), [(0, 2, 3), (1, 2, 2), (0, 3, 2), (2, 3, 1), (1, 4, 2)])
+@pytest.mark.parametrize("window", [(1, 1), (2, 3), (5, 4)])
+def test_every_so_many_rows_or_columns(
+    axis: int, start: int, step: int, count: int, window: tuple[int, int], grad: bool
+) -> None:
+    block = windows(size=(7, 6), window=window)
+    index = torch.tensor([start + step * i for i in range(count)])
+    with torch.set_grad_enabled(grad):
+        part = block.every(axis, start, step, count)
+    assert torch.equal(on_map(part), on_map(block).index_select(3 + axis, index))
+    assert zero_outside(part)
+    back = part.every_adjoint(axis, start, step, block.size)
+    expected = torch.zeros_like(on_map(block)).index_copy(3 + axis, index, on_map(part))
+    assert torch.equal(on_map(back), expected)

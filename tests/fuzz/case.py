@@ -17,7 +17,7 @@ from types import FrameType
 
 import numpy as np
 
-from zonocuda.check.certificate import read_document
+from zonocuda.checker.certificate import read_document
 from zonocuda.cli.main import main
 from zonocuda.importers import load_network
 from zonocuda.specs import Spec, load_vnnlib

@@ -68,7 +68,6 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
     "a sum that rounds its terms first": (lambda x: x.sum(1, dtype=torch.half), (3,), "it rounds its operands"),
     "eight bits": (lambda x: x.to(torch.float8_e5m2).float(), (3,), "torch.float8_e5m2 is not supported"),
     "integers": (lambda x: x.long().float(), (3,), "torch.int64"),
-    "max pooling": (lambda x: F.max_pool1d(x, 2), (1, 4), "is not supported"),
     "boolean mask": (lambda x: x[:, torch.tensor([True, False, True])], (3,), "index"),
     "two indices": (lambda x: x[:, [0, 1], [1, 0]], (2, 2), "more than one tensor"),
     "concatenation with a constant": (lambda x: torch.cat([x, torch.zeros(x.shape[0], 1)], 1), (3,), "with a constant"),

@@ -111,6 +111,8 @@ def test_an_operator_computes_what_onnx_s_own_evaluator_computes(name: str, dtyp
         pytest.skip("the evaluator takes the default momentum for training")
     if any(entry.name == "output_padding" for node in case.nodes for entry in node.attribute):
         pytest.skip("the evaluator has no room for output_padding")
+    if name in ("max pool SAME_LOWER", "max pool, asymmetric pads"):
+        pytest.skip("the evaluator counts the pads of one end twice")
     if dtype == TensorProto.DOUBLE and any(node.op_type.startswith("Constant") for node in case.nodes):
         pytest.skip("its constants are float32")
     file, graph = read(built(name, dtype))

@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper
 
 from tests.importers.onnx_models import Case, constant_first, floats, ints, one, op, save
+from tests.importers.piecewise_models import PIECEWISE
 from zonocuda.importers import load_network
 
 POSITIVE = np.abs(floats(3)) + np.float32(0.5)
@@ -259,6 +260,7 @@ CASES = {
         {"s": ints(2, 3), "w": floats(2, 4)},
     ),
     "a single number": one("Mul", [1], (1,), floats(1)),
+    **PIECEWISE,
 }
 
 

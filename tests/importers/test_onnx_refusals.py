@@ -16,9 +16,24 @@ STATISTICS = (floats(3), floats(3), floats(3), np.abs(floats(3)) + 1)
 SCALAR = np.float32(1).reshape(())
 
 OPERATORS = {
-    "sigmoid": (one("Sigmoid", [1, 3], (3,)), "node 'y' (op Sigmoid) is not supported; supported ops: Add,"),
-    "leaky relu": (one("LeakyRelu", [1, 3], (3,)), "op LeakyRelu) is not supported; supported ops"),
-    "max of branches": (Case([op("Relu", "x", "r"), op("Max", "x r")], [1, 3], (3,)), "on constants only; supported"),
+    "sigmoid": (one("Sigmoid", [1, 3], (3,)), "node 'y' (op Sigmoid) is not supported; supported ops: Abs, Add,"),
+    "hard swish": (one("HardSwish", [1, 3], (3,), opset=14), "op HardSwish) is not supported; supported ops"),
+    "rounding down": (one("Floor", [1, 3], (3,)), "on constants only; supported"),
+    "a threshold that jumps": (one("ThresholdedRelu", [1, 3], (3,)), "it jumps at alpha"),
+    "a condition that depends on the input": (
+        Case([op("Where", "x a b")], [1, 3], (3,), {"a": floats(3), "b": floats(3)}),
+        "a condition that depends on the network's input",
+    ),
+    "indices of maxima": (
+        Case([op("MaxPool", "x", "m i", kernel_shape=[2]), op("Cast", "i", to=TensorProto.FLOAT)], [1, 1, 4], (1, 3)),
+        "node 'm' (op MaxPool): its output 'i' is not supported",
+    ),
+    "a maximum of nothing but padding": (
+        one("MaxPool", [1, 1, 3], (1, 5), kernel_shape=[2], pads=[2, 1]),
+        "lies in the padding entirely",
+    ),
+    "a limit beyond all numbers": (one("Max", [1, 2], (2,), np.float32([np.inf, 0])), "leaves no number"),
+    "a slope for each batch element": (one("PRelu", [1, 3], (3,), floats(2, 1)), "broadcasts over the batch"),
     "random numbers": (
         Case([op("RandomNormalLike", "c", "n"), op("Add", "x n")], [1, 3], (3,), {"c": floats(3)}),
         "(op RandomNormalLike) is not supported",

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
 
-from tests.verifier.exact import Vector, affine_map
+from tests.verifier.exact import Vector, affine_map, value_step
 from zonocuda.graph import Add, Affine, AveragePool, Concat, Graph, Node, Reduce, Relu, ScaleShift, interpret
 
 Number = np.floating
@@ -68,13 +69,16 @@ class Machine:
         self.order = self.chance.choice(["given", "reversed", "shuffled", "rising", "falling", "pairs", "signs"])
 
     def run(self, layers: Layers, x: Sequence[Fraction]) -> tuple[dict[str, Vector], Vector]:
-        """The executed inputs of every ReLU, by its name, and the executed output, at a point of the dtype."""
+        """The executed inputs of every ReLU that is an operator by itself, by its name, and the executed output, at a
+        point of the dtype."""
         graph = layers.graph
         seen: dict[str, Vector] = {}
         readers = Counter(name for node in graph.nodes for name in node.inputs)
         readers[graph.output] += 1
 
         def step(node: Node, values: tuple[Value, ...]) -> Value:
+            if node.part is not None:
+                return self._part(graph, node, values)
             value = self._apply(layers, node, values)
             if isinstance(node.op, Relu):
                 before = self._computed(values[0])
@@ -115,6 +119,14 @@ class Machine:
             rows = [[(j, self._rounded(w)) for j, w in row.items()] for row in matrix]
         pending = Pending(source, rows, constants, divisor=divisor)
         return pending if isinstance(node.op, AveragePool | Reduce) or _sums(rows) else self._computed(pending)
+
+    def _part(self, graph: Graph, node: Node, values: tuple[Value, ...]) -> Value:
+        """A part of an operator, exactly; the whole operator rounds its result, as a product does, or does not."""
+        given = [self._computed(value) for value in values]
+        exact = [[v if isinstance(v, Fraction) else Fraction(float(self._read(v))) for v in part] for part in given]
+        found: Any = value_step(graph, node, tuple(exact))
+        assert node.part is not None
+        return found if node.part.whole is None else [self._result(self._rounded(v)) for v in found]
 
     def _sum(self, values: tuple[Value, ...], sign: int) -> Value:
         first, second = values

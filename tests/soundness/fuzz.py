@@ -194,7 +194,7 @@ def least_value(graph: Graph, box: Bounds, row: LinearConstraint, rng: random.Ra
 
 def random_options(rng: random.Random) -> dict[str, Any]:
     """Any way to prove."""
-    split = rng.choice(("none", "auto", "input"))
+    split = rng.choice(("none", "auto", "input", "neuron"))
     return {
         "dtype": rng.choice(("auto", torch.float32, torch.float64)),
         "effort": rng.choice(("fast", "fast", "standard", "standard", "max")),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tests.soundness import random_piecewise
 from tests.verifier.graphs import Builder
 from zonocuda.graph import (
     Add,
@@ -67,7 +68,7 @@ class RandomNetwork:
         if self.rng.random() < 0.2:
             self.b(Relu())
             self.b(ScaleShift(self.numbers(1), self.numbers(1)))
-        return self.b.graph()
+        return self.b.graph().to(torch.float64)
 
     def append(self) -> None:
         """One operator that fits the last value, and more often than not a ReLU."""
@@ -206,6 +207,11 @@ def _cast(n: RandomNetwork) -> None:
     n.b(Cast(n.rng.choice((torch.float32, torch.float32, torch.bfloat16, torch.float16))))
 
 
+def _piecewise(n: RandomNetwork) -> None:
+    random_piecewise.append(n.b, n.rng, n.numbers)
+
+
 OPERATORS: tuple[Callable[[RandomNetwork], None], ...] = (
     *(_linear, _linear, _window, _window, _window, _scale_shift, _add, _concat, _move, _move, _cast),
+    *(_piecewise, _piecewise),
 )

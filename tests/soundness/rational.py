@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from tests.verifier.exact import Vector, exactly, value_step
+from zonocuda.bounds.dual.dual_pass import flatten_positions
 from zonocuda.bounds.dual.neurons import neuron_bounds
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
+from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
 from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.bounds.forward.sweep import sweep
@@ -75,7 +77,7 @@ def claims(
     Bounds of the ReLUs' inputs by the forward sweep, and by dual passes from intervals; of the rows by the forward
     zonotope, and by the dual with minimum-area, adaptive and random slopes for every row. Where rounding is counted
     also the bounds of input splitting: of the ReLUs' inputs by reduced zonotopes, of the rows, and of what a row
-    exceeds its linear bound by.
+    exceeds its linear bound by; and of neuron splitting, on parts that hold the point.
 
     Args:
         network: its constants are held in float64; ``dtype`` may round them.
@@ -123,7 +125,10 @@ def claims(
             if weight is not None:
                 points += list(torch.where(weight >= 0, *box).unsqueeze(1))
         split: Bounded | None = None
+        parts: SignProblem | None = None
         if rounding is not None:
+            ledger = Ledger(rounding, box, forward.inputs)
+            parts = SignProblem(graph, lambda given: output_rows(graph, matrix, 1, given), box, forward.inputs, ledger)
             for name, ends in reduced_bounds(graph, box, rounding).items():
                 bounds.append(("reduced", name, *ends))
             flat = box[0].flatten(1), box[1].flatten(1)
@@ -145,6 +150,8 @@ def claims(
                         yield Claim(f"{kind} {name}", sign * b, sign * v)
         if split is not None:
             yield from _linear_claims(split, flat, point, exact)
+        if parts is not None and all(layer.name in before for layer in parts.layers):
+            yield from _sign_claims(parts, before, exact)
 
 
 def _linear_claims(split: Bounded, box: Bounds, x: Vector, values: Vector) -> Iterator[Claim]:
@@ -154,6 +161,27 @@ def _linear_claims(split: Bounded, box: Bounds, x: Vector, values: Vector) -> It
         if bound == bound and abs(bound) != float("inf"):
             terms = (v * (at - c) for v, at, c in zip(exactly(weight), x, exactly(corner), strict=True))
             yield Claim("linear bound of a box", bound, value - sum(terms, Fraction(0)))
+
+
+def _sign_claims(problem: SignProblem, before: dict[str, Vector], values: Vector) -> Iterator[Claim]:
+    """Bounds of the rows on a part that a point with these inputs of the ReLUs lies in: some of its neurons have its
+    signs, with random slopes and multipliers."""
+    generator = torch.Generator().manual_seed(len(values))
+    size = (len(values), problem.count)
+    signs = []
+    for layer in problem.layers:
+        order = flatten_positions(problem.graph[layer.name].shape)[layer.index].tolist()
+        signs += [1.0 if before[layer.name][i] > 0 else -1.0 for i in order]
+    known = torch.rand(size, generator=generator) < torch.tensor([[0.1], [0.5], [1.0]])[: len(values)]
+    with torch.no_grad(), full_precision(), summed_products():
+        like = problem.like
+        slopes, multipliers = (torch.rand(size, generator=generator).to(like) for _ in range(2))
+        flow = problem.flow(torch.arange(len(values)), True)
+        given = (torch.tensor(signs, dtype=like.dtype) * known).reshape(size)
+        found = problem.run(flow, given, slopes, multipliers)
+    for bound, value in zip(found.lower.tolist(), values, strict=True):
+        if bound == bound:
+            yield Claim("part by signs", bound, value)
 
 
 def _value(row: LinearConstraint, x: Vector, y: Vector) -> Fraction:

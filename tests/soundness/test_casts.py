@@ -15,9 +15,9 @@ from tests.soundness.rational import claims
 from tests.verifier.exact import evaluate, exactly, rounded
 from tests.verifier.graphs import casting, constraint, random_box, spec
 from tests.verifier.verdicts import chain, matrix
-from zonocuda.check import check_proof
-from zonocuda.check.arithmetic import balls, precisely
-from zonocuda.check.maps import cast_error
+from zonocuda.checker import check_proof
+from zonocuda.checker.arithmetic import balls, precisely
+from zonocuda.checker.maps import cast_error
 from zonocuda.graph import Add, Cast, Graph, Node, Relu, ScaleShift
 from zonocuda.importers import UnsupportedNetworkError, from_module
 from zonocuda.specs import LinearConstraint

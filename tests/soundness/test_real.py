@@ -169,14 +169,14 @@ def test_no_property_with_a_counterexample_is_verified_at_any_effort_in_any_dtyp
             assert result.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT), (row["ce_key"], dtype, effort, direction)
 
 
-@pytest.mark.parametrize("name", ["acasxu", "reach_prob_density"])
+@pytest.mark.parametrize("name", ["acasxu", "reach_prob_density", "mnist_fc"])
 @pytest.mark.usefixtures("prover_only")
 def test_no_property_with_a_counterexample_is_verified_by_splitting(name: str) -> None:
     """Some instances of each set; all of them, for a minute at most, with ZONOCUDA_EXHAUSTIVE=1."""
     rows = table(name, "sat")
     for row in rows if EXHAUSTIVE else rows[:: max(1, len(rows) // 4)]:
         judge, spec = instance(name, row)
-        result = verify(judge.graph, spec, timeout=60 if EXHAUSTIVE else 2)
+        result = verify(judge.graph, spec, timeout=60 if EXHAUSTIVE else 3)
         assert result.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT), row["ce_key"]
         assert result.splits
 

@@ -11,6 +11,7 @@ import torch
 
 from tests.soundness.rational import Claim, claims
 from tests.verifier.graphs import NETWORKS, Builder, rand, random_box
+from zonocuda.bounds.dual import signs
 from zonocuda.graph import Graph, Relu
 from zonocuda.specs import LinearConstraint
 
@@ -74,6 +75,13 @@ def test_no_counted_bound_of_networks_of_every_operator_exceeds_an_exact_value(n
     total, wrong = count(NETWORKS[name], range(16), dtype, True)
     assert not wrong, wrong[:3]
     print(f"{total} bounds of 16 networks in {dtype}")
+
+
+def test_a_multiplier_of_the_wrong_sign_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signs, "coefficients", lambda v, multiplier, sign: v * (sign > 0) + multiplier * sign)
+    _, wrong = count(random_chain, range(30), torch.float64, True)
+    assert wrong
+    assert {claim.what for claim in wrong} == {"part by signs"}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -169,8 +169,11 @@ def wide(inputs: int) -> tuple[Graph, Spec]:
 def test_auto_splits_where_few_inputs_vary() -> None:
     few = decide(*wide(splitting.MAX_INPUTS))
     many = decide(*wide(splitting.MAX_INPUTS + 1))
-    assert not many.splits
-    assert few.verdict is Verdict.VERIFIED
+    for problem, boxes in ((wide(splitting.MAX_INPUTS), True), (wide(splitting.MAX_INPUTS + 1), False)):
+        part = problem[1].regions[0]
+        assert splitting.wants_split("auto", part) is boxes
+        assert splitting.wants_neurons("auto", part) is not boxes
+    assert few.verdict is many.verdict is Verdict.VERIFIED
     asked = decide(*wide(splitting.MAX_INPUTS + 1), split="input")
     assert asked.verdict is Verdict.VERIFIED
 
@@ -181,7 +184,7 @@ def test_nothing_is_split_where_nobody_asks(options: dict[str, Any]) -> None:
 
 
 def test_an_unknown_way_to_split_is_refused() -> None:
-    with pytest.raises(ValueError, match="split must be one of auto, input, none"):
+    with pytest.raises(ValueError, match="split must be one of auto, input, neuron, none"):
         verify(*wide(1), split="both")  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ from zonocuda.bounds.dual.window_rows import WindowRows
 from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Dense, Symbols, Windowed, Zonotope, windowed
 from zonocuda.domains.geometry import Convolution
-from zonocuda.graph import Add, Conv, Graph, Relu, ScaleShift
+from zonocuda.graph import Add, Concat, Conv, Gather, Graph, Relu, ScaleShift
 from zonocuda.windows import Pair
 
 FIRST = constraint({0: 1.0})
@@ -53,7 +53,22 @@ def twice(seed: int = 0) -> Graph:
     return b.graph()
 
 
-GRAPHS = {**NETWORKS, "branches": branches, "twice": twice}
+def strided(seed: int = 0) -> Graph:
+    """Maxima of neighbours: every other row and column, of a map whose first column is repeated before it."""
+    b = Builder(2, 6, 7, seed=seed)
+    x = b(b.conv(2, 2))
+    x = b(Concat(2), b(Gather(2, (0,)), x), x)
+    for dim in (2, 1):
+        first, second = (b(Gather(dim, tuple(range(i, b.shape(x)[dim] - 1 + i, 2))), x) for i in (0, 1))
+        x = b(Add(), second, b(Relu(), b(Add(-1), first, second)))
+    b(b.conv(2, 2))
+    b(Relu())
+    b.flat()
+    b(b.linear(b.shape()[0], 3))
+    return b.graph()
+
+
+GRAPHS = {**NETWORKS, "branches": branches, "twice": twice, "strided": strided}
 
 
 @pytest.mark.parametrize("name", sorted(GRAPHS))

@@ -1,8 +1,10 @@
 """Branch and bound: which parts of a problem are open, what to split, in which order. It knows no bound method."""
 
 from zonocuda.branch.choice import CHOICES, Choice, Estimate
+from zonocuda.branch.neurons import SignOutcome, SignSettings, deepen, refuted, search_signs
 from zonocuda.branch.record import RecordedTree, Recorder
 from zonocuda.branch.search import Bounded, Bounder, Outcome, SearchStopped, Settings, search
+from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
 from zonocuda.branch.subproblems import Subproblems
 
 __all__ = [
@@ -16,6 +18,14 @@ __all__ = [
     "Recorder",
     "SearchStopped",
     "Settings",
+    "SignBounded",
+    "SignBounder",
+    "SignOutcome",
+    "SignParts",
+    "SignSettings",
     "Subproblems",
+    "deepen",
+    "refuted",
     "search",
+    "search_signs",
 ]

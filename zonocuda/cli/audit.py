@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from zonocuda import nonsmooth
 from zonocuda.cli.arrays import load_array
 from zonocuda.cli.output import Outputs
-from zonocuda.cli.report import file_entry, json_text
 from zonocuda.graph import Graph
 from zonocuda.importers import load_onnx
+from zonocuda.verifier.documents import file_entry, json_text
 
 _DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 

@@ -20,6 +20,7 @@ from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import verify as decide
 from zonocuda.verifier.arguments import Precision, check_sizes, describe_device, resolve_device
 from zonocuda.verifier.bounds import compute_bounds
+from zonocuda.verifier.documents import json_text
 from zonocuda.version import __version__
 
 NOT_CONFIRMED = 1
@@ -55,10 +56,8 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
         )
     outputs.say(result.verdict)
     outputs.write("--results-file", lambda: report.vnncomp(result))
-    outputs.write("--certificate", lambda: report.certificate_file(result, options.net, options.spec))
-    outputs.write(
-        "--json", lambda: report.json_text(report.verify_document(result, options.net, options.spec, options.timeout))
-    )
+    outputs.write("--certificate", lambda: result.proof(options.net, options.spec))
+    outputs.write("--json", lambda: json_text(result.to_json(options.net, options.spec)))
     if not options.quiet:
         outputs.say(*report.plain_lines(result, spec, list(outputs.places.values())))
     if options.verbose:
@@ -67,7 +66,7 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
 
 def check(options: argparse.Namespace, outputs: Outputs) -> int:
     """``zonocuda check CERT NET SPEC``; 0 where the verdict is confirmed, else 1."""
-    from zonocuda.check import check as check_again
+    from zonocuda.checker import check as check_again
 
     started = time.monotonic()
     with _ProgressBar() as bar:
@@ -100,7 +99,7 @@ def bounds(options: argparse.Namespace, outputs: Outputs) -> None:
         )
     lower, upper = (b.flatten().tolist() for b in (result.lower, result.upper))
     outputs.say(*(f"Y_{i} in [{a!r}, {b!r}]" for i, (a, b) in enumerate(zip(lower, upper, strict=True))))
-    outputs.write("--json", lambda: report.json_text(report.bounds_document(result, options, describe_device(device))))
+    outputs.write("--json", lambda: json_text(report.bounds_document(result, options, describe_device(device))))
     outputs.say(*report.wrapped(report.layer_lines(result.stats)), *report.wrapped(report.plan_lines(result.plan)))
 
 

@@ -121,8 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--split",
         default="auto",
-        choices=["auto", "input", "none"],
-        help="split the box of inputs where the bounds alone do not decide (auto: where at most 20 inputs vary)",
+        choices=["auto", "input", "neuron", "none"],
+        help="what to split where the bounds alone do not decide: the box of inputs, or neurons by their sign "
+        "(auto: the box where at most 20 inputs vary, else neurons; without --timeout for 60 s a region)",
     )
     verify.add_argument(
         "--semantics",

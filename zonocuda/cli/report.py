@@ -1,23 +1,17 @@
-"""Results as text, as VNN-COMP's format, and as the JSON documents that docs/json.md describes."""
+"""Results as text, in VNN-COMP's format, and the JSON document of bounds that docs/json.md describes."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
-import json
-import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
 from zonocuda.cli.output import printable
-from zonocuda.prove.certificate import Certificate
-from zonocuda.prove.certificate_file import FORMAT, write
 from zonocuda.specs import LinearConstraint, Spec
 from zonocuda.verifier import Counterexample, LayerStats, NetworkBounds, Step, Verdict, VerifyResult
+from zonocuda.verifier.documents import file_entry, layer_entry, numbers, step_entry
 from zonocuda.version import __version__
 
 _VNNCOMP = {
@@ -108,7 +102,9 @@ def _details(result: VerifyResult) -> Iterator[str]:
     if result.margin is not None:
         yield f"margin   {result.margin:.6g} (smallest of {len(result.margins)} rows)"
     for split in result.splits:
-        yield f"split    region {split.region}: {split.boxes} boxes, {split.depth} deep, {split.open} open"
+        lemmas = f", {split.lemmas} lemmas" if split.lemmas else ""
+        bounded = f"{split.boxes} {split.noun}{lemmas}"
+        yield f"split    region {split.region}: {bounded}, {split.depth} deep, {split.open} open"
     yield from layer_lines(result.layers)
     yield from plan_lines(result.plan)
     phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result.seconds.items() if name != "total")
@@ -146,107 +142,16 @@ def vnncomp(result: VerifyResult) -> str:
     return text
 
 
-def json_text(document: Mapping[str, object]) -> str:
-    """A document as it is written."""
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
-
-
-def verify_document(result: VerifyResult, net: str, spec: str, timeout: float) -> dict[str, object]:
-    """The JSON document of ``zonocuda verify``."""
-    return {
-        "schema": "zonocuda.verify/1",
-        "verdict": str(result.verdict),
-        "reason": result.reason,
-        "meaning": result.meaning,
-        "margin": _number(result.margin),
-        "rows": [
-            {
-                "region": row.region,
-                "constraint": row.constraint,
-                "lower": _number(row.lower),
-                "forward": _number(row.forward),
-                "dual": _number(row.dual),
-                "slack": _number(row.slack),
-                "dtype": row.dtype,
-            }
-            for row in result.margins
-        ],
-        "counterexample": _counterexample(result),
-        "splits": [
-            {
-                "region": split.region,
-                "boxes": split.boxes,
-                "depth": split.depth,
-                "open": split.open,
-                "worst": _number(split.worst),
-                "seconds": split.seconds,
-            }
-            for split in result.splits
-        ],
-        "certificate": None if result.certificate is None else _summary(result.certificate),
-        "layers": [_layer(layer) for layer in result.layers],
-        "plan": [_step(step) for step in result.plan],
-        "seconds": dict(result.seconds),
-        "timeout": _number(timeout),
-        "ran": {
-            "dtype": result.ran.dtype,
-            "device": result.ran.device,
-            "backend": result.ran.backend,
-            "replay": result.ran.replay,
-            "effort": result.ran.effort,
-            "semantics": result.ran.semantics,
-            "replay_dtype": result.ran.replay_dtype,
-            "settled": dict(result.ran.settled),
-            "versions": dict(result.ran.versions),
-        },
-        "files": {"net": file_entry(net), "spec": file_entry(spec)},
-    }
-
-
-def _counterexample(result: VerifyResult) -> dict[str, object] | None:
-    found = result.counterexample
-    if found is None:
-        return None
-    x, y = (_numbers(values.flatten().tolist()) for values in (found.x, found.y))
-    return {"region": found.region, "x": x, "y": y}
-
-
-def _summary(certificate: Certificate) -> dict[str, object]:
-    forests = [region.forest for region in certificate.regions if region.forest is not None]
-    return {
-        "format": FORMAT,
-        "available": not certificate.reason,
-        "reason": certificate.reason,
-        "leaves": sum(forest.leaves for forest in forests),
-        "lemmas": sum(forest.lemmas for forest in forests),
-        "depth": max((forest.depth for forest in forests), default=0),
-    }
-
-
-def certificate_file(result: VerifyResult, net: str, spec: str) -> bytes:
-    """What ``verify --certificate`` writes (docs/certificate.md)."""
-    fields: dict[str, object] = {
-        "verdict": str(result.verdict),
-        "reason": result.reason,
-        "counterexample": _counterexample(result),
-        "ran": {"semantics": result.ran.semantics, "versions": dict(result.ran.versions)},
-        "files": {"net": file_entry(net), "spec": file_entry(spec)},
-    }
-    content = io.BytesIO()
-    write(content, fields, result.certificate)
-    return content.getvalue()
-
-
 def bounds_document(result: NetworkBounds, options: argparse.Namespace, device: str) -> dict[str, object]:
     """The JSON document of ``zonocuda bounds``."""
     return {
         "schema": "zonocuda.bounds/1",
-        "lower": _numbers(result.lower.flatten().tolist()),
-        "upper": _numbers(result.upper.flatten().tolist()),
+        "lower": numbers(result.lower.flatten().tolist()),
+        "upper": numbers(result.upper.flatten().tolist()),
         "eps": options.eps,
-        "clip": None if options.clip is None else _numbers(options.clip),
-        "layers": [_layer(layer) for layer in result.stats],
-        "plan": [_step(step) for step in result.plan],
+        "clip": None if options.clip is None else numbers(options.clip),
+        "layers": [layer_entry(layer) for layer in result.stats],
+        "plan": [step_entry(step) for step in result.plan],
         "ran": {
             "dtype": options.dtype,
             "device": device,
@@ -255,42 +160,3 @@ def bounds_document(result: NetworkBounds, options: argparse.Namespace, device: 
         },
         "files": {"net": file_entry(options.net), "center": file_entry(options.center)},
     }
-
-
-def _layer(layer: LayerStats) -> dict[str, object]:
-    return {
-        "name": layer.name,
-        "neurons": layer.neurons,
-        "dead": layer.dead,
-        "active": layer.active,
-        "unstable": layer.unstable,
-        "symbols": dict(layer.symbols),
-        "mean_width": _number(layer.mean_width),
-        "direction": layer.direction,
-        "dual_rows": layer.dual_rows,
-    }
-
-
-def _step(step: Step) -> dict[str, object]:
-    return {
-        "name": step.name,
-        "direction": step.direction,
-        "bytes": step.bytes,
-        "host_bytes": step.host_bytes,
-        "operations": step.operations,
-        "actions": list(step.actions),
-    }
-
-
-def file_entry(path: str) -> dict[str, str]:
-    """How a document names a file."""
-    return {"name": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
-
-
-def _number(value: float | None) -> float | str | None:
-    """A JSON number; NaN and infinities as the strings "nan", "inf" and "-inf", which JSON has no numbers for."""
-    return value if value is None or math.isfinite(value) else str(value)
-
-
-def _numbers(values: list[float]) -> list[float | str | None]:
-    return [_number(v) for v in values]

@@ -149,12 +149,27 @@ def reshape(block: Stored | Hosted, features: Features) -> Stored | Hosted:
     return block.reshape(features) if isinstance(block, Dense | Hosted) else block
 
 
+def progression(index: tuple[int, ...]) -> int:
+    """The step, at least 1, between positions; 0 where there is none."""
+    steps = {b - a for a, b in pairwise(index)}
+    return max(0, *steps) if len(steps) == 1 else 0
+
+
+def keeps_windows(block: Stored, features: Features, dim: int, index: tuple[int, ...]) -> bool:
+    """Whether :func:`select` makes windows of every so many rows or columns of a block."""
+    is_map = isinstance(block, Diagonal) or (isinstance(block, Windowed) and block.is_map(features))
+    return is_map and len(features) == 3 and dim > 0 and progression(index) > 1
+
+
 def select(block: Stored, features: Features, dim: int, index: tuple[int, ...]) -> Stored:
-    """The positions ``index`` of one dimension: a slice or channels of a map keep windows."""
+    """The positions ``index`` of one dimension: slices, also with a step, and channels of a map keep windows."""
     run = len(index) > 0 and all(b == a + 1 for a, b in pairwise(index))
     if run and not isinstance(block, Dense):
         pads = tuple((-index[0], index[-1] + 1 - n) if d == dim else (0, 0) for d, n in enumerate(features))
         return pad(block, features, pads)
+    if keeps_windows(block, features, dim, index) and not isinstance(block, Dense):
+        windows = block.windowed((features[0], features[1], features[2])) if isinstance(block, Diagonal) else block
+        return windows.every(dim - 1, index[0], progression(index), len(index))
     places = torch.tensor(index, dtype=torch.int64, device=next(iter(block.tensors)).device)
     if isinstance(block, Windowed) and block.is_map(features) and dim == 0:
         return block.channels(places)

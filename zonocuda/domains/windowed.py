@@ -156,6 +156,43 @@ class Windowed:
         moved = replace(self, corners=on_axes(torch.add, self.corners, (rows[0], columns[0])), size=size)
         return moved.masked() if min(*rows, *columns) < 0 else moved
 
+    def every(self, axis: int, start: int, step: int, count: int) -> Windowed:
+        """The block on a map of ``count`` of its rows (``axis`` 0) or columns (1), start, start + step and so on, for a
+        step of at least 2.
+
+        A window at q takes part from the new place ceil((q - start) / step) on, with its entries at a phase of step.
+        """
+        place = self.corners[:, axis] - start
+        first = -_floor(-place, step)
+        phase = (step * first - place).reshape(-1, 1, 1, 1)
+        extent, dim = -(-self.window[axis] // step), 3 + axis
+        missing = step * extent - self.window[axis]
+        corners = torch.stack([first, self.corners[:, 1]] if axis == 0 else [self.corners[:, 0], first], 1)
+        size = (count, self.size[1]) if axis == 0 else (self.size[0], count)
+        window = (extent, self.window[1]) if axis == 0 else (self.window[0], extent)
+
+        def image(run: slice) -> Tensor:
+            patches = F.pad(self.patches[:, run], [0, 0, 0, missing] if axis == 0 else [0, missing])
+            phases = patches.reshape(*patches.shape[:dim], extent, step, *patches.shape[dim + 1 :]).unbind(dim + 1)
+            taken = phases[0]
+            for shift in range(1, step):
+                taken = torch.where(phase[run] == shift, phases[shift], taken)
+            return _masked(taken, corners[run], size)
+
+        patches = memory.filled((*self.patches.shape[:3], *window), self.patches, image)
+        return Windowed(self.symbols, patches, corners, size)
+
+    def every_adjoint(self, axis: int, start: int, step: int, size: Pair) -> Windowed:
+        """Rows of the map of :meth:`every` as rows of the map, of ``size``, that it is taken from."""
+        extent = (self.window[axis] - 1) * step + 1
+        shape = list(self.patches.shape)
+        shape[3 + axis] = extent
+        spread = self.patches.new_zeros(shape)
+        spread[(slice(None),) * (3 + axis) + (slice(None, None, step),)] = self.patches
+        moved = self.corners[:, axis] * step + start
+        corners = torch.stack([moved, self.corners[:, 1]] if axis == 0 else [self.corners[:, 0], moved], 1)
+        return Windowed(self.symbols, spread, corners, size)
+
     def permute(self, order: Order) -> Windowed:
         """The block where the features' dimensions are permuted: the new dimension i is the old ``order[i]``."""
         a, b, c = (self.order[i] for i in order)

@@ -1,6 +1,6 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
-from zonocuda.graph.graph import Graph, Node, interpret, prune
+from zonocuda.graph.graph import Graph, Node, Part, interpret, prune
 from zonocuda.graph.magnitude import absolute, constants, divisor, fan_in, fan_out
 from zonocuda.graph.ops import (
     HOPELESS,
@@ -42,6 +42,7 @@ __all__ = [
     "Node",
     "Op",
     "Pad",
+    "Part",
     "Rearrangement",
     "Reduce",
     "Relu",

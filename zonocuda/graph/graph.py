@@ -17,11 +17,26 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """A node's part in an operator of the network that is written with several nodes.
+
+    They compute the same function of real numbers as that operator. When it is executed, it rounds ``products`` numbers
+    in a row at this node, and nothing else: 0 for maxima, limits and absolute values, 1 for the product of a leaky
+    ReLU. At the last of its nodes ``whole`` is the operator itself (:mod:`zonocuda.graph.whole`), which reads
+    ``inputs``.
+    """
+
+    products: int = 0
+    whole: Op | None = None
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Node:
     """One operator at its place in the network.
 
     ``shape`` is its output's feature shape, without the batch; ``dtype`` the type in which the network itself computes
-    it, where that is known.
+    it, where that is known; ``part`` is None for a node that is an operator of the network by itself.
     """
 
     name: str
@@ -29,6 +44,7 @@ class Node:
     inputs: tuple[str, ...]
     shape: Shape
     dtype: torch.dtype | None = None
+    part: Part | None = None
 
 
 class Origin(Protocol):
@@ -148,8 +164,14 @@ class Graph:
             fields = {f.name: convert(getattr(op, f.name)) for f in dataclasses.fields(op)}
             return dataclasses.replace(op, **fields)
 
+        def convert_node(node: Node) -> Node:
+            part = node.part
+            if part is not None and part.whole is not None:
+                part = dataclasses.replace(part, whole=convert_op(part.whole))
+            return dataclasses.replace(node, op=convert_op(node.op), part=part)
+
         now = self.current()
-        nodes = tuple(dataclasses.replace(node, op=convert_op(node.op)) for node in now.nodes)
+        nodes = tuple(map(convert_node, now.nodes))
         executed = {name: convert_op(op) for name, op in now.executed.items()}
         converted = Graph(nodes, now.output, executed, now.unaccounted)
         return converted if self.origin is None else converted.following(_Converted(self, dtype, device))
@@ -177,7 +199,20 @@ class Graph:
         if not x.dim() or tuple(x.shape[1:]) != self.input_shape:
             wanted = ", ".join(["B", *map(str, self.input_shape)])
             raise ValueError(f"Graph: the input must have shape [{wanted}], got {list(x.shape)}")
-        return interpret(self, x, lambda node, inputs: node.op.execute(*inputs))
+        return interpret(self.current().whole, x, lambda node, inputs: node.op.execute(*inputs))
+
+    @cached_property
+    def whole(self) -> Graph:
+        """The network with the operators that are written with several nodes in one node each: to be executed."""
+        if all(node.part is None for node in self.nodes):
+            return self
+        nodes = (
+            node
+            if node.part is None or node.part.whole is None
+            else Node(node.name, node.part.whole, node.part.inputs, node.shape, node.dtype)
+            for node in self.nodes
+        )
+        return Graph(prune(tuple(nodes), self.output), self.output)
 
 
 @dataclass(frozen=True, eq=False)

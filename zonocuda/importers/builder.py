@@ -21,6 +21,7 @@ from zonocuda.graph import (
     Node,
     Op,
     Pad,
+    Part,
     Rearrangement,
     Relu,
     ScaleShift,
@@ -120,8 +121,17 @@ class GraphBuilder:
                 given[name] = constant.held()
         return {**given, "roundings": roundings, "doubt": doubt}
 
-    def emit(self, name: str, op: Op, *inputs: Value, dtype: torch.dtype | None = None) -> Value:
+    @property
+    def count(self) -> int:
+        """How many nodes there are."""
+        return len(self._nodes)
+
+    def emit(
+        self, name: str, op: Op, *inputs: Value, dtype: torch.dtype | None = None, part: Part | None = None
+    ) -> Value:
         """Append a node that applies ``op``, in ``dtype`` where that is given, else as :meth:`begin` says.
+
+        ``part``: see :class:`zonocuda.graph.Part`.
 
         Raises:
             UnsupportedNetworkError: the shapes do not fit, the result is empty or too large, or a tensor is not a
@@ -140,7 +150,7 @@ class GraphBuilder:
         )
         if moves and all(holds(dtype, value.held) for value in inputs):
             held = next((v.held for v in inputs if all(holds(v.held, other.held) for other in inputs)), dtype)
-        self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape, dtype))
+        self._nodes.append(Node(unique, op, tuple(value.node for value in inputs), shape, dtype, part))
         return Value(unique, shape, dtype, held)
 
     def _checked(self, op: Op, shapes: list[Shape]) -> Shape:
@@ -155,6 +165,16 @@ class GraphBuilder:
             refuse(f"its result would be empty, of shape {shape}")
         self._features = check_features(shape, self._features)
         return shape
+
+    def written(self, since: int, whole: Op, *inputs: Value) -> None:
+        """Makes the nodes from number ``since`` on parts of one operator ``whole`` of ``inputs``, whose value is that
+        of the last one; what they round stays."""
+        for position in range(since, len(self._nodes)):
+            node = self._nodes[position]
+            products = 0 if node.part is None else node.part.products
+            last = position == len(self._nodes) - 1
+            part = Part(products, whole, tuple(value.node for value in inputs)) if last else Part(products)
+            self._nodes[position] = dataclasses.replace(node, part=part)
 
     def emitted(self, since: int = 0) -> tuple[Node, ...]:
         """The nodes so far, without the first ``since``."""

@@ -78,7 +78,8 @@ def feature_constant(builder: GraphBuilder, constant: Numbers, value: Value) -> 
     return constant if constant.dim() == rank else constant.reshape([1] * (rank - constant.dim()) + [*constant.shape])
 
 
-def _broadcast(*shapes: Sequence[int]) -> Shape:
+def broadcast(*shapes: Sequence[int]) -> Shape:
+    """The shape of tensors that meet elementwise."""
     try:
         return np.broadcast_shapes(*(tuple(shape) for shape in shapes))
     except ValueError:
@@ -87,7 +88,7 @@ def _broadcast(*shapes: Sequence[int]) -> Shape:
 
 def expand(builder: GraphBuilder, name: str, x: Value, shape: Shape) -> Value:
     """Broadcast ``x`` to the feature shape ``shape``."""
-    if _broadcast(x.shape, shape) != shape:
+    if broadcast(x.shape, shape) != shape:
         refuse(f"features {x.shape} do not expand to {shape}")
     return x if x.shape == shape else builder.emit(name, Expand(shape), x)
 
@@ -97,7 +98,7 @@ def scale_shift(
 ) -> Value:
     """scale * x + shift, elementwise; a constant may expand ``x``. For ``roundings`` see :class:`graph.Affine`."""
     constants = [None if c is None else feature_constant(builder, c, x) for c in (scale, shift)]
-    shape = _broadcast(x.shape, *(c.shape for c in constants if c is not None))
+    shape = broadcast(x.shape, *(c.shape for c in constants if c is not None))
     x = expand(builder, f"{name}/expand", x, shape)
     return builder.emit(name, ScaleShift(**builder.constants(roundings, scale=constants[0], shift=constants[1])), x)
 
@@ -144,7 +145,7 @@ def add(builder: GraphBuilder, name: str, x: Value, y: Value, sign: int = 1) -> 
     """x + sign * y of two branches, which broadcast against each other."""
     if builder.batched and len(x.shape) != len(y.shape):
         refuse(f"branches of features {x.shape} and {y.shape} would broadcast over the batch dimension")
-    shape = _broadcast(x.shape, y.shape)
+    shape = broadcast(x.shape, y.shape)
     left = expand(builder, f"{name}/left", x, shape)
     right = expand(builder, f"{name}/right", y, shape)
     return builder.emit(name, Add(sign), left, right)

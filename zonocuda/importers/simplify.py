@@ -17,11 +17,11 @@ def absorb_biases(graph: Graph) -> Graph:
 
     y = W x; z = y + b becomes z = W x + b where nothing else reads y and b is a bias of that layer: constant over
     the positions of a convolution, and over all but the last dimension of a linear layer, and the network computes both
-    in one type. z keeps its name.
+    in one type. z keeps its name. (A shift that is part of another operator stays there.)
     """
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
-        source = nodes.get(node.inputs[0]) if isinstance(node.op, ScaleShift) else None
+        source = nodes.get(node.inputs[0]) if isinstance(node.op, ScaleShift) and node.part is None else None
         merged = None if source is None or graph.uses[source.name] > 1 else _merge(source, node)
         if source is not None and merged is not None:
             del nodes[source.name]

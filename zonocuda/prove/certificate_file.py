@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from typing import IO
 
@@ -50,6 +52,14 @@ def write(file: IO[bytes], fields: Mapping[str, object], certificate: Certificat
         member(DOCUMENT, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
 
+def inline(values: NDArray[np.generic]) -> dict[str, object]:
+    """An array in the document itself: ``dtype``, ``shape`` and ``data``, little-endian bytes packed by zlib, in
+    base64."""
+    held = np.ascontiguousarray(values)
+    data = base64.b64encode(zlib.compress(held.astype(held.dtype.newbyteorder("<")).tobytes())).decode("ascii")
+    return {"dtype": held.dtype.name, "shape": list(held.shape), "data": data}
+
+
 def certificate_document(certificate: Certificate, put: Put) -> dict[str, object]:
     """The object; without data, and with the reason, where there are none or they would be too large."""
     reason = certificate.reason
@@ -69,12 +79,12 @@ class _Writer:
             "relus": [self._relu(relu) for relu in region.relus],
             "rows": [self._row(row) for row in region.rows],
             "combinations": [_combination(one) for one in region.combinations],
+            "trees": [] if region.forest is None else [list(tree) for tree in region.forest.trees],
             "forest": None if region.forest is None else self._forest(region.forest),
         }
 
     def _forest(self, forest: ForestRecord) -> dict[str, object]:
-        arrays = {name: self._put(values) for name, values in forest.arrays.items()}
-        return {"trees": [list(tree) for tree in forest.trees], **arrays}
+        return {name: self._put(values) for name, values in forest.arrays.items()}
 
     def _array(self, values: Tensor) -> dict[str, object]:
         return self._put(values.detach().cpu().numpy())

@@ -198,6 +198,10 @@ class RegionProof:
             for r, label in enumerate(prover.rows.labels)
         ]
 
+    def prover_in(self, dtype: torch.dtype) -> Prover:
+        """All that was found so far, in a dtype."""
+        return self._in(dtype)
+
     # ---- stages ------------------------------------------------------------------------------------------------------
 
     def begin(self, is_last: bool) -> None:

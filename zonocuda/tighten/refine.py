@@ -99,7 +99,7 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
         before += len(index)
         if len(index):
             width = layers.width(node, index)
-            if first or _depends_on_relu(left.graph, node):
+            if first or depends_on_relu(left.graph, node):
                 layers.refine(node, index)
             still = undecided(*layers.inputs[node.name]).sum()
             seen.append(torch.stack([width, layers.width(node, index), still.double()]))
@@ -110,7 +110,7 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
     return Refined(left.widen(layers.inputs), (before, int(after)), share, time.monotonic() - begin)
 
 
-def _depends_on_relu(graph: Graph, node: Node) -> bool:
+def depends_on_relu(graph: Graph, node: Node) -> bool:
     """Whether some ReLU comes before a node; without one its bounds are exact."""
     pending, seen = list(node.inputs), set()
     while pending:

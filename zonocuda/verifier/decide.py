@@ -56,9 +56,10 @@ from zonocuda.verifier.arguments import (
 )
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Model, Subject
+from zonocuda.verifier.neuron_search import MEMORY, NeuronSearch
 from zonocuda.verifier.result import Ran, SplitStats, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
-from zonocuda.verifier.splitting import SPLITS, RegionSearch, Split, wants_split
+from zonocuda.verifier.splitting import SPLITS, RegionSearch, Split, attack_of, end_of, wants_neurons, wants_split
 from zonocuda.version import __version__
 
 
@@ -91,7 +92,8 @@ def verify(
     it, ``standard`` and ``max`` optimise the slopes of the intermediate bounds, too, ``max`` until that no longer pays.
 
     Where few inputs vary, what the first dual passes leave open is split instead: the box into boxes, until every one
-    is refuted, a counterexample is found, or time is up (:mod:`zonocuda.branch`).
+    is refuted, a counterexample is found, or time is up (:mod:`zonocuda.branch`). Elsewhere, what all of this leaves
+    open is split by the signs of neurons.
 
     ``verified`` needs, in every region, one row with a positive lower bound in every disjunct (an empty box needs
     nothing), or that in every part of a split box. It holds for the network in real arithmetic, on the box that
@@ -122,8 +124,9 @@ def verify(
             the network as executed in it, sums in any order (:mod:`zonocuda.bounds.rounding.executed`), in float32 on
             the box rounded to it. In ``float64`` counterexamples are float32 points of the box itself, replayed in
             float64.
-        split: ``input`` splits the box, for 60 s a region where there is no timeout; ``auto`` where at most 20 inputs
-            vary; ``none`` never; effort ``fast`` never does.
+        split: ``input`` splits the box, ``neuron`` the inputs by the signs of neurons, for 60 s a region where there is
+            no timeout; ``auto`` the box where at most 20 inputs vary, else neurons; ``none`` nothing; effort ``fast``
+            never does.
         certificate: whether a proof's result holds what is needed to check it again
             (:mod:`zonocuda.prove.certify`).
         progress: is told how far each phase is.
@@ -135,6 +138,7 @@ def verify(
     """
     started = time.monotonic()
     seconds_left = resolve_timeout(timeout)
+    files = {kind: str(given) for kind, given in (("net", model), ("spec", spec)) if isinstance(given, str | Path)}
     spec = resolve_spec(spec)
     check_choice("verify", "direction", direction, get_args(Direction))
     check_choice("verify", "kink", kink, KINK_RULES)
@@ -190,7 +194,18 @@ def verify(
     proof = run.certificate if verdict is Verdict.VERIFIED else None
     margins = tuple(run.margins)
     return VerifyResult(
-        verdict, reason, margins, run.counterexample, run.layers, seconds, ran, run.plan, proof, tuple(run.splits)
+        verdict,
+        reason,
+        margins,
+        run.counterexample,
+        run.layers,
+        seconds,
+        ran,
+        run.plan,
+        proof,
+        tuple(run.splits),
+        seconds_left,
+        files,
     )
 
 
@@ -243,10 +258,13 @@ class _Run:
             return Verdict.UNKNOWN, undecided[0]
         if empty == len(self.spec.regions):
             return Verdict.VERIFIED, "every input box is empty"
-        boxes = sum(stats.boxes for stats in self.splits)
+        counts = Counter[str]()
+        for stats in self.splits:
+            counts[stats.noun] += stats.boxes
         reason = "every disjunct of every region has a row with a positive lower bound"
-        if boxes:
-            reason += f", or has one on every part of its box, for which {boxes} boxes were bounded"
+        if self.splits:
+            bounded = " and ".join(f"{count} {noun}" for noun, count in counts.items())
+            reason += f", or has one on every part of its box, for which {bounded} were bounded"
         if self.contradictory:
             reason += ", or contradicts itself or the box"
         return Verdict.VERIFIED, reason
@@ -324,7 +342,7 @@ class _Run:
                 self.contradictory |= bool(refuting)
                 self.certify(position, proof, (*refuting, *added))
             elif not reason and self.counterexample is None:
-                self.certify(position, None, (*refuting, *added), self.forest)
+                self.certify_split(position, (*refuting, *added))
             return reason
         finally:
             self.margins += proof.margins(position)
@@ -343,6 +361,13 @@ class _Run:
             with self.course.phase("certificate"), summed_products():
                 network = self.subject.graph.to(torch.float64, self.device)
                 self.certificate = add_region(self.certificate, network, position, proof, combinations, forest)
+
+    def certify_split(self, position: int, combinations: tuple[Combination, ...]) -> None:
+        """Adds a region's proof by splitting to the certificate, where one is wanted."""
+        if self.certificate is not None and not self.certificate.reason and self.forest is None:
+            self.certificate = Certificate("a proof that splits neurons is not written down")
+        self.certify(position, None, combinations, self.forest)
+        self.forest = None
 
     def obstacle(self, region: Region) -> str:
         """Why outputs may not be numbers: an execution, or a cast, that may overflow; else empty."""
@@ -421,6 +446,8 @@ class _Run:
         if self.search(position, region, starts=starts, restarts=restarts, steps=100, seed=self.seed + 1):
             return "counterexample found from the dual's worst corners"
         proof.climb(ladder[CHEAP:])
+        if ladder and wants_neurons(self.split, region) and not proof.proven and not proof.obstacle:
+            return self.split_neurons(position, proof)
         return open_boxes if open_boxes and not proof.proven else proof.reason()
 
     def split_box(self, position: int, proof: RegionProof) -> str:
@@ -436,10 +463,32 @@ class _Run:
                 self.course.deadline.remaining,
                 record=self.certificate is not None and not self.certificate.reason,
             ).run()
+        return self.after_split(found, stats)
+
+    def split_neurons(self, position: int, proof: RegionProof) -> str:
+        """Splits neurons until every part is refuted; why that did not end, or a counterexample."""
+        with self.course.phase("split"):
+            prover = proof.prover_in(proof.dtypes[0])
+            refuted = prover.rows.refuted(prover.bounds)
+            budget = self.course.memory_budget
+            found, stats = NeuronSearch(
+                proof.region,
+                position,
+                [self.arithmetic(dtype) for dtype in proof.dtypes],
+                prover.inputs,
+                [number for number, ok in enumerate(refuted) if not ok],
+                attack_of(self.subject, self.search_graph, proof.region, position, prover.rows),
+                end_of(self.course.deadline.remaining()),
+                MEMORY if budget is None else min(MEMORY, budget // 2),
+            ).run()
+        return self.after_split(found, stats)
+
+    def after_split(self, found: Counterexample | None, stats: SplitStats) -> str:
+        """Takes note of a search, and says why it did not end, or how."""
         self.counterexample = found
         self.splits.append(stats)
         if found is not None:
-            return f"counterexample found after {stats.boxes} boxes"
+            return f"counterexample found after {stats.boxes} {stats.noun}"
         if stats.is_proven:
             return ""
         if self.course.deadline.remaining() <= 0:

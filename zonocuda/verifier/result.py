@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+from typing import NoReturn
 
 from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.row_bound import RowBound
+from zonocuda.verifier.documents import certificate_archive, json_text, verify_document
 from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.html import result_html
 
 
 class Verdict(StrEnum):
@@ -21,6 +26,14 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
     TIMEOUT = "timeout"
 
+    def __bool__(self) -> NoReturn:
+        """A verdict is no truth value: ``unknown`` and ``falsified`` would count as true.
+
+        Raises:
+            TypeError: always, with the remedy.
+        """
+        raise TypeError("a verdict is neither true nor false: ask result.verified, or verdict is Verdict.VERIFIED")
+
 
 @dataclass(frozen=True)
 class SplitStats:
@@ -28,12 +41,14 @@ class SplitStats:
 
     Attributes:
         region: position of the region in the specification.
-        boxes: how many boxes were bounded.
+        boxes: how many boxes were bounded; where neurons were split, how many parts of the box, those of lemmas too.
         depth: the most splits above one of them.
-        open: boxes that were neither refuted nor split any further.
+        open: boxes or parts that were neither refuted nor split any further.
         worst: the smallest bound of one of these, inf where there is none.
-        is_proven: whether every box was refuted.
+        is_proven: whether every box or part was refuted.
         seconds: what it took.
+        split: what was split: ``input`` or ``neuron``.
+        lemmas: bounds of neurons that searches of their own improved.
     """
 
     region: int
@@ -43,13 +58,20 @@ class SplitStats:
     worst: float
     is_proven: bool
     seconds: float
+    split: str = "input"
+    lemmas: int = 0
+
+    @property
+    def noun(self) -> str:
+        """What the box was split into."""
+        return "boxes" if self.split == "input" else "parts"
 
     @property
     def reason(self) -> str:
         """What it left open; empty if nothing."""
         if self.is_proven:
             return ""
-        return f"{self.open} boxes are open after {self.boxes} were bounded; the worst bound is {self.worst:.6g}"
+        return f"{self.open} {self.noun} are open after {self.boxes} were bounded; the worst bound is {self.worst:.6g}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,8 @@ class VerifyResult:
         ran: what it was computed with.
         plan: the planner's decisions in the last sweep, node by node.
         certificate: of a proof, where it was asked for.
+        timeout: seconds that it was given; inf for no limit.
+        files: paths of the network (``net``) and the property (``spec``), where these were files.
         splits: what splitting the box took, for each region where that was tried; the margins are those of the whole
             box.
     """
@@ -107,6 +131,61 @@ class VerifyResult:
     plan: tuple[Step, ...] = ()
     certificate: Certificate | None = None
     splits: tuple[SplitStats, ...] = ()
+    timeout: float = math.inf
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> NoReturn:
+        """A result is no truth value.
+
+        Raises:
+            TypeError: always, with the remedy.
+        """
+        raise TypeError("a result is neither true nor false: ask result.verified")
+
+    def __repr__(self) -> str:
+        margin = "" if self.margin is None else f", margin {self.margin:.6g}"
+        return f"VerifyResult({self.verdict}{margin}: {self.reason})"
+
+    def _repr_html_(self) -> str:
+        return result_html(self)
+
+    @property
+    def verified(self) -> bool:
+        """Whether the property is proven; ``falsified``, ``unknown`` and ``timeout`` are not."""
+        return self.verdict is Verdict.VERIFIED
+
+    def to_json(self, net: str | Path | None = None, spec: str | Path | None = None) -> dict[str, object]:
+        """The document ``zonocuda.verify/1`` (docs/json.md), as ``zonocuda verify --json`` writes it.
+
+        It holds what is needed to check a proof again where ``verify`` was called with ``certificate=True``.
+
+        Args:
+            net, spec: the files that the result is about, whose digests the document gets; by default those that
+                ``verify`` was given, if it was given paths.
+
+        Raises:
+            OSError: one of the files cannot be read.
+        """
+        return verify_document(self, net or self.files.get("net"), spec or self.files.get("spec"))
+
+    def save(self, path: str | Path, net: str | Path | None = None, spec: str | Path | None = None) -> None:
+        """Writes :meth:`to_json` to a file, which :func:`zonocuda.check` and ``zonocuda check`` read.
+
+        Raises:
+            OSError: the file cannot be written, or one of the others not be read.
+        """
+        Path(path).write_text(json_text(self.to_json(net, spec)), encoding="utf-8")
+
+    def proof(self, net: str | Path | None = None, spec: str | Path | None = None) -> bytes:
+        """The certificate as a file's content (docs/certificate.md), as ``zonocuda verify --certificate`` writes it.
+
+        Args:
+            net, spec: as for :meth:`to_json`.
+
+        Raises:
+            OSError: one of the files cannot be read.
+        """
+        return certificate_archive(self, net or self.files.get("net"), spec or self.files.get("spec"))
 
     @property
     def meaning(self) -> str:

@@ -24,11 +24,12 @@ from zonocuda.verifier.falsify import Counterexample, replay
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats
 
-Split = Literal["auto", "input", "none"]
+Split = Literal["auto", "input", "neuron", "none"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 MAX_INPUTS = 20
-"""Inputs that vary, up to which ``auto`` splits a box: with more of them halving one tells too little."""
+"""Inputs that vary, up to which ``auto`` splits a box: with more of them halving one tells too little, and neurons are
+split instead."""
 SECONDS = 60.0
 """Of a region's search, where no timeout says otherwise."""
 REPLAYS = 4
@@ -39,6 +40,17 @@ def wants_split(split: Split, region: Region) -> bool:
     """Whether a region's box is to be split."""
     varying = _varying(region)
     return varying > 0 and (split == "input" or (split == "auto" and varying <= MAX_INPUTS))
+
+
+def wants_neurons(split: Split, region: Region) -> bool:
+    """Whether neurons are to be split for a region."""
+    varying = _varying(region)
+    return varying > 0 and (split == "neuron" or (split == "auto" and varying > MAX_INPUTS))
+
+
+def end_of(remaining: float) -> float:
+    """When a search ends, by :func:`time.monotonic`, with so many seconds left."""
+    return time.monotonic() + (SECONDS if math.isinf(remaining) else remaining)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +84,7 @@ class RegionSearch:
             The counterexample, if there is one; statistics; the proof, where there is one and it is to be recorded.
         """
         begin = time.monotonic()
-        left = self.remaining()
-        end = begin + (SECONDS if math.isinf(left) else left)
+        end = end_of(self.remaining())
 
         @cache
         def bounder(number: int) -> BoxBounder:
@@ -115,25 +126,30 @@ class RegionSearch:
         rows = bounder.rows
         choice: Choice = "alternate" if _varying(self.region) <= MAX_INPUTS else "gradient"
         settings = Settings(batch=batch_of(bounder.graph, rows.count), choice=choice)
-        example = torch.empty((), dtype=torch.float32, device=rows.constant.device)
-        attack = self._attack(Rows.of(self.region, rows.input.shape[1], rows.output.shape[1], example))
+        attack = attack_of(self.subject, self.graph, self.region, self.position, rows)
         return search(boxes, rows.disjuncts, bounder, attack, lambda: time.monotonic() < end, settings, record)
 
-    def _attack(self, rows: Rows) -> Callable[[Tensor], Counterexample | None]:
-        box, shape = self.region.box, self.graph.input_shape
-        low, high = (end.to(rows.constant.device) for end in (box.float32_lower, box.float32_upper))
-        members = [list(disjunct) for disjunct in rows.disjuncts]
 
-        def attack(points: Tensor) -> Counterexample | None:
-            with torch.no_grad():
-                x = torch.clamp(points.float(), low, high).reshape(-1, *shape)
-                values = rows.values(x, self.graph(x))
-                excess = torch.stack([values[:, rows_of].amax(1) for rows_of in members]).amin(0)
-            unsafe = (excess <= 0).nonzero().squeeze(1)
-            chosen = unsafe[excess[unsafe].argsort(stable=True)[:REPLAYS]]
-            return replay(self.subject, self.region, self.position, x[chosen].cpu()) if len(chosen) else None
+def attack_of(
+    subject: Subject, graph: Graph, region: Region, position: int, like: Rows
+) -> Callable[[Tensor], Counterexample | None]:
+    """What looks for counterexamples at points ``[n, N]``; ``like`` has the sizes and the device of the rows."""
+    box, shape = region.box, graph.input_shape
+    example = torch.empty((), dtype=torch.float32, device=like.constant.device)
+    rows = Rows.of(region, like.input.shape[1], like.output.shape[1], example)
+    low, high = (end.to(example.device) for end in (box.float32_lower, box.float32_upper))
+    members = [list(disjunct) for disjunct in rows.disjuncts]
 
-        return attack
+    def attack(points: Tensor) -> Counterexample | None:
+        with torch.no_grad():
+            x = torch.clamp(points.float(), low, high).reshape(-1, *shape)
+            values = rows.values(x, graph(x))
+            excess = torch.stack([values[:, rows_of].amax(1) for rows_of in members]).amin(0)
+        unsafe = (excess <= 0).nonzero().squeeze(1)
+        chosen = unsafe[excess[unsafe].argsort(stable=True)[:REPLAYS]]
+        return replay(subject, region, position, x[chosen].cpu()) if len(chosen) else None
+
+    return attack
 
 
 def _forest(recorder: Recorder, disjuncts: Sequence[Sequence[int]]) -> ForestRecord:

@@ -19,8 +19,9 @@ from zonocuda.bounds.rounding.ledger import Ledger, Measure, Tally
 from zonocuda.bounds.transform import geometry
 from zonocuda.domains import Dense, Diagonal, Symbols, Windowed, kernels
 from zonocuda.domains.blocks import add_blocks
+from zonocuda.domains.maps import progression
 from zonocuda.domains.windowed import is_wide
-from zonocuda.graph import Add, Cast, Conv, Graph, Node, Relu, ScaleShift
+from zonocuda.graph import Add, Cast, Concat, Conv, Gather, Graph, Node, Relu, ScaleShift
 
 
 class WindowRows:
@@ -107,6 +108,10 @@ class WindowRows:
             return len(op.stride) == 2
         if isinstance(op, ScaleShift):
             return all(t is None or (t.dim() <= 3 and t.shape[-2:].numel() == 1) for t in (op.scale, op.shift))
+        if isinstance(op, Gather):
+            return op.dim > 0 and len(node.shape) == 3 and progression(op.index) > 0
+        if isinstance(op, Concat):
+            return op.dim > 0 and len(node.shape) == 3
         return isinstance(op, Relu | Add | Cast)
 
     def add(self, value: Tensor) -> None:
@@ -116,6 +121,9 @@ class WindowRows:
 
     def _linear(self, node: Node, block: Windowed) -> None:
         op = node.op
+        if isinstance(op, Concat):
+            self._parts(node, op.dim - 1, block)
+            return
         note = self.tally.sum if isinstance(op, Add) else self.tally.linear
         note(node, lambda: window_measure(block))
         if isinstance(op, Conv):
@@ -131,9 +139,22 @@ class WindowRows:
             self._send(node.inputs[0], scaled)
         elif isinstance(op, Cast):
             self._send(node.inputs[0], block)
+        elif isinstance(op, Gather):
+            _, height, width = self.nodes[node.inputs[0]].shape
+            spread = block.every_adjoint(op.dim - 1, op.index[0], progression(op.index), (height, width))
+            self._send(node.inputs[0], spread)
         elif isinstance(op, Add):
             self._send(node.inputs[0], block)
             self._send(node.inputs[1], block if op.sign == 1 else replace(block, patches=-block.patches))
+
+    def _parts(self, node: Node, axis: int, block: Windowed) -> None:
+        """Rows of a concatenation along rows (``axis`` 0) or columns."""
+        begin, whole = 0, node.shape[axis + 1]
+        for name in node.inputs:
+            extent = self.nodes[name].shape[axis + 1]
+            cut, none = (-begin, begin + extent - whole), (0, 0)
+            self._send(name, block.pad(*((cut, none) if axis == 0 else (none, cut))))
+            begin += extent
 
     def _send(self, name: str, block: Windowed) -> None:
         """Adds rows to those of a node."""

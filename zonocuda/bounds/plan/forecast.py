@@ -11,7 +11,7 @@ import torch
 
 from zonocuda.bounds.interval import Bounds, interval, undecided
 from zonocuda.bounds.transform import allocates, geometry
-from zonocuda.domains import Block, Dense, Diagonal, Hosted, Windowed, Zonotope, memory
+from zonocuda.domains import Block, Dense, Diagonal, Hosted, Windowed, Zonotope, maps, memory
 from zonocuda.domains.blocks import Holders, as_windows, pieces, present
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.hosted import Stored
@@ -23,6 +23,7 @@ from zonocuda.graph import (
     Cast,
     Concat,
     Conv,
+    Gather,
     Graph,
     Input,
     Linear,
@@ -161,6 +162,11 @@ def _image(op: Op, block: Stored, features: tuple[int, ...], shape: tuple[int, .
             return Part(0 if in_place or isinstance(block, Diagonal) else own, 0, 0, rows * prod(features))
         case Reshape() | Cast():
             return Part(0)
+        case Gather(dim=dim, index=index) if maps.keeps_windows(block, features, dim, index):
+            window = list(block.window) if isinstance(block, Windowed) else [1, 1]
+            window[dim - 1] = -(-window[dim - 1] // maps.progression(index))
+            numbers = rows * features[0] * prod(window)
+            return Part(numbers * each, numbers * each, 0, 2 * numbers)
         case Affine() | Concat():
             kept = freed if allocates(op) else 0
             return Part(outputs * each, undense, kept, 2 * outputs)

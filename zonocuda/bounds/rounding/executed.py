@@ -38,6 +38,12 @@ chain, so that this is less than one rounding of what its last scale counts. Ope
 may flush them, too: whoever reads them has counted that as an operand; at the network's output it changes a value by
 less than eta.
 
+Operators that are written with several nodes (:class:`zonocuda.graph.Part`): the nodes compute, of the executed
+values that they read, what the operator computes without rounding. No machine executes them, and their values are real
+numbers, with d = 0, but for the products that the operator rounds: these count PRODUCT roundings at their node (its
+own, and one each for either operand and the result being flushed). A chain ends before such an operator, whose operands
+are stored, and none begins at it. Maxima and limits of flushed operands are flushed results.
+
 Overflow. The theorem holds while no intermediate result exceeds the dtype, which
 :meth:`zonocuda.bounds.rounding.ledger.Ledger.overflow` makes sure of.
 """
@@ -71,6 +77,9 @@ from zonocuda.roundoff import gamma, unit_roundoff
 
 STEPS = 16
 """Roundings that one step of a chain adds, beside the terms of its sum."""
+
+PRODUCT = 4
+"""Roundings that stand for one product of stored numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +116,10 @@ class Execution:
         for node in network.nodes:
             before = [inside[name] for name in node.inputs]
             so_far[node.name] = _depth(node, network, before)
-            inside[node.name] = so_far[node.name] if network.uses[node.name] == 1 else 0
+            inside[node.name] = so_far[node.name] if network.uses[node.name] == 1 and node.part is None else 0
         whole = dict(so_far)  # D, of the whole chain
         for node in reversed(network.nodes):
-            if isinstance(node.op, ScaleShift | Add | Concat) or _moves(node):
+            if node.part is None and (isinstance(node.op, ScaleShift | Add | Concat) or _moves(node)):
                 for name in node.inputs:
                     if inside[name]:
                         whole[name] = max(whole[name], whole[node.name])
@@ -167,7 +176,11 @@ def _mixed(network: Graph, inside: Mapping[str, int]) -> set[str]:
     mixed: set[str] = set()
     for node in network.nodes:
         parts = [bool(inside[name]) for name in node.inputs]
-        if _moves(node) and (any(name in mixed for name in node.inputs) or (any(parts) and not all(parts))):
+        if (
+            node.part is None
+            and _moves(node)
+            and (any(name in mixed for name in node.inputs) or (any(parts) and not all(parts)))
+        ):
             mixed.add(node.name)
     return mixed
 
@@ -177,8 +190,8 @@ def _scalings(network: Graph, inside: Mapping[str, int]) -> int:
     counts: dict[str, int] = {}
     for node in network.nodes:
         before = [counts[name] for name in node.inputs if inside[name]]
-        own = isinstance(node.op, ScaleShift) and node.op.scale is not None
-        goes_on = isinstance(node.op, ScaleShift | Add) or _moves(node)
+        own = node.part is None and isinstance(node.op, ScaleShift) and node.op.scale is not None
+        goes_on = node.part is None and (isinstance(node.op, ScaleShift | Add) or _moves(node))
         counts[node.name] = int(own) + (max(before, default=0) if goes_on else 0)
     return max(counts.values())
 
@@ -201,6 +214,8 @@ def _depth(node: Node, network: Graph, before: list[int]) -> int:
 def _roundings(node: Node, whole: int, before: list[int], dtype: torch.dtype) -> tuple[int, int] | None:
     """p and q of a node of a chain of depth ``whole``, whose inputs are ``before`` in it; None where it is exact."""
     op = node.op
+    if node.part is not None:
+        return (PRODUCT * node.part.products, 0) if node.part.products else None
     if isinstance(op, Pad):
         held = torch.tensor(op.value, dtype=dtype, device="cpu").item() == op.value
         return None if held else (0, STEPS + whole)

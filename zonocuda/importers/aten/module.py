@@ -253,10 +253,10 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, foldin
     return _checked(result, node.meta["val"], batch)
 
 
-def _checked(value: Value | None, traced: Tensor, batch: int) -> Value | None:
-    """A converted result, in the type that torch gives it."""
-    if value is None:
-        return None
+def _checked(value: Any, traced: Tensor, batch: int) -> Any:
+    """A converted result, in the type that torch gives it; what is no value is none."""
+    if not isinstance(value, Value):
+        return value
     if tuple(traced.shape) != (batch, *value.shape):
         refuse(f"its result, of shape {tuple(traced.shape)} for a batch of {batch}, does not keep the batch first")
     if not traced.dtype.is_floating_point:

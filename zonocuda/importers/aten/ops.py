@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zonocuda.graph.ops import Pads, Shape
 from zonocuda.importers import lowering
+from zonocuda.importers.aten import piecewise
 from zonocuda.importers.aten.node import AtenNode
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.call import rounded
 from zonocuda.importers.errors import refuse
 
-Converter = Callable[[AtenNode], Value | tuple[Value | None, ...]]
+Converter = Callable[[AtenNode], Value | tuple[Any, ...]]
+"""To a value, or to several results: values, and None or ``Undecided`` for those that nothing may read."""
 
 IGNORED = frozenset({"aten._assert_tensor_metadata.default"})
 """Operators without a result."""
@@ -403,5 +406,7 @@ _FUNCTIONS: dict[Converter, str] = {
 }
 
 CONVERTERS: dict[str, Converter] = {
-    f"aten.{name}": function for function, names in _FUNCTIONS.items() for name in names.split()
+    f"aten.{name}": function
+    for function, names in (*_FUNCTIONS.items(), *piecewise.FUNCTIONS.items())
+    for name in names.split()
 }

@@ -248,7 +248,15 @@ def _input(model: onnx.ModelProto, name: str) -> tuple[str, Shape, bool]:
     return inputs[0].name, shape, batched
 
 
+_LIMITED = {"Clip", "Max", "Min"}
+
+
 def _check_finite(model: onnx.ModelProto, name: str) -> None:
+    """No NaN, and no infinity but where limits are alone read: there it means that there is none."""
+    readers: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        for entry in node.input:
+            readers.setdefault(entry, set()).add(node.op_type)
     for tensor in model.graph.initializer:
         try:
             values = numpy_helper.to_array(tensor)
@@ -256,7 +264,8 @@ def _check_finite(model: onnx.ModelProto, name: str) -> None:
             raise NetworkFileError(
                 f"importers.onnx: {name}: tensor {tensor.name!r} is corrupt: {one_line(error)}"
             ) from error
-        if values.dtype in (np.float16, np.float32, np.float64) and not np.isfinite(values).all():
+        limits = readers.get(tensor.name, {""}) <= _LIMITED
+        if values.dtype.kind == "f" and not (~np.isnan(values) if limits else np.isfinite(values)).all():
             raise NetworkFileError(f"importers.onnx: {name}: tensor {tensor.name!r} holds NaN or infinity")
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zonocuda.importers.builder import Value
-from zonocuda.importers.onnx import arithmetic, shapes, windows
+from zonocuda.importers.onnx import arithmetic, piecewise, shapes, windows
 from zonocuda.importers.onnx.node import Constant, OnnxNode
 
 Converter = Callable[[OnnxNode], Value | Constant | tuple[Value, ...]]
 
 CONVERTERS: dict[str, Converter] = {
+    "Abs": piecewise.absolute,
     "Add": arithmetic.add,
     "AveragePool": windows.average_pool,
     "BatchNormalization": arithmetic.batch_normalization,
     "Cast": arithmetic.cast,
+    "Clip": piecewise.clip,
     "Concat": shapes.concat,
     "Conv": windows.conv,
     "ConvTranspose": windows.conv_transpose,
@@ -29,12 +31,21 @@ CONVERTERS: dict[str, Converter] = {
     "Gather": shapes.gather,
     "Gemm": arithmetic.gemm,
     "GlobalAveragePool": windows.global_average_pool,
+    "GlobalMaxPool": windows.global_max_pool,
+    "HardSigmoid": piecewise.hard_sigmoid,
     "Identity": arithmetic.identity,
+    "LeakyRelu": piecewise.leaky_relu,
     "MatMul": arithmetic.matmul,
+    "Max": piecewise.maximum,
+    "MaxPool": windows.max_pool,
+    "Min": piecewise.minimum,
     "Mul": arithmetic.mul,
     "Neg": arithmetic.neg,
+    "PRelu": piecewise.prelu,
     "Pad": shapes.pad,
+    "ReduceMax": piecewise.reduce_max,
     "ReduceMean": arithmetic.reduce_mean,
+    "ReduceMin": piecewise.reduce_min,
     "ReduceSum": arithmetic.reduce_sum,
     "Relu": arithmetic.relu,
     "Reshape": shapes.reshape,
@@ -43,6 +54,8 @@ CONVERTERS: dict[str, Converter] = {
     "Split": shapes.split,
     "Squeeze": shapes.squeeze,
     "Sub": arithmetic.sub,
+    "ThresholdedRelu": piecewise.thresholded_relu,
     "Transpose": shapes.transpose,
     "Unsqueeze": shapes.unsqueeze,
+    "Where": piecewise.where,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zonocuda.graph.ops import Pads, Shape
 from zonocuda.importers import lowering
+from zonocuda.importers import lowering_piecewise as piecewise
 from zonocuda.importers.builder import Value
 from zonocuda.importers.errors import refuse
 from zonocuda.importers.onnx.node import OnnxNode
@@ -71,6 +72,43 @@ def global_average_pool(node: OnnxNode) -> Value:
         return lowering.reduce(node.builder, name, x, tuple(range(1, len(x.shape))), mean=True, keepdim=True)
 
     return node.per_sample(node.value(0), mean)
+
+
+def max_pool(node: OnnxNode) -> Value:
+    """Maximum over windows; with ``ceil_mode`` also over a last one that leaves the padded input, if it begins in the
+    input or in the padding before it."""
+    size = node.attribute("kernel_shape")
+    if size is None:
+        refuse("attribute 'kernel_shape' is missing")
+    kernel = tuple(int(extent) for extent in size)
+    node.ignore("storage_order")  # of the indices, which are refused
+    stride, dilation = _per_dim(node, "strides", kernel), _per_dim(node, "dilations", kernel)
+    x = node.value(0)
+    spatial = _spatial(node, x, kernel)
+    pads = _pads(node, spatial, kernel, stride, dilation)
+    ceil = bool(node.attribute("ceil_mode"))
+    out = []
+    for n, k, s, d, (begin, end) in zip(spatial, kernel, stride, dilation, pads, strict=True):
+        room = n + begin + end - d * (k - 1) - 1
+        if room < 0:
+            refuse(f"a kernel of {kernel} does not fit an input of {spatial}")
+        count = (-(-room // s) if ceil else room // s) + 1
+        out.append(count - 1 if ceil and (count - 1) * s >= n + begin else count)
+    return node.per_sample(
+        x,
+        lambda name, x: piecewise.max_pool(node.builder, name, x, kernel, stride, pads, dilation, tuple(out)),
+    )
+
+
+def global_max_pool(node: OnnxNode) -> Value:
+    """Maximum over all spatial dimensions, which stay with extent 1."""
+
+    def largest(name: str, x: Value) -> Value:
+        if len(x.shape) < 2:
+            refuse(f"features {x.shape} have no spatial dimensions")
+        return piecewise.reduce_extreme(node.builder, name, x, tuple(range(1, len(x.shape))), 1, keepdim=True)
+
+    return node.per_sample(node.value(0), largest)
 
 
 def _kernel(node: OnnxNode, extents: Shape) -> Shape:

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from zonocuda.check.archive import Archive
-from zonocuda.check.arithmetic import balls
-from zonocuda.check.certificate import CertificateError, RegionClaim, region_claim, stored
-from zonocuda.check.combinations import read_combinations
-from zonocuda.check.derive import RootDerivation
-from zonocuda.check.exact import Disagreement, Sample
-from zonocuda.check.forest import Forest, read_forest
-from zonocuda.check.maps import Maps, interval
-from zonocuda.check.region import Progress, RegionCheck
-from zonocuda.check.sets import FloatNet, Sets
-from zonocuda.check.trees import ForestCheck
+from zonocuda.checker.archive import Archive
+from zonocuda.checker.arithmetic import balls
+from zonocuda.checker.certificate import CertificateError, RegionClaim, forest_arrays, region_claim
+from zonocuda.checker.combinations import read_combinations
+from zonocuda.checker.derive import RootDerivation
+from zonocuda.checker.exact import Disagreement, Sample
+from zonocuda.checker.forest import read_forest
+from zonocuda.checker.maps import Maps, interval
+from zonocuda.checker.region import Progress, RegionCheck
+from zonocuda.checker.sets import FloatNet, Sets
+from zonocuda.checker.trees import ForestCheck
 from zonocuda.graph import interpret
 from zonocuda.specs import LinearConstraint, Region
 
@@ -139,7 +139,8 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
     net, archive = network.floats, sources.archive
     box = tuple(end.double().numpy() for end in (region.box.lower, region.box.upper))
     sample = Sample(network.maps, 1.0, np.inf) if sources.exact else Sample(network.maps, SHARE, MOST)
-    forest = _forest(entry["forest"], network, len(box[0]), len(disjuncts), archive)
+    arrays = {**forest_arrays(entry["forest"], archive), "trees": entry.get("trees")}
+    forest = read_forest(arrays, list(network.sizes.values()), len(box[0]), len(disjuncts))
     root: Sets | None = None
     if entry.get("relus"):
         claim = region_claim(entry, network.sizes, archive)
@@ -156,10 +157,3 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
         f"{check.leaves} leaves, {len(forest.lemmas)} lemmas; worst bound {check.worst:.9g}; rows proven in float64 "
         f"{check.closed[0]}, in balls {check.closed[1]}; {sample.confirmed} rows confirmed in balls"
     )
-
-
-def _forest(entry: object, network: Network, inputs: int, disjuncts: int, archive: Archive | None) -> Forest:
-    if not isinstance(entry, dict) or archive is None:
-        raise CertificateError("forest: must be an object, in a certificate of format /3")
-    arrays = {name: stored(archive, held) for name, held in entry.items() if name != "trees" and held is not None}
-    return read_forest({**arrays, "trees": entry.get("trees")}, list(network.sizes.values()), inputs, disjuncts)

@@ -1,7 +1,7 @@
 """What the ONNX standard says that a file computes, in balls: a reading of the file apart from the importer's.
 
 Every operator of the file is evaluated at random numbers, and the graph that the importer made of it must give the
-same. What computes is written in :mod:`zonocuda.check.operators`; what only moves values is asked of
+same. What computes is written in :mod:`zonocuda.checker.operators`; what only moves values is asked of
 :mod:`onnx.reference`, by moving places instead of balls.
 """
 
@@ -17,9 +17,9 @@ from flint import arb
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from zonocuda.check.arithmetic import ZERO, Array, balls
-from zonocuda.check.maps import Ends, Maps, interval
-from zonocuda.check.operators import COMPUTED, Call
+from zonocuda.checker.arithmetic import ZERO, Array, balls
+from zonocuda.checker.maps import Ends, Maps, interval
+from zonocuda.checker.operators import COMPUTED, Call
 from zonocuda.graph import Node, interpret
 from zonocuda.importers.onnx.constants import evaluate
 from zonocuda.importers.onnx.file import OnnxFile, node_names

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from zonocuda.check.certificate import CertificateError
+from zonocuda.checker.certificate import CertificateError
 from zonocuda.specs import LinearConstraint, Region
 
 _WEIGHT = re.compile(r"([0-9]{1,1000})(?:/([0-9]{1,1000}))?")

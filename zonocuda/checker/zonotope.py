@@ -1,7 +1,7 @@
 """Cheap bounds of every ReLU's input on batches of boxes: the inputs' symbols, and one error for each neuron.
 
 A value lies in c + sum_k G_k [-1, 1] + [-e, e], k over the inputs. What a ReLU adds, and what rounding does, joins e at
-once (:mod:`zonocuda.check.floats`). Intervals go along, and both are intersected.
+once (:mod:`zonocuda.checker.floats`). Intervals go along, and both are intersected.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zonocuda.check.floats import Floats, U, above
-from zonocuda.check.intervals import interval
-from zonocuda.check.sets import FloatNet, Relaxed, cast_error
+from zonocuda.checker.floats import Floats, U, above
+from zonocuda.checker.intervals import interval
+from zonocuda.checker.sets import FloatNet, Relaxed, cast_error
 from zonocuda.graph import Add, Cast, Concat, Input, Node, Relu
 
 Ends = tuple[Floats, Floats]

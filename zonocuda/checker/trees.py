@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.check.arithmetic import Array, zeros
-from zonocuda.check.certificate import SLOPE_UNIT, CertificateError
-from zonocuda.check.derive import Cuts, Derivation, restricted
-from zonocuda.check.exact import ExactRows, Sample
-from zonocuda.check.floats import Floats, U, above
-from zonocuda.check.forest import Cut, Forest, Leaf, Lemma, Pair, Walk, walk
-from zonocuda.check.maps import ratio
-from zonocuda.check.region import Progress
-from zonocuda.check.sets import FloatNet, Index, Relaxed, Sets, Slopes, carry, twice
+from zonocuda.checker.arithmetic import Array, zeros
+from zonocuda.checker.certificate import SLOPE_UNIT, CertificateError
+from zonocuda.checker.derive import Cuts, Derivation, restricted
+from zonocuda.checker.exact import ExactRows, Sample
+from zonocuda.checker.floats import Floats, U, above
+from zonocuda.checker.forest import Cut, Forest, Leaf, Lemma, Pair, Walk, walk
+from zonocuda.checker.maps import ratio
+from zonocuda.checker.region import Progress
+from zonocuda.checker.sets import FloatNet, Index, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.specs import LinearConstraint
 
 SETS_AT_ONCE = 512

@@ -1,4 +1,4 @@
-"""Rows of :mod:`zonocuda.check.sets` once more, in balls: those that float64 leaves open, and others at random."""
+"""Rows of :mod:`zonocuda.checker.sets` once more, in balls: those that float64 leaves open, and others at random."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from random import Random
 
 import numpy as np
 
-from zonocuda.check.arithmetic import ONE, ZERO, Array, balls
-from zonocuda.check.floats import Floats
-from zonocuda.check.maps import Ends, Maps, cast_error, interval
-from zonocuda.check.passes import Passes
-from zonocuda.check.sets import Index, Pick, Sets
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls
+from zonocuda.checker.floats import Floats
+from zonocuda.checker.maps import Ends, Maps, cast_error, interval
+from zonocuda.checker.passes import Passes
+from zonocuda.checker.sets import Index, Pick, Sets
 from zonocuda.graph import Cast, Node
 
 Start = Sequence[tuple[str, Array]]

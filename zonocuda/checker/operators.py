@@ -17,8 +17,8 @@ from flint import arb
 from numpy.typing import NDArray
 from onnx import helper
 
-from zonocuda.check.affine import windows
-from zonocuda.check.arithmetic import ONE, ZERO, Array, balls, matrix, product, zeros
+from zonocuda.checker.affine import windows
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, matrix, product, zeros
 
 
 class Call:
@@ -122,9 +122,14 @@ def _reduced(combine: Callable[[Array, Any], Array], mean: bool = False) -> Call
     return reduction
 
 
-def _product(x: Array, dims: tuple[int, ...]) -> Array:
-    moved = np.moveaxis(x, dims, range(len(dims)))
-    return reduce(np.multiply, moved.reshape(-1, *moved.shape[len(dims) :]))
+def _combined(pairs: Callable[[Any, Any], Any]) -> Callable[[Array, Any], Array]:
+    """A function of all numbers along some dimensions by one of two."""
+
+    def combination(x: Array, dims: tuple[int, ...]) -> Array:
+        moved = np.moveaxis(x, dims, range(len(dims)))
+        return np.asarray(reduce(pairs, moved.reshape(-1, *moved.shape[len(dims) :])))
+
+    return combination
 
 
 def _geometry(call: Call, kernel: tuple[int, ...], extent: tuple[int, ...]) -> tuple[Any, Any, Any]:
@@ -192,6 +197,46 @@ def _average_pool(call: Call) -> Array:
     return means.reshape(1, len(x), *_results(x.shape[1:], kernel, *how))
 
 
+def _max_pool(call: Call) -> Array:
+    x, kernel = call(0)[0], tuple(call["kernel_shape"])
+    extent = x.shape[1:]
+    strides, dilations, pads = _geometry(call, kernel, extent)
+    if call["ceil_mode"]:  # windows begin in the input or before it, and may end behind what follows it
+        ends = []
+        for n, k, s, d, (b, e) in zip(extent, kernel, strides, dilations, pads, strict=True):
+            reach = d * (k - 1) + 1
+            starts = [start for start in range(-b, n + e - reach + s, s) if start < n]
+            ends.append((b, starts[-1] + reach - n))
+        pads = tuple(ends)
+    flat, places = x.reshape(len(x), -1), windows(extent, kernel, strides, dilations, pads)
+    largest = [reduce(_larger, flat[:, window[window >= 0]].T) for window in places]
+    return np.stack(largest, axis=1).reshape(1, len(x), *_results(extent, kernel, strides, dilations, pads))
+
+
+def _global_max(call: Call) -> Array:
+    x = call(0)
+    largest = _combined(_larger)(x, tuple(range(2, x.ndim)))
+    return largest.reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+
+
+def _leaky(x: Array, slope: Any) -> Array:
+    return np.asarray(_larger(x, _ZERO) + _smaller(x, _ZERO) * slope, dtype=object)
+
+
+def _hard_sigmoid(call: Call) -> Array:
+    line = call(0) * call.number("alpha") + call.number("beta")
+    return _larger(_smaller(line, np.array(ONE, dtype=object)), _ZERO)
+
+
+def _thresholded(call: Call) -> Array:
+    if call["alpha"] != 0:
+        raise ValueError("it jumps")
+    return _larger(call(0), _ZERO)
+
+
+_ZERO = np.array(ZERO, dtype=object)
+
+
 def _gathered(x: Array, places: NDArray[np.int64]) -> Array:
     """``[C, windows, positions]`` of maps ``[C, *extent]``; place -1 is a zero."""
     flat = np.concatenate([x.reshape(len(x), -1), zeros(len(x), 1)], axis=1)
@@ -235,20 +280,28 @@ COMPUTED: dict[str, Callable[[Call], NDArray[Any]]] = {
     "Floor": _each(lambda x: x.floor()),
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average,
+    "GlobalMaxPool": _global_max,
     "Greater": _compared(lambda x, y: x > y),
+    "HardSigmoid": _hard_sigmoid,
+    "LeakyRelu": lambda call: _leaky(call(0), call.number("alpha")),
     "Less": _compared(lambda x, y: x < y),
     "MatMul": lambda call: _matmul(call(0), call(1)),
     "Max": lambda call: reduce(_larger, map(call, range(len(call.values)))),
+    "MaxPool": _max_pool,
     "Min": lambda call: reduce(_smaller, map(call, range(len(call.values)))),
     "Mul": lambda call: call(0) * call(1),
     "Neg": _each(lambda x: -x),
+    "PRelu": lambda call: _leaky(call(0), call(1)),
     "Pow": _power,
     "Range": _range,
     "Reciprocal": _each(lambda x: ONE / x),
+    "ReduceMax": _reduced(_combined(_larger)),
     "ReduceMean": _reduced(lambda x, dims: x.sum(axis=dims), mean=True),
-    "ReduceProd": _reduced(_product),
+    "ReduceMin": _reduced(_combined(_smaller)),
+    "ReduceProd": _reduced(_combined(np.multiply)),
     "ReduceSum": _reduced(lambda x, dims: x.sum(axis=dims)),
     "Relu": _each(lambda x: x.max(ZERO)),
     "Sqrt": _each(lambda x: x.sqrt()),
     "Sub": lambda call: call(0) - call(1),
+    "ThresholdedRelu": _thresholded,
 }

@@ -1,7 +1,7 @@
 """Sets of inputs, in batches: bounds of every ReLU's input on each, and rows carried over them, in float64.
 
 A set is a box, less what neurons split above it leave out. Each bound counts its own rounding, a priori and for any
-order of the sums (:mod:`zonocuda.check.floats`): a row v of floats at a node y stands for v . y, and every step finds
+order of the sums (:mod:`zonocuda.checker.floats`): a row v of floats at a node y stands for v . y, and every step finds
 floats v' at the node's input x, a float s and a float E >= 0 with
 
     v . y >= v' . x + s - E   for every input in the set.
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.check.floats import TINY, FloatMap, Floats, U, above, gamma
-from zonocuda.check.maps import FORMATS, Maps
+from zonocuda.checker.floats import TINY, FloatMap, Floats, U, above, gamma
+from zonocuda.checker.maps import FORMATS, Maps
 from zonocuda.graph import Add, Affine, Cast, Concat, Input, Node, Relu
 
 NUMBERS_AT_ONCE = 2**18
@@ -134,7 +134,7 @@ class Sets:
 
 def cast_error(op: Cast, size: Floats) -> Floats:
     """How far rounding to the type of a cast may take numbers of at most that ``size``
-    (:func:`zonocuda.check.maps.cast_error`)."""
+    (:func:`zonocuda.checker.maps.cast_error`)."""
     digits, least, top = FORMATS[op.target]
     error = above((size * 2.0**-digits + 2.0 ** (least - 1)) * (1 + 2.0**-12), 4)
     return np.asarray(np.where(size <= 2.0**top * (1 - 2.0**-digits), error, np.inf))

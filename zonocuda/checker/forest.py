@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.check.certificate import SLOPE_UNIT, CertificateError
+from zonocuda.checker.certificate import SLOPE_UNIT, CertificateError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

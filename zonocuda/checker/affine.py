@@ -16,7 +16,7 @@ import numpy as np
 from flint import arb_mat
 from numpy.typing import NDArray
 
-from zonocuda.check.arithmetic import ONE, Array, balls, constants, matrix, product, zeros
+from zonocuda.checker.arithmetic import ONE, Array, balls, constants, matrix, product, zeros
 from zonocuda.graph import (
     Affine,
     AveragePool,
@@ -156,7 +156,7 @@ def explicit(op: Affine, shape: Shape, out_shape: Shape) -> Map:
             scale, bias = (None if t is None else np.broadcast_to(t, out_shape).reshape(-1) for t in parts)
         case Expand():
             blocks = [_moved(np.broadcast_to(places, out_shape), results)]
-        case Reshape() | Cast():  # a cast rounds beside this: see zonocuda.check.region
+        case Reshape() | Cast():  # a cast rounds beside this: see zonocuda.checker.region
             blocks = [_moved(places, results)]
         case Transpose():
             blocks = [_moved(places.transpose(op.permutation), results)]

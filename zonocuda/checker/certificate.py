@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.check.archive import DOCUMENT, MAX_DOCUMENT_BYTES, Archive, ArchiveError
+from zonocuda.checker.archive import DOCUMENT, MAX_DOCUMENT_BYTES, Archive, ArchiveError
 
 FORMATS = ("zonocuda.certificate/1", "zonocuda.certificate/3")
 MAX_BYTES = 2**28
 """Of a file."""
 MAX_ARRAY_BYTES = 2**27
-"""Of the arrays of one region, unpacked."""
+"""Of the arrays of one region that are in the document, unpacked."""
+_DTYPES = ("uint8", "int32", "float64")
 SLOPE_UNIT = 1 / 128
 """Of slopes that are stored in bytes: an exact number in every precision."""
 
@@ -131,9 +132,18 @@ def read_document(path: str | Path) -> Document:
         document = json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise CertificateError(f"{path}: not a JSON document ({error})") from error
+    return check_document(document, str(path), archive)
+
+
+def check_document(document: object, name: str, archive: Archive | None = None) -> Document:
+    """A document of a verdict.
+
+    Raises:
+        CertificateError: anything else.
+    """
     schema = "zonocuda.verify/1" if archive is None else "zonocuda.certificate/3"
     if not isinstance(document, dict) or document.get("schema") != schema:
-        raise CertificateError(f"{path}: not a document of 'zonocuda verify' (schema {schema})")
+        raise CertificateError(f"{name}: not a document of 'zonocuda verify' (schema {schema})")
     return Document(document, archive)
 
 
@@ -228,31 +238,33 @@ class _Reader:
         return places
 
     def _array(self, entry: object, dtype: str, shape: tuple[int, ...] | None, at_most: int = 0) -> NDArray[Any]:
-        """An array ``{dtype, shape, data}`` or ``{file}``, of a known shape or, in one dimension, with at most so many
-        elements."""
+        """An array of a known shape or, in one dimension, with at most so many elements."""
+        values = self.stored(entry)
+        fits = values.shape == shape if shape is not None else values.ndim == 1 and len(values) <= at_most
+        if values.dtype != np.dtype(dtype) or not fits:
+            raise CertificateError(
+                f"array: {values.dtype} of shape {values.shape} does not fit the network or the other arrays"
+            )
+        return values
+
+    def stored(self, entry: object) -> NDArray[Any]:
+        """An array ``{dtype, shape, data}`` or ``{file}``."""
         fields = _object(entry, "array")
         if self.archive is not None:
-            values = stored(self.archive, fields)
-            fits = values.shape == shape if shape is not None else values.ndim == 1 and len(values) <= at_most
-            if values.dtype != np.dtype(dtype) or not fits:
-                raise CertificateError(f"array: must have dtype {dtype}, and a shape that fits the network")
-            return values
-        given = _field(fields, "shape", list)
-        if fields.get("dtype") != dtype or not all(type(n) is int and n >= 0 for n in given):
-            raise CertificateError(f"array: must have dtype {dtype} and a shape")
-        known = tuple(given) == shape if shape is not None else len(given) == 1 and given[0] <= at_most
-        if not known:
-            raise CertificateError(
-                f"array: has shape {str(given)[:40]}, which does not fit the network or the other arrays"
-            )
+            try:
+                return self.archive.array(_field(fields, "file", str))
+            except ArchiveError as error:
+                raise CertificateError(f"array: {error}") from error
+        given, dtype = _field(fields, "shape", list), fields.get("dtype")
+        if dtype not in _DTYPES or not all(type(n) is int and n >= 0 for n in given):
+            raise CertificateError("array: must have a shape and one of the dtypes uint8, int32 and float64")
         size = math.prod(given) * np.dtype(dtype).itemsize
         self.left -= size
         if self.left < 0:
             raise CertificateError(f"the arrays of a region have more than {MAX_ARRAY_BYTES} bytes")
         try:
             packed = base64.b64decode(_field(fields, "data", str), validate=True)
-            unpack = zlib.decompressobj()
-            data = unpack.decompress(packed, size + 1)
+            data = zlib.decompressobj().decompress(packed, size + 1)
         except (binascii.Error, ValueError, zlib.error) as error:
             raise CertificateError(f"array: no zlib data in base64 ({error})") from error
         if len(data) != size:
@@ -260,17 +272,14 @@ class _Reader:
         return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(given)
 
 
-def stored(archive: Archive, entry: object) -> NDArray[Any]:
-    """An array ``{file}`` of an archive.
+def forest_arrays(entry: object, archive: Archive | None) -> dict[str, NDArray[Any]]:
+    """The arrays of the object ``forest`` of a region, by name.
 
     Raises:
-        CertificateError: it is none.
+        CertificateError: no object, or what is no array.
     """
-    name = _field(_object(entry, "array"), "file", str)
-    try:
-        return archive.array(name)
-    except ArchiveError as error:
-        raise CertificateError(f"array: {error}") from error
+    reader = _Reader(archive)
+    return {name: reader.stored(held) for name, held in _object(entry, "forest").items()}
 
 
 def _object(entry: object, what: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zonocuda.check.floats import FloatMap, Floats, U, above
-from zonocuda.check.sets import FloatNet, cast_error
+from zonocuda.checker.floats import FloatMap, Floats, U, above
+from zonocuda.checker.sets import FloatNet, cast_error
 from zonocuda.graph import Add, Affine, Cast, Concat, Input, Node, Relu
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from flint import arb
 
-from zonocuda.check.affine import Map, explicit
-from zonocuda.check.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
+from zonocuda.checker.affine import Map, explicit
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
 from zonocuda.graph import (
     Add,
     Affine,

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.check.arithmetic import balls
-from zonocuda.check.certificate import SLOPE_UNIT, RegionClaim
-from zonocuda.check.exact import Sample
-from zonocuda.check.floats import Floats
-from zonocuda.check.intervals import interval
-from zonocuda.check.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
-from zonocuda.check.zonotope import zonotope_bounds
+from zonocuda.checker.arithmetic import balls
+from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim
+from zonocuda.checker.exact import Sample
+from zonocuda.checker.floats import Floats
+from zonocuda.checker.intervals import interval
+from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
+from zonocuda.checker.zonotope import zonotope_bounds
 from zonocuda.graph import Node, Relu
 
 
@@ -186,7 +186,7 @@ def restricted(
 
 
 class RootDerivation(Derivation):
-    """The bounds on a region's box, with the slopes of a certificate: see :mod:`zonocuda.check.region`."""
+    """The bounds on a region's box, with the slopes of a certificate: see :mod:`zonocuda.checker.region`."""
 
     def __init__(
         self, net: FloatNet, lower: Floats, upper: Floats, claim: RegionClaim, sample: Sample | None = None

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zonocuda.check.arithmetic import Array, lower, upper, zeros
-from zonocuda.check.maps import Ends, Maps
+from zonocuda.checker.arithmetic import Array, lower, upper, zeros
+from zonocuda.checker.maps import Ends, Maps
 from zonocuda.graph import Add, Cast, Concat, Input, Relu
 
 

@@ -2,33 +2,36 @@
 
 What is trusted: the reader of VNN-LIB files, which gives the exact rows and box of the specification; the library Arb;
 Python. The graph of operators that the reader of ONNX files gives is compared, operator by operator and at random
-numbers, with what the standard says (:mod:`zonocuda.check.standard`). Nothing of the verifier is used, and of the
+numbers, with what the standard says (:mod:`zonocuda.checker.standard`). Nothing of the verifier is used, and of the
 certificate only slopes, each of which is good whatever its value in [0, 1].
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import flint
 import numpy as np
 import torch
+from onnx import ModelProto
 
-from zonocuda.check.archive import Archive
-from zonocuda.check.arithmetic import PRECISION, balls, precisely
-from zonocuda.check.certificate import FORMATS, CertificateError, Document, open_regular, read_document
-from zonocuda.check.maps import Ends, Maps, interval, ratio
-from zonocuda.check.proof import Network, NotProven, Sources, region_proof
-from zonocuda.check.region import Progress
-from zonocuda.check.standard import difference
+from zonocuda.checker.archive import Archive
+from zonocuda.checker.arguments import Claimed, HasDocument, compare_digest, document_of, network_of, spec_of
+from zonocuda.checker.arithmetic import PRECISION, balls, precisely
+from zonocuda.checker.certificate import FORMATS, CertificateError, Document
+from zonocuda.checker.maps import Ends, Maps, interval, ratio
+from zonocuda.checker.proof import Network as Net
+from zonocuda.checker.proof import NotProven, Sources, region_proof
+from zonocuda.checker.region import Progress
+from zonocuda.checker.standard import difference
 from zonocuda.graph import Graph, interpret
-from zonocuda.importers import OnnxRuntimeModel, load_network
+from zonocuda.importers import Network
 from zonocuda.importers.onnx.file import OnnxFile, parse_onnx
-from zonocuda.specs import LinearConstraint, Region, Spec, load_vnnlib
+from zonocuda.specs import LinearConstraint, Region, Spec
 
 MAX_NUMBERS = 2**22
 """Constants, and neurons, of a network: a ball takes two hundred bytes."""
@@ -48,11 +51,19 @@ class Checked:
     reason: str
     details: tuple[str, ...]
 
+    def __bool__(self) -> NoReturn:
+        """What a check found is no truth value.
+
+        Raises:
+            TypeError: always, with the remedy.
+        """
+        raise TypeError("what a check found is neither true nor false: ask .confirmed")
+
 
 def check(
-    certificate: str | Path,
-    net: str | Path,
-    spec: str | Path,
+    certificate: str | Path | Mapping[str, object] | HasDocument,
+    net: str | Path | ModelProto | Network | Graph,
+    spec: str | Path | Spec,
     progress: Progress = lambda phase, done, total: None,
     exact: bool = False,
 ) -> Checked:
@@ -65,58 +76,66 @@ def check(
     the counterexample; confirmed where that violates the specification at a point of its float32 box.
 
     Args:
-        certificate: what ``zonocuda verify --certificate`` wrote.
-        net, spec: the files that it is about.
+        certificate: what ``zonocuda.verify(..., certificate=True)`` returned, the file that its ``save`` or
+            ``zonocuda verify --certificate`` wrote, or the document itself.
+        net: the network that the claim is checked for: an ONNX file or model. A Graph is taken as it is: that it is
+            the network somebody means, nobody compares then.
+        spec: the property: a VNN-LIB file, or a Spec.
         progress: is told how far each region is.
-        exact: whether everything is computed in balls; else in float64 with a-priori errors, and in balls what that
-            leaves open and some rows at random.
+        exact: whether every number of a proof by splitting is computed in balls, too; else those that float64 with
+            a-priori errors leaves open, and some at random.
 
     Raises:
         CertificateError: no certificate that can be checked: another schema, files that are not these, a verdict
             without a proof, a certificate without data.
         ValueError: files that cannot be read, or do not fit each other.
+        TypeError: an argument that is something else.
     """
-    document = read_document(certificate)
+    document, name = document_of(certificate)
     try:
-        return _check(document, certificate, net, spec, progress, exact)
+        return _check(document, name, net, spec, progress, exact)
     finally:
         document.close()
 
 
 def _check(
-    document: Document, certificate: str | Path, net: str | Path, spec: str | Path, progress: Progress, exact: bool
+    claimed: Document,
+    name: str,
+    net: str | Path | ModelProto | Network | Graph,
+    spec: str | Path | Spec,
+    progress: Progress,
+    exact: bool,
 ) -> Checked:
-    fields = document.fields
-    files = fields.get("files")
-    for kind, path in (("net", net), ("spec", spec)):
-        with open_regular(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        entry = files.get(kind) if isinstance(files, dict) else None
-        if entry is None and document.archive is not None:
-            continue  # a network or a property that was no file
-        if not isinstance(entry, dict) or entry.get("sha256") != digest:
-            raise CertificateError(f"{path}: is not the file that {certificate} is about (sha256 {digest})")
-    verdict, ran = fields.get("verdict"), fields.get("ran")
+    document = claimed.fields
+    for kind, given in (("net", net), ("spec", spec)):
+        compare_digest(document, name, kind, given)
+    verdict, ran = document.get("verdict"), document.get("ran")
     if verdict not in ("verified", "falsified"):
-        raise CertificateError(f"{certificate}: nothing to check: the verdict is {_quoted(verdict)!r}")
+        raise CertificateError(f"{name}: nothing to check: the verdict is {_quoted(verdict)!r}")
     semantics = ran.get("semantics") if isinstance(ran, dict) else None
     if semantics != "real":
         raise CertificateError(
-            f"{certificate}: semantics {_quoted(semantics)!r}: only proofs in real arithmetic ('real') can be checked"
+            f"{name}: semantics {_quoted(semantics)!r}: only proofs in real arithmetic ('real') can be checked"
         )
-    network, property_ = load_network(net), load_vnnlib(spec)
+    network, property_ = network_of(net), spec_of(spec)
     graph = network.graph
     sizes = math.prod(graph.input_shape), math.prod(graph.output_shape)
     if sizes != (property_.inputs, property_.outputs):
-        raise CertificateError(f"{spec} does not fit {net}: numbers of inputs and outputs differ")
+        what = spec if isinstance(spec, str | Path) else "the specification"
+        raise CertificateError(f"{what} does not fit {network.name}: numbers of inputs and outputs differ")
     if verdict == "falsified":
         with precisely():
-            return _counterexample(fields.get("counterexample"), graph, network.runtime, property_)
+            return _counterexample(document.get("counterexample"), network, property_)
+    if document.get("certificate") is None:
+        raise CertificateError(
+            f"{name}: holds no certificate of format {FORMATS[-1]}: zonocuda verify --certificate and "
+            "zonocuda.verify(..., certificate=True) make one"
+        )
     try:
-        model = parse_onnx(network.onnx_bytes, str(net))
-        return check_proof(fields.get("certificate"), graph, property_, progress, model, document.archive, exact)
+        model = None if network.content is None else parse_onnx(network.content, network.name)
+        return check_proof(document.get("certificate"), graph, property_, progress, model, claimed.archive, exact)
     except CertificateError as error:
-        raise CertificateError(f"{certificate}: {error}") from error
+        raise CertificateError(f"{name}: {error}") from error
 
 
 def _quoted(value: object) -> str:
@@ -139,7 +158,7 @@ def check_proof(
     """Proves a property again from the object ``certificate`` of a document.
 
     With the ``file`` that the graph was read from, the graph is compared with what the standard says of it first
-    (:mod:`zonocuda.check.standard`): a network that was read wrongly confirms nothing.
+    (:mod:`zonocuda.checker.standard`): a network that was read wrongly confirms nothing.
 
     Raises:
         CertificateError: no certificate, one without data, or a network of more than MAX_NUMBERS numbers.
@@ -157,31 +176,9 @@ def check_proof(
     with precisely():
         maps = Maps(graph)
         wrong = "" if file is None else difference(file, maps)
-        return (
-            Checked(False, wrong, ()) if wrong else _proof(certificate, maps, spec, Sources(archive, exact, progress))
-        )
-
-
-def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources) -> Checked:
-    entries = certificate.get("regions")
-    by_region: dict[int, Any] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        number = entry.get("region") if isinstance(entry, dict) else None
-        if type(number) is not int or number in by_region:
-            return Checked(False, "certificate: regions[].region is no number, or there twice", ())
-        by_region[number] = entry
-    details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"]
-    if not spec.regions:
-        return Checked(True, "the specification has no unsafe region", tuple(details))
-    network = Network(maps)
-    for position, region in enumerate(spec.regions):
-        try:
-            details.append(f"region {position}    {region_proof(network, region, by_region.get(position), sources)}")
-        except CertificateError as error:
-            return Checked(False, f"region {position}: certificate: {error}", tuple(details))
-        except NotProven as missing:
-            return Checked(False, f"region {position}: {missing}", tuple(details))
-    return Checked(True, f"every disjunct of {len(spec.regions)} region(s) is refuted", tuple(details))
+        if wrong:
+            return Checked(False, wrong, ())
+        return _proof(certificate, maps, spec, Sources(archive, exact, progress))
 
 
 def _constants(graph: Graph) -> tuple[list[Any], list[torch.Tensor]]:
@@ -195,10 +192,33 @@ def _size(graph: Graph) -> int:
     return max(sum(t.numel() for t in _constants(graph)[1]), sum(math.prod(node.shape) for node in graph.nodes))
 
 
+def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources) -> Checked:
+    entries = certificate.get("regions")
+    by_region: dict[int, Any] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        number = entry.get("region") if isinstance(entry, dict) else None
+        if type(number) is not int or number in by_region:
+            return Checked(False, "certificate: regions[].region is no number, or there twice", ())
+        by_region[number] = entry
+    details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"]
+    if not spec.regions:
+        return Checked(True, "the specification has no unsafe region", tuple(details))
+    network = Net(maps)
+    for position, region in enumerate(spec.regions):
+        try:
+            details.append(f"region {position}    {region_proof(network, region, by_region.get(position), sources)}")
+        except CertificateError as error:
+            return Checked(False, f"region {position}: certificate: {error}", tuple(details))
+        except NotProven as missing:
+            return Checked(False, f"region {position}: {missing}", tuple(details))
+    return Checked(True, f"every disjunct of {len(spec.regions)} region(s) is refuted", tuple(details))
+
+
 # ---- counterexamples -----------------------------------------------------------------------------------------------
 
 
-def _counterexample(claim: object, graph: Graph, runtime: OnnxRuntimeModel, spec: Spec) -> Checked:
+def _counterexample(claim: object, network: Claimed, spec: Spec) -> Checked:
+    graph = network.graph
     fields = claim if isinstance(claim, dict) else {}
     number, x = fields.get("region"), fields.get("x")
     if type(number) is not int or not 0 <= number < len(spec.regions):
@@ -213,15 +233,15 @@ def _counterexample(claim: object, graph: Graph, runtime: OnnxRuntimeModel, spec
         return Checked(False, "counterexample: x is no float32 point", ())
     if not bool(((point >= box.float32_lower) & (point <= box.float32_upper)).all()):
         return Checked(False, "counterexample: x lies outside the box rounded to float32", ())
-    y = runtime(point.reshape(1, *graph.input_shape)).flatten().tolist()
+    y = network.execute(point.reshape(1, *graph.input_shape)).flatten().tolist()
     violated = region.is_unsafe(point.tolist(), y)
     inside = bool(((wide >= box.lower) & (wide <= box.upper)).all())
     details = (
-        "arithmetic  the verdict is about the network as ONNX Runtime executes it, in the box rounded to float32",
+        f"arithmetic  the verdict is about what {network.executor} executes, in the box rounded to float32",
         f"outputs     {'the same as' if y == fields.get('y') else 'other than'} the certificate's",
         f"exactly     {_exactly(graph, region, wide)}, at a point {'inside' if inside else 'outside'} the exact box",
     )
-    reason = "ONNX Runtime's output violates the property" if violated else "ONNX Runtime's output is not unsafe"
+    reason = f"{network.executor}'s output {'violates the property' if violated else 'is not unsafe'}"
     return Checked(violated, reason, details)
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from flint import arb
 from numpy.typing import NDArray
 
-from zonocuda.check.affine import Map, Places
-from zonocuda.check.arithmetic import Array
+from zonocuda.checker.affine import Map, Places
+from zonocuda.checker.arithmetic import Array
 
 Floats = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ class _Spread:
 
 
 class FloatMap:
-    """An operator y = b + s K x (:class:`zonocuda.check.affine.Map`) in floats.
+    """An operator y = b + s K x (:class:`zonocuda.checker.affine.Map`) in floats.
 
     Attributes:
         bias: b ``[out]``, floats.

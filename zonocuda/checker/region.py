@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from zonocuda.check.arithmetic import ONE, ZERO, Array, balls, zeros
-from zonocuda.check.certificate import SLOPE_UNIT, RegionClaim, ReluSlopes
-from zonocuda.check.maps import Ends, Maps, cast_error, interval, ratio
-from zonocuda.check.passes import Passes
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, zeros
+from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim, ReluSlopes
+from zonocuda.checker.maps import Ends, Maps, cast_error, interval, ratio
+from zonocuda.checker.passes import Passes
 from zonocuda.graph import Cast, Input, Node, Relu
 from zonocuda.specs import LinearConstraint, Region
 

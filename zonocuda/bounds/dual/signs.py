@@ -1,0 +1,232 @@
+"""Dual rows on parts of the inputs where some neurons have one sign.
+
+On a part where x_j >= 0, relu(x_j) = x_j, and any coefficient v' <= v will do, as v x_j >= v' x_j; where x_j <= 0,
+relu(x_j) = 0, and any v' >= 0 will do, as 0 >= v' x_j. With v' = v - beta, or v' = beta, beta >= 0 is the multiplier of
+the constraint; whatever float v' is, it is one of these numbers, so that nothing is lost by rounding.
+
+Everywhere else the pass is that of :mod:`zonocuda.bounds.dual.problem`: bounds l, u of the whole set of inputs hold on
+each part, so that all parts are rows of one pass, with one ledger. Where v < 0 a crossing neuron has its minimum-area
+slope, the same for all rows; where v >= 0 each row has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_rows, proceed, unflatten_rows
+from zonocuda.bounds.dual.input_set import InputSet
+from zonocuda.bounds.dual.slopes import crossing
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.domains.backend import kernels
+from zonocuda.graph import Graph, Node
+
+
+@dataclass(frozen=True, eq=False)
+class SignLayer:
+    """A ReLU, for bounds of its input.
+
+    Attributes:
+        name: of the node.
+        index: ``[K]``, its crossing neurons, in the order of the pass.
+        slope, twice: ``[K]``, the minimum-area slope lam of each, and 2 mu.
+        start: ``[K]``, the slope to begin with where v >= 0: 1 or 0, whichever wastes less area.
+        passing: ``[N]``, 1 for active neurons and 0 for others; None where all but the crossing ones are active.
+    """
+
+    name: str
+    index: Tensor
+    slope: Tensor
+    twice: Tensor
+    start: Tensor
+    passing: Tensor | None
+
+    @staticmethod
+    def of(node: Node, bounds: Bounds) -> SignLayer:
+        """For bounds ``[1, *features]``."""
+        index = crossing(bounds)
+        lower, upper = (flatten_rows(b).squeeze(0) for b in bounds)
+        slope, offset = kernels().relu_relaxation(lower[index].unsqueeze(0), upper[index].unsqueeze(0), None)
+        start = (upper[index] >= -lower[index]).to(lower.dtype)
+        passing = ((lower >= 0) & (upper > 0)).to(lower.dtype)
+        full = int(passing.sum()) + len(index) == len(lower)
+        return SignLayer(node.name, index, slope.squeeze(0), 2 * offset.squeeze(0), start, None if full else passing)
+
+
+def coefficients(v: Tensor, multiplier: Tensor, sign: Tensor) -> Tensor:
+    """v' where a sign is known: v less the multiplier on active neurons, the multiplier on dead ones."""
+    return v * (sign > 0) - multiplier.clamp(min=0) * sign
+
+
+class _SignedRelu(torch.autograd.Function):
+    """Rows ``[S, N]`` from the output to the input of a ReLU, and what they add to their bounds."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, slope: Tensor, multiplier: Tensor, sign: Tensor, layer: SignLayer
+    ) -> tuple[Tensor, Tensor]:
+        v = rows.index_select(1, layer.index)
+        below = v.clamp(max=0)
+        above = v - below  # exact: one of them is zero
+        free = sign == 0
+        image = torch.where(free, above * slope.clamp(0, 1) + below * layer.slope, coefficients(v, multiplier, sign))
+        low = (below * free) @ layer.twice
+        out = rows.clone() if layer.passing is None else rows * layer.passing
+        out.index_copy_(1, layer.index, image)
+        ctx.save_for_backward(v, slope, sign)
+        ctx.layer = layer
+        return out, low
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_low: Tensor) -> tuple[Tensor | None, ...]:
+        v, slope, sign = ctx.saved_tensors
+        layer = ctx.layer
+        free, active, negative = sign == 0, sign > 0, v < 0
+        g = grad.index_select(1, layer.index)
+        held = torch.where(negative, layer.slope * g + torch.outer(grad_low, layer.twice), slope * g)
+        grad_v = torch.where(free, held, g * active)
+        grad_rows = grad.clone() if layer.passing is None else grad * layer.passing
+        grad_rows.index_copy_(1, layer.index, grad_v)
+        return grad_rows, torch.where(free & ~negative, g * v, 0.0), -g * sign, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """What a pass found.
+
+    Attributes:
+        lower: ``[S]``, bounds of the rows, proven where the pass has a ledger.
+        slack: ``[S]``, what counting rounding has taken off them.
+        scores: ``[S, U]``, what the relaxation of each crossing neuron costs, -1 where its sign is known; empty where
+            nobody asked.
+        sizes: the mean of abs(v) over the crossing neurons of each layer, where scores were asked for.
+        weight: ``[S, N]``, what the rows weigh the input with, in the order of the features; None where they do not.
+    """
+
+    lower: Tensor
+    slack: Tensor
+    scores: Tensor
+    weight: Tensor | None
+    sizes: tuple[float, ...] = ()
+
+
+class SignProblem:
+    """Rows to be bounded from below on parts of a box.
+
+    Attributes:
+        graph: the network.
+        layers: the ReLUs that the rows can reach, in the order of the network.
+        count: U, the crossing neurons of all of them.
+        box: its ends ``[1, *input features]``.
+        like: one of them.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        rows: Callable[[Ledger | None], DualPass],
+        box: Bounds,
+        inputs: Mapping[str, Bounds],
+        ledger: Ledger,
+        on_node: Visit = proceed,
+    ) -> None:
+        """``rows`` makes a pass with the rows ``[1, R]``, which counts rounding where it is given a ledger; ``inputs``
+        are bounds ``[1, *features]`` of the input of every ReLU that they can reach."""
+        self.graph, self.on_node, self.like, self.box = graph, on_node, box[0], box
+        self.region = InputSet.of(box)
+        self._flows = {True: rows(ledger), False: rows(None)}
+        reached = _before(graph, self._flows[False].pending)
+        relus = [node for node in graph.relus if node.name in reached]
+        self.layers = [SignLayer.of(node, inputs[node.name]) for node in relus]
+        self.sizes = [len(layer.index) for layer in self.layers]
+        self.count = sum(self.sizes)
+        for flow in self._flows.values():
+            flow.run(lambda node, v: None, on_node)
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return self._flows[False].rows
+
+    def start(self) -> Tensor:
+        """``[U]``, slopes to begin with."""
+        return torch.cat([self.like.new_zeros(0), *(layer.start for layer in self.layers)])
+
+    def spread(self, values: Tensor, name: str) -> Tensor:
+        """Of values ``[U]`` those of one ReLU's neurons, ``[features]`` in the order of the pass, and zeros."""
+        full = values.new_zeros(prod(self.graph[name].shape))
+        for layer, part in zip(self.layers, torch.split(values, self.sizes), strict=True):
+            if layer.name == name:
+                full[layer.index] = part
+        return full
+
+    def flow(self, rows: Tensor, is_proof: bool) -> DualPass:
+        """A pass ``[1, S]`` for chosen rows, each as often as wanted, that counts rounding or not."""
+        flow = self._flows[is_proof].fork()
+        flow.keep(rows)
+        return flow
+
+    def run(self, flow: DualPass, signs: Tensor, slopes: Tensor, multipliers: Tensor, scores: bool = False) -> Reached:
+        """Bounds of the rows of a pass, which it uses up.
+
+        Args:
+            flow: of S rows, from :meth:`flow`.
+            signs: ``[S, U]``, 1, -1 and 0, in the dtype of the rows.
+            slopes: ``[S, U]``, clamped to [0, 1].
+            multipliers: ``[S, U]``, clamped to 0 from below; read where there is a sign.
+            scores: whether they are wanted.
+        """
+        parts = {
+            layer.name: (layer, *tensors)
+            for layer, *tensors in zip(
+                self.layers, *(torch.split(t, self.sizes, 1) for t in (slopes, multipliers, signs)), strict=True
+            )
+        }
+        found: dict[str, Tensor] = {}
+
+        def relu(node: Node, v: Tensor) -> Tensor:
+            layer, slope, multiplier, sign = parts[node.name]
+            matrix = flatten_rows(v)
+            if scores:
+                found[node.name] = matrix.index_select(1, layer.index)
+            image, low = _SignedRelu.apply(matrix, slope, multiplier, sign, layer)  # type: ignore[no-untyped-call]
+            flow.add(low.unsqueeze(0))
+            before = unflatten_rows(image, node.shape)
+            flow.tally.relu(node, before, lambda: flow.measure(before), low.unsqueeze(0))
+            return before
+
+        last, weight = flow.run(relu, self.on_node), None
+        value = flow.constant
+        if last is not None:
+            flow.tally.end(self.graph.nodes[0].name, lambda: flow.measure(last))
+            value = value + self.region.least(flatten_rows(last).unsqueeze(0))
+            weight = last.reshape(len(last), -1)
+        lower = flow.tally.below(value)
+        cost, sizes = self._scores(found, signs) if scores else (signs[:, :0], ())
+        return Reached(lower.squeeze(0), (value - lower).detach().squeeze(0), cost, weight, sizes)
+
+    def _scores(self, found: Mapping[str, Tensor], signs: Tensor) -> tuple[Tensor, tuple[float, ...]]:
+        costs, sizes = [signs[:, :0]], []
+        for layer in self.layers:
+            v = found.get(layer.name)
+            v = signs.new_zeros(len(signs), len(layer.index)) if v is None else v
+            costs.append(v.clamp(max=0) * -layer.twice)
+            sizes.append(float(v.abs().mean()) if v.numel() else 0.0)
+        return torch.where(signs == 0, torch.cat(costs, 1), -1.0), tuple(sizes)
+
+
+def _before(graph: Graph, pending: Mapping[str, Tensor]) -> set[str]:
+    """The nodes that rows of the nodes of ``pending`` can reach, themselves included."""
+    reached = set(pending)
+    for node in reversed(graph.nodes):
+        if node.name in reached:
+            reached |= set(node.inputs)
+    return reached

@@ -1,0 +1,252 @@
+"""Splitting by signs of neurons: bound both parts of the worst ones, drop what is refuted, split what is open.
+
+A part is split by the neuron that it wishes for, or by the best of several wishes after both of its parts were bounded
+cheaply. Both parts keep the neuron's zero, so that they cover what they came from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from zonocuda.branch.pool import Pool
+from zonocuda.branch.search import SearchStopped
+from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class SignSettings:
+    """How to search.
+
+    Attributes:
+        batch: parts that are bounded together.
+        tried: wishes of which both parts are bounded cheaply before one is taken; 1 takes the first.
+        memory: bytes that the open parts may take.
+        most: parts that are bounded at most, about.
+    """
+
+    batch: int = 256
+    tried: int = 3
+    memory: int = 2**30
+    most: float = math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class SignOutcome(Generic[Found]):
+    """What a search found.
+
+    Attributes:
+        found: the counterexample, if there is one.
+        bounded: parts that were bounded.
+        depth: the most splits above one of them.
+        stuck: open parts with no neuron left to split.
+        open: other parts that were left when it ended.
+        worst: the smallest bound of a part that is stuck or open, inf where there is none.
+        is_full: whether it ended for want of memory.
+    """
+
+    found: Found | None
+    bounded: int
+    depth: int
+    stuck: int
+    open: int
+    worst: float
+    is_full: bool
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether every part was refuted."""
+        return self.found is None and not self.stuck and not self.open
+
+
+def refuted(bound: Tensor) -> Tensor:
+    """Where a bound refutes a part: a positive number. NaN and infinity come of an overflow and prove nothing."""
+    return (bound > 0) & bound.isfinite()
+
+
+def search_signs(
+    roots: SignParts,
+    members: Sequence[Sequence[int]],
+    bounder: SignBounder,
+    attack: Callable[[Tensor], Found | None],
+    proceed: Callable[[], bool],
+    settings: SignSettings,
+    closed: Callable[[SignParts], None] = lambda parts: None,
+) -> SignOutcome[Found]:
+    """Refutes every group on every part, or finds a point where one holds.
+
+    There is no chance in it: the same arguments give the same tree, as far as time allows.
+
+    Args:
+        roots: parts that were bounded, one for every group that is open.
+        members: the rows of each group.
+        bounder: the bound method.
+        attack: is given points ``[n, N]`` where the network may be unsafe; returns what it found, or None.
+        proceed: asked before every batch; False ends the search with what is open.
+        settings: how.
+        closed: is given the parts that were refuted, with what they were refuted by.
+    """
+    run = _Run(roots, members, bounder, attack, settings, closed)
+    return run.run(proceed)
+
+
+class _Run(Generic[Found]):
+    """A search under way."""
+
+    def __init__(
+        self,
+        roots: SignParts,
+        members: Sequence[Sequence[int]],
+        bounder: SignBounder,
+        attack: Callable[[Tensor], Found | None],
+        settings: SignSettings,
+        closed: Callable[[SignParts], None],
+    ) -> None:
+        self.members, self.bounder, self.attack = members, bounder, attack
+        self.settings, self.closed = settings, closed
+        self.pool = Pool(roots, settings.memory)
+        self.pool.push(roots)
+        self.bounded = self.depth = self.stuck = 0
+        self.worst = math.inf
+
+    def run(self, proceed: Callable[[], bool]) -> SignOutcome[Found]:
+        """Batch after batch."""
+        found: Found | None = None
+        is_full = False
+        while len(self.pool) and found is None and self.bounded < self.settings.most and proceed():
+            half = max(1, self.settings.batch // 2)
+            is_full = not self.pool.has_room(min(half, len(self.pool)))
+            if is_full:
+                break
+            batch = self.pool.pop(half)
+            try:
+                found = self.step(batch)
+            except SearchStopped:
+                self.pool.push(batch)
+                break
+        worst = min(self.pool.worst, self.worst)
+        return SignOutcome(found, self.bounded, self.depth, self.stuck, len(self.pool), worst, is_full)
+
+    def step(self, batch: SignParts) -> Found | None:
+        """Goes on with some parts; returns a counterexample if one is found there."""
+        can = batch.wishes[:, 0] >= 0
+        whole, batch = batch.at(~can), batch.at(can)
+        results = []
+        if len(batch):
+            parts = batch.split(self.choose(batch))
+            results.append(self.bounder.bound(self.best_rows(parts)))
+        if len(whole):
+            results.append(self.settle(whole))
+        parts = SignParts.cat([result.parts for result in results])
+        self.bounded += len(parts)
+        self.depth = max(self.depth, int(parts.depth.max()))
+        is_closed = refuted(parts.bound)
+        if bool(is_closed.any()):
+            self.closed(parts.at(is_closed))
+        left = parts.at(~is_closed)
+        if not len(left):
+            return None
+        points = torch.cat([result.points for result in results])
+        found = self.attack(points[~is_closed])
+        if found is None:
+            is_stuck = torch.zeros_like(is_closed)
+            if len(whole):
+                is_stuck[-len(whole) :] = True
+            is_stuck = is_stuck[~is_closed]
+            self.stuck += int(is_stuck.sum())
+            self.worst = min(self.worst, left.at(is_stuck).worst)
+            self.pool.push(left.at(~is_stuck))
+        return found
+
+    def settle(self, whole: SignParts) -> SignBounded:
+        """Bounds of parts with no neuron left to split, with all might, by the best of all rows of their groups."""
+        results = [
+            self.bounder.bound(replace(whole, row=rows), thorough=True) for rows in self.choices(whole.group).unbind(1)
+        ]
+        if len(results) == 1:
+            return results[0]
+        bounds = torch.stack([result.parts.bound for result in results])
+        best = bounds.argmax(0) * len(whole) + torch.arange(len(whole), device=bounds.device)
+        parts = SignParts.cat([result.parts for result in results]).at(best)
+        return SignBounded(parts, torch.cat([result.points for result in results])[best])
+
+    def choose(self, batch: SignParts) -> Tensor:
+        """The neuron ``[S]`` to split: of the first wishes the one whose parts are least open."""
+        tried = min(self.settings.tried, batch.wishes.shape[1])
+        if tried == 1:
+            return batch.wishes[:, 0]
+        left_open = []
+        for number in range(tried):
+            wish = batch.wishes[:, number]
+            value = self.bounder.estimate(batch.split(wish.clamp(min=0))).clamp(max=0).reshape(2, -1).sum(0)
+            left_open.append(torch.where((wish >= 0) & ~value.isnan(), value, -math.inf))
+        best = torch.stack(left_open, 1).argmax(1, keepdim=True)
+        return batch.wishes.gather(1, best).squeeze(1)
+
+    def best_rows(self, parts: SignParts) -> SignParts:
+        """The parts, each with the row of its group that seems nearest to a proof."""
+        choices = self.choices(parts.group)
+        if choices.shape[1] == 1:
+            return parts
+        found = [self.bounder.estimate(replace(parts, row=rows)) for rows in choices.unbind(1)]
+        best = torch.stack(found, 1).nan_to_num(-math.inf).argmax(1, keepdim=True)
+        return replace(parts, row=choices.gather(1, best).squeeze(1))
+
+    def choices(self, group: Tensor) -> Tensor:
+        """The rows of groups ``[S]``, the last one repeated where a group has fewer than another: ``[S, M]``."""
+        most = max(map(len, self.members))
+        padded = [[*rows, *[rows[-1]] * (most - len(rows))] for rows in self.members]
+        return torch.tensor(padded, device=group.device)[group]
+
+
+def deepen(
+    roots: SignParts, bounder: SignBounder, rounds: int, batch: int, proceed: Callable[[], bool]
+) -> tuple[Tensor, int]:
+    """Better bounds of rows, each by a small tree of its own: in every round the worst leaf of each row is split.
+
+    A row is done once its bound is positive.
+
+    Args:
+        roots: one part for every row, bounded.
+        bounder: the bound method.
+        rounds: splits of each row.
+        batch: parts that are bounded together.
+        proceed: asked before every batch; False ends it.
+
+    Returns:
+        The bounds ``[R]``, the least over the leaves of each row, and how many parts were bounded.
+    """
+    count, width = len(roots), rounds + 1
+    place = torch.arange(count, device=roots.row.device) * width
+    leaves = roots.packed().at(torch.arange(count, device=place.device).repeat_interleave(width))
+    bounds = roots.bound.new_full((count, width), math.inf)
+    bounds[:, 0] = roots.bound
+    bounded = 0
+    for number in range(1, width):
+        low, worst = bounds.min(1)
+        at = place + worst
+        going = (~(low > 0) & (leaves.wishes[at, 0] >= 0)).nonzero().squeeze(1)
+        for first in range(0, len(going), max(1, batch // 2)):
+            if not proceed():
+                return bounds.amin(1), bounded
+            rows = going[first : first + max(1, batch // 2)]
+            parents = leaves.at(at[rows]).unpacked()
+            try:
+                found = bounder.bound(parents.split(parents.wishes[:, 0])).parts
+            except SearchStopped:
+                return bounds.amin(1), bounded
+            bounded += len(found)
+            kept, slots = found.packed(), torch.cat([at[rows], place[rows] + number])
+            for name in ("signs", "slopes", "multipliers", "depth", "wishes"):
+                getattr(leaves, name)[slots] = getattr(kept, name)
+            bounds.view(-1)[slots] = found.bound
+        if not len(going):
+            break
+    return bounds.amin(1), bounded

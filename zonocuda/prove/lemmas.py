@@ -1,0 +1,191 @@
+"""Better bounds of the inputs of ReLUs, by small searches of their own: lemmas of a proof.
+
+Layer by layer, so that each uses those before it: both bounds of every unstable neuron are rows whose slopes climb;
+then those neurons that cost the open rows of a property most, by what their relaxation takes off a row's bound, are
+searched: every row splits its worst leaf, as often as the effort says, and its bound is the least over its leaves.
+Each of them is proven with rounding counted, and is a bound of the whole box like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.dual.compact import Compact, compact
+from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_positions, flatten_rows, unflatten_rows
+from zonocuda.bounds.dual.neurons import send_unit_rows
+from zonocuda.bounds.dual.signs import SignProblem
+from zonocuda.bounds.dual.slopes import crossing
+from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.branch import SearchStopped, SignParts, deepen
+from zonocuda.graph import Node
+from zonocuda.prove.sign_bounds import LEMMA, SignBounds
+from zonocuda.prove.stages import Arithmetic
+from zonocuda.tighten.refine import depends_on_relu
+
+ROWS = 256
+"""That climb together."""
+BYTES = 2**28
+"""Of the leaves that are kept at a time."""
+
+
+@dataclass(frozen=True)
+class LemmaEffort:
+    """How much to spend.
+
+    Attributes:
+        neurons: of each layer that are searched, at most.
+        rounds: splits of each of their rows.
+    """
+
+    neurons: int
+    rounds: int
+
+    @property
+    def work(self) -> int:
+        """Splits of a layer."""
+        return self.neurons * self.rounds
+
+
+@dataclass(frozen=True, eq=False)
+class Lemmas:
+    """What was found.
+
+    Attributes:
+        inputs: bounds ``[1, *features]`` of the input of every ReLU, no looser than they were.
+        improved: bounds of neurons that a search improved.
+        bounded: parts that were bounded.
+        finished: whether every layer had its turn.
+    """
+
+    inputs: dict[str, Bounds]
+    improved: int
+    bounded: int
+    finished: bool
+
+
+Costs = Callable[[Mapping[str, Bounds], str], Tensor | None]
+"""For bounds of the ReLUs' inputs and the name of one, ``[features]`` in the order of the pass: what the relaxation of
+each neuron costs; None where no row is open any more."""
+
+
+def find_lemmas(
+    arithmetic: Arithmetic,
+    box: Bounds,
+    inputs: Mapping[str, Bounds],
+    effort: LemmaEffort,
+    costs: Costs,
+    on_node: Visit,
+    proceed: Callable[[], bool],
+) -> Lemmas:
+    """Bounds of the unstable neurons, layer by layer.
+
+    Args:
+        arithmetic: to compute in.
+        box: ``[1, *input features]``.
+        inputs: bounds ``[1, *features]`` of the input of every ReLU.
+        effort: how much to spend.
+        costs: which neurons matter.
+        on_node: called before each node of each pass; may raise to stop.
+        proceed: asked before every batch; False ends it.
+    """
+    known, improved, bounded = dict(inputs), 0, 0
+    for node in arithmetic.graph.relus:
+        left = compact(arithmetic.graph, known)
+        index = crossing(left.inputs[node.name])
+        if not len(index) or not depends_on_relu(left.graph, left.graph[node.name]):
+            continue
+        layer = _Layer(arithmetic, box, left, left.graph[node.name], on_node, proceed)
+        try:
+            layer.climb(index)
+            known = left.widen(layer.inputs)
+            if not proceed():
+                return Lemmas(known, improved, bounded, False)
+            cost = costs(known, node.name)
+            if cost is None:
+                return Lemmas(known, improved, bounded, True)
+            wanted = layer.still(_narrow(cost, left, node), effort.neurons)
+            improved += layer.search(wanted, effort.rounds)
+        except SearchStopped:
+            return Lemmas(left.widen(layer.inputs), improved, bounded + layer.bounded, False)
+        bounded += layer.bounded
+        known = left.widen(layer.inputs)
+    return Lemmas(known, improved, bounded, True)
+
+
+def _narrow(costs: Tensor, left: Compact, node: Node) -> Tensor:
+    kept = left.kept.get(node.name)
+    return costs if kept is None else costs[kept]
+
+
+class _Layer:
+    """The input of one ReLU."""
+
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        box: Bounds,
+        left: Compact,
+        node: Node,
+        on_node: Visit,
+        proceed: Callable[[], bool],
+    ) -> None:
+        self.left, self.node, self.box, self.on_node, self.proceed = left, node, box, on_node, proceed
+        self.inputs = dict(left.inputs)
+        self.source = left.graph[node.inputs[0]]
+        self.ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.inputs)
+        self.bounded = 0
+
+    def climb(self, index: Tensor) -> None:
+        """Bounds of the neurons ``index`` ``[K]`` by one row for each side, with slopes of its own."""
+        self.index = index
+        position = flatten_positions(self.source.shape).to(index.device)[index].repeat(2)
+        signs = torch.ones(2 * len(index), dtype=self.box[0].dtype, device=index.device)
+        signs[len(index) :] = -1
+
+        def rows(ledger: Ledger | None) -> DualPass:
+            flow = DualPass(self.left.graph, 1, len(position), self.box[0], ledger)
+            send_unit_rows(flow, self.source, position, signs)
+            return flow
+
+        problem = SignProblem(self.left.graph, rows, self.box, self.left.inputs, self.ledger, self.on_node)
+        self.bounder = SignBounds(problem, LEMMA, wishes=1)
+        every = torch.arange(len(position), device=index.device)
+        self.roots = SignParts.cat([self.bounder.roots(part, part) for part in torch.split(every, ROWS)])
+        self.note(every, self.roots.bound)
+
+    def note(self, rows: Tensor, bound: Tensor) -> int:
+        """Takes better bounds of some rows; returns how many are better."""
+        lower, upper = (flatten_rows(b).clone() for b in self.inputs[self.node.name])
+        count, better = len(self.index), 0
+        for side, end, pick in ((rows < count, lower, torch.fmax), (rows >= count, upper, torch.fmin)):
+            place = self.index[rows[side] % count]
+            value = torch.where(bound[side].isfinite(), bound[side], -torch.inf)
+            value = value if end is lower else -value
+            new = pick(end[0, place], value)
+            better += int((new != end[0, place]).sum())
+            end[0, place] = new
+        self.inputs[self.node.name] = unflatten_rows(lower, self.source.shape), unflatten_rows(upper, self.source.shape)
+        return better
+
+    def still(self, costs: Tensor, most: int) -> Tensor:
+        """Of the neurons that are still unstable, those that cost most, as positions in ``index``."""
+        lower, upper = (flatten_rows(b)[0, self.index] for b in self.inputs[self.node.name])
+        cost = torch.where((lower < 0) & (upper > 0), costs[self.index], -1.0)
+        order = cost.argsort(descending=True, stable=True)[:most]
+        return order[cost[order] > 0]
+
+    def search(self, wanted: Tensor, rounds: int) -> int:
+        """Small trees for both rows of some neurons; returns how many bounds they improved."""
+        rows = torch.cat([wanted, wanted + len(self.index)])
+        step = max(1, BYTES // (self.roots.part_bytes * (rounds + 1)))
+        improved = 0
+        for part in torch.split(rows, step) if len(rows) else ():
+            bound, bounded = deepen(self.roots.at(part), self.bounder, rounds, ROWS, self.proceed)
+            self.bounded += bounded
+            improved += self.note(part, bound)
+        return improved

@@ -1,0 +1,204 @@
+"""Bounds of rows on parts of a box where some neurons have one sign: the bound method of neuron splitting.
+
+Slopes and multipliers of every part climb from those of the part that it was split from, a few steps with moments as in
+Adam (Kingma and Ba 2015); rows that seem proven leave. What they end with is then bounded once with rounding counted:
+that bound alone counts, and the better one of the part's own and of what it was split from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.dual.signs import SignProblem
+from zonocuda.branch import SignBounded, SignParts
+from zonocuda.precision import summed_products
+
+_FIRST, _SECOND = 0.9, 0.999  # how slowly the moments forget
+WISHES = 4
+"""Neurons that a part wishes to be split by."""
+SPARE = 2.0
+"""How many times its own slack a bound should exceed zero by, before it is taken for one that a proof will confirm."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far to climb.
+
+    Attributes:
+        steps: of the ascent.
+        slopes: how far a slope moves in the first step, about.
+        multipliers: the same of multipliers, in units of the rows at their ReLU.
+        decay: what both are multiplied by after each step.
+    """
+
+    steps: int
+    slopes: float
+    multipliers: float
+    decay: float = 0.98
+
+
+ROOT = Pace(20, 0.1, 0.1)
+CHILD = Pace(10, 0.05, 0.1)
+LEMMA = Pace(6, 0.05, 0.1)
+LAST = Pace(200, 0.05, 0.2)
+
+
+class SignBounds:
+    """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one.
+
+    Attributes:
+        slack: what counting rounding took off the last proofs, at most.
+    """
+
+    def __init__(
+        self,
+        problem: SignProblem,
+        pace: Pace = CHILD,
+        wide: Callable[[], SignBounds] | None = None,
+        wishes: int = WISHES,
+    ) -> None:
+        self.problem, self.pace, self._wide = problem, pace, wide
+        self.wishes = max(1, min(wishes, problem.count))
+        self.slack = 0.0
+        self._units = problem.like.new_ones(problem.count)
+
+    def roots(self, rows: Tensor, groups: Tensor, pace: Pace = ROOT) -> SignParts:
+        """The whole box for each of some rows, bounded."""
+        count, like = len(rows), self.problem.like
+        signs = torch.zeros(count, self.problem.count, dtype=torch.int8, device=like.device)
+        slopes = self.problem.start().expand(count, -1)
+        bound = like.new_full((count,), -torch.inf)
+        wishes = rows.new_full((count, self.wishes), -1)
+        parts = SignParts(
+            rows,
+            groups,
+            signs,
+            slopes,
+            torch.zeros_like(slopes),
+            bound,
+            torch.zeros_like(bound, dtype=torch.int32),
+            wishes,
+        )
+        if not self.slack:
+            self._measure(parts)
+        return self.climb(parts, pace).parts
+
+    def costs(self, parts: SignParts, name: str) -> Tensor:
+        """``[features]`` in the order of the pass: what the relaxation of each neuron of a ReLU takes off the bound of
+        some part, at most; 0 for neurons that do not cross, and where the rows do not reach the ReLU."""
+        problem = self.problem
+        with torch.no_grad(), summed_products():
+            flow = problem.flow(parts.row, False)
+            found = problem.run(flow, parts.signs.to(parts.bound), parts.slopes, parts.multipliers, scores=True)
+        return problem.spread(found.scores.amax(0), name)
+
+    # ---- what a search asks for --------------------------------------------------------------------------------------
+
+    def bound(self, parts: SignParts, thorough: bool = False) -> SignBounded:
+        """Proven bounds, after as many steps as the pace says."""
+        return self.climb(parts, LAST if thorough else self.pace)
+
+    def estimate(self, parts: SignParts) -> Tensor:
+        """Bounds with the slopes and multipliers as they are, whose rounding is not counted."""
+        with torch.no_grad():
+            flow = self.problem.flow(parts.row, False)
+            return self.problem.run(flow, parts.signs.to(parts.bound), parts.slopes, parts.multipliers).lower
+
+    # ---- how it is done ----------------------------------------------------------------------------------------------
+
+    def climb(self, parts: SignParts, pace: Pace) -> SignBounded:
+        """Better slopes and multipliers, and what they prove."""
+        slopes, multipliers = self._ascend(parts, pace)
+        return self._prove(replace(parts, slopes=slopes, multipliers=multipliers))
+
+    def _ascend(self, parts: SignParts, pace: Pace) -> tuple[Tensor, Tensor]:
+        """Slopes and multipliers ``[S, U]`` after the steps."""
+        best = parts.slopes.clone(), parts.multipliers.clone()
+        rows, signs = parts.row, parts.signs.to(parts.bound)
+        going = torch.arange(len(rows), device=rows.device)
+        now = [t.detach().clone() for t in best]
+        first, second = ([torch.zeros_like(t) for t in now] for _ in range(2))
+        rates = [pace.slopes * torch.ones_like(self._units), pace.multipliers * self._units]
+        goal = SPARE * self.slack
+        with torch.no_grad():
+            flow = self.problem.flow(rows, False)
+        for number in range(1, pace.steps + 1):
+            with torch.enable_grad():
+                free = [t.requires_grad_() for t in now]
+                lower = self.problem.run(flow.fork(), signs, free[0], free[1]).lower
+                wanted = ~(lower.detach() > goal)
+                gradients = torch.autograd.grad(lower.sum(), free, allow_unused=True)
+            with torch.no_grad():
+                now = [t.detach() for t in now]
+                count = int(wanted.sum())
+                if 4 * count <= 3 * len(going):  # those that seem proven leave
+                    for kept, value in zip(best, now, strict=True):
+                        kept[going] = value
+                    if not count:
+                        return best
+                    index = wanted.nonzero().squeeze(1)
+                    going, signs = going[index], signs[index]
+                    now, first, second = ([t[index] for t in ts] for ts in (now, first, second))
+                    gradients = tuple(None if g is None else g[index] for g in gradients)
+                    flow.keep(index)
+                    wanted = wanted[index]
+                moves = wanted.unsqueeze(1)
+                for value, gradient, m, s, rate in zip(now, gradients, first, second, rates, strict=True):
+                    if gradient is None:
+                        continue
+                    g = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+                    m.lerp_(g, 1 - _FIRST)
+                    s.mul_(_SECOND).addcmul_(g, g, value=1 - _SECOND)
+                    size = (s / (1 - _SECOND**number)).sqrt_().clamp_(min=torch.finfo(g.dtype).tiny)
+                    value.add_(rate * pace.decay ** (number - 1) / (1 - _FIRST**number) * (m / size) * moves)
+                now[0].clamp_(0, 1)
+                now[1].clamp_(min=0)
+        for kept, value in zip(best, now, strict=True):
+            kept[going] = value
+        return best
+
+    def _prove(self, parts: SignParts) -> SignBounded:
+        """Bounds with rounding counted, wishes, and the points where the rows are least."""
+        problem = self.problem
+        with torch.no_grad(), summed_products():
+            signs = parts.signs.to(parts.bound)
+            found = problem.run(problem.flow(parts.row, True), signs, parts.slopes, parts.multipliers, scores=True)
+            self.slack = _largest(found.slack)
+            bound = torch.fmax(parts.bound, torch.where(found.lower.isfinite(), found.lower, -torch.inf))
+            bound = self._widened(parts, bound, found.slack)
+            cost, order = found.scores.topk(self.wishes, 1) if problem.count else (found.scores, found.scores.long())
+            wishes = torch.where(cost >= 0, order, -1) if problem.count else parts.wishes
+            low, high = (end.reshape(1, -1) for end in problem.box)
+            points = low.expand(len(parts), -1) if found.weight is None else torch.where(found.weight >= 0, low, high)
+        return SignBounded(replace(parts, bound=bound, wishes=wishes), points)
+
+    def _measure(self, parts: SignParts) -> None:
+        """How much rounding takes, and how large rows are at each ReLU, which are the units of multipliers."""
+        with torch.no_grad(), summed_products():
+            flow = self.problem.flow(parts.row, True)
+            found = self.problem.run(flow, parts.signs.to(parts.bound), parts.slopes, parts.multipliers, scores=True)
+        self.slack = _largest(found.slack)
+        for part, size in zip(torch.split(self._units, self.problem.sizes), found.sizes, strict=True):
+            part.fill_(size)
+
+    def _widened(self, parts: SignParts, bound: Tensor, slack: Tensor) -> Tensor:
+        """The bounds, those that rounding alone keeps from being positive by wider floats."""
+        near = ((bound <= 0) & (bound + slack > 0)).nonzero().squeeze(1)
+        if self._wide is None or not len(near):
+            return bound
+        wide = self._wide()
+        few = parts.at(near)
+        held = {name: getattr(few, name).to(wide.problem.like.dtype) for name in ("slopes", "multipliers", "bound")}
+        better = wide._prove(replace(few, **held)).parts.bound
+        tiny = torch.finfo(bound.dtype).tiny
+        proven = torch.where((better > 0) & better.isfinite(), better.to(bound.dtype).clamp(min=tiny), bound[near])
+        return bound.index_copy(0, near, proven)
+
+
+def _largest(slack: Tensor) -> float:
+    finite = slack[slack.isfinite()]
+    return float(finite.max()) if len(finite) else 0.0

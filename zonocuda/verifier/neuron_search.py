@@ -1,0 +1,215 @@
+"""One region's proof by splitting neurons: a search, better bounds of neurons where it does not end, another search.
+
+A first search is short: most problems that splitting decides at all need few parts. What it leaves open lacks tight
+bounds of the ReLUs' inputs, of which no number of parts makes up: lemmas (:mod:`zonocuda.prove.lemmas`) are found,
+each time with more effort, as long as they bring the row's bound nearer to zero and leave time for the last search.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from zonocuda.bounds.dual.compact import compact
+from zonocuda.bounds.dual.dual_pass import PASS_BYTES, DualPass
+from zonocuda.bounds.dual.problem import output_rows
+from zonocuda.bounds.dual.signs import SignProblem
+from zonocuda.bounds.interval import Bounds, all_finite, outward
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSettings, refuted, search_signs
+from zonocuda.graph import Graph, Node
+from zonocuda.prove.lemmas import LemmaEffort, find_lemmas
+from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
+from zonocuda.prove.stages import Arithmetic
+from zonocuda.specs import Region
+from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.result import SplitStats
+
+BATCH = 256
+"""Parts that are bounded together, at most."""
+MEMORY = 2**30
+"""Bytes of open parts, where nobody says otherwise."""
+FIRST = 2048
+"""Parts of the search before lemmas."""
+EFFORTS = (LemmaEffort(64, 8), LemmaEffort(128, 16), LemmaEffort(256, 32), LemmaEffort(512, 64))
+"""Of lemmas, one after the other."""
+SHARE = 0.6
+"""Of the time that is left, what lemmas may take."""
+WORTH = 0.1
+"""How much of a row's lacking bound lemmas should bring, to be continued."""
+COSTS = Pace(10, 0.1, 0.1)
+"""Of the rows that say which neurons matter."""
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronSearch:
+    """A region, and what a search by signs of neurons in it needs.
+
+    Attributes:
+        region: the region, and its ``position`` in the specification.
+        arithmetics: the one to compute in, and perhaps a wider one for what its rounding leaves open.
+        inputs: bounds of the input of every ReLU, in the first dtype.
+        open: the disjuncts that are not refuted.
+        attack: is given points ``[n, N]``; returns a counterexample, or None.
+        end: when to stop, by :func:`time.monotonic`.
+        memory: bytes that open parts may take.
+    """
+
+    region: Region
+    position: int
+    arithmetics: Sequence[Arithmetic]
+    inputs: Mapping[str, Bounds]
+    open: Sequence[int]
+    attack: Callable[[Tensor], Counterexample | None]
+    end: float
+    memory: int = MEMORY
+
+    def run(self) -> tuple[Counterexample | None, SplitStats]:
+        """Until it is decided, or the time is up."""
+        return _Course(self).run()
+
+
+class _Course:
+    """A search under way."""
+
+    def __init__(self, search: NeuronSearch) -> None:
+        self.search, self.inputs = search, dict(search.inputs)
+        self.begin = time.monotonic()
+        self.bounded = self.depth = self.lemmas = 0
+        self.margin = -math.inf  # the worst bound of an open disjunct on the whole box
+        self.settings = SignSettings(batch_of(search.arithmetics[0].graph), memory=search.memory)
+        self.box = search.arithmetics[0].box(search.region)
+        disjuncts = search.arithmetics[0].rows(search.region, self.box).disjuncts
+        self.members = [disjuncts[group] for group in search.open]
+
+    def run(self) -> tuple[Counterexample | None, SplitStats]:
+        """Short searches and lemmas in turn, then one search to the end."""
+        nothing = None, self.stats(len(self.members), self.margin, False)
+        if not all_finite(b for bounds in self.inputs.values() for b in bounds):
+            return nothing
+        try:
+            outcome = self.look(FIRST)
+            spent = 0.0
+            for number, effort in enumerate(EFFORTS):
+                growth = effort.work / EFFORTS[number - 1].work if number else 0.0
+                if not self.goes_on(outcome) or growth * spent > SHARE * self.left:
+                    break
+                before, started = self.margin, time.monotonic()
+                self.find(effort)
+                spent = time.monotonic() - started
+                outcome = self.look(FIRST)
+                if not self.margin - before > WORTH * abs(before):
+                    break
+            if self.goes_on(outcome):
+                outcome = self.look(math.inf)
+        except SearchStopped:
+            return None, self.stats(len(self.members), self.margin, False)
+        return outcome.found, self.stats(outcome.open + outcome.stuck, outcome.worst, outcome.is_proven)
+
+    def stats(self, still: int, worst: float, is_proven: bool) -> SplitStats:
+        """What it took."""
+        seconds, position = time.monotonic() - self.begin, self.search.position
+        return SplitStats(position, self.bounded, self.depth, still, worst, is_proven, seconds, "neuron", self.lemmas)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.search.end - time.monotonic()
+
+    def goes_on(self, outcome: SignOutcome[Counterexample]) -> bool:
+        """Whether something is left to do, and time to do it. Parts with all signs known are beyond lemmas."""
+        return outcome.found is None and outcome.open > 0 and self.left > 0
+
+    def on_node(self, node: Node) -> None:
+        """Ends a pass when the time is up."""
+        if self.left <= 0:
+            raise SearchStopped
+
+    # ---- rows --------------------------------------------------------------------------------------------------------
+
+    def rows_on(self, inputs: Mapping[str, Bounds]) -> SignBounds:
+        """The bound method of the region's rows, for bounds of the ReLUs' inputs in the first dtype."""
+
+        @cache
+        def bounds(number: int) -> SignBounds:
+            arithmetic = self.search.arithmetics[number]
+            box = arithmetic.box(self.search.region)
+            rows = arithmetic.rows(self.search.region, box)
+            held = {
+                name: (outward(low, arithmetic.dtype, False), outward(high, arithmetic.dtype, True))
+                for name, (low, high) in inputs.items()
+            }
+            left = compact(arithmetic.graph, held)
+            ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.inputs)
+
+            def flow(counted: Ledger | None) -> DualPass:
+                return output_rows(left.graph, rows, 1, counted)
+
+            problem = SignProblem(left.graph, flow, box, left.inputs, ledger, self.on_node)
+            wide = (lambda: bounds(number + 1)) if number + 1 < len(self.search.arithmetics) else None
+            return SignBounds(problem, CHILD, wide)
+
+        return bounds(0)
+
+    def roots(self, bounder: SignBounds, pace: Pace) -> SignParts:
+        """The whole box for every row of the open disjuncts."""
+        pairs = [(row, number) for number, members in enumerate(self.members) for row in members]
+        rows, groups = torch.tensor(pairs, device=bounder.problem.like.device).T
+        runs = [slice(first, first + BATCH) for first in range(0, len(rows), BATCH)]
+        return SignParts.cat([bounder.roots(rows[run], groups[run], pace) for run in runs])
+
+    def look(self, most: float) -> SignOutcome[Counterexample]:
+        """A search of so many parts, with the bounds of the ReLUs' inputs as they are."""
+        bounder = self.rows_on(self.inputs)
+        every = self.roots(bounder, ROOT)
+        best = [(every.group == number).nonzero().squeeze(1) for number in range(len(self.members))]
+        chosen = torch.stack([index[every.bound[index].argmax()] for index in best])
+        roots = every.at(chosen)
+        roots = roots.at(~refuted(roots.bound))
+        self.margin = roots.worst
+        settings = replace(self.settings, most=most)
+        outcome = search_signs(roots, self.members, bounder, self.search.attack, lambda: self.left > 0, settings)
+        self.bounded, self.depth = self.bounded + outcome.bounded, max(self.depth, outcome.depth)
+        return outcome
+
+    # ---- lemmas ------------------------------------------------------------------------------------------------------
+
+    def find(self, effort: LemmaEffort) -> None:
+        """Lemmas, for as long as their share of the time lasts."""
+        end = time.monotonic() + SHARE * self.left
+        found = find_lemmas(
+            self.search.arithmetics[0],
+            self.box,
+            self.inputs,
+            effort,
+            self.costs,
+            self.on_node,
+            lambda: time.monotonic() < end,
+        )
+        self.inputs = found.inputs
+        self.bounded, self.lemmas = self.bounded + found.bounded, self.lemmas + found.improved
+
+    def costs(self, inputs: Mapping[str, Bounds], name: str) -> Tensor | None:
+        """What the relaxation of each neuron of a ReLU costs the open rows, at most; None where none is open."""
+        bounder = self.rows_on(inputs)
+        roots = self.roots(bounder, COSTS)
+        still = roots.at(~refuted(roots.bound))
+        if not len(still):
+            return None
+        found = bounder.costs(still, name)
+        kept = compact(self.search.arithmetics[0].graph, inputs).kept.get(name)
+        if kept is None:
+            return found
+        return found.new_zeros(inputs[name][0].shape[1]).index_copy(0, kept, found)
+
+
+def batch_of(graph: Graph) -> int:
+    """How many parts are bounded together."""
+    widest = max(math.prod(node.shape) for node in graph.nodes)
+    return max(2, min(BATCH, PASS_BYTES // (4 * widest)))
