@@ -21,9 +21,10 @@ ROOT = Path(__file__).parent
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
 # torch 2.11 compiles for C++17 where no standard is asked for. -g0: Python's own flags ask for debug information.
 # Contraction to fused multiply-adds is off on every file: rounding arguments rely on it, and CPU and GPU agree.
-# Nobody traps floating-point exceptions: saying so changes no value and lets g++ vectorise selections.
-CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fno-trapping-math", "-fvisibility=hidden"]
-CXX_FLAGS = [*CXX_FLAGS, "-Wall", "-Wno-unknown-pragmas"]
+# Nobody traps floating-point exceptions or reads errno: saying so changes no value and lets g++ vectorise selections
+# and square roots.
+CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
+CXX_FLAGS = [*CXX_FLAGS, "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
 NVCC_FLAGS = ["-std=c++20", "-O3", "--fmad=false", "-Xptxas=-v", "-Xcompiler=-g0,-fvisibility=hidden", "-DUSE_CUDA"]
 PYTHON_ABI = "cp311"  # one binary, in the limited API of the oldest Python, serves all later ones
 

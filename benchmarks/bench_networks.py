@@ -26,7 +26,7 @@ from benchmarks.table import Cost, facts
 from benchmarks.yardstick import dense_sweep
 from zonocuda.bounds.dual.neurons import neuron_bounds
 from zonocuda.bounds.forward.sweep import Sweep, sweep
-from zonocuda.bounds.interval import interval, undecided
+from zonocuda.bounds.interval import interval, unsettled
 from zonocuda.bounds.plan.forecast import Work, block_bytes, forecast
 from zonocuda.bounds.plan.planner import Direction
 from zonocuda.bounds.transform import transform
@@ -101,8 +101,8 @@ def dual_operations(case: Case) -> dict[str, int]:
         inputs = [ranges[name] for name in node.inputs]
         if isinstance(node.op, Relu):
             known, each = result.inputs[node.name], work.until[node.inputs[0]]
-            of_open += each * int(undecided(*inputs[0]).sum())
-            of_unstable += each * int(undecided(*known).sum())
+            of_open += each * int(unsettled(node, *inputs[0]).sum())
+            of_unstable += each * int(unsettled(node, *known).sum())
             inputs = [known]
         ranges[node.name] = interval(node, inputs)
     return {"dual_operations": of_open, "dual_operations_unstable": of_unstable}

@@ -1,15 +1,16 @@
-"""Input splitting: how many boxes, and how many seconds, by the rule that chooses what is split, with cuts and without.
+"""Splitting: how many parts, and how many seconds, by what is split and how.
 
-    python -m benchmarks.bench_splitting [--sets acasxu ...] [--every 6] [--seconds 20] [--threads 1] [--json F]
+    python -m benchmarks.bench_splitting [--sets S ...] [--ways W ...] [--every 6] [--seconds T] [--json F]
 
 Needs ZONOCUDA_TEST_DATA. Every instance is searched as :func:`zonocuda.verify` does where its bounds do not decide,
-from the whole box, without the search for counterexamples that comes before: float32, float64 for what rounding leaves
-open, counterexamples replayed. Seconds are those of the CPU, without reading the files. A line for each way:
+without the search for counterexamples that comes before: float32, float64 for what rounding leaves open,
+counterexamples replayed. Boxes are split from the whole box on, neurons after the bounds of effort ``standard``, whose
+time counts. Seconds are those of the CPU, without reading the files. A line for each way:
 
     decided    instances with a verdict, of all
-    boxes      that were bounded, in all decided instances
+    parts      boxes, or parts where neurons have known signs, that were bounded, in all decided instances
     median, 90 % , sum   seconds of the decided instances
-    rate       boxes a second, over all instances
+    rate       parts a second, over all instances
     wrong      verdicts that contradict the known answer
 """
 
@@ -18,9 +19,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -31,17 +34,30 @@ import torch
 
 from benchmarks.machine import commit_info, machine_info
 from tests.data import data_root
+from zonocuda.bounds.deadline import Deadline
 from zonocuda.branch import CHOICES, Settings
+from zonocuda.graph import Graph
 from zonocuda.importers import load_network
 from zonocuda.precision import full_precision
-from zonocuda.prove.stages import Arithmetic
-from zonocuda.specs import load_vnnlib
-from zonocuda.verifier import splitting
+from zonocuda.prove.prover import LADDERS
+from zonocuda.prove.stages import Arithmetic, Course, RegionProof
+from zonocuda.specs import Region, load_vnnlib
+from zonocuda.verifier import neuron_search, splitting
+from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.model import Subject
+from zonocuda.verifier.neuron_search import NeuronSearch
+from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.splitting import RegionSearch
 
 DTYPES = (torch.float32, torch.float64)
-WAYS = {choice: {"choice": choice} for choice in CHOICES} | {"alternate, no cuts": {"cuts": False}}
+BOXES: dict[str, dict[str, Any]] = {choice: {"choice": choice} for choice in CHOICES}
+BOXES["alternate, no cuts"] = {"cuts": False}
+NEURONS: dict[str, dict[str, Any]] = {
+    "neuron": {},
+    "neuron, no lemmas": {"EFFORTS": ()},
+    "neuron, first wish": {"TRIED": 1},
+}
+WAYS = [*BOXES, *NEURONS]
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,7 @@ class Row:
     truth: str
     way: str
     found: str
-    boxes: int
+    parts: int
     depth: int
     open: int
     seconds: float
@@ -71,8 +87,8 @@ def decide(name: str, row: dict[str, str], way: str, seconds: float) -> Row:
     folder = data_root() / "vnncomp" / name
     network, spec = load_network(folder / row["onnx"]), load_vnnlib(folder / row["vnnlib"])
     subject, single = Subject.of(network, None), network.graph.to(torch.float32)
-    arithmetics = [Arithmetic.of(network.graph, dtype, torch.device("cpu")) for dtype in DTYPES]
-    boxes = depth = left = 0
+    arithmetics = {dtype: Arithmetic.of(network.graph, dtype, torch.device("cpu")) for dtype in DTYPES}
+    parts = depth = left = 0
     found = "unsat"
     begin = time.process_time()
 
@@ -80,18 +96,51 @@ def decide(name: str, row: dict[str, str], way: str, seconds: float) -> Row:
         return seconds - (time.process_time() - begin)
 
     def settings(**given: Any) -> Settings:
-        return Settings(**given, **WAYS[way])
+        return Settings(**given, **BOXES[way])
 
-    with patch.object(splitting, "Settings", settings), full_precision():
+    with ExitStack() as stack:
+        stack.enter_context(full_precision())
+        if way in BOXES:
+            stack.enter_context(patch.object(splitting, "Settings", settings))
+        for constant, value in NEURONS.get(way, {}).items():
+            stack.enter_context(patch.object(neuron_search, constant, value))
         for position, region in enumerate(spec.regions):
-            point, stats = RegionSearch(subject, single, region, position, arithmetics, remaining).run()
-            boxes, depth, left = boxes + stats.boxes, max(depth, stats.depth), left + stats.open
+            if way in BOXES:
+                made = RegionSearch(subject, single, region, position, DTYPES, arithmetics.__getitem__, remaining).run()
+            else:
+                made = split_neurons(subject, single, region, position, arithmetics, remaining())
+            point, stats = made
+            parts, depth, left = parts + stats.boxes, max(depth, stats.depth), left + stats.open
             if point is not None:
                 found = "sat"
                 break
             found = found if stats.is_proven else "open"
     spent = time.process_time() - begin
-    return Row(name, row["onnx"], row["vnnlib"], row["truth"], way, found, boxes, depth, left, spent)
+    return Row(name, row["onnx"], row["vnnlib"], row["truth"], way, found, parts, depth, left, spent)
+
+
+def split_neurons(
+    subject: Subject,
+    single: Graph,
+    region: Region,
+    position: int,
+    arithmetics: Mapping[torch.dtype, Arithmetic],
+    seconds: float,
+) -> tuple[Counterexample | None, SplitStats]:
+    """One region: refined bounds, then the search."""
+    end = time.monotonic() + seconds
+    course = Course("auto", None, "envelope", Deadline(), lambda phase, done, total: None)
+    with torch.no_grad():
+        proof = RegionProof(region, DTYPES, arithmetics.__getitem__, course)
+        proof.begin(is_last=False)
+        proof.climb(LADDERS["standard"])
+        if proof.proven:
+            return None, SplitStats(position, 0, 0, 0, math.inf, True, 0.0, "neuron")
+        prover = proof.prover_in(proof.dtypes[0])
+        still = [number for number, ok in enumerate(prover.rows.refuted(prover.bounds)) if not ok]
+        attack = splitting.attack_of(subject, single, region, position, prover.rows)
+        used = [arithmetics[dtype] for dtype in proof.dtypes]
+        return NeuronSearch(region, position, used, prover.inputs, still, attack, end).run()
 
 
 def line(name: str, way: str, rows: list[Row]) -> str:
@@ -99,11 +148,11 @@ def line(name: str, way: str, rows: list[Row]) -> str:
     decided = [row for row in rows if row.found != "open"]
     times = sorted(row.seconds for row in decided) or [0.0]
     wrong = sum(row.truth.rstrip("1?") in ("sat", "unsat") and row.truth.rstrip("1?") != row.found for row in decided)
-    rate = sum(row.boxes for row in rows) / sum(row.seconds for row in rows)
+    rate = sum(row.parts for row in rows) / sum(row.seconds for row in rows)
     late = times[min(len(times) - 1, int(0.9 * len(times)))]
-    boxes = sum(row.boxes for row in decided)
+    parts = sum(row.parts for row in decided)
     return (
-        f"| {name} | {way} | {len(decided)} of {len(rows)} | {boxes:,} | {statistics.median(times):.3f} | {late:.2f} | "
+        f"| {name} | {way} | {len(decided)} of {len(rows)} | {parts:,} | {statistics.median(times):.3f} | {late:.2f} | "
         f"{sum(times):.1f} | {rate:,.0f} | {wrong} |"
     )
 
@@ -112,7 +161,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["acasxu"])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--ways", nargs="+", default=list(BOXES), choices=WAYS)
     parser.add_argument("--every", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--threads", type=int, default=1)
@@ -120,7 +169,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
-    print("| set | rule | decided | boxes | median s | 90 % | sum | boxes/s | wrong |")
+    print("| set | way | decided | parts | median s | 90 % | sum | parts/s | wrong |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in options.sets:
         for way in options.ways:

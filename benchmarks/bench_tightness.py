@@ -42,12 +42,13 @@ from benchmarks.tightness_cases import (
 )
 from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
-from zonocuda.bounds.dual.slopes import Start, initial_slopes
+from zonocuda.bounds.dual.slopes import initial_slopes
 from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Zonotope
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision
 from zonocuda.prove.prover import LADDERS, Prover
+from zonocuda.relaxations import Start
 from zonocuda.tighten.ascent import Ascent, ascend
 from zonocuda.tighten.refine import refine
 from zonocuda.verifier import optimize_bounds, verify
@@ -84,7 +85,7 @@ def dual(intermediate: int | None, steps: int, start: Start = "adaptive") -> Poi
             inputs = refine(case.graph, case.box, inputs, Ascent(iterations=intermediate)).inputs
         left = compact(case.graph, inputs)
         problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.inputs)
-        begin = {name: slopes.flat() for name, slopes in initial_slopes(left.inputs, start).items()}
+        begin = {name: slopes.flat() for name, slopes in initial_slopes(left.graph, left.inputs, start).items()}
         return ascend(problem, Ascent(iterations=steps), begin).lower
 
     return bound
@@ -192,7 +193,7 @@ def proven(case: Case) -> bool:
     swept = sweep(case.graph, zonotope, direction="auto")
     rows = case.rows
     forward = None if swept.output is None else rows.image(zonotope, swept.output).bounds()[0].squeeze(0)
-    prover = Prover(case.graph, rows, case.box, swept.inputs, forward, "envelope", lambda node: None)
+    prover = Prover(case.graph, rows, case.box, swept.inputs, forward, lambda node: None)
     prover.plain()
     for rung in LADDERS["standard"]:
         if prover.proven or not prover.climb(rung):
@@ -240,7 +241,9 @@ def _totals(case: Case, rule: KinkRule) -> list[float]:
         inputs = sweep(case.graph, Zonotope.from_box(*case.box), direction="auto").inputs
         left = compact(case.graph, inputs)
         problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.inputs)
-        begin = {name: slopes.flat() for name, slopes in initial_slopes(left.inputs, "minimum_area").items()}
+        begin = {
+            name: slopes.flat() for name, slopes in initial_slopes(left.graph, left.inputs, "minimum_area").items()
+        }
         ascent = Ascent(iterations=100, patience=100, signs="both", kink=rule)
         totals = [step.total for step in ascend(problem, ascent, begin).history]
     print(f"{case.name:28} {rule:10}", *(f"{total:.5f}" for total in totals[:3]), f"... {totals[-1]:.5f}", flush=True)

@@ -110,7 +110,7 @@ class Runs:
             with torch.no_grad():
                 send_unit_rows(flow, self.graph[self.graph.output], index)
                 problem = RowProblem(flow, self.box, inputs)
-                start = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "adaptive").items()}
+                start = {name: slopes.flat() for name, slopes in initial_slopes(self.graph, inputs, "adaptive").items()}
             self.device.clear()
             ascend(problem, Ascent(iterations=steps, patience=steps + 1), start)
 

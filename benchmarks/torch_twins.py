@@ -1,4 +1,4 @@
-"""Ops with a chosen derivative against torch's own: the same numbers, forward and backward, in one group.
+"""Ops with a chosen derivative, and elementary functions, against torch's own: forward and backward, in one group.
 
 The column `of copy` counts the bytes that must move; the column `faster` is torch's time over ours.
 """
@@ -38,12 +38,13 @@ def forward_and_backward(
     functions: tuple[Callable[..., Tensor], Callable[..., Tensor]],
     inputs: Sequence[Tensor],
     cost: Cost,
+    family: str = "nonsmooth",
 ) -> None:
     """Times the native function or torch's, with the gradients of all inputs."""
     function = functions[side == "torch"]
     leaves = [t.requires_grad_() for t in inputs]
     grad = torch.ones_like(function(*leaves))
-    benchmark.group = f"nonsmooth {what}, {str(grad.dtype).removeprefix('torch.')}, {machine.device.type}"
+    benchmark.group = f"{family} {what}, {str(grad.dtype).removeprefix('torch.')}, {machine.device.type}"
 
     def call() -> object:
         return torch.autograd.grad(function(*leaves), leaves, grad)

@@ -50,6 +50,16 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
       "bool needs_bounds, bool needs_slopes) -> (Tensor grad_rows, Tensor grad_lower, Tensor grad_upper, "
       "Tensor grad_multipliers, Tensor grad_negative, Tensor grad_nonnegative)");
 
+  // The lines [batch, 1 or rows, features] each: slope and offset of the lower line, offset and slope of the upper one,
+  // which without one of its own has the slope of the lower.
+  m.def(
+      "dual_lines(Tensor rows, Tensor lower, Tensor below, Tensor above, Tensor? upper) "
+      "-> (Tensor rows, Tensor low, Tensor high)");
+  m.def(
+      "_dual_lines_backward(Tensor grad_rows, Tensor grad_low, Tensor grad_high, Tensor rows, Tensor lower, "
+      "Tensor below, Tensor above, Tensor? upper, bool needs_lines) "
+      "-> (Tensor grad_rows, Tensor grad_lower, Tensor grad_below, Tensor grad_above, Tensor grad_upper)");
+
   m.def("scale(Tensor generators, Tensor multiplier) -> Tensor");
   m.def(
       "_scale_backward(Tensor grad, Tensor generators, Tensor multiplier, bool needs_generators, "
@@ -94,6 +104,11 @@ STABLE_TORCH_LIBRARY(zonocuda, m) {
   m.def(
       "_im2col_backward(Tensor grad, SymInt[] input_size, SymInt[] kernel, SymInt[] stride, SymInt[] padding, "
       "SymInt[] dilation, SymInt[] output_size) -> Tensor");
+
+  // Elementary functions with a proven error, by their number in csrc/math/elementary.h, of any shape. parameter: alpha
+  // or the exponent. rounding: 0 to nearest, 1 down (a lower bound of the function), 2 up.
+  m.def("elementary(Tensor x, int function, float parameter, int rounding) -> Tensor");
+  m.def("_elementary_backward(Tensor grad, Tensor x, int function, float parameter) -> Tensor");
 
   // Functions with a chosen derivative on their kinks, in 16-bit dtypes too. The forward ops record the routing (signs,
   // sides, winners) and only hand the choice on; the backward ops apply it. winners: one bit for each element that

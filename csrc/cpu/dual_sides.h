@@ -51,8 +51,8 @@ struct SideGrads {
   const T *l, *u;
   int64_t features;
   KinkChoice<T> choice;
-  T* slopes;         // null: tied, or nobody wants them
-  T *lower, *upper;  // null: nobody wants them; they are added to
+  T* slopes;                                     // null: tied, or nobody wants them
+  T *lower, *upper;                              // null: nobody wants them; they are added to
   T multiplier[kDualStrip], offset[kDualStrip];  // sums over the rows that share their slopes
   T slope[kDualStrip], low[kDualStrip], high[kDualStrip];
 

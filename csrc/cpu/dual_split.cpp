@@ -44,9 +44,8 @@ struct SplitRows {
   SplitPiece<T> piece(int64_t b, int64_t r, int64_t n, int64_t width) const {
     const int64_t entry = generator_offset(b, r, n, s.rows, s.features), neuron = b * s.features + n;
     const auto slopes = [&](const Side<T>& side) { return side.data ? side.at(b, r, n) : tied; };
-    return {v + entry,      splits + entry,   multipliers ? multipliers + entry : zeros,
-            lower + neuron, upper + neuron,   slopes(negative),
-            slopes(one ? negative : nonnegative), width};
+    return {v + entry,      splits + entry,   multipliers ? multipliers + entry : zeros, lower + neuron,
+            upper + neuron, slopes(negative), slopes(one ? negative : nonnegative),      width};
   }
 };
 
@@ -117,6 +116,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> dual_split_backward(
       };
       SideGrads<T> below = grads(a.negative, out.negative, s.negative > 0);
       SideGrads<T> above = grads(a.nonnegative, out.nonnegative, s.nonnegative > 0);
+      const bool has_below = needs_bounds || below.slopes;
+      const bool has_above = !a.one && (needs_bounds || above.slopes);
+      const bool finished = has_above && a.nonnegative.per_row() && above.slopes;
       const auto collect = [&](SideGrads<T>& side, const T* lam, const T* mu, int64_t b, int64_t r, int64_t n,
                                int64_t width) {
         if (side.side.per_row()) {
@@ -141,23 +143,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> dual_split_backward(
         for (int64_t r = 0; r < s.rows; ++r) {
           const int64_t entry = generator_offset(b, r, n, s.rows, s.features);
           split_steps_backward(a.piece(b, r, n, width), g + entry, gl[b * s.rows + r],
-                               {grad_v + entry, grad_beta ? grad_beta + entry : nullptr, first, second, offset});
-          if (!needs_bounds && !needs_slopes) {
-            continue;
+                               {grad_v + entry, grad_beta ? grad_beta + entry : nullptr, first,
+                                finished ? above.slopes + entry : second, offset, finished});
+          if (has_below) {
+            if (a.one) {
+              add_all(second, width, first);  // one of the two is zero
+            }
+            collect(below, first, offset, b, r, n, width);
           }
-          if (a.one) {
-            add_all(second, width, first);  // one of the two is zero
-          }
-          collect(below, first, offset, b, r, n, width);
-          if (!a.one) {
+          if (has_above && !finished) {
             collect(above, second, a.zeros, b, r, n, width);
           }
         }
-        if (needs_bounds || needs_slopes) {
+        if (has_below) {
           below.finish(b, n, width);
-          if (!a.one) {
-            above.finish(b, n, width);
-          }
+        }
+        if (has_above) {
+          above.finish(b, n, width);
         }
       }
     });

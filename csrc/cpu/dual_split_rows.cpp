@@ -2,7 +2,7 @@
 
 #include "../math/dual_split.h"
 #include "dual_rows.h"
-#include "targets.h"
+#include "vectors.h"
 
 namespace zonocuda::cpu {
 namespace {
@@ -30,14 +30,13 @@ ZONOCUDA_INLINE void steps_loop(const T* __restrict__ v, const int8_t* __restric
   }
 }
 
-template <bool kBeta, class T>
+template <bool kBeta, bool kFinished, class T>
 ZONOCUDA_INLINE void backward_loop(const T* __restrict__ v, const int8_t* __restrict__ split,
-                                   const T* __restrict__ beta, const T* __restrict__ lower,
-                                   const T* __restrict__ upper, const T* __restrict__ negative,
-                                   const T* __restrict__ nonnegative, const T* __restrict__ grad_image, T grad_low,
-                                   int64_t width, T* __restrict__ grad_v, T* __restrict__ grad_beta,
-                                   T* __restrict__ grad_negative, T* __restrict__ grad_nonnegative,
-                                   T* __restrict__ grad_offset) {
+                                   const T* __restrict__ beta, const T* __restrict__ lower, const T* __restrict__ upper,
+                                   const T* __restrict__ negative, const T* __restrict__ nonnegative,
+                                   const T* __restrict__ grad_image, T grad_low, int64_t width, T* __restrict__ grad_v,
+                                   T* __restrict__ grad_beta, T* __restrict__ grad_negative,
+                                   T* __restrict__ grad_nonnegative, T* __restrict__ grad_offset) {
   for (int64_t j = 0; j < width; ++j) {
     const SplitStepGrad<T> g = split_step_backward(v[j], split[j], beta[j], lower[j], upper[j], negative[j],
                                                    nonnegative[j], grad_image[j], grad_low);
@@ -46,28 +45,37 @@ ZONOCUDA_INLINE void backward_loop(const T* __restrict__ v, const int8_t* __rest
       grad_beta[j] = g.beta;
     }
     grad_negative[j] = g.lam_negative;
-    grad_nonnegative[j] = g.lam_nonnegative;
+    // Where v >= 0 there is no offset, and so nothing but the projection between lam and its slope.
+    const bool moves =
+        !is_dead(lower[j], upper[j]) & !is_active(lower[j], upper[j]) & (clamp_slope(nonnegative[j]) == nonnegative[j]);
+    grad_nonnegative[j] = !kFinished | moves ? g.lam_nonnegative : T(0);
     grad_offset[j] = g.offset;
   }
 }
 
 }  // namespace
 
-#define ZONOCUDA_DEFINE_SPLIT_ROWS(T)                                                                               \
-  ZONOCUDA_LOOP_CLONES void tied_slopes(const T* lower, const T* upper, int64_t width, T* __restrict__ slope) {     \
-    for (int64_t j = 0; j < width; ++j) {                                                                           \
-      slope[j] = tied_slope(lower[j], upper[j]);                                                                    \
-    }                                                                                                               \
-  }                                                                                                                 \
-  ZONOCUDA_LOOP_CLONES void split_steps(const SplitPiece<T>& p, T* image, T* low) {                                 \
-    steps_loop(p.v, p.split, p.beta, p.lower, p.upper, p.negative, p.nonnegative, p.width, image, low);             \
-  }                                                                                                                 \
-  ZONOCUDA_LOOP_CLONES void split_steps_backward(const SplitPiece<T>& p, const T* grad_image, T grad_low,           \
-                                                 const SplitPieceGrads<T>& out) {                                   \
-    out.beta ? backward_loop<true>(p.v, p.split, p.beta, p.lower, p.upper, p.negative, p.nonnegative, grad_image,   \
-                                   grad_low, p.width, out.v, out.beta, out.negative, out.nonnegative, out.offset)   \
-             : backward_loop<false>(p.v, p.split, p.beta, p.lower, p.upper, p.negative, p.nonnegative, grad_image,  \
-                                    grad_low, p.width, out.v, out.beta, out.negative, out.nonnegative, out.offset); \
+#define ZONOCUDA_DEFINE_SPLIT_ROWS(T)                                                                              \
+  ZONOCUDA_LOOP_CLONES void tied_slopes(const T* lower, const T* upper, int64_t width, T* __restrict__ slope) {    \
+    for (int64_t j = 0; j < width; ++j) {                                                                          \
+      slope[j] = tied_slope(lower[j], upper[j]);                                                                   \
+    }                                                                                                              \
+  }                                                                                                                \
+  ZONOCUDA_LOOP_CLONES void split_steps(const SplitPiece<T>& p, T* image, T* low) {                                \
+    steps_loop(p.v, p.split, p.beta, p.lower, p.upper, p.negative, p.nonnegative, p.width, image, low);            \
+  }                                                                                                                \
+  ZONOCUDA_LOOP_CLONES void split_steps_backward(const SplitPiece<T>& p, const T* grad_image, T grad_low,          \
+                                                 const SplitPieceGrads<T>& out) {                                  \
+    const auto loop = [&](auto beta, auto finished) ZONOCUDA_LAMBDA {                                              \
+      backward_loop<decltype(beta)::value, decltype(finished)::value>(                                             \
+          p.v, p.split, p.beta, p.lower, p.upper, p.negative, p.nonnegative, grad_image, grad_low, p.width, out.v, \
+          out.beta, out.negative, out.nonnegative, out.offset);                                                    \
+    };                                                                                                             \
+    if (out.finished) {                                                                                            \
+      out.beta ? loop(std::true_type{}, std::true_type{}) : loop(std::false_type{}, std::true_type{});             \
+    } else {                                                                                                       \
+      out.beta ? loop(std::true_type{}, std::false_type{}) : loop(std::false_type{}, std::false_type{});           \
+    }                                                                                                              \
   }
 
 ZONOCUDA_DEFINE_SPLIT_ROWS(float)

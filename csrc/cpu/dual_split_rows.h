@@ -14,16 +14,18 @@ struct SplitPiece {
   int64_t width;
 };
 
-/// The gradients of the entries of a piece: `beta` may be null.
+/// The gradients of the entries of a piece: of v, beta (may be null), lam of either side, and mu where v < 0.
+/// `finished`: that of the nonnegative side is the gradient of the slopes themselves, each an entry's own.
 template <class T>
 struct SplitPieceGrads {
   T *v, *beta, *negative, *nonnegative, *offset;
+  bool finished;
 };
 
-#define ZONOCUDA_DECLARE_SPLIT_ROWS(T)                                                                    \
-  void tied_slopes(const T* lower, const T* upper, int64_t width, T* slope);                              \
-  /* adds low to the lanes */                                                                             \
-  void split_steps(const SplitPiece<T>& piece, T* image, T* low);                                         \
+#define ZONOCUDA_DECLARE_SPLIT_ROWS(T)                                       \
+  void tied_slopes(const T* lower, const T* upper, int64_t width, T* slope); \
+  /* adds low to the lanes */                                                \
+  void split_steps(const SplitPiece<T>& piece, T* image, T* low);            \
   void split_steps_backward(const SplitPiece<T>& piece, const T* grad_image, T grad_low, const SplitPieceGrads<T>& out);
 
 ZONOCUDA_DECLARE_SPLIT_ROWS(float)

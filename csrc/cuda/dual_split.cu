@@ -70,8 +70,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> dual_split_backward(
                              wanted(out.negative, needs_slopes && out.s.negative > 0),
                              wanted(out.nonnegative, needs_slopes && out.s.nonnegative > 0)};
       const SplitArgs<T> a = arguments<T>(out.s, in);
-      const bool shares = (grad.out_negative && !a.rows.negative.per_row) ||
-                          (grad.out_nonnegative && !a.rows.nonnegative.per_row);
+      const bool shares =
+          (grad.out_negative && !a.rows.negative.per_row) || (grad.out_nonnegative && !a.rows.nonnegative.per_row);
       const bool reduces = needs_bounds || shares;
       const bool finishes = reduces && a.rows.segments() > 1;
       Tensor partial = empty_like_sizes({finishes ? a.rows.segments() : 0, kDualSums, neurons}, rows);
@@ -80,8 +80,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> dual_split_backward(
           a, grad, wanted(out.multipliers, multipliers.has_value()), reduces, sums);
       if (finishes) {
         check_launch(op);
-        dual_relu_finish_kernel<T>
-            <<<blocks_for(neurons, kThreads), kThreads, 0, device.stream()>>>(a.rows, grad, sums);
+        dual_relu_finish_kernel<T><<<blocks_for(neurons, kThreads), kThreads, 0, device.stream()>>>(a.rows, grad, sums);
       }
       check_launch(op);
     });

@@ -63,8 +63,7 @@ __global__ void dual_split_kernel(SplitArgs<T> split, int rows_of_block, T* imag
         const bool inside = n + c * kThreads < a.features;
         const int64_t at = entry + c * kThreads;
         const T negative = inside && a.negative.per_row ? a.negative.slope[at] : below[c];
-        const T nonnegative =
-            a.one ? negative : (inside && a.nonnegative.per_row ? a.nonnegative.slope[at] : above[c]);
+        const T nonnegative = a.one ? negative : (inside && a.nonnegative.per_row ? a.nonnegative.slope[at] : above[c]);
         const SplitStep<T> s = split_step(v[c], splits[c], beta[c], l[c], u[c], negative, nonnegative);
         if (inside) {
           image[at] = s.image;
@@ -105,9 +104,9 @@ struct SplitEntry {
   }
 };
 
-/// As dual_relu_backward_kernel, with its blocks, grid and `partial`; `out_multipliers` may be null. `reduces`: somebody
-/// wants sums over the rows. Reads v, its gradient, the splits, multipliers and slopes once and writes their gradients,
-/// in rows of kLanes neighbours: bound by memory bandwidth.
+/// As dual_relu_backward_kernel, with its blocks, grid and `partial`; `out_multipliers` may be null. `reduces`:
+/// somebody wants sums over the rows. Reads v, its gradient, the splits, multipliers and slopes once and writes their
+/// gradients, in rows of kLanes neighbours: bound by memory bandwidth.
 template <class T>
 __global__ void dual_split_backward_kernel(SplitArgs<T> split, DualGrad<T> g, T* out_multipliers, bool reduces,
                                            T* partial) {
@@ -149,8 +148,7 @@ __global__ void dual_split_backward_kernel(SplitArgs<T> split, DualGrad<T> g, T*
         }
         auto add = [&](const DualSide<T>& side, T* out, T slope, T of_lam, T of_mu, T& multiplier, T& offset) {
           if (side.per_row) {
-            const RelaxationGrad<T> own =
-                relax_relu_backward(l, u, slope, false, g.kink, g.tolerance, of_lam, of_mu);
+            const RelaxationGrad<T> own = relax_relu_backward(l, u, slope, false, g.kink, g.tolerance, of_lam, of_mu);
             sums[0] += own.lower;
             sums[1] += own.upper;
             if (out) {

@@ -55,7 +55,7 @@ def certified(graph: Graph, property_: Spec, effort: Effort = "max") -> dict[str
 
 
 def array(values: Tensor | NDArray[Any]) -> dict[str, object]:
-    """An array of format /1: little-endian bytes, compressed by zlib, in base64."""
+    """An array in a document: little-endian bytes, compressed by zlib, in base64."""
     held = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     held = np.ascontiguousarray(held).astype(held.dtype.newbyteorder("<"))
     data = base64.b64encode(zlib.compress(held.tobytes())).decode("ascii")
@@ -63,14 +63,13 @@ def array(values: Tensor | NDArray[Any]) -> dict[str, object]:
 
 
 def inline(certificate: Certificate) -> dict[str, Any]:
-    """The object ``certificate`` in format /1."""
-    document = {**certificate_document(certificate, array), "format": "zonocuda.certificate/1"}
-    loaded: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))
+    """The object ``certificate``, with its arrays in it."""
+    loaded: dict[str, Any] = json.loads(json.dumps(certificate_document(certificate, array), allow_nan=False))
     return loaded
 
 
 def inline_file(path: Path) -> dict[str, Any]:
-    """What a file of format /3 holds, as the document with which format /1 came."""
+    """What a file holds, as a document with its arrays in it."""
 
     def unpacked(value: Any) -> Any:
         if isinstance(value, list):
@@ -83,8 +82,6 @@ def inline_file(path: Path) -> dict[str, Any]:
 
     with zipfile.ZipFile(path) as archive:
         document: dict[str, Any] = unpacked(json.loads(archive.read(DOCUMENT)))
-    if document["certificate"] is not None:
-        document["certificate"]["format"] = "zonocuda.certificate/1"
     return {**document, "schema": "zonocuda.verify/1"}
 
 

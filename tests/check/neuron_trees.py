@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph import Graph, Linear
-from zonocuda.prove.certificate import Certificate, RegionRecord, ReluRecord
+from zonocuda.prove.certificate import ActivationRecord, Certificate, RegionRecord
 from zonocuda.prove.forest import ForestRecord, ForestWriter, LeafRow
 from zonocuda.specs import Region
 
@@ -136,7 +136,7 @@ class NeuronSearch:
             rows.append((torch.cat(whole) * 128).round().to(torch.uint8).numpy()[None])
         return writer.table(*rows)
 
-    def relus(self) -> tuple[ReluRecord, ...]:
+    def relus(self) -> tuple[ActivationRecord, ...]:
         """Slopes for the bounds of the whole box."""
         records = []
         for node, (low, high) in zip(self.graph.relus, self.ends, strict=True):
@@ -144,7 +144,7 @@ class NeuronSearch:
             low, high = low[neurons], high[neurons]
             area = (high / (high - low)).clamp(0, 1)
             adaptive = (high >= -low).double()
-            records.append(ReluRecord(node.name, neurons.int(), low, high, area, area, adaptive))
+            records.append(ActivationRecord(node.name, "Relu", neurons.int(), low, high, area, area, adaptive))
         return tuple(records)
 
 
@@ -177,7 +177,7 @@ def neuron_proof(
 def with_forest(certificate: Certificate, forest: ForestRecord) -> Certificate:
     """The certificate with another forest."""
     (record,) = certificate.regions
-    return Certificate("", (RegionRecord(0, record.second_pass, record.relus, (), forest=forest),))
+    return Certificate("", (RegionRecord(0, record.second_pass, record.activations, (), forest=forest),))
 
 
 def changed(forest: ForestRecord, **arrays: np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None) -> ForestRecord:

@@ -39,7 +39,7 @@ def confirmed(path: Path, graph: Graph, spec: Spec) -> bool:
         for number, region in enumerate(spec.regions):
             forest = entries[number]["forest"]
             arrays = {key: array(value) for key, value in forest.items()}
-            has_root = bool(entries[number]["relus"])
+            has_root = bool(entries[number]["activations"])
             if not _Region(graph, region, arrays, entries[number]["trees"], has_root).holds():
                 return False
     return True

@@ -25,7 +25,7 @@ def test_a_proof_with_slopes_for_every_neuron_is_confirmed_with_the_bounds_that_
     graph, property_ = threshold(name, seed, KINDS[name, seed])
     certificate = certified(graph, property_)
     (entry,) = certificate["regions"]
-    assert any(relu["refined"] for relu in entry["relus"]), "the property was meant to need refined bounds"
+    assert any(relu["refined"] for relu in entry["activations"]), "the property was meant to need refined bounds"
     result = check_proof(certificate, graph, property_)
     assert result.confirmed, result
     assert "0 claimed bounds of neurons not reached" in result.details[-1]
@@ -159,6 +159,6 @@ def test_a_constant_about_which_nothing_is_known_is_not_believed_where_it_is_hel
     graph = Graph((Node("x", Input(), (), (1,)), node), "y")
     row = LinearConstraint({0: Fraction(1)}, {}, Fraction(1, 2))
     box = Box.from_tensors(-torch.ones(1), torch.ones(1))
-    entry = {"region": 0, "second_pass": False, "relus": [], "rows": [{"row": 0, "lower": 0.5, "slopes": None}]}
-    certificate = {"format": FORMATS[0], "available": True, "reason": "", "regions": [entry]}
+    entry = {"region": 0, "second_pass": False, "activations": [], "rows": [{"row": 0, "lower": 0.5, "slopes": None}]}
+    certificate = {"format": FORMATS[-1], "available": True, "reason": "", "regions": [entry]}
     assert not check_proof(certificate, graph, Spec(1, 1, (Region(box, ((row,),)),))).confirmed

@@ -36,7 +36,7 @@ def test_a_proof_of_a_real_network_is_confirmed(
     document = inline_file(out)
     assert document["verdict"] == "verified"
     (region,) = document["certificate"]["regions"]
-    assert any(relu["refined"] for relu in region["relus"]) == refined
+    assert any(relu["refined"] for relu in region["activations"]) == refined
     capsys.readouterr()
     assert main(["check", str(out), *files]) == 0
     words = capsys.readouterr().out.split()

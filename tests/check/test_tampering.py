@@ -127,7 +127,7 @@ def test_each_of_the_edits_one_thinks_of_first_is_seen() -> None:
 
     def slopes(value: float, key: str = "area") -> Any:
         def edit(region: Any, _: Any) -> None:
-            relu = next(relu for relu in region["relus"] if relu[key]["shape"][0])
+            relu = next(relu for relu in region["activations"] if relu[key]["shape"][0])
             relu[key] = array(torch.full((relu[key]["shape"][0],), value, dtype=torch.float64))
 
         return edit
@@ -135,27 +135,29 @@ def test_each_of_the_edits_one_thinks_of_first_is_seen() -> None:
     for value in (-1e-9, 1 + 2.0**-52, float("nan"), float("inf")):
         for key in ("area", "negative", "nonnegative"):
             assert "a slope lies outside [0, 1]" in reason(slopes(value, key))
-    assert "does not fit" in reason(lambda r, _: r["relus"][0].update(area=array(torch.zeros(99, dtype=torch.float64))))
+    assert "does not fit" in reason(
+        lambda r, _: r["activations"][0].update(area=array(torch.zeros(99, dtype=torch.float64)))
+    )
     assert "ascending places" in reason(
-        lambda r, _: r["relus"][0].update(
-            neurons=array(torch.zeros(r["relus"][0]["neurons"]["shape"], dtype=torch.int32) + 10**6)
+        lambda r, _: r["activations"][0].update(
+            neurons=array(torch.zeros(r["activations"][0]["neurons"]["shape"], dtype=torch.int32) + 10**6)
         )
     )
-    assert "not every ReLU" in reason(lambda r, _: r["relus"].pop())
-    assert "there twice" in reason(lambda r, _: r["relus"].append(r["relus"][0]))
+    assert "not every one of" in reason(lambda r, _: r["activations"].pop())
+    assert "there twice" in reason(lambda r, _: r["activations"].append(r["activations"][0]))
     assert "no slopes for it" in reason(lambda r, c: c.update(regions=[]))
     assert "there twice" in reason(lambda r, c: c["regions"].append(r))
     assert "disjunct 0 is not refuted (bounds found: none)" in reason(lambda r, _: r.update(rows=[]))
     assert "no row of the specification" in reason(lambda r, _: r["rows"][0].update(row=5))
     assert "no row of the specification" in reason(lambda r, _: r["rows"][0].update(row=-1))
-    assert "zlib data" in reason(lambda r, _: r["relus"][0]["area"].update(data="AAAA"))
+    assert "zlib data" in reason(lambda r, _: r["activations"][0]["area"].update(data="AAAA"))
 
 
 def test_inflated_claims_change_nothing_but_what_is_reported() -> None:
     graph, property_ = threshold("residual", 2, KINDS["residual", 2])
     certificate = certified(graph, property_)
     wrong = false_property(graph, property_)
-    for relu in certificate["regions"][0]["relus"]:
+    for relu in certificate["regions"][0]["activations"]:
         size = relu["neurons"]["shape"][0]
         relu["lower"] = array(torch.full((size,), 1e9, dtype=torch.float64))
         relu["upper"] = array(torch.full((size,), -1e9, dtype=torch.float64))
@@ -188,13 +190,13 @@ def test_arrays_are_not_unpacked_beyond_what_they_should_hold(monkeypatch: pytes
     entry = certified(graph, property_)
     packed = base64.b64encode(zlib.compress(bytes(10**7))).decode()
     edited = copy.deepcopy(entry)
-    edited["regions"][0]["relus"][0]["area"]["data"] = packed
+    edited["regions"][0]["activations"][0]["area"]["data"] = packed
     assert "holds other than" in check_proof(edited, graph, property_).reason
     monkeypatch.setattr(certificate_module, "MAX_ARRAY_BYTES", 100)
     assert "the arrays of a region have more than 100 bytes" in check_proof(entry, graph, property_).reason
 
 
-@pytest.mark.parametrize("value", [None, [], {}, "x", {"format": "zonocuda.certificate/2"}, {"format": None}])
+@pytest.mark.parametrize("value", [None, [], {}, "x", {"format": "zonocuda.certificate/4"}, {"format": []}])
 def test_what_is_no_certificate_is_refused(value: object) -> None:
     graph, property_ = threshold("fc", 2, -1)
     with pytest.raises(CertificateError, match="holds no certificate of format"):

@@ -28,7 +28,7 @@ def unsafe(tmp_path: Path) -> Path:
 
 
 def certificate(net: Path, spec: Path, out: Path, edit: Edit = lambda document: None, *options: str) -> Path:
-    """What verify writes down, as the document of format /1, edited."""
+    """What verify writes down, as a document with its arrays in it, edited."""
     assert run("verify", net, spec, "--certificate", out, "--split", "none", *options) == 0
     document = inline_file(out)
     edit(document)
@@ -254,8 +254,8 @@ def test_a_zero_about_which_nothing_is_known_is_not_zero(tmp_path: Path, capsys:
     cert = certificate(net, safe, tmp_path / "cert.json")
     document = json.loads(cert.read_text())
     document["verdict"] = "verified"
-    entry = {"region": 0, "second_pass": False, "relus": [], "rows": [{"row": 0, "lower": 0.5, "slopes": None}]}
-    document["certificate"] = {"format": "zonocuda.certificate/1", "available": True, "reason": "", "regions": [entry]}
+    entry = {"region": 0, "second_pass": False, "activations": [], "rows": [{"row": 0, "lower": 0.5, "slopes": None}]}
+    document["certificate"] = {"format": "zonocuda.certificate/2", "available": True, "reason": "", "regions": [entry]}
     document["files"]["spec"]["sha256"] = hashlib.sha256(spec.read_bytes()).hexdigest()
     cert.write_text(json.dumps(document))
     capsys.readouterr()

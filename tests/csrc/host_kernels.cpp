@@ -28,8 +28,10 @@ namespace {
 #include "../../csrc/cuda/concretize.cuh"
 #include "../../csrc/cuda/diagonal_conv.cuh"
 #include "../../csrc/cuda/diagonal_linear.cuh"
+#include "../../csrc/cuda/dual_lines.cuh"
 #include "../../csrc/cuda/dual_relu.cuh"
 #include "../../csrc/cuda/dual_split.cuh"
+#include "../../csrc/cuda/elementary.cuh"
 #include "../../csrc/cuda/error_block.cuh"
 #include "../../csrc/cuda/im2col.cuh"
 #include "../../csrc/cuda/nonsmooth_max.cuh"
@@ -192,6 +194,29 @@ const std::map<std::string, Run>& kernels() {
            r.launch(dual_relu_finish_kernel<T>, r.dual<T>(), r.dual_grad<T>(5), static_cast<const T*>(r.at<T>(13)));
          });
        }},
+      {"dual_lines_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           auto run = [&]<bool kPerRow>() {
+             r.launch(dual_lines_kernel<T, kPerRow>, r.lines<T>(), int(r.integer(7)), r.at<T>(5), r.at<T>(6),
+                      r.at<T>(7));
+           };
+           r.integer(3) || r.integer(4) || r.integer(5) || r.integer(6) ? run.template operator()<true>()
+                                                                        : run.template operator()<false>();
+         });
+       }},
+      {"dual_lines_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(dual_lines_backward_kernel<T>, r.lines<T>(), r.lines_grad<T>(5), r.at<T>(13));
+         });
+       }},
+      {"dual_lines_finish_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(dual_lines_finish_kernel<T>, r.lines<T>(), r.lines_grad<T>(5), static_cast<const T*>(r.at<T>(13)));
+         });
+       }},
       {"dual_split_kernel",
        [](const Request& r) {
          typed(r, [&]<class T>() {
@@ -337,6 +362,20 @@ const std::map<std::string, Run>& kernels() {
       {"is_narrow/DiagonalConv",
        [](const Request& r) { *r.at<int64_t>(0) = is_narrow(r.convolution(), r.integer(17), r.integer(18)); }},
       {"is_narrow/Im2col", [](const Request& r) { *r.at<int64_t>(0) = is_narrow(r.im2col(), r.integer(20)); }},
+      {"elementary_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(elementary_kernel<T>, r.integer(0), r.at<T>(0), Function(r.integer(1)), r.reals.at(0),
+                    Rounding(r.integer(2)), r.at<T>(1));
+         });
+       }},
+      {"elementary_backward_kernel",
+       [](const Request& r) {
+         typed(r, [&]<class T>() {
+           r.launch(elementary_backward_kernel<T>, r.integer(0), r.at<T>(0), r.at<T>(1), Function(r.integer(1)),
+                    r.reals.at(0), r.at<T>(2));
+         });
+       }},
       {"nonsmooth_relu_kernel",
        [](const Request& r) {
          typed_or_half(r, [&]<class T>() {

@@ -139,6 +139,27 @@ struct Request {
             integer(5) != 0};
   }
 
+  /// Arrays 0 to 4: v, the slope of the lower line, the offsets below and above, the slope of the upper line (null:
+  /// that of the lower one). Integers 3 to 6: which of these four are for single entries.
+  template <class T>
+  LinesArgs<T> lines() const {
+    return {integer(0),
+            integer(1),
+            integer(2),
+            at<T>(0),
+            LinePart<T>{at<T>(1), integer(3) != 0},
+            LinePart<T>{at<T>(2), integer(4) != 0},
+            LinePart<T>{at<T>(3), integer(5) != 0},
+            LinePart<T>{at<T>(4), integer(6) != 0}};
+  }
+
+  /// Arrays `first` on: the gradients of image, low and high; then outputs.
+  template <class T>
+  LinesGrad<T> lines_grad(size_t first) const {
+    return {at<T>(first),     at<T>(first + 1), at<T>(first + 2), at<T>(first + 3),
+            at<T>(first + 4), at<T>(first + 5), at<T>(first + 6), at<T>(first + 7)};
+  }
+
   /// Arrays 5 and 6: splits and multipliers (null: zeros).
   template <class T>
   SplitArgs<T> split() const {

@@ -148,6 +148,22 @@ def dual_relu_backward(d: Draw) -> Arguments:
     return *grads, *tensors, d.kink(), d.number(), d.flag()
 
 
+def lines(d: Draw, b: int, r: int, n: int) -> Arguments:
+    counts = [d.random.choice((1, r)) for _ in range(3)] + [d.random.choice((None, 1, r))]
+    return tuple(None if count is None else d.floats(b, count, n) for count in counts)
+
+
+def dual_lines(d: Draw) -> Arguments:
+    b, r, n = d.size(), d.size(), d.size(530)
+    return d.floats(b, r, n), *lines(d, b, r, n)
+
+
+def dual_lines_backward(d: Draw) -> Arguments:
+    b, r, n = d.size(), d.size(), d.size(530)
+    grads = d.floats(b, r, n), d.floats(b, r), d.floats(b, r)
+    return *grads, d.floats(b, r, n), *lines(d, b, r, n), d.flag()
+
+
 def splits(d: Draw, *size: int) -> Tensor:
     numbers = [d.random.choice((0, 0, 1, -1, 2, 127, -128)) for _ in range(math.prod(size))]
     return torch.tensor(numbers, dtype=torch.int8).reshape(size)
@@ -281,6 +297,15 @@ def rule(d: Draw) -> Arguments:
     return d.random.choice(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (d.number(), d.number(), d.number())))
 
 
+def elementary(d: Draw) -> Arguments:
+    return d.floats(d.size(), d.size()), d.random.randrange(-2, 29), d.number(), d.random.randrange(-1, 4)
+
+
+def elementary_backward(d: Draw) -> Arguments:
+    size = d.size(), d.size()
+    return d.floats(*size), d.floats(*size), d.random.randrange(-2, 29), d.number()
+
+
 def nonsmooth_relu(d: Draw) -> Arguments:
     return d.floats(d.size(), d.size()), d.number(), d.number()
 
@@ -343,6 +368,8 @@ CALLS: dict[str, Callable[[Draw], Arguments]] = {
     "relu_": relu_tensors,
     "relu_relaxation": relu_relaxation,
     "_relu_relaxation_backward": relu_relaxation_backward,
+    "dual_lines": dual_lines,
+    "_dual_lines_backward": dual_lines_backward,
     "dual_relu": dual_relu,
     "_dual_relu_backward": dual_relu_backward,
     "dual_split": dual_split,
@@ -365,6 +392,8 @@ CALLS: dict[str, Callable[[Draw], Arguments]] = {
     "_diagonal_conv_backward": diagonal_conv_backward,
     "im2col": im2col,
     "_im2col_backward": im2col_backward,
+    "elementary": elementary,
+    "_elementary_backward": elementary_backward,
     "nonsmooth_relu": nonsmooth_relu,
     "_nonsmooth_relu_backward": nonsmooth_relu_backward,
     "nonsmooth_maximum": nonsmooth_maximum,

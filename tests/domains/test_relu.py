@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.verifier.graphs import as_dense, generator_matrix, rand
-from zonocuda.domains import Diagonal, ReluRelaxation, Symbols, Zonotope, current_backend, use_backend
+from zonocuda.domains import Diagonal, Symbols, Zonotope, current_backend, use_backend
 from zonocuda.domains.backend import kernels
 from zonocuda.kink import KINK_RULES, KinkRule
+from zonocuda.relaxations.relu import ReluRule
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -171,7 +172,7 @@ def test_native_gradients_are_those_of_autograd_through_the_reference(kind: str,
     mixed = zonotope()
     low, high = (b.detach() for b in mixed.bounds())
     lam = slopes()
-    lam[:, ::2] = ReluRelaxation.initial(low, high)[:, ::2]
+    lam[:, ::2] = ReluRule().initial(low, high)[:, ::2]
     seeds = rand(2, 12, seed=11), rand(2, 12, seed=12)
     gradients = []
     for name in ("native", "reference"):
@@ -212,10 +213,10 @@ def test_minimum_area_slopes_give_the_smallest_radius_of_all_slopes(backend: str
 def test_adaptive_slopes_are_zero_or_one_on_crossing_neurons() -> None:
     low = torch.tensor([[-2.0, -1.0, -1.0, 0.5, -3.0]])
     high = torch.tensor([[1.0, 1.0, 2.0, 1.0, -1.0]])
-    assert ReluRelaxation.initial(low, high, "adaptive").tolist() == [[0.0, 1.0, 1.0, 1.0, 0.0]]
-    area = ReluRelaxation.initial(low, high)
+    assert ReluRule().initial(low, high, "adaptive").tolist() == [[0.0, 1.0, 1.0, 1.0, 0.0]]
+    area = ReluRule().initial(low, high)
     assert torch.allclose(area, torch.tensor([[1 / 3, 1 / 2, 2 / 3, 1.0, 0.0]]))
-    assert ReluRelaxation.project(torch.tensor([-1.0, 0.5, 2.0])).tolist() == [0.0, 0.5, 1.0]
+    assert ReluRule().project(torch.tensor([-1.0, 0.5, 2.0])).tolist() == [0.0, 0.5, 1.0]
 
 
 def test_the_backend_is_chosen_for_a_block_of_code() -> None:

@@ -59,7 +59,7 @@ def certificate_case(rng: random.Random) -> Case:
 
 @cache
 def archive_of(rows: str) -> tuple[bytes, str]:
-    """What ``verify --certificate`` writes of the network and a property; and the same as a document of format /1."""
+    """What ``verify --certificate`` writes of the network and a property; and with its arrays in the document."""
     with tempfile.TemporaryDirectory() as folder:
         net, spec, out = (Path(folder) / name for name in ("net.onnx", "p.vnnlib", "c.zip"))
         net.write_bytes(network())

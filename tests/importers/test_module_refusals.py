@@ -59,20 +59,25 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
     "division by zero": (lambda x: x / 0.0, (3,), "divides by zero"),
     "dropout in training": (lambda x: F.dropout(x, 0.5, training=True), (3,), "aten.dropout.default"),
     "random numbers": (lambda x: x + torch.rand(3), (3,), "it draws random numbers"),
-    "reflection": (lambda x: F.pad(x, (1, 1), mode="reflect"), (1, 3), "mode 'reflect'"),
     "cropping": (lambda x: F.pad(x, (-1, 0)), (3,), "negative padding"),
     "ceil mode": (lambda x: F.avg_pool1d(x, 2, ceil_mode=True), (1, 5), "ceil_mode"),
     "divisor override": (lambda x: F.avg_pool2d(x, 2, divisor_override=3), (1, 4, 4), "divisor_override"),
-    "uneven adaptive pooling": (lambda x: F.adaptive_avg_pool1d(x, 2), (1, 5), "does not divide"),
     "sums in half precision": (lambda x: x.half() + 0.1, (3,), "torch.float16; float32 and float64"),
     "a sum that rounds its terms first": (lambda x: x.sum(1, dtype=torch.half), (3,), "it rounds its operands"),
     "eight bits": (lambda x: x.to(torch.float8_e5m2).float(), (3,), "torch.float8_e5m2 is not supported"),
     "integers": (lambda x: x.long().float(), (3,), "torch.int64"),
-    "boolean mask": (lambda x: x[:, torch.tensor([True, False, True])], (3,), "index"),
-    "two indices": (lambda x: x[:, [0, 1], [1, 0]], (2, 2), "more than one tensor"),
-    "concatenation with a constant": (lambda x: torch.cat([x, torch.zeros(x.shape[0], 1)], 1), (3,), "with a constant"),
-    "assignment to a part": (lambda x: _assigned(x), (3,), "is not supported"),
-    "a constant output": (lambda x: torch.ones(2, 3), (3,), "does not depend on the input"),
+    "a batch that is turned": (lambda x: x.flip(0), (3,), "batch dimension"),
+    "a batch that is rolled": (lambda x: x.roll(1), (3,), "batch dimension"),
+    "a repeated batch": (lambda x: x.repeat(2, 1), (3,), "does not keep the batch first"),
+    "constants by the sample": (
+        lambda x: torch.cat([x, torch.arange(2.0 * len(x)).reshape(-1, 2)], 1),
+        (3,),
+        "broadcasts over the batch",
+    ),
+    "an index that depends on the input": (lambda x: x.gather(1, x.long()), (3,), "torch.int64"),
+    "an ellipsis": (lambda x: torch.einsum("...i->...", x), (3,), "ellipsis"),
+    "a diagonal": (lambda x: torch.einsum("bii->bi", x), (3, 3), "diagonal"),
+    "antialiasing": (lambda x: F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True), (1, 4, 4), "_aa"),
     "two outputs": (lambda x: (x, x + 1), (3,), "must return exactly one tensor"),
     "convolution with a weight that depends on the input": (
         lambda x: F.conv1d(torch.ones(2, 1, 5), x),
@@ -80,12 +85,6 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
         "'weight' must be constant",
     ),
 }
-
-
-def _assigned(x: Tensor) -> Tensor:
-    y = x * 2
-    y[:, 0] = 1.0
-    return y
 
 
 def tiny_batch_norm() -> nn.Module:

@@ -15,7 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.ops import dual_samples, im2col_samples, nonsmooth_samples, samples, window_samples, window_scales
+from tests.ops import (
+    dual_samples,
+    elementary_samples,
+    im2col_samples,
+    lines_samples,
+    nonsmooth_samples,
+    samples,
+    window_samples,
+    window_scales,
+)
 from tests.ops.samples import Sample
 from zonocuda import ops, reference
 
@@ -189,6 +198,12 @@ CASES = (
     OpCase("relu", samples.relu_samples, _relu_values, _relu_gradients),
     OpCase("relu_relaxation", samples.relu_relaxation_samples, _relu_relaxation_values, _relu_relaxation_gradients),
     OpCase(
+        "dual_lines",
+        lines_samples.dual_lines_samples,
+        lines_samples.dual_lines_values,
+        lines_samples.dual_lines_gradients,
+    ),
+    OpCase(
         "dual_relu",
         dual_samples.dual_relu_samples,
         dual_samples.dual_relu_values,
@@ -202,6 +217,12 @@ CASES = (
     ),
     OpCase("scale", samples.scale_samples, _scale_values, _scale_gradients),
     OpCase("diagonal_linear", samples.diagonal_linear_samples, _diagonal_linear_values, _diagonal_linear_gradients),
+    OpCase(
+        "elementary",
+        elementary_samples.elementary_samples,
+        elementary_samples.elementary_values,
+        elementary_samples.elementary_gradients,
+    ),
     OpCase("error_block", samples.error_block_samples, _error_block_values, _error_block_gradients),
     OpCase(
         "window_radius",

@@ -29,6 +29,7 @@ CALLS: dict[str, Callable[[Tensor], object]] = {
     "diagonal_conv": lambda t: ops.diagonal_conv(
         torch.ones(1, 2), INDEX, t.reshape(2, 1, 1, 1), 1, 1, 2, (1, 1), (0, 0), (1, 1), 1, 1, 2
     ),
+    "elementary": lambda t: ops.elementary(t, "exp"),
     "nonsmooth_relu": lambda t: ops.nonsmooth_relu(t),
     "nonsmooth_maximum": lambda t: ops.nonsmooth_maximum(G[0, 0], t),
     "nonsmooth_max": lambda t: ops.nonsmooth_max(t, 1),

@@ -117,7 +117,7 @@ def claims(
             assert forward.errors is not None
             image = ForwardErrors(rounding).rows(matrix, zonotope, forward.output, forward.errors)
         bounds.append(("forward", "rows", image, None))
-        for kind, slopes in _starts(forward.inputs, len(rows)):
+        for kind, slopes in _starts(graph, forward.inputs, len(rows)):
             ledger = None if rounding is None else Ledger(rounding, box, forward.inputs)
             problem = RowProblem(output_rows(graph, matrix, 1, ledger), box, forward.inputs)
             lower, weight = problem.bound(slopes)
@@ -189,9 +189,9 @@ def _value(row: LinearConstraint, x: Vector, y: Vector) -> Fraction:
     return sum((c * x[j] for j, c in row.inputs.items()), total)
 
 
-def _starts(inputs: dict[str, Bounds], rows: int) -> Iterator[tuple[str, Callable[[Node], Slopes]]]:
+def _starts(graph: Graph, inputs: dict[str, Bounds], rows: int) -> Iterator[tuple[str, Callable[[Node], Slopes]]]:
     for start in ("minimum_area", "adaptive"):
-        flat = {name: slopes.flat() for name, slopes in initial_slopes(inputs, start).items()}
+        flat = {name: slopes.flat() for name, slopes in initial_slopes(graph, inputs, start).items()}
         yield start, lambda node, flat=flat: flat[node.name]  # type: ignore[misc]
     generator = torch.Generator().manual_seed(7)
 

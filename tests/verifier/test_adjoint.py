@@ -19,6 +19,7 @@ from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Graph, Relu
 from zonocuda.importers import from_module, load_network
 from zonocuda.kink import KINK_RULES, KinkRule
+from zonocuda.relaxations import use_kink
 from zonocuda.specs import load_vnnlib
 from zonocuda.tighten.joint import Loss, Point, slope_gradients, sweep_to
 
@@ -39,12 +40,18 @@ def through_autograd(
 ) -> Slopes:
     """The derivatives that autograd finds through the reference, the whole network at once."""
     leaves = {name: slope.clone().requires_grad_() for name, slope in slopes.items()}
-    with use_backend("reference"), torch.enable_grad():
-        output = sweep(graph, zonotope, slopes=leaves, kink=kink).output
+    with use_backend("reference"), use_kink(kink), torch.enable_grad():
+        output = sweep(graph, zonotope, slopes=leaves).output
         assert output is not None
         value = of(output).sum()
     found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, found, strict=True))
+
+
+def gradients(graph: Graph, point: Point, of: Loss, kink: KinkRule, budget: int | None = None) -> Slopes:
+    """The adjoint's derivatives, by a rule on the kink."""
+    with use_kink(kink):
+        return slope_gradients(graph, point, of, budget)
 
 
 def inputs(graph: Graph, kind: str) -> Zonotope:
@@ -58,7 +65,7 @@ def inputs(graph: Graph, kind: str) -> Zonotope:
 def on_the_kink(graph: Graph, zonotope: Zonotope) -> Slopes:
     """u / (u - l) for every crossing neuron, 1/2 for the others, which do not read it."""
     result = {}
-    for name, crossed in sweep_to(graph, zonotope, {}).relus.items():
+    for name, crossed in sweep_to(graph, zonotope, {}).crossed.items():
         low, high = crossed.lower, crossed.upper
         crossing = (low < 0) & (high > 0)
         result[name] = torch.where(crossing, high / torch.where(crossing, high - low, torch.ones_like(low)), 0.5)
@@ -102,9 +109,9 @@ def test_on_the_kink_every_rule_is_that_of_the_reference(kind: str, kink: KinkRu
     zonotope = inputs(graph, start)
     slopes = on_the_kink(graph, zonotope)
     point = sweep_to(graph, zonotope, slopes)
-    found, expected = slope_gradients(graph, point, loss, kink), through_autograd(graph, zonotope, slopes, kink)
+    found, expected = gradients(graph, point, loss, kink), through_autograd(graph, zonotope, slopes, kink)
     if kink == "min_norm":  # zeros, mostly: relative to the one-sided derivatives
-        sided = slope_gradients(graph, point, loss, "left")
+        sided = gradients(graph, point, loss, "left")
         largest = max(float(g.abs().max()) for g in sided.values())
         assert all(float((found[n] - expected[n]).abs().max()) <= 1e-10 * largest for n in expected)
         assert sum(float(g.abs().sum()) for g in found.values()) < sum(float(g.abs().sum()) for g in sided.values())
@@ -117,7 +124,7 @@ def test_minimum_area_slopes_are_slopes_on_their_kink(kind: str) -> None:
     graph = NETWORKS[kind](2)
     zonotope = inputs(graph, "box")
     tied, given = sweep_to(graph, zonotope, {}), sweep_to(graph, zonotope, on_the_kink(graph, zonotope))
-    compare(slope_gradients(graph, tied, loss, "left"), slope_gradients(graph, given, loss, "left"))
+    compare(gradients(graph, tied, loss, "left"), gradients(graph, given, loss, "left"))
 
 
 @pytest.mark.parametrize("kind", ["fc", "residual", "conv"])
@@ -127,10 +134,10 @@ def test_left_and_right_are_the_one_sided_differences_of_a_slope_on_its_kink(kin
     zonotope = inputs(graph, "box")
     for relu in graph.relus:
         slopes = random_slopes(graph, 2, seed=3)
-        crossed = sweep_to(graph, zonotope, slopes).relus[relu.name]
+        crossed = sweep_to(graph, zonotope, slopes).crossed[relu.name]
         stars = crossed.upper / (crossed.upper - crossed.lower)
         layer = sweep_to(graph, zonotope, {**slopes, relu.name: stars.clamp(0, 1)})
-        sides = [slope_gradients(graph, layer, loss, side)[relu.name] for side in ("left", "right")]
+        sides = [gradients(graph, layer, loss, side)[relu.name] for side in ("left", "right")]
         place = int((sides[0] - sides[1]).abs().argmax())
         star = float(stars.flatten()[place])
 
@@ -142,7 +149,7 @@ def test_left_and_right_are_the_one_sided_differences_of_a_slope_on_its_kink(kin
         point = value(star)
         center = float(loss(point.output))
         left, right = (
-            float(slope_gradients(graph, point, loss, side)[relu.name].view(-1)[place]) for side in ("left", "right")
+            float(gradients(graph, point, loss, side)[relu.name].view(-1)[place]) for side in ("left", "right")
         )
         size = abs(left) + abs(right)
         assert abs((center - outside["left"]) / h - left) <= 1e-4 * size
@@ -167,7 +174,7 @@ def test_of_whole_numbers_the_gradients_are_exact(kind: str) -> None:
 
     expected = through_autograd(graph, zonotope, slopes, "left", of)
     for budget in (None, 40 * chunk_bytes(graph)):
-        found = slope_gradients(graph, sweep_to(graph, zonotope, slopes), of, "left", budget)
+        found = gradients(graph, sweep_to(graph, zonotope, slopes), of, "left", budget)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert any(bool(g.any()) for g in expected.values())
 
@@ -234,7 +241,7 @@ def test_a_loss_without_derivative_is_refused() -> None:
 def test_derivatives_of_another_sweep_are_refused() -> None:
     graph = NETWORKS["fc"](0)
     point = sweep_to(graph, inputs(graph, "box"), {})
-    adjoint = Adjoint(graph, point.zonotope, point.relus)
+    adjoint = Adjoint(graph, point.zonotope, point.crossed)
     block = point.zonotope.blocks[0]
     with pytest.raises(ValueError, match="they are not of this sweep"):
         adjoint._carry(graph.nodes[0], block, torch.zeros(2, block.symbols.count + 1, 3, dtype=torch.float64))
@@ -254,8 +261,8 @@ def check(graph: Graph, zonotope: Zonotope, seed: int = 0) -> None:
     cases: tuple[tuple[Slopes, KinkRule], ...] = ((near, "envelope"), (stars, "left"), (stars, "right"))
     for slopes, kink in cases:
         point = sweep_to(graph, zonotope, slopes)
-        assert all(bool(((c.lower < 0) & (c.upper > 0)).any()) for c in point.relus.values()), "a ReLU all stable"
-        compare(slope_gradients(graph, point, loss, kink), through_autograd(graph, zonotope, slopes, kink), 1e-8)
+        assert all(bool(((c.lower < 0) & (c.upper > 0)).any()) for c in point.crossed.values()), "a ReLU all stable"
+        compare(gradients(graph, point, loss, kink), through_autograd(graph, zonotope, slopes, kink), 1e-8)
 
 
 @pytest.mark.parametrize("name", ["fc", "conv", "residual"])

@@ -14,8 +14,9 @@ from zonocuda.bounds.dual.problem import dual_bound
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
 from zonocuda.bounds.forward.sweep import Bounds, sweep
 from zonocuda.bounds.rows import Rows
-from zonocuda.domains import ReluRelaxation, Zonotope, use_backend
+from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Add, Graph, Node, Relu, interpret
+from zonocuda.relaxations.relu import ReluRule
 from zonocuda.specs import LinearConstraint
 from zonocuda.verifier import compute_bounds
 
@@ -92,7 +93,7 @@ def test_no_dual_bound_exceeds_a_sampled_row(name: str) -> None:
         _, inputs = forward_bound(graph, rows, (lower, upper), None)
         one, other = random_slopes(graph, 2, seed), random_slopes(graph, 2, seed + 1)
         mixed = {relu: Slopes(one[relu].unsqueeze(1), other[relu].unsqueeze(1)) for relu in one}
-        for slopes in (None, initial_slopes(inputs, "adaptive"), mixed):
+        for slopes in (None, initial_slopes(graph, inputs, "adaptive"), mixed):
             result = dual_bound(graph, rows, (lower, upper), inputs, slopes)
             for element in range(2):
                 x = sample_box(lower[element], upper[element], 300, seed)
@@ -111,7 +112,7 @@ def test_the_duals_corner_is_a_vertex_of_the_box(name: str) -> None:
     graph = NETWORKS[name](0)
     rows, (lower, upper) = rows_of(graph), random_box(graph, 2)
     _, inputs = forward_bound(graph, rows, (lower, upper), None)
-    corner = dual_bound(graph, rows, (lower, upper), inputs, initial_slopes(inputs, "adaptive")).corner
+    corner = dual_bound(graph, rows, (lower, upper), inputs, initial_slopes(graph, inputs, "adaptive")).corner
     assert corner.shape == (2, 4, *graph.input_shape)
     assert ((corner == lower.unsqueeze(1)) | (corner == upper.unsqueeze(1))).all()
 
@@ -123,7 +124,7 @@ def test_adaptive_slopes_beat_minimum_area_slopes_somewhere_and_lose_somewhere()
         rows, box = rows_of(graph, seed=seed), random_box(graph, width=0.6, seed=seed)
         _, inputs = forward_bound(graph, rows, box, None)
         plain = dual_bound(graph, rows, box, inputs).lower
-        better.append(dual_bound(graph, rows, box, inputs, initial_slopes(inputs, "adaptive")).lower > plain)
+        better.append(dual_bound(graph, rows, box, inputs, initial_slopes(graph, inputs, "adaptive")).lower > plain)
     assert 0 < torch.cat(better).sum() < torch.cat(better).numel()
 
 
@@ -197,10 +198,10 @@ def test_bounds_take_slopes_by_name() -> None:
     name = graph.relus[0].name
     tight = compute_bounds(graph, z)
     loose = compute_bounds(graph, z, slopes={name: torch.zeros((), dtype=torch.float64)})
-    best = {name: ReluRelaxation.initial(*tight.relus[name])}
+    best = {name: ReluRule().initial(*tight.relus[name])}
     assert not torch.equal(loose.lower, tight.lower)
     assert torch.allclose(compute_bounds(graph, z, slopes=best).lower, tight.lower, rtol=0, atol=1e-14)
-    with pytest.raises(ValueError, match=r"\['linear1'\], which are not ReLU nodes"):
+    with pytest.raises(ValueError, match=r"\['linear1'\], which are no activations"):
         compute_bounds(graph, z, slopes={"linear1": torch.zeros((), dtype=torch.float64)})
 
 

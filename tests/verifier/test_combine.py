@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Mapping
 from fractions import Fraction
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.check.certificates import inline
 from tests.verifier.graphs import NETWORKS
-from zonocuda.graph import Graph, Input, Linear, Node, Relu
-from zonocuda.prove.combine import combined, mixture, nonnegative_outputs, refutation, refutes
+from zonocuda.graph import HOPELESS, Affine, Graph, Input, Linear, Node, Reduce, Relu, ScaleShift
+from zonocuda.prove.combine import combined, mixture, refutation, refutes
+from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
 
@@ -236,6 +239,51 @@ def test_a_contradiction_beside_disjuncts_that_need_bounds_is_confirmed() -> Non
     certificate = certificate_of(graph, spec(*rows))
     assert check_proof(certificate, graph, spec(*rows)).confirmed
     assert not check_proof(certificate, graph, spec(*rows[::-1])).confirmed
+
+
+@pytest.mark.parametrize(
+    ("last", "known"),
+    [
+        (Linear(torch.tensor([[1.0, 2.0, 0.0], [1.0, -1.0, 0.0], [0.0, 0.0, 0.0]]), None), {0, 2}),
+        (Linear(torch.eye(3), torch.tensor([0.0, 1e-30, -1e-30])), {0, 1}),
+        (ScaleShift(torch.tensor([1.0, -1.0, 0.0]), None), {0, 2}),
+        (ScaleShift(None, torch.tensor([0.5, -0.5, 0.0])), {0, 2}),
+        (ScaleShift(torch.tensor([1.0, 1.0, 1.0]), None, roundings=3), {0, 1, 2}),
+        (ScaleShift(torch.tensor([1.0, 1.0, 1.0]), None, roundings=HOPELESS), set()),
+        (ScaleShift(torch.ones(3), None, doubt={"scale": torch.full((3,), 2.0, dtype=torch.float64)}), set()),
+        (ScaleShift(torch.tensor([math.inf, 1.0, 1.0]), None), set()),
+        (Reduce((0,), True, True), {0}),
+    ],
+)
+@pytest.mark.parametrize("behind", [True, False])
+def test_sums_of_nonnegative_values_are_nonnegative(last: Affine, known: set[int], behind: bool) -> None:
+    """Behind a ReLU; behind anything else, only what weighs nothing of it."""
+    first = Relu() if behind else ScaleShift(torch.tensor(2.0), None)
+    shape = (1,) if isinstance(last, Reduce) else (3,)
+    graph = Graph((Node("x", Input(), (), (3,)), Node("a", first, ("x",), (3,)), Node("y", last, ("a",), shape)), "y")
+    weighed = {i for i in known if isinstance(last, Linear | ScaleShift) and i == 2 and bool(_weight(last)[2] == 0)}
+    assert nonnegative_outputs(graph) == (known if behind else weighed)
+
+
+def _weight(op: Affine) -> Tensor:
+    held = op.weight if isinstance(op, Linear) else op.scale if isinstance(op, ScaleShift) else None
+    return torch.ones(3) if held is None else held.abs().reshape(3, -1).sum(1)
+
+
+def test_a_distance_is_never_negative_by_its_structure() -> None:
+    """|x| as relu(x) + relu(-x), which no bound with rounding proves, and which is attained."""
+    nodes = (
+        Node("x", Input(), (), (1,)),
+        Node("h", Linear(torch.tensor([[1.0], [-1.0]])), ("x",), (2,)),
+        Node("r", Relu(), ("h",), (2,)),
+        Node("y", Linear(torch.tensor([[1.0, 1.0]])), ("r",), (1,)),
+    )
+    graph = Graph(nodes, "y")
+    box = Box.exact([Fraction(-1)], [Fraction(1)])
+    property_ = Spec(1, 1, (Region(box, ((row({0: 1}, 0, True),),)),))
+    for semantics in ("real", "float32"):
+        assert verify(graph, property_, semantics=semantics).verdict is Verdict.VERIFIED  # type: ignore[arg-type]
+    assert check_proof(certificate_of(graph, property_), graph, property_).confirmed
 
 
 @pytest.mark.parametrize("name", NETWORKS)

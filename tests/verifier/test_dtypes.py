@@ -188,7 +188,7 @@ def test_what_one_dtype_has_found_holds_in_the_other() -> None:
     box = random_box(graph, width=1.0)
     region = spec(box[0][0], box[1][0], [[constraint({i: 1})] for i in range(3)], 3).regions[0]
     for here, there in ((NARROW, WIDE), (WIDE, NARROW)):
-        course = Course("auto", None, "envelope", Deadline(), lambda phase, done, total: None)
+        course = Course("auto", None, Deadline(), lambda phase, done, total: None)
         proof = RegionProof(
             region, (here, there), lambda dtype: Arithmetic.of(graph, dtype, torch.device("cpu")), course
         )

@@ -22,6 +22,7 @@ from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.importers import from_module, load_network
 from zonocuda.kink import KINK_RULES, KinkRule
+from zonocuda.relaxations import use_kink
 from zonocuda.tighten.ascent import Ascent, ascend
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "networks"
@@ -118,7 +119,8 @@ def test_on_the_kink_the_rules_left_and_right_give_the_one_sided_derivatives(
                 slope[:, :, n] = high[n] / (high[n] - low[n])
 
             def bound(leaves: Leaves = leaves) -> Tensor:
-                return problem(graph, box, inputs).bound(lambda node: leaves[node.name], kink)[0]
+                with use_kink(kink):
+                    return problem(graph, box, inputs).bound(lambda node: leaves[node.name])[0]
 
             before = bound()
             gradient = torch.autograd.grad(before.sum(), slope)[0][0, :, n]
@@ -136,7 +138,7 @@ def test_from_an_adaptive_start_with_the_negative_side_tied_the_rule_has_no_effe
     box = random_box(graph, width=0.5, seed=12)
     inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
     for start, signs, same in (("adaptive", "nonnegative", True), ("minimum_area", "both", False)):
-        begin = {name: slopes.flat() for name, slopes in initial_slopes(inputs, start).items()}  # type: ignore[arg-type]
+        begin = {name: slopes.flat() for name, slopes in initial_slopes(graph, inputs, start).items()}  # type: ignore[arg-type]
         found = [
             ascend(problem(graph, box, inputs), Ascent(iterations=5, signs=signs, kink=kink), begin).lower  # type: ignore[arg-type]
             for kink in KINK_RULES
@@ -150,7 +152,7 @@ def test_no_point_that_gradient_descent_finds_lies_below_an_optimised_bound(kind
     box = random_box(graph, width=0.5, seed=12)
     inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
     weight, constant = rand(3, graph.output_shape[0], seed=70), rand(3, seed=71)
-    start = {name: slopes.flat() for name, slopes in initial_slopes(inputs, "adaptive").items()}
+    start = {name: slopes.flat() for name, slopes in initial_slopes(graph, inputs, "adaptive").items()}
     lower = ascend(problem(graph, box, inputs), Ascent(iterations=40), start).lower[0]
     for r in range(3):
         x = sample_box(box[0][0], box[1][0], 64, seed=r).requires_grad_()

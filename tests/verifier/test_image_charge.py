@@ -39,7 +39,7 @@ def image_of(flow: DualPass, v: Tensor) -> Tensor:
     image, low, _ = kernels().dual_relu(v.reshape(1, 1, 1), *BOUNDS)
     rows: Tensor = image.reshape(1, 1)
     flow.add(low)
-    flow.tally.relu(GRAPH["r"], rows, lambda: flow.measure(rows), low)
+    flow.tally.activation(GRAPH["r"], rows, lambda: flow.measure(rows), low)
     return rows
 
 
@@ -95,7 +95,7 @@ def test_the_image_alone_is_charged_once() -> None:
     flow.run(lambda node, v: image_of(flow, v))
     ledger = flow.tally.ledger
     assert ledger is not None
-    apart = [ledger.charge(GRAPH["a"], False)[0], ledger.relu(GRAPH["r"])[0]]
+    apart = [ledger.charge(GRAPH["a"], False)[0], ledger.activation(GRAPH["r"])[0]]
     weights, _ = ledger.charge(GRAPH["a"], True)
     assert weights is not None
     assert float(weights) <= sum(float(w) for w in apart if w is not None) * (1 + 1e-6)

@@ -182,7 +182,7 @@ def test_without_steps_the_dual_over_a_zonotope_is_the_forward_zonotope(kind: st
     z = correlated(graph, 30)
     swept = sweep(graph, z)
     assert swept.output is not None
-    start = initial_slopes(swept.inputs, "minimum_area")
+    start = initial_slopes(graph, swept.inputs, "minimum_area")
     found = optimize_bounds(graph, z, both_sides(3), intermediate=None, ascent=Ascent(iterations=0), start=start)
     low, high = swept.output.bounds()
     torch.testing.assert_close(found.lower, torch.cat([low, -high], 1), rtol=1e-11, atol=1e-11)

@@ -12,13 +12,14 @@ from torch import Tensor
 from tests.verifier import programs
 from tests.verifier.graphs import NETWORKS, fc, rand, random_box, sample_box
 from zonocuda.bounds.dual.problem import RowProblem, dual_bound, output_rows
-from zonocuda.bounds.dual.slopes import STARTS, Slopes, Start, initial_slopes
+from zonocuda.bounds.dual.slopes import STARTS, Slopes, initial_slopes
 from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
+from zonocuda.relaxations import Start, use_kink
 from zonocuda.tighten.ascent import Ascended, Ascent, ascend
 
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
@@ -40,9 +41,9 @@ def problem(graph: Graph, rows: Rows, box: Bounds, inputs: dict[str, Bounds]) ->
     return RowProblem(output_rows(graph, rows, box[0].shape[0]), box, inputs)
 
 
-def start(inputs: dict[str, Bounds], rule: Start = "adaptive") -> dict[str, Slopes]:
+def start(graph: Graph, inputs: dict[str, Bounds], rule: Start = "adaptive") -> dict[str, Slopes]:
     """Slopes to begin with, in the order of the pass."""
-    return {name: slopes.flat() for name, slopes in initial_slopes(inputs, rule).items()}
+    return {name: slopes.flat() for name, slopes in initial_slopes(graph, inputs, rule).items()}
 
 
 def setting(kind: str, seed: int, batch: int = 1, width: float = 0.5) -> tuple[Graph, Rows, Bounds, dict[str, Bounds]]:
@@ -60,8 +61,8 @@ def test_optimised_bounds_lie_between_their_start_and_every_sampled_row(kind: st
     ascent = Ascent(iterations=15, signs=signs)  # type: ignore[arg-type]
     improved = False
     for rule in STARTS:
-        plain = dual_bound(graph, rows, box, inputs, initial_slopes(inputs, rule)).lower
-        found = ascend(problem(graph, rows, box, inputs), ascent, start(inputs, rule)).lower
+        plain = dual_bound(graph, rows, box, inputs, initial_slopes(graph, inputs, rule)).lower
+        found = ascend(problem(graph, rows, box, inputs), ascent, start(graph, inputs, rule)).lower
         assert bool((found >= plain - 1e-12).all())
         improved |= bool((found > plain + 1e-6).any())
         for element in range(batch):
@@ -75,7 +76,7 @@ def test_optimised_bounds_lie_between_their_start_and_every_sampled_row(kind: st
 def test_with_bounds_of_the_relaxations_the_optimum_is_that_of_the_triangle_program(kind: str) -> None:
     graph, rows, box, inputs = setting(kind, 2, width=0.3)
     rows = dataclasses.replace(rows, input=torch.zeros_like(rows.input))
-    found = ascend(problem(graph, rows, box, inputs), LONG, start(inputs)).lower[0] - rows.constant
+    found = ascend(problem(graph, rows, box, inputs), LONG, start(graph, inputs)).lower[0] - rows.constant
     for r in range(rows.count):
         program = programs.minimum(graph, box, inputs, rows.output[r])
         assert found[r] <= program + 1e-7
@@ -88,7 +89,7 @@ def test_no_optimised_bound_exceeds_the_exact_minimum(kind: str, signs: str) -> 
     graph, rows, box, inputs = setting(kind, 3, width=0.4)
     rows = dataclasses.replace(rows, input=torch.zeros_like(rows.input))
     ascent = dataclasses.replace(LONG, iterations=60, signs=signs)  # type: ignore[arg-type]
-    found = ascend(problem(graph, rows, box, inputs), ascent, start(inputs)).lower[0] - rows.constant
+    found = ascend(problem(graph, rows, box, inputs), ascent, start(graph, inputs)).lower[0] - rows.constant
     for r in range(rows.count):
         exact = programs.minimum(graph, box, inputs, rows.output[r], exact=True)
         assert found[r] <= exact + 1e-6 * (1 + abs(exact))
@@ -114,7 +115,8 @@ def test_gradients_are_autograds_through_the_reference(kind: str, kink: KinkRule
             for name, t in tied.items()
         }
         with use_backend(backend):  # type: ignore[arg-type]
-            lower, _ = problem(graph, rows, box, inputs).bound(lambda node, s=leaves: s[node.name], kink)
+            with use_kink(kink):
+                lower, _ = problem(graph, rows, box, inputs).bound(lambda node, s=leaves: s[node.name])
             tensors = [t for s in leaves.values() for t in (s.negative, s.nonnegative) if t is not None]
             found.append((lower, *torch.autograd.grad(lower.sum(), tensors, allow_unused=True, materialize_grads=True)))
     assert any(bool(t.any()) for t in found[0][1:])
@@ -128,9 +130,9 @@ def _flat(t: Tensor) -> Tensor:
 
 def test_the_best_bound_is_kept_however_wild_the_steps() -> None:
     graph, rows, box, inputs = setting("residual", 5)
-    plain = dual_bound(graph, rows, box, inputs, initial_slopes(inputs, "adaptive")).lower
+    plain = dual_bound(graph, rows, box, inputs, initial_slopes(graph, inputs, "adaptive")).lower
     wild = Ascent(iterations=12, rate=1.0, decay=1.0, patience=100)
-    result = ascend(problem(graph, rows, box, inputs), wild, start(inputs))
+    result = ascend(problem(graph, rows, box, inputs), wild, start(graph, inputs))
     assert bool((result.lower >= plain).all())
     totals = [step.total for step in result.history]
     assert len(totals) == 13
@@ -139,14 +141,14 @@ def test_the_best_bound_is_kept_however_wild_the_steps() -> None:
 
 def test_the_same_problem_gives_the_same_bounds() -> None:
     graph, rows, box, inputs = setting("conv", 6)
-    results = [ascend(problem(graph, rows, box, inputs), Ascent(), start(inputs)).lower for _ in range(2)]
+    results = [ascend(problem(graph, rows, box, inputs), Ascent(), start(graph, inputs)).lower for _ in range(2)]
     assert torch.equal(*results)
 
 
 @EACH_NETWORK
 def test_the_slopes_found_give_the_bounds_found_and_begin_the_next_search(kind: str) -> None:
     graph, rows, box, inputs = setting(kind, 7, batch=2)
-    first = ascend(problem(graph, rows, box, inputs), Ascent(iterations=10), start(inputs), wants_slopes=True)
+    first = ascend(problem(graph, rows, box, inputs), Ascent(iterations=10), start(graph, inputs), wants_slopes=True)
     slopes = {name: s.shaped(graph[name].shape) for name, s in first.slopes.items()}
     again = dual_bound(graph, rows, box, inputs, slopes)
     torch.testing.assert_close(again.lower, first.lower, rtol=1e-12, atol=1e-12)
@@ -161,7 +163,7 @@ def _leaving(kind: str, wanted: Tensor) -> Ascended:
     def finished(best: Tensor) -> Tensor:
         return (best > wanted).all(0)
 
-    return ascend(problem(graph, rows, box, inputs), LONG, start(inputs), finished=finished)
+    return ascend(problem(graph, rows, box, inputs), LONG, start(graph, inputs), finished=finished)
 
 
 @pytest.mark.parametrize("kind", ["fc", "conv"])
@@ -179,7 +181,7 @@ def test_patience_seconds_and_iterations_end_the_search() -> None:
     graph, rows, box, inputs = setting("fc", 9)
 
     def steps(**options: float) -> int:
-        return len(ascend(problem(graph, rows, box, inputs), Ascent(**options), start(inputs)).history)  # type: ignore[arg-type]
+        return len(ascend(problem(graph, rows, box, inputs), Ascent(**options), start(graph, inputs)).history)  # type: ignore[arg-type]
 
     assert steps(iterations=7, patience=100) == 8
     assert steps(iterations=50, seconds=0.0) == 1
@@ -189,7 +191,7 @@ def test_patience_seconds_and_iterations_end_the_search() -> None:
 
 def test_a_network_without_crossing_neurons_needs_no_steps() -> None:
     graph, rows, box, inputs = setting("fc", 10, width=1e-9)
-    result = ascend(problem(graph, rows, box, inputs), Ascent(), start(inputs))
+    result = ascend(problem(graph, rows, box, inputs), Ascent(), start(graph, inputs))
     assert len(result.history) == 1
     point = rows.values(box[0], graph(box[0]))
     torch.testing.assert_close(result.lower, point, rtol=1e-6, atol=1e-6)
@@ -199,5 +201,5 @@ def test_nan_bounds_are_never_improved_into_a_number() -> None:
     graph = fc(0)
     rows, box = rows_of(graph), random_box(graph)
     inputs = {n.name: (torch.full((1, *n.shape), torch.nan).double(),) * 2 for n in graph.relus}
-    result = ascend(problem(graph, rows, box, inputs), Ascent(iterations=3), start(inputs, "minimum_area"))
+    result = ascend(problem(graph, rows, box, inputs), Ascent(iterations=3), start(graph, inputs, "minimum_area"))
     assert bool(result.lower.isnan().all())

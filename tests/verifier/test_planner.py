@@ -9,13 +9,14 @@ import torch
 
 from tests.verifier.graphs import NETWORKS, Builder, random_box, sample_box, vertices
 from zonocuda.bounds.forward.sweep import Sweep, sweep
-from zonocuda.bounds.interval import undecided
+from zonocuda.bounds.interval import unsettled
 from zonocuda.bounds.plan import forecast as forecast_module
 from zonocuda.bounds.plan.budget import free_memory, memory_budget
 from zonocuda.bounds.plan.planner import Direction
-from zonocuda.domains import ReluRelaxation, Symbols, Zonotope
+from zonocuda.domains import Symbols, Zonotope
 from zonocuda.graph import Add, Graph, Relu, interpret
 from zonocuda.kink import KinkRule
+from zonocuda.relaxations.relu import ReluRule
 from zonocuda.verifier import compute_bounds
 
 SEEDS = range(3)
@@ -238,10 +239,13 @@ def test_the_kink_is_the_same_in_both_directions(name: str, kink: KinkRule) -> N
     graph = NETWORKS[name](0)
     box = box_of(graph, 0)
     forward, dual = swept(graph, box, "forward"), swept(graph, box, "dual")
-    assert all(torch.equal(undecided(*a), undecided(*dual.inputs[relu])) for relu, a in forward.inputs.items())
+    assert all(
+        torch.equal(unsettled(graph[relu], *a), unsettled(graph[relu], *dual.inputs[relu]))
+        for relu, a in forward.inputs.items()
+    )
     gradients = []
     for direction in ("forward", "dual"):
-        slopes = {n: ReluRelaxation.initial(low, high).requires_grad_() for n, (low, high) in forward.inputs.items()}
+        slopes = {n: ReluRule().initial(low, high).requires_grad_() for n, (low, high) in forward.inputs.items()}
         result = compute_bounds(
             graph,
             Zonotope.from_box(*box),

@@ -172,7 +172,7 @@ def test_auto_splits_where_few_inputs_vary() -> None:
     for problem, boxes in ((wide(splitting.MAX_INPUTS), True), (wide(splitting.MAX_INPUTS + 1), False)):
         part = problem[1].regions[0]
         assert splitting.wants_split("auto", part) is boxes
-        assert splitting.wants_neurons("auto", part) is not boxes
+        assert splitting.wants_neurons("auto", part, problem[0]) is not boxes
     assert few.verdict is many.verdict is Verdict.VERIFIED
     asked = decide(*wide(splitting.MAX_INPUTS + 1), split="input")
     assert asked.verdict is Verdict.VERIFIED

@@ -160,7 +160,7 @@ def test_what_a_module_does_not_confirm_when_it_runs_is_not_falsified() -> None:
     unsafe = spec(-ONE, ONE, [[constraint({0: 1}, -1e5)]], 2)
     cpu, silent = torch.device("cpu"), lambda phase, done, total: None
     for judge, verdict in ((subject, Verdict.FALSIFIED), (lying, Verdict.UNKNOWN)):
-        course = Course("auto", None, "envelope", Deadline(30), silent)
+        course = Course("auto", None, Deadline(30), silent)
         run = decide._Run(judge, unsafe, course, cpu, (torch.float64,), 0, split="none")
         with torch.no_grad():
             assert run.decide()[0] is verdict

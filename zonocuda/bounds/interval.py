@@ -9,10 +9,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Node, Relu, absolute
-
-Bounds = tuple[Tensor, Tensor]
-"""Lower and upper bounds ``[B, *features]``, in round to nearest."""
+from zonocuda.graph import Add, Affine, Concat, Node, absolute
+from zonocuda.relaxations import Bounds as Bounds
+from zonocuda.relaxations import has_rule, rule_of
 
 
 def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
@@ -22,11 +21,11 @@ def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
     neither their own nor that of a cast.
 
     Raises:
-        NotImplementedError: a node that is neither affine nor a ReLU.
+        NotImplementedError: a node that is neither affine nor an activation.
     """
     op = node.op
-    if isinstance(op, Relu):
-        return clamped(values[0])
+    if has_rule(node):
+        return rule_of(node).range(*values[0])
     if isinstance(op, Affine):
         lower, upper = values[0]
         radius = (upper - lower) / 2
@@ -42,20 +41,16 @@ def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
     raise NotImplementedError(f"interval: node {node.name!r} (op {op.kind}) has no interval transformer")
 
 
-def clamped(bounds: Bounds) -> Bounds:
-    """Bounds of ReLU of a value."""
-    return bounds[0].clamp(min=0), bounds[1].clamp(min=0)
-
-
 def middle_and_radius(bounds: Bounds) -> Bounds:
     """(l + u) / 2 and (u - l) / 2, by halves: neither overflows for bounds that are finite."""
     lower, upper = (end / 2 for end in bounds)
     return lower + upper, upper - lower
 
 
-def undecided(lower: Tensor, upper: Tensor) -> Tensor:
-    """Places ``[N]``, for bounds ``[B, *features]``, whose sign is open in some batch element; a NaN is open."""
-    return (~((lower >= 0) | (upper <= 0))).reshape(len(lower), -1).any(0)
+def unsettled(node: Node, lower: Tensor, upper: Tensor) -> Tensor:
+    """Places ``[N]`` of an activation, for bounds ``[B, *features]`` of its input, where in some batch element it is
+    more than one line; a NaN is."""
+    return (~rule_of(node).settled(lower, upper)).reshape(len(lower), -1).any(0)
 
 
 def positions(masks: Sequence[Tensor]) -> list[Tensor]:

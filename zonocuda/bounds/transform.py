@@ -19,11 +19,11 @@ from zonocuda.graph import (
     Op,
     Pad,
     Reduce,
-    Relu,
     Reshape,
     ScaleShift,
     Transpose,
 )
+from zonocuda.relaxations import RULES
 
 
 def transform(node: Node, values: Sequence[Zonotope], in_place: bool = False) -> Zonotope:
@@ -94,6 +94,8 @@ def allocates(op: Op) -> bool:
             return op.scale is not None
         case Cast() | Reshape() | Transpose() | Pad() | Gather() | Add() | Concat():
             return False
-        case Affine() | Relu():
+        case Affine():
             return True
+    if type(op) in RULES:
+        return True
     raise NotImplementedError(f"sweep: op {op.kind} has no zonotope transformer")

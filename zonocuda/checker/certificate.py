@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 
 from zonocuda.checker.archive import DOCUMENT, MAX_DOCUMENT_BYTES, Archive, ArchiveError
 
-FORMATS = ("zonocuda.certificate/1", "zonocuda.certificate/3")
+OLDEST = "zonocuda.certificate/1"
+"""Which named no operators: all were ReLUs."""
+
+FORMATS = (OLDEST, "zonocuda.certificate/2", "zonocuda.certificate/3")
+"""The last one has forests, and may have its arrays in an archive."""
+
+OPS = {"Relu"}
+"""Activations whose bounds are derived here."""
+
 MAX_BYTES = 2**28
 """Of a file."""
 MAX_ARRAY_BYTES = 2**27
@@ -151,6 +159,14 @@ def _refuse(text: str) -> object:
     raise ValueError(f"{text} is not JSON")
 
 
+def upgraded(entry: dict[str, Any]) -> dict[str, Any]:
+    """An element of ``certificate.regions`` of the format OLDEST in the present one."""
+    listed = entry.get("relus")
+    if isinstance(listed, list):
+        listed = [{**one, "op": "Relu"} if isinstance(one, dict) else one for one in listed]
+    return {**{key: value for key, value in entry.items() if key != "relus"}, "activations": listed}
+
+
 def region_claim(entry: object, sizes: Mapping[str, int], archive: Archive | None = None) -> RegionClaim:
     """One element of ``certificate.regions``.
 
@@ -176,14 +192,16 @@ class _Reader:
         fields = _object(entry, "regions[]")
         second = _field(fields, "second_pass", bool)
         relus: dict[str, ReluSlopes] = {}
-        for one in _field(fields, "relus", list):
-            relu = _object(one, "relus[]")
-            name = _field(relu, "name", str)
+        for one in _field(fields, "activations", list):
+            relu = _object(one, "activations[]")
+            name, op = _field(relu, "name", str), _field(relu, "op", str)
+            if op not in OPS:
+                raise CertificateError(f"activations[]: op {op[:40]!r} is not supported; supported: {', '.join(OPS)}")
             if name not in sizes or name in relus:
-                raise CertificateError(f"relus[]: {name[:40]!r} is no ReLU of the network, or there twice")
+                raise CertificateError(f"activations[]: {name[:40]!r} is no {op} of the network, or there twice")
             relus[name] = self._relu(relu, sizes[name], relus)
         if relus.keys() != sizes.keys():
-            raise CertificateError("relus[]: not every ReLU of the network is there")
+            raise CertificateError("activations[]: not every one of the network is there")
         rows: dict[int, RowClaim] = {}
         for one in _field(fields, "rows", list):
             row = _object(one, "rows[]")

@@ -94,6 +94,11 @@ class Derivation:
             low, high = interval(self.net, node, before, self.sets.lower, self.sets.upper)
             if self.sample is not None and self.sample.is_whole and before:
                 self.sample.confirm_interval(node, before, low, high)
+            if node.name in self.net.maps.extremes:
+                a, b, larger = self.net.maps.extremes[node.name]
+                pick = np.maximum if larger else np.minimum
+                low = np.maximum(low, pick(self.ends[a][0], self.ends[b][0]))
+                high = np.minimum(high, pick(self.ends[a][1], self.ends[b][1]))
             self.ends[node.name] = low, high
             self.sets.keep(node, low, high, list(node.inputs))
         return self.sets

@@ -59,6 +59,22 @@ class Maps:
         largest = max([b.inputs.size + b.outputs.size for b in blocks], default=1)
         return max(1, min(64, BALLS_AT_ONCE // max(1, largest)))
 
+    @cached_property
+    def extremes(self) -> dict[str, tuple[str, str, bool]]:
+        """Nodes b + relu(a - b), the larger of a and b, and b - relu(b - a), the smaller: a, b, and which it is."""
+        found = {}
+        for node in self.graph.nodes:
+            if not isinstance(node.op, Add) or not isinstance(self.nodes[node.inputs[1]].op, Relu):
+                continue
+            inner = self.nodes[self.nodes[node.inputs[1]].inputs[0]]
+            if isinstance(inner.op, Add) and inner.op.sign == -1:
+                first, second = inner.inputs
+                if node.op.sign == 1 and node.inputs[0] == second:
+                    found[node.name] = first, second, True
+                if node.op.sign == -1 and node.inputs[0] == first:
+                    found[node.name] = second, first, False
+        return found
+
     def is_exact(self, name: str) -> bool:
         """Whether intervals lose nothing up to a node: one operator that adds inputs up, between some that do not."""
         node = self.nodes[name]

@@ -142,7 +142,7 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
     arrays = {**forest_arrays(entry["forest"], archive), "trees": entry.get("trees")}
     forest = read_forest(arrays, list(network.sizes.values()), len(box[0]), len(disjuncts))
     root: Sets | None = None
-    if entry.get("relus"):
+    if entry.get("activations"):
         claim = region_claim(entry, network.sizes, archive)
         with np.errstate(all="ignore"):
             root = RootDerivation(net, box[0][None], box[1][None], claim, sample).run()

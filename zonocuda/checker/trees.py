@@ -102,7 +102,7 @@ class ForestCheck:
     def prove_lemmas(self, lemmas: Sequence[Lemma], trees: Sequence[list[Leaf]]) -> None:
         """Bounds neurons of one ReLU, and puts what is better into the region's own bounds."""
         if self.root is None:
-            raise CertificateError("forest: lemmas need the region's own bounds (relus)")
+            raise CertificateError("forest: lemmas need the region's own bounds (activations)")
         owner = [lemma for lemma, tree in zip(lemmas, trees, strict=True) for _ in tree]
         rows = [self.lemma_row(lemma) for lemma in owner]
         leaves = [leaf for tree in trees for leaf in tree]
@@ -197,7 +197,7 @@ class ForestCheck:
             with np.errstate(all="ignore"):
                 return derivation.run(), derivation.empty
         if self.root is None:
-            raise CertificateError("forest: scope is -1 where the region has no bounds (relus)")
+            raise CertificateError("forest: scope is -1 where the region has no bounds (activations)")
         with np.errstate(all="ignore"):
             return restricted(self.root, lower, upper, cuts, nonnegative, mask)
 

@@ -22,7 +22,7 @@ from onnx import ModelProto
 from zonocuda.checker.archive import Archive
 from zonocuda.checker.arguments import Claimed, HasDocument, compare_digest, document_of, network_of, spec_of
 from zonocuda.checker.arithmetic import PRECISION, balls, precisely
-from zonocuda.checker.certificate import FORMATS, CertificateError, Document
+from zonocuda.checker.certificate import FORMATS, OLDEST, CertificateError, Document, upgraded
 from zonocuda.checker.maps import Ends, Maps, interval, ratio
 from zonocuda.checker.proof import Network as Net
 from zonocuda.checker.proof import NotProven, Sources, region_proof
@@ -199,7 +199,7 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources
         number = entry.get("region") if isinstance(entry, dict) else None
         if type(number) is not int or number in by_region:
             return Checked(False, "certificate: regions[].region is no number, or there twice", ())
-        by_region[number] = entry
+        by_region[number] = upgraded(entry) if certificate["format"] == OLDEST else entry
     details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"]
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", tuple(details))

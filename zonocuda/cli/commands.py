@@ -15,7 +15,7 @@ from zonocuda.cli import report
 from zonocuda.cli.arrays import load_array
 from zonocuda.cli.output import Outputs
 from zonocuda.domains import Zonotope, use_backend
-from zonocuda.importers import load_network
+from zonocuda.importers import BeforeFinal, load_for_comparisons, load_network
 from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import verify as decide
 from zonocuda.verifier.arguments import Precision, check_sizes, describe_device, resolve_device
@@ -31,10 +31,10 @@ _PRECISIONS: dict[str, Precision] = {"auto": "auto", **_DTYPES}
 
 def verify(options: argparse.Namespace, outputs: Outputs) -> None:
     """``zonocuda verify NET SPEC``."""
-    network = load_network(options.net)
+    network = load_for_comparisons(options.net)
     spec = load_vnnlib(options.spec)
     try:
-        check_sizes(network.graph, spec)
+        check_sizes((network.before if isinstance(network, BeforeFinal) else network).graph, spec)
     except ValueError as error:
         raise ValueError(f"{options.spec} does not fit {options.net}: {error}") from error
     with _ProgressBar() as bar:

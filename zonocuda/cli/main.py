@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NoReturn
 
+from zonocuda.cli.completion import SHELLS, completion
 from zonocuda.cli.output import Outputs, printable
 from zonocuda.cli.program import INTERRUPTED
 from zonocuda.version import __version__
@@ -164,6 +165,9 @@ def build_parser() -> argparse.ArgumentParser:
     audit.add_argument("--html", metavar="F", help="write a page with a picture for each layer to F")
 
     commands.add_parser("info", help="what this build of zonocuda can do")
+
+    shells = commands.add_parser("completion", help="print what makes a shell complete this command line")
+    shells.add_argument("shell", choices=SHELLS, help='bash, zsh: eval "$(zonocuda completion bash)"; fish: source it')
     return parser
 
 
@@ -174,6 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return BAD_INPUT
+    if options.command == "completion":
+        print(completion(parser, options.shell), end="")
+        return 0
     given = vars(options)
     try:
         _refuse_swapped(given.get("net"), given.get("spec"))

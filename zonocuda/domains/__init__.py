@@ -1,4 +1,4 @@
-"""Abstract domains: zonotopes with structured generators, and the relaxation of ReLU."""
+"""Abstract domains: zonotopes with structured generators."""
 
 from zonocuda.domains import memory
 from zonocuda.domains.backend import Backend, current_backend, has_cuda_kernels, kernels, use_backend
@@ -6,7 +6,6 @@ from zonocuda.domains.blocks import Block
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal
 from zonocuda.domains.hosted import Hosted
-from zonocuda.domains.relaxation import ReluRelaxation, SlopeRule
 from zonocuda.domains.symbols import Symbols
 from zonocuda.domains.windowed import Windowed
 from zonocuda.domains.zonotope import Zonotope
@@ -17,8 +16,6 @@ __all__ = [
     "Dense",
     "Diagonal",
     "Hosted",
-    "ReluRelaxation",
-    "SlopeRule",
     "Symbols",
     "Windowed",
     "Zonotope",

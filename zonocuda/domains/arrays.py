@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,12 +13,55 @@ def as_tensor(value: Any, caller: str) -> Tensor:
     """A tensor itself; an array or nested lists of floats as one of their own type.
 
     Raises:
-        TypeError: what holds no floats.
+        TypeError: what holds no floats, or no numbers at all, as a tensor on the device meta.
     """
     try:
-        tensor = torch.as_tensor(value)
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, device=_device())
     except (RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{caller}: needs a tensor of floats, got {type(value).__name__}") from error
     if not tensor.is_floating_point():
         raise TypeError(f"{caller}: needs floats, got {tensor.dtype}")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{caller}: needs a dense tensor, got one of layout {tensor.layout}")
+    if tensor.is_meta:
+        raise TypeError(f"{caller}: needs numbers, and a tensor on the device meta holds none")
     return tensor
+
+
+def ball(x: Any, eps: Any, clip: Any) -> tuple[Tensor, Tensor]:
+    """The bounds of ``Zonotope.from_ball``.
+
+    Raises:
+        ValueError, TypeError: see there.
+    """
+    center = as_tensor(x, "from_ball")
+    is_number = isinstance(eps, int | float) and not isinstance(eps, bool)
+    radius = eps if is_number else as_tensor(eps, "from_ball")
+    if not is_number and not _spreads(radius.shape, center.shape):
+        raise ValueError(f"from_ball: eps of shape {list(radius.shape)} does not fit x of shape {list(center.shape)}")
+    lower, upper = center - radius, center + radius
+    if clip is None:
+        return lower, upper
+    if isinstance(clip, str) or not hasattr(clip, "__len__") or len(clip) != 2:
+        raise ValueError(f"from_ball: clip must be a range (low, high), got {clip}")
+    try:
+        low, high = (float(end) for end in clip)
+    except (TypeError, ValueError):
+        low, high = math.inf, -math.inf
+    if not low <= high:
+        raise ValueError(f"from_ball: clip must be a range (low, high), got {clip}")
+    if bool(((lower > high) | (upper < low)).any()):
+        raise ValueError(f"from_ball: a ball lies outside the range {clip}")
+    return lower.clamp(low, high), upper.clamp(low, high)
+
+
+def _spreads(shape: torch.Size, to: torch.Size) -> bool:
+    """Whether one shape broadcasts to another."""
+    last = to[len(to) - len(shape) :]
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape, last, strict=True))
+
+
+def _device() -> torch.device:
+    """Where numbers without a device go: where the caller's default says, if that is somewhere."""
+    default = torch.get_default_device()
+    return torch.device("cpu") if default.type == "meta" else default

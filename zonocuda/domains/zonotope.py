@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zonocuda.domains import maps, memory
-from zonocuda.domains.arrays import as_tensor
+from zonocuda.domains.arrays import as_tensor, ball
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.blocks import Block, Holders, add_blocks, leaves, present
 from zonocuda.domains.dense import Dense
@@ -54,6 +54,8 @@ class Zonotope:
             ValueError: shapes that differ, or a bound that is NaN, infinite or crosses the other.
         """
         lower, upper = as_tensor(lower, "from_box"), as_tensor(upper, "from_box")
+        if not lower.dim():
+            raise ValueError("from_box: bounds must have shape [B, *features], got []")
         if lower.shape != upper.shape:
             raise ValueError(f"from_box: lower {list(lower.shape)} and upper {list(upper.shape)} differ in shape")
         if not bool((lower <= upper).all()) or not bool((lower.isfinite() & upper.isfinite()).all()):
@@ -76,17 +78,9 @@ class Zonotope:
 
         Raises:
             ValueError: a negative, NaN or infinite radius, a ball outside the range, or a range that is none.
+            TypeError: an argument that holds no floats.
         """
-        x = as_tensor(x, "from_ball")
-        radius = eps if isinstance(eps, int | float) else as_tensor(eps, "from_ball")
-        lower, upper = x - radius, x + radius
-        if clip is not None:
-            if not clip[0] <= clip[1]:
-                raise ValueError(f"from_ball: clip must be a range (low, high), got {clip}")
-            if bool(((lower > clip[1]) | (upper < clip[0])).any()):
-                raise ValueError(f"from_ball: a ball lies outside the range {clip}")
-            lower, upper = lower.clamp(*clip), upper.clamp(*clip)
-        return Zonotope.from_box(lower, upper)
+        return Zonotope.from_box(*ball(x, eps, clip))
 
     @staticmethod
     def from_generators(center: Tensor, generators: Tensor, symbols: Symbols | None = None) -> Zonotope:
@@ -94,7 +88,11 @@ class Zonotope:
 
         Raises:
             ValueError: shapes that do not fit.
+            TypeError: an argument that is no tensor.
         """
+        for t in (center, generators):
+            if not isinstance(t, Tensor):
+                raise TypeError(f"from_generators: needs tensors, got {type(t).__name__}")
         if generators.dim() < 2 or (center.shape[:1], center.shape[1:]) != (generators.shape[:1], generators.shape[2:]):
             raise ValueError(
                 f"from_generators: generators must have shape [batch, symbols, *features] for a center of shape "
@@ -370,8 +368,18 @@ class Zonotope:
         lower, upper = self.bounds() if bounds is None else bounds
         tolerance = kink_tolerance(self.center.dtype, self.symbols)
         multiplier, offset = kernels().relu_relaxation(lower, upper, slope, kink=kink, tolerance=tolerance)
-        blocks = tuple(kept(block.scale(multiplier, in_place)) for block in self.blocks)
-        return Zonotope(multiplier * self.center + offset, (*blocks, Diagonal.of(offset, origin)))
+        return self.within(multiplier, offset, offset, origin, in_place)
+
+    def within(self, slope: Tensor, middle: Tensor, radius: Tensor, origin: str, in_place: bool = False) -> Zonotope:
+        """The zonotope of slope x + middle + [-radius, radius], elementwise, each ``[B, *features]``.
+
+        Args:
+            slope, middle, radius: the band.
+            origin: a name for the new symbols, one for each neuron whose radius is not 0 in some element of the batch.
+            in_place: the result's generators may overwrite those of this zonotope.
+        """
+        blocks = tuple(kept(block.scale(slope, in_place)) for block in self.blocks)
+        return Zonotope(slope * self.center + middle, (*blocks, Diagonal.of(radius, origin)))
 
 
 def _values(noise: Mapping[Symbols, Tensor], symbols: Symbols) -> Tensor:

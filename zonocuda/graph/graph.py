@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from zonocuda.graph.ops import Input, Op, Relu, Shape
+from zonocuda.graph.ops import Add, Input, Op, Relu, Shape
 
 Value = TypeVar("Value")
 
@@ -150,7 +150,16 @@ class Graph:
         """The same network with every floating-point tensor converted (differentiably); it follows the same origin.
 
         Tensors of inference mode become others that autograd can record.
+
+        Raises:
+            ValueError: no floating-point type, or a device that is not there.
         """
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f"Graph.to: dtype must be a floating-point type of torch, got {dtype!r}")
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:  # of torch builds without that device
+            raise ValueError(f"Graph.to: there is no device {device!r}") from error
 
         def convert(value: object) -> object:
             if isinstance(value, Tensor) and value.is_floating_point():
@@ -199,7 +208,30 @@ class Graph:
         if not x.dim() or tuple(x.shape[1:]) != self.input_shape:
             wanted = ", ".join(["B", *map(str, self.input_shape)])
             raise ValueError(f"Graph: the input must have shape [{wanted}], got {list(x.shape)}")
-        return interpret(self.current().whole, x, lambda node, inputs: node.op.execute(*inputs))
+        try:
+            return interpret(self.current().whole, x, lambda node, inputs: node.op.execute(*inputs))
+        except RuntimeError as error:
+            tensors = (t for node in self.nodes for t in vars(node.op).values() if isinstance(t, Tensor))
+            held = {(t.dtype, t.device) for t in tensors if t.is_floating_point()}
+            if held <= {(x.dtype, x.device)}:
+                raise
+            kinds = " and ".join(sorted(f"{dtype} on {device}" for dtype, device in held))
+            raise ValueError(
+                f"Graph: the input is {x.dtype} on {x.device} and the constants are {kinds}; Graph.to converts them"
+            ) from error
+
+    @cached_property
+    def extremes(self) -> Mapping[str, tuple[str, str, int]]:
+        """The nodes that are max(a, b) = b + relu(a - b) or min(a, b) = a - relu(a - b), by name: a, b, and 1 or -1."""
+        found = {}
+        for node in self.nodes:
+            if isinstance(node.op, Add) and isinstance(self[node.inputs[1]].op, Relu):
+                difference = self[self[node.inputs[1]].inputs[0]]
+                if isinstance(difference.op, Add) and difference.op.sign == -1:
+                    a, b = difference.inputs
+                    if node.inputs[0] == (b if node.op.sign == 1 else a):
+                        found[node.name] = a, b, node.op.sign
+        return found
 
     @cached_property
     def whole(self) -> Graph:

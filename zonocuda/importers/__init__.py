@@ -9,11 +9,14 @@ from zonocuda.importers.errors import (
     NetworkOverflowError,
     UnsupportedNetworkError,
 )
-from zonocuda.importers.network import Network, load_network
+from zonocuda.importers.final import Final
+from zonocuda.importers.network import BeforeFinal, Network, load_for_comparisons, load_network
 from zonocuda.importers.onnx.load import load_onnx
 from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
 
 __all__ = [
+    "BeforeFinal",
+    "Final",
     "Network",
     "NetworkFileError",
     "NetworkMismatchError",
@@ -24,6 +27,7 @@ __all__ = [
     "check_against_module",
     "check_against_onnxruntime",
     "from_module",
+    "load_for_comparisons",
     "load_network",
     "load_onnx",
     "module_graph",

@@ -29,7 +29,7 @@ from zonocuda.graph import (
 )
 from zonocuda.graph.ops import Shape
 from zonocuda.graph.shapes import output_shape
-from zonocuda.importers.constants.enclosure import Enclosure, Numbers
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers, holds
 from zonocuda.importers.constants.sizes import check_features
 from zonocuda.importers.errors import one_line, refuse
 
@@ -65,6 +65,8 @@ class GraphBuilder:
         reserved: names that are kept for the nodes they are promised to; see ``begin``.
         known: feature shapes by node, of the same network with other numbers: what is in it is not inferred and checked
             again, and what is not is added.
+        batch: the extent of the batch in the original network's tensors, where it has one.
+        executed: whether the graph's constants are those of an execution, see :class:`zonocuda.graph.Graph`.
     """
 
     def __init__(
@@ -75,8 +77,16 @@ class GraphBuilder:
         batched: bool,
         reserved: Iterable[str] = (),
         known: dict[str, Shape] | None = None,
+        batch: int = 1,
+        executed: bool = False,
     ) -> None:
         self.batched = batched
+        self.batch = batch
+        self.executed = executed
+        self.depends_on_batch = False
+        """Whether constants were read that have an extent of the batch: they may be others in another batch."""
+        self.differs_as_executed = False
+        """Whether operators hold other constants in ``executed`` graphs, which no constant of the network says."""
         self._known = {} if known is None else known
         self.input = Value(input_name, input_shape, dtype, dtype)
         self._dtype: torch.dtype | None = None
@@ -205,12 +215,6 @@ class GraphBuilder:
             unique = f"{name}_{count}"
         self._taken.add(unique)
         return unique
-
-
-def holds(dtype: torch.dtype, other: torch.dtype) -> bool:
-    """Whether every number of one floating-point type is one of another's."""
-    wide, narrow = torch.finfo(dtype), torch.finfo(other)
-    return wide.eps <= narrow.eps and wide.max >= narrow.max and wide.tiny * wide.eps <= narrow.tiny * narrow.eps
 
 
 def _tensors(op: Op) -> dict[str, Tensor]:

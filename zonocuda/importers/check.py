@@ -222,7 +222,10 @@ def check_against_onnxruntime(
             skipped).
         ValueError: the box does not fit the input, is empty or holds NaN.
     """
-    runtime = OnnxRuntimeModel(model, name) if isinstance(model, bytes) else model
+    if isinstance(model, bytes):
+        rank = len(parse_onnx(model, name).input_shape)
+        model = OnnxRuntimeModel(model, name, keeps_batch=len(graph.input_shape) < rank)
+    runtime = model
     if runtime.input_shape != graph.input_shape:
         raise NetworkMismatchError(
             f"importers.check: {runtime.name}: the input has shape {graph.input_shape} in the graph, "
@@ -259,8 +262,14 @@ def sample_points(lower: Tensor, upper: Tensor, shape: tuple[int, ...], points: 
     normally distributed about its center, with the largest of 1 and the box's bounds as standard deviation.
 
     Raises:
-        ValueError: bounds of another size, lower above upper, or NaN.
+        ValueError: bounds of another size, lower above upper, or NaN; points that are no number.
+        TypeError: bounds that are no tensors.
     """
+    for bound in (lower, upper):
+        if not isinstance(bound, Tensor):
+            raise TypeError(f"importers.check: the box must be two tensors, got {type(bound).__name__}")
+    if isinstance(points, bool) or not isinstance(points, int) or points < 0:
+        raise ValueError(f"importers.check: points must be a number of points, got {points!r}")
     size = math.prod(shape)
     if lower.numel() != size or upper.numel() != size:
         raise ValueError(

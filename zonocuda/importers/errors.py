@@ -9,6 +9,10 @@ class UnsupportedNetworkError(ValueError):
     """The network holds an operator, an attribute or a use of the batch that the graph cannot express."""
 
 
+class BatchError(UnsupportedNetworkError):
+    """The network does something with its batch that the graph's features, which leave it out, cannot express."""
+
+
 class NetworkFileError(ValueError):
     """The file is missing, unreadable, corrupt, not an ONNX model, or holds weights that are not finite."""
 
@@ -26,10 +30,15 @@ def refuse(reason: str) -> NoReturn:
     raise UnsupportedNetworkError(reason)
 
 
+def refuse_batch(reason: str) -> NoReturn:
+    """Raise ``BatchError``, as :func:`refuse` does."""
+    raise BatchError(reason)
+
+
 def located(place: str, error: UnsupportedNetworkError) -> UnsupportedNetworkError:
     """A refusal with the place where it occurred, which is the subject of a reason that begins with a verb."""
     separator = " " if str(error).startswith("is ") else ": "
-    return UnsupportedNetworkError(f"{place}{separator}{error}")
+    return type(error)(f"{place}{separator}{error}")
 
 
 def one_line(error: BaseException, length: int = 300) -> str:

@@ -34,9 +34,9 @@ from zonocuda.graph import (
     Transpose,
 )
 from zonocuda.graph.ops import Pads, Shape
-from zonocuda.importers.builder import GraphBuilder, Value, holds
-from zonocuda.importers.constants.enclosure import Numbers
-from zonocuda.importers.errors import refuse
+from zonocuda.importers.builder import GraphBuilder, Value
+from zonocuda.importers.constants.enclosure import Enclosure, Numbers, holds
+from zonocuda.importers.errors import refuse, refuse_batch
 
 
 def feature_dim(builder: GraphBuilder, dim: int, rank: int) -> int:
@@ -45,7 +45,7 @@ def feature_dim(builder: GraphBuilder, dim: int, rank: int) -> int:
     if not 0 <= position < rank:
         refuse(f"dimension {dim} does not exist in a tensor of {rank} dimensions")
     if builder.batched and position == 0:
-        refuse("it works on the batch dimension")
+        refuse_batch("it works on the batch dimension")
     return position - builder.batched
 
 
@@ -62,7 +62,7 @@ def feature_shape(builder: GraphBuilder, shape: Sequence[int]) -> Shape:
     if not builder.batched:
         return tuple(shape)
     if not shape or shape[0] != 1:
-        refuse(f"shape {tuple(shape)} moves, removes or absorbs the batch dimension, which must stay first")
+        refuse_batch(f"shape {tuple(shape)} moves, removes or absorbs the batch dimension, which must stay first")
     return tuple(shape[1:])
 
 
@@ -70,12 +70,25 @@ def feature_constant(builder: GraphBuilder, constant: Numbers, value: Value) -> 
     """A constant that meets ``value`` elementwise, with as many dimensions as ``value`` has features."""
     rank = len(value.shape)
     if constant.dim() > builder.full_rank(value):
-        refuse(f"a constant of shape {tuple(constant.shape)} adds dimensions to a tensor of features {value.shape}")
+        refuse_batch(
+            f"a constant of shape {tuple(constant.shape)} adds dimensions to a tensor of features {value.shape}"
+        )
     if constant.dim() > rank:
-        if constant.shape[0] != 1:
-            refuse(f"a constant of shape {tuple(constant.shape)} broadcasts over the batch dimension")
-        constant = constant.squeeze(0)
+        constant = without_batch(builder, constant)
     return constant if constant.dim() == rank else constant.reshape([1] * (rank - constant.dim()) + [*constant.shape])
+
+
+def without_batch(builder: GraphBuilder, constant: Numbers) -> Numbers:
+    """A constant that has a dimension for the batch, if the network's tensors have one: what every sample meets."""
+    if not builder.batched:
+        return constant
+    if constant.shape[0] != 1:
+        parts = (constant.value, constant.error) if isinstance(constant, Enclosure) else (constant,)
+        if constant.shape[0] != builder.batch or not all(bool((t[1:] == t[:1]).all()) for t in parts):
+            refuse_batch(f"a constant of shape {tuple(constant.shape)} broadcasts over the batch dimension")
+        builder.depends_on_batch = True
+        constant = constant.of(*(t[:1] for t in parts)) if isinstance(constant, Enclosure) else constant[:1]
+    return constant.squeeze(0)
 
 
 def broadcast(*shapes: Sequence[int]) -> Shape:
@@ -93,14 +106,32 @@ def expand(builder: GraphBuilder, name: str, x: Value, shape: Shape) -> Value:
     return x if x.shape == shape else builder.emit(name, Expand(shape), x)
 
 
+def constant_output(builder: GraphBuilder, name: str, constant: Numbers) -> Value:
+    """An output that does not depend on the input, of features: 0 times an input, and the constant."""
+    flat = reshape(builder, f"{name}/inputs", builder.input, (math.prod(builder.input.shape),))
+    first = select(builder, f"{name}/first", flat, 0, [0])
+    zero = torch.zeros(1, dtype=torch.float32, device="cpu")
+    nothing = builder.emit(f"{name}/zero", ScaleShift(zero, None), first)
+    shape = tuple(constant.shape)
+    spread = reshape(builder, f"{name}/shape", nothing, (1,) * len(shape))
+    return scale_shift(builder, name, spread, None, constant)
+
+
 def scale_shift(
     builder: GraphBuilder, name: str, x: Value, scale: Numbers | None, shift: Numbers | None, roundings: int = 0
 ) -> Value:
     """scale * x + shift, elementwise; a constant may expand ``x``. For ``roundings`` see :class:`graph.Affine`."""
+    x = widened(builder, f"{name}/rank", x, *(c.dim() for c in (scale, shift) if c is not None))
     constants = [None if c is None else feature_constant(builder, c, x) for c in (scale, shift)]
     shape = broadcast(x.shape, *(c.shape for c in constants if c is not None))
     x = expand(builder, f"{name}/expand", x, shape)
     return builder.emit(name, ScaleShift(**builder.constants(roundings, scale=constants[0], shift=constants[1])), x)
+
+
+def widened(builder: GraphBuilder, name: str, x: Value, *ranks: int) -> Value:
+    """``x`` with leading extents of 1 for constants of more dimensions, where none of them is a batch."""
+    missing = max(ranks, default=0) - len(x.shape)
+    return x if builder.batched or missing <= 0 else reshape(builder, name, x, (1,) * missing + x.shape)
 
 
 def derived(constant: Tensor, *factors: Tensor) -> Tensor:
@@ -144,7 +175,7 @@ def negate(builder: GraphBuilder, name: str, x: Value, shift: Numbers | None = N
 def add(builder: GraphBuilder, name: str, x: Value, y: Value, sign: int = 1) -> Value:
     """x + sign * y of two branches, which broadcast against each other."""
     if builder.batched and len(x.shape) != len(y.shape):
-        refuse(f"branches of features {x.shape} and {y.shape} would broadcast over the batch dimension")
+        refuse_batch(f"branches of features {x.shape} and {y.shape} would broadcast over the batch dimension")
     shape = broadcast(x.shape, y.shape)
     left = expand(builder, f"{name}/left", x, shape)
     right = expand(builder, f"{name}/right", y, shape)
@@ -188,7 +219,7 @@ def permute(builder: GraphBuilder, name: str, x: Value, permutation: Sequence[in
     if sorted(dims) != list(range(rank)):
         refuse(f"{list(permutation)} is not a permutation of {rank} dimensions")
     if builder.batched and dims[0] != 0:
-        refuse(f"permutation {list(permutation)} moves the batch dimension")
+        refuse_batch(f"permutation {list(permutation)} moves the batch dimension")
     features = tuple(dim - builder.batched for dim in dims[builder.batched :])
     return x if features == tuple(range(len(features))) else builder.emit(name, Transpose(features), x)
 
@@ -206,6 +237,48 @@ def select(builder: GraphBuilder, name: str, x: Value, dim: int, index: Sequence
 def concat(builder: GraphBuilder, name: str, parts: Sequence[Value], dim: int) -> Value:
     """Concatenation along the feature dimension ``dim``."""
     return parts[0] if len(parts) == 1 else builder.emit(name, Concat(dim), *parts)
+
+
+def concat_with_constants(builder: GraphBuilder, name: str, parts: Sequence[Value | Numbers], dim: int) -> Value:
+    """Concatenation of values and constants, both of features, along the feature dimension ``dim``.
+
+    Constants join as padding of a neighbouring value, whose zeros a shift then fills.
+    """
+    joined: list[Value] = []
+    before: list[Numbers] = []
+    for position, part in enumerate(parts):
+        if isinstance(part, Value):
+            joined.append(_join(builder, f"{name}/{position}", part, before, [], dim))
+            before = []
+        elif joined:
+            joined[-1] = _join(builder, f"{name}/{position}", joined[-1], [], [part], dim)
+        else:
+            before.append(part)
+    return concat(builder, name, joined, dim)
+
+
+def _join(
+    builder: GraphBuilder, name: str, x: Value, before: Sequence[Numbers], after: Sequence[Numbers], dim: int
+) -> Value:
+    """``x`` with constants before and after it along ``dim``."""
+    if not before and not after:
+        return x
+    zeros = torch.zeros(x.shape, dtype=(*before, *after)[0].dtype, device="cpu")
+    parts = [*before, zeros, *after]
+    try:
+        shift: Numbers
+        if any(isinstance(part, Enclosure) for part in parts):
+            wide = [part if isinstance(part, Enclosure) else Enclosure.exact(part) for part in parts]
+            like = next(part for part in parts if isinstance(part, Enclosure))
+            shift = like.of(torch.cat([w.value for w in wide], dim), torch.cat([w.error for w in wide], dim))
+        else:
+            shift = torch.cat([part for part in parts if isinstance(part, Tensor)], dim=dim)
+    except RuntimeError:
+        refuse(f"its constant inputs do not fit features {x.shape}")
+    pads = [(0, 0)] * len(x.shape)
+    pads[dim] = (sum(part.shape[dim] for part in before), sum(part.shape[dim] for part in after))
+    padded = pad(builder, f"{name}/pad", x, tuple(pads))
+    return scale_shift(builder, name, padded, None, shift)
 
 
 def pad(builder: GraphBuilder, name: str, x: Value, pads: Pads, value: float = 0.0) -> Value:
@@ -231,44 +304,6 @@ def linear(
     if not x.shape:
         refuse("a tensor without features cannot enter a linear layer")
     return builder.emit(name, Linear(**builder.constants(roundings, weight=weight, bias=bias)), x)
-
-
-def matmul_right(builder: GraphBuilder, name: str, x: Value, weight: Numbers) -> Value:
-    """x @ weight."""
-    if weight.dim() > max(builder.full_rank(x), 2):
-        refuse(f"a constant of shape {tuple(weight.shape)} adds dimensions to a tensor of features {x.shape}")
-    matrix = _matrix(weight)
-    if matrix.dim() == 1:
-        out = linear(builder, f"{name}/product", x, matrix.unsqueeze(0))
-        return reshape(builder, name, out, out.shape[:-1])
-    return linear(builder, name, x, matrix.t())
-
-
-def matmul_left(builder: GraphBuilder, name: str, weight: Numbers, x: Value) -> Value:
-    """weight @ x."""
-    if weight.dim() > max(builder.full_rank(x), 2):
-        refuse(f"a constant of shape {tuple(weight.shape)} adds dimensions to a tensor of features {x.shape}")
-    matrix = _matrix(weight)
-    if builder.full_rank(x) == 1:
-        out = linear(builder, f"{name}/product", x, matrix.reshape(-1, matrix.shape[-1]))
-        return out if matrix.dim() == 2 else reshape(builder, name, out, out.shape[:-1])
-    if len(x.shape) < 2:
-        refuse("a product with a constant on the left sums over the batch dimension")
-    swap = (*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2)
-    columns = builder.emit(f"{name}/columns", Transpose(swap), x)
-    product = linear(builder, f"{name}/product", columns, matrix.reshape(-1, matrix.shape[-1]))
-    if matrix.dim() == 1:
-        return reshape(builder, name, product, product.shape[:-1])
-    return builder.emit(name, Transpose(swap), product)
-
-
-def _matrix(weight: Numbers) -> Numbers:
-    """A constant factor of a product without leading dimensions, which must be 1."""
-    if weight.dim() == 0:
-        refuse("a product needs a vector or a matrix, not a scalar")
-    if any(extent != 1 for extent in weight.shape[:-2]):
-        refuse(f"a stack of matrices, of shape {tuple(weight.shape)}, is not supported")
-    return weight.reshape(weight.shape[-2:]) if weight.dim() > 2 else weight
 
 
 def conv(

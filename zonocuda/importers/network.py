@@ -12,8 +12,9 @@ from torch import Tensor
 from zonocuda.graph import Graph
 from zonocuda.importers.check import check_against_onnxruntime
 from zonocuda.importers.errors import NetworkFileError, one_line
-from zonocuda.importers.onnx.file import parse_onnx
-from zonocuda.importers.onnx.load import convert, read_onnx
+from zonocuda.importers.final import Final, last_node, of_node, without_last
+from zonocuda.importers.onnx.file import OnnxFile, parse_onnx
+from zonocuda.importers.onnx.load import convert, read_onnx, reads_batch
 from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
 
 
@@ -40,20 +41,63 @@ class Network:
         return check_against_onnxruntime(self.graph, self.runtime, lower, upper, points, seed)
 
 
+@dataclass(frozen=True, eq=False)
+class BeforeFinal:
+    """A network that ends in a strictly increasing function, imported without it: see
+    :mod:`zonocuda.importers.final`.
+
+    Attributes:
+        before: the network without its last operator.
+        whole: ONNX Runtime's instance of the whole model.
+        final: the last operator.
+    """
+
+    before: Network
+    whole: OnnxRuntimeModel
+    final: Final
+
+
 def load_network(source: str | Path | onnx.ModelProto) -> Network:
     """Load an ``.onnx`` or ``.onnx.gz`` file, or a model in memory.
 
     Raises:
         NetworkFileError, UnsupportedNetworkError: as ``load_onnx`` and ``OnnxRuntimeModel`` do.
     """
+    path, file = _read(source)
+    return _network(file, path)
+
+
+def load_for_comparisons(source: str | Path | onnx.ModelProto) -> Network | BeforeFinal:
+    """:func:`load_network`, for a user that compares outputs with each other: a final function that keeps comparisons
+    is left out, and returned beside the network.
+
+    Raises:
+        NetworkFileError, UnsupportedNetworkError: as ``load_network``.
+    """
+    path, file = _read(source)
+    last = last_node(file)
+    if last is None:
+        return _network(file, path)
+    cut = parse_onnx(without_last(file, last).SerializeToString(), file.name)
+    before = _network(cut, path)
+    keeps_batch = reads_batch(before.graph, cut)
+    whole = OnnxRuntimeModel(file.content, file.name, keeps_batch=keeps_batch)
+    shape = (1, *before.graph.output_shape) if keeps_batch else before.graph.output_shape
+    return BeforeFinal(before, whole, of_node(last, file.opset, shape))
+
+
+def _read(source: str | Path | onnx.ModelProto) -> tuple[Path | None, OnnxFile]:
     if not isinstance(source, str | Path | onnx.ModelProto):
         raise TypeError(f"load_network: needs a path or an ONNX model, got {type(source).__name__}")
     if isinstance(source, onnx.ModelProto):
-        path, file = None, parse_onnx(_serialized(source), "the ONNX model")
-    else:
-        path, file = Path(source), read_onnx(source)
+        return None, parse_onnx(_serialized(source), "the ONNX model")
+    return Path(source), read_onnx(source)
+
+
+def _network(file: OnnxFile, path: Path | None) -> Network:
     graph = convert(file)
-    return Network(graph, file.content, path, file.sha256, OnnxRuntimeModel(file.content, file.name))
+    runtime = OnnxRuntimeModel(file.content, file.name, keeps_batch=reads_batch(graph, file))
+    return Network(graph, file.content, path, file.sha256, runtime)
 
 
 def _serialized(model: onnx.ModelProto) -> bytes:

@@ -62,9 +62,18 @@ def audit(
         progress: a bar on stderr.
 
     Raises:
+        TypeError: an argument that is something else.
         ValueError: no data, data of different lengths, active dropout, or nothing to differentiate by.
         RuntimeError: a model whose control flow depends on values that differ in float64.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"audit: the model must be a torch.nn.Module, got {type(model).__name__}")
+    if not callable(loss):
+        raise TypeError(f"audit: the loss must be callable, got {type(loss).__name__}")
+    if not dtypes or not all(isinstance(d, torch.dtype) and d.is_floating_point for d in dtypes):
+        raise TypeError(f"audit: dtypes must be floating-point types of torch, got {list(dtypes)}")
+    if not isinstance(batch, Tensor | tuple | list) or not all(isinstance(t, Tensor) for t in batch):
+        raise TypeError("audit: batch must be a tensor, or a tuple of tensors")
     tensors = (batch,) if isinstance(batch, Tensor) else tuple(batch)
     if not tensors or any(t.dim() == 0 or len(t) != len(tensors[0]) for t in tensors) or len(tensors[0]) == 0:
         raise ValueError(f"audit: batch must hold tensors of one length, got {[list(t.shape) for t in tensors]}")
@@ -145,6 +154,8 @@ class _Run:
             raise ValueError("audit: the model has no parameter that wants a gradient, and its input is not real")
         with session.running(model):
             self.loss = loss(model(x), *piece[1:])
+        if not isinstance(self.loss, Tensor):
+            raise TypeError(f"audit: the loss must return a tensor of one number, got {type(self.loss).__name__}")
         if self.loss.numel() != 1:
             raise ValueError(f"audit: the loss must be a scalar, got shape {list(self.loss.shape)}")
         session.look_back(self.loss)

@@ -7,8 +7,10 @@ writes into its first arguments, as torch's own do, and has no derivative.
 from zonocuda.ops.concretize import concretize
 from zonocuda.ops.diagonal_conv import diagonal_conv
 from zonocuda.ops.diagonal_linear import diagonal_linear
+from zonocuda.ops.dual_lines import DualLinesOutput, dual_lines
 from zonocuda.ops.dual_relu import DualReluOutput, dual_relu
 from zonocuda.ops.dual_split import DualSplitOutput, dual_split
+from zonocuda.ops.elementary import elementary
 from zonocuda.ops.error_block import error_block
 from zonocuda.ops.errors import ArgumentError
 from zonocuda.ops.im2col import col2im, im2col
@@ -26,6 +28,7 @@ from zonocuda.ops.window_scale import window_scale, window_scale_
 
 __all__ = [
     "ArgumentError",
+    "DualLinesOutput",
     "DualReluOutput",
     "DualSplitOutput",
     "Relaxation",
@@ -36,8 +39,10 @@ __all__ = [
     "cpu_capability",
     "diagonal_conv",
     "diagonal_linear",
+    "dual_lines",
     "dual_relu",
     "dual_split",
+    "elementary",
     "error_block",
     "has_cuda_stream",
     "im2col",

@@ -93,7 +93,7 @@ class BoxBounder:
             ledger = Ledger(self.rounding.on(left.graph), box, left.inputs)
             flow = output_rows(left.graph, self.rows, len(lower), ledger)
             problem = RowProblem(flow, box, left.inputs, self.on_node)
-            initial = initial_slopes(inputs, "adaptive")
+            initial = initial_slopes(self.graph, inputs, "adaptive")
             slopes = left.narrow_slopes({name: slopes.flat() for name, slopes in initial.items()})
             bounds, weight = problem.bound(lambda node: slopes[node.name])
             bounds = bounds.masked_fill(~_is_finite(inputs, len(lower), lower.device).unsqueeze(1), -torch.inf)
@@ -115,7 +115,7 @@ class BoxBounder:
         box = self._box(lower, upper)
         inputs = reduced_bounds(self.graph, box, self.rounding)
         problem = RowProblem(output_rows(self.graph, self.rows, len(lower)), box, inputs, self.on_node)
-        slopes = {name: one.flat() for name, one in initial_slopes(inputs, "adaptive").items()}
+        slopes = {name: one.flat() for name, one in initial_slopes(self.graph, inputs, "adaptive").items()}
         return problem.bound(lambda node: slopes[node.name])[0]
 
     def _box(self, lower: Tensor, upper: Tensor) -> Bounds:

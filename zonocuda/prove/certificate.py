@@ -19,7 +19,7 @@ UNIT = 128
 class OwnSlopes:
     """For M ``neurons`` rows for their lower, then for their upper bounds.
 
-    ``slopes`` holds ``[2 M, K]`` (uint8, in units of 1 / UNIT) of every ReLU before, where v >= 0.
+    ``slopes`` holds ``[2 M, K]`` (uint8, in units of 1 / UNIT) of every activation before, where v >= 0.
     """
 
     neurons: Tensor
@@ -27,11 +27,12 @@ class OwnSlopes:
 
 
 @dataclass(frozen=True, eq=False)
-class ReluRecord:
-    """The K neurons of a ReLU that cross zero, for the bounds of the first sweep.
+class ActivationRecord:
+    """The K neurons of an activation that are not settled by the bounds of the first sweep.
 
     Attributes:
         name: the node.
+        op: the kind of its operator, such as ``Relu``.
         neurons: ``[K]`` (int32), places in the flattened features, ascending.
         lower, upper: ``[K]``, bounds of their inputs.
         area: ``[K]``, slopes for both signs of v, of the first pass for every neuron.
@@ -40,6 +41,7 @@ class ReluRecord:
     """
 
     name: str
+    op: str
     neurons: Tensor
     lower: Tensor
     upper: Tensor
@@ -52,7 +54,7 @@ class ReluRecord:
 @dataclass(frozen=True, eq=False)
 class RowRecord:
     """A row that refutes a disjunct: its number among the region's distinct rows, its bound and what rounding took off,
-    and slopes ``[K]`` of its own where v >= 0, by ReLU."""
+    and slopes ``[K]`` of its own where v >= 0, by activation."""
 
     row: int
     constraint: str
@@ -68,7 +70,7 @@ class RegionRecord:
     Attributes:
         region: its position in the specification.
         second_pass: whether neurons need the second pass.
-        relus: every ReLU, in order; none where combinations refute every disjunct.
+        activations: every one, in order; none where combinations refute every disjunct.
         rows: those that refute the disjuncts that combinations leave.
         combinations: of rows, which refute a disjunct, or are one more row of it.
         forest: of a proof by splitting.
@@ -76,7 +78,7 @@ class RegionRecord:
 
     region: int
     second_pass: bool
-    relus: tuple[ReluRecord, ...]
+    activations: tuple[ActivationRecord, ...]
     rows: tuple[RowRecord, ...]
     combinations: tuple[Combination, ...] = ()
     forest: ForestRecord | None = None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zonocuda.prove.certificate import Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
+from zonocuda.prove.certificate import ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.forest import ForestRecord
 
@@ -76,7 +76,7 @@ class _Writer:
         return {
             "region": region.region,
             "second_pass": region.second_pass,
-            "relus": [self._relu(relu) for relu in region.relus],
+            "activations": [self._activation(one) for one in region.activations],
             "rows": [self._row(row) for row in region.rows],
             "combinations": [_combination(one) for one in region.combinations],
             "trees": [] if region.forest is None else [list(tree) for tree in region.forest.trees],
@@ -89,12 +89,13 @@ class _Writer:
     def _array(self, values: Tensor) -> dict[str, object]:
         return self._put(values.detach().cpu().numpy())
 
-    def _relu(self, relu: ReluRecord) -> dict[str, object]:
+    def _activation(self, one: ActivationRecord) -> dict[str, object]:
         arrays = ("neurons", "lower", "upper", "area", "negative", "nonnegative")
         return {
-            "name": relu.name,
-            **{name: self._array(getattr(relu, name)) for name in arrays},
-            "refined": None if relu.refined is None else self._refined(relu.refined),
+            "name": one.name,
+            "op": one.op,
+            **{name: self._array(getattr(one, name)) for name in arrays},
+            "refined": None if one.refined is None else self._refined(one.refined),
         }
 
     def _refined(self, refined: OwnSlopes) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """The certificate of a proof: slopes from which every bound that it rests on can be derived again.
 
 What proved a region decides what is kept. The forward sweep and the plain dual passes use minimum-area and adaptive
-slopes of the bounds of every ReLU's input: these are written down as they were. A proof with refined bounds is made
-once more, in float64, with the slopes that will be written: those of single neurons rounded to 1 / UNIT, and the
+slopes of the bounds of every activation's input: these are written down as they were. A proof with refined bounds is
+made once more, in float64, with the slopes that will be written: those of single neurons rounded to 1 / UNIT, and the
 bounds computed from the rounded ones. Every bound counts its own rounding. See docs/certificate.md for the form.
 """
 
@@ -19,17 +19,18 @@ from zonocuda.bounds.dual.compact import Compact
 from zonocuda.bounds.dual.dual_pass import Visit, flatten_positions
 from zonocuda.bounds.dual.input_set import InputSet
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
-from zonocuda.bounds.dual.slopes import Slopes, crossing, initial_slopes
+from zonocuda.bounds.dual.slopes import Slopes, free_neurons, initial_slopes
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Graph, Node
 from zonocuda.host_memory import is_out_of_memory
-from zonocuda.prove.certificate import UNIT, Certificate, OwnSlopes, RegionRecord, ReluRecord, RowRecord
+from zonocuda.prove.certificate import UNIT, ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.forest import ForestRecord
 from zonocuda.prove.prover import LADDERS
 from zonocuda.prove.stages import Arithmetic, RegionProof
+from zonocuda.relaxations import Rule, activations, rule_of
 from zonocuda.tighten.ascent import Ascent, ascend
 from zonocuda.tighten.refine import Layers, refine
 
@@ -80,10 +81,14 @@ def _certify(network: Graph, position: int, proof: RegionProof) -> RegionRecord:
     assert proof.sweep is not None, "a proof begins with a sweep"
     assert proof.prover is not None, "and goes on with a prover"
     prover, first = proof.prover, proof.sweep.inputs
+    nodes = activations(network)
+    unknown = next((node for node in nodes if not rule_of(node).is_certified), None)
+    if unknown is not None:
+        raise NoCertificateError(f"certificates of op {unknown.op.kind} (node {unknown.name!r}) are not supported")
     if prover.climbed is None:
-        relus = tuple(_shared(node, first[node.name], first[node.name]) for node in network.relus)
+        records = tuple(_shared(node, first[node.name], first[node.name]) for node in nodes)
         rows = tuple(_row(prover.rows, r, prover.bounds, prover.slack) for r in _chosen(prover.rows, prover.bounds))
-        return RegionRecord(position, False, relus, rows)
+        return RegionRecord(position, False, records, rows)
     arithmetic = Arithmetic.of(network, torch.float64, proof.sweep.bounds[0].device)
     again = _Refined(arithmetic, position, proof)
     for iterations in sorted({rung.intermediate for rung in LADDERS["max"]}):
@@ -100,25 +105,23 @@ def _wide(bounds: Bounds) -> Bounds:
 # ---- what all proofs have ------------------------------------------------------------------------------------------
 
 
-def _shared(node: Node, first: Bounds, last: Bounds) -> ReluRecord:
+def _shared(node: Node, first: Bounds, last: Bounds) -> ActivationRecord:
     """What all rows share: minimum-area slopes of the first bounds and, for the second pass, slopes of the last ones.
 
     These are 1 and 0 for neurons that became active and dead, which makes the passes exact there.
     """
-    index = crossing(first)
+    rule, index = rule_of(node), free_neurons(node, first)
     index = flatten_positions(node.shape).to(index.device)[index].sort().values
     (low, high), (lower, upper) = ([b.flatten()[index] for b in _wide(bounds)] for bounds in (first, last))
-    adaptive = initial_slopes({node.name: last}, "adaptive")[node.name].nonnegative
-    assert adaptive is not None
-    still = (lower < 0) & (upper > 0)
-    negative = _minimum_area(lower, upper)
-    nonnegative = torch.where(still, adaptive.flatten().double()[index], negative)
-    return ReluRecord(node.name, index.int(), lower, upper, _minimum_area(low, high), negative, nonnegative)
+    adaptive = rule.initial(*last, "adaptive").flatten().double()[index]
+    area, negative = (_minimum_area(rule, *ends) for ends in ((low, high), (lower, upper)))
+    nonnegative = torch.where(rule.settled(lower, upper), negative, adaptive)
+    return ActivationRecord(node.name, node.op.kind, index.int(), lower, upper, area, negative, nonnegative)
 
 
-def _minimum_area(lower: Tensor, upper: Tensor) -> Tensor:
-    slope = torch.where(lower < 0, upper / (upper - lower), torch.ones_like(upper))
-    return torch.where(upper > 0, slope, torch.zeros_like(upper)).nan_to_num(0.0).clamp(0, 1)
+def _minimum_area(rule: Rule, lower: Tensor, upper: Tensor) -> Tensor:
+    slope = rule.initial(lower.unsqueeze(0), upper.unsqueeze(0)).squeeze(0)
+    return rule.project(slope.nan_to_num(0.0))
 
 
 def _chosen(rows: Rows, bounds: Tensor) -> list[int]:
@@ -148,7 +151,7 @@ class _Recording(Layers):
 
     def finish(self, node: Node) -> None:
         super().finish(node)
-        self.listed[node.name] = crossing(self.inputs[node.name])
+        self.listed[node.name] = free_neurons(node, self.inputs[node.name])
 
     def optimised(self, node: Node, position: Tensor) -> Bounds:
         if not self.ascent.iterations:
@@ -163,19 +166,19 @@ class _Recording(Layers):
                 units = (own.nonnegative * UNIT).round().clamp(0, UNIT)
                 slopes[name] = Slopes(None, units / UNIT)
                 stored[name] = units[0, : 2 * count][:, self.listed[name]].to(torch.uint8)
-        best = self.problem(node, position).bound(lambda relu: slopes[relu.name])[0]
+        best = self.problem(node, position).bound(lambda other: slopes[other.name])[0]
         self.found.setdefault(node.name, []).append((position, stored))
         return best[:, :count], -best[:, count : 2 * count]
 
     def places(self, name: str, index: Tensor) -> Tensor:
-        """Places in the flattened features of the whole network for those of a ReLU of ``left``, in the order of the
-        pass."""
+        """Places in the flattened features of the whole network for those of an activation of ``left``, in the order of
+        the pass."""
         index = flatten_positions(self.graph[name].shape).to(index.device)[index]
         kept = self.left.kept.get(name)
         return index if kept is None else kept[index]
 
-    def own(self, name: str, records: Mapping[str, ReluRecord]) -> OwnSlopes | None:
-        """The slopes of a ReLU's rows, in the order of the records."""
+    def own(self, name: str, records: Mapping[str, ActivationRecord]) -> OwnSlopes | None:
+        """The slopes of an activation's rows, in the order of the records."""
         if name not in self.found:
             return None
         parts = self.found[name]
@@ -184,15 +187,15 @@ class _Recording(Layers):
         neurons = flat if kept is None else kept[flat]  # rows begin at places in the order of the features
         order = neurons.argsort()
         slopes: dict[str, Tensor] = {}
-        for relu in parts[0][1]:
+        for before in parts[0][1]:
             low, high = (
-                torch.cat(sides) for sides in zip(*(stored[relu].chunk(2) for _, stored in parts), strict=True)
+                torch.cat(sides) for sides in zip(*(stored[before].chunk(2) for _, stored in parts), strict=True)
             )
-            given = records[relu]
-            columns = torch.searchsorted(given.neurons.long(), self.places(relu, self.listed[relu]))
+            given = records[before]
+            columns = torch.searchsorted(given.neurons.long(), self.places(before, self.listed[before]))
             whole = (given.nonnegative * UNIT).round().to(torch.uint8).repeat(2 * len(order), 1)
             whole[:, columns] = torch.cat([low[order], high[order]])
-            slopes[relu] = whole
+            slopes[before] = whole
         return OwnSlopes(neurons[order].int(), slopes)
 
 
@@ -220,8 +223,10 @@ class _Refined:
             self.graph, self.box, self.inputs, ascent, on_node=self.on_node, rounding=self.rounding, make=make
         )
         ledger = Ledger(self.rounding.on(self.graph), self.box, refined.inputs)
-        relus = tuple(_shared(node, self.inputs[node.name], refined.inputs[node.name]) for node in self.graph.relus)
-        shared = {name: s.flat() for name, s in initial_slopes(refined.inputs, "adaptive").items()}
+        shown = tuple(
+            _shared(node, self.inputs[node.name], refined.inputs[node.name]) for node in activations(self.graph)
+        )
+        shared = {name: s.flat() for name, s in initial_slopes(self.graph, refined.inputs, "adaptive").items()}
         problem = self.problem(refined.inputs, ledger)
         bounds = problem.bound(lambda node: shared[node.name])[0].squeeze(0)
         slack = problem.slack.squeeze(0)
@@ -236,22 +241,24 @@ class _Refined:
         else:
             better = bounds
         rows = tuple(
-            _row(self.rows, r, better, slack, self.chosen(own, relus, r) if own else None)
+            _row(self.rows, r, better, slack, self.chosen(own, shown, r) if own else None)
             for r in _chosen(self.rows, better)
         )
-        by_name = {relu.name: relu for relu in relus}
-        records = tuple(replace(relu, refined=made[0].own(relu.name, by_name)) for relu in relus)
+        by_name = {one.name: one for one in shown}
+        records = tuple(replace(one, refined=made[0].own(one.name, by_name)) for one in shown)
         return RegionRecord(self.position, True, records, rows)
 
     def problem(self, inputs: Mapping[str, Bounds], ledger: Ledger) -> RowProblem:
         return RowProblem(output_rows(self.graph, self.rows, 1, ledger), self.box, inputs, self.on_node)
 
-    def chosen(self, own: Mapping[str, Tensor], relus: Sequence[ReluRecord], row: int) -> dict[str, Tensor]:
+    def chosen(self, own: Mapping[str, Tensor], records: Sequence[ActivationRecord], row: int) -> dict[str, Tensor]:
         """One row's slopes ``[K]``, in the order of the records."""
         result: dict[str, Tensor] = {}
-        for relu in relus:
-            if relu.name in own:
-                order = flatten_positions(self.graph[relu.name].shape).argsort().to(own[relu.name].device)
-                slopes = own[relu.name][min(row, len(own[relu.name]) - 1)][order][relu.neurons.long()].clamp(0, 1)
-                result[relu.name] = torch.where((relu.lower < 0) & (relu.upper > 0), slopes, relu.nonnegative)
+        for one in records:
+            if one.name in own:
+                node, found = self.graph[one.name], own[one.name]
+                order = flatten_positions(node.shape).argsort().to(found.device)
+                slopes = rule_of(node).project(found[min(row, len(found) - 1)][order][one.neurons.long()])
+                settled = rule_of(node).settled(one.lower, one.upper)
+                result[one.name] = torch.where(settled, one.nonnegative, slopes)
         return result

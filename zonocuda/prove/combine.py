@@ -18,11 +18,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from zonocuda.graph import Add, Concat, Expand, Gather, Graph, Node, Rearrangement, Relu, interpret
 from zonocuda.specs import LinearConstraint, Region
 
 MAX_ROWS = 200
@@ -73,25 +70,6 @@ def left_open(region: Region, combinations: Sequence[Combination]) -> Region:
     added = {one.disjunct: combined(region.disjuncts[one.disjunct], one.weights) for one in combinations}
     kept = ((d, rows) for d, rows in enumerate(region.disjuncts) if d not in refuted)
     return Region(region.box, tuple((*rows, added[d]) if d in added else rows for d, rows in kept))
-
-
-def nonnegative_outputs(graph: Graph) -> frozenset[int]:
-    """Flattened outputs that are nonnegative by structure, over the reals and as executed: values of ReLUs, moved."""
-
-    def visit(node: Node, before: Sequence[Tensor]) -> Tensor:
-        op = node.op
-        if isinstance(op, Relu):
-            return torch.ones(1, *node.shape)
-        if isinstance(op, Rearrangement | Gather | Expand):
-            return op.linear(before[0])
-        if isinstance(op, Concat):
-            return op.apply(*before)
-        if isinstance(op, Add) and op.sign == 1:
-            return before[0] * before[1]
-        return torch.zeros(1, *node.shape)
-
-    known = interpret(graph, torch.zeros(1, *graph.input_shape), visit)
-    return frozenset((known.flatten() == 1).nonzero().flatten().tolist())
 
 
 def contradictions(

@@ -1,4 +1,4 @@
-"""Better bounds of the inputs of ReLUs, by small searches of their own: lemmas of a proof.
+"""Better bounds of the inputs of activations, by small searches of their own: lemmas of a proof.
 
 Layer by layer, so that each uses those before it: both bounds of every unstable neuron are rows whose slopes climb;
 then those neurons that cost the open rows of a property most, by what their relaxation takes off a row's bound, are
@@ -18,14 +18,15 @@ from zonocuda.bounds.dual.compact import Compact, compact
 from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_positions, flatten_rows, unflatten_rows
 from zonocuda.bounds.dual.neurons import send_unit_rows
 from zonocuda.bounds.dual.signs import SignProblem
-from zonocuda.bounds.dual.slopes import crossing
+from zonocuda.bounds.dual.slopes import free_neurons
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
 from zonocuda.prove.sign_bounds import LEMMA, SignBounds
 from zonocuda.prove.stages import Arithmetic
-from zonocuda.tighten.refine import depends_on_relu
+from zonocuda.relaxations import activations
+from zonocuda.tighten.refine import depends_on_activation
 
 ROWS = 256
 """That climb together."""
@@ -56,7 +57,7 @@ class Lemmas:
     """What was found.
 
     Attributes:
-        inputs: bounds ``[1, *features]`` of the input of every ReLU, no looser than they were.
+        inputs: bounds ``[1, *features]`` of the input of every activation, no looser than they were.
         improved: bounds of neurons that a search improved.
         bounded: parts that were bounded.
         finished: whether every layer had its turn.
@@ -69,8 +70,8 @@ class Lemmas:
 
 
 Costs = Callable[[Mapping[str, Bounds], str], Tensor | None]
-"""For bounds of the ReLUs' inputs and the name of one, ``[features]`` in the order of the pass: what the relaxation of
-each neuron costs; None where no row is open any more."""
+"""For bounds of the activations' inputs and the name of one, ``[features]`` in the order of the pass: what the
+relaxation of each neuron costs; None where no row is open any more."""
 
 
 def find_lemmas(
@@ -87,17 +88,17 @@ def find_lemmas(
     Args:
         arithmetic: to compute in.
         box: ``[1, *input features]``.
-        inputs: bounds ``[1, *features]`` of the input of every ReLU.
+        inputs: bounds ``[1, *features]`` of the input of every activation.
         effort: how much to spend.
         costs: which neurons matter.
         on_node: called before each node of each pass; may raise to stop.
         proceed: asked before every batch; False ends it.
     """
     known, improved, bounded = dict(inputs), 0, 0
-    for node in arithmetic.graph.relus:
+    for node in activations(arithmetic.graph):
         left = compact(arithmetic.graph, known)
-        index = crossing(left.inputs[node.name])
-        if not len(index) or not depends_on_relu(left.graph, left.graph[node.name]):
+        index = free_neurons(node, left.inputs[node.name])
+        if not len(index) or not depends_on_activation(left.graph, left.graph[node.name]):
             continue
         layer = _Layer(arithmetic, box, left, left.graph[node.name], on_node, proceed)
         try:
@@ -123,7 +124,7 @@ def _narrow(costs: Tensor, left: Compact, node: Node) -> Tensor:
 
 
 class _Layer:
-    """The input of one ReLU."""
+    """The input of one activation."""
 
     def __init__(
         self,

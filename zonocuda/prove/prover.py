@@ -13,13 +13,13 @@ from torch import Tensor
 from zonocuda.bounds.dual.compact import Compact, compact
 from zonocuda.bounds.dual.dual_pass import Visit
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
-from zonocuda.bounds.dual.slopes import STARTS, Slopes, Start, initial_slopes
+from zonocuda.bounds.dual.slopes import STARTS, Slopes, initial_slopes
 from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Graph, Node
-from zonocuda.kink import KinkRule
+from zonocuda.relaxations import Start
 from zonocuda.tighten.ascent import Ascent, ascend
 from zonocuda.tighten.refine import refine
 
@@ -62,7 +62,7 @@ class Prover:
     """Lower bounds of a region's rows that only improve.
 
     Attributes:
-        inputs: bounds of every ReLU's input, ``[1, *features]``.
+        inputs: bounds of every activation's input, ``[1, *features]``.
         forward: ``[R]``, bounds of the rows that came with them, if any did.
         best: ``[R]``, the best bound of each row that a dual pass found so far; NaN where there is none.
         slack: ``[R]``, what rounding took off that bound; NaN where there is none.
@@ -81,11 +81,10 @@ class Prover:
         box: Bounds,
         inputs: Mapping[str, Bounds],
         forward: Tensor | None,
-        kink: KinkRule,
         on_node: Visit,
         rounding: Rounding | None = None,
     ) -> None:
-        self.graph, self.rows, self.box, self.kink, self.on_node = graph, rows, box, kink, on_node
+        self.graph, self.rows, self.box, self.on_node = graph, rows, box, on_node
         self.inputs, self.rounding = dict(inputs), rounding
         self.forward = None if forward is None else forward.double()
         self.best, self.slack = (torch.full_like(rows.constant, math.nan, dtype=torch.float64) for _ in range(2))
@@ -141,12 +140,12 @@ class Prover:
 
     def plain(self) -> None:
         """The passes with minimum-area and with adaptive slopes."""
-        self._pass(self._all(), [_flat_start(self.inputs, start) for start in STARTS])
+        self._pass(self._all(), [_flat_start(self.graph, self.inputs, start) for start in STARTS])
 
     def repeat(self) -> None:
         """The last passes again, for the rows that are still needed."""
         index = self._open()
-        starts = [_flat_start(self.inputs, start) for start in STARTS]
+        starts = [_flat_start(self.graph, self.inputs, start) for start in STARTS]
         self._pass(index, [*starts, self._start(index)] if self._slopes else starts)
 
     def _pass(self, index: Tensor, starts: Sequence[Mapping[str, Slopes]]) -> None:
@@ -157,7 +156,7 @@ class Prover:
             problem = self._problem(left, self._ledger(left), index)
         for slopes in starts:
             with torch.no_grad():
-                lower, weight = problem.bound(_lookup(left.narrow_slopes(slopes)), self.kink)
+                lower, weight = problem.bound(_lookup(left.narrow_slopes(slopes)))
             self._improve(index, lower.squeeze(0), problem.slack.squeeze(0))
             if weight is not None:
                 self._add_corners(weight)
@@ -170,7 +169,7 @@ class Prover:
         """
         self.climbed = rung
         before = self.best.clone()
-        ascent = Ascent(iterations=rung.intermediate, kink=self.kink)
+        ascent = Ascent(iterations=rung.intermediate)
         refined = refine(
             self.graph,
             self.box,
@@ -263,7 +262,7 @@ class Prover:
 
     def _start(self, index: Tensor) -> dict[str, Slopes]:
         """The slopes of the last optimisation, adaptive ones at first."""
-        start = _flat_start(self.inputs, "adaptive")
+        start = _flat_start(self.graph, self.inputs, "adaptive")
         for name, kept in self._slopes.items():
             start[name] = Slopes(kept.negative, None if kept.nonnegative is None else kept.nonnegative[:, index])
         return start
@@ -280,8 +279,8 @@ class Prover:
             self._slopes[name] = Slopes(None, kept)
 
 
-def _flat_start(inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
-    return {name: slopes.flat() for name, slopes in initial_slopes(inputs, start).items()}
+def _flat_start(graph: Graph, inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
+    return {name: slopes.flat() for name, slopes in initial_slopes(graph, inputs, start).items()}
 
 
 def _lookup(slopes: Mapping[str, Slopes]) -> Callable[[Node], Slopes]:

@@ -35,7 +35,6 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Cast, Graph, Node
-from zonocuda.kink import KinkRule
 from zonocuda.precision import summed_products
 from zonocuda.prove.prover import Prover, Rung
 from zonocuda.prove.region_box import box_of
@@ -81,8 +80,8 @@ class Arithmetic:
         return outward(lower, self.dtype, False).to(self.device), outward(upper, self.dtype, True).to(self.device)
 
     def overflow(self, box: Bounds, inputs: Mapping[str, Bounds]) -> str:
-        """Why a value may leave the range of a type, that of a cast or of an execution, for bounds of every ReLU's
-        input; empty if none can."""
+        """Why a value may leave the range of a type, that of a cast or of an execution, for bounds of every
+        activation's input; empty if none can."""
         node = Ledger(self.rounding, box, inputs).too_narrow()
         if node is not None:
             assert isinstance(node.op, Cast)
@@ -107,7 +106,7 @@ class Course:
     """How proofs go about it, and what time they took.
 
     Attributes:
-        direction, memory_budget, kink: see :func:`zonocuda.verify`.
+        direction, memory_budget: see :func:`zonocuda.verify`.
         deadline: when to stop.
         progress: is told how far each phase is.
         seconds: time by phase.
@@ -115,7 +114,6 @@ class Course:
 
     direction: Direction
     memory_budget: int | None
-    kink: KinkRule
     deadline: Deadline
     progress: Progress
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -335,10 +333,10 @@ class RegionProof:
 
         rows = arithmetic.rows(self.region, box)
         graph, rounding = arithmetic.graph, arithmetic.rounding
-        return Prover(graph, rows, box, inputs, forward, self.course.kink, on_node, rounding)
+        return Prover(graph, rows, box, inputs, forward, on_node, rounding)
 
     def _sweep(self, arithmetic: Arithmetic, zonotope: Zonotope) -> Sweep:
-        """Bounds of every ReLU's input, under the deadline."""
+        """Bounds of every activation's input, under the deadline."""
         course, graph = self.course, arithmetic.graph
         position = graph.position
         done = 0
@@ -355,7 +353,6 @@ class RegionProof:
             zonotope,
             direction=course.direction,
             memory_budget=course.memory_budget,
-            kink=course.kink,
             on_node=on_node,
             rounding=arithmetic.rounding,
         )

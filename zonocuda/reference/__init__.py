@@ -6,8 +6,10 @@ Its functions have the names and signatures of :mod:`zonocuda.ops`, which this p
 from zonocuda.reference.concretize import concretize
 from zonocuda.reference.diagonal_conv import diagonal_conv
 from zonocuda.reference.diagonal_linear import diagonal_linear
+from zonocuda.reference.dual_lines import DualLinesOutput, dual_lines
 from zonocuda.reference.dual_relu import DualReluOutput, dual_relu
 from zonocuda.reference.dual_split import DualSplitOutput, dual_split
+from zonocuda.reference.elementary import elementary
 from zonocuda.reference.error_block import error_block
 from zonocuda.reference.im2col import col2im, im2col
 from zonocuda.reference.nonsmooth_max import nonsmooth_max
@@ -22,6 +24,7 @@ from zonocuda.reference.window_radius import window_radius
 from zonocuda.reference.window_scale import window_scale, window_scale_
 
 __all__ = [
+    "DualLinesOutput",
     "DualReluOutput",
     "DualSplitOutput",
     "Relaxation",
@@ -30,8 +33,10 @@ __all__ = [
     "concretize",
     "diagonal_conv",
     "diagonal_linear",
+    "dual_lines",
     "dual_relu",
     "dual_split",
+    "elementary",
     "error_block",
     "im2col",
     "nonsmooth_max",

@@ -33,7 +33,7 @@ def exact(value: Any, what: str) -> Fraction:
     if isinstance(value, Tensor | np.ndarray | np.generic):
         if math.prod(value.shape) != 1:
             raise ValueError(f"{what}: must be one number, got an array of shape {list(value.shape)}")
-        value = value.item()
+        value = _as_array(value, what).item() if isinstance(value, Tensor) else value.item()
     if isinstance(value, bool) or not isinstance(value, Fraction | Decimal | Integral | Real):
         raise ValueError(f"{what}: must be a number, got {type(value).__name__}")
     if isinstance(value, Fraction):
@@ -45,6 +45,16 @@ def exact(value: Any, what: str) -> Fraction:
     return Fraction(value) if isinstance(value, Decimal) else Fraction(float(value))
 
 
+def _as_array(values: Tensor, what: str) -> NDArray[Any]:
+    if values.is_meta:
+        raise ValueError(f"{what}: is a tensor on the device meta, which holds no numbers")
+    try:
+        dense = values.detach().cpu().to_dense()
+        return (dense.double() if dense.is_floating_point() else dense).numpy()
+    except (RuntimeError, TypeError) as error:  # such as one of quantised numbers
+        raise ValueError(f"{what}: must be a tensor of numbers, got one of {values.dtype}") from error
+
+
 def exact_array(values: Any, what: str) -> NDArray[np.object_]:
     """An array of rationals: of a tensor, an array, nested lists, or a single number.
 
@@ -52,8 +62,7 @@ def exact_array(values: Any, what: str) -> NDArray[np.object_]:
         ValueError: something that is no number, is not finite, or ragged lists.
     """
     if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        held: Any = (values.double() if values.is_floating_point() else values).numpy()
+        held: Any = _as_array(values, what)
     elif isinstance(values, np.ndarray):
         held = values
     else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Integral
 from types import MappingProxyType
 from typing import Any
 
@@ -162,6 +163,12 @@ class Spec:
     regions: Sequence[Region]
     input_shape: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("inputs", "outputs"):
+            count_of(getattr(self, name), f"Spec: {name}", least=0)
+        if not isinstance(self.regions, Sequence):
+            raise TypeError(f"Spec: regions must be a sequence of Region, got {type(self.regions).__name__}")
+
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self.regions[:1])) + (", ..." if len(self.regions) > 1 else "")
         return f"Spec({self.inputs} inputs, {self.outputs} outputs, {len(self.regions)} region(s): {shown})"
@@ -233,9 +240,11 @@ class Spec:
         """
         if norm not in (math.inf, "inf"):
             raise ValueError(f"Spec.robust: norm {norm!r} is not supported; use norm='inf', the L-infinity ball")
+        outputs = count_of(outputs, "Spec.robust: outputs", least=1)
         label = index_of(label, outputs, "Spec.robust: label")
         rivals = [i for i in range(outputs) if i != label]
         if targets is not None:
+            _check_list(targets, "targets", "outputs")
             rivals = [index_of(target, outputs, "Spec.robust: a target") for target in targets]
             if label in rivals or not rivals:
                 raise ValueError(f"Spec.robust: targets must be outputs other than the label {label}, got {rivals}")
@@ -253,9 +262,11 @@ class Spec:
         Raises:
             ValueError: as ``robust``, or other numbers of inputs and labels.
         """
-        if isinstance(x, str | float | Fraction | Decimal):
-            raise ValueError("Spec.robust_batch: x must be a batch of inputs [n, *shape]")
-        inputs, chosen = list(x), [int(label) for label in labels]
+        batch = exact_array(x, "Spec.robust_batch: x")
+        wanted = exact_array(labels, "Spec.robust_batch: labels")
+        if batch.ndim == 0 or wanted.ndim != 1:
+            raise ValueError("Spec.robust_batch: x must be a batch of inputs [n, *shape], and labels [n]")
+        inputs, chosen = list(batch), list(wanted)
         if len(inputs) != len(chosen):
             raise ValueError(f"Spec.robust_batch: {len(inputs)} inputs and {len(chosen)} labels")
         return [Spec.robust(one, eps, label, **options) for one, label in zip(inputs, chosen, strict=True)]
@@ -267,6 +278,21 @@ def index_of(value: Any, count: int, what: str) -> int:
     if number.denominator != 1 or not 0 <= number < count:
         raise ValueError(f"{what} must be one of the {count} outputs, got {value}")
     return int(number)
+
+
+def count_of(value: Any, what: str, least: int) -> int:
+    """A number of something, as an int; raises TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{what} must be an integer, got {value!r}"[:200])
+    if value < least:
+        raise ValueError(f"{what} must be at least {least}, got {value}")
+    return int(value)
+
+
+def _check_list(values: object, name: str, of: str) -> None:
+    """Raises TypeError unless values are a list, an array or a tensor."""
+    if isinstance(values, str | bytes) or not hasattr(values, "__len__") or not hasattr(values, "__iter__"):
+        raise TypeError(f"Spec.robust: {name} must be a list of {of}, got {type(values).__name__}")
 
 
 def _ball(
@@ -289,6 +315,7 @@ def _ball(
     if low.shape != center.shape:
         raise ValueError(f"Spec.robust: eps of shape {list(radius.shape)} does not fit x of shape {list(center.shape)}")
     if clip is not None:
+        _check_list(clip, "clip", "two ends")
         if len(clip) != 2:
             raise ValueError(f"Spec.robust: clip must be a range (low, high), got {clip}")
         least, most = (
@@ -304,6 +331,8 @@ def _ball(
     if (mean is None) != (std is None):
         raise ValueError("Spec.robust: mean and std go together")
     if mean is not None and std is not None:
+        _check_list(mean, "mean", "numbers")
+        _check_list(std, "std", "numbers")
         if not (center.ndim and len(mean) == len(std) == len(center)):
             raise ValueError(
                 f"Spec.robust: mean and std need one value for each channel of x {list(center.shape)}, "

@@ -35,7 +35,10 @@ def load_vnnlib(path: str | Path) -> Spec:
     Raises:
         VnnlibError: the file cannot be read, is malformed, or says something that is not supported. The message is
             one line that names the file, the fault and, where there is one, the line.
+        TypeError: no path.
     """
+    if not isinstance(path, str | Path):
+        raise TypeError(f"load_vnnlib: needs a path, got {type(path).__name__}")
     source = str(path) if str(path).isprintable() else repr(str(path))
     try:
         text = _read(Path(path)).decode("utf-8-sig")

@@ -1,8 +1,9 @@
 """Slopes that learn: projected ascent of the rows' lower bounds in the slopes of the dual pass.
 
 Every row has its own slopes, so that the sum of the bounds is maximised row by row. A step moves each slope by about
-``rate`` whatever the size of its gradient (moments as in Adam, Kingma and Ba 2015), then projects to [0, 1]. There is
-no chance in it: the same problem gives the same bounds. What counts is the best bound ever seen of each row.
+``rate`` whatever the size of its gradient (moments as in Adam, Kingma and Ba 2015), then projects to what the rule
+takes. There is no chance in it: the same problem gives the same bounds. What counts is the best bound ever seen of each
+row.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import standard_rows
 from zonocuda.bounds.dual.problem import RowProblem
-from zonocuda.bounds.dual.slopes import Slopes, crossing
+from zonocuda.bounds.dual.slopes import Slopes, free_neurons
 from zonocuda.graph import Node
 from zonocuda.kink import KinkRule
+from zonocuda.relaxations import Rule, rule_of, use_kink
 
 Signs = Literal["nonnegative", "both"]
 """Which slopes are free: those where v >= 0 alone (the others stay minimum-area ones), or all."""
@@ -42,7 +44,7 @@ class Ascent:
         tolerance: relative to the size of the row's bound.
         signs: which slopes are free. Where v < 0 the minimum-area slope dominates on [l, u] itself: moving it can help
             only with bounds l, u that the earlier layers' relaxations do not imply.
-        kink: the derivative where a slope sits on its kink.
+        kink: the derivative where a slope sits on a kink (:mod:`zonocuda.kink`); None for the rule in use.
         seconds: budget.
     """
 
@@ -52,7 +54,7 @@ class Ascent:
     patience: int = 8
     tolerance: float = 1e-4
     signs: Signs = "nonnegative"
-    kink: KinkRule = "envelope"
+    kink: KinkRule | None = None
     seconds: float = math.inf
 
 
@@ -72,7 +74,7 @@ class Ascended:
     Attributes:
         lower: ``[B, R]``, the best bound of each row.
         slack: ``[B, R]``, what counting rounding has taken off it.
-        slopes: by ReLU, the slopes ``[B, R, N]`` of those bounds, where they were asked for.
+        slopes: by activation, the slopes ``[B, R, N]`` of those bounds, where they were asked for.
         weight: the input's weights ``[B * R', *input features]`` of the last bounds of the rows that stayed to the end.
         history: one entry a step.
     """
@@ -89,11 +91,11 @@ Finished = Callable[[Tensor], Tensor]
 
 
 class FreeSlopes:
-    """The free slopes of one ReLU on its crossing neurons, ``[B, R, K]``, with their moments."""
+    """The free slopes of one activation on its unsettled neurons, ``[B, R, K]``, with their moments."""
 
-    def __init__(self, start: Tensor, index: Tensor, rows: int, width: int, pace: float = 1.0) -> None:
-        self.index, self.width, self.pace, self.start = index, width, pace, start
-        self.value = start.index_select(2, index).expand(-1, rows, -1).clone().clamp_(0, 1).requires_grad_()
+    def __init__(self, rule: Rule, start: Tensor, index: Tensor, rows: int, width: int, pace: float = 1.0) -> None:
+        self.rule, self.index, self.width, self.pace, self.start = rule, index, width, pace, start
+        self.value = rule.project(start.index_select(2, index).expand(-1, rows, -1)).detach().clone().requires_grad_()
         self.first, self.second = (torch.zeros_like(self.value, requires_grad=False) for _ in range(2))
 
     def full(self) -> Tensor:
@@ -104,7 +106,7 @@ class FreeSlopes:
     def shown(self) -> Tensor:
         """``[B, R, N]``, stable neurons with the slopes to begin with: a neighbouring input may find them crossing."""
         value = self.value.detach()
-        start = self.start.clamp(0, 1).nan_to_num(0.0)
+        start = self.rule.project(self.start).nan_to_num(0.0)
         return start.expand(-1, value.shape[1], -1).index_copy(2, self.index, value)
 
     def step(self, gradient: Tensor, number: int, rate: float) -> None:
@@ -114,7 +116,8 @@ class FreeSlopes:
             self.first.lerp_(gradient, 1 - _FIRST)
             self.second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
             scale = (self.second / (1 - _SECOND**number)).sqrt_().clamp_(min=torch.finfo(gradient.dtype).tiny)
-            self.value.addcdiv_(self.first, scale, value=self.pace * rate / (1 - _FIRST**number)).clamp_(0, 1)
+            moved = self.value.addcdiv_(self.first, scale, value=self.pace * rate / (1 - _FIRST**number))
+            moved.clamp_(*self.rule.limits)
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
@@ -125,7 +128,7 @@ class FreeSlopes:
 
 
 class _Slopes:
-    """The slopes of all ReLUs: made when a ReLU is first reached."""
+    """The slopes of all activations: made when one is first reached."""
 
     def __init__(self, problem: RowProblem, start: Mapping[str, Slopes], signs: Signs, frozen: bool) -> None:
         """``frozen``: nothing will be moved."""
@@ -152,17 +155,17 @@ class _Slopes:
         self.fixed[node.name] = start
         if self.frozen:
             return
-        lower, upper = self.problem.relu_bounds(node)
-        index = crossing(self.problem.inputs[node.name])
+        lower, upper = self.problem.input_bounds(node)
+        index = free_neurons(node, self.problem.inputs[node.name])
         if not len(index):
             return
-        tied = torch.where((lower < 0) & (upper > 0), upper / (upper - lower), torch.zeros_like(upper)).unsqueeze(1)
+        rule, width = rule_of(node), lower.shape[1]
+        tied = rule.initial(lower, upper).nan_to_num(0.0).unsqueeze(1)
         below = tied if start.negative is None else start.negative
         above = below if start.nonnegative is None else start.nonnegative
-        width = lower.shape[1]
-        self.free[node.name, "nonnegative"] = FreeSlopes(above, index, self.rows, width)
+        self.free[node.name, "nonnegative"] = FreeSlopes(rule, above, index, self.rows, width)
         if self.signs == "both":
-            self.free[node.name, "negative"] = FreeSlopes(below, index, self.rows, width, _NEGATIVE_PACE)
+            self.free[node.name, "negative"] = FreeSlopes(rule, below, index, self.rows, width, _NEGATIVE_PACE)
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
@@ -242,6 +245,11 @@ class Search(Protocol):
 
 def climb(search: Search, settings: Ascent) -> list[Step]:
     """Moves slopes until the iterations, the seconds or the patience end, or nothing is left to do."""
+    with use_kink(settings.kink):
+        return _climb(search, settings)
+
+
+def _climb(search: Search, settings: Ascent) -> list[Step]:
     begin = time.monotonic()
     history: list[Step] = []
     rate, idle = settings.rate, 0
@@ -293,7 +301,7 @@ class _RowSearch:
 
     def look(self, last: bool) -> bool:
         with torch.set_grad_enabled(not last):
-            self.lower, self.weight = self.problem.bound(self.slopes.of, self.settings.kink)
+            self.lower, self.weight = self.problem.bound(self.slopes.of)
         lower = self.lower.detach()
         gain = self.best.update(self.open, lower, self.problem.slack, self.slopes.snapshot)
         self.wants = torch.ones_like(self.open, dtype=torch.bool)
@@ -339,7 +347,8 @@ def ascend(
     Args:
         problem: the rows.
         settings: how.
-        start: by ReLU, slopes ``[B, 1 or R, N]`` to begin with, in the order of the pass; minimum-area ones elsewhere.
+        start: by activation, slopes ``[B, 1 or R, N]`` to begin with, in the order of the pass; minimum-area ones
+        elsewhere.
         finished: which rows need no better bound, given the best ones; they leave. By default none.
         wants_slopes: whether the best slopes are kept.
 

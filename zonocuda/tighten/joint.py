@@ -19,9 +19,9 @@ from zonocuda.bounds.dual.slopes import Slopes
 from zonocuda.bounds.forward.adjoint import Adjoint, Crossed, OutputGradient
 from zonocuda.bounds.forward.sweep import Sweep, sweep
 from zonocuda.bounds.interval import Bounds
-from zonocuda.domains import Dense, ReluRelaxation, Symbols, Zonotope
+from zonocuda.domains import Dense, Symbols, Zonotope
 from zonocuda.graph import Graph
-from zonocuda.kink import KinkRule, kink_tolerance
+from zonocuda.relaxations import Rule, activations, has_rule, rule_of
 from zonocuda.tighten.ascent import Ascent, FreeSlopes
 
 Loss = Callable[[Zonotope], Tensor]
@@ -52,12 +52,12 @@ class Point:
 
     Attributes:
         zonotope: what was swept.
-        relus: what it did at every ReLU, by name.
+        crossed: what it did at every activation, by name.
         output: the zonotope of the output, with dense blocks.
     """
 
     zonotope: Zonotope
-    relus: Mapping[str, Crossed]
+    crossed: Mapping[str, Crossed]
     output: Zonotope
 
 
@@ -72,21 +72,20 @@ def sweep_to(graph: Graph, zonotope: Zonotope, slopes: Mapping[str, Tensor], mem
         result = sweep(graph, zonotope, slopes=slopes, memory_budget=memory_budget)
         _refuse_coarse(result, memory_budget)
         symbols = {stats.name: sum(stats.symbols.values()) for stats in result.stats}
-        relus = {}
+        crossed = {}
         for name, (lower, upper) in result.inputs.items():
             given = slopes.get(name)
-            slope = ReluRelaxation.initial(lower, upper) if given is None else given.detach().expand(lower.shape)
-            relus[name] = Crossed(lower, upper, slope, kink_tolerance(lower.dtype, symbols[name]))
+            rule = rule_of(graph[name])
+            slope = rule.initial(lower, upper) if given is None else given.detach().expand(lower.shape)
+            crossed[name] = Crossed(rule, lower, upper, slope, symbols[name])
         output = result.output
         assert output is not None, "a sweep that goes forward has a zonotope"
         blocks = tuple(Dense(block.symbols, block.dense(output.features)) for block in output.blocks)
-    return Point(zonotope, relus, replace(output, blocks=blocks))
+    return Point(zonotope, crossed, replace(output, blocks=blocks))
 
 
-def slope_gradients(
-    graph: Graph, point: Point, loss: Loss, kink: KinkRule = "envelope", memory_budget: int | None = None
-) -> dict[str, Tensor]:
-    """The derivatives ``[B, *features]`` of a loss of the output's zonotope in the slopes of every ReLU, by name.
+def slope_gradients(graph: Graph, point: Point, loss: Loss, memory_budget: int | None = None) -> dict[str, Tensor]:
+    """The derivatives ``[B, *features]`` of a loss of the output's zonotope in the slopes of every activation, by name.
 
     What autograd through the whole sweep would return, in the memory of a few symbols (see
     :mod:`zonocuda.bounds.forward.adjoint`). Minimum-area slopes count as slopes that were given, on their kink.
@@ -95,7 +94,6 @@ def slope_gradients(
         graph: the network.
         point: where: what :func:`sweep_to` returned.
         loss: the function; what it returns for the batch is summed.
-        kink: the derivative where a slope sits on its kink.
         memory_budget: bytes that a chunk of symbols may take.
 
     Raises:
@@ -112,7 +110,7 @@ def slope_gradients(
     groups: dict[Symbols | str, Tensor] = {}
     for block, gradient in zip(blocks, of_blocks, strict=True):
         _collect(groups, point, block.symbols, gradient)
-    adjoint = Adjoint(graph, point.zonotope, point.relus, kink, memory_budget)
+    adjoint = Adjoint(graph, point.zonotope, point.crossed, memory_budget)
     return adjoint.slopes(OutputGradient(of_center, groups))
 
 
@@ -123,8 +121,8 @@ def _collect(groups: dict[Symbols | str, Tensor], point: Point, symbols: Symbols
     while root not in given and root.parent is not None:
         offset, root = offset + root.offset, root.parent
     key = root if root in given else root.origin
-    if isinstance(key, str) and key not in point.relus:
-        raise ValueError(f"slope_gradients: the output depends on symbols of {key!r}, which is no ReLU")
+    if isinstance(key, str) and key not in point.crossed:
+        raise ValueError(f"slope_gradients: the output depends on symbols of {key!r}, which is no activation")
     if key not in groups:
         groups[key] = gradient.new_zeros(len(gradient), root.count, *gradient.shape[2:])
     groups[key][:, offset : offset + symbols.count] = gradient
@@ -135,8 +133,8 @@ class JointSearch:
 
     Attributes:
         best: ``[B, R]``, the best lower bound of each row.
-        inputs: the best bounds of every ReLU's input, ``[B, *features]``.
-        slopes: ``[B, *features]`` by ReLU, those of each batch element's smallest loss.
+        inputs: the best bounds of every activation's input, ``[B, *features]``.
+        slopes: ``[B, *features]`` by activation, those of each batch element's smallest loss.
         seconds: time in sweeps and in their backward passes.
     """
 
@@ -155,11 +153,11 @@ class JointSearch:
         """Begins with the slopes ``start``, and with minimum-area ones elsewhere.
 
         Raises:
-            ValueError: a start for a node that is no ReLU, one for single rows, or one that differs with the sign.
+            ValueError: a start for a node that is no activation, for single rows, or one that differs with the sign.
         """
         self.graph, self.zonotope, self.objective, self.loss = graph, zonotope, objective, loss
         self.settings, self.target, self.memory_budget = settings, target, memory_budget
-        self.start = {name: _shared(name, slopes) for name, slopes in start.items()}
+        self.start = {name: _shared(graph, name, slopes) for name, slopes in start.items()}
         self.best = zonotope.center.new_full((len(zonotope.center), len(objective)), -torch.inf)
         self.inputs: dict[str, Bounds] = {}
         self.slopes: dict[str, Tensor] = {}
@@ -172,13 +170,13 @@ class JointSearch:
 
     def look(self, last: bool) -> bool:
         self._point = point = self._swept(self._moved() or self.start)
-        for name, crossed in point.relus.items():
+        for name, crossed in point.crossed.items():
             low, high = self.inputs.get(name, (crossed.lower, crossed.upper))
             self.inputs[name] = torch.fmax(low, crossed.lower), torch.fmin(high, crossed.upper)
         self.best = torch.fmax(self.best, bounds_of_rows(self.objective, point.output))  # a NaN says nothing
         loss = self._checked(point.output).expand_as(self._smallest)
         better, old = loss < self._smallest, self._smallest
-        for name, crossed in point.relus.items():
+        for name, crossed in point.crossed.items():
             chosen = better.reshape(-1, *[1] * (crossed.slope.dim() - 1))
             self.slopes[name] = torch.where(chosen, crossed.slope, self.slopes.get(name, crossed.slope))
         self._smallest = torch.where(better, loss, old)
@@ -191,13 +189,13 @@ class JointSearch:
 
     def move(self, rate: float) -> bool:
         assert self._point is not None, "a look comes first"
-        if not self.rows or not self.graph.relus:
+        if not self.rows or not activations(self.graph):
             return False
         begin = time.monotonic()
         point, self._point = self._point, None
-        gradients = slope_gradients(self.graph, point, self._checked, self.settings.kink, self.memory_budget)
+        gradients = slope_gradients(self.graph, point, self._checked, self.memory_budget)
         if not self._free:
-            self._free = {name: _free(crossed.slope) for name, crossed in point.relus.items()}
+            self._free = {name: _free(crossed.rule, crossed.slope) for name, crossed in point.crossed.items()}
         self._number += 1
         for name, free in self._free.items():
             free.step(-gradients[name].reshape(free.value.shape), self._number, rate)
@@ -214,7 +212,7 @@ class JointSearch:
 
     def _moved(self) -> dict[str, Tensor]:
         """The slopes as the last step left them; none before the first."""
-        shapes = {node.name: node.shape for node in self.graph.relus}
+        shapes = {node.name: node.shape for node in activations(self.graph)}
         return {name: free.value.detach().reshape(-1, *shapes[name]) for name, free in self._free.items()}
 
     def _swept(self, slopes: Mapping[str, Tensor]) -> Point:
@@ -239,14 +237,14 @@ class JointSearch:
         return loss
 
 
-def _free(slope: Tensor) -> FreeSlopes:
-    """All slopes of a ReLU, those of stable neurons too: the bounds move, and may cross zero later."""
+def _free(rule: Rule, slope: Tensor) -> FreeSlopes:
+    """All slopes of an activation, those of settled neurons too: the bounds move, and may cross zero later."""
     flat = slope.reshape(len(slope), 1, -1)
-    return FreeSlopes(flat, torch.arange(flat.shape[2], device=flat.device), 1, flat.shape[2])
+    return FreeSlopes(rule, flat, torch.arange(flat.shape[2], device=flat.device), 1, flat.shape[2])
 
 
-def _shared(name: str, slopes: Slopes) -> Tensor:
-    """The one slope ``[B or 1, *features]`` of a ReLU.
+def _shared(graph: Graph, name: str, slopes: Slopes) -> Tensor:
+    """The one slope ``[B or 1, *features]`` of an activation.
 
     Raises:
         ValueError: there are several.
@@ -256,7 +254,9 @@ def _shared(name: str, slopes: Slopes) -> Tensor:
             f"optimize_bounds: mode='forward' has one slope for all rows and signs, start[{name!r}] has others; pass "
             "Slopes(slope) with a slope [B, 1, *features], such as another call in this mode returns"
         )
-    return ReluRelaxation.project(slopes.negative.squeeze(1)).nan_to_num(0.0)
+    slope, node = slopes.negative.squeeze(1), graph.by_name.get(name)
+    known = node is not None and has_rule(node)  # others are for the sweep to refuse
+    return (rule_of(graph[name]).project(slope) if known else slope).nan_to_num(0.0)
 
 
 def _refuse_coarse(result: Sweep, budget: int | None) -> None:

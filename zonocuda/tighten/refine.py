@@ -1,4 +1,4 @@
-"""Tighter bounds of the ReLUs' inputs: the dual pass on the unstable neurons, layer by layer."""
+"""Tighter bounds of the activations' inputs: the dual pass on the unstable neurons, layer by layer."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from zonocuda.bounds.dual.dual_pass import (
 from zonocuda.bounds.dual.input_set import InputSet
 from zonocuda.bounds.dual.neurons import send_unit_rows
 from zonocuda.bounds.dual.problem import RowProblem
-from zonocuda.bounds.dual.slopes import Slopes, crossing, initial_slopes
-from zonocuda.bounds.interval import Bounds, undecided
+from zonocuda.bounds.dual.slopes import Slopes, free_neurons, initial_slopes
+from zonocuda.bounds.interval import Bounds, unsettled
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph, Node, Relu
+from zonocuda.graph import Graph, Node
+from zonocuda.relaxations import activations, has_rule, rule_of
 from zonocuda.tighten.ascent import Ascended, Ascent, ascend
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Bounds of every ReLU's input, and what they took.
+    """Bounds of every activation's input, and what they took.
 
     Attributes:
-        inputs: lower and upper ``[B, *features]``, by the ReLU's name; never looser than what was given.
-        unstable: how many neurons (over the batch) crossed zero before and after.
-        width: the mean of upper - lower after, over that before, of the neurons that crossed zero before.
+        inputs: lower and upper ``[B, *features]``, by the activation's name; never looser than what was given.
+        unstable: how many neurons (over the batch) were not settled before and after.
+        width: the mean of upper - lower after, over that before, of the neurons that were not settled before.
         seconds: what it took.
     """
 
@@ -69,11 +70,11 @@ def refine(
     Args:
         graph: the network.
         region: the inputs, a box (lower, upper ``[B, *input features]``) or a zonotope.
-        inputs: bounds ``[B, *features]`` of the input of every ReLU that hold on it.
+        inputs: bounds ``[B, *features]`` of the input of every activation that hold on it.
         ascent: how the slopes are optimised; its seconds are those of each pass.
         on_node: called before each node of each pass; may raise to stop.
         rounding: where given, what rounding costs is part of the bounds; ``region`` is then a box.
-        first: also the neurons that no ReLU comes before, whose bounds a sweep finds exactly.
+        first: also the neurons that no activation comes before, whose bounds a sweep finds exactly.
         make: makes the refinement; by default :class:`Layers`.
 
     Raises:
@@ -93,15 +94,15 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
             raise ValueError("refine: rounding is counted for boxes alone, and the region is a zonotope")
         layers.ledger = Ledger(rounding.on(left.graph), region, layers.inputs)
     before = 0
-    seen: list[Tensor] = []  # of every ReLU, on the device: width before and after, and neurons open after
-    for node in left.graph.relus:
-        index = crossing(layers.inputs[node.name])
+    seen: list[Tensor] = []  # of every activation, on the device: width before and after, and neurons open after
+    for node in activations(left.graph):
+        index = free_neurons(node, layers.inputs[node.name])
         before += len(index)
         if len(index):
             width = layers.width(node, index)
-            if first or depends_on_relu(left.graph, node):
+            if first or depends_on_activation(left.graph, node):
                 layers.refine(node, index)
-            still = undecided(*layers.inputs[node.name]).sum()
+            still = unsettled(node, *layers.inputs[node.name]).sum()
             seen.append(torch.stack([width, layers.width(node, index), still.double()]))
         layers.finish(node)
     numbers = torch.stack(seen).tolist() if seen else []
@@ -110,12 +111,12 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
     return Refined(left.widen(layers.inputs), (before, int(after)), share, time.monotonic() - begin)
 
 
-def depends_on_relu(graph: Graph, node: Node) -> bool:
-    """Whether some ReLU comes before a node; without one its bounds are exact."""
+def depends_on_activation(graph: Graph, node: Node) -> bool:
+    """Whether some activation comes before a node; without one its bounds are exact."""
     pending, seen = list(node.inputs), set()
     while pending:
         name = pending.pop()
-        if isinstance(graph[name].op, Relu):
+        if has_rule(graph[name]):
             return True
         if name not in seen:
             seen.add(name)
@@ -128,8 +129,8 @@ class Layers:
 
     Attributes:
         left: the network without its dead neurons.
-        inputs: bounds ``[B, *features]`` of the input of every ReLU of it.
-        start: slopes to begin with of the ReLUs that are done, in the order of the pass.
+        inputs: bounds ``[B, *features]`` of the input of every activation of it.
+        start: slopes to begin with of the activations that are done, in the order of the pass.
         ledger: of what rounding costs, where that is counted.
     """
 
@@ -142,8 +143,8 @@ class Layers:
         self.start: dict[str, Slopes] = {}
 
     def finish(self, node: Node) -> None:
-        """No better bounds of this ReLU's input will come."""
-        slopes = initial_slopes({node.name: self.inputs[node.name]}, "adaptive")[node.name]
+        """No better bounds of this activation's input will come."""
+        slopes = initial_slopes(self.graph, {node.name: self.inputs[node.name]}, "adaptive")[node.name]
         self.start[node.name] = slopes.flat()
 
     def width(self, node: Node, index: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ class Layers:
         return (upper - lower).sum().double()
 
     def refine(self, node: Node, index: Tensor) -> None:
-        """Tightens the bounds of one ReLU's input; ``index``: its crossing neurons, in the order of the pass."""
+        """Tightens the bounds of one activation's input; ``index``: its unsettled neurons, in the order of the pass."""
         lower, upper = (flatten_rows(b).clone() for b in self.inputs[node.name])
         source = self.graph[node.inputs[0]]
         position = flatten_positions(source.shape).to(index.device)
@@ -164,7 +165,7 @@ class Layers:
         self.inputs[node.name] = unflatten_rows(lower, source.shape), unflatten_rows(upper, source.shape)
 
     def optimised(self, node: Node, position: Tensor) -> Bounds:
-        """Bounds ``[B, K]`` of neurons of a ReLU's input, by a row for each of their two bounds with its own slopes."""
+        """Bounds ``[B, K]`` of neurons of an activation's input, by a row with its own slopes for each of the two."""
         count = len(position)
         best = self.ascend(node, position).lower
         return best[:, :count], -best[:, count : 2 * count]
@@ -174,15 +175,15 @@ class Layers:
         count = len(position)
 
         def finished(best: Tensor) -> Tensor:
-            stable = ((best[:, :count] >= 0) | (best[:, count : 2 * count] >= 0)).all(0)
+            stable = rule_of(node).settled(best[:, :count], -best[:, count : 2 * count]).all(0)
             return torch.cat([stable, stable, torch.ones_like(best[0, 2 * count :], dtype=torch.bool)])
 
         problem = self.problem(node, position)
         return ascend(problem, self.ascent, self.start, finished=finished, wants_slopes=wants_slopes)
 
     def problem(self, node: Node, position: Tensor) -> RowProblem:
-        """Rows for the lower bounds of K neurons of a ReLU's input, then for their negated upper bounds, then some
-        more, to make up a usual number."""
+        """Rows for the lower bounds of K neurons of an activation's input, then for their negated upper bounds, then
+        some more, to make up a usual number."""
         source, like, count = self.graph[node.inputs[0]], self.region.like, len(position)
         rows = standard_rows(self.graph, like.device, 2 * count)
         filled = torch.cat([position, position, position[-1:].expand(rows - 2 * count)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zonocuda.domains import Zonotope, has_cuda_kernels
 from zonocuda.graph import Affine, Graph, fan_in
-from zonocuda.specs import Spec, load_vnnlib
+from zonocuda.specs import Box, LinearConstraint, Region, Spec, load_vnnlib
 
 Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
 """Whose arithmetic a proof is about: real numbers, or what a machine executes."""
@@ -86,7 +86,18 @@ def resolve_spec(spec: Spec | str | Path) -> Spec:
         raise TypeError(
             f"verify: the specification must be a Spec or the path of a VNN-LIB file, got {type(spec).__name__}"
         )
+    for position, region in enumerate(spec.regions):
+        _check_region(position, region)
     return replace(spec, regions=tuple(replace(r, box=_recordable(r.box)) for r in spec.regions))
+
+
+def _check_region(position: int, region: object) -> None:
+    """Raises TypeError unless it is a region of a box of numbers."""
+    if not isinstance(region, Region) or not isinstance(region.box, Box):
+        raise TypeError(f"region {position}: must be a Region with a Box, got {type(region).__name__}")
+    for name, bound in vars(region.box).items():
+        if not isinstance(bound, Tensor) or not bound.is_floating_point() or bound.is_meta:
+            raise TypeError(f"region {position}: {name} of the box must be a tensor of floats")
 
 
 def check_choice(caller: str, name: str, value: object, choices: Iterable[object]) -> None:
@@ -187,7 +198,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def check_sizes(graph: Graph, spec: Spec) -> None:
-    """Raises ValueError unless the specification's inputs and outputs, boxes and rows are those of the network."""
+    """Raises TypeError or ValueError unless the specification's inputs, outputs, boxes and rows are the network's."""
     inputs, outputs = math.prod(graph.input_shape), math.prod(graph.output_shape)
     if (inputs, outputs) != (spec.inputs, spec.outputs):
         raise ValueError(
@@ -195,9 +206,13 @@ def check_sizes(graph: Graph, spec: Spec) -> None:
         )
     for position, region in enumerate(spec.regions):
         box = region.box
+        if not all(isinstance(rows, Sequence) for rows in region.disjuncts):
+            raise TypeError(f"region {position}: every disjunct must be a sequence of LinearConstraint")
         for bound in (box.lower, box.upper, box.float32_lower, box.float32_upper):
             if bound.shape != (inputs,):
                 raise ValueError(f"region {position}: the box must have {inputs} bounds on each side")
         for row in (row for rows in region.disjuncts for row in rows):
+            if not isinstance(row, LinearConstraint):
+                raise TypeError(f"region {position}: disjuncts must hold LinearConstraint, got {type(row).__name__}")
             if not all(0 <= i < outputs for i in row.outputs) or not all(0 <= j < inputs for j in row.inputs):
                 raise ValueError(f"region {position}: the constraint {row} names a variable that does not exist")

@@ -17,6 +17,7 @@ from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision, plain_torch
+from zonocuda.relaxations import use_kink
 from zonocuda.verifier.arguments import check_budget, check_choice, check_slopes, resolve_zonotope
 from zonocuda.verifier.model import Model, Subject
 
@@ -95,7 +96,7 @@ def compute_bounds(
         )
     graph = subject.graph.to(zonotope.center.dtype, zonotope.center.device)
     gradients = torch.is_grad_enabled() and _requires_grad(graph, zonotope, slopes or {})
-    with use_backend(backend), full_precision(), torch.set_grad_enabled(gradients):
+    with use_backend(backend), use_kink(kink), full_precision(), torch.set_grad_enabled(gradients):
         if len(zonotope.center):
             with torch.no_grad():
                 low, high = zonotope.bounds()
@@ -106,15 +107,12 @@ def compute_bounds(
             direction=direction,
             memory_budget=memory_budget,
             slopes=slopes,
-            kink=kink,
             all_layers=layers == "all",
         )
         lower, upper = result.bounds
         if result.output is None:
             everything = torch.arange(prod(graph.output_shape), device=lower.device)
-            low, high = neuron_bounds(
-                graph, graph.output, everything, zonotope.bounds(), result.inputs, slopes, kink=kink
-            )
+            low, high = neuron_bounds(graph, graph.output, everything, zonotope.bounds(), result.inputs, slopes)
             lower, upper = low.reshape(lower.shape), high.reshape(upper.shape)
     return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats, result.plan)
 

@@ -32,13 +32,15 @@ from zonocuda.precision import (
 )
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.certify import add_region
-from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures, nonnegative_outputs
+from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
 from zonocuda.prove.forest import ForestRecord
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, check_effort
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, refuted_regions
 from zonocuda.prove.row_bound import RowBound
+from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, Progress, RegionProof
+from zonocuda.relaxations import use_kink
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.arguments import (
     Precision,
@@ -105,7 +107,8 @@ def verify(
 
     Args:
         model: a path to an ONNX file, an ONNX model, a loaded Network, a Graph, a module, or what ``torch.export`` made
-            of one.
+            of one. A final Softmax, or another strictly increasing function, of a file, an ONNX model or a Sequential
+            is left out where the property compares pairs of outputs alone; the result says so.
         spec: the property, or a path to a VNN-LIB file.
         timeout: seconds; when they are used up, the verdict is ``timeout``. None for no limit.
         device: ``auto`` (CUDA where torch and this build have it, else the CPU), or a device.
@@ -145,6 +148,8 @@ def verify(
     check_choice("verify", "backend", backend, get_args(Backend))
     check_budget("verify", memory_budget)
     check_count("verify", "seed", seed, 0)
+    if not isinstance(certificate, bool):
+        raise TypeError(f"verify: certificate must be True or False, got {certificate!r}"[:200])
     if not callable(progress):
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
@@ -153,14 +158,16 @@ def verify(
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(seconds_left)
-    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape), semantics)
+    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape, spec), semantics)
     if execution is not None and direction == "auto":
         direction = "dual"
-    course = Course(direction, memory_budget, kink, deadline, progress)
+    course = Course(direction, memory_budget, deadline, progress)
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
-    with torch.no_grad(), use_backend(backend), full_precision():
+    with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
+        if subject.final is not None:
+            wanted = Certificate(f"proofs that leave out a final {subject.final.kind} have no certificate")
         run = _Run(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
@@ -206,6 +213,7 @@ def verify(
         tuple(run.splits),
         seconds_left,
         files,
+        "" if subject.final is None else subject.final.kind,
     )
 
 
@@ -446,7 +454,7 @@ class _Run:
         if self.search(position, region, starts=starts, restarts=restarts, steps=100, seed=self.seed + 1):
             return "counterexample found from the dual's worst corners"
         proof.climb(ladder[CHEAP:])
-        if ladder and wants_neurons(self.split, region) and not proof.proven and not proof.obstacle:
+        if ladder and wants_neurons(self.split, region, self.subject.graph) and not proof.proven and not proof.obstacle:
             return self.split_neurons(position, proof)
         return open_boxes if open_boxes and not proof.proven else proof.reason()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,16 +15,21 @@ from torch.export import ExportedProgram
 
 from zonocuda.graph import Graph
 from zonocuda.importers import (
+    BeforeFinal,
     Network,
     NetworkMismatchError,
     NetworkOverflowError,
+    UnsupportedNetworkError,
     call_each,
     check_against_module,
+    load_for_comparisons,
     load_network,
     module_graph,
 )
+from zonocuda.importers.final import Final, last_module, of_module, without_last_module
+from zonocuda.specs import LinearConstraint, Spec
 
-Model = nn.Module | ExportedProgram | Graph | Network | onnx.ModelProto | str | Path
+Model = nn.Module | ExportedProgram | Graph | Network | BeforeFinal | onnx.ModelProto | str | Path
 """A module or what torch.export made of one, an imported network, or an ONNX model or file."""
 
 
@@ -43,6 +48,8 @@ class Subject:
         dtype: the precision in which ``execute`` computes.
         rounded_box: whether a counterexample may lie anywhere in the box rounded to float32; else it must lie in the
             box itself, too.
+        final: a last operator of the network that the graph leaves out: what is proven of comparisons of two outputs
+            holds of the whole network, over the reals.
     """
 
     graph: Graph
@@ -53,23 +60,30 @@ class Subject:
     dtype: torch.dtype = torch.float32
     rounded_box: bool = True
     agree: Callable[[Tensor], object] = lambda x: None
+    final: Final | None = None
 
     @staticmethod
-    def of(model: Model, input_shape: tuple[int, ...] | None) -> Subject:
+    def of(model: Model, input_shape: tuple[int, ...] | None, spec: Spec | None = None) -> Subject:
         """The subject for a network.
 
         Args:
             model: the network.
             input_shape: feature shape of a module's input, without the batch; others know theirs.
+            spec: what is asked about the network, if it is a property: where that compares two outputs in every row,
+                a final Softmax or the like is left out (:mod:`zonocuda.importers.final`).
 
         Raises:
             TypeError: no network.
             ValueError: a module without ``input_shape``, or a network that cannot be read or is not supported.
         """
         if isinstance(model, str | Path | onnx.ModelProto):
-            model = load_network(model)
+            model = load_network(model) if spec is None else load_for_comparisons(model)
         if isinstance(model, ExportedProgram):
             model = model.module()
+        if isinstance(model, BeforeFinal):
+            _check_comparisons(model.final, spec)
+            subject = Subject.of(model.before, input_shape)
+            return replace(subject, execute=model.whole, final=model.final)
         if isinstance(model, Network):
             versions = {"onnxruntime": onnxruntime.__version__}
             return Subject(model.graph, model.runtime, model.check, "onnxruntime", versions, model.runtime.dtype)
@@ -84,7 +98,18 @@ class Subject:
             )
         if input_shape is None:
             raise ValueError("a module's input shape (without the batch) is needed: pass input_shape=(...)")
-        return _module_subject(model, input_shape)
+        last = None if spec is None else last_module(model)
+        if last is None:
+            return _module_subject(model, input_shape)
+        assert isinstance(model, nn.Sequential)
+        subject = _module_subject(without_last_module(model), input_shape)
+        final = of_module(last, subject.graph.output_shape)
+        if final is None:
+            raise UnsupportedNetworkError(
+                f"the network's last layer, {last}, has no dimension or normalises over the batch; give it one"
+            )
+        _check_comparisons(final, spec)
+        return replace(subject, execute=_module_execution(model), final=final)
 
     def output(self, x: Tensor) -> Tensor:
         """The output ``[*output features]`` at a point ``[*input features]``, which is executed alone."""
@@ -112,10 +137,7 @@ class Subject:
 def _module_subject(module: nn.Module, input_shape: tuple[int, ...]) -> Subject:
     """A module, replayed by itself on its own device and in its own dtype, one input after the other."""
     graph = module_graph(module, input_shape).current()
-    own = next((t for t in [*module.parameters(), *module.buffers()] if t.is_floating_point()), torch.zeros(()))
-
-    def execute(x: Tensor) -> Tensor:
-        return call_each(module, x.to(own.device, own.dtype)).cpu()
+    own = _own(module)
 
     def check(lower: Tensor, upper: Tensor) -> float:
         return check_against_module(graph, module, lower, upper)
@@ -123,4 +145,42 @@ def _module_subject(module: nn.Module, input_shape: tuple[int, ...]) -> Subject:
     def agree(x: Tensor) -> float:
         return check_against_module(graph, module, x, x, points=0)
 
-    return Subject(graph, execute, check, "module", dtype=own.dtype, agree=agree)
+    return Subject(graph, _module_execution(module), check, "module", dtype=own.dtype, agree=agree)
+
+
+def _own(module: nn.Module) -> Tensor:
+    """A tensor with a module's type and device."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
+
+
+def _module_execution(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    own = _own(module)
+    return lambda x: call_each(module, x.to(own.device, own.dtype)).cpu()
+
+
+def _check_comparisons(final: Final, spec: Spec | None) -> None:
+    """Refuses a property that a final function does not keep.
+
+    Raises:
+        UnsupportedNetworkError: a row that is no comparison of two outputs, with the remedy.
+    """
+    rows = [] if spec is None else [row for region in spec.regions for rows in region.disjuncts for row in rows]
+    wrong = next((row for row in rows if not _compares(final, row)), None)
+    if spec is None or wrong is not None:
+        row = "" if wrong is None else f"; {str(wrong)[:100]!r} is another"
+        raise UnsupportedNetworkError(
+            f"the network ends in {final.kind}, which is left out where every row compares two outputs of one "
+            f"{final.kind} (Y_i - Y_j <= 0){row}. State the property about what {final.kind} reads, and verify the "
+            "network without it"
+        )
+
+
+def _compares(final: Final, row: LinearConstraint) -> bool:
+    """Whether a row holds of the function's results exactly where it holds of its arguments."""
+    if not row.outputs:
+        return True  # of inputs alone
+    if len(row.outputs) != 2 or row.inputs or row.constant:
+        return False
+    (first, a), (second, b) = row.outputs.items()
+    return a + b == 0 and max(first, second) < len(final.groups) and final.keeps(first, second)

@@ -37,6 +37,8 @@ MEMORY = 2**30
 """Bytes of open parts, where nobody says otherwise."""
 FIRST = 2048
 """Parts of the search before lemmas."""
+TRIED = 3
+"""Neurons of which both parts are bounded before one is split."""
 EFFORTS = (LemmaEffort(64, 8), LemmaEffort(128, 16), LemmaEffort(256, 32), LemmaEffort(512, 64))
 """Of lemmas, one after the other."""
 SHARE = 0.6
@@ -83,7 +85,7 @@ class _Course:
         self.begin = time.monotonic()
         self.bounded = self.depth = self.lemmas = 0
         self.margin = -math.inf  # the worst bound of an open disjunct on the whole box
-        self.settings = SignSettings(batch_of(search.arithmetics[0].graph), memory=search.memory)
+        self.settings = SignSettings(batch_of(search.arithmetics[0].graph), TRIED, search.memory)
         self.box = search.arithmetics[0].box(search.region)
         disjuncts = search.arithmetics[0].rows(search.region, self.box).disjuncts
         self.members = [disjuncts[group] for group in search.open]

@@ -216,7 +216,7 @@ def _dual(
     if intermediate is not None:
         relus = refine(graph, zonotope, relus, replace(ascent, iterations=intermediate)).inputs
     clock = _lap(seconds, "refine", clock)
-    given = {**initial_slopes(relus, "adaptive"), **start}
+    given = {**initial_slopes(graph, relus, "adaptive"), **start}
     begin = {name: slopes.flat() for name, slopes in given.items()}
     left = compact(graph, relus)
     best = ascend(

@@ -117,6 +117,7 @@ class VerifyResult:
         certificate: of a proof, where it was asked for.
         timeout: seconds that it was given; inf for no limit.
         files: paths of the network (``net``) and the property (``spec``), where these were files.
+        left_out: a last operator of the network, such as ``Softmax``, that bounds and margins do not include.
         splits: what splitting the box took, for each region where that was tried; the margins are those of the whole
             box.
     """
@@ -133,6 +134,7 @@ class VerifyResult:
     splits: tuple[SplitStats, ...] = ()
     timeout: float = math.inf
     files: Mapping[str, str] = field(default_factory=dict)
+    left_out: str = ""
 
     def __bool__(self) -> NoReturn:
         """A result is no truth value.
@@ -196,7 +198,8 @@ class VerifyResult:
         semantics = self.ran.semantics
         enclosing = "the box that encloses the specification's numbers"
         if self.verdict is Verdict.VERIFIED and semantics == "real":
-            return f"holds in real arithmetic, in which casts to narrower types round, on {enclosing}"
+            text = f"holds in real arithmetic, in which casts to narrower types round, on {enclosing}"
+            return f"{text}; {self._without}" if self.left_out else text
         if self.verdict is Verdict.VERIFIED:
             box = "the box rounded to float32" if semantics == "float32" else enclosing
             return f"holds as executed in {semantics}, sums in any order, with or without fused multiply-add, on {box}"
@@ -204,6 +207,13 @@ class VerifyResult:
             box = "the box" if semantics == "float64" else "the box rounded to float32"
             return f"fails as executed by {self.ran.replay} in {self.ran.replay_dtype} at a point of {box}"
         return "nothing is known"
+
+    @property
+    def _without(self) -> str:
+        return (
+            f"proven of what the final {self.left_out} reads, whose every comparison of two outputs is one of its "
+            "results; executed, it may round two of them to one number"
+        )
 
     @property
     def margin(self) -> float | None:

@@ -25,6 +25,11 @@ def executed(subject: Subject, semantics: Semantics) -> tuple[Subject, Execution
     dtype = EXECUTED.get(semantics)
     if dtype is None:
         return subject, None
+    if subject.final is not None:
+        raise ValueError(
+            f"semantics {semantics!r}: the network ends in {subject.final.kind}, whose rounding no bound accounts for; "
+            "use 'real'"
+        )
     if dtype == torch.float32 and subject.dtype != dtype:
         raise ValueError(f"semantics {semantics!r}: the network computes in float64; use 'float64' or 'real'")
     if subject.graph.executed:

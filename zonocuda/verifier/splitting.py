@@ -19,6 +19,7 @@ from zonocuda.graph import Graph, Node
 from zonocuda.prove.boxes import BoxBounder, batch_of
 from zonocuda.prove.forest import ForestRecord, ForestWriter
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Region
 from zonocuda.verifier.falsify import Counterexample, replay
 from zonocuda.verifier.model import Subject
@@ -42,10 +43,19 @@ def wants_split(split: Split, region: Region) -> bool:
     return varying > 0 and (split == "input" or (split == "auto" and varying <= MAX_INPUTS))
 
 
-def wants_neurons(split: Split, region: Region) -> bool:
-    """Whether neurons are to be split for a region."""
+def wants_neurons(split: Split, region: Region, graph: Graph) -> bool:
+    """Whether neurons are to be split for a region.
+
+    Raises:
+        ValueError: it is asked for, and an activation cannot be split.
+    """
     varying = _varying(region)
-    return varying > 0 and (split == "neuron" or (split == "auto" and varying > MAX_INPUTS))
+    if not (varying > 0 and (split == "neuron" or (split == "auto" and varying > MAX_INPUTS))):
+        return False
+    other = next((node for node in activations(graph) if not rule_of(node).has_signs), None)
+    if other is not None and split == "neuron":
+        raise ValueError(f"split 'neuron': node {other.name!r} (op {other.op.kind}) cannot be split; use 'input'")
+    return other is None
 
 
 def end_of(remaining: float) -> float:

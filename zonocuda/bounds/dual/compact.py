@@ -1,7 +1,7 @@
 """A network without its dead neurons: what a box never activates costs a dual pass nothing.
 
-relu(x) = 0 wherever x <= 0 on the whole box: such a neuron's row of weights before the ReLU, and its columns behind it,
-may be left out of the linear layers around it. The function on the box stays what it was.
+Where an activation is 0 on the whole box, as max(x, 0) is where x <= 0, the neuron's row of weights before it, and its
+columns behind it, may be left out of the linear layers around it. The function on the box stays what it was.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.slopes import Slopes
 from zonocuda.bounds.interval import Bounds, positions
-from zonocuda.graph import Graph, Linear, Node, Relu
+from zonocuda.graph import Graph, Linear, Node
+from zonocuda.relaxations import activations, has_rule, rule_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +23,9 @@ class Compact:
 
     Attributes:
         graph: the network that is left; its nodes keep their names.
-        inputs: bounds of the input of every ReLU, those of the neurons that are left.
+        inputs: bounds of the input of every activation, those of the neurons that are left.
         whole: the bounds ``[B, *features]`` that were given.
-        kept: by ReLU that has lost neurons, the positions ``[K]`` of the others.
+        kept: by activation that has lost neurons, the positions ``[K]`` of the others.
     """
 
     graph: Graph
@@ -70,16 +71,16 @@ class Compact:
 
 
 def compact(graph: Graph, inputs: Mapping[str, Bounds]) -> Compact:
-    """Leaves out the neurons that are dead in every batch element, where a ReLU lies between linear layers alone.
+    """Leaves out the neurons that are 0 in every batch element, where an activation lies between linear layers.
 
     Args:
         graph: the network.
-        inputs: bounds ``[B, *features]`` of the input of every ReLU; a NaN is not dead.
+        inputs: bounds ``[B, *features]`` of the input of every activation; a NaN is not dead.
     """
     kept: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}  # by linear node
     between = _between_linear_layers(graph)
-    masks = [(~(inputs[node.name][1] <= 0)).any(0) for node, _ in between]
+    masks = [(~rule_of(node).zero(*inputs[node.name])).any(0) for node, _ in between]
     for alive in masks:
         alive[0] |= ~alive.any()  # one stays
     for (node, before), alive, index in zip(between, masks, positions(masks), strict=True):
@@ -95,11 +96,11 @@ def compact(graph: Graph, inputs: Mapping[str, Bounds]) -> Compact:
 
 
 def _between_linear_layers(graph: Graph) -> list[tuple[Node, str]]:
-    """ReLUs that alone read a linear layer with one dimension, and that linear layers alone read; with that layer."""
+    """Activations that alone read a linear layer of one dimension, and that linear layers alone read; with it."""
     readers = graph.readers
     return [
         (node, node.inputs[0])
-        for node in graph.relus
+        for node in activations(graph)
         if len(node.shape) == 1
         and isinstance(graph[node.inputs[0]].op, Linear)
         and len(readers[node.inputs[0]]) == 1
@@ -110,7 +111,7 @@ def _between_linear_layers(graph: Graph) -> list[tuple[Node, str]]:
 
 def _shorten(node: Node, rows: Tensor | None, kept: Mapping[str, Tensor]) -> Node:
     """A node without the dead neurons among its inputs and outputs."""
-    if isinstance(node.op, Relu):
+    if has_rule(node):
         return replace(node, shape=(len(kept[node.name]),)) if node.name in kept else node
     columns = kept.get(node.inputs[0]) if node.inputs else None
     if not isinstance(node.op, Linear) or (rows is None and columns is None):

@@ -2,7 +2,7 @@
 
 A row v of a node y stands for the linear form v . y. Going from the output to the input, the pass rewrites all forms in
 terms of earlier and earlier nodes: at an affine node const += v . b and v = A^T v; a node that several others read
-collects the sum of their rows. What happens at a ReLU is the caller's.
+collects the sum of their rows. What happens at an activation is the caller's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.rounding.ledger import Ledger, Measure, Tally
-from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Graph, Input, Linear, Node, Relu
+from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Graph, Input, Linear, Node
+from zonocuda.relaxations import has_rule
 
 PASS_BYTES = 2**24
 """Of a layer's rows in one pass: large enough for fast products, small enough for the cache."""
@@ -80,12 +81,12 @@ class DualPass:
         self.constant = self.constant[:, index]
         self.tally.keep(index)
 
-    def run(self, relu: Callable[[Node, Tensor], Tensor | None], on_node: Visit = proceed) -> Tensor | None:
+    def run(self, activation: Callable[[Node, Tensor], Tensor | None], on_node: Visit = proceed) -> Tensor | None:
         """Carries the rows to the input.
 
         Args:
-            relu: gives the rows at the input of a ReLU for those ``[B * R, *features]`` at its output, which are still
-                pending while it runs. None ends the pass there.
+            activation: gives the rows at the input of an activation for those ``[B * R, *features]`` at its output,
+                which are still pending while it runs. None ends the pass there.
             on_node: called before each node that has rows; may raise to stop the pass.
 
         Returns:
@@ -97,8 +98,8 @@ class DualPass:
             on_node(node)
             if isinstance(node.op, Input):
                 break
-            if isinstance(node.op, Relu):
-                result = relu(node, self.pending[node.name])
+            if has_rule(node):
+                result = activation(node, self.pending[node.name])
                 if result is None:
                     return None
                 del self.pending[node.name]

@@ -20,14 +20,11 @@ from zonocuda.bounds.dual.dual_pass import (
 )
 from zonocuda.bounds.dual.input_set import extremes
 from zonocuda.bounds.dual.window_rows import WindowRows, window_extremes, window_measure
-from zonocuda.bounds.interval import Bounds, clamped
+from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.ledger import Ledger, Measure
-from zonocuda.domains import Windowed, kernels
+from zonocuda.domains import Windowed
 from zonocuda.graph import Graph, Input, Linear, Node
-from zonocuda.kink import KinkRule, kink_tolerance
-
-MOST_TERMS = 2**16
-"""Of a sum, as far as the kink's tolerance goes: with more of them it would soon take every float32 slope for one."""
+from zonocuda.relaxations import Lines, activations, rule_of
 
 
 def neuron_bounds(
@@ -41,22 +38,23 @@ def neuron_bounds(
     known: Mapping[str, Bounds] | None = None,
     keep_best: bool = True,
     rows_per_pass: int | None = None,
-    kink: KinkRule = "envelope",
     on_node: Visit = proceed,
     ledger: Ledger | None = None,
 ) -> Bounds:
     """Bounds of chosen neurons of a node over a box, by one backward pass for both sides.
 
     A row v that begins as a unit vector of the node is carried to the input. One slope lam serves both signs of v, so
-    the image of v at a ReLU is v lam for the lower and the upper bound alike: with the offset mu,
+    the image of v at an activation is v lam for the lower and the upper bound alike: with the lines' offsets d below
+    and e above,
 
-        low += sum min(v, 0) 2 mu,  high += sum max(v, 0) 2 mu,  v = v lam;
+        low += sum max(v, 0) d + min(v, 0) e,  high += sum max(v, 0) e + min(v, 0) d,  v = v lam;
 
     in the end low and high are added to the least and the largest v . x on the box.
 
-    With minimum-area slopes this equals the forward zonotope's bound for the same bounds of the ReLUs' inputs.
+    With minimum-area slopes this equals the forward zonotope's bound for the same bounds of the activations' inputs.
 
-    With ``known`` the pass also bounds what is left, v . y and the constants, at every ReLU that it reaches while all
+    With ``known`` the pass also bounds what is left, v . y and the constants, at every activation that it reaches while
+    all
     rows belong to nodes y with known bounds, and keeps the best. A neuron whose sign is known in every batch element
     then leaves the pass; its bounds are what was found so far.
 
@@ -65,15 +63,14 @@ def neuron_bounds(
         name: the node whose neurons are bounded.
         index: positions ``[K]`` (int64) in the node's flattened features.
         box: lower and upper bounds of the input, ``[B, *input features]``.
-        inputs: bounds ``[B, *features]`` of the input of every ReLU before the node, by the ReLU's name.
-        slopes: by ReLU, a slope that broadcasts to ``[B, *features]``; the minimum-area slope elsewhere.
+        inputs: bounds ``[B, *features]`` of the input of every activation before the node, by the activation's name.
+        slopes: by activation, a slope that broadcasts to ``[B, *features]``; the minimum-area slope elsewhere.
         known: None for no early end; else bounds of the value of some nodes, beside those that ``inputs`` and ``box``
-            imply (for ReLUs, their inputs, and the network's input).
+            imply (for activations, their inputs, and the network's input).
         keep_best: with ``known``, the best bounds seen; else, for neurons that did not leave the pass, those that it
             ends with, which are the forward zonotope's. (A better bound of one neuron can make the next layer's worse:
             the minimum-area slope depends on it.)
         rows_per_pass: how many neurons go together; by default as many as keep a layer's rows within PASS_BYTES.
-        kink: the derivative where a slope sits on its kink.
         on_node: called before each node of each pass; may raise to stop.
         ledger: where given, what rounding costs is part of the bounds.
 
@@ -81,13 +78,13 @@ def neuron_bounds(
         Lower and upper bounds ``[B, K]``; NaN wherever a NaN entered.
 
     Raises:
-        KeyError: an unknown node, or a ReLU on the way without bounds.
+        KeyError: an unknown node, or an activation on the way without bounds.
     """
     batch, count = box[0].shape[0], len(index)
     low, high = (box[0].new_empty(batch, count) for _ in range(2))
     if batch == 0 or count == 0:
         return low, high
-    shared = _Shared(graph, box, inputs, dict(slopes or {}), None if known is None else dict(known), kink, ledger)
+    shared = _Shared(graph, box, inputs, dict(slopes or {}), None if known is None else dict(known), ledger)
     step = rows_per_pass or neurons_per_pass(graph, graph[name], box[0])
     for first in range(0, count, step):
         part = slice(first, first + step)
@@ -105,42 +102,32 @@ class _Shared:
         inputs: Mapping[str, Bounds],
         slopes: Mapping[str, Tensor],
         known: dict[str, Bounds] | None,
-        kink: KinkRule,
         ledger: Ledger | None,
     ) -> None:
         self.graph, self.box, self.inputs, self.slopes, self.known = graph, box, inputs, slopes, known
-        self.kink: KinkRule = kink
         self.ledger = ledger
-        terms = min(box[0][0].numel(), MOST_TERMS)  # a bound is a sum over the inputs
-        self.tolerance = kink_tolerance(box[0].dtype, terms)
-        self._relus: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
-        self._relaxations: dict[str, tuple[Tensor, Tensor]] = {}
+        self.terms = box[0][0].numel()  # a bound is a sum over the inputs
+        self._flat: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
+        self._lines: dict[str, Lines] = {}
         self._ranges: dict[str, Bounds | None] = {}
-        self._input_of = {node.inputs[0]: node.name for node in graph.relus}
+        self._activation_of = {node.inputs[0]: node.name for node in activations(graph)}
 
-    def relu(self, node: Node) -> tuple[Tensor, Tensor, Tensor | None]:
-        """l and u ``[B, N]`` of a ReLU, and its slopes ``[B, 1, N]``; None for the minimum-area ones."""
-        if node.name not in self._relus:
+    def flat(self, node: Node) -> tuple[Tensor, Tensor, Tensor | None]:
+        """l and u ``[B, N]`` of an activation, and its slopes ``[B, 1, N]``; None for the minimum-area ones."""
+        if node.name not in self._flat:
             lower, upper = self.inputs[node.name]
             slope = self.slopes.get(node.name)
             flat = None if slope is None else flatten_rows(slope.expand(lower.shape)).unsqueeze(1)
-            self._relus[node.name] = (flatten_rows(lower), flatten_rows(upper), flat)
-        return self._relus[node.name]
+            self._flat[node.name] = (flatten_rows(lower), flatten_rows(upper), flat)
+        return self._flat[node.name]
 
-    def relaxation(self, node: Node) -> tuple[Tensor, Tensor]:
-        """lam and 2 mu of a ReLU, ``[B, *features]``."""
-        if node.name not in self._relaxations:
-            lower, upper = self.inputs[node.name]
-            given = self.slopes.get(node.name)
-            slope, offset = kernels().relu_relaxation(
-                lower,
-                upper,
-                None if given is None else given.expand(lower.shape),
-                kink=self.kink,
-                tolerance=self.tolerance,
-            )
-            self._relaxations[node.name] = (slope, 2 * offset)
-        return self._relaxations[node.name]
+    def lines(self, node: Node) -> Lines:
+        """The lines around an activation, ``[B, *features]``."""
+        if node.name not in self._lines:
+            bounds, slope = self.inputs[node.name], self.slopes.get(node.name)
+            given = None if slope is None else slope.expand(bounds[0].shape)
+            self._lines[node.name] = rule_of(node).lines(*bounds, given, self.terms)
+        return self._lines[node.name]
 
     def range(self, name: str) -> Bounds | None:
         """Known bounds of the value of a node, ``[B, N]``; None where there are none."""
@@ -156,8 +143,8 @@ class _Shared:
         if self.known is not None and name in self.known:
             return self.known[name]
         if name in self.inputs:
-            return clamped(self.inputs[name])
-        return self.inputs.get(self._input_of.get(name, ""))
+            return rule_of(self.graph[name]).range(*self.inputs[name])
+        return self.inputs.get(self._activation_of.get(name, ""))
 
 
 def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | None = None) -> None:
@@ -183,14 +170,17 @@ def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | No
 class _Total:
     """Bounds of rows as sums: of the constant, of the offsets, and of the ends of the rows that are left.
 
-    Adding up these terms, and the offsets of the ReLUs before (which have one sign), rounds no oftener than there are
-    nodes, by u times the sum of all magnitudes each time.
+    Adding up these terms, and the offsets of the activations before, rounds no oftener than there are nodes, by u times
+    the sum of all magnitudes each time: offsets of one sign are part of low and high with their magnitudes, the others
+    add up to at most ``mixed`` for either, and may have cancelled as much in both.
     """
 
-    def __init__(self, going: DualPass | WindowRows, low: Tensor, high: Tensor) -> None:
+    def __init__(self, going: DualPass | WindowRows, low: Tensor, high: Tensor, mixed: Tensor | None) -> None:
         self.tally = going.tally.fork()
         self.low, self.high = going.constant + low, going.constant + high
         self.size = going.constant.abs() - low + high
+        if mixed is not None:
+            self.size = self.size + 4 * mixed
 
     def add(self, name: str, ends: Bounds, measure: Callable[[], Measure]) -> None:
         """Adds the ends of the rows of a node; by middle and radius they round twice as much as one sum."""
@@ -220,6 +210,7 @@ class _Chunk:
         self.flow = DualPass(shared.graph, self.batch, rows, like, shared.ledger)
         self.low = like.new_zeros(self.batch, len(filled))
         self.high = like.new_zeros(self.batch, len(filled))
+        self.mixed: Tensor | None = None  # the magnitudes of offsets whose terms have both signs
         self.open = torch.arange(len(filled), device=like.device)  # the rows that are in the pass
         self.lower = like.new_full((self.batch, len(filled)), -torch.inf)
         self.upper = like.new_full((self.batch, len(filled)), torch.inf)
@@ -232,9 +223,9 @@ class _Chunk:
     def bounds(self, keep_best: bool) -> Bounds:
         """Carries the rows to the input."""
         left = self._run_windows()
-        v = self.flow.run(self._relu, self.on_node) if left else None
+        v = self.flow.run(self._activation, self.on_node) if left else None
         if left and len(self.open):
-            total = _Total(self.flow, self.low, self.high)
+            total = _Total(self.flow, self.low, self.high, self.mixed)
             if v is not None:
                 ends = self._extremes(self.shared.graph.nodes[0].name, v)
                 assert ends is not None, "the input's range is the box"
@@ -261,46 +252,57 @@ class _Chunk:
         windows = self.windows
         if windows is None:
             return True
-        left = windows.run(self._window_relu, self.on_node)
+        left = windows.run(self._window_activation, self.on_node)
         self.flow.rows, self.flow.constant, self.flow.tally = windows.rows, windows.constant, windows.tally
         for name in windows.pending if left else ():
             self.flow.send(name, windows.dense(name))
         self.windows = None
         return left
 
-    def _window_relu(self, node: Node, block: Windowed) -> Windowed | None:
-        """One ReLU on windows; None when no row is left."""
+    def _window_activation(self, node: Node, block: Windowed) -> Windowed | None:
+        """One activation on windows; None when no row is left."""
         if self.shared.known is not None:
             if not self._end_decided():
                 return None
             assert self.windows is not None
             block = self.windows.windows()[node.name]
-        slope, twice = self.shared.relaxation(node)
-        offsets = block.scale(twice).patches
-        self.low = self.low + offsets.clamp(max=0).sum((2, 3, 4))
-        self.high = self.high + offsets.clamp(min=0).sum((2, 3, 4))
-        image = block.scale(slope)
+        lines = self.shared.lines(node)
+        above = block.scale(lines.above).patches
+        if lines.below is None:  # above >= 0: its terms have the sign of v
+            low, high, size = above.clamp(max=0), above.clamp(min=0), above.abs()
+        else:
+            below, positive = block.scale(lines.below).patches, block.patches >= 0
+            low, high = torch.where(positive, below, above), torch.where(positive, above, below)
+            size = torch.maximum(above.abs(), below.abs())
+        self.low, self.high = self.low + low.sum((2, 3, 4)), self.high + high.sum((2, 3, 4))
+        offsets = size.sum((2, 3, 4))
+        if lines.below is not None:
+            self.mixed = offsets if self.mixed is None else self.mixed + offsets
+        image = block.scale(lines.slope)
         assert self.windows is not None
-        self.windows.tally.relu(node, image, partial(window_measure, image), offsets.abs().sum((2, 3, 4)))
+        self.windows.tally.activation(node, image, partial(window_measure, image), offsets)
         return image
 
-    def _relu(self, node: Node, v: Tensor) -> Tensor | None:
-        """One ReLU; None when no row is left."""
+    def _activation(self, node: Node, v: Tensor) -> Tensor | None:
+        """One activation; None when no row is left."""
         if self.shared.known is not None:
             if not self._end_decided():
                 return None
             v = self.flow.pending[node.name]
-        kink, tolerance = self.shared.kink, self.shared.tolerance
-        rows, low, high = kernels().dual_relu(self._rows(v), *self.shared.relu(node), kink=kink, tolerance=tolerance)
-        self.low, self.high = self.low + low, self.high + high
-        image = unflatten_rows(rows.flatten(0, 1), node.shape)
-        self.flow.tally.relu(node, image, partial(self.flow.measure, image), high - low)
+        shared, counted = self.shared, self.shared.ledger is not None
+        lower, upper, slope = shared.flat(node)
+        found = rule_of(node).dual(self._rows(v), lower, upper, slope, None, shared.terms, counted)
+        self.low, self.high = self.low + found.low, self.high + found.high
+        if found.size is not None:
+            self.mixed = found.size if self.mixed is None else self.mixed + found.size
+        image = unflatten_rows(found.rows.flatten(0, 1), node.shape)
+        self.flow.tally.activation(node, image, partial(self.flow.measure, image), found.magnitude(both=True))
         return image
 
     def _end_decided(self) -> bool:
         """Bounds the rows from what is known here, and drops those whose sign is known; False when none is left."""
         going = self.flow if self.windows is None else self.windows
-        total = _Total(going, self.low, self.high)
+        total = _Total(going, self.low, self.high, self.mixed)
         pending: Mapping[str, Tensor | Windowed] = self.flow.pending if self.windows is None else self.windows.windows()
         for name, v in pending.items():
             ends = self._extremes(name, v)
@@ -318,6 +320,7 @@ class _Chunk:
             index = decided.to(torch.uint8).argsort(stable=True)[:rest]
             self.open = self.open[index]
             self.low, self.high = self.low[:, index], self.high[:, index]
+            self.mixed = None if self.mixed is None else self.mixed[:, index]
             going.keep(index)
         return wanted > 0
 

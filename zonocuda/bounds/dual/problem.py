@@ -1,14 +1,15 @@
 """The dual pass: linear bounds of specifications, carried from the output back to the input.
 
-For given bounds l, u of every ReLU input and given slopes, a row v of the specification is pushed through the network:
+For given bounds l, u of every activation's input and given slopes, a row v of the specification is pushed through the
+network:
 
     at an affine node:  const += v . b;  v = A^T v
-    at a ReLU:          const += sum min(v, 0) * 2 mu;  v = v * lam
+    at an activation:   const += sum max(v, 0) * below + min(v, 0) * above;  v = v * slope
     at the input:       lower = const + least v . x  (v . c0 - sum |v| r0 on a box; see zonocuda.bounds.dual.input_set)
 
 No generator is stored: memory is rows times neurons. For one slope for both signs of v this equals the bound of the
-forward sweep with the same l, u and slopes; the pass may also take another slope where v >= 0 (any slope in [0, 1] is
-valid there, since relu(x) >= lam x) than where v < 0 (design of CROWN, Zhang et al. 2018), and others for every row.
+forward sweep with the same l, u and slopes; the pass may also take another slope where v >= 0 (that of the lower line)
+than where v < 0 (that of the upper one; design of CROWN, Zhang et al. 2018), and others for every row.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
-from zonocuda.domains.backend import kernels
 from zonocuda.graph import Graph, Node
-from zonocuda.kink import KinkRule
+from zonocuda.relaxations import rule_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +47,13 @@ class DualBound:
 
 
 class RowProblem:
-    """Rows to be bounded from below over a set of inputs, for given bounds of the ReLUs' inputs and any slopes.
+    """Rows to be bounded from below over a set of inputs, for given bounds of the activations' inputs and any slopes.
 
-    What comes before the first ReLU that the rows reach is done once.
+    What comes before the first activation that the rows reach is done once.
 
     Attributes:
-        flow: the rows ``[B, R]``, where the first ReLU waits.
-        bounds: l and u ``[B, N]`` of every ReLU's input, in the order of the pass.
+        flow: the rows ``[B, R]``, where the first activation waits.
+        bounds: l and u ``[B, N]`` of every activation's input, in the order of the pass.
         slack: ``[B, R]``, what counting rounding has taken off the last bounds.
     """
 
@@ -77,27 +77,27 @@ class RowProblem:
         """Goes on with the rows ``index`` alone."""
         self.flow.keep(index)
 
-    def bound(self, slopes: Callable[[Node], Slopes], kink: KinkRule = "envelope") -> tuple[Tensor, Tensor | None]:
+    def bound(self, slopes: Callable[[Node], Slopes]) -> tuple[Tensor, Tensor | None]:
         """Lower bounds ``[B, R]`` of the rows, and what they weigh the input with ``[B * R, *input features]``.
 
         Args:
-            slopes: for a ReLU, its slopes ``[B, 1 or R, N]`` in the order of the pass.
-            kink: the derivative where a slope sits on its kink.
+            slopes: for an activation, its slopes ``[B, 1 or R, N]`` in the order of the pass.
         """
         flow = self.flow.fork()
         batch, rows = flow.batch, flow.rows
 
-        def relu(node: Node, v: Tensor) -> Tensor:
-            lower, upper = self.relu_bounds(node)
-            given = slopes(node)
+        def activation(node: Node, v: Tensor) -> Tensor:
+            given, counted = slopes(node), flow.tally.ledger is not None
             matrix = flatten_rows(v).reshape(batch, rows, -1)
-            image, low, _ = kernels().dual_relu(matrix, lower, upper, given.negative, given.nonnegative, kink=kink)
-            flow.add(low)
-            rows_before = unflatten_rows(image.flatten(0, 1), node.shape)
-            flow.tally.relu(node, rows_before, lambda: flow.measure(rows_before), low)
-            return rows_before
+            found = rule_of(node).dual(
+                matrix, *self.input_bounds(node), given.negative, given.nonnegative, counted=counted
+            )
+            flow.add(found.low)
+            image = unflatten_rows(found.rows.flatten(0, 1), node.shape)
+            flow.tally.activation(node, image, lambda: flow.measure(image), found.magnitude(both=False))
+            return image
 
-        weight = flow.run(relu, self.on_node)
+        weight = flow.run(activation, self.on_node)
         if weight is None:
             return self._proven(flow, flow.constant), None
         matrix = flatten_rows(weight).reshape(batch, rows, -1)
@@ -109,7 +109,8 @@ class RowProblem:
         self.slack = (value - lower).detach()
         return lower
 
-    def relu_bounds(self, node: Node) -> Bounds:
+    def input_bounds(self, node: Node) -> Bounds:
+        """l and u ``[B, N]`` of an activation's input."""
         if node.name not in self.bounds:
             lower, upper = self.inputs[node.name]
             self.bounds[node.name] = flatten_rows(lower), flatten_rows(upper)
@@ -144,13 +145,13 @@ def dual_bound(
     slopes: Mapping[str, Slopes | Tensor] | None = None,
     on_node: Visit = proceed,
 ) -> DualBound:
-    """Lower bounds of ``rows`` over a box, for bounds of every ReLU's input that hold on it.
+    """Lower bounds of ``rows`` over a box, for bounds of every activation's input that hold on it.
 
     Args:
         graph: the network.
         rows: the specification's rows, in the dtype and on the device of the network.
         box: lower and upper bounds of the input, ``[B, *input features]``.
-        inputs: bounds of the input of every ReLU, by node name, ``[B, *features]``.
+        inputs: bounds of the input of every activation, by node name, ``[B, *features]``.
         slopes: by node name, one slope ``[B, *features]`` for both signs of v or :class:`Slopes`; the minimum-area
             slope elsewhere.
         on_node: called before each node; may raise to stop the pass.

@@ -1,7 +1,8 @@
 """Dual rows on parts of the inputs where some neurons have one sign.
 
-On a part where x_j >= 0, relu(x_j) = x_j, and any coefficient v' <= v will do, as v x_j >= v' x_j; where x_j <= 0,
-relu(x_j) = 0, and any v' >= 0 will do, as 0 >= v' x_j. With v' = v - beta, or v' = beta, beta >= 0 is the multiplier of
+An activation that is the identity where x_j >= 0 and 0 where x_j <= 0 (:attr:`zonocuda.relaxations.Rule.has_signs`):
+on a part where x_j >= 0 any coefficient v' <= v will do, as v x_j >= v' x_j; where x_j <= 0 any v' >= 0 will do, as
+0 >= v' x_j. With v' = v - beta, or v' = beta, beta >= 0 is the multiplier of
 the constraint; whatever float v' is, it is one of these numbers, so that nothing is lost by rounding.
 
 Everywhere else the pass is that of :mod:`zonocuda.bounds.dual.problem`: bounds l, u of the whole set of inputs hold on
@@ -22,16 +23,16 @@ from torch.autograd.function import once_differentiable
 
 from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_rows, proceed, unflatten_rows
 from zonocuda.bounds.dual.input_set import InputSet
-from zonocuda.bounds.dual.slopes import crossing
+from zonocuda.bounds.dual.slopes import free_neurons
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.ledger import Ledger
-from zonocuda.domains.backend import kernels
 from zonocuda.graph import Graph, Node
+from zonocuda.relaxations import activations, rule_of
 
 
 @dataclass(frozen=True, eq=False)
 class SignLayer:
-    """A ReLU, for bounds of its input.
+    """An activation, for bounds of its input.
 
     Attributes:
         name: of the node.
@@ -50,14 +51,22 @@ class SignLayer:
 
     @staticmethod
     def of(node: Node, bounds: Bounds) -> SignLayer:
-        """For bounds ``[1, *features]``."""
-        index = crossing(bounds)
-        lower, upper = (flatten_rows(b).squeeze(0) for b in bounds)
-        slope, offset = kernels().relu_relaxation(lower[index].unsqueeze(0), upper[index].unsqueeze(0), None)
-        start = (upper[index] >= -lower[index]).to(lower.dtype)
-        passing = ((lower >= 0) & (upper > 0)).to(lower.dtype)
-        full = int(passing.sum()) + len(index) == len(lower)
-        return SignLayer(node.name, index, slope.squeeze(0), 2 * offset.squeeze(0), start, None if full else passing)
+        """For bounds ``[1, *features]``.
+
+        Raises:
+            NotImplementedError: an activation that signs tell nothing about.
+        """
+        rule, index = rule_of(node), free_neurons(node, bounds)
+        if not rule.has_signs:
+            raise NotImplementedError(f"signs: node {node.name!r} (op {node.op.kind}) cannot be split at 0")
+        lower, upper = (flatten_rows(b) for b in bounds)
+        ends = lower[:, index], upper[:, index]
+        lines = rule.lines(*ends, None)
+        start = rule.initial(*ends, "adaptive").nan_to_num(0.0)
+        passing = rule.kinds(lower, upper)[1].squeeze(0).to(lower.dtype)
+        full = int(passing.sum()) + len(index) == lower.shape[1]
+        slope, twice = lines.slope.squeeze(0), lines.above.squeeze(0)
+        return SignLayer(node.name, index, slope, twice, start.squeeze(0), None if full else passing)
 
 
 def coefficients(v: Tensor, multiplier: Tensor, sign: Tensor) -> Tensor:
@@ -65,8 +74,8 @@ def coefficients(v: Tensor, multiplier: Tensor, sign: Tensor) -> Tensor:
     return v * (sign > 0) - multiplier.clamp(min=0) * sign
 
 
-class _SignedRelu(torch.autograd.Function):
-    """Rows ``[S, N]`` from the output to the input of a ReLU, and what they add to their bounds."""
+class _SignedImage(torch.autograd.Function):
+    """Rows ``[S, N]`` from the output to the input of an activation, and what they add to their bounds."""
 
     @staticmethod
     def forward(
@@ -107,7 +116,8 @@ class Reached:
         slack: ``[S]``, what counting rounding has taken off them.
         scores: ``[S, U]``, what the relaxation of each crossing neuron costs, -1 where its sign is known; empty where
             nobody asked.
-        sizes: the mean of abs(v) over the crossing neurons of each layer, where scores were asked for.
+        sizes: how large abs(v) is at the crossing neurons of each layer, sum v^2 / sum abs(v), where scores were asked
+            for: however many are zero.
         weight: ``[S, N]``, what the rows weigh the input with, in the order of the features; None where they do not.
     """
 
@@ -123,7 +133,7 @@ class SignProblem:
 
     Attributes:
         graph: the network.
-        layers: the ReLUs that the rows can reach, in the order of the network.
+        layers: the activations that the rows can reach, in the order of the network.
         count: U, the crossing neurons of all of them.
         box: its ends ``[1, *input features]``.
         like: one of them.
@@ -139,13 +149,12 @@ class SignProblem:
         on_node: Visit = proceed,
     ) -> None:
         """``rows`` makes a pass with the rows ``[1, R]``, which counts rounding where it is given a ledger; ``inputs``
-        are bounds ``[1, *features]`` of the input of every ReLU that they can reach."""
+        are bounds ``[1, *features]`` of the input of every activation that they can reach."""
         self.graph, self.on_node, self.like, self.box = graph, on_node, box[0], box
         self.region = InputSet.of(box)
         self._flows = {True: rows(ledger), False: rows(None)}
         reached = _before(graph, self._flows[False].pending)
-        relus = [node for node in graph.relus if node.name in reached]
-        self.layers = [SignLayer.of(node, inputs[node.name]) for node in relus]
+        self.layers = [SignLayer.of(node, inputs[node.name]) for node in activations(graph) if node.name in reached]
         self.sizes = [len(layer.index) for layer in self.layers]
         self.count = sum(self.sizes)
         for flow in self._flows.values():
@@ -161,7 +170,7 @@ class SignProblem:
         return torch.cat([self.like.new_zeros(0), *(layer.start for layer in self.layers)])
 
     def spread(self, values: Tensor, name: str) -> Tensor:
-        """Of values ``[U]`` those of one ReLU's neurons, ``[features]`` in the order of the pass, and zeros."""
+        """Of values ``[U]`` those of one activation's neurons, ``[features]`` in the order of the pass, and zeros."""
         full = values.new_zeros(prod(self.graph[name].shape))
         for layer, part in zip(self.layers, torch.split(values, self.sizes), strict=True):
             if layer.name == name:
@@ -192,18 +201,18 @@ class SignProblem:
         }
         found: dict[str, Tensor] = {}
 
-        def relu(node: Node, v: Tensor) -> Tensor:
+        def activation(node: Node, v: Tensor) -> Tensor:
             layer, slope, multiplier, sign = parts[node.name]
             matrix = flatten_rows(v)
             if scores:
                 found[node.name] = matrix.index_select(1, layer.index)
-            image, low = _SignedRelu.apply(matrix, slope, multiplier, sign, layer)  # type: ignore[no-untyped-call]
+            image, low = _SignedImage.apply(matrix, slope, multiplier, sign, layer)  # type: ignore[no-untyped-call]
             flow.add(low.unsqueeze(0))
             before = unflatten_rows(image, node.shape)
-            flow.tally.relu(node, before, lambda: flow.measure(before), low.unsqueeze(0))
+            flow.tally.activation(node, before, lambda: flow.measure(before), low.unsqueeze(0))
             return before
 
-        last, weight = flow.run(relu, self.on_node), None
+        last, weight = flow.run(activation, self.on_node), None
         value = flow.constant
         if last is not None:
             flow.tally.end(self.graph.nodes[0].name, lambda: flow.measure(last))
@@ -219,7 +228,8 @@ class SignProblem:
             v = found.get(layer.name)
             v = signs.new_zeros(len(signs), len(layer.index)) if v is None else v
             costs.append(v.clamp(max=0) * -layer.twice)
-            sizes.append(float(v.abs().mean()) if v.numel() else 0.0)
+            size = v.abs()
+            sizes.append(float((size * size).sum() / size.sum().clamp(min=torch.finfo(v.dtype).tiny)))
         return torch.where(signs == 0, torch.cat(costs, 1), -1.0), tuple(sizes)
 
 

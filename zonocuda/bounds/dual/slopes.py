@@ -1,25 +1,25 @@
-"""Slopes of the dual pass: for each ReLU one where v < 0 and one where v >= 0, shared by the rows or one for each."""
+"""Slopes of the dual pass: for each activation one where v < 0 and one where v >= 0, shared by the rows or not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import flatten_rows, unflatten_rows
-from zonocuda.bounds.interval import Bounds, undecided
-from zonocuda.domains import ReluRelaxation
+from zonocuda.bounds.interval import Bounds, unsettled
+from zonocuda.graph import Graph, Node
+from zonocuda.relaxations import Start, rule_of
 
-Start = Literal["minimum_area", "adaptive"]
 STARTS: tuple[Start, ...] = get_args(Start)
-"""Slopes to begin with: see :meth:`zonocuda.domains.ReluRelaxation.initial`; where v < 0 always minimum-area ones."""
+"""Slopes to begin with: see :meth:`zonocuda.relaxations.Rule.initial`; where v < 0 always minimum-area ones."""
 
 
 @dataclass(frozen=True, eq=False)
 class Slopes:
-    """The slopes of one ReLU for the rows of a dual pass, ``[B, R, *features]`` or, shared, ``[B, 1, *features]``.
+    """The slopes of an activation for the rows of a dual pass, ``[B, R, *features]`` or, shared, ``[B, 1, *features]``.
 
     Attributes:
         negative: where v < 0; None for the minimum-area slopes of the bounds in use.
@@ -51,20 +51,21 @@ def shared(slope: Tensor | Slopes, like: Tensor) -> Slopes:
     return slope if isinstance(slope, Slopes) else Slopes(slope.expand(like.shape).unsqueeze(1))
 
 
-def initial_slopes(inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
-    """Slopes to begin with, shared by all rows, for bounds of every ReLU's input.
+def initial_slopes(graph: Graph, inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
+    """Slopes to begin with, shared by all rows, for bounds of activations' inputs, by name.
 
-    ``adaptive`` are those of CROWN (Zhang et al. 2018): the minimum-area slope where v < 0, and 1 or 0, whichever
-    wastes less area, where v >= 0.
+    ``adaptive`` are those of CROWN (Zhang et al. 2018): the minimum-area slope where v < 0, and that of the lower line
+    that wastes least where v >= 0.
     """
     if start == "minimum_area":
         return {name: Slopes() for name in inputs}
     return {
-        name: Slopes(None, ReluRelaxation.initial(lower, upper, "adaptive").unsqueeze(1))
-        for name, (lower, upper) in inputs.items()
+        name: Slopes(None, rule_of(graph[name]).initial(*bounds, "adaptive").unsqueeze(1))
+        for name, bounds in inputs.items()
     }
 
 
-def crossing(bounds: Bounds) -> Tensor:
-    """Positions of the neurons that cross zero in some batch element, in the order of the pass; NaN crosses."""
-    return undecided(*(flatten_rows(b) for b in bounds)).nonzero().squeeze(1)
+def free_neurons(node: Node, bounds: Bounds) -> Tensor:
+    """Positions of the neurons of an activation whose slopes are free: those that are not settled in some batch
+    element, in the order of the pass; a NaN is not."""
+    return unsettled(node, *(flatten_rows(b) for b in bounds)).nonzero().squeeze(1)

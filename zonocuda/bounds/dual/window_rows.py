@@ -1,8 +1,8 @@
 """Rows of the dual pass while they are windows: a neuron of a map depends on a small window of the maps before it.
 
-A row of a neuron begins as one number on its map. Going backwards, a convolution spreads its window, a ReLU scales it,
-and the branches of a sum take it to two maps. Only where a window has grown past its share of a map, or a layer knows
-no windows, does the row need the whole map (:mod:`zonocuda.bounds.dual.dual_pass` goes on from there).
+A row of a neuron begins as one number on its map. Going backwards, a convolution spreads its window, an activation
+scales it, and the branches of a sum take it to two maps. Only where a window has grown past its share of a map, or a
+layer knows no windows, does the row need the whole map (:mod:`zonocuda.bounds.dual.dual_pass` goes on from there).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from zonocuda.domains import Dense, Diagonal, Symbols, Windowed, kernels
 from zonocuda.domains.blocks import add_blocks
 from zonocuda.domains.maps import progression
 from zonocuda.domains.windowed import is_wide
-from zonocuda.graph import Add, Cast, Concat, Conv, Gather, Graph, Node, Relu, ScaleShift
+from zonocuda.graph import Add, Cast, Concat, Conv, Gather, Graph, Node, ScaleShift
+from zonocuda.relaxations import has_rule
 
 
 class WindowRows:
@@ -62,15 +63,15 @@ class WindowRows:
             self.pending[name] = replace(block, symbols=symbols, patches=patches, corners=block.corners[index])
 
     def windows(self) -> dict[str, Windowed]:
-        """The pending rows; while a ReLU is handled all of them are windows."""
+        """The pending rows; while an activation is handled all of them are windows."""
         return {name: block for name, block in self.pending.items() if isinstance(block, Windowed)}
 
-    def run(self, relu: Callable[[Node, Windowed], Windowed | None], on_node: Visit) -> bool:
+    def run(self, activation: Callable[[Node, Windowed], Windowed | None], on_node: Visit) -> bool:
         """Carries the rows backwards as far as they are windows.
 
         Args:
-            relu: gives the rows at the input of a ReLU for those at its output, which are still pending while it runs.
-                None ends the pass.
+            activation: gives the rows at the input of an activation for those at its output, which are still pending
+                while it runs. None ends the pass.
             on_node: called before each node that has rows; may raise to stop the pass.
 
         Returns:
@@ -83,8 +84,8 @@ class WindowRows:
             if not isinstance(block, Windowed) or is_wide(block.window, block.size) or not self._passes(node):
                 return True
             on_node(node)
-            if isinstance(node.op, Relu):
-                scaled = relu(node, block)
+            if has_rule(node):
+                scaled = activation(node, block)
                 if scaled is None:
                     return False
                 del self.pending[node.name]
@@ -112,7 +113,7 @@ class WindowRows:
             return op.dim > 0 and len(node.shape) == 3 and progression(op.index) > 0
         if isinstance(op, Concat):
             return op.dim > 0 and len(node.shape) == 3
-        return isinstance(op, Relu | Add | Cast)
+        return has_rule(node) or isinstance(op, Add | Cast)
 
     def add(self, value: Tensor) -> None:
         """Adds ``value`` ``[B, R]`` to the constant."""

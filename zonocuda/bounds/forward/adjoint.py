@@ -1,24 +1,25 @@
 """The derivative of a forward sweep in its slopes, without the sweep's generators: they are made again, few at a time.
 
 A sweep is linear in each symbol's generator but for two things that all symbols share: the bounds l = c - r and
-u = c + r of every ReLU's input, and the relaxation (lam, mu) that follows from them. So the backward pass needs no
+u = c + r of every activation's input, and the band (lam, t, mu) that follows from them
+(:class:`zonocuda.relaxations.Band`; t = mu for ReLU). So the backward pass needs no
 generator but those of the symbols at hand. With gc and gG the derivatives of a function L of the output's center and
 generators, it goes from the output to the input:
 
-* at a ReLU the symbols that arose there are carried to the output once more, a *chunk* of them at a time, and the
-  derivatives back: at every later ReLU with input generators G_k, for all k of the chunk,
+* at an activation the symbols that arose there are carried to the output once more, a *chunk* of them at a time, and
+  the derivatives back: at every later activation with input generators G_k, for all k of the chunk,
 
       dL/dG_k = lam gG_k + sign(G_k) (ubar - lbar),     A += sum_k gG_k G_k,
 
   where lbar and ubar, the derivatives in l and u, are known there already. What arrives is gmu, the derivative in the
   coefficients mu of the new symbols;
-* the derivatives of the ReLU's relaxation follow from m = gc + gmu by the rule of the op
-  (:func:`zonocuda.ops.relu_relaxation`); they give lbar and ubar, and gc goes on as lam gc + lbar + ubar;
-* the symbols of the input come last; then every A is complete, and dL/dlam follows from A and m.
+* the derivatives of the band follow from A, gc and gmu by its own; they give lbar and ubar, and gc goes on as
+  lam gc + lbar + ubar;
+* the symbols of the input come last; then every A is complete, and dL/dlam follows from A, gc and gmu.
 
 Every symbol is carried forward once and back once: about three times the work of a sweep, in the memory of one chunk.
-The rule ``min_norm`` alone makes lbar and ubar depend on A: where slopes sit on their kink, the symbols from before
-that ReLU are carried once more for it.
+Where lbar and ubar depend on A (:meth:`zonocuda.relaxations.Rule.wants_all_symbols`), the symbols from before that
+activation are carried once more for it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import DualPass
 from zonocuda.bounds.transform import transform
-from zonocuda.domains import Block, Dense, Diagonal, Symbols, Windowed, Zonotope, kernels, memory
+from zonocuda.domains import Block, Dense, Diagonal, Symbols, Windowed, Zonotope, memory
 from zonocuda.domains.hosted import fetched
-from zonocuda.graph import Affine, Graph, Input, Node, Relu, interpret
-from zonocuda.kink import KinkRule
+from zonocuda.graph import Affine, Graph, Input, Node, interpret
+from zonocuda.relaxations import Band, Rule, activations, has_rule
 
 COPIES = 3
 """Numbers that a chunk needs for each number of its values: the values, what a layer remembers, and derivatives."""
@@ -43,37 +44,43 @@ COPIES = 3
 
 @dataclass(frozen=True, eq=False)
 class Crossed:
-    """What the sweep did at a ReLU.
+    """What the sweep did at an activation.
 
     Attributes:
+        rule: the activation's.
         lower, upper: l and u of its input, ``[B, *features]``.
         slope: the slope that it was given, ``[B, *features]``.
-        tolerance: what counts as on the kink.
+        symbols: how many its input depends on.
     """
 
+    rule: Rule
     lower: Tensor
     upper: Tensor
     slope: Tensor
-    tolerance: float
+    symbols: int
 
-    def relaxation(self, kink: KinkRule = "envelope") -> tuple[Tensor, Tensor]:
-        """lam and mu."""
-        lam, mu = kernels().relu_relaxation(self.lower, self.upper, self.slope, kink=kink, tolerance=self.tolerance)
-        return lam, mu
+    def band(self) -> Band:
+        """lam, t and mu."""
+        return self.rule.band(self.lower, self.upper, self.slope, self.symbols)
 
-    def derivatives(self, a: Tensor, m: Tensor, kink: KinkRule) -> tuple[Tensor, Tensor, Tensor]:
-        """The derivatives in l, u and the slope, for A = dL/dlam and m = dL/dmu of the relaxation."""
+    def derivatives(self, a: Tensor, gc: Tensor, gmu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The derivatives in l, u and the slope, for A = dL/dlam, gc = dL/dt and gmu = dL/dmu of the band."""
         leaves = [t.detach().clone().requires_grad_() for t in (self.lower, self.upper, self.slope)]
         with torch.enable_grad():
-            relaxation = replace(self, lower=leaves[0], upper=leaves[1], slope=leaves[2]).relaxation(kink)
-        lower, upper, slope = torch.autograd.grad(relaxation, leaves, [a, m])
+            slope, middle, radius = replace(self, lower=leaves[0], upper=leaves[1], slope=leaves[2]).band()
+            if middle is radius:
+                outputs, given = [slope, radius], [a, gc + gmu]
+            else:
+                outputs, given = [slope, middle, radius], [a, gc, gmu]
+        pairs = [(o, g) for o, g in zip(outputs, given, strict=True) if o.requires_grad]
+        lower, upper, slope = torch.autograd.grad(
+            [o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True, materialize_grads=True
+        )
         return lower, upper, slope
 
-    def sits_on_kinks(self) -> bool:
-        """Whether a crossing neuron's slope is on its kink."""
-        crossing = (self.lower < 0) & (self.upper > 0)
-        width = torch.where(crossing, self.upper - self.lower, torch.ones_like(self.lower))
-        return bool((crossing & ((self.slope - self.upper / width).abs() <= self.tolerance)).any())
+    def wants_all_symbols(self) -> bool:
+        """Whether the derivatives in l and u depend on A."""
+        return self.rule.wants_all_symbols(self.lower, self.upper, self.slope, self.symbols)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +90,7 @@ class OutputGradient:
     Attributes:
         center: gc, ``[B, *output features]``.
         generators: gG ``[B, K, *output features]``, of the symbols of the input's blocks (by the identity of their
-            group) and of those that arose at a ReLU (by its name); groups without derivative are absent.
+            group) and of those that arose at an activation (by its name); groups without derivative are absent.
     """
 
     center: Tensor
@@ -116,83 +123,79 @@ class Adjoint:
         self,
         graph: Graph,
         zonotope: Zonotope,
-        relus: Mapping[str, Crossed],
-        kink: KinkRule = "envelope",
+        crossed: Mapping[str, Crossed],
         budget: int | None = None,
     ) -> None:
-        """The pass for a sweep of ``zonotope`` through ``graph`` that found ``relus``.
+        """The pass for a sweep of ``zonotope`` through ``graph`` that found ``crossed``.
 
         Args:
             graph: the network.
             zonotope: what was swept.
-            relus: what the sweep did at every ReLU, by name.
-            kink: the derivative where a slope sits on its kink.
+            crossed: what the sweep did at every activation, by name.
             budget: bytes that a chunk of symbols may take; by default what keeps the caches busy.
         """
-        self.graph, self.zonotope, self.relus, self.kink = graph, zonotope, relus, kink
+        self.graph, self.zonotope, self.crossed = graph, zonotope, crossed
         self.batch = zonotope.center.shape[0]
         self.step = chunk_size(graph, self.batch, zonotope.center, budget)
-        self.multiplier: dict[str, Tensor] = {}
-        self.offset: dict[str, Tensor] = {}
-        for name, crossed in relus.items():
-            self.multiplier[name], self.offset[name] = crossed.relaxation()
-        self.widths: dict[str, Tensor] = {}  # ubar - lbar of the ReLUs that were passed
+        self.bands = {name: one.band() for name, one in crossed.items()}
+        self.widths: dict[str, Tensor] = {}  # ubar - lbar of the activations that were passed
         self.a: dict[str, Tensor] = {}
         self.output = OutputGradient(zonotope.center.new_zeros(0), {})
 
     def slopes(self, output: OutputGradient) -> dict[str, Tensor]:
-        """dL/dlam ``[B, *features]`` of every ReLU, for derivatives of L at the output."""
+        """dL/dlam ``[B, *features]`` of every activation, for derivatives of L at the output."""
         with torch.no_grad():
             self.output = output
             centers = self._centers()
             flow = DualPass(self.graph, self.batch, 1, output.center)
             flow.send(self.graph.output, output.center)
-            total: dict[str, Tensor] = {}  # m of every ReLU
+            found: dict[str, tuple[Tensor, Tensor]] = {}  # gc and gmu of every activation
 
-            def relu(node: Node, gc: Tensor) -> Tensor:
-                crossed, center = self.relus[node.name], centers[node.inputs[0]]
-                m = gc + self._offset_gradient(node)
+            def activation(node: Node, gc: Tensor) -> Tensor:
+                crossed, center = self.crossed[node.name], centers[node.inputs[0]]
+                found[node.name] = gc, self._radius_gradient(node)
                 self.a[node.name] = a = gc * center
-                if self.kink == "min_norm" and crossed.sits_on_kinks():
+                if crossed.wants_all_symbols():
                     a = self._complete(node, a)
-                lower, upper, _ = crossed.derivatives(a, m, self.kink)
-                self.widths[node.name], total[node.name] = upper - lower, m
-                return self.multiplier[node.name] * gc + lower + upper
+                lower, upper, _ = crossed.derivatives(a, *found[node.name])
+                self.widths[node.name] = upper - lower
+                return self.bands[node.name].slope * gc + lower + upper
 
-            flow.run(relu)
+            flow.run(activation)
             for block in self.zonotope.blocks:
                 self._carry(self.graph.nodes[0], block, self.output.generators.get(block.symbols))
-            return {name: self.relus[name].derivatives(self.a[name], m, self.kink)[2] for name, m in total.items()}
+            return {name: self.crossed[name].derivatives(self.a[name], *both)[2] for name, both in found.items()}
 
     def _centers(self) -> dict[str, Tensor]:
         """The center of every node's zonotope."""
         centers: dict[str, Tensor] = {}
 
         def step(node: Node, values: tuple[Tensor, ...]) -> Tensor:
-            if isinstance(node.op, Relu):
-                return self.multiplier[node.name] * values[0] + self.offset[node.name]
+            if has_rule(node):
+                slope, middle, _ = self.bands[node.name]
+                return slope * values[0] + middle
             return node.op.apply(*values)
 
         interpret(self.graph, self.zonotope.center, step, lambda node, value: centers.update({node.name: value}))
         return centers
 
-    def _offset_gradient(self, node: Node) -> Tensor:
-        """gmu ``[B, *features]``: the derivative in the coefficients of the symbols that arose at a ReLU."""
-        offset = self.offset[node.name]
-        block = Diagonal.of(offset, node.name)
+    def _radius_gradient(self, node: Node) -> Tensor:
+        """gmu ``[B, *features]``: the derivative in the coefficients of the symbols that arose at an activation."""
+        radius = self.bands[node.name].radius
+        block = Diagonal.of(radius, node.name)
         gradient = self._carry(node, block, self.output.generators.get(node.name))
-        flat = torch.zeros_like(offset).reshape(len(offset), -1)
-        return flat.index_copy_(1, block.index, gradient).reshape(offset.shape)
+        flat = torch.zeros_like(radius).reshape(len(radius), -1)
+        return flat.index_copy_(1, block.index, gradient).reshape(radius.shape)
 
     def _complete(self, node: Node, a: Tensor) -> Tensor:
-        """A of a ReLU from all symbols that reach it, in advance; ``a`` is what the center adds to it."""
+        """A of an activation from all symbols that reach it, in advance; ``a`` is what the center adds to it."""
         before = {name: t.clone() for name, t in self.a.items()}
         position = self.graph.position[node.name]
         for block in self.zonotope.blocks:
             self._carry(self.graph.nodes[0], block, self.output.generators.get(block.symbols), until=position)
-        for earlier in self.graph.nodes[:position]:
-            if isinstance(earlier.op, Relu):
-                block = Diagonal.of(self.offset[earlier.name], earlier.name)
+        for earlier in activations(self.graph):
+            if self.graph.position[earlier.name] < position:
+                block = Diagonal.of(self.bands[earlier.name].radius, earlier.name)
                 self._carry(earlier, block, self.output.generators.get(earlier.name), until=position)
         result = self.a[node.name]
         self.a = before
@@ -281,11 +284,11 @@ class _Chain:
             inputs.append(value)
             leaves.append(leaf)
         with torch.enable_grad():
-            if not isinstance(node.op, Relu):
+            if not has_rule(node):
                 link = _Link(node, leaves, transform(node, inputs))
             else:
                 (block,) = inputs[0].blocks
-                multiplier = self.adjoint.multiplier[node.name].detach().requires_grad_()
+                multiplier = self.adjoint.bands[node.name].slope.detach().requires_grad_()
                 image = replace(inputs[0], blocks=(block.scale(multiplier),))
                 start = torch.zeros_like(image.center)
                 radius = block.add_radius(start) if node.name in self.adjoint.widths else None

@@ -1,9 +1,9 @@
-"""Bounds of every ReLU's input by reduced zonotopes: the symbols of the input, and one error for each neuron.
+"""Bounds of every activation's input by reduced zonotopes: the symbols of the input, and one error for each neuron.
 
 A zonotope gains a symbol for every unstable neuron, and with a batch of boxes for every neuron that is unstable in one
-of them. Here the new symbols of a ReLU are merged at once into an error e with |x - (c + sum_k eps_k G_k)| <= e, which
-the layers behind multiply by |W|; it is the e that counts rounding in a sweep
-(:mod:`zonocuda.bounds.rounding.forward_error`) and grows by mu at a ReLU. The cost of a box is that of its input
+of them. Here the new symbols of an activation are merged at once into an error e with |x - (c + sum_k eps_k G_k)| <= e,
+which the layers behind multiply by |W|; it is the e that counts rounding in a sweep
+(:mod:`zonocuda.bounds.rounding.forward_error`) and grows by mu at an activation. The cost of a box is that of its input
 symbols, however many neurons are unstable. Intervals go along: where e has grown, they are sometimes the better bounds,
 and both are intersected.
 """
@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from zonocuda.bounds.interval import Bounds, clamped
+from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.forward_error import Error, ForwardErrors
 from zonocuda.bounds.transform import transform
-from zonocuda.domains import Zonotope, kernels
-from zonocuda.graph import Graph, Node, Relu, interpret
+from zonocuda.domains import Zonotope
+from zonocuda.graph import Graph, Node, interpret
+from zonocuda.relaxations import has_rule, rule_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class _Value:
 def reduced_bounds(
     graph: Graph, box: Bounds, rounding: Rounding, known: Mapping[str, Bounds] | None = None
 ) -> dict[str, Bounds]:
-    """Proven bounds ``[B, *features]`` of the input of every ReLU, by name, for inputs in a box.
+    """Proven bounds ``[B, *features]`` of the input of every activation, by name, for inputs in a box.
 
     Args:
         graph: the network.
@@ -50,7 +51,7 @@ def reduced_bounds(
     def step(node: Node, values: tuple[_Value, ...]) -> _Value:
         first = values[0]
         symbols = sum(value.zonotope.symbols for value in values)
-        if not isinstance(node.op, Relu):
+        if not has_rule(node):
             image = transform(node, [value.zonotope for value in values])
             error = errors.image(node, [value.error for value in values], symbols)
             return _Value(image, error, errors.interval(node, [value.bounds for value in values]))
@@ -58,11 +59,12 @@ def reduced_bounds(
         for lower, upper in (first.bounds, given.get(node.name, first.bounds)):
             bounds = torch.fmax(bounds[0], lower), torch.fmin(bounds[1], upper)
         found[node.name] = bounds
-        slope, offset = kernels().relu_relaxation(*bounds, None)
+        rule = rule_of(node)
+        slope, middle, radius = rule.band(*bounds, None)
         blocks = tuple(block.scale(slope) for block in first.zonotope.blocks)
-        grown = errors.relu(error, bounds, None, symbols)
-        image = replace(first.zonotope, center=slope * first.zonotope.center + offset, blocks=blocks)
-        return _Value(image, errors.merged_offset(grown, offset), clamped(bounds))
+        grown = errors.activation(node, error, bounds, None, symbols)
+        image = replace(first.zonotope, center=slope * first.zonotope.center + middle, blocks=blocks)
+        return _Value(image, errors.merged_offset(grown, radius), rule.range(*bounds))
 
     start = Zonotope.from_box(*box)
     interpret(graph, _Value(start, errors.of_box(start), box), step)

@@ -1,4 +1,4 @@
-"""The sweep: bounds of every ReLU's input, by zonotopes forward, by dual passes backward, or both.
+"""The sweep: bounds of every activation's input, by zonotopes forward, by dual passes backward, or both.
 
 Forward, a zonotope goes through every node. Where that would cost more than it is worth, or more memory than there is,
 the sweep changes to the dual for the rest of the network: it carries intervals, and bounds by dual passes those neurons
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.neurons import neuron_bounds
-from zonocuda.bounds.interval import Bounds, clamped, interval, undecided
+from zonocuda.bounds.forward.extremes import Extremes
+from zonocuda.bounds.interval import Bounds, interval, unsettled
 from zonocuda.bounds.plan.ownership import Ownership
 from zonocuda.bounds.plan.planner import Direction, Planner, Step, Value, Way
 from zonocuda.bounds.rounding.arithmetic import Rounding
@@ -24,18 +25,18 @@ from zonocuda.bounds.rounding.forward_error import Error, ForwardErrors
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.transform import transform
 from zonocuda.domains import Symbols, Zonotope, memory
-from zonocuda.graph import Graph, Node, Relu, interpret
-from zonocuda.kink import KinkRule
+from zonocuda.graph import Graph, Node, interpret
+from zonocuda.relaxations import activations, has_rule, rule_of
 
 
 @dataclass(frozen=True)
 class LayerStats:
-    """What the sweep saw at a ReLU, summed over the batch.
+    """What the sweep saw at an activation, summed over the batch.
 
     Attributes:
         name: the node.
-        neurons, dead, active, unstable: how many neurons, and how they split; a neuron with NaN bounds counts as
-            unstable.
+        neurons, dead, active, unstable: how many neurons; how many of them are 0 throughout, one line otherwise, and
+            neither; a neuron with NaN bounds counts as unstable.
         symbols: how many symbols the layer's input depends on, by kind of block; none in the dual direction.
         mean_width: mean of upper - lower over the neurons; in the dual direction neurons of known sign have wide
             bounds.
@@ -61,9 +62,9 @@ class Sweep:
     Attributes:
         output: the zonotope of the network's output; None where the sweep changed to the dual.
         bounds: interval bounds ``[B, *output features]``, which are the zonotope's where there is one.
-        inputs: bounds (lower, upper), ``[B, *features]``, of the input of every ReLU, by node name.
+        inputs: bounds (lower, upper), ``[B, *features]``, of the input of every activation, by node name.
         layers: bounds of the value of every node, where they were asked for, by node name.
-        stats: one entry for each ReLU, in order.
+        stats: one entry for each activation, in order.
         plan: what was decided, and foreseen, at each node.
         errors: where rounding was counted, the errors of the zonotopes of input and output.
     """
@@ -84,31 +85,29 @@ def sweep(
     direction: Direction = "forward",
     memory_budget: int | None = None,
     slopes: Mapping[str, Tensor] | None = None,
-    kink: KinkRule = "envelope",
     all_layers: bool = False,
     on_node: Callable[[Node], None] = lambda node: None,
     rounding: Rounding | None = None,
 ) -> Sweep:
-    """Bounds the input of every ReLU for inputs in ``zonotope`` ``[B, *input features]``.
+    """Bounds the input of every activation for inputs in ``zonotope`` ``[B, *input features]``.
 
     Args:
         graph: the network, in the zonotope's dtype and on its device.
         zonotope: the set of inputs.
         direction: ``forward`` carries the zonotope to the output; ``dual`` changes to dual passes after the first
-            ReLU's bounds; ``auto`` changes where the rest costs less so, in operations, or where the budget asks for
-            it. The
-            dual needs a box: a zonotope with one diagonal block.
+            activation's bounds; ``auto`` changes where the rest costs less so, in operations, or where the budget asks
+            for it. The dual needs a box: a zonotope with one diagonal block.
         memory_budget: bytes that the generators may take; by default a share of what is free. See
             :mod:`zonocuda.bounds.plan.planner` for what happens where they would not fit.
-        slopes: a slope lam for some of the ReLU nodes, by name, each broadcasting to ``[B, *features]``; the
+        slopes: a slope lam for some of the activations, by name, each broadcasting to ``[B, *features]``; the
             minimum-area slope elsewhere.
-        kink: the derivative where a slope sits on its kink.
         all_layers: also bound the value of every node.
         on_node: called before each node, of the sweep and of its dual passes; may raise to stop the sweep.
-        rounding: where given, what rounding costs is part of the bounds of the ReLUs' inputs, which are then proven.
+        rounding: where given, what rounding costs is part of the bounds of the activations' inputs, which are then
+        proven.
 
     Raises:
-        ValueError: a zonotope whose feature shape is not the network's, a slope for a node that is no ReLU, or
+        ValueError: a zonotope whose feature shape is not the network's, a slope for a node that is no activation, or
             ``direction="dual"`` for a zonotope that is no box.
     """
     if zonotope.features != graph.input_shape:
@@ -116,12 +115,12 @@ def sweep(
             f"sweep: the zonotope has features {list(zonotope.features)}, the network's input {list(graph.input_shape)}"
         )
     given = dict(slopes or {})
-    unknown = set(given) - {node.name for node in graph.relus}
+    unknown = set(given) - {node.name for node in activations(graph)}
     if unknown:
-        raise ValueError(f"sweep: slopes were given for {sorted(unknown)}, which are not ReLU nodes of the network")
+        raise ValueError(f"sweep: slopes were given for {sorted(unknown)}, which are no activations of the network")
     with memory.recycled() as pool:
         planner = Planner(graph, zonotope, direction, memory_budget, pool)
-        return _Run(graph, zonotope, planner, given, kink, all_layers, on_node, rounding).run()
+        return _Run(graph, zonotope, planner, given, all_layers, on_node, rounding).run()
 
 
 class _Run:
@@ -133,13 +132,12 @@ class _Run:
         zonotope: Zonotope,
         planner: Planner,
         slopes: Mapping[str, Tensor],
-        kink: KinkRule,
         all_layers: bool,
         on_node: Callable[[Node], None],
         rounding: Rounding | None,
     ) -> None:
         self.graph, self.zonotope, self.planner = graph, zonotope, planner
-        self.slopes, self.kink, self.all_layers, self.on_node = slopes, kink, all_layers, on_node
+        self.slopes, self.all_layers, self.on_node = slopes, all_layers, on_node
         self.ownership = Ownership(graph, enabled=not torch.is_grad_enabled())
         self.alive: dict[str, Value] = {}
         self.inputs: dict[str, Bounds] = {}
@@ -151,6 +149,9 @@ class _Run:
             self.errors[graph.nodes[0].name] = self.counting.of_box(zonotope)
         self.box = self.bounds(graph.nodes[0].name, zonotope) if planner.is_box else None
         self.ledger = None if rounding is None or self.box is None else Ledger(rounding, self.box, self.inputs)
+        self.extremes = Extremes(graph, self.interval)
+        if self.box is not None:
+            self.extremes.begin(graph.nodes[0].name, self.box)
 
     def run(self) -> Sweep:
         """The sweep."""
@@ -179,6 +180,10 @@ class _Run:
 
     def observe(self, node: Node, value: Value) -> None:
         """Notes a node's value."""
+        if has_rule(node):
+            self.extremes.begin(node.name, rule_of(node).range(*self.inputs[node.name]))
+        else:
+            self.extremes.pass_on(node)
         if self.all_layers:
             self.layers[node.name] = _bounds(value)
 
@@ -195,7 +200,9 @@ class _Run:
             if way != "dual":
                 return self.forward(node, zonotopes, way, in_place, before)
         ranges = tuple(self.bounds(name, v) for name, v in zip(node.inputs, values or zonotopes, strict=True))
-        return self.dual(node, ranges[0]) if isinstance(node.op, Relu) else self.interval(node, ranges)
+        if has_rule(node):
+            return self.dual(node, self.extremes.tightened(node.inputs[0], ranges[0]))
+        return self.interval(node, ranges)
 
     def errors_before(
         self, node: Node, values: Sequence[Zonotope], given: Sequence[tuple[Symbols, ...]]
@@ -232,7 +239,8 @@ class _Run:
         return box
 
     def forward(self, node: Node, values: list[Zonotope], way: Way, in_place: bool, before: Sequence[Error]) -> Value:
-        """The zonotope of a node's value; bounds of it where the sweep changes to the dual at this ReLU.
+        """The zonotope of a node's value; bounds of it where the sweep changes to the dual at this
+        activation.
 
         Args:
             node: the node.
@@ -242,37 +250,40 @@ class _Run:
             before: the errors of the values, where they are counted.
         """
         symbols = sum(value.symbols for value in values)
-        if not isinstance(node.op, Relu):
+        if not has_rule(node):
             if way == "box":
                 return self.boxed(node, values, before)
             if self.counting is not None:
                 self.errors[node.name] = self.counting.image(node, before, symbols)
             return transform(node, values, in_place)
         if self.counting is None:
-            bounds = values[0].bounds()
+            bounds = self.extremes.tightened(node.inputs[0], values[0].bounds())
         else:
             bounds, measured = self.counting.bounds(values[0], before[0])
-            self.errors[node.name] = self.counting.relu(measured, bounds, self.slopes.get(node.name), symbols)
+            bounds = self.extremes.tightened(node.inputs[0], bounds)
+            slope = self.slopes.get(node.name)
+            self.errors[node.name] = self.counting.activation(node, measured, bounds, slope, symbols)
         self.inputs[node.name] = bounds
         seen = _Seen.of(node, bounds, values[0])
         self.stats.append(seen)
-        positive = clamped(bounds)
+        rule = rule_of(node)
+        image = rule.range(*bounds)
 
         def known(name: str) -> Bounds:
-            return positive if name == node.name else _bounds(self.alive[name])
+            return image if name == node.name else _bounds(self.alive[name])
 
         if self.planner.prefers_dual(node, values[0].symbols, seen.unstable, known):
-            return positive
+            return image
         if way == "box":
-            return self.box_of(node, positive)
-        return values[0].relu(
-            self.slopes.get(node.name), bounds=bounds, kink=self.kink, origin=node.name, in_place=in_place
-        )
+            return self.box_of(node, image)
+        band = rule.band(*bounds, self.slopes.get(node.name), values[0].symbols)
+        return values[0].within(*band, node.name, in_place)
 
     def dual(self, node: Node, known: Bounds) -> Bounds:
-        """Interval bounds of a ReLU's value; the neurons whose sign is open get bounds of their own by the dual."""
+        """Interval bounds of an activation's value; the neurons that are not settled get bounds of their own by the
+        dual."""
         lower, upper = known
-        index = undecided(lower, upper).nonzero().squeeze(1)
+        index = unsettled(node, lower, upper).nonzero().squeeze(1)
         if len(index):
             assert self.box is not None, "the planner changes to the dual for boxes alone"
             low, high = neuron_bounds(
@@ -284,14 +295,13 @@ class _Run:
                 self.slopes,
                 known={},
                 keep_best=False,
-                kink=self.kink,
                 on_node=self.on_node,
                 ledger=self.ledger,
             )
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)
         self.inputs[node.name] = (lower, upper)
         self.stats.append(_Seen.of(node, (lower, upper), None, len(index)))
-        return clamped((lower, upper))
+        return rule_of(node).range(lower, upper)
 
 
 def _bounds(value: Value) -> Bounds:
@@ -305,8 +315,8 @@ def _replace(bound: Tensor, index: Tensor, values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """:class:`LayerStats` of a ReLU, its numbers still on the device: ``[3]``, how many neurons are dead and active,
-    and the mean width."""
+    """:class:`LayerStats` of an activation, its numbers still on the device: ``[3]``, how many neurons are dead and
+    active, and the mean width."""
 
     name: str
     neurons: int
@@ -318,9 +328,9 @@ class _Seen:
     @staticmethod
     def of(node: Node, bounds: Bounds, value: Zonotope | None, dual_rows: int = 0) -> _Seen:
         lower, upper = (b.detach() for b in bounds)
-        dead, neurons = upper <= 0, lower.numel()
+        neurons = lower.numel()
+        dead, active = rule_of(node).kinds(lower, upper)
         width = (upper - lower).mean() if neurons else lower.new_zeros(())
-        active = (lower >= 0) & ~dead
         kinds: Counter[str] = Counter()
         for block in value.blocks if value is not None else ():
             kinds[block.kind] += block.symbols.count

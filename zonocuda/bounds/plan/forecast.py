@@ -9,7 +9,7 @@ from math import prod
 
 import torch
 
-from zonocuda.bounds.interval import Bounds, interval, undecided
+from zonocuda.bounds.interval import Bounds, interval, unsettled
 from zonocuda.bounds.transform import allocates, geometry
 from zonocuda.domains import Block, Dense, Diagonal, Hosted, Windowed, Zonotope, maps, memory
 from zonocuda.domains.blocks import Holders, as_windows, pieces, present
@@ -28,11 +28,10 @@ from zonocuda.graph import (
     Input,
     Linear,
     Node,
-    Op,
-    Relu,
     Reshape,
     ScaleShift,
 )
+from zonocuda.relaxations import has_rule
 
 SCRATCH_BYTES = 64 * 2**20
 """What a layer needs beside its image: chunks of it in other layouts."""
@@ -79,9 +78,9 @@ def forecast(node: Node, values: Sequence[Zonotope], in_place: bool, on_host: bo
     for value in values:
         holders = Holders(value.blocks)
         for block in value.blocks:
-            part = _image(node.op, present(block), value.features, node.shape, in_place)
+            part = _image(node, present(block), value.features, in_place)
             copy = _copy_bytes(block)
-            if isinstance(node.op, Relu | ScaleShift) and copy:  # in place of which the image is made
+            if (has_rule(node) or isinstance(node.op, ScaleShift)) and copy:  # in place of which the image is made
                 part = part.on_host(copy, 0) if on_host else part
             elif on_host and not isinstance(node.op, Reshape | Cast):
                 free = in_place and allocates(node.op) and copy and holders.leave(block)
@@ -139,12 +138,13 @@ def _storage_bytes(block: Block) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in present(block).tensors)
 
 
-def _image(op: Op, block: Stored, features: tuple[int, ...], shape: tuple[int, ...], in_place: bool) -> Part:
+def _image(node: Node, block: Stored, features: tuple[int, ...], in_place: bool) -> Part:
+    op = node.op
     each = next(iter(block.tensors)).element_size()
     rows = int(next(iter(block.tensors)).shape[0]) * block.symbols.count
     own = block_bytes(block)
     freed = own if in_place and not isinstance(block, Diagonal) else 0
-    outputs = rows * prod(shape)
+    outputs = rows * prod(node.shape)
     undense = 0 if isinstance(block, Dense) else rows * prod(features) * each
     match op:
         case Conv() if len(features) == 3:
@@ -158,7 +158,7 @@ def _image(op: Op, block: Stored, features: tuple[int, ...], shape: tuple[int, .
         case Linear():
             work = 0 if isinstance(block, Diagonal) else 2 * rows * prod(features) * op.weight.shape[0]
             return Part(outputs * each, 0, freed, work)
-        case Relu() | ScaleShift():
+        case _ if has_rule(node) or isinstance(op, ScaleShift):
             return Part(0 if in_place or isinstance(block, Diagonal) else own, 0, 0, rows * prod(features))
         case Reshape() | Cast():
             return Part(0)
@@ -273,17 +273,17 @@ class Work:
 
     def forward(self, position: int, symbols: int, share: float) -> float:
         """Of the rest of a forward sweep from node number ``position`` on with ``symbols`` symbols, if ``share`` of the
-        neurons of every later ReLU are unstable."""
+        neurons of every later activation are unstable."""
         total, count = 0.0, float(symbols)
         for node in self.graph.nodes[position:]:
             total += count * self.of_node[node.name]
-            if isinstance(node.op, Relu):
+            if has_rule(node):
                 count += share * prod(node.shape)
         return total
 
     def dual(self, position: int, known: Callable[[str], Bounds]) -> float:
-        """Of dual passes for the rest of the network from node number ``position`` on: one row for each neuron whose
-        sign intervals leave open, and one for each output.
+        """Of dual passes for the rest of the network from node number ``position`` on: one row for each neuron that
+        intervals leave unsettled, and one for each output.
 
         Args:
             position: of the first node to come.
@@ -297,9 +297,8 @@ class Work:
                 if name not in ranges:
                     ranges[name] = known(name)
                 values.append(ranges[name])
-            if isinstance(node.op, Relu):
-                lower, upper = values[0]
-                total += int(undecided(lower, upper).sum()) * self.until[node.inputs[0]]
+            if has_rule(node):
+                total += int(unsettled(node, *values[0]).sum()) * self.until[node.inputs[0]]
             ranges[node.name] = interval(node, values)
         return total
 
@@ -313,6 +312,6 @@ def _row_operations(node: Node, graph: Graph) -> int:
         return 2 * numbers * prod(op.weight.shape[1:])
     if isinstance(op, Reshape | Cast):
         return 0
-    if isinstance(op, Input | Affine | Relu | Add | Concat):
+    if isinstance(op, Input | Affine | Add | Concat) or has_rule(node):
         return 8 * numbers
     raise NotImplementedError(f"forecast: node {node.name!r} (op {op.kind}) has no count of operations")

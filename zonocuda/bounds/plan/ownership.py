@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zonocuda.bounds.transform import allocates
-from zonocuda.graph import Graph, Input, Node, Relu
+from zonocuda.graph import Graph, Input, Node
 
 
 class Ownership:
@@ -26,7 +26,7 @@ class Ownership:
         names = node.inputs
         dying = len(set(names)) == len(names) and all(self._last_use[name] == node.name for name in names)
         overwrite = self._enabled and dying and all(name in self._owned for name in names)
-        if overwrite or isinstance(node.op, Relu) or (not isinstance(node.op, Input) and allocates(node.op)):
+        if overwrite or (not isinstance(node.op, Input) and allocates(node.op)):
             self._owned.add(node.name)
         else:  # the value may lie in its inputs' memory, and lives beside them
             self._owned.difference_update(names)

@@ -28,7 +28,8 @@ from zonocuda.domains import Block, Dense, Diagonal, Hosted, Windowed, Zonotope,
 from zonocuda.domains.blocks import pieces, present, storage_of
 from zonocuda.domains.hosted import kept
 from zonocuda.domains.merge import merge_symbols
-from zonocuda.graph import Add, Concat, Graph, Node, Relu
+from zonocuda.graph import Add, Concat, Graph, Node
+from zonocuda.relaxations import has_rule
 
 Direction = Literal["auto", "forward", "dual"]
 Way = Literal["forward", "dual", "box"]
@@ -160,13 +161,13 @@ class Planner:
     def prefers_dual(
         self, node: Node, symbols: int, unstable: Callable[[], int], known: Callable[[str], Bounds]
     ) -> bool:
-        """Whether to change to the dual behind a ReLU that was bounded forward.
+        """Whether to change to the dual behind an activation that was bounded forward.
 
         Args:
-            node: the ReLU.
+            node: the activation.
             symbols: how many its input depends on.
             unstable: how many of its neurons are open, summed over the batch; asked only where that decides.
-            known: bounds of the value of the ReLU, or of an earlier node that is needed again, by name.
+            known: bounds of the value of the activation, or of an earlier node that is needed again, by name.
         """
         if not self.is_box or self.direction == "forward" or self.is_settled:
             return False
@@ -213,7 +214,7 @@ class Planner:
         op = layer.node.op
         if isinstance(op, Add | Concat) or torch.is_grad_enabled():
             return
-        grows = allocates(op) and not isinstance(op, Relu)
+        grows = allocates(op) and not has_rule(layer.node)
         kinds = (Hosted, Diagonal) if grows else (Hosted,)  # whose parts lie in their memory
         count, done = 0, False
         while not done:

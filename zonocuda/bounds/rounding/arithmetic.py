@@ -36,11 +36,11 @@ from zonocuda.graph import (
     Node,
     Op,
     Pad,
-    Relu,
     ScaleShift,
     absolute,
     fan_in,
 )
+from zonocuda.relaxations import RULES
 from zonocuda.roundoff import gamma, unit_roundoff
 
 EXTRA = 4
@@ -160,12 +160,16 @@ class Rounding:
         return fan_in(node.op, self.graph[node.inputs[0]].shape)
 
 
+def _has_tensors(op: Op) -> bool:
+    return any(isinstance(getattr(op, one.name), Tensor) for one in fields(op))
+
+
 def _constant_roundings(exact: Op, held: Op, dtype: torch.dtype) -> int:
     """Roundings of ``dtype`` between the network's constants and those of ``held``.
 
     The k of float64 that an importer counted are gamma_k of float64 together: no more than fewer of a wider unit.
     """
-    if isinstance(held, Input | Relu | Add | Concat):
+    if isinstance(held, Input | Add | Concat) or (type(held) in RULES and not _has_tensors(held)):
         return 0  # no constants
     if not isinstance(held, Affine):
         raise NotImplementedError(f"rounding: nothing is known about the constants of op {held.kind}")

@@ -12,10 +12,11 @@ convolutions, TF32), nor fold a constant into the layer *behind* it. Square root
     y~ = A x~ + b + d,   |d| <= delta = gamma_p |A| m + gamma_q |b|      where |x~| <= m, at an affine node,
     y~ = x~ + z~ + d,    |d| <= delta = gamma_p m_x + gamma_q m_z        at a sum of two,
 
-and y~ = max(x~, 0) at a ReLU; operators that move values round nothing. A chain is a linear layer with what may be
-folded into it, each step read by the next alone; a *monomial* enters it as a product of a weight and an input, as a
-constant that is added, or as the other branch of a sum. In whatever way the chain is executed, each monomial meets at
-most D roundings, D being the fan-in of the layer plus STEPS for every step of the chain, so that p and q are
+and y~ = f(x~) at an activation that is computed exactly, as max(x~, 0); operators that move values round nothing. A
+chain is a linear layer with what may be folded into it, each step read by the next alone; a *monomial* enters it as a
+product of a weight and an input, as a constant that is added, or as the other branch of a sum. In whatever way the
+chain is executed, each monomial meets at most D roundings, D being the fan-in of the layer plus STEPS for every step of
+the chain, so that p and q are
 
 * D for what enters the chain at this step;
 * STEPS for what comes from earlier steps of the chain. Where the step is folded it rounds only monomials that entered
@@ -69,10 +70,10 @@ from zonocuda.graph import (
     Node,
     Pad,
     Rearrangement,
-    Relu,
     ScaleShift,
     fan_in,
 )
+from zonocuda.relaxations import has_rule, rule_of
 from zonocuda.roundoff import gamma, unit_roundoff
 
 STEPS = 16
@@ -204,7 +205,9 @@ def _depth(node: Node, network: Graph, before: list[int]) -> int:
         return max(before) + STEPS
     if isinstance(node.op, Affine):
         return fan_in(node.op, network[node.inputs[0]].shape) + STEPS
-    if isinstance(node.op, Input | Relu):
+    if isinstance(node.op, Input):
+        return 0
+    if has_rule(node) and rule_of(node).is_exact:
         return 0
     raise NotImplementedError(
         f"executed: nothing is known about the rounding of node {node.name!r} (op {node.op.kind})"
@@ -226,4 +229,4 @@ def _roundings(node: Node, whole: int, before: list[int], dtype: torch.dtype) ->
         return (STEPS if first and not second else whole), (STEPS if second and not first else whole)
     if isinstance(op, Affine) and not _moves(node):
         return whole, whole
-    return None  # what moves values, the input, ReLU: _depth has refused all others
+    return None  # what moves values, the input, an exact activation: _depth has refused all others

@@ -10,13 +10,14 @@ c + sum_k eps_k G_k; and |c| + sum_k |G_k| <= s. With r the radius sum_k |G_k|:
       e' = |A| e + gamma_{n+1} (|A| s + |b|) + (K + 1) n eta,   s' = |A| s + |b| + e'.
 
   Constants with r roundings make n larger by r.
-* ReLU on proven l <= x <= u, crossing, with slope lam: relu(x) lies in lam x + mu + [-mu, mu]. The center costs
-  u |lam c| + u |c'|, the generators u lam r, an offset that was computed with three roundings 6 u mu (its center and
-  its radius may both be too small):
+* an activation f on proven l <= x <= u: f(x) lies in lam x + t + [-mu, mu] (:class:`zonocuda.relaxations.Band`). The
+  center costs u |lam c| + u |c'|, the generators u |lam| r. With q >= |t| + mu
 
-      e' = lam e + u (2 lam s + 8 mu) + (K + 4) eta,   s' = lam s + 2 mu + e'.
+      e' = |lam| e + u (2 |lam| s + 4 q) + (K + 4) eta,   s' = |lam| s + q + e'.
 
-  An active neuron keeps e and s, a dead one has none.
+  Of 4 u q, q alone is needed where the band is proven; a ReLU's t = mu = q / 2 was computed with three roundings, 6 u
+  mu (its center and its radius may both be too small). Where f is the identity e and s stay, where it is 0 there are
+  none.
 * a sum of two: e' = e_1 + e_2 + u (s_1 + s_2).
 * bounds: the computed radius is at least r (1 - gamma_K), over K symbols, and l = c - r - e rounds once more for each
   subtraction. (``nextafter`` of c - r alone is short by 7 to 46 units in the last place at 1e4 to 1e5 symbols.)
@@ -44,6 +45,7 @@ from zonocuda.bounds.rounding.arithmetic import EXTRA, Rounding
 from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Diagonal, Zonotope
 from zonocuda.graph import Add, Affine, Concat, Node, Rearrangement
+from zonocuda.relaxations import rule_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,27 +81,20 @@ class ForwardErrors:
             return Error(op.apply(*(e.error for e in errors)), op.apply(*(e.size for e in errors)))
         raise NotImplementedError(f"sweep: node {node.name!r} (op {op.kind}) has no error bound")
 
-    def relu(self, error: Error, bounds: Bounds, slope: Tensor | None, symbols: int) -> Error:
-        """ReLU on proven bounds, with the slope lam (None for u / (u - l))."""
-        lower, upper = bounds
-        crossing = ~((upper <= 0) | (lower >= 0))
-        lam = torch.ones_like(lower)
-        if slope is None:
-            lam = self.rounding.above(torch.where(crossing, upper / (upper - lower), lam), 2).clamp(max=1)
-        else:
-            lam = torch.where(crossing, slope.expand(lower.shape).clamp(0, 1), lam)
-        twice = torch.maximum(-lower * lam, upper).masked_fill(~crossing, 0)  # at least 2 mu
-        rounded = self._gamma(2, symbols) * self.rounding.lift(lam * error.size + 2 * twice)
-        grown = self._grown(lam * error.error + rounded, lam * error.size + twice, 6)
-        dead = upper <= 0
+    def activation(self, node: Node, error: Error, bounds: Bounds, slope: Tensor | None, symbols: int) -> Error:
+        """An activation on proven bounds, with a slope (None for the minimum-area one)."""
+        lam, offset, charged, zero = rule_of(node).growth(*bounds, slope, self.rounding)
+        rounded = self._gamma(2, symbols) * self.rounding.lift(lam * error.size + 2 * offset)
+        grown = self._grown(lam * error.error + rounded, lam * error.size + offset, 6)
         return Error(
-            torch.where(crossing, grown.error, error.error).masked_fill(dead, 0),
-            torch.where(crossing, grown.size, error.size).masked_fill(dead, 0),
+            torch.where(charged, grown.error, error.error).masked_fill(zero, 0),
+            torch.where(charged, grown.size, error.size).masked_fill(zero, 0),
         )
 
-    def merged_offset(self, error: Error, offset: Tensor) -> Error:
-        """After a ReLU whose new symbols, of coefficients mu ``[B, *features]``, are part of the error instead."""
-        lifted = self.rounding.lift(offset)
+    def merged_offset(self, error: Error, radius: Tensor) -> Error:
+        """After an activation whose new symbols, of coefficients ``radius`` ``[B, *features]``, are part of the error
+        instead."""
+        lifted = self.rounding.lift(radius)
         return self._grown(error.error + lifted, error.size, 3)
 
     def merged(self, error: Error, symbols: int) -> Error:

@@ -9,12 +9,14 @@ m bounds |x| at a node:
   the computed A^T v is within gamma_n |A|^T |v| + n eta of the exact one, elementwise, and the computed v . b within
   gamma_N |v| . |b| + N eta, so E grows by |v| . (gamma_n |A| m + gamma_N |b|) + eta (n sum m + N). (|v| |A|) . m is
   |v| . (|A| m): one vector for all rows. Constants with r roundings make n and N larger by r.
-* y = ReLU(x) with l <= x <= u and the slope lam that the pass holds: v relu(x) >= v lam x + min(v, 0) 2 mu in real
-  arithmetic. The image v' = fl(v lam) is within u |v lam| + eta of v lam; as (1 - u) |v lam| <= |v'| + eta, within
-  gamma_1 (|v'| + eta) + eta. E grows by gamma_2 |v'| . max(-l, u) + 2 eta sum max(-l, u) over crossing neurons; a
-  stable one has lam = 0 or 1, and neither rounds. The computed 2 mu is max(-l lam, u (1 - lam)) up to three roundings,
-  with no underflow while -l and u are at least 4 eta (it is at least min(-l, u) / 2), so for N_c crossing neurons E
-  grows by gamma_{N_c + 3} of the computed |sum min(v, 0) 2 mu| (its terms have one sign) + N_c eta.
+* y = f(x), an activation with l <= x <= u, and lines of the slope lam that the pass holds
+  (:class:`zonocuda.relaxations.Lines`): v f(x) >= v lam x + v d in real arithmetic, d being the offset below where
+  v >= 0 and that above where v < 0. The image v' = fl(v lam) is charged as its rule says
+  (:meth:`zonocuda.relaxations.Rule.image_charge`): gamma_2 |v'| . m + 2 eta sum m, with m >= |x| over the N_c neurons
+  that are charged at all. The sum of their v d grows E by gamma_{N_c + 3} of sum |v d|, or of its own magnitude where
+  its terms have one sign, + N_c eta: one rounding of each product, those of the sum, and three of an offset 2 mu =
+  max(-l lam, u (1 - lam)) of ReLU, computed with no underflow while -l and u are at least 4 eta (it is at least
+  min(-l, u) / 2). A stable ReLU has lam = 0 or 1, and neither rounds.
 * a sum of rows that meet at a node: fl(a + b) is within u |fl(a + b)| of a + b; E grows by u |v| . m.
 * every new value s of the constant: E grows by u |s|.
 * a specification whose numbers the dtype does not hold: E begins with 3 u (|v| . m + |s|).
@@ -23,10 +25,10 @@ m bounds |x| at a node:
 * casts (:class:`zonocuda.graph.Cast`): y = x + d with |d| <= delta; E grows by |v| . delta there.
 * executed values: y = A x + b + d at an affine node, y = x + z + d at a sum, with |d| <= delta
   (:mod:`zonocuda.bounds.rounding.executed`): E grows by |v| . delta there, and by eta sum |v| for a specification's
-  rows at the output. ReLUs and operators that move values cost nothing.
+  rows at the output. Activations that are exact and operators that move values cost nothing.
 
-m comes from the box, from proven bounds of the ReLUs' inputs, and through affine nodes from |A| m + |b| (+ delta): a
-node's m depends on earlier nodes alone.
+m comes from the box, from proven bounds of the activations' inputs, and through affine nodes from |A| m + |b| (+
+delta): a node's m depends on earlier nodes alone.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ from torch import Tensor
 
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.arithmetic import EXTRA, Rounding
-from zonocuda.graph import Add, Affine, Cast, Concat, Graph, Input, Node, Relu, divisor, fan_out
+from zonocuda.graph import Add, Affine, Cast, Concat, Graph, Input, Node, divisor, fan_out
+from zonocuda.relaxations import activations, has_rule, rule_of
 
 HEADROOM = 2.0**-36
 """The share of an executed dtype's range that values may take. A batch normalisation may divide by a deviation of at
@@ -56,39 +59,42 @@ class Ledger:
     Attributes:
         rounding: the arithmetic, and the network.
         box: lower and upper bounds of the input, ``[B, *input features]``.
-        inputs: proven bounds ``[B, *features]`` of the input of the ReLUs, by name. What is charged for a node is found
-            when it is first asked for; bounds that are tightened later leave it valid.
+        inputs: proven bounds ``[B, *features]`` of the input of the activations, by name. What is charged for a node is
+            found when it is first asked for; bounds that are tightened later leave it valid.
     """
 
     def __init__(self, rounding: Rounding, box: Bounds, inputs: Mapping[str, Bounds]) -> None:
         self.rounding, self.box, self.inputs = rounding, box, inputs
         self.graph: Graph = rounding.graph
         self.nodes = self.graph.by_name
-        self._relu_of = {node.inputs[0]: node for node in self.graph.relus}
+        self._activations = activations(self.graph)
+        self._activation_of = {node.inputs[0]: node for node in self._activations}
         self._magnitudes: dict[str, Tensor] = {}
         self._charges: dict[tuple[str, bool], tuple[Tensor | None, Tensor]] = {}
-        self._relus: dict[str, tuple[Tensor, Tensor]] = {}
-        self._crossing: dict[str, int] = {}
+        self._images: dict[str, tuple[Tensor, Tensor]] = {}
+        self._charged: dict[str, int] = {}
         self._sums: dict[str, Tensor] = {}
         self.steps = max(prod(node.shape) for node in self.graph.nodes) + 8 * len(self.graph.nodes) + 64
 
     # ---- charges: what measures a node's rows (None for nothing), and numbers [B, 1] for all of them -----------------
 
     def charge(self, node: Node, image: bool) -> tuple[Tensor | None, Tensor]:
-        """Of rows of an affine node that go to its input; ``image``: and of their being the image of a ReLU's rows."""
+        """Of rows of an affine node that go to its input; ``image``: and of their being the
+        image of an activation's rows."""
         if (node.name, image) not in self._charges:
             self._charges[node.name, image] = self._joint(node) if image else self._affine(node)
         return self._charges[node.name, image]
 
     def image(self, name: str) -> tuple[Tensor, Tensor]:
-        """Of rows at a ReLU's input being the image of those that the ReLU had, where :meth:`is_image` holds."""
-        return self.relu(self._relu_of[name])
+        """Of rows at an activation's input being the image of those that it had, where :meth:`is_image` holds."""
+        return self.activation(self._activation_of[name])
 
-    def relu(self, node: Node) -> tuple[Tensor, Tensor]:
-        """Of the image v' of rows at a ReLU's input."""
-        if node.name not in self._relus:
-            self._relus[node.name] = self._relu(node)
-        return self._relus[node.name]
+    def activation(self, node: Node) -> tuple[Tensor, Tensor]:
+        """Of the image v' of rows at an activation's input."""
+        if node.name not in self._images:
+            weights, reach = rule_of(node).image_charge(*self.inputs[node.name], self.rounding)
+            self._images[node.name] = weights, (2 * self.rounding.eta) * _flat(reach).sum(1, keepdim=True)
+        return self._images[node.name]
 
     def sum(self, node: Node) -> Tensor | None:
         """Of rows of a sum of two that go to its terms; None where it is exact."""
@@ -103,9 +109,9 @@ class Ledger:
         come as close as HEADROOM, in whatever way the chains of :mod:`zonocuda.bounds.rounding.executed` are executed;
         None if there is none, or nothing is executed.
 
-        Found from magnitudes |A| M + |b| that never cancel, from one ReLU to the next, whose M is its upper bound, and
-        with M >= 1, so that products of constants are covered. (Where an earlier node overflows, the bounds up to it
-        still hold, and it is found.)
+        Found from magnitudes |A| M + |b| that never cancel, from one activation to the next, whose M is that of its
+        range, and with M >= 1, so that products of constants are covered. (Where an earlier node overflows, the bounds
+        up to it still hold, and it is found.)
         """
         execution = self.rounding.execution
         found: dict[str, Tensor] = {}
@@ -134,19 +140,19 @@ class Ledger:
         return None
 
     def is_image(self, name: str) -> bool:
-        """Whether rows of an affine node that a ReLU sends are nothing but their image, unless a pass adds others:
-        nobody else reads it, and :meth:`charge` can stand for both, with one measure."""
+        """Whether rows of an affine node that an activation sends are nothing but their image, unless a pass adds
+        others: nobody else reads it, and :meth:`charge` can stand for both, with one measure."""
         return self.graph.uses[name] == 1 and isinstance(self.nodes[name].op, Affine)
 
-    def crossing(self, node: Node) -> int:
-        """N_c of a ReLU, the largest of the batch."""
-        if node.name not in self._crossing:  # those before it are asked for next: one transfer from a device
-            names = [relu.name for relu in self.graph.relus if relu.name in self.inputs]
-            names = [name for name in names[: names.index(node.name) + 1] if name not in self._crossing]
-            ends = (self.inputs[name] for name in names)
-            counts = [_flat(~((upper <= 0) | (lower >= 0))).sum(1).max() for lower, upper in ends]
-            self._crossing.update(zip(names, torch.stack(counts).tolist(), strict=True))
-        return self._crossing[node.name]
+    def charged(self, node: Node) -> int:
+        """N_c of an activation, the largest of the batch."""
+        if node.name not in self._charged:  # those before it are asked for next: one transfer from a device
+            nodes = [other for other in self._activations if other.name in self.inputs]
+            before = [n for n in nodes[: nodes.index(node) + 1] if n.name not in self._charged]
+            masks = [rule_of(n).charged(*self.inputs[n.name]) for n in before]
+            counts = torch.stack([_flat(mask).sum(1).max() for mask in masks]).tolist()
+            self._charged.update(zip((n.name for n in before), counts, strict=True))
+        return self._charged[node.name]
 
     def spare(self, name: str) -> float:
         """Underflow of the products that measure a node's rows."""
@@ -175,8 +181,8 @@ class Ledger:
 
     def _is_bounded(self, node: Node) -> bool:
         """Whether bounds at hand say how large a node's value is, whatever is before it."""
-        known = self._relu_of.get(node.name)
-        return isinstance(node.op, Relu) or (known is not None and known.name in self.inputs)
+        known = self._activation_of.get(node.name)
+        return has_rule(node) or (known is not None and known.name in self.inputs)
 
     # ---- how it is found ---------------------------------------------------------------------------------------------
 
@@ -184,10 +190,10 @@ class Ledger:
         op, lift = node.op, self.rounding.lift
         if isinstance(op, Input):
             return lift(torch.maximum(self.box[0].abs(), self.box[1].abs()))
-        if isinstance(op, Relu):
-            return lift(self.inputs[node.name][1].clamp(min=0))
+        if has_rule(node):
+            return lift(rule_of(node).magnitude(*self.inputs[node.name]))
         if self._is_bounded(node):
-            lower, upper = self.inputs[self._relu_of[node.name].name]
+            lower, upper = self.inputs[self._activation_of[node.name].name]
             return lift(torch.maximum(lower.abs(), upper.abs()))
         before = [self.magnitude(name) for name in node.inputs]
         if isinstance(op, Affine):
@@ -199,7 +205,7 @@ class Ledger:
         raise NotImplementedError(f"ledger: node {node.name!r} (op {op.kind}) has no error bound")
 
     def _joint(self, node: Node) -> tuple[Tensor | None, Tensor]:
-        """The charge of an affine node and of the ReLU behind it."""
+        """The charge of an affine node and of the activation behind it."""
         weights, constant = self.charge(node, False)
         more, rest = self.image(node.name)
         return more if weights is None else weights + more, constant + rest
@@ -249,14 +255,6 @@ class Ledger:
             weights = delta if weights is None else weights + delta
         return weights, constant
 
-    def _relu(self, node: Node) -> tuple[Tensor, Tensor]:
-        lower, upper = self.inputs[node.name]
-        stable = (upper <= 0) | (lower >= 0)
-        reach = torch.maximum(-lower, upper).masked_fill(stable, 0)
-        lost = ~stable & (torch.minimum(-lower, upper) < 4 * self.rounding.eta)  # 2 mu may underflow: no claim
-        weights = self.rounding.gamma(2) * reach.masked_fill(lost, torch.inf)
-        return weights, (2 * self.rounding.eta) * _flat(reach).sum(1, keepdim=True)
-
 
 class Tally:
     """E of a pass under way, ``[B, R]``: what it has noted, to be added up when it is asked for."""
@@ -265,7 +263,7 @@ class Tally:
         """Nothing noted yet, for rows like ``like`` ``[B, R]``; without a ledger nothing will be."""
         self.ledger = ledger
         self._base = torch.zeros_like(like, requires_grad=False)
-        self._images: set[str] = set()  # where rows are the image of a ReLU, not charged yet
+        self._images: set[str] = set()  # where rows are the image of an activation, not charged yet
         self._image: tuple[object, Callable[[], Measure]]  # the last one, and its measure
         self._measured: list[Tensor] = []  # [B, R]
         self._shared: list[Tensor] = []  # [B, 1]
@@ -342,28 +340,30 @@ class Tally:
         if self.ledger is not None and weights is not None:
             self._measured.append(measure()(weights) + self.ledger.spare(node.name))
 
-    def relu(self, node: Node, image: object, measure: Callable[[], Measure], offsets: Tensor) -> None:
-        """At a ReLU: the image of the rows, and the sums ``[B, R]`` of its offsets, or their magnitudes.
+    def activation(self, node: Node, image: object, measure: Callable[[], Measure], offsets: Tensor) -> None:
+        """At an activation: the image of the rows, and the sums ``[B, R]`` of the magnitudes of its offsets, or what
+        has such a sum as its magnitude.
 
-        The pass tells :meth:`sent` which rows it sends to the ReLU's input: ``image`` itself, or others."""
+        The pass tells :meth:`sent` which rows it sends to the activation's input: ``image`` itself, or others."""
         if self.ledger is None:
             return
-        crossing = self.ledger.crossing(node)
+        charged = self.ledger.charged(node)
         self._offsets.append(offsets.detach())
-        self._gamma = max(self._gamma, self.ledger.rounding.gamma(crossing + EXTRA))
-        self._base = self._base + crossing * self.ledger.rounding.eta
+        self._gamma = max(self._gamma, self.ledger.rounding.gamma(charged + EXTRA))
+        self._base = self._base + charged * self.ledger.rounding.eta
         if self.ledger.is_image(node.inputs[0]):
             self._images.add(node.inputs[0])
             self._image = (image, measure)
             return
-        weights, constant = self.ledger.relu(node)
+        weights, constant = self.ledger.activation(node)
         self._shared.append(constant)
         self._measured.append(measure()(weights))
 
     def sent(self, name: str, rows: object, alone: bool) -> None:
-        """At a ReLU's input: the rows that a pass sends there after :meth:`relu`; ``alone``: no others wait there.
+        """At an activation's input: the rows that a pass sends there after :meth:`activation`; ``alone``: no others
+        wait there.
 
-        What is charged for the image of a ReLU is measured where it is, not on rows that others may have cancelled.
+        What is charged for the image is measured where it is, not on rows that others may have cancelled.
         """
         if name not in self._images:
             return
@@ -389,7 +389,7 @@ class Tally:
             self._charge_image(name, measure)
 
     def _charge_image(self, name: str, measure: Callable[[], Measure]) -> None:
-        """The image of a ReLU at its input, apart from what the affine node will charge."""
+        """The image of an activation at its input, apart from what the affine node will charge."""
         assert self.ledger is not None
         self._images.remove(name)
         weights, constant = self.ledger.image(name)

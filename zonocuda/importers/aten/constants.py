@@ -79,6 +79,11 @@ def may_round(node: fx.Node) -> bool:
     return node.target is not operator.getitem and name not in own
 
 
+def makes(target: str) -> bool:
+    """Whether an operator makes tensors from numbers alone, or from a tensor's shape and type."""
+    return target.removeprefix("aten.") in _MAKING
+
+
 # ---- from numbers and shapes alone -----------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,16 +12,17 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from zonocuda.graph import Graph
-from zonocuda.importers.aten.constants import enclose, may_round
+from zonocuda.importers import lowering
+from zonocuda.importers.aten.constants import enclose, makes, may_round
 from zonocuda.importers.aten.fingerprint import Fingerprint
 from zonocuda.importers.aten.live import Imported, ModuleOrigin, remembered
 from zonocuda.importers.aten.node import AtenNode
 from zonocuda.importers.aten.ops import CONVERTERS, IGNORED, cast
 from zonocuda.importers.aten.trace import LOCK, call, call_each, example, export, leaves, output_name
-from zonocuda.importers.builder import GraphBuilder, Value, holds
+from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.check import Comparison, check_constants, sample_points
 from zonocuda.importers.constants.call import flat
-from zonocuda.importers.constants.enclosure import Enclosure, executed_roundings
+from zonocuda.importers.constants.enclosure import Enclosure, executed_roundings, holds
 from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
 from zonocuda.importers.simplify import with_executed
 from zonocuda.precision import full_precision, plain_torch
@@ -102,30 +103,77 @@ def _import(model: nn.Module, input_shape: tuple[int, ...], points: int, seed: i
     _check_mode(model, name)
     before = Fingerprint.of(model)
     program, batch = export(model, input_shape, name)
-    known: dict[str, tuple[int, ...]] = {}
-
-    def derive(found: Mapping[str, Tensor]) -> tuple[Graph, bool, frozenset[str]]:
-        with plain_torch():
-            graph, computed, derived = _convert(program, found, input_shape, name, enclose, batch, known)
-            if computed:
-                with torch.no_grad(), full_precision():
-                    executed = _convert(program, found, input_shape, name, _execute, batch, known)[0]
-                graph = with_executed(graph, executed)
-        return graph, computed, derived
-
     found = leaves(program, model, name)
+    sizes = [1, 2, 3] if batch > 1 else [1] * 6
+    trace = _Trace(program, input_shape, name, batch)
     with torch.no_grad():
-        graph, computed, derived = derive(found)
-        if computed:
+        read = trace.derive(found)
+        if read.depends_on_batch and batch > 1:  # its constants may be others for a single input, which is what counts
+            program, batch = export(model, input_shape, name, batches=(1,))
+            found = leaves(program, model, name)
+            trace = _Trace(program, input_shape, name, batch)
+            read = trace.derive(found)
+        if read.computed:
             with plain_torch(), full_precision(), executed_roundings():
-                explained = _convert(program, found, input_shape, name, enclose, batch, known)[0]
-                check_constants(graph, explained, name)
+                check_constants(read.graph, trace.read(found, enclose).graph, name)
     with plain_torch():
-        _compare(graph, program, found, model, batch, name, points, seed)
+        _compare(read.graph, program, found, model, batch, sizes, name, points, seed)
     structure = Fingerprint.of(model).without(before)
     return Imported(
-        graph, found, derived, lambda now: leaves(program, now, name), lambda now: derive(now)[0], structure
+        read.graph,
+        found,
+        read.derived,
+        lambda now: leaves(program, now, name),
+        lambda now: trace.derive(now).graph,
+        structure,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What a trace says, read with some parameters.
+
+    Attributes:
+        graph: the graph.
+        computed: whether it holds constants that the module computes, which its own precision may round.
+        derived: the parameters that operators do not hold as they are, but something derived from them.
+        depends_on_batch: whether constants have an extent of the batch.
+    """
+
+    graph: Graph
+    computed: bool
+    derived: frozenset[str]
+    depends_on_batch: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Trace:
+    """A traced module, which can be read with other parameters again and again.
+
+    Attributes:
+        program: the trace, of inputs ``[batch, *input_shape]``.
+        name: the module's, in messages.
+    """
+
+    program: ExportedProgram
+    input_shape: tuple[int, ...]
+    name: str
+    batch: int
+    _known: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def read(self, found: Mapping[str, Tensor], folding: Folding) -> _Read:
+        """The graph for the parameters, buffers and constants ``found``, whose constants ``folding`` computes."""
+        return _convert(self.program, found, self.input_shape, self.name, folding, self.batch, self._known)
+
+    def derive(self, found: Mapping[str, Tensor]) -> _Read:
+        """The graph in real arithmetic, with the constants of an execution where they are others."""
+        with plain_torch():
+            read = self.read(found, enclose)
+            if not read.computed:
+                return read
+            with torch.no_grad(), full_precision():
+                executed = self.read(found, _execute).graph
+            return replace(read, graph=with_executed(read.graph, executed))
 
 
 def _check_mode(model: nn.Module, name: str) -> None:
@@ -152,10 +200,7 @@ def _convert(
     folding: Folding,
     batch: int,
     known: dict[str, tuple[int, ...]],
-) -> tuple[Graph, bool, frozenset[str]]:
-    """The graph; whether it holds constants that the module computes, which its own precision may round; and the leaves
-    ``found`` that operators do not hold as they are, but something derived from them.
-    """
+) -> _Read:
     output = output_name(program, name)
     nodes = program.graph_module.graph.nodes
     builder: GraphBuilder | None = None
@@ -169,7 +214,16 @@ def _convert(
         if node.name not in found:
             names = [other.name for other in nodes]
             dtype = node.meta["val"].dtype
-            builder = GraphBuilder(node.name, input_shape, dtype, batched=True, reserved=names, known=known)
+            builder = GraphBuilder(
+                node.name,
+                input_shape,
+                dtype,
+                batched=True,
+                reserved=names,
+                known=known,
+                batch=batch,
+                executed=folding is _execute,
+            )
             env[node] = builder.input
         else:
             env[node] = found[node.name]
@@ -193,15 +247,22 @@ def _convert(
             held = {id(t) for emitted in builder.emitted(before) for t in vars(emitted.op).values() if _is_tensor(t)}
             if _depends_on_input(env[node]) and held != {id(found[leaf]) for leaf in read}:
                 derived |= read
-    results = [value for node, value in env.items() if node.name == output and isinstance(value, Value)]
-    if not results:
-        raise UnsupportedNetworkError(f"importers.module: {name}: its output does not depend on the input")
-    computed = any(
+    result = next(env[node] for node in nodes if node.name == output)
+    if not isinstance(result, Value):
+        result = _constant_output(result, builder, name, output)
+    computed = builder.differs_as_executed or any(
         isinstance(leaf, Enclosure) or (isinstance(leaf, Tensor) and node.op == "call_function" and may_round(node))
         for node, value in env.items()
         for leaf in flat(value)
     )
-    return builder.finish(results[0]), computed, frozenset(derived)
+    return _Read(builder.finish(result), computed, frozenset(derived), builder.depends_on_batch)
+
+
+def _constant_output(found: Any, builder: GraphBuilder, name: str, output: str) -> Value:
+    if not isinstance(found, Tensor | Enclosure) or not found.dtype.is_floating_point or not found.dim():
+        raise UnsupportedNetworkError(f"importers.module: {name}: its output does not depend on the input")
+    builder.begin([output], found.dtype)
+    return lowering.constant_output(builder, output, lowering.without_batch(builder, found))
 
 
 def _is_tensor(value: object) -> bool:
@@ -225,9 +286,17 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, foldin
     kwargs: Any = fx.map_arg(node.kwargs, lambda used: env[used])
     if node.target is operator.getitem:
         return args[0][args[1]]
+    if node.target in _SIZES:
+        return _size(node, args, batch)
     if not isinstance(node.target, torch._ops.OpOverload):
         refuse(_UNSUPPORTED)
-    if not any(_depends_on_input(env[used]) for used in node.all_input_nodes):
+    target, batch_sized = str(node.target), False
+    if _reads_shape_alone(target, args):
+        args, kwargs = (fx.map_arg(a, lambda used: _stand_in(used, env)) for a in (node.args, node.kwargs))
+        batch_sized = True
+    if batch_sized or not any(_depends_on_input(env[used]) for used in node.all_input_nodes):
+        if batch > 1 and (batch_sized or (makes(target) and batch in flat(args))):
+            builder.depends_on_batch = True
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             refuse("it draws random numbers")
         constant = folding(node, args, kwargs)
@@ -253,11 +322,44 @@ def _value(node: fx.Node, env: dict[fx.Node, Any], builder: GraphBuilder, foldin
     return _checked(result, node.meta["val"], batch)
 
 
+_SIZES = (operator.ge, operator.le, operator.gt, operator.lt, operator.eq, torch.ops.aten.sym_size.int)
+"""What traces hold about extents that a constant mask decides."""
+
+
+def _size(node: fx.Node, args: Sequence[Any], batch: int) -> Any:
+    """An extent of a tensor, or a comparison of extents."""
+    first = args[0]
+    if isinstance(first, Value):
+        return (batch, *first.shape)[args[1]]
+    function: Any = node.target
+    return function(*args)
+
+
+def _reads_shape_alone(target: str, args: Sequence[Any]) -> bool:
+    """Whether an operator takes no more than shape and type from what depends on the input."""
+    if makes(target):
+        return True
+    first, *others = [_depends_on_input(argument) for argument in args] or [False]
+    if target in ("aten.fill.Scalar", "aten.fill.Tensor", "aten.copy.default"):
+        return first and not any(others)
+    return target == "aten.type_as.default" and not first
+
+
+def _stand_in(node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
+    """Zeros in the shape of what depends on the input."""
+    found = env[node]
+    if not isinstance(found, Value):
+        return found
+    traced = node.meta["val"]
+    return torch.zeros(tuple(traced.shape), dtype=traced.dtype, device=traced.device)
+
+
 def _checked(value: Any, traced: Tensor, batch: int) -> Any:
-    """A converted result, in the type that torch gives it; what is no value is none."""
+    """A converted result, in the type that torch gives it."""
     if not isinstance(value, Value):
         return value
-    if tuple(traced.shape) != (batch, *value.shape):
+    own = (batch, *value.shape)
+    if len(own) != traced.dim() or any(isinstance(n, int) and n != m for n, m in zip(traced.shape, own, strict=True)):
         refuse(f"its result, of shape {tuple(traced.shape)} for a batch of {batch}, does not keep the batch first")
     if not traced.dtype.is_floating_point:
         refuse(f"its result is {traced.dtype}; only floating-point types are supported")
@@ -294,6 +396,7 @@ def _compare(
     found: Mapping[str, Tensor],
     model: nn.Module,
     batch: int,
+    sizes: Sequence[int],
     name: str,
     points: int,
     seed: int,
@@ -307,14 +410,13 @@ def _compare(
     output = output_name(program, name)
     generator = torch.Generator().manual_seed(seed)
     rounds = max(1, -(-points // 6))
-    sizes = [1, 2, 3] if batch > 1 else [1] * 6
     with torch.no_grad(), full_precision():
         for _ in range(rounds):
             x = torch.randn((6, *graph.input_shape), generator=generator, dtype=torch.float64, device="cpu").to(like)
             recorder.run(*(found.get(placeholder, x[:batch].clone()) for placeholder in placeholders))
             seen = recorder.tensors
             comparison.check_nodes(x[:batch], {node: seen[node] for node in own if node in seen}, seen[output])
-            for part in torch.split(x, sizes):
+            for part in torch.split(x, list(sizes)):
                 comparison.check_output(part, call(model, part))
 
 

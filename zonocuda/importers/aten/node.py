@@ -12,7 +12,7 @@ from zonocuda.graph.ops import Shape
 from zonocuda.importers import lowering
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.constants import enclosure
-from zonocuda.importers.constants.call import check_decided, rounded
+from zonocuda.importers.constants.call import check_decided, each, flat, rounded
 from zonocuda.importers.constants.enclosure import Enclosure, Numbers
 from zonocuda.importers.errors import refuse
 
@@ -29,9 +29,13 @@ class AtenNode:
         self.traced: Any = node.meta["val"]
         target = node.target
         assert isinstance(target, torch._ops.OpOverload)
-        names = [argument.name for argument in target._schema.arguments]
-        defaults = {a.name: a.default_value for a in target._schema.arguments if a.has_default_value()}
-        self._arguments = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        self._target: Any = target
+        self._schema = target._schema.arguments
+        self.names = tuple(argument.name for argument in self._schema)
+        """Of the arguments."""
+        defaults = {a.name: a.default_value for a in self._schema if a.has_default_value()}
+        self._given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        self._arguments = {**defaults, **self._given}
         check_decided(self._arguments)
 
     def __getitem__(self, name: str) -> Any:
@@ -90,6 +94,28 @@ class AtenNode:
         if not isinstance(found, Tensor):
             refuse(f"its argument {name!r} must be constant")
         return found
+
+    def stored(self, found: Any) -> Numbers:
+        """A constant that the operator moves, a tensor or a number, in the result's type."""
+        if isinstance(found, bool | int | float):
+            return rounded(found, self.dtype)
+        if isinstance(found, Enclosure):
+            return enclosure.cast(found, self.dtype)
+        if not isinstance(found, Tensor):
+            refuse("an argument is neither a tensor nor a number")
+        return found.to(self.dtype)
+
+    def leaves(self, name: str) -> list[Any]:
+        """The tensors of an argument, which may be a list of them; what depends on the input, too."""
+        return [leaf for leaf in flat(self._arguments[name]) if isinstance(leaf, Tensor | Enclosure | Value)]
+
+    def run(self, replaced: Mapping[str, Any]) -> Any:
+        """What torch computes with other arguments in the place of some, on the CPU."""
+        given = {**self._arguments, **replaced}
+        own = {name: each(lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, given[name]) for name in given}
+        positional = [own[entry.name] for entry in self._schema if not entry.kwarg_only]
+        named = {e.name: own[e.name] for e in self._schema if e.kwarg_only and e.name in self._given}
+        return self._target(*positional, **named)
 
     def optional_tensor(self, name: str) -> Tensor | None:
         """A constant tensor, or None."""

@@ -14,15 +14,18 @@ from torch import Tensor
 from zonocuda.graph.ops import Pads, Shape
 from zonocuda.importers import lowering
 from zonocuda.importers.aten import piecewise
+from zonocuda.importers.aten.moves import MOVES, move
 from zonocuda.importers.aten.node import AtenNode
+from zonocuda.importers.aten.products import PRODUCTS
+from zonocuda.importers.aten.resize import RESIZES, adaptive_average_pool
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.call import rounded
 from zonocuda.importers.errors import refuse
 
-Converter = Callable[[AtenNode], Value | tuple[Any, ...]]
-"""To a value, or to several results: values, and None or ``Undecided`` for those that nothing may read."""
+Converter = Callable[[AtenNode], Any]
+"""To a value, a constant, or several results: those, and None or ``Undecided`` for what nothing may read."""
 
-IGNORED = frozenset({"aten._assert_tensor_metadata.default"})
+IGNORED = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_scalar.default"})
 """Operators without a result."""
 
 
@@ -102,35 +105,6 @@ def _linear(node: AtenNode) -> Value:
     if weight.dim() != 2:
         refuse(f"a weight of shape {tuple(weight.shape)} is not supported")
     return lowering.linear(node.builder, node.name, node.value("input"), weight, node.optional_weights("bias"))
-
-
-def _matmul(node: AtenNode) -> Value:
-    right = "mat2" if node.get("mat2", None) is not None else "vec" if node.get("vec", None) is not None else "other"
-    if node.is_value("self") and node.is_value(right):
-        refuse("a product of two tensors that depend on the input is not affine")
-    if node.is_value("self"):
-        return lowering.matmul_right(node.builder, node.name, node.value("self"), node.weights(right))
-    return lowering.matmul_left(node.builder, node.name, node.weights("self"), node.value(right))
-
-
-def _addmm(node: AtenNode) -> Value:
-    """beta * self + alpha * mat1 @ mat2."""
-    builder, name = node.builder, node.name
-    alpha, beta = node.number("alpha"), node.number("beta")
-    weight = node.weights("mat2")
-    out = lowering.matmul_right(builder, f"{name}/product", node.value("mat1"), weight)
-    if alpha != 1:
-        out = lowering.scale_shift(builder, f"{name}/alpha", out, rounded(alpha, node.dtype), None)
-    if beta == 0:
-        return out
-    factor = rounded(beta, node.dtype)
-    if node.is_value("self"):
-        other = node.value("self")
-        if beta != 1:
-            other = lowering.scale_shift(builder, f"{name}/beta", other, factor, None)
-        return lowering.add(builder, name, out, other)
-    shift = node.numbers("self") if beta == 1 else lowering.times(builder, name, node.constant("self"), beta)
-    return lowering.scale_shift(builder, name, out, None, shift, roundings=1)
 
 
 def _conv(node: AtenNode) -> Value:
@@ -231,8 +205,8 @@ def _adaptive_average_pool(node: AtenNode) -> Value:
     if all(n == 1 for n in size):
         dims = tuple(range(1, len(x.shape)))
         return lowering.reduce(node.builder, node.name, x, dims, mean=True, keepdim=True)
-    if any(n < 1 or extent % n for extent, n in zip(extents, size, strict=True)):
-        refuse(f"an output of {size} from {extents}, which it does not divide, is not supported")
+    if any(extent % n for extent, n in zip(extents, size, strict=True)):
+        return adaptive_average_pool(node)
     kernel = tuple(extent // n for extent, n in zip(extents, size, strict=True))
     pads = ((0, 0),) * len(kernel)
     return lowering.average_pool(node.builder, node.name, x, kernel, kernel, pads, count_padding=True)
@@ -244,6 +218,17 @@ def _mean(node: AtenNode) -> Value:
 
 def _total(node: AtenNode) -> Value:
     return _reduce(node, mean=False)
+
+
+def _whole(node: AtenNode) -> Value:
+    refuse("it works on all dimensions, the batch included; name those of a sample")
+
+
+def _softmax(node: AtenNode) -> Value:
+    refuse(
+        "it is not affine; verify the module without it (as the last layer of a Sequential, zonocuda.verify leaves it "
+        "out where the property compares outputs)"
+    )
 
 
 def _reduce(node: AtenNode, mean: bool) -> Value:
@@ -308,17 +293,6 @@ def _index_select(node: AtenNode) -> Value:
     return _gather(node, x, node.dim("dim", x), node.tensor("index"))
 
 
-def _index(node: AtenNode) -> Value:
-    """x[:, ..., index] with one constant list of integers."""
-    x = node.value("self")
-    indices = node["indices"]
-    used = [dim for dim, index in enumerate(indices) if index is not None]
-    if len(used) != 1 or not isinstance(indices[used[0]], Tensor):
-        refuse("indexing with more than one tensor, or with one that depends on the input, is not supported")
-    dim = lowering.feature_dim(node.builder, used[0], node.builder.full_rank(x))
-    return _gather(node, x, dim, indices[used[0]])
-
-
 def _gather(node: AtenNode, x: Value, dim: int, index: Tensor) -> Value:
     if index.dim() != 1 or index.dtype not in (torch.int32, torch.int64):
         refuse("an index that is not a list of integers is not supported")
@@ -339,22 +313,15 @@ def _split(node: AtenNode) -> tuple[Value | None, ...]:
     return tuple(parts)
 
 
-def _cat(node: AtenNode) -> Value:
-    parts = node["tensors"]
-    if not all(isinstance(part, Value) for part in parts):
-        refuse("a concatenation with a constant is not supported")
-    return lowering.concat(node.builder, node.name, parts, node.dim("dim", parts[0]))
-
-
 def _expand(node: AtenNode) -> Value:
     return lowering.expand(node.builder, node.name, node.value("self"), tuple(node.traced.shape[1:]))
 
 
 def _pad(node: AtenNode) -> Value:
     """Pads are listed from the last dimension on."""
-    mode = node.get("mode", "constant")
-    if mode != "constant":
-        refuse(f"mode {mode!r} is not supported; supported: 'constant'")
+    if node.get("mode", "constant") != "constant":
+        found: Value = move(node)
+        return found
     x = node.value("self")
     amounts = list(node["pad"])
     pairs = [(amounts[i], amounts[i + 1]) for i in range(0, len(amounts), 2)]
@@ -367,7 +334,7 @@ def _pad(node: AtenNode) -> Value:
 
 _FUNCTIONS: dict[Converter, str] = {
     _identity: "alias.default clone.default contiguous.default detach.default lift_fresh_copy.default",
-    cast: "_to_copy.default to.dtype to.dtype_layout to.device",
+    cast: "_to_copy.default to.dtype to.dtype_layout to.device type_as.default",
     _dropout: "dropout.default feature_dropout.default",
     _relu: "relu.default",
     _add: "add.Tensor add.Scalar",
@@ -377,8 +344,6 @@ _FUNCTIONS: dict[Converter, str] = {
     _div: "div.Tensor div.Scalar",
     _neg: "neg.default",
     _linear: "linear.default",
-    _matmul: "matmul.default mm.default mv.default",
-    _addmm: "addmm.default",
     _conv: "conv1d.default conv1d.padding conv2d.default conv2d.padding conv3d.default conv3d.padding "
     "convolution.default",
     _conv_transpose: "conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input",
@@ -387,6 +352,8 @@ _FUNCTIONS: dict[Converter, str] = {
     _average_pool: "avg_pool1d.default avg_pool2d.default avg_pool3d.default",
     _adaptive_average_pool: "adaptive_avg_pool1d.default adaptive_avg_pool2d.default adaptive_avg_pool3d.default "
     "_adaptive_avg_pool2d.default _adaptive_avg_pool3d.default",
+    _whole: "sum.default mean.default",
+    _softmax: "softmax.int log_softmax.int _softmax.default _log_softmax.default",
     _mean: "mean.dim",
     _total: "sum.dim_IntList",
     _reshape: "view.default _unsafe_view.default reshape.default flatten.using_ints unflatten.int unsqueeze.default",
@@ -398,15 +365,18 @@ _FUNCTIONS: dict[Converter, str] = {
     _slice: "slice.Tensor",
     _select: "select.int",
     _index_select: "index_select.default",
-    _index: "index.Tensor",
     _split: "split.Tensor split_with_sizes.default chunk.default",
-    _cat: "cat.default",
     _expand: "expand.default",
     _pad: "pad.default constant_pad_nd.default",
 }
 
 CONVERTERS: dict[str, Converter] = {
-    f"aten.{name}": function
-    for function, names in (*_FUNCTIONS.items(), *piecewise.FUNCTIONS.items())
-    for name in names.split()
+    **MOVES,
+    **PRODUCTS,
+    **RESIZES,
+    **{
+        f"aten.{name}": function
+        for function, names in (*_FUNCTIONS.items(), *piecewise.FUNCTIONS.items())
+        for name in names.split()
+    },
 }

@@ -6,7 +6,7 @@ import inspect
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,9 @@ code meanwhile. It switches libraries off and restores what it found,
 so that it runs where they are off, as a proof in another thread may want them."""
 
 
-def export(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[ExportedProgram, int]:
+def export(
+    model: nn.Module, input_shape: tuple[int, ...], name: str, batches: Sequence[int] = BATCHES
+) -> tuple[ExportedProgram, int]:
     """The traced module, without operators that write to their arguments, and the batch it was traced with.
 
     Raises:
@@ -37,7 +39,7 @@ def export(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[E
     _check_signature(model, name)
     _check_tensors(model, name)
     reasons: list[Exception] = []
-    for batch in BATCHES:
+    for batch in batches:
         with LOCK, full_precision(), summed_products(), callers_device(), _quiet():
             try:
                 program = torch.export.export(model, (example(model, (batch, *input_shape)),), strict=False)
@@ -48,7 +50,7 @@ def export(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[E
     kind = "" if isinstance(reason, RuntimeError) else f"{type(reason).__name__}: "
     raise UnsupportedNetworkError(
         f"importers.module: {name}: torch.export cannot trace it with inputs {list(input_shape)}, in a batch of "
-        f"{' or '.join(map(str, BATCHES))}: {kind}{one_line(reason)}"
+        f"{' or '.join(map(str, batches))}: {kind}{one_line(reason)}"
     ) from reason
 
 

@@ -100,6 +100,10 @@ class Enclosure:
         """Row-major."""
         return self._moved("reshape", *shape)
 
+    def permute(self, *dims: int) -> Enclosure:
+        """With its dimensions in another order."""
+        return self._moved("permute", *dims)
+
     def squeeze(self, dim: int) -> Enclosure:
         """Without a dimension of extent 1."""
         return self._moved("squeeze", dim)
@@ -155,6 +159,11 @@ def executed_roundings() -> Iterator[None]:
         yield
     finally:
         _AS_EXECUTED.reset(token)
+
+
+def covers_execution() -> bool:
+    """Whether this runs inside :func:`executed_roundings`."""
+    return _AS_EXECUTED.get()
 
 
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
@@ -322,9 +331,9 @@ def cast(a: Enclosure, dtype: torch.dtype) -> Enclosure:
 
 
 def holds(dtype: torch.dtype, other: torch.dtype) -> bool:
-    """Whether a floating-point type has every number of another: bfloat16 and float16 do not have each other's."""
-    own, its = torch.finfo(dtype), torch.finfo(other)
-    return own.eps <= its.eps and own.max >= its.max and own.smallest_normal <= its.smallest_normal
+    """Whether every number of one floating-point type is one of another's."""
+    wide, narrow = torch.finfo(dtype), torch.finfo(other)
+    return wide.eps <= narrow.eps and wide.max >= narrow.max and wide.tiny * wide.eps <= narrow.tiny * narrow.eps
 
 
 def hull(first: Enclosure, *others: Enclosure) -> Enclosure:

@@ -6,7 +6,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from zonocuda.importers import lowering
+from zonocuda.importers import lowering, products
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.enclosure import Numbers
 from zonocuda.importers.errors import refuse
@@ -14,7 +14,50 @@ from zonocuda.importers.onnx.node import OnnxNode
 
 
 def gemm(node: OnnxNode) -> Value:
-    """alpha A' B' + beta C, with A the tensor that depends on the input."""
+    """alpha A' B' + beta C, with A or B the tensor that depends on the input."""
+    if node.is_value(0) and node.is_value(1):
+        refuse("a product of two tensors that depend on the input is not affine")
+    return _gemm_left(node) if node.is_value(1) else _gemm_right(node)
+
+
+def _gemm_left(node: OnnxNode) -> Value:
+    """A constant A times columns."""
+    builder, name, x, weight = node.builder, node.name, node.value(1), node.numbers(0)
+    alpha, beta = node.attribute("alpha"), node.attribute("beta")
+    if len(node.full_shape(x)) != 2 or weight.dim() != 2:
+        refuse(f"its inputs must be matrices, got shapes {tuple(weight.shape)} and {node.full_shape(x)}")
+    if node.attribute("transB"):
+        x = lowering.permute(builder, f"{name}/transpose", x, (1, 0))
+    weight = weight.t() if node.attribute("transA") else weight
+    steps = ["product"] + ["alpha"] * (alpha != 1) + ["sum"] * (node.has(2) and beta != 0)
+    names = {step: name if step == steps[-1] else f"{name}/{step}" for step in steps}
+    out = products.matmul_left(builder, names["product"], weight, x)
+    if alpha != 1:
+        factor = torch.tensor(alpha, dtype=torch.float64, device="cpu")
+        out = lowering.scale_shift(builder, names["alpha"], out, factor, None)
+    return _plus(node, out, names["sum"], beta) if "sum" in names else out
+
+
+def _plus(node: OnnxNode, product: Value, name: str, beta: float) -> Value:
+    """product + beta C."""
+    if node.is_value(2):
+        branch = node.value(2)
+        if beta != 1:
+            factor = torch.tensor(beta, dtype=torch.float64, device="cpu")
+            branch = lowering.scale_shift(node.builder, f"{name}/beta", branch, factor, None)
+        total = lowering.add(node.builder, name, product, branch)
+        if total.shape != product.shape:
+            refuse(f"its input 2, of shape {node.full_shape(branch)}, expands the product")
+        return total
+    bias = _times(node, node.numbers(2) if beta == 1 else node.tensor(2), beta)
+    total = lowering.scale_shift(node.builder, name, product, None, bias, roundings=1)
+    if total.shape != product.shape:
+        refuse(f"its input 2, of shape {tuple(bias.shape)}, expands the product")
+    return total
+
+
+def _gemm_right(node: OnnxNode) -> Value:
+    """What depends on the input times a constant B."""
     alpha, beta = node.attribute("alpha"), node.attribute("beta")
     transpose_a, transpose_b = node.attribute("transA"), node.attribute("transB")
     x = node.value(0)
@@ -28,25 +71,13 @@ def gemm(node: OnnxNode) -> Value:
     weight = _times(node, weight if transpose_b else weight.t().contiguous(), alpha)
     if not node.has(2) or beta == 0:
         return lowering.linear(node.builder, node.name, x, weight, roundings=1)
-    if node.is_value(2):
-        product = lowering.linear(node.builder, f"{node.name}/product", x, weight, roundings=1)
-        branch = node.value(2)
-        if beta != 1:
-            factor = torch.tensor(beta, dtype=torch.float64, device="cpu")
-            branch = lowering.scale_shift(node.builder, f"{node.name}/beta", branch, factor, None)
-        total = lowering.add(node.builder, node.name, product, branch)
-        if total.shape != product.shape:
-            refuse(f"its input 2, of shape {node.full_shape(branch)}, expands the product")
-        return total
-    bias = _times(node, node.numbers(2) if beta == 1 else node.tensor(2), beta)
-    if bias.dim() <= 1 and bias.numel() in (1, weight.shape[0]):
-        bias = bias.expand(weight.shape[0]).contiguous()
-        return lowering.linear(node.builder, node.name, x, weight, bias, roundings=1)
+    if not node.is_value(2):
+        bias = _times(node, node.numbers(2) if beta == 1 else node.tensor(2), beta)
+        if bias.dim() <= 1 and bias.numel() in (1, weight.shape[0]):
+            bias = bias.expand(weight.shape[0]).contiguous()
+            return lowering.linear(node.builder, node.name, x, weight, bias, roundings=1)
     product = lowering.linear(node.builder, f"{node.name}/product", x, weight, roundings=1)
-    total = lowering.scale_shift(node.builder, node.name, product, None, bias, roundings=1)
-    if total.shape != product.shape:
-        refuse(f"its input 2, of shape {tuple(bias.shape)}, expands the product")
-    return total
+    return _plus(node, product, node.name, beta)
 
 
 def _times(node: OnnxNode, constant: Numbers, factor: float) -> Numbers:
@@ -59,8 +90,8 @@ def matmul(node: OnnxNode) -> Value:
     if node.is_value(0) and node.is_value(1):
         refuse("a product of two tensors that depend on the input is not affine")
     if node.is_value(0):
-        return lowering.matmul_right(node.builder, node.name, node.value(0), node.numbers(1))
-    return lowering.matmul_left(node.builder, node.name, node.numbers(0), node.value(1))
+        return products.matmul_right(node.builder, node.name, node.value(0), node.numbers(1))
+    return products.matmul_left(node.builder, node.name, node.numbers(0), node.value(1))
 
 
 def add(node: OnnxNode) -> Value:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
+import heapq
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +31,9 @@ MEMORY_SHARE = 4
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 _DOMAINS = ("", "ai.onnx")
+_LIMITED_NAMES = "Cast Clip Equal Expand Greater Identity Less Max Min Reshape Squeeze Unsqueeze Where"
+_LIMITED = frozenset(_LIMITED_NAMES.split())
+"""Operators that may read an infinity among constants: those that compare, and those that move it there."""
 _OPTIONAL = onnx.defs.OpSchema.FormalParameterOption.Optional
 
 
@@ -49,6 +54,10 @@ class OnnxFile:
     input_shape: Shape
     batched: bool
     output_name: str
+
+    def without_batch(self) -> OnnxFile:
+        """The same file, read as a network of single inputs all of whose dimensions are features."""
+        return dataclasses.replace(self, batched=False)
 
     @property
     def read_tensors(self) -> frozenset[str]:
@@ -130,13 +139,15 @@ def parse_onnx(content: bytes, name: str, folder: Path | None = None) -> OnnxFil
                 f"importers.onnx: {name}: node {node.name!r}: an attribute whose data lie in another file is not "
                 "supported"
             )
-    nodes = _needed_nodes(model)
     opset = _opset(model, name)
+    if _normalised(model, opset, name):
+        content = model.SerializeToString()
+    nodes = _needed_nodes(model)
     input_name, shape, batched = _input(model, name)
     if len(model.graph.output) != 1:
         names = [output.name for output in model.graph.output]
         raise UnsupportedNetworkError(f"importers.onnx: {name}: needs exactly one output, found {names}")
-    _check_finite(model, name)
+    _check_finite(model, nodes, name)
     _check_left_out(nodes, opset, name)
     output = model.graph.output[0].name
     return OnnxFile(name, model, content, nodes, opset, input_name, shape, batched, output)
@@ -148,10 +159,19 @@ def check_model(file: OnnxFile) -> None:
     Raises:
         NetworkFileError: the model is invalid.
     """
+    output = file.model.graph.output[0]
+    stated = onnx.ValueInfoProto.FromString(output.SerializeToString())
+    tensor = output.type.tensor_type
+    if not tensor.elem_type:
+        tensor.elem_type = file.element_type
+    if not tensor.HasField("shape"):  # which ONNX Runtime infers
+        tensor.shape.SetInParent()
     try:
         onnx.checker.check_model(file.model)
     except onnx.checker.ValidationError as error:
         raise NetworkFileError(f"importers.onnx: {file.name}: is invalid: {one_line(error)}") from error
+    finally:
+        output.CopyFrom(stated)
 
 
 def node_names(file: OnnxFile) -> dict[str, str]:
@@ -221,15 +241,68 @@ def _needed_nodes(model: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
 
 
 def _opset(model: onnx.ModelProto, name: str) -> int:
+    """The version of the ONNX operators; the highest one, where several are imported, as ONNX Runtime has it."""
     versions: list[int] = [entry.version for entry in model.opset_import if entry.domain in _DOMAINS]
-    if len(versions) != 1:
-        raise NetworkFileError(f"importers.onnx: {name}: must import the ONNX operators once, found {versions}")
+    if not versions:
+        raise NetworkFileError(f"importers.onnx: {name}: imports no version of the ONNX operators")
     newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= versions[0] <= newest:
+    if not OLDEST_OPSET <= max(versions) <= newest:
         raise UnsupportedNetworkError(
-            f"importers.onnx: {name}: operator set {versions[0]} is not supported; supported: {OLDEST_OPSET}..{newest}"
+            f"importers.onnx: {name}: operator set {max(versions)} is not supported; supported: "
+            f"{OLDEST_OPSET}..{newest}"
         )
-    return versions[0]
+    return max(versions)
+
+
+def _normalised(model: onnx.ModelProto, opset: int, name: str) -> bool:
+    """Writes one import of the ONNX operators, and the nodes in an order in which each follows those that it reads;
+    whether that changed anything.
+
+    Raises:
+        NetworkFileError: nodes that read each other's outputs.
+    """
+    own = [entry for entry in model.opset_import if entry.domain in _DOMAINS]
+    if len(own) > 1:
+        others = [entry for entry in model.opset_import if entry.domain not in _DOMAINS]
+        del model.opset_import[:]
+        model.opset_import.extend([onnx.helper.make_opsetid("", opset), *others])
+    nodes = _ordered(model.graph.node, name)
+    if nodes is not None:
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+    return len(own) > 1 or nodes is not None
+
+
+def _ordered(nodes: Sequence[onnx.NodeProto], name: str) -> list[onnx.NodeProto] | None:
+    """Nodes after those that compute what they read, otherwise as they are; None where they are so already."""
+    writer: dict[str, int] = {}
+    for place, node in enumerate(nodes):
+        for tensor in node.output:
+            writer.setdefault(tensor, place)
+    reads = [[writer[t] for t in node.input if t and t in writer] for node in nodes]
+    if all(source < place for place, sources in enumerate(reads) for source in sources):
+        return None
+    missing = [len(set(sources)) for sources in reads]
+    readers: list[set[int]] = [set() for _ in nodes]
+    for place, sources in enumerate(reads):
+        for source in sources:
+            readers[source].add(place)
+    ready = [place for place, count in enumerate(missing) if not count]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        place = heapq.heappop(ready)
+        order.append(place)
+        for reader in readers[place]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, reader)
+    if len(order) < len(nodes):
+        stuck = next(place for place, count in enumerate(missing) if count)
+        raise NetworkFileError(
+            f"importers.onnx: {name}: node {nodes[stuck].name!r} reads what depends on its own output"
+        )
+    return [onnx.NodeProto.FromString(nodes[place].SerializeToString()) for place in order]
 
 
 def _input(model: onnx.ModelProto, name: str) -> tuple[str, Shape, bool]:
@@ -248,24 +321,24 @@ def _input(model: onnx.ModelProto, name: str) -> tuple[str, Shape, bool]:
     return inputs[0].name, shape, batched
 
 
-_LIMITED = {"Clip", "Max", "Min"}
-
-
-def _check_finite(model: onnx.ModelProto, name: str) -> None:
-    """No NaN, and no infinity but where limits are alone read: there it means that there is none."""
-    readers: dict[str, set[str]] = {}
-    for node in model.graph.node:
+def _check_finite(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], name: str) -> None:
+    """Weights that the output needs must be numbers; infinity may be a limit (of Clip, say), if nothing else."""
+    readers: dict[str, set[str]] = {output.name: {"the output"} for output in model.graph.output}
+    for node in nodes:
         for entry in node.input:
             readers.setdefault(entry, set()).add(node.op_type)
     for tensor in model.graph.initializer:
+        if tensor.name not in readers:
+            continue
         try:
             values = numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError) as error:
             raise NetworkFileError(
                 f"importers.onnx: {name}: tensor {tensor.name!r} is corrupt: {one_line(error)}"
             ) from error
-        limits = readers.get(tensor.name, {""}) <= _LIMITED
-        if values.dtype.kind == "f" and not (~np.isnan(values) if limits else np.isfinite(values)).all():
+        if values.dtype not in (np.float16, np.float32, np.float64) or np.isfinite(values).all():
+            continue
+        if np.isnan(values).any() or not readers[tensor.name] <= _LIMITED:
             raise NetworkFileError(f"importers.onnx: {name}: tensor {tensor.name!r} holds NaN or infinity")
 
 

@@ -8,14 +8,15 @@ import torch
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from zonocuda.graph import Graph
+from zonocuda.importers import lowering
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.check import check_constants
 from zonocuda.importers.constants.enclosure import Enclosure, executed_roundings
 from zonocuda.importers.constants.sizes import check_folded
-from zonocuda.importers.errors import NetworkFileError, UnsupportedNetworkError, located, one_line
+from zonocuda.importers.errors import BatchError, NetworkFileError, UnsupportedNetworkError, located, one_line
 from zonocuda.importers.onnx.constants import ARITHMETIC, FOLDABLE, MACHINE_DEPENDENT, fold
 from zonocuda.importers.onnx.file import OnnxFile, check_model, node_names, parse_onnx, read_bytes
-from zonocuda.importers.onnx.node import Constant, OnnxNode
+from zonocuda.importers.onnx.node import Constant, OnnxNode, as_tensor
 from zonocuda.importers.onnx.ops import CONVERTERS
 from zonocuda.importers.simplify import absorb_biases, with_executed
 
@@ -25,8 +26,9 @@ _SUPPORTED = f"supported ops: {', '.join(sorted(CONVERTERS))}"
 def load_onnx(path: str | Path) -> Graph:
     """The graph of an ``.onnx`` or ``.onnx.gz`` file.
 
-    Dimension 0 of every tensor is the batch, open or 1, and the graph's features leave it out; an input of rank 1 has
-    no batch, and all of its dimensions are features. Weights keep the precision of the file; constants derived from
+    Dimension 0 of every tensor is the batch, open or 1, and the graph's features leave it out. An input of rank 1 has
+    no batch, and all of its dimensions are features; so they are, with batch 1, where the network itself drops that
+    dimension, moves it, or works on it. Weights keep the precision of the file; constants derived from
     them (batch normalisation, division, padded pooling) and those that the file computes from constants are float64
     where they must be, and their operators count the roundings: convert the graph with ``Graph.to`` before use.
 
@@ -37,12 +39,15 @@ def load_onnx(path: str | Path) -> Graph:
         NetworkFileError: the file is missing, unreadable, corrupt, not a valid ONNX model, lacks its external data,
             or holds weights that are not finite.
         UnsupportedNetworkError: the network cannot be expressed; the message names the node.
+        TypeError: no path.
     """
     return convert(read_onnx(path))
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
     """Read and validate an ``.onnx`` or ``.onnx.gz`` file; raises as ``load_onnx`` does."""
+    if not isinstance(path, str | Path):
+        raise TypeError(f"load_onnx: needs a path (load_network takes models in memory), got {type(path).__name__}")
     path = Path(path)
     return parse_onnx(read_bytes(path), str(path), path.parent)
 
@@ -51,6 +56,20 @@ def convert(file: OnnxFile) -> Graph:
     """The graph of a validated ONNX model; raises as ``load_onnx`` does."""
     _check_operators(file)
     check_model(file)
+    try:
+        return _graph(file)
+    except BatchError:
+        if not file.batched:
+            raise
+    return _graph(file.without_batch())
+
+
+def reads_batch(graph: Graph, file: OnnxFile) -> bool:
+    """Whether the graph of a file leaves out a batch, or has all dimensions as features."""
+    return file.batched and len(graph.input_shape) < len(file.input_shape)
+
+
+def _graph(file: OnnxFile) -> Graph:
     graph, computed = _convert(file, executed=False)
     if computed:
         graph = with_executed(graph, _convert(file, executed=True)[0])
@@ -64,7 +83,7 @@ def _convert(file: OnnxFile, executed: bool) -> tuple[Graph, bool]:
     names = node_names(file)
     features = file.input_shape[1:] if file.batched else file.input_shape
     dtype = torch.float64 if file.element_type == TensorProto.DOUBLE else torch.float32
-    builder = GraphBuilder(file.input_name, features, dtype, file.batched, reserved=names.values())
+    builder = GraphBuilder(file.input_name, features, dtype, file.batched, reserved=names.values(), executed=executed)
     constants: dict[str, Constant] = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in file.model.graph.initializer
     }
@@ -87,15 +106,32 @@ def _convert(file: OnnxFile, executed: bool) -> tuple[Graph, bool]:
                 if node.op_type in MACHINE_DEPENDENT and floating:
                     builder.unaccounted(f"{_describe(node, name)} computes a constant, differently on every machine")
     if file.output_name not in values:
-        raise UnsupportedNetworkError(
-            f"importers.onnx: {file.name}: output {file.output_name!r} does not depend on the input"
-        )
+        values[file.output_name] = _constant_output(file, builder, constants, names)
     if values[file.output_name].dtype == torch.bfloat16:
         raise UnsupportedNetworkError(
             f"importers.onnx: {file.name}: output {file.output_name!r} is bfloat16, which NumPy lacks; cast it to FLOAT"
         )
-    computed = any(isinstance(constant, Enclosure) for constant in constants.values())
+    computed = builder.differs_as_executed or any(isinstance(c, Enclosure) for c in constants.values())
     return absorb_biases(builder.finish(values[file.output_name])), computed
+
+
+def _constant_output(
+    file: OnnxFile, builder: GraphBuilder, constants: dict[str, Constant], names: dict[str, str]
+) -> Value:
+    """An output that does not depend on the input."""
+    found = constants.get(file.output_name)
+    where = f"importers.onnx: {file.name}: output {file.output_name!r}"
+    if found is None:
+        raise NetworkFileError(f"{where}: no node computes it")
+    try:
+        constant = found if isinstance(found, Enclosure) else as_tensor(found)
+        shape = tuple(constant.shape)
+        constant = constant.reshape(lowering.feature_shape(builder, shape))
+        name = names.get(file.output_name, file.output_name)
+        builder.begin([name], constant.dtype)
+        return lowering.constant_output(builder, name, constant)
+    except UnsupportedNetworkError as error:
+        raise located(where, error) from error
 
 
 def _outputs(
@@ -158,8 +194,12 @@ def _check_operators(file: OnnxFile) -> None:
     for node in file.nodes:
         if node.domain not in ("", "ai.onnx") or node.op_type not in FOLDABLE | CONVERTERS.keys():
             tensor = next((name for name in node.output if name), "")
+            hint = ""
+            if node.op_type in ("Softmax", "LogSoftmax"):
+                hint = "; at the end of a network a property that compares outputs needs none: see zonocuda.verify"
             raise UnsupportedNetworkError(
-                f"importers.onnx: {file.name}: {_describe(node, node.name or tensor)} is not supported; {_SUPPORTED}"
+                f"importers.onnx: {file.name}: {_describe(node, node.name or tensor)} is not supported{hint}; "
+                f"{_SUPPORTED}"
             )
 
 

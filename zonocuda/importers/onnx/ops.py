@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zonocuda.importers.builder import Value
-from zonocuda.importers.onnx import arithmetic, piecewise, shapes, windows
+from zonocuda.importers.onnx import arithmetic, piecewise, resize, shapes, windows
 from zonocuda.importers.onnx.node import Constant, OnnxNode
 
 Converter = Callable[[OnnxNode], Value | Constant | tuple[Value, ...]]
@@ -48,6 +48,7 @@ CONVERTERS: dict[str, Converter] = {
     "ReduceMin": piecewise.reduce_min,
     "ReduceSum": arithmetic.reduce_sum,
     "Relu": arithmetic.relu,
+    "Resize": resize.resize,
     "Reshape": shapes.reshape,
     "Shape": shapes.shape,
     "Slice": shapes.slice_,
@@ -56,6 +57,7 @@ CONVERTERS: dict[str, Converter] = {
     "Sub": arithmetic.sub,
     "ThresholdedRelu": piecewise.thresholded_relu,
     "Transpose": shapes.transpose,
+    "Upsample": resize.upsample,
     "Unsqueeze": shapes.unsqueeze,
     "Where": piecewise.where,
 }

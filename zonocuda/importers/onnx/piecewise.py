@@ -52,6 +52,9 @@ def leaky_relu(node: OnnxNode) -> Value:
 
 def prelu(node: OnnxNode) -> Value:
     """x where x >= 0, else slope x."""
+    slope, shape = tuple(node.numbers(1).shape), node.full_shape(node.value(0))
+    if len(slope) > len(shape) or any(n not in (1, m) for n, m in zip(slope[::-1], shape[::-1], strict=False)):
+        refuse(f"its slope, of shape {slope}, does not broadcast to its input, of shape {shape}")
     return _leaky(node, node.numbers(1))
 
 

@@ -40,6 +40,8 @@ class OnnxRuntimeModel:
         name: the file's name in messages.
         observe: tensors inside the model to record; with any, the graph is executed node by node as written, without
             ONNX Runtime's rewriting.
+        keeps_batch: whether samples leave out a batch that the model's input has, as graphs do where every node keeps
+            it; else all dimensions of tensors are features.
 
     Raises:
         NetworkFileError: ONNX Runtime cannot load the model.
@@ -47,8 +49,11 @@ class OnnxRuntimeModel:
             ``load_onnx`` refuses.
     """
 
-    def __init__(self, content: bytes, name: str = "model", observe: Sequence[str] = ()) -> None:
+    def __init__(
+        self, content: bytes, name: str = "model", observe: Sequence[str] = (), keeps_batch: bool = True
+    ) -> None:
         file = parse_onnx(content, name)
+        file = file if keeps_batch else file.without_batch()
         self.name = name
         self.content = content
         self.input_shape: Shape = file.input_shape[1:] if file.batched else file.input_shape
@@ -89,8 +94,13 @@ class OnnxRuntimeModel:
 
         Raises:
             ValueError: another shape or type, or no samples.
+            TypeError: no tensor and no array.
             NetworkFileError: ONNX Runtime cannot run the model.
         """
+        if not isinstance(x, Tensor | np.ndarray):
+            raise TypeError(
+                f"OnnxRuntimeModel: {self.name}: inputs must be a tensor or an array, got {type(x).__name__}"
+            )
         if isinstance(x, Tensor):
             return torch.from_numpy(self._run(x.detach().cpu().numpy(), self._outputs[:1])[0])
         return self._run(x, self._outputs[:1])[0]
@@ -103,7 +113,7 @@ class OnnxRuntimeModel:
     def observing(self, tensors: tuple[str, ...]) -> OnnxRuntimeModel:
         """An instance of the same model that records ``tensors``; made once and kept."""
         if self._observer is None or self._observer[0] != tensors:
-            self._observer = (tensors, OnnxRuntimeModel(self.content, self.name, tensors))
+            self._observer = (tensors, OnnxRuntimeModel(self.content, self.name, tensors, self._batched))
         return self._observer[1]
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 
 from zonocuda.importers import lowering
 from zonocuda.importers.builder import Value
-from zonocuda.importers.errors import refuse
+from zonocuda.importers.constants.enclosure import Numbers
+from zonocuda.importers.errors import refuse, refuse_batch
 from zonocuda.importers.onnx.node import Constant, OnnxNode
 
 _OPEN_END = 2**31 - 1
@@ -58,7 +58,7 @@ def squeeze(node: OnnxNode) -> Value:
     axes = node.axes(1)
     if axes is None:
         if node.builder.batched:
-            refuse("without axes it removes the batch dimension")
+            refuse_batch("without axes it removes the batch dimension")
         axes = [axis for axis, extent in enumerate(x.shape) if extent == 1]
     dims = lowering.feature_dims(node.builder, axes, node.rank(x))
     if any(x.shape[dim] != 1 for dim in dims):
@@ -135,45 +135,19 @@ def split(node: OnnxNode) -> tuple[Value, ...]:
 
 
 def concat(node: OnnxNode) -> Value:
-    """Concatenation of tensors, some of which may be constant.
-
-    Constants join as padding of a neighbouring tensor, whose zeros a shift then fills.
-    """
+    """Concatenation of tensors, some of which may be constant."""
     first = next(node.value(i) for i in range(node.arity) if node.is_value(i))
     dim = node.dim(node.attribute("axis"), first)
-    parts: list[Value] = []
-    before: list[torch.Tensor] = []
+    parts: list[Value | Numbers] = []
     for position in range(node.arity):
         if node.is_value(position):
-            parts.append(_join(node, f"{node.name}/{position}", node.value(position), before, [], dim))
-            before = []
+            parts.append(node.value(position))
             continue
-        tensor = node.tensor(position)
+        tensor = node.numbers(position)
         if tensor.dim() != node.rank(first):
             refuse(f"its input {position}, of shape {tuple(tensor.shape)}, does not fit")
-        constant = tensor.reshape(lowering.feature_shape(node.builder, tuple(tensor.shape)))
-        if parts:
-            parts[-1] = _join(node, f"{node.name}/{position}", parts[-1], [], [constant], dim)
-        else:
-            before.append(constant)
-    return lowering.concat(node.builder, node.name, parts, dim)
-
-
-def _join(
-    node: OnnxNode, name: str, x: Value, before: list[torch.Tensor], after: list[torch.Tensor], dim: int
-) -> Value:
-    """``x`` with constants before and after it along ``dim``."""
-    if not before and not after:
-        return x
-    zeros = torch.zeros(x.shape, dtype=(before + after)[0].dtype, device="cpu")
-    try:
-        shift = torch.cat([*before, zeros, *after], dim=dim)
-    except RuntimeError:
-        refuse(f"its constant inputs do not fit features {x.shape}")
-    pads = [(0, 0)] * len(x.shape)
-    pads[dim] = (sum(part.shape[dim] for part in before), sum(part.shape[dim] for part in after))
-    padded = lowering.pad(node.builder, f"{name}/pad", x, tuple(pads))
-    return lowering.scale_shift(node.builder, name, padded, None, shift)
+        parts.append(tensor.reshape(lowering.feature_shape(node.builder, tuple(tensor.shape))))
+    return lowering.concat_with_constants(node.builder, node.name, parts, dim)
 
 
 def pad(node: OnnxNode) -> Value:
@@ -220,8 +194,9 @@ def expand(node: OnnxNode) -> Value:
     """Broadcast against a constant shape."""
     x = node.value(0)
     old, target = node.full_shape(x), node.ints(1)
-    if len(target) > len(old):
-        refuse(f"shape {target} adds dimensions to shape {old}")
+    if len(target) > len(old) and node.builder.batched:
+        refuse_batch(f"shape {target} adds dimensions to shape {old}")
+    old = (1,) * (len(target) - len(old)) + old
     target = [1] * (len(old) - len(target)) + target
     if any(m < 1 or (n != m and 1 not in (n, m)) for n, m in zip(old, target, strict=True)):
         refuse(f"shape {old} does not expand to {target}")

@@ -1,0 +1,58 @@
+"""Bounds of maxima and minima of two, from bounds of the two: max(a, b) lies in [max(l_a, l_b), max(u_a, u_b)].
+
+Written b + relu(a - b), a maximum has a zonotope that may reach beyond that: it does not know that a - b is large only
+where b is small. In a tree of maxima the next difference then looks larger than it is. So the sweep also carries
+intervals from the values of ReLUs through what moves them and through maxima and minima, to differences that a ReLU
+reads, whose bounds it intersects with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from zonocuda.bounds.interval import Bounds
+from zonocuda.graph import Add, Concat, Expand, Gather, Graph, Node, Reshape, Transpose
+
+
+class Extremes:
+    """What is known of the nodes of one network.
+
+    Args:
+        graph: the network.
+        interval: bounds of a node's value from bounds of its inputs, proven where rounding is counted.
+    """
+
+    def __init__(self, graph: Graph, interval: Callable[[Node, Sequence[Bounds]], Bounds]) -> None:
+        self.pairs = graph.extremes
+        self._interval = interval
+        self._known: dict[str, Bounds] = {}
+
+    def begin(self, name: str, bounds: Bounds) -> None:
+        """Bounds of the value of the input, or of a ReLU."""
+        if self.pairs:
+            self._known[name] = bounds
+
+    def pass_on(self, node: Node) -> None:
+        """Finds bounds of the value of another node, where those of its inputs are known."""
+        op = node.op
+        known = [self._known[name] for name in self.pairs.get(node.name, node.inputs)[:2] if name in self._known]
+        if node.name in self.pairs and len(known) == 2:
+            function = torch.maximum if self.pairs[node.name][2] == 1 else torch.minimum
+            (a, b), (c, d) = known
+            self._known[node.name] = function(a, c), function(b, d)
+        elif isinstance(op, Concat) and len(known) == len(node.inputs):
+            lowers, uppers = zip(*(self._known[name] for name in node.inputs), strict=True)
+            self._known[node.name] = op.apply(*lowers), op.apply(*uppers)
+        elif isinstance(op, Gather | Reshape | Transpose | Expand) and known:
+            self._known[node.name] = op.apply(known[0][0]), op.apply(known[0][1])
+        elif isinstance(op, Add) and op.sign == -1 and len(known) == 2 and node.part is not None:
+            self._known[node.name] = self._interval(node, known)
+
+    def tightened(self, name: str, bounds: Bounds) -> Bounds:
+        """Bounds of a node's value and what is known of it, both of which hold."""
+        if name not in self._known:
+            return bounds
+        lower, upper = torch.maximum(bounds[0], self._known[name][0]), torch.minimum(bounds[1], self._known[name][1])
+        return lower, torch.maximum(lower, upper)  # rounding that is not counted may have them cross

@@ -1,0 +1,248 @@
+"""What bounds need to know of an activation, an elementwise function f of one input.
+
+A :class:`Rule` says it: an interval for f on [l, u], and for any slope two lines around it. Sweeps, dual passes, error
+counts, ascents and searches ask the rule of a node (:mod:`zonocuda.relaxations.table`) and name no activation. From
+``range``, ``initial`` and ``lines`` all the rest follows; a rule overrides what it can do better.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from zonocuda.domains import kernels
+
+Bounds = tuple[Tensor, Tensor]
+"""Lower and upper bounds, of one shape."""
+
+Start = Literal["minimum_area", "adaptive"]
+"""Slopes to begin with: of the zonotope of least area, or of the lower line that wastes least."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """slope x + below <= f(x) <= slope x + above for every x in [l, u]; None below is 0.
+
+    They hold in real arithmetic for the numbers that are held here, whatever the rounding that led to them. (The rule
+    of ReLU is the exception: its ``above`` may be too small by three roundings, which its users charge.)
+    """
+
+    slope: Tensor
+    below: Tensor | None
+    above: Tensor
+
+
+class Band(NamedTuple):
+    """f(x) lies in slope x + middle + [-radius, radius] for every x in [l, u]: what a zonotope goes through."""
+
+    slope: Tensor
+    middle: Tensor
+    radius: Tensor
+
+
+class DualImage(NamedTuple):
+    """Rows v ``[B, R, N]`` at an activation's output, as rows at its input.
+
+    v . f(x) >= rows . x + low, and <= rows . x + high where both signs of v have the same slope. ``size`` ``[B, R]``
+    bounds the sum of the magnitudes that were added up for either; None where the terms of each have one sign.
+    """
+
+    rows: Tensor
+    low: Tensor
+    high: Tensor
+    size: Tensor | None
+
+    def magnitude(self, both: bool) -> Tensor:
+        """At least the sum of the magnitudes of the terms of ``low``, or of ``both``, up to a sign."""
+        if self.size is not None:
+            return self.size
+        return self.high - self.low if both else self.low
+
+
+class Growth(NamedTuple):
+    """What an activation does to the error of a zonotope, elementwise.
+
+    Attributes:
+        slope: at least the magnitude of the band's slope.
+        offset: at least |middle| + radius of the band, and 0 where nothing is charged.
+        charged: where the step rounds or adds anything; elsewhere the error stays as it is.
+        zero: where the value is 0, without error.
+    """
+
+    slope: Tensor
+    offset: Tensor
+    charged: Tensor
+    zero: Tensor
+
+
+class Counted(Protocol):
+    """The arithmetic whose roundings are counted (:class:`zonocuda.bounds.rounding.arithmetic.Rounding`)."""
+
+    @property
+    def eta(self) -> float:
+        """More than one operation loses to underflow."""
+
+    def gamma(self, n: int) -> float:
+        """At least n u / (1 - n u)."""
+
+    def above(self, x: Tensor, n: int) -> Tensor:
+        """At least the exact value of a nonnegative expression of lifted operands, computed with n roundings."""
+
+
+class Rule(ABC):
+    """The rule of one activation. It has no state but its settings, and those of its operator.
+
+    Bounds are ``[B, *features]``, or broadcast to rows ``[B, R, N]``. A NaN among them must reach every bound that is
+    found from it, and counts as not settled.
+    """
+
+    is_exact: ClassVar[bool] = False
+    """Whether a machine that executes f rounds nothing. Where it does, proofs about executed values are refused."""
+
+    is_nonnegative: ClassVar[bool] = False
+    """Whether f is nonnegative everywhere, over the reals and as executed."""
+
+    is_certified: ClassVar[bool] = False
+    """Whether certificates can hold its slopes, and :mod:`zonocuda.check` derives its bounds again."""
+
+    has_signs: ClassVar[bool] = False
+    """Whether f is the identity where x >= 0 and 0 where x <= 0, so that a neuron can be split at 0
+    (:mod:`zonocuda.bounds.dual.signs`)."""
+
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    """Slopes that :meth:`lines` takes; others are replaced by the nearest of these."""
+
+    # ---- what every rule says ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def range(self, lower: Tensor, upper: Tensor) -> Bounds:
+        """Bounds of f on [l, u], proven in the numbers held."""
+
+    @abstractmethod
+    def initial(self, lower: Tensor, upper: Tensor, start: Start = "minimum_area") -> Tensor:
+        """Slopes to begin with."""
+
+    @abstractmethod
+    def lines(self, lower: Tensor, upper: Tensor, slope: Tensor | None, terms: int = 0) -> Lines:
+        """Lines of a slope, differentiable in it (and in l and u).
+
+        Args:
+            lower, upper: l and u.
+            slope: None for the minimum-area one, which moves with l and u.
+            terms: how many terms the sums had that l and u were computed as.
+        """
+
+    # ---- what follows ------------------------------------------------------------------------------------------------
+
+    def settled(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Where f is one line on [l, u]: no symbol arises, no slope is free, and tighter bounds tell nothing."""
+        return torch.zeros_like(lower, dtype=torch.bool)
+
+    def zero(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Where f is 0 on all of [l, u]."""
+        return torch.zeros_like(lower, dtype=torch.bool)
+
+    def kinds(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Where f is :meth:`zero`, and where it is :meth:`settled` otherwise."""
+        zero = self.zero(lower, upper)
+        return zero, self.settled(lower, upper) & ~zero
+
+    def magnitude(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """At least |f| on [l, u]."""
+        low, high = self.range(lower, upper)
+        return torch.maximum(low.abs(), high.abs())
+
+    def project(self, slope: Tensor) -> Tensor:
+        """The nearest admissible slopes."""
+        return slope.clamp(*self.limits)
+
+    def band(self, lower: Tensor, upper: Tensor, slope: Tensor | None, terms: int = 0) -> Band:
+        """The middle between the lines of :meth:`lines`, and half their distance, rounded up."""
+        slope, below, above = self._both(self.lines(lower, upper, slope, terms))
+        middle = (below + above) / 2
+        return Band(slope, middle, _raised(torch.maximum(above - middle, middle - below)))
+
+    def dual(
+        self,
+        rows: Tensor,
+        lower: Tensor,
+        upper: Tensor,
+        negative: Tensor | None,
+        nonnegative: Tensor | None,
+        terms: int = 0,
+        counted: bool = False,
+    ) -> DualImage:
+        """Rows at the output as rows at the input: the upper line where v < 0, the lower one where v >= 0.
+
+        Args:
+            rows: v, ``[B, R, N]``.
+            lower, upper: l and u, ``[B, N]``.
+            negative: slopes ``[B, 1 or R, N]`` where v < 0; None for minimum-area ones.
+            nonnegative: where v >= 0; None for those of ``negative``.
+            terms: see :meth:`lines`.
+            counted: whether ``size`` is wanted.
+        """
+        over, low_over, high_over = self._both(self._of_rows(lower, upper, negative, terms))
+        slope, below, above = over, low_over, high_over
+        if nonnegative is not None:
+            slope, below, above = self._both(self._of_rows(lower, upper, nonnegative, terms))
+        image = kernels().dual_lines(rows, slope, below, high_over, None if nonnegative is None else over)
+        size = None
+        if counted:
+            with torch.no_grad():
+                most = torch.maximum(below.abs(), above.abs())
+                most = torch.maximum(most, torch.maximum(low_over.abs(), high_over.abs()))
+                size = (rows.abs() * most).sum(2)
+        return DualImage(image.rows, image.low, image.high, size)
+
+    def growth(self, lower: Tensor, upper: Tensor, slope: Tensor | None, counted: Counted) -> Growth:
+        """What the zonotope's error becomes behind :meth:`band`."""
+        band = self.band(lower, upper, slope)
+        offset = counted.above(band.middle.abs() + band.radius, 2)
+        everywhere = torch.ones_like(lower, dtype=torch.bool)
+        return Growth(band.slope.abs(), offset, everywhere, self.zero(lower, upper))
+
+    def charged(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Where a dual pass adds an offset, or rounds the image of a row."""
+        return torch.ones_like(lower, dtype=torch.bool)
+
+    def image_charge(self, lower: Tensor, upper: Tensor, counted: Counted) -> tuple[Tensor, Tensor]:
+        """What a dual pass is charged for the rounding of images v' = fl(v slope): for each |v'|, and m, at least |x|
+        where :meth:`charged`, else 0.
+
+        v' is within u |v slope| + eta of v slope; as (1 - u) |v slope| <= |v'| + eta, within gamma_1 (|v'| + eta) +
+        eta: gamma_2 |v'| m, and 2 eta of every m.
+        """
+        reach = torch.maximum(lower.abs(), upper.abs())
+        return counted.gamma(2) * reach, reach
+
+    def wants_all_symbols(self, lower: Tensor, upper: Tensor, slope: Tensor, terms: int) -> bool:
+        """Whether the derivative of :meth:`band` in l and u depends on the incoming one of the slope."""
+        return False
+
+    # ---- helpers -----------------------------------------------------------------------------------------------------
+
+    def _of_rows(self, lower: Tensor, upper: Tensor, slope: Tensor | None, terms: int) -> Lines:
+        """Lines ``[B, 1 or R, N]`` for bounds ``[B, N]``."""
+        low, high = lower.unsqueeze(1), upper.unsqueeze(1)
+        if slope is not None:
+            low, high = (bound.expand(-1, slope.shape[1], -1) for bound in (low, high))
+        return self.lines(low, high, slope, terms)
+
+    @staticmethod
+    def _both(lines: Lines) -> tuple[Tensor, Tensor, Tensor]:
+        """Slope, below and above."""
+        below = torch.zeros_like(lines.above) if lines.below is None else lines.below
+        return lines.slope, below, lines.above
+
+
+def _raised(x: Tensor) -> Tensor:
+    """The next number above, with the derivative of ``x``."""
+    held = x.detach()
+    step = torch.nextafter(held, torch.full_like(held, math.inf)) - held
+    return x + torch.where(step.isfinite(), step, torch.zeros_like(step))

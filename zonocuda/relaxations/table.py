@@ -1,0 +1,36 @@
+"""Which rule an activation has: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zonocuda.graph import Graph, Node, Op, Relu
+from zonocuda.relaxations.relu import ReluRule
+from zonocuda.relaxations.rule import Rule
+
+RULES: dict[type[Op], Callable[[Any], Rule]] = {
+    Relu: lambda op: ReluRule(),
+}
+"""By the type of an operator, its rule, made for the operator."""
+
+
+def has_rule(node: Node) -> bool:
+    """Whether a node is an activation."""
+    return type(node.op) in RULES
+
+
+def rule_of(node: Node) -> Rule:
+    """The rule of a node.
+
+    Raises:
+        NotImplementedError: its operator has none.
+    """
+    if not has_rule(node):
+        raise NotImplementedError(f"relaxations: node {node.name!r} (op {node.op.kind}) has no rule")
+    return RULES[type(node.op)](node.op)
+
+
+def activations(graph: Graph) -> tuple[Node, ...]:
+    """The nodes that have a rule, in order."""
+    return tuple(node for node in graph.nodes if has_rule(node))
