@@ -2,6 +2,7 @@
 
 from zonocuda.branch.choice import CHOICES, Choice, Estimate
 from zonocuda.branch.neurons import SignOutcome, SignSearch, SignSettings, deepen, refuted
+from zonocuda.branch.record import RecordedTree, Recorder
 from zonocuda.branch.search import Bounded, Bounder, Outcome, SearchStopped, Settings, search
 from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
 from zonocuda.branch.subproblems import Subproblems
@@ -13,6 +14,8 @@ __all__ = [
     "Choice",
     "Estimate",
     "Outcome",
+    "RecordedTree",
+    "Recorder",
     "SearchStopped",
     "Settings",
     "SignBounded",
