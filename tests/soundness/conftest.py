@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from zonocuda.verifier import decide, splitting
+from zonocuda.verifier import run, splitting
 
 
 @pytest.fixture
 def prover_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """``verify`` proves or does not: the search, which would answer ``falsified`` first, finds nothing."""
-    monkeypatch.setattr(decide, "falsify", lambda *args, **options: None)
-    for room in (decide, splitting):
+    monkeypatch.setattr(run, "falsify", lambda *args, **options: None)
+    for room in (run, splitting):
         monkeypatch.setattr(room, "replay", lambda *args, **options: None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from zonocuda.verifier import decide
+from zonocuda.verifier import run
 
 
 @pytest.fixture
 def no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only proofs, and the dual's corners, decide."""
-    monkeypatch.setattr(decide, "falsify", lambda *args, **options: None)
-    monkeypatch.setattr(decide, "wants_split", lambda split, region: False)
+    monkeypatch.setattr(run, "falsify", lambda *args, **options: None)
+    monkeypatch.setattr(run, "wants_split", lambda split, region: False)

@@ -17,7 +17,7 @@ from zonocuda.prove.prover import EFFORTS, LADDERS, check_effort
 from zonocuda.specs import LinearConstraint
 from zonocuda.tighten.ascent import Ascent
 from zonocuda.tighten.refine import refine
-from zonocuda.verifier import Verdict, decide, verify
+from zonocuda.verifier import Verdict, run, verify
 
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
 
@@ -116,7 +116,7 @@ def prover_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only proofs decide."""
     for name in ("falsify", "replay"):
         monkeypatch.setattr(decide, name, lambda *args, **options: None)
-    monkeypatch.setattr(decide, "wants_split", lambda split, region: False)
+    monkeypatch.setattr(run, "wants_split", lambda split, region: False)
 
 
 # ---- efforts ---------------------------------------------------------------------------------------------------------
