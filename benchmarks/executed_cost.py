@@ -18,7 +18,7 @@ import time
 
 import torch
 
-import zonocuda.verifier.decide as decide
+import zonocuda.verifier.verification as verification
 from benchmarks.rounding_cost import SETS, images, instances
 from zonocuda.verifier import Verdict, VerifyResult, verify
 
@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--effort", default="fast")
     parser.add_argument("--sets", nargs="*", default=[*SETS, "wong_kolter", "eran"])
     arguments = parser.parse_args()
-    decide.falsify = lambda *args, **options: None
-    decide.replay = lambda *args, **options: None
+    verification.falsify = lambda *args, **options: None
+    verification.replay = lambda *args, **options: None
     print(
         f"{'set':30} {'n':>3} {'real':>5} {'float32':>8} {'float64':>8} {'margin in float32, float64':>28}"
         f" {'seconds':>20}"

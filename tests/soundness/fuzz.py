@@ -35,7 +35,7 @@ from zonocuda.graph import Cast, Graph, interpret
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.relaxations import relu
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import Verdict, run, splitting, verify
+from zonocuda.verifier import Verdict, splitting, verification, verify
 
 SMALL, LARGE = 24, 600
 """Features of a value of a small and of a large network."""
@@ -141,7 +141,10 @@ def sampled_trial(seed: int, rng: random.Random) -> tuple[str, str]:
     spec = Spec(box[0].numel(), math.prod(graph.output_shape), (region,))
     options = random_options(rng)
     searching = rng.random() < 0.3
-    with contextlib.nullcontext() if searching else prover_only(), patch.object(run.Run, "restarts", lambda *_: 8):
+    with (
+        contextlib.nullcontext() if searching else prover_only(),
+        patch.object(verification.Verification, "restarts", lambda *_: 8),
+    ):
         result = verify(graph, spec, **options)
     found = f"sampled, {result.verdict}"
     if result.verdict is Verdict.VERIFIED and spread <= 0:
@@ -209,8 +212,8 @@ def random_options(rng: random.Random) -> dict[str, Any]:
 def prover_only() -> Iterator[None]:
     """``verify`` proves or does not; the search finds nothing."""
     with (
-        patch.object(run, "falsify", lambda *a, **o: None),
-        patch.object(run, "replay", lambda *a, **o: None),
+        patch.object(verification, "falsify", lambda *a, **o: None),
+        patch.object(verification, "replay", lambda *a, **o: None),
         patch.object(splitting, "replay", lambda *a, **o: None),
     ):
         yield

@@ -21,7 +21,7 @@ from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import Verdict, run, verify
+from zonocuda.verifier import Verdict, verification, verify
 
 MARGINS = {dtype: ("1e-3", "1e-5", "1e-7", "0") for dtype in (torch.float64, torch.float32)}
 """Relative to the size of the row's terms; without a margin the row holds with equality, which is a violation, too."""
@@ -105,7 +105,7 @@ def test_a_verdict_agrees_with_exact_evaluation_at_every_point_tried(
     """Rows around the smallest value, with the search: ``verified`` has no exact counterexample among the points, and
     ``falsified`` shows one whose float32 output satisfies the row.
     """
-    monkeypatch.setattr(run.Run, "restarts", lambda run, least: 16)
+    monkeypatch.setattr(verification.Verification, "restarts", lambda run, least: 16)
     verdicts = []
     for seed in range(2):
         graph = NETWORKS[name](seed)
@@ -144,7 +144,7 @@ def test_every_kind_of_operator_was_planted_in() -> None:
     from zonocuda import graph as ops
 
     kinds = {type(node.op).__name__ for make in (*NETWORKS.values(), casting) for node in make(0).nodes}
-    abstract = {"Op", "Affine", "Rearrangement", "Graph", "Node"}
+    abstract = {"Op", "Affine", "Rearrangement", "Graph", "Node", "Part"}
     exported = {name for name in ops.__all__ if isinstance(getattr(ops, name), type)}
     assert kinds == exported - abstract
 
@@ -159,7 +159,7 @@ def test_conjunctions_are_refuted_by_one_row_alone(monkeypatch: pytest.MonkeyPat
     choices: list[tuple[LinearConstraint, ...]] = [
         rows for n in range(3) for rows in itertools.product((holds, cannot), repeat=n)
     ]
-    monkeypatch.setattr(run.Run, "restarts", lambda run, least: 4)
+    monkeypatch.setattr(verification.Verification, "restarts", lambda run, least: 4)
     for one, other in itertools.product(choices, repeat=2):
         region = Region(Box.from_tensors(*box), (one, other))
         verdict = verify(graph, Spec(4, 3, (region,))).verdict

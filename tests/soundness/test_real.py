@@ -19,7 +19,7 @@ from tests.data import data_root
 from zonocuda.graph import Graph
 from zonocuda.importers import Network, from_module, load_network
 from zonocuda.specs import Region, Spec, load_vnnlib
-from zonocuda.verifier import Verdict, run, verify
+from zonocuda.verifier import Verdict, verification, verify
 from zonocuda.verifier.falsify import Counterexample, replay
 from zonocuda.verifier.model import Subject
 
@@ -206,7 +206,7 @@ def test_every_stored_counterexample_is_replayed_as_falsified(name: str, monkeyp
         ) -> Counterexample | None:
             return replay(subject, region, position, point)
 
-        monkeypatch.setattr(run, "falsify", stored)
+        monkeypatch.setattr(verification, "falsify", stored)
         regions = tuple(spec.regions[position] for position in places)
         result = verify(judge, Spec(spec.inputs, spec.outputs, regions))
         assert result.verdict is Verdict.FALSIFIED, row["ce_key"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from zonocuda.verifier import run
+from zonocuda.verifier import verification
 
 
 @pytest.fixture
 def no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only proofs, and the dual's corners, decide."""
-    monkeypatch.setattr(run, "falsify", lambda *args, **options: None)
-    monkeypatch.setattr(run, "wants_split", lambda split, region: False)
+    monkeypatch.setattr(verification, "falsify", lambda *args, **options: None)
+    monkeypatch.setattr(verification, "wants_split", lambda split, region: False)

@@ -18,7 +18,7 @@ from zonocuda.graph import Graph, Linear, Relu, ScaleShift
 from zonocuda.prove.prover import LADDERS
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import Verdict, VerifyResult, arguments, run, verify
+from zonocuda.verifier import Verdict, VerifyResult, arguments, verification, verify
 from zonocuda.verifier.arguments import resolve_dtypes
 
 NARROW, WIDE = torch.float32, torch.float64
@@ -27,9 +27,9 @@ NARROW, WIDE = torch.float32, torch.float64
 @pytest.fixture
 def proofs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """``verify`` proves or does not."""
-    monkeypatch.setattr(run, "falsify", lambda *args, **options: None)
-    monkeypatch.setattr(run, "wants_split", lambda split, region: False)
-    monkeypatch.setattr(run, "replay", lambda *args, **options: None)
+    monkeypatch.setattr(verification, "falsify", lambda *args, **options: None)
+    monkeypatch.setattr(verification, "wants_split", lambda split, region: False)
+    monkeypatch.setattr(verification, "replay", lambda *args, **options: None)
 
 
 @pytest.fixture

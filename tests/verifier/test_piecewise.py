@@ -68,12 +68,12 @@ def test_a_limit_bounds_the_output_in_every_semantics(
 
 
 def test_a_proof_is_confirmed_and_a_counterexample_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    net, prop, out = save(NETWORK.model(), tmp_path), tmp_path / "p.vnnlib", tmp_path / "o.json"
+    net, prop, out = save(NETWORK.model(), tmp_path), tmp_path / "p.vnnlib", tmp_path / "c.zip"
     graph = from_case()
     at_center = float(graph(torch.full((1, 1, 6, 6), 0.5))[0, 0])
     for least, verdict in ((at_center + 0.2, "verified"), (at_center, "falsified")):
         write_property(prop, least)
-        assert main(["verify", str(net), str(prop), "--json", str(out), "--split", "none"]) == 0
+        assert main(["verify", str(net), str(prop), "--certificate", str(out), "--split", "none"]) == 0
         assert capsys.readouterr().out.startswith(verdict)
         assert main(["check", str(out), str(net), str(prop)]) == 0
         assert capsys.readouterr().out.startswith("confirmed")
@@ -95,6 +95,44 @@ def test_a_module_with_everything_is_verified_and_falsified() -> None:
     small, large = (Spec.robust(x, eps=eps, label=label, outputs=3) for eps in (1e-3, 3.0))
     assert verify(model, small, input_shape=(1, 6, 6)).verdict == "verified"
     assert verify(model, large, input_shape=(1, 6, 6)).verdict == "falsified"
+
+
+LARGEST = torch.finfo(torch.float32).max
+
+
+class Spike(nn.Module):
+    """A value that exceeds the largest float32 number near x = 0.3137 alone, limited to that number, against itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = torch.relu(1 - 1e4 * torch.abs(x - 0.3137)) * (5e38 / 1024)
+        return torch.clamp(u * 1024, max=LARGEST) / 1024 - 0.9 * u
+
+
+@pytest.mark.parametrize("effort", ["fast", "standard"])
+def test_the_largest_number_is_a_limit_of_what_exceeds_it(effort: str) -> None:
+    """Over the reals, too; without the limit the output would nowhere be negative."""
+    at = Spike()(torch.tensor([[0.3137]], dtype=torch.float64))
+    assert at < -1e34
+    problem = Spec.linear([0.0], [1.0], [[-1.0]], [1e34])
+    result = verify(Spike(), problem, input_shape=(1,), effort=effort, split="none")
+    assert result.verdict == "falsified" or "may exceed the range of torch.float32" in result.reason
+
+
+def test_the_largest_numbers_are_no_limits_of_what_lies_within(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Clip of the older standards has them where nothing is given."""
+    case = Case([op("Clip", "x", "c", min=0.0), op("MatMul", "c w")], [1, 2], (1,), {"w": floats(2, 1)})
+    made = case.model()
+    made.opset_import[0].version = 10
+    net, prop, out = save(made, tmp_path), tmp_path / "p.vnnlib", tmp_path / "c.zip"
+    inputs = "".join(f"(declare-const X_{i} Real)(assert (>= X_{i} -1))(assert (<= X_{i} 1))" for i in range(2))
+    highest = float(np.maximum(case.weights["w"], 0).sum())
+    prop.write_text(f"{inputs}(declare-const Y_0 Real)(assert (>= Y_0 {highest + 1e-3}))")
+    assert main(["verify", str(net), str(prop), "--certificate", str(out)]) == 0
+    assert capsys.readouterr().out.startswith("verified")
+    assert main(["check", str(out), str(net), str(prop)]) == 0
+    assert capsys.readouterr().out.startswith("confirmed")
 
 
 # ---- tightness -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from zonocuda.prove.prover import EFFORTS, LADDERS, check_effort
 from zonocuda.specs import LinearConstraint
 from zonocuda.tighten.ascent import Ascent
 from zonocuda.tighten.refine import refine
-from zonocuda.verifier import Verdict, run, verify
+from zonocuda.verifier import Verdict, verification, verify
 
 EACH_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
 
@@ -115,8 +115,8 @@ def test_no_refined_bound_of_a_neuron_exceeds_its_exact_range(seed: int) -> None
 def prover_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only proofs decide."""
     for name in ("falsify", "replay"):
-        monkeypatch.setattr(decide, name, lambda *args, **options: None)
-    monkeypatch.setattr(run, "wants_split", lambda split, region: False)
+        monkeypatch.setattr(verification, name, lambda *args, **options: None)
+    monkeypatch.setattr(verification, "wants_split", lambda split, region: False)
 
 
 # ---- efforts ---------------------------------------------------------------------------------------------------------

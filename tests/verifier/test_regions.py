@@ -16,7 +16,7 @@ from zonocuda.importers import NetworkMismatchError
 from zonocuda.prove.regions import LEAST, refuted_regions
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import LinearConstraint, Region, Spec
-from zonocuda.verifier import Verdict, run, verify
+from zonocuda.verifier import Verdict, verification, verify
 
 CPU = torch.device("cpu")
 GRAPH = fc(1, (1, 8, 8, 2))
@@ -51,7 +51,7 @@ def test_regions_are_refuted_as_each_alone(dtype: torch.dtype) -> None:
 
 
 def test_many_regions_are_verified_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "falsify", lambda *args, **options: pytest.fail("a search"))
+    monkeypatch.setattr(verification, "falsify", lambda *args, **options: pytest.fail("a search"))
     result = verify(GRAPH, Spec(1, 2, tuple(table(600, 1.0))), device="cpu")
     assert result.verdict is Verdict.VERIFIED
     assert len(result.margins) == 1200

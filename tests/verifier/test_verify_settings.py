@@ -17,7 +17,7 @@ from tests.verifier.verdicts import DISTANCE, IDENTITY, NEVER, ONE, SOMETIMES, T
 from zonocuda.bounds.deadline import Deadline
 from zonocuda.importers import load_network
 from zonocuda.prove.stages import Course
-from zonocuda.verifier import Verdict, run, verify
+from zonocuda.verifier import Verdict, verification, verify
 from zonocuda.verifier.model import Subject
 
 
@@ -37,7 +37,7 @@ def test_time_that_runs_out_in_the_last_search_means_timeout(monkeypatch: pytest
     def out_of_time(*args: object, **options: object) -> None:
         clock[0] += 6
 
-    monkeypatch.setattr(run, "falsify", out_of_time)
+    monkeypatch.setattr(verification, "falsify", out_of_time)
     check(run(IDENTITY, TENTH, timeout=10, split="none"), Verdict.TIMEOUT)
     check(run(IDENTITY, [NEVER], timeout=10, split="none"), Verdict.VERIFIED)
     check(run(IDENTITY, TENTH, timeout=13, split="none"), Verdict.UNKNOWN)
@@ -161,7 +161,7 @@ def test_what_a_module_does_not_confirm_when_it_runs_is_not_falsified() -> None:
     cpu, silent = torch.device("cpu"), lambda phase, done, total: None
     for judge, verdict in ((subject, Verdict.FALSIFIED), (lying, Verdict.UNKNOWN)):
         course = Course("auto", None, Deadline(30), silent)
-        run = run.Run(judge, unsafe, course, cpu, (torch.float64,), 0, split="none")
+        run = verification.Verification(judge, unsafe, course, cpu, (torch.float64,), 0, split="none")
         with torch.no_grad():
             assert run.decide()[0] is verdict
         assert (run.counterexample is None) == (verdict is Verdict.UNKNOWN)

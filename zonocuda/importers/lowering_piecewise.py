@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Part, ScaleShift
+from zonocuda.graph import Cast, Part, ScaleShift
 from zonocuda.graph.ops import Op, Pads, Shape
 from zonocuda.graph.whole import Absolute, Choice, Clip, Extreme, Extremes, Leaky
 from zonocuda.importers.builder import GraphBuilder, Value
@@ -78,12 +78,17 @@ def _of_two(builder: GraphBuilder, name: str, a: Value, b: Value, sign: int) -> 
     return add(builder, name, b, relu(builder, f"{name}/positive", difference), sign)
 
 
-def clip(builder: GraphBuilder, name: str, x: Value, lower: Numbers | None, upper: Numbers | None) -> Value:
-    """min(max(x, lower), upper), elementwise; constants may expand ``x``, and None and infinite ones are no limits.
+def clip(builder: GraphBuilder, name: str, x: Value, least: Numbers | None, most: Numbers | None) -> Value:
+    """min(max(x, least), most), elementwise; constants may expand ``x``, and None and infinite ones are no limits.
 
-    The largest numbers of the type of ``x`` are none either: it holds nothing beyond them.
+    The largest numbers of the type of ``x`` are none either, where ``x`` lies within them. As executed it does, or is
+    infinite; a real number may lie beyond, so that ``x`` is first rounded to that type, which has to be proven to hold
+    it (:class:`zonocuda.graph.Cast`).
     """
-    lower, upper = (None if c is None else _limit(builder, c, x, sign) for c, sign in ((lower, 1), (upper, -1)))
+    lower, low_is_largest = (None, False) if least is None else _limit(builder, least, x, 1)
+    upper, high_is_largest = (None, False) if most is None else _limit(builder, most, x, -1)
+    if low_is_largest or high_is_largest:
+        x = builder.emit(f"{name}/held", Cast(x.dtype), x, dtype=x.dtype)
     shape = x.shape
     for limit in (lower, upper):
         if limit is not None:
@@ -104,16 +109,18 @@ def clip(builder: GraphBuilder, name: str, x: Value, lower: Numbers | None, uppe
     return _written(builder, whole, [x], write)
 
 
-def _limit(builder: GraphBuilder, constant: Numbers, x: Value, sign: int) -> Enclosure | None:
-    """A limit's numbers, infinite where there is none; None where there is none anywhere."""
+def _limit(builder: GraphBuilder, constant: Numbers, x: Value, sign: int) -> tuple[Enclosure | None, bool]:
+    """A limit's numbers, infinite where there is none, or None where there is none anywhere; and whether a finite
+    number that the type of ``x`` has nothing beyond was taken for none."""
     limit = _exactly(feature_constant(builder, constant, x))
     value = limit.value.detach()
     none = (value * sign <= -torch.finfo(x.dtype).max) & (limit.error == 0)
     if bool(value.isnan().any()) or bool(((value * sign == math.inf) | ~limit.error.isfinite()).any()):
         refuse("a limit is not a number, or leaves no number")
+    is_largest = bool((none & value.isfinite()).any())
     if bool(none.all()) and broadcast(x.shape, limit.shape) == x.shape:
-        return None
-    return limit.of(limit.value.masked_fill(none, -sign * math.inf), limit.error)
+        return None, is_largest
+    return limit.of(limit.value.masked_fill(none, -sign * math.inf), limit.error), is_largest
 
 
 def _is_finite(limit: Enclosure) -> bool:

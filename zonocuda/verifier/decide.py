@@ -42,13 +42,13 @@ from zonocuda.verifier.arguments import (
 )
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.result import Ran, Verdict, VerifyResult
-from zonocuda.verifier.run import Run
 from zonocuda.verifier.semantics import executed
 from zonocuda.verifier.splitting import (
     SPLITS,
     Split,
     check_split,
 )
+from zonocuda.verifier.verification import Verification
 from zonocuda.version import __version__
 
 
@@ -156,7 +156,9 @@ def verify(
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
         if subject.final is not None:
             wanted = Certificate(f"proofs that leave out a final {subject.final.kind} have no certificate")
-        run = Run(subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None)
+        run = Verification(
+            subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
+        )
         try:
             verdict, reason = run.decide()
             if verdict is Verdict.VERIFIED:

@@ -49,7 +49,7 @@ from zonocuda.verifier.splitting import (
 
 @plain_torch()
 @dataclass
-class Run:
+class Verification:
     """One verification under way: its settings, and what it has found so far."""
 
     subject: Subject
