@@ -129,7 +129,7 @@ def split_neurons(
 ) -> tuple[Counterexample | None, SplitStats]:
     """One region: refined bounds, then the search."""
     end = time.monotonic() + seconds
-    course = Course("auto", None, "envelope", Deadline(), lambda phase, done, total: None)
+    course = Course("auto", None, Deadline(), lambda phase, done, total: None)
     with torch.no_grad():
         proof = RegionProof(region, DTYPES, arithmetics.__getitem__, course)
         proof.begin(is_last=False)

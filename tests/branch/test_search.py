@@ -171,7 +171,7 @@ def test_the_queue_gives_back_what_came_last_the_least_bound_first() -> None:
     queue = Queue()
     for values in ([-1.0, -2.0], [-3.0, -5.0, -4.0]):
         part = boxes(len(values))
-        queue.push(Subproblems(part.lower, part.upper, torch.tensor(values), part.depth))
+        queue.push(Subproblems(part.lower, part.upper, torch.tensor(values), part.depth, part.node))
     assert (len(queue), queue.worst) == (5, -5.0)
     assert queue.pop(2).bound.sort().values.tolist() == [-5.0, -4.0]
     assert sorted(queue.pop(9).bound.tolist()) == [-3.0, -2.0, -1.0]

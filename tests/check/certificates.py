@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import zipfile
+import zlib
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.verifier.exact import Vector, evaluate, exactly
 from tests.verifier.graphs import NETWORKS, constraint, random_box, sample_box, spec
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
+from zonocuda.prove.certificate import Certificate
+from zonocuda.prove.certificate_file import DOCUMENT, certificate_document
 from zonocuda.prove.prover import Effort
 from zonocuda.specs import Spec
 from zonocuda.verifier import Verdict, verify
 from zonocuda.verifier.bounds import compute_bounds
-from zonocuda.verifier.certificate_document import array, certificate_document
 
 KINDS = {("fc", 2): 15, ("conv", 0): 7, ("residual", 2): 13, ("concat", 2): 10, ("pooling", 1): 7, ("everything", 0): 7}
 """Networks and seeds, and how many twentieths above the forward bound a property lies that needs refined bounds."""
@@ -40,11 +48,41 @@ def least_sample(graph: Graph, lower: Tensor, upper: Tensor) -> float:
 
 def certified(graph: Graph, property_: Spec, effort: Effort = "max") -> dict[str, Any]:
     """The certificate of a property that is verified."""
-    result = verify(graph, property_, effort=effort, certificate=True)
+    result = verify(graph, property_, effort=effort, split="none", certificate=True)
     assert result.verdict is Verdict.VERIFIED
     assert result.certificate is not None
-    loaded: dict[str, Any] = json.loads(json.dumps(certificate_document(result.certificate), allow_nan=False))
+    return inline(result.certificate)
+
+
+def array(values: Tensor | NDArray[Any]) -> dict[str, object]:
+    """An array in a document: little-endian bytes, compressed by zlib, in base64."""
+    held = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    held = np.ascontiguousarray(held).astype(held.dtype.newbyteorder("<"))
+    data = base64.b64encode(zlib.compress(held.tobytes())).decode("ascii")
+    return {"dtype": held.dtype.name, "shape": list(held.shape), "data": data}
+
+
+def inline(certificate: Certificate) -> dict[str, Any]:
+    """The object ``certificate``, with its arrays in it."""
+    loaded: dict[str, Any] = json.loads(json.dumps(certificate_document(certificate, array), allow_nan=False))
     return loaded
+
+
+def inline_file(path: Path) -> dict[str, Any]:
+    """What a file holds, as a document with its arrays in it."""
+
+    def unpacked(value: Any) -> Any:
+        if isinstance(value, list):
+            return [unpacked(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        if value.keys() == {"file"}:
+            return array(np.load(io.BytesIO(archive.read(value["file"])), allow_pickle=False))
+        return {key: unpacked(one) for key, one in value.items()}
+
+    with zipfile.ZipFile(path) as archive:
+        document: dict[str, Any] = unpacked(json.loads(archive.read(DOCUMENT)))
+    return {**document, "schema": "zonocuda.verify/1"}
 
 
 def exact_rows(graph: Graph, property_: Spec, points: Tensor) -> list[list[Fraction]]:

@@ -13,11 +13,12 @@ from tests.verifier.exact import affine_map, evaluate, exactly
 from tests.verifier.graphs import NETWORKS, casting, random_box, sample_box
 from zonocuda.checker.affine import explicit
 from zonocuda.checker.arithmetic import precisely
-from zonocuda.checker.derive import Derivation, interval
+from zonocuda.checker.derive import Derivation
 from zonocuda.checker.exact import Disagreement, Sample
 from zonocuda.checker.floats import TINY, FloatMap, above, gamma, held
+from zonocuda.checker.intervals import interval
 from zonocuda.checker.maps import Maps
-from zonocuda.checker.sets import FloatNet, Sets, carry
+from zonocuda.checker.sets import FloatNet, carry
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node, ScaleShift
 
 U = Fraction(1, 2**53)
@@ -123,9 +124,8 @@ def test_intervals_enclose_those_of_balls() -> None:
         maps = Maps(graph)
         net, sample = FloatNet(maps), Sample(maps, 1.0, np.inf)
         low, high = lower.reshape(1, -1).numpy(), upper.reshape(1, -1).numpy()
-        sets = Sets(net, low, high)
         ends = {graph.nodes[0].name: (low, high)}
         for node in graph.nodes[1:]:
             before = [ends[name] for name in node.inputs]
-            ends[node.name] = interval(net, node, before, sets)
+            ends[node.name] = interval(net, node, before, low, high)
             sample.confirm_interval(node, before, *ends[node.name])

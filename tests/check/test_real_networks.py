@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
+from tests.check.certificates import inline_file
 from tests.data import data_root
 from zonocuda.cli.main import main
 
@@ -31,9 +31,9 @@ def test_a_proof_of_a_real_network_is_confirmed(
 ) -> None:
     root = data_root() / "vnncomp" / folder
     files = str(root / "onnx" / net), str(root / "vnnlib" / spec)
-    out = tmp_path / "cert.json"
-    assert main(["verify", *files, "--split", "none", "--json", str(out)]) == 0
-    document = json.loads(out.read_text())
+    out = tmp_path / "cert.zip"
+    assert main(["verify", *files, "--split", "none", "--certificate", str(out)]) == 0
+    document = inline_file(out)
     assert document["verdict"] == "verified"
     (region,) = document["certificate"]["regions"]
     assert any(relu["refined"] for relu in region["activations"]) == refined
@@ -42,3 +42,23 @@ def test_a_proof_of_a_real_network_is_confirmed(
     words = capsys.readouterr().out.split()
     assert words[0] == "confirmed"
     assert " rows carried, 0 claimed bounds of neurons not reached" in " ".join(words)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("net", "prop"), [("1_2", 4), ("3_4", 1), ("2_1", 3)])
+def test_a_proof_that_splits_the_box_of_a_real_network_is_confirmed(
+    net: str, prop: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = data_root() / "vnncomp" / "acasxu"
+    files = (
+        str(root / "onnx" / f"ACASXU_run2a_{net}_batch_2000.onnx.gz"),
+        str(root / "vnnlib" / f"prop_{prop}.vnnlib.gz"),
+    )
+    out = tmp_path / "cert.zip"
+    assert main(["verify", *files, "--certificate", str(out), "--timeout", "60"]) == 0
+    capsys.readouterr()
+    assert main(["check", str(out), *files]) == 0
+    words = capsys.readouterr().out.split()
+    assert words[0] == "confirmed"
+    assert "leaves," in words
+    assert out.stat().st_size < 100_000

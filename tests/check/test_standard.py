@@ -142,7 +142,7 @@ def test_a_certificate_of_a_network_with_a_wrong_default_is_not_confirmed(
         "(declare-const X_0 Real)(declare-const Y_0 Real)(assert (>= X_0 0))(assert (<= X_0 1))(assert (>= Y_0 5))"
     )
     files = str(net), str(prop)
-    assert main(["verify", *files, "--json", str(out)]) == 0
+    assert main(["verify", *files, "--certificate", str(out)]) == 0
     assert capsys.readouterr().out.startswith("verified")
     assert main(["check", str(out), *files]) == 0
     assert capsys.readouterr().out.startswith("confirmed")

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.check.certificates import KINDS, certified, exact_rows, random_slopes, threshold
+from tests.check.certificates import KINDS, array, certified, exact_rows, random_slopes, threshold
 from tests.verifier.graphs import NETWORKS, constraint, random_box, sample_box, spec
 from zonocuda.checker import CertificateError, check_proof
 from zonocuda.checker import certificate as certificate_module
 from zonocuda.graph import Graph
 from zonocuda.specs import Region, Spec
-from zonocuda.verifier.certificate_document import array
 
 SEED = 20260
 CASES = [("fc", 2), ("residual", 2)]
@@ -197,7 +196,7 @@ def test_arrays_are_not_unpacked_beyond_what_they_should_hold(monkeypatch: pytes
     assert "the arrays of a region have more than 100 bytes" in check_proof(entry, graph, property_).reason
 
 
-@pytest.mark.parametrize("value", [None, [], {}, "x", {"format": "zonocuda.certificate/3"}, {"format": []}])
+@pytest.mark.parametrize("value", [None, [], {}, "x", {"format": "zonocuda.certificate/4"}, {"format": []}])
 def test_what_is_no_certificate_is_refused(value: object) -> None:
     graph, property_ = threshold("fc", 2, -1)
     with pytest.raises(CertificateError, match="holds no certificate of format"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.check.certificates import inline_file
 from tests.cli import files
 from tests.cli.test_main import error, run
 from tests.importers.onnx_models import model, op
@@ -27,9 +28,9 @@ def unsafe(tmp_path: Path) -> Path:
 
 
 def certificate(net: Path, spec: Path, out: Path, edit: Edit = lambda document: None, *options: str) -> Path:
-    """What verify --json writes, edited."""
-    assert run("verify", net, spec, "--json", out, *options) == 0
-    document = json.loads(out.read_text())
+    """What verify writes down, as a document with its arrays in it, edited."""
+    assert run("verify", net, spec, "--certificate", out, "--split", "none", *options) == 0
+    document = inline_file(out)
     edit(document)
     out.write_text(json.dumps(document))
     return out
@@ -142,7 +143,7 @@ def set_semantics(document: dict[str, Any]) -> None:
         (set_semantics, "semantics 'float32': only proofs in real arithmetic"),
         (lambda document: document.pop("ran"), "semantics 'a NoneType'"),
         (lambda document: document.update(verdict="sure"), "the verdict is 'sure'"),
-        (lambda document: document.update(schema="zonocuda.bounds/1"), "not a document of 'zonocuda verify --json'"),
+        (lambda document: document.update(schema="zonocuda.bounds/1"), "not a document of 'zonocuda verify' (schema"),
         (lambda document: document.update(certificate=None), "holds no certificate of format"),
         (
             lambda document: document["certificate"].update(available=False, reason="too\nlarge"),

@@ -105,8 +105,8 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
         ]
     ):
         spec = files.save_spec(tmp_path / f"{i}.vnnlib", [-1, -1], [1, 1], 2, text)
-        out = tmp_path / f"{i}.json"
-        assert main(["verify", str(net), str(spec), "--json", str(out), *options]) == 0
+        out, cert = tmp_path / f"{i}.json", ["--certificate", str(tmp_path / f"{i}.zip")] if i < 2 else []
+        assert main(["verify", str(net), str(spec), "--json", str(out), *options, *cert]) == 0
         result = document(out)
         check(result, "", fields, seen)
         verdicts.add(result["verdict"])
@@ -116,17 +116,20 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             assert result["files"][kind] == {"name": path.name, "sha256": digest}
         assert result["timeout"] == (1e-9 if options[:1] == ["--timeout"] else "inf")
-        assert (result["certificate"] is not None) == (result["verdict"] == "verified")
+        assert (result["certificate"] is not None) == (bool(cert) and result["verdict"] == "verified")
     assert verdicts == {"verified", "falsified", "unknown", "timeout"}
     refined = files.fc_model(tmp_path / "refined.onnx", *REFINED)
     spec = files.save_spec(tmp_path / "refined.vnnlib", [-1, -1], [1, 1], 1, "(<= Y_0 -50)")
     out = tmp_path / "refined.json"
-    assert main(["verify", str(refined), str(spec), "--effort", "max", "--split", "none", "--json", str(out)]) == 0
-    check(document(out), "", fields, seen)
+    both = ["--json", str(out), "--certificate", str(tmp_path / "out.zip")]
+    for split in (["--split", "none", "--effort", "max"], ["--split", "input"]):
+        assert main(["verify", str(refined), str(spec), *split, *both]) == 0
+        check(document(out), "", fields, seen)
+    assert document(out)["certificate"]["regions"][0]["forest"]
     nodes = [helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Relu", ["h"], ["y"])]
     behind = files.save_model(tmp_path / "behind.onnx", nodes, {"w": [[1.0, -1.0]]}, [1, 2], [1, 1])
     spec = files.save_spec(tmp_path / "behind.vnnlib", [-1, -1], [1, 1], 1, "(< Y_0 0)")
-    assert main(["verify", str(behind), str(spec), "--json", str(out)]) == 0
+    assert main(["verify", str(behind), str(spec), *both]) == 0
     check(document(out), "", fields, seen)
     assert seen == set(fields), "described, but never written"
 

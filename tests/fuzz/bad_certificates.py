@@ -9,11 +9,13 @@ import io
 import json
 import random
 import tempfile
+import zipfile
 import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.check.certificates import inline_file
 from tests.fuzz.bad_networks import BYTES
 from tests.fuzz.bad_specs import BOX, DECLARED, OPTIONS, network
 from tests.fuzz.case import Case
@@ -26,12 +28,17 @@ VALUES = (None, True, False, 0, 1, -1, 7, 10**400, 1e300, "nan", "", "\ud800", "
 def certificate_case(rng: random.Random) -> Case:
     """``zonocuda check`` with a document that was edited, or whose bytes were; or with other files."""
     rows = rng.choice((SAFE, UNSAFE))
-    spec, document = (DECLARED + BOX + rows).encode(), document_of(rows)
+    spec, (archive, document) = (DECLARED + BOX + rows).encode(), archive_of(rows)
     content = document.encode()
-    match rng.randrange(4):
+    match rng.randrange(6):
         case 0:
             change = rng.choice(BYTES)
             content, title = change(rng, content), change.__name__
+        case 4:
+            change = rng.choice(BYTES)
+            content, title = change(rng, archive), f"archive {change.__name__}"
+        case 5:
+            content, title = repacked(rng, archive), "another member"
         case 1:
             depth, place = rng.choice((5, 900, 960, 990, 10**5)), rng.choice(places(json.loads(document)))
             text = json.dumps(edited(json.loads(document), place, "here"))
@@ -51,15 +58,37 @@ def certificate_case(rng: random.Random) -> Case:
 
 
 @cache
-def document_of(rows: str) -> str:
-    """What ``verify --json`` writes of the network and a property."""
+def archive_of(rows: str) -> tuple[bytes, str]:
+    """What ``verify --certificate`` writes of the network and a property; and with its arrays in the document."""
     with tempfile.TemporaryDirectory() as folder:
-        net, spec, out = (Path(folder) / name for name in ("net.onnx", "p.vnnlib", "c.json"))
+        net, spec, out = (Path(folder) / name for name in ("net.onnx", "p.vnnlib", "c.zip"))
         net.write_bytes(network())
         spec.write_text(DECLARED + BOX + rows)
         with contextlib.redirect_stdout(io.StringIO()):
-            assert main(["verify", str(net), str(spec), *OPTIONS, "--json", str(out)]) == 0
-        return out.read_text()
+            assert main(["verify", str(net), str(spec), *OPTIONS, "--certificate", str(out)]) == 0
+        return out.read_bytes(), json.dumps(inline_file(out))
+
+
+def repacked(rng: random.Random, archive: bytes) -> bytes:
+    """An archive in which a member was dropped, doubled, or holds something else."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        names = old.namelist()
+        chosen = rng.choice(names)
+        for name in names:
+            content = old.read(name)
+            if name == chosen:
+                match rng.randrange(4):
+                    case 0:
+                        continue
+                    case 1:
+                        content = old.read(rng.choice(names))
+                    case 2:
+                        content = rng.choice(BYTES)(rng, content)
+                    case _:
+                        content = bytes(rng.choice((0, 10, 10**7)))
+            new.writestr(name, content)
+    return out.getvalue()
 
 
 def places(held: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

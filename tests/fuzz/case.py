@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import resource
 import signal
@@ -18,6 +17,7 @@ from types import FrameType
 
 import numpy as np
 
+from zonocuda.checker.certificate import read_document
 from zonocuda.cli.main import main
 from zonocuda.importers import load_network
 from zonocuda.specs import Spec, load_vnnlib
@@ -131,7 +131,7 @@ def execute(case: Case, folder: Path) -> Run:
     if code == 0 and not run.faults and arguments[0] == "verify":
         run.faults += contradictions(arguments[1], arguments[2], run.out.split("\n", 1)[0])
     if code == 0 and not run.faults and arguments[0] == "check":
-        run.faults += contradictions(*arguments[2:], json.loads(Path(arguments[1]).read_bytes())["verdict"])
+        run.faults += contradictions(*arguments[2:], read_document(arguments[1]).fields["verdict"])
     return run
 
 

@@ -145,11 +145,6 @@ def test_a_weight_of_the_wrong_length_is_an_error(tmp_path: Path) -> None:
     expect_file_error(save(built, tmp_path), "tensor 'w' is corrupt")
 
 
-def test_nodes_out_of_order_are_an_error(tmp_path: Path) -> None:
-    built = model([op("Neg", "r"), op("Relu", "x", "r")], [1, 3])
-    expect_file_error(save(built, tmp_path), "topologically sorted")
-
-
 def test_a_tensor_that_is_computed_twice_is_an_error(tmp_path: Path) -> None:
     built = model([op("Relu", "x", "r"), op("Neg", "x", "r"), op("Relu", "r")], [1, 3])
     expect_file_error(save(built, tmp_path), "is invalid")
@@ -196,7 +191,7 @@ def test_nodes_that_the_output_does_not_need_are_not_executed(tmp_path: Path) ->
 def test_a_model_without_operator_sets_is_an_error(tmp_path: Path) -> None:
     built = small()
     del built.opset_import[:]
-    expect_file_error(save(built, tmp_path), "must import the ONNX operators once")
+    expect_file_error(save(built, tmp_path), "imports no version of the ONNX operators")
 
 
 def external(folder: Path) -> Path:

@@ -26,8 +26,6 @@ from tests.soundness.random_networks import RandomNetwork
 from tests.soundness.rational import claims
 from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import random_box, sample_box
-from zonocuda.bounds.dual import neurons
-from zonocuda.bounds.dual import problem as dual
 from zonocuda.bounds.dual.problem import dual_bound
 from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.bounds.rounding.arithmetic import Rounding
@@ -35,6 +33,7 @@ from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Cast, Graph, interpret
 from zonocuda.importers.rounding import Bounded, transfer
+from zonocuda.relaxations import relu
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, decide, splitting, verify
 
@@ -225,7 +224,7 @@ def describe(graph: Graph) -> str:
 @contextlib.contextmanager
 def _half_of_every_offset() -> Iterator[None]:
     """max(-l lam, u (1 - lam)) of the dual passes, halved."""
-    real = dual.kernels
+    real = relu.kernels
 
     class Halved:
         def __getattr__(self, name: str) -> Any:
@@ -235,7 +234,7 @@ def _half_of_every_offset() -> Iterator[None]:
             image, low, high = real().dual_relu(*arguments, **options)
             return image, low / 2, None if high is None else high / 2
 
-    with patch.object(dual, "kernels", Halved), patch.object(neurons, "kernels", Halved):
+    with patch.object(relu, "kernels", Halved):
         yield
 
 

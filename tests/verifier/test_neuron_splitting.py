@@ -21,7 +21,7 @@ from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.dual.slopes import Slopes
 from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.bounds.interval import Bounds
-from zonocuda.branch import SignParts, SignSettings, search_signs
+from zonocuda.branch import SignParts, SignSearch, SignSettings
 from zonocuda.graph import Graph, Linear, Node, Relu, interpret
 from zonocuda.prove.lemmas import LemmaEffort, find_lemmas
 from zonocuda.prove.sign_bounds import ROOT, SignBounds
@@ -155,7 +155,7 @@ def test_little_memory_ends_the_search_and_proves_nothing() -> None:
     graph, problem = hard()
     search = course(graph, problem.regions[0])
     search.settings = SignSettings(8, memory=1)
-    outcome = search.look(float("inf"))
+    outcome = search.look()
     assert outcome.is_full
     assert not outcome.is_proven
     assert outcome.open >= 2
@@ -169,15 +169,9 @@ def leaves(graph: Graph, part: Region, most: float = 600) -> tuple[SignProblem, 
     search = course(graph, part)
     bounder: SignBounds = search.rows_on(search.inputs)
     closed: list[SignParts] = []
-    outcome = search_signs(
-        search.roots(bounder, ROOT),
-        search.members,
-        bounder,
-        lambda points: None,
-        lambda: True,
-        SignSettings(64, most=most),
-        closed.append,
-    )
+    roots, settings = search.roots(bounder, ROOT), SignSettings(64)
+    tree = SignSearch(roots, search.members, bounder, lambda points: None, settings, closed.append)
+    outcome = tree.run(lambda: True, most)
     return bounder.problem, SignParts.cat(closed), outcome
 
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from tests.importers.onnx_models import Case, floats, op, save
 from zonocuda import Spec, Zonotope, optimize_bounds, verify
 from zonocuda.bounds.forward.sweep import sweep
-from zonocuda.bounds.plan.forecast import forecast
 from zonocuda.bounds.transform import transform
 from zonocuda.cli.main import main
 from zonocuda.graph import Graph, Node, Relu, interpret
@@ -184,36 +183,31 @@ def test_a_tree_of_maxima_knows_that_each_is_no_larger_than_its_inputs() -> None
 # ---- cost ------------------------------------------------------------------------------------------------------------
 
 
-def pooled(pool: nn.Module) -> tuple[int, int, Zonotope]:
-    """Behind the ReLU of a layer of 16 maps of 32x32: the most numbers of generators that are alive at once, operations
-    of the forward sweep, and the result."""
+def pooled(pool: nn.Module) -> tuple[int, Zonotope]:
+    """Behind the ReLU of a layer of 16 maps of 32x32: the most numbers of generators that are alive at once, and the
+    result."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), pool)
     graph = from_module(model, (3, 32, 32)).to(torch.float32)
     alive: dict[str, Zonotope] = {}
-    most = operations = 0
+    most = 0
 
     def step(node: Node, given: tuple[Zonotope, ...]) -> Zonotope:
-        nonlocal most, operations
-        is_pool = any(isinstance(before.op, Relu) for before in graph.nodes[1 : graph.position[node.name]])
-        if is_pool:
-            operations += sum(part.operations for part in forecast(node, given, in_place=False))
+        nonlocal most
         image = given[0].relu() if isinstance(node.op, Relu) else transform(node, given)
-        if is_pool:
+        if any(isinstance(before.op, Relu) for before in graph.nodes[1 : graph.position[node.name]]):
             held = {id(t): t.numel() for z in (*alive.values(), image) for block in z.blocks for t in block.tensors}
             most = max(most, sum(held.values()))
         return image
 
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     result = interpret(graph, Zonotope.from_ball(x, 8 / 255), step, values=alive)
-    return most, operations, result
+    return most, result
 
 
 @torch.no_grad()
-def test_pooling_costs_no_more_than_three_average_poolings_and_keeps_windows() -> None:
-    """Counted, not timed, as nothing else runs beside a test alone."""
+def test_pooling_takes_no_more_memory_than_three_average_poolings_and_keeps_windows() -> None:
+    """2x2 windows of 16 maps of 32x32."""
     average, largest = pooled(nn.AvgPool2d(2)), pooled(nn.MaxPool2d(2))
-    print(f"memory x {largest[0] / average[0]:.2f}, operations x {largest[1] / average[1]:.2f}")
     assert largest[0] <= 3 * average[0]
-    assert largest[1] <= 3 * average[1]
-    assert {block.kind for block in largest[2].blocks} == {"windowed", "diagonal"}
+    assert {block.kind for block in largest[1].blocks} == {"windowed", "diagonal"}

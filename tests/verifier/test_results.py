@@ -65,7 +65,7 @@ def test_a_document_from_python_is_that_of_the_command_line(net: Path, safe: Pat
     told = tmp_path / "told.json"
     assert main(["verify", str(net), str(safe), "--json", str(told), "-q"]) == 0
     expected = json.loads(told.read_text())
-    result = zonocuda.verify(net, safe, certificate=True)
+    result = zonocuda.verify(net, safe)
     result.save(tmp_path / "result.json")
     document = json.loads((tmp_path / "result.json").read_text())
     assert document == json.loads(json.dumps(result.to_json(), allow_nan=False))

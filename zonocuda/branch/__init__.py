@@ -1,7 +1,8 @@
 """Branch and bound: which parts of a problem are open, what to split, in which order. It knows no bound method."""
 
 from zonocuda.branch.choice import CHOICES, Choice, Estimate
-from zonocuda.branch.neurons import SignOutcome, SignSettings, deepen, refuted, search_signs
+from zonocuda.branch.neurons import SignOutcome, SignSearch, SignSettings, deepen, refuted
+from zonocuda.branch.record import RecordedTree, Recorder
 from zonocuda.branch.search import Bounded, Bounder, Outcome, SearchStopped, Settings, search
 from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
 from zonocuda.branch.subproblems import Subproblems
@@ -13,16 +14,18 @@ __all__ = [
     "Choice",
     "Estimate",
     "Outcome",
+    "RecordedTree",
+    "Recorder",
     "SearchStopped",
     "Settings",
     "SignBounded",
     "SignBounder",
     "SignOutcome",
     "SignParts",
+    "SignSearch",
     "SignSettings",
     "Subproblems",
     "deepen",
     "refuted",
     "search",
-    "search_signs",
 ]

@@ -29,13 +29,11 @@ class SignSettings:
         batch: parts that are bounded together.
         tried: wishes of which both parts are bounded cheaply before one is taken; 1 takes the first.
         memory: bytes that the open parts may take.
-        most: parts that are bounded at most, about.
     """
 
     batch: int = 256
     tried: int = 3
     memory: int = 2**30
-    most: float = math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,34 +69,11 @@ def refuted(bound: Tensor) -> Tensor:
     return (bound > 0) & bound.isfinite()
 
 
-def search_signs(
-    roots: SignParts,
-    members: Sequence[Sequence[int]],
-    bounder: SignBounder,
-    attack: Callable[[Tensor], Found | None],
-    proceed: Callable[[], bool],
-    settings: SignSettings,
-    closed: Callable[[SignParts], None] = lambda parts: None,
-) -> SignOutcome[Found]:
-    """Refutes every group on every part, or finds a point where one holds.
+class SignSearch(Generic[Found]):
+    """A search: refutes every group on every part, or finds a point where one holds.
 
     There is no chance in it: the same arguments give the same tree, as far as time allows.
-
-    Args:
-        roots: parts that were bounded, one for every group that is open.
-        members: the rows of each group.
-        bounder: the bound method.
-        attack: is given points ``[n, N]`` where the network may be unsafe; returns what it found, or None.
-        proceed: asked before every batch; False ends the search with what is open.
-        settings: how.
-        closed: is given the parts that were refuted, with what they were refuted by.
     """
-    run = _Run(roots, members, bounder, attack, settings, closed)
-    return run.run(proceed)
-
-
-class _Run(Generic[Found]):
-    """A search under way."""
 
     def __init__(
         self,
@@ -107,8 +82,18 @@ class _Run(Generic[Found]):
         bounder: SignBounder,
         attack: Callable[[Tensor], Found | None],
         settings: SignSettings,
-        closed: Callable[[SignParts], None],
+        closed: Callable[[SignParts], None] = lambda parts: None,
     ) -> None:
+        """A search that has not begun.
+
+        Args:
+            roots: parts that were bounded, one for every group that is open.
+            members: the rows of each group.
+            bounder: the bound method.
+            attack: is given points ``[n, N]`` where the network may be unsafe; returns what it found, or None.
+            settings: how.
+            closed: is given the parts that were refuted, with what they were refuted by.
+        """
         self.members, self.bounder, self.attack = members, bounder, attack
         self.settings, self.closed = settings, closed
         self.pool = Pool(roots, settings.memory)
@@ -116,11 +101,16 @@ class _Run(Generic[Found]):
         self.bounded = self.depth = self.stuck = 0
         self.worst = math.inf
 
-    def run(self, proceed: Callable[[], bool]) -> SignOutcome[Found]:
-        """Batch after batch."""
+    def run(self, proceed: Callable[[], bool], most: float = math.inf) -> SignOutcome[Found]:
+        """Batch after batch; what is left open can go on by another call.
+
+        Args:
+            proceed: asked before every batch; False ends it with what is open.
+            most: parts that are bounded at most, about, those of calls before included.
+        """
         found: Found | None = None
         is_full = False
-        while len(self.pool) and found is None and self.bounded < self.settings.most and proceed():
+        while len(self.pool) and found is None and self.bounded < most and proceed():
             half = max(1, self.settings.batch // 2)
             is_full = not self.pool.has_room(min(half, len(self.pool)))
             if is_full:

@@ -12,6 +12,7 @@ from torch import Tensor
 from zonocuda.branch.choice import Choice, Estimate, dimension_to_split, in_parts, worst_bound
 from zonocuda.branch.cut import cut
 from zonocuda.branch.queue import Queue
+from zonocuda.branch.record import Recorder
 from zonocuda.branch.subproblems import Subproblems, middles, splittable
 
 Found = TypeVar("Found")
@@ -24,10 +25,12 @@ class Bounded:
     Attributes:
         lower: ``[S, R]``; a bound that is not finite says nothing.
         weight: ``[S, R, N]``, v: row(x) >= lower + v . (x - corner) on the box, the corner being where v . x is least.
+        notes: ``[S, K]`` (uint8), what is to be written down of how they were found.
     """
 
     lower: Tensor
     weight: Tensor
+    notes: Tensor | None = None
 
 
 class SearchStopped(Exception):  # noqa: N818 - it is an outcome, not an error
@@ -93,6 +96,7 @@ def search(
     attack: Callable[[Tensor], Found | None],
     proceed: Callable[[], bool],
     settings: Settings | None = None,
+    record: Recorder | None = None,
 ) -> Outcome[Found]:
     """Refutes every disjunct on every part of the boxes, or finds a point where one holds.
 
@@ -106,13 +110,14 @@ def search(
         attack: is given points ``[n, N]`` of the boxes where the network may be unsafe; returns what it found, or None.
         proceed: asked before every batch; False ends the search with what is open.
         settings: how.
+        record: is told of every box; the roots have its nodes.
 
     Raises:
         ValueError: no disjunct, or one without rows: it would hold everywhere.
     """
     if not disjuncts or not all(len(rows) for rows in disjuncts):
         raise ValueError("search: every disjunct needs a row")
-    return _Run(roots, disjuncts, bounder, attack, settings or Settings()).run(proceed)
+    return _Run(roots, disjuncts, bounder, attack, settings or Settings(), record).run(proceed)
 
 
 class _Run(Generic[Found]):
@@ -125,8 +130,10 @@ class _Run(Generic[Found]):
         bounder: Bounder,
         attack: Callable[[Tensor], Found | None],
         settings: Settings,
+        record: Recorder | None,
     ) -> None:
         self.disjuncts, self.bounder, self.attack, self.settings = disjuncts, bounder, attack, settings
+        self.record = record
         self.queue = Queue()
         self.queue.push(roots)
         self.stuck = [roots.at(slice(0))]
@@ -153,6 +160,10 @@ class _Run(Generic[Found]):
         self.depth = max(self.depth, int(batch.depth.max()))
         worst = worst_bound(result.lower, self.disjuncts)
         is_open = ~(worst > 0)
+        notes = result.notes
+        if self.record is not None and not bool(is_open.all()):
+            own = None if notes is None else notes[~is_open]
+            self.record.refuted(batch.node[~is_open], result.lower[~is_open], own)
         if not bool(is_open.any()):
             return None
         lower, weight = result.lower[is_open], result.weight[is_open]
@@ -160,7 +171,11 @@ class _Run(Generic[Found]):
         found = self.attack(_suspects(batch, weight))
         if found is None:
             if self.settings.cuts:
-                low, high = cut(batch.lower, batch.upper, lower, weight, self.disjuncts)
+                recorded = self.record is not None
+                low, high = cut(batch.lower, batch.upper, lower, weight, self.disjuncts, singly=recorded)
+                if self.record is not None:
+                    own = None if notes is None else notes[is_open]
+                    batch = replace(batch, node=self.record.cut(batch, low, high, lower, weight, own))
                 batch = replace(batch, lower=low, upper=high).at(~(low > high).any(1))
             self.split(batch)
         return found
@@ -173,7 +188,11 @@ class _Run(Generic[Found]):
         if len(left):
             estimate = in_parts(self.bounder.estimate, settings.batch)
             chosen = dimension_to_split(left, free, self.disjuncts, estimate, settings.choice)
-            self.queue.push(left.split(chosen))
+            parts = left.split(chosen)
+            if self.record is not None:
+                at = parts.lower[len(left) :].gather(1, chosen.unsqueeze(1)).squeeze(1)
+                parts = replace(parts, node=self.record.split(left.node, chosen, at))
+            self.queue.push(parts)
         self.stuck.append(batch.at(~can))
 
 

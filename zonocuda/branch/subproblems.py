@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -18,18 +18,21 @@ class Subproblems:
         lower, upper: ``[S, N]``, the ends, exact floats.
         bound: ``[S]``, the worst bound of the box that they are parts of; -inf at first.
         depth: ``[S]``, how many splits lie above.
+        node: ``[S]``, their numbers in what is written down of the search (:mod:`zonocuda.branch.record`).
     """
 
     lower: Tensor
     upper: Tensor
     bound: Tensor
     depth: Tensor
+    node: Tensor
 
     @staticmethod
     def of(lower: Tensor, upper: Tensor) -> Subproblems:
         """The boxes ``[S, N]`` that a search begins with."""
         bound = torch.full_like(lower[:, 0], -torch.inf)
-        return Subproblems(lower, upper, bound, torch.zeros_like(bound, dtype=torch.int32))
+        node = torch.arange(len(lower), device=lower.device)
+        return Subproblems(lower, upper, bound, torch.zeros_like(bound, dtype=torch.int32), node)
 
     def __len__(self) -> int:
         return len(self.lower)
@@ -41,13 +44,12 @@ class Subproblems:
 
     def at(self, index: Tensor | slice) -> Subproblems:
         """Those at an index, of a slice, or where a mask holds."""
-        return Subproblems(self.lower[index], self.upper[index], self.bound[index], self.depth[index])
+        return Subproblems(*(getattr(self, column.name)[index] for column in fields(self)))
 
     @staticmethod
     def cat(parts: Sequence[Subproblems]) -> Subproblems:
         """All of them."""
-        columns = zip(*((p.lower, p.upper, p.bound, p.depth) for p in parts), strict=True)
-        return Subproblems(*(torch.cat(column) for column in columns))
+        return Subproblems(*(torch.cat([getattr(p, column.name) for p in parts]) for column in fields(Subproblems)))
 
     def split(self, dimension: Tensor) -> Subproblems:
         """Both halves, which share one float of the coordinate ``dimension`` ``[S]``: first all lower ones."""
@@ -58,6 +60,7 @@ class Subproblems:
             torch.cat([self.upper.scatter(1, column, middle), self.upper]),
             self.bound.repeat(2),
             self.depth.repeat(2) + 1,
+            self.node.repeat(2),
         )
 
 

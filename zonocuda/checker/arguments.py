@@ -12,7 +12,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor
 
-from zonocuda.checker.certificate import CertificateError, check_document, open_regular, read_document
+from zonocuda.checker.certificate import CertificateError, Document, check_document, open_regular, read_document
 from zonocuda.graph import Graph
 from zonocuda.importers import Network, load_network
 from zonocuda.specs import Spec, load_vnnlib
@@ -44,7 +44,7 @@ class Claimed:
     name: str
 
 
-def document_of(certificate: object) -> tuple[dict[str, Any], str]:
+def document_of(certificate: object) -> tuple[Document, str]:
     """The document of a verdict, and its name in messages.
 
     Raises:
@@ -58,7 +58,7 @@ def document_of(certificate: object) -> tuple[dict[str, Any], str]:
         return check_document(dict(certificate), name), name
     if not hasattr(certificate, "to_json"):
         raise TypeError(
-            "check: the certificate must be a result of zonocuda.verify, its document or the path of a JSON file, got "
+            "check: the certificate must be a result of zonocuda.verify, its document or the path of a file, got "
             f"{type(certificate).__name__}"
         )
     return check_document(certificate.to_json(), name), name

@@ -1,4 +1,4 @@
-"""What a certificate claims, read from the JSON document of ``zonocuda verify`` (docs/json.md).
+"""What a certificate claims, read from what ``zonocuda verify`` wrote (docs/certificate.md).
 
 Nothing here is believed: slopes are good in [0, 1] whatever their value, and bounds are only compared.
 """
@@ -19,9 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = "zonocuda.certificate/2"
-OLDER = "zonocuda.certificate/1"
+from zonocuda.checker.archive import DOCUMENT, MAX_DOCUMENT_BYTES, Archive, ArchiveError
+
+OLDEST = "zonocuda.certificate/1"
 """Which named no operators: all were ReLUs."""
+
+FORMATS = (OLDEST, "zonocuda.certificate/2", "zonocuda.certificate/3")
+"""The last one has forests, and may have its arrays in an archive."""
 
 OPS = {"Relu"}
 """Activations whose bounds are derived here."""
@@ -29,7 +33,8 @@ OPS = {"Relu"}
 MAX_BYTES = 2**28
 """Of a file."""
 MAX_ARRAY_BYTES = 2**27
-"""Of the arrays of one region, unpacked."""
+"""Of the arrays of one region that are in the document, unpacked."""
+_DTYPES = ("uint8", "int32", "float64")
 SLOPE_UNIT = 1 / 128
 """Of slopes that are stored in bytes: an exact number in every precision."""
 
@@ -99,32 +104,55 @@ def open_regular(path: str | Path) -> BufferedReader:
     return Path(path).open("rb")
 
 
-def read_document(path: str | Path) -> dict[str, Any]:
-    """The JSON document.
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A certificate's document, and the archive that holds its arrays, if they are not in it themselves."""
+
+    fields: dict[str, Any]
+    archive: Archive | None = None
+
+    def close(self) -> None:
+        """Closes the archive."""
+        if self.archive is not None:
+            self.archive.close()
+
+
+def read_document(path: str | Path) -> Document:
+    """The document that ``zonocuda verify`` wrote for ``--certificate``, or, in earlier versions, for ``--json``.
 
     Raises:
         CertificateError: no such document.
     """
+    archive = None
     with open_regular(path) as file:
-        content = file.read(MAX_BYTES + 1)
+        content = file.read(4)
+        if content[:2] != b"PK":
+            content += file.read(MAX_BYTES + 1 - len(content))
+    if content[:2] == b"PK":
+        try:
+            archive = Archive(path)
+            content = archive.read(DOCUMENT, MAX_DOCUMENT_BYTES)
+        except ArchiveError as error:
+            raise CertificateError(f"{path}: {error}") from error
     if len(content) > MAX_BYTES:
         raise CertificateError(f"{path}: has more than {MAX_BYTES} bytes")
     try:
         document = json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise CertificateError(f"{path}: not a JSON document ({error})") from error
-    return check_document(document, str(path))
+    return check_document(document, str(path), archive)
 
 
-def check_document(document: object, name: str) -> dict[str, Any]:
+def check_document(document: object, name: str, archive: Archive | None = None) -> Document:
     """A document of a verdict.
 
     Raises:
         CertificateError: anything else.
     """
-    if not isinstance(document, dict) or document.get("schema") != "zonocuda.verify/1":
-        raise CertificateError(f"{name}: not a document of 'zonocuda verify --json' (schema zonocuda.verify/1)")
-    return document
+    schema = "zonocuda.verify/1" if archive is None else "zonocuda.certificate/3"
+    if not isinstance(document, dict) or document.get("schema") != schema:
+        raise CertificateError(f"{name}: not a document of 'zonocuda verify' (schema {schema})")
+    return Document(document, archive)
 
 
 def _refuse(text: str) -> object:
@@ -132,31 +160,32 @@ def _refuse(text: str) -> object:
 
 
 def upgraded(entry: dict[str, Any]) -> dict[str, Any]:
-    """An element of ``certificate.regions`` of the format OLDER in the present one."""
+    """An element of ``certificate.regions`` of the format OLDEST in the present one."""
     listed = entry.get("relus")
     if isinstance(listed, list):
         listed = [{**one, "op": "Relu"} if isinstance(one, dict) else one for one in listed]
     return {**{key: value for key, value in entry.items() if key != "relus"}, "activations": listed}
 
 
-def region_claim(entry: object, sizes: Mapping[str, int]) -> RegionClaim:
+def region_claim(entry: object, sizes: Mapping[str, int], archive: Archive | None = None) -> RegionClaim:
     """One element of ``certificate.regions``.
 
     Args:
         entry: the element.
         sizes: of every ReLU of the network, the number of its neurons, by name.
+        archive: what holds the arrays.
 
     Raises:
         CertificateError: a field that is missing or has another type or size, or a slope outside [0, 1].
     """
-    return _Reader().region(entry, sizes)
+    return _Reader(archive).region(entry, sizes)
 
 
 class _Reader:
     """Reads one region, and no more than MAX_ARRAY_BYTES of arrays."""
 
-    def __init__(self) -> None:
-        self.left = MAX_ARRAY_BYTES
+    def __init__(self, archive: Archive | None) -> None:
+        self.left, self.archive = MAX_ARRAY_BYTES, archive
 
     def region(self, entry: object, sizes: Mapping[str, int]) -> RegionClaim:
         """See :func:`region_claim`."""
@@ -227,29 +256,48 @@ class _Reader:
         return places
 
     def _array(self, entry: object, dtype: str, shape: tuple[int, ...] | None, at_most: int = 0) -> NDArray[Any]:
-        """An array ``{dtype, shape, data}``, of a known shape or, in one dimension, with at most so many elements."""
-        fields = _object(entry, "array")
-        given = _field(fields, "shape", list)
-        if fields.get("dtype") != dtype or not all(type(n) is int and n >= 0 for n in given):
-            raise CertificateError(f"array: must have dtype {dtype} and a shape")
-        known = tuple(given) == shape if shape is not None else len(given) == 1 and given[0] <= at_most
-        if not known:
+        """An array of a known shape or, in one dimension, with at most so many elements."""
+        values = self.stored(entry)
+        fits = values.shape == shape if shape is not None else values.ndim == 1 and len(values) <= at_most
+        if values.dtype != np.dtype(dtype) or not fits:
             raise CertificateError(
-                f"array: has shape {str(given)[:40]}, which does not fit the network or the other arrays"
+                f"array: {values.dtype} of shape {values.shape} does not fit the network or the other arrays"
             )
+        return values
+
+    def stored(self, entry: object) -> NDArray[Any]:
+        """An array ``{dtype, shape, data}`` or ``{file}``."""
+        fields = _object(entry, "array")
+        if self.archive is not None:
+            try:
+                return self.archive.array(_field(fields, "file", str))
+            except ArchiveError as error:
+                raise CertificateError(f"array: {error}") from error
+        given, dtype = _field(fields, "shape", list), fields.get("dtype")
+        if dtype not in _DTYPES or not all(type(n) is int and n >= 0 for n in given):
+            raise CertificateError("array: must have a shape and one of the dtypes uint8, int32 and float64")
         size = math.prod(given) * np.dtype(dtype).itemsize
         self.left -= size
         if self.left < 0:
             raise CertificateError(f"the arrays of a region have more than {MAX_ARRAY_BYTES} bytes")
         try:
             packed = base64.b64decode(_field(fields, "data", str), validate=True)
-            unpack = zlib.decompressobj()
-            data = unpack.decompress(packed, size + 1)
+            data = zlib.decompressobj().decompress(packed, size + 1)
         except (binascii.Error, ValueError, zlib.error) as error:
             raise CertificateError(f"array: no zlib data in base64 ({error})") from error
         if len(data) != size:
             raise CertificateError(f"array: holds other than {size} bytes")
         return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(given)
+
+
+def forest_arrays(entry: object, archive: Archive | None) -> dict[str, NDArray[Any]]:
+    """The arrays of the object ``forest`` of a region, by name.
+
+    Raises:
+        CertificateError: no object, or what is no array.
+    """
+    reader = _Reader(archive)
+    return {name: reader.stored(held) for name, held in _object(entry, "forest").items()}
 
 
 def _object(entry: object, what: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,11 @@ from numpy.typing import NDArray
 from zonocuda.checker.arithmetic import balls
 from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim
 from zonocuda.checker.exact import Sample
-from zonocuda.checker.floats import TINY, FloatMap, Floats, U, above
-from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, cast_error, twice
-from zonocuda.graph import Add, Affine, Cast, Concat, Input, Node, Relu
+from zonocuda.checker.floats import Floats
+from zonocuda.checker.intervals import interval
+from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
+from zonocuda.checker.zonotope import zonotope_bounds
+from zonocuda.graph import Node, Relu
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,7 @@ class Derivation:
     def run(self) -> Sets:
         """The sets with all bounds."""
         offset = 0
+        self.prepare()
         for node in self.net.graph.nodes:
             if isinstance(node.op, Relu):
                 pre = node.inputs[0]
@@ -89,7 +91,7 @@ class Derivation:
                 self.ends[pre] = low, high
                 self.sets.sizes[pre] = np.maximum(np.abs(low), np.abs(high))
             before = [self.ends[name] for name in node.inputs]
-            low, high = interval(self.net, node, before, self.sets)
+            low, high = interval(self.net, node, before, self.sets.lower, self.sets.upper)
             if self.sample is not None and self.sample.is_whole and before:
                 self.sample.confirm_interval(node, before, low, high)
             if node.name in self.net.maps.extremes:
@@ -107,19 +109,31 @@ class Derivation:
             return Relaxed.of(low, high)
         return Relaxed.of(low, high, self.nonnegative[:, columns], self.mask[:, columns])
 
-    def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-        """Bounds of a ReLU's input from those of intervals."""
+    def prepare(self) -> None:
+        """Bounds to begin with: of zonotopes."""
+        self.first = zonotope_bounds(self.net, self.sets.lower, self.sets.upper, self.clip)
+
+    def clip(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Bounds of a ReLU's input with those of the region, and with what splits leave."""
         if self.root is not None:
             known = self.root.relus[node.name]
-            low, high = np.maximum(low, known.low), np.minimum(high, known.high)
+            low, high = np.fmax(low, known.low), np.fmin(high, known.high)
         if self.cuts is not None:
-            low, high = self.cuts.clip(list(self.net.relus).index(node.name), low, high)
+            low, high = self.cuts.clip(self.net.names.index(node.name), np.array(low), np.array(high))
+        return low, high
+
+    def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Bounds of a ReLU's input: those of zonotopes, and of rows for what these leave open.
+
+        Better intervals, which bounds of the layers before may give, are left aside: bounds get worse by chance where
+        other slopes than those of the search follow from them.
+        """
+        low, high = (np.array(end) for end in self.first[node.name])
         if self.net.maps.is_exact(node.inputs[0]):
             return low, high
-        for pick, both in ((self.area, True), (self.second, False)):
-            which, neurons = np.nonzero(~((low >= 0) | (high <= 0)))
-            if len(which):
-                self.improve(node, low, high, which, neurons, pick, both)
+        which, neurons = np.nonzero(~((low >= 0) | (high <= 0)))
+        if len(which):
+            self.improve(node, low, high, which, neurons, self.second, both=False)
         return low, high
 
     def improve(
@@ -149,51 +163,11 @@ class Derivation:
         low[which, neurons] = np.fmax(low[which, neurons], least)
         high[which, neurons] = np.fmin(high[which, neurons], most)
 
-    def area(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
-        """One slope for both signs of v."""
-        relaxed = self.sets.relus[name]
-        negative = relaxed.slopes.negative[which]
-        return Slopes(negative, negative), relaxed.twice[which]
-
     def second(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
         """By the sign of v."""
         relaxed = self.sets.relus[name]
         slopes = relaxed.slopes
         return Slopes(slopes.negative[which], slopes.nonnegative[which]), relaxed.twice[which]
-
-
-def interval(net: FloatNet, node: Node, before: Sequence[tuple[Floats, Floats]], sets: Sets) -> tuple[Floats, Floats]:
-    """Bounds ``[S, N]`` of a node's value from those of its inputs."""
-    op = node.op
-    if isinstance(op, Input):
-        return sets.lower, sets.upper
-    if isinstance(op, Relu):
-        low, high = before[0]
-        return np.maximum(low, 0), np.maximum(high, 0)
-    if isinstance(op, Add):
-        (a, b), (c, d) = before
-        low, high = (a + c, b + d) if op.sign == 1 else (a - d, b - c)
-        return np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
-    if isinstance(op, Concat):
-        shape = (len(sets), net.size[node.name])
-        low, high = np.zeros(shape), np.zeros(shape)
-        for places, (a, b) in zip(net.maps.parts(node), before, strict=True):
-            low[:, places], high[:, places] = a, b
-        return low, high
-    if not isinstance(op, Affine):
-        raise NotImplementedError(f"zonocuda check: op {op.kind} is not supported")
-    low, high = before[0]
-    map_: FloatMap = net.affine[node.name]
-    middle = low + (high - low) / 2
-    radius = above(np.maximum(high - middle, middle - low), 2)
-    size = np.maximum(np.abs(low), np.abs(high))
-    value = map_.linear(middle) + map_.bias
-    error = map_.reach(radius) + map_.error(size) + map_.bias_error + U * np.abs(value)
-    if isinstance(op, Cast):
-        error = error + cast_error(op, size)
-    scale = 0.0 if map_.scale is None else np.abs(map_.scale)
-    error = above(error + scale * TINY, 8)
-    return np.nextafter(value - error, -np.inf), np.nextafter(value + error, np.inf)
 
 
 def restricted(
@@ -226,6 +200,9 @@ class RootDerivation(Derivation):
         super().__init__(net, lower, upper, sample=sample)
         self.claim = claim
         self.listed = {name: one.neurons for name, one in claim.relus.items()}
+
+    def prepare(self) -> None:
+        """Bounds to begin with are those of intervals."""
 
     def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """By the first pass, and by the rows that the certificate has, or by a second pass."""

@@ -92,6 +92,7 @@ class FloatMap:
     Attributes:
         bias: b ``[out]``, floats.
         bias_error: ``[out]``: how far b may be from them.
+        tiny: what may underflow in :meth:`linear`.
         operations: the most roundings that a summand of :meth:`linear` or :meth:`adjoint` goes through.
     """
 
@@ -108,6 +109,7 @@ class FloatMap:
             self.scale, self.scale_error = held(map_.scale)
         bias, error = (np.zeros(self.sizes[1]), None) if map_.bias is None else held(map_.bias)
         self.bias, self.bias_error = bias, np.zeros(self.sizes[1]) if error is None else error
+        self.tiny = TINY if self.scale is None else TINY * (1 + np.abs(self.scale))
         self._down = _Spread(np.concatenate([b.outputs.ravel() for b in self.blocks]), self.sizes[1])
         self._up = _Spread(np.concatenate([b.inputs.ravel() for b in self.blocks]), self.sizes[0])
         longest = max([1, *(max(b.near.shape) for b in self.blocks if b.near is not None)])

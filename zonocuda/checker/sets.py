@@ -48,6 +48,7 @@ class FloatNet:
         self.operations = widest + 4 * len(self.graph.nodes) + 64
         self.rows = max(1, NUMBERS_AT_ONCE // max(widest, spread))
         self.relus = {node.name: node for node in self.graph.relus}
+        self.names = list(self.relus)
 
 
 @dataclass(frozen=True, eq=False)

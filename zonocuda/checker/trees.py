@@ -72,7 +72,7 @@ class ForestCheck:
         self.net, self.forest, self.root, self.sample, self.progress = net, forest, root, sample, progress
         self.disjuncts = disjuncts
         self.walk: Walk = walk(forest, *box)
-        self.names = list(net.relus)
+        self.names = net.names
         self.leaves, self.done = sum(map(len, self.walk.trees)), 0
         self.closed = [0, 0]
         self.worst = np.inf
@@ -102,7 +102,7 @@ class ForestCheck:
     def prove_lemmas(self, lemmas: Sequence[Lemma], trees: Sequence[list[Leaf]]) -> None:
         """Bounds neurons of one ReLU, and puts what is better into the region's own bounds."""
         if self.root is None:
-            raise CertificateError("forest: lemmas need the region's own bounds (relus)")
+            raise CertificateError("forest: lemmas need the region's own bounds (activations)")
         owner = [lemma for lemma, tree in zip(lemmas, trees, strict=True) for _ in tree]
         rows = [self.lemma_row(lemma) for lemma in owner]
         leaves = [leaf for tree in trees for leaf in tree]
@@ -163,8 +163,9 @@ class ForestCheck:
                 key = leaf.scope[0], leaf.cuts[: leaf.scope[1]], leaf.slopes
             keys.setdefault(key, []).append(number)
         wide = sum(self.net.size.values())
-        step = max(1, min(SETS_AT_ONCE, NUMBERS_AT_ONCE // wide))
+        widest = max(self.net.size.values()) * (self.net.size[self.net.source] + 8)
         for own in (True, False):
+            step = max(1, min(SETS_AT_ONCE, NUMBERS_AT_ONCE // wide, *([4 * NUMBERS_AT_ONCE // widest] if own else [])))
             chosen = [key for key in keys if (key[0] is not None) is own]
             for first in range(0, len(chosen), step):
                 part = chosen[first : first + step]
@@ -196,7 +197,7 @@ class ForestCheck:
             with np.errstate(all="ignore"):
                 return derivation.run(), derivation.empty
         if self.root is None:
-            raise CertificateError("forest: scope is -1 where the region has no bounds (relus)")
+            raise CertificateError("forest: scope is -1 where the region has no bounds (activations)")
         with np.errstate(all="ignore"):
             return restricted(self.root, lower, upper, cuts, nonnegative, mask)
 

@@ -9,7 +9,7 @@ certificate only slopes, each of which is good whatever its value in [0, 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
+from zonocuda.checker.archive import Archive
 from zonocuda.checker.arguments import Claimed, HasDocument, compare_digest, document_of, network_of, spec_of
 from zonocuda.checker.arithmetic import PRECISION, balls, precisely
-from zonocuda.checker.certificate import FORMAT, OLDER, CertificateError, region_claim, upgraded
-from zonocuda.checker.combinations import read_combinations
+from zonocuda.checker.certificate import FORMATS, OLDEST, CertificateError, Document, upgraded
 from zonocuda.checker.maps import Ends, Maps, interval, ratio
-from zonocuda.checker.region import Progress, RegionCheck
+from zonocuda.checker.proof import Network as Net
+from zonocuda.checker.proof import NotProven, Sources, region_proof
+from zonocuda.checker.region import Progress
 from zonocuda.checker.standard import difference
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import Network
@@ -63,6 +65,7 @@ def check(
     net: str | Path | ModelProto | Network | Graph,
     spec: str | Path | Spec,
     progress: Progress = lambda phase, done, total: None,
+    exact: bool = False,
 ) -> Checked:
     """Proves a verdict again.
 
@@ -74,11 +77,13 @@ def check(
 
     Args:
         certificate: what ``zonocuda.verify(..., certificate=True)`` returned, the file that its ``save`` or
-            ``zonocuda verify --json`` wrote, or the document itself.
+            ``zonocuda verify --certificate`` wrote, or the document itself.
         net: the network that the claim is checked for: an ONNX file or model. A Graph is taken as it is: that it is
             the network somebody means, nobody compares then.
         spec: the property: a VNN-LIB file, or a Spec.
         progress: is told how far each region is.
+        exact: whether every number of a proof by splitting is computed in balls, too; else those that float64 with
+            a-priori errors leaves open, and some at random.
 
     Raises:
         CertificateError: no certificate that can be checked: another schema, files that are not these, a verdict
@@ -87,6 +92,21 @@ def check(
         TypeError: an argument that is something else.
     """
     document, name = document_of(certificate)
+    try:
+        return _check(document, name, net, spec, progress, exact)
+    finally:
+        document.close()
+
+
+def _check(
+    claimed: Document,
+    name: str,
+    net: str | Path | ModelProto | Network | Graph,
+    spec: str | Path | Spec,
+    progress: Progress,
+    exact: bool,
+) -> Checked:
+    document = claimed.fields
     for kind, given in (("net", net), ("spec", spec)):
         compare_digest(document, name, kind, given)
     verdict, ran = document.get("verdict"), document.get("ran")
@@ -108,12 +128,12 @@ def check(
             return _counterexample(document.get("counterexample"), network, property_)
     if document.get("certificate") is None:
         raise CertificateError(
-            f"{name}: holds no certificate of format {FORMAT}: zonocuda verify --json and "
+            f"{name}: holds no certificate of format {FORMATS[-1]}: zonocuda verify --certificate and "
             "zonocuda.verify(..., certificate=True) make one"
         )
     try:
         model = None if network.content is None else parse_onnx(network.content, network.name)
-        return check_proof(document.get("certificate"), graph, property_, progress, model)
+        return check_proof(document.get("certificate"), graph, property_, progress, model, claimed.archive, exact)
     except CertificateError as error:
         raise CertificateError(f"{name}: {error}") from error
 
@@ -132,6 +152,8 @@ def check_proof(
     spec: Spec,
     progress: Progress = lambda phase, done, total: None,
     file: OnnxFile | None = None,
+    archive: Archive | None = None,
+    exact: bool = False,
 ) -> Checked:
     """Proves a property again from the object ``certificate`` of a document.
 
@@ -141,8 +163,8 @@ def check_proof(
     Raises:
         CertificateError: no certificate, one without data, or a network of more than MAX_NUMBERS numbers.
     """
-    if not isinstance(certificate, dict) or certificate.get("format") not in (FORMAT, OLDER):
-        raise CertificateError(f"holds no certificate of format {FORMAT} or {OLDER}")
+    if not isinstance(certificate, dict) or certificate.get("format") not in FORMATS:
+        raise CertificateError(f"holds no certificate of format {' or '.join(FORMATS)}")
     if certificate.get("available") is not True:
         raise CertificateError(f"nothing to check: {_quoted(certificate.get('reason'))}")
     held, tensors = _constants(graph)
@@ -154,7 +176,9 @@ def check_proof(
     with precisely():
         maps = Maps(graph)
         wrong = "" if file is None else difference(file, maps)
-        return Checked(False, wrong, ()) if wrong else _proof(certificate, maps, spec, progress)
+        if wrong:
+            return Checked(False, wrong, ())
+        return _proof(certificate, maps, spec, Sources(archive, exact, progress))
 
 
 def _constants(graph: Graph) -> tuple[list[Any], list[torch.Tensor]]:
@@ -168,96 +192,26 @@ def _size(graph: Graph) -> int:
     return max(sum(t.numel() for t in _constants(graph)[1]), sum(math.prod(node.shape) for node in graph.nodes))
 
 
-def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, progress: Progress) -> Checked:
-    how = f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"
+def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources) -> Checked:
     entries = certificate.get("regions")
     by_region: dict[int, Any] = {}
     for entry in entries if isinstance(entries, list) else []:
         number = entry.get("region") if isinstance(entry, dict) else None
         if type(number) is not int or number in by_region:
-            return Checked(False, "certificate: regions[].region is no number, or there twice", (how,))
-        by_region[number] = upgraded(entry) if certificate["format"] == OLDER else entry
+            return Checked(False, "certificate: regions[].region is no number, or there twice", ())
+        by_region[number] = upgraded(entry) if certificate["format"] == OLDEST else entry
+    details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"]
     if not spec.regions:
-        return Checked(True, "the specification has no unsafe region", (how,))
-    details = [how]
+        return Checked(True, "the specification has no unsafe region", tuple(details))
+    network = Net(maps)
     for position, region in enumerate(spec.regions):
-        reason = "".join(_region(maps, region, by_region.get(position), position, details, progress))
-        if reason:
-            return Checked(False, f"region {position}: {reason}", tuple(details))
+        try:
+            details.append(f"region {position}    {region_proof(network, region, by_region.get(position), sources)}")
+        except CertificateError as error:
+            return Checked(False, f"region {position}: certificate: {error}", tuple(details))
+        except NotProven as missing:
+            return Checked(False, f"region {position}: {missing}", tuple(details))
     return Checked(True, f"every disjunct of {len(spec.regions)} region(s) is refuted", tuple(details))
-
-
-def _region(
-    maps: Maps, region: Region, entry: object, position: int, details: list[str], progress: Progress
-) -> Iterator[str]:
-    """Why a region is not proven safe; nothing if it is. What was found is added to ``details``."""
-    box = region.box
-    if box.is_empty and not box.has_nan:
-        details.append(f"region {position}    the box is empty")
-        return
-    if not bool((box.lower.isfinite() & box.upper.isfinite()).all()):
-        yield "the box is not bounded"
-        return
-    if not region.disjuncts:
-        details.append(f"region {position}    no output is unsafe")
-        return
-    if entry is None:
-        yield "the certificate has no slopes for it"
-        return
-    try:
-        combinations = read_combinations(entry, region)
-    except CertificateError as error:
-        yield f"certificate: {error}"
-        return
-    nonnegative: frozenset[int] = frozenset()
-    if any(one.outputs for one in combinations):
-        ends = balls(box.lower.tolist()), balls(box.upper.tolist())
-        low, _ = interpret(maps.graph, ends, lambda node, before: interval(maps, node, list(before)))
-        nonnegative = frozenset(i for i, value in enumerate(low) if value >= 0)
-    disjuncts = dict(enumerate(region.disjuncts))
-    for one in combinations:
-        if not one.refutes:
-            disjuncts[one.disjunct] = (*disjuncts[one.disjunct], one.row(region))
-        elif one.is_refuted(region, nonnegative):
-            del disjuncts[one.disjunct]
-        else:
-            yield f"certificate: the combination of rows of disjunct {one.disjunct} refutes nothing"
-            return
-    if not disjuncts:
-        details.append(f"region {position}    combinations of rows refute every disjunct")
-        return
-    rows = list({row: None for disjunct in disjuncts.values() for row in disjunct})
-    try:
-        claim = region_claim(entry, {node.name: maps.size[node.name] for node in maps.graph.relus})
-    except CertificateError as error:
-        yield f"certificate: {error}"
-        return
-    if not all(0 <= number < len(rows) for number in claim.rows):
-        yield "certificate: rows[].row is no row of the specification"
-        return
-    again = RegionCheck(maps, region, claim, progress)
-    bounds = {rows[number]: again.row_bound(rows[number], one.slopes) for number, one in claim.rows.items()}
-    worst: tuple[float, float, LinearConstraint] | None = None
-    for number, disjunct in disjuncts.items():
-        proven = [row for row in disjunct if row in bounds and _never(row, bounds[row])]
-        if not proven:
-            known = [f"{float(bounds[row].mid()):.6g}" for row in disjunct if row in bounds]
-            yield f"disjunct {number} is not refuted (bounds found: {', '.join(known) or 'none'})"
-            return
-        best = max(proven, key=lambda row: float(bounds[row].mid()))
-        found, claimed = float(bounds[best].mid()), claim.rows[rows.index(best)].lower
-        if worst is None or found < worst[0]:
-            worst = found, claimed, best
-    assert worst is not None, "there are disjuncts"
-    details.append(
-        f"region {position}    worst bound {worst[0]:.9g}, claimed {worst[1]:.9g} ({worst[2]}); "
-        f"{again.passes} rows carried, {again.missed} claimed bounds of neurons not reached"
-    )
-
-
-def _never(row: LinearConstraint, bound: Any) -> bool:
-    """Whether a row with a lower bound never holds."""
-    return bool(bound > 0) or (row.strict and bool(bound >= 0))
 
 
 # ---- counterexamples -----------------------------------------------------------------------------------------------

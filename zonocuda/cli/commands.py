@@ -51,11 +51,12 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
             effort=options.effort,
             semantics=options.semantics,
             split=options.split,
-            certificate="--json" in outputs,
+            certificate="--certificate" in outputs,
             progress=bar.update,
         )
     outputs.say(result.verdict)
     outputs.write("--results-file", lambda: report.vnncomp(result))
+    outputs.write("--certificate", lambda: result.proof(options.net, options.spec))
     outputs.write("--json", lambda: json_text(result.to_json(options.net, options.spec)))
     if not options.quiet:
         outputs.say(*report.plain_lines(result, spec, list(outputs.places.values())))
@@ -69,7 +70,7 @@ def check(options: argparse.Namespace, outputs: Outputs) -> int:
 
     started = time.monotonic()
     with _ProgressBar() as bar:
-        result = check_again(options.certificate, options.net, options.spec, bar.update)
+        result = check_again(options.certificate, options.net, options.spec, bar.update, options.exact)
     outputs.say("confirmed" if result.confirmed else "not confirmed")
     outputs.say(*report.wrapped((f"reason      {result.reason}", *result.details), 12))
     outputs.say(f"seconds     {time.monotonic() - started:.3f}")

@@ -132,6 +132,9 @@ def build_parser() -> argparse.ArgumentParser:
         choices=["real", "float32", "float64", "float16", "bfloat16"],
         help="the arithmetic in which a proof holds: real numbers, or the network as executed, sums in any order",
     )
+    verify.add_argument(
+        "--certificate", dest="proof", metavar="F", help="write what check needs to prove the verdict again to F"
+    )
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
     verify.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
     much = verify.add_mutually_exclusive_group()
@@ -139,9 +142,10 @@ def build_parser() -> argparse.ArgumentParser:
     much.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
 
     check = commands.add_parser("check", help="prove a verdict again from its certificate, by exact arithmetic")
-    check.add_argument("certificate", metavar="CERT", help="what verify --json wrote")
+    check.add_argument("certificate", metavar="CERT", help="what verify --certificate wrote")
     check.add_argument("net", metavar="NET", help="the network")
     check.add_argument("spec", metavar="SPEC", help="the property")
+    check.add_argument("--exact", action="store_true", help="compute everything in balls of 128 bits, which takes long")
 
     bounds = commands.add_parser("bounds", parents=[shared], help="bound a network's outputs on a ball")
     bounds.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
@@ -198,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted", INTERRUPTED)
 
 
-_OUTPUTS = {"json": "--json", "results_file": "--results-file", "html": "--html"}
+_OUTPUTS = {"json": "--json", "proof": "--certificate", "results_file": "--results-file", "html": "--html"}
 _INPUTS = ("net", "spec", "certificate", "center", "model", "data", "labels")
 
 

@@ -56,12 +56,12 @@ class OutputFile:
             self.discard()
             raise _unwritable(path, error) from error
 
-    def write(self, text: str) -> None:
+    def write(self, content: str | bytes) -> None:
         """Writes the whole content; an OSError names the file, and leaves the old one as it was."""
         assert self._file is not None
         try:
             with self._file:
-                self._file.write(text)
+                self._file.buffer.write(content if isinstance(content, bytes) else content.encode())
             if self._temporary is not None:
                 os.replace(self._temporary, self._target)
                 unfinished.discard(self._temporary)
@@ -137,17 +137,19 @@ class Outputs:
         """Prints lines for people."""
         self._print(sys.stderr if None in self._files.values() else sys.stdout, "".join(f"{line}\n" for line in lines))
 
-    def write(self, option: str, text: Callable[[], str]) -> None:
+    def write(self, option: str, content: Callable[[], str | bytes]) -> None:
         """Writes the content of an option, if it was given. What fails is kept for :meth:`raise_faults`."""
         if option not in self._files:
             return
         file = self._files[option]
         try:
-            if file is None:
-                self._print(sys.stdout, text())
-            else:
-                file.write(text())
+            held = content()
+            if file is not None:
+                file.write(held)
                 self.places[option] = file.path
+            else:
+                assert isinstance(held, str), "only documents go to standard output"
+                self._print(sys.stdout, held)
         except OSError as error:
             self._faults.append(str(error))
 

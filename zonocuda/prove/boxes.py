@@ -15,7 +15,7 @@ from torch import Tensor
 from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.dual_pass import Visit, proceed
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
-from zonocuda.bounds.dual.slopes import initial_slopes
+from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
 from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.ledger import Ledger
@@ -23,7 +23,9 @@ from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Bounded
 from zonocuda.graph import Graph
 from zonocuda.precision import summed_products
+from zonocuda.prove.certificate import UNIT
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.relaxations import activations
 from zonocuda.tighten.ascent import Ascent
 from zonocuda.tighten.refine import refine
 
@@ -44,7 +46,8 @@ class BoxBounder:
     """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one.
 
     ``rows`` are shared by all boxes, or ``[S, R, ...]`` for the S boxes of a call; ``on_node`` is called before each
-    node of a pass, and may raise.
+    node of a pass, and may raise. With ``notes`` bounds say which slopes they had where v >= 0, for the neurons of all
+    ReLUs, in units of 1 / UNIT.
     """
 
     def __init__(
@@ -53,7 +56,9 @@ class BoxBounder:
         rows: Rows,
         wide: Callable[[], BoxBounder] | None = None,
         on_node: Visit = proceed,
+        notes: bool = False,
     ) -> None:
+        self.notes = notes
         self.arithmetic, self.rows, self._wide, self.on_node = arithmetic, rows, wide, on_node
         self.graph, self.rounding = arithmetic.graph, arithmetic.rounding
 
@@ -66,13 +71,18 @@ class BoxBounder:
         if not len(near):
             return found
         wide = self._wide()
-        better = wide.bound(*(end[near].to(wide.rows.constant) for end in (lower, upper))).lower
+        again = wide.bound(*(end[near].to(wide.rows.constant) for end in (lower, upper)))
+        better = again.lower
         # only as a proof that the row is positive: the weights are those of the narrow bound
         narrow = found.lower[near]
         proven = torch.where(
             (better > 0) & better.isfinite(), better.to(narrow).clamp(min=torch.finfo(narrow.dtype).tiny), narrow
         )
-        return Bounded(found.lower.index_copy(0, near, proven), found.weight)
+        notes = found.notes
+        if notes is not None and again.notes is not None:
+            helped = (better > 0).any(1)
+            notes = notes.index_copy(0, near[helped], again.notes[helped])
+        return Bounded(found.lower.index_copy(0, near, proven), found.weight, notes)
 
     def _bound(self, lower: Tensor, upper: Tensor) -> tuple[Bounded, Tensor]:
         """Bounds, and what rounding has taken off them."""
@@ -84,12 +94,22 @@ class BoxBounder:
             ledger = Ledger(self.rounding.on(left.graph), box, left.inputs)
             flow = output_rows(left.graph, self.rows, len(lower), ledger)
             problem = RowProblem(flow, box, left.inputs, self.on_node)
-            start = {name: slopes.flat() for name, slopes in initial_slopes(self.graph, inputs, "adaptive").items()}
-            slopes = left.narrow_slopes(start)
+            initial = initial_slopes(self.graph, inputs, "adaptive")
+            slopes = left.narrow_slopes({name: slopes.flat() for name, slopes in initial.items()})
             bounds, weight = problem.bound(lambda node: slopes[node.name])
             bounds = bounds.masked_fill(~_is_finite(inputs, len(lower), lower.device).unsqueeze(1), -torch.inf)
         shape = (len(lower), self.rows.count, lower.shape[1])
-        return Bounded(bounds, lower.new_zeros(shape) if weight is None else weight.reshape(shape)), problem.slack
+        weight = lower.new_zeros(shape) if weight is None else weight.reshape(shape)
+        return Bounded(bounds, weight, self._noted(initial, len(lower)) if self.notes else None), problem.slack
+
+    def _noted(self, slopes: Mapping[str, Slopes], boxes: int) -> Tensor:
+        """``[S, K]`` (uint8): slopes where v >= 0, in the order of the activations and of their features."""
+        parts = []
+        for node in activations(self.graph):
+            own = slopes[node.name].nonnegative
+            assert own is not None, "adaptive slopes are given"
+            parts.append((own * UNIT).round().to(torch.uint8).reshape(len(own), -1).expand(boxes, -1))
+        return torch.cat(parts, 1) if parts else torch.zeros(boxes, 0, dtype=torch.uint8)
 
     def estimate(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Bounds ``[S, R]`` from reduced zonotopes alone, whose last rounding is not counted."""

@@ -1,13 +1,15 @@
-"""What a certificate holds; :mod:`zonocuda.prove.certify` makes it, docs/json.md says how it is written down."""
+"""What a certificate holds; :mod:`zonocuda.prove.certify` makes it, docs/certificate.md says how it is written down."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from zonocuda.prove.combine import Combination
+from zonocuda.prove.forest import ForestRecord
 
 UNIT = 128
 """Slopes of single neurons' rows are multiples of 1 / UNIT, kept in a byte."""
@@ -71,6 +73,7 @@ class RegionRecord:
         activations: every one, in order; none where combinations refute every disjunct.
         rows: those that refute the disjuncts that combinations leave.
         combinations: of rows, which refute a disjunct, or are one more row of it.
+        forest: of a proof by splitting.
     """
 
     region: int
@@ -78,6 +81,7 @@ class RegionRecord:
     activations: tuple[ActivationRecord, ...]
     rows: tuple[RowRecord, ...]
     combinations: tuple[Combination, ...] = ()
+    forest: ForestRecord | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,3 +90,19 @@ class Certificate:
 
     reason: str
     regions: tuple[RegionRecord, ...] = ()
+
+    def save(self, path: str | Path, **fields: object) -> None:
+        """Writes it to a file that ``zonocuda check`` reads (docs/certificate.md).
+
+        Args:
+            path: of the file, which is replaced.
+            fields: more of the document, such as ``files``.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        from zonocuda.prove.certificate_file import write
+
+        told = {"verdict": "verified", "reason": "", "ran": {"semantics": "real"}, **fields}
+        with Path(path).open("wb") as file:
+            write(file, told, self)

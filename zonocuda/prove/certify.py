@@ -3,7 +3,7 @@
 What proved a region decides what is kept. The forward sweep and the plain dual passes use minimum-area and adaptive
 slopes of the bounds of every activation's input: these are written down as they were. A proof with refined bounds is
 made once more, in float64, with the slopes that will be written: those of single neurons rounded to 1 / UNIT, and the
-bounds computed from the rounded ones. Every bound counts its own rounding. See docs/json.md for the form.
+bounds computed from the rounded ones. Every bound counts its own rounding. See docs/certificate.md for the form.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from zonocuda.graph import Graph, Node
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.prove.certificate import UNIT, ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord
 from zonocuda.prove.combine import Combination
+from zonocuda.prove.forest import ForestRecord
 from zonocuda.prove.prover import LADDERS
 from zonocuda.prove.stages import Arithmetic, RegionProof
 from zonocuda.relaxations import Rule, activations, rule_of
@@ -47,6 +48,7 @@ def add_region(
     position: int,
     proof: RegionProof | None,
     combinations: tuple[Combination, ...] = (),
+    forest: ForestRecord | None = None,
 ) -> Certificate:
     """The certificate with one region more; without any, and with the reason, where that cannot be.
 
@@ -56,11 +58,12 @@ def add_region(
         position: of the region.
         proof: of what combinations leave, which is complete; None where they refute everything.
         combinations: what they refute, and the rows that they add to the others.
+        forest: of a proof by splitting, which needs no other.
     """
     if certificate.reason:
         return certificate
     try:
-        empty = RegionRecord(position, False, (), ())
+        empty = RegionRecord(position, False, (), (), forest=forest)
         record = replace(empty if proof is None else _certify(network, position, proof), combinations=combinations)
     except NoCertificateError as error:
         return Certificate(str(error))

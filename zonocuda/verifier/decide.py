@@ -33,6 +33,7 @@ from zonocuda.precision import (
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.certify import add_region
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
+from zonocuda.prove.forest import ForestRecord
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, check_effort
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, refuted_regions
@@ -139,7 +140,7 @@ def verify(
             no timeout; ``auto`` the box where at most 20 inputs vary, else neurons; ``none`` nothing; effort ``fast``
             never does.
         certificate: whether a proof's result holds what is needed to check it again
-            (:mod:`zonocuda.prove.certify`); proofs by splitting have none yet.
+            (:mod:`zonocuda.prove.certify`).
         progress: is told how far each phase is.
 
     Raises:
@@ -240,6 +241,7 @@ class _Run:
     split: Split = "auto"
     execution: Execution | None = None
     certificate: Certificate | None = None
+    forest: ForestRecord | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
     layers: tuple[LayerStats, ...] = ()
@@ -357,18 +359,33 @@ class _Run:
             if proof.proven:
                 self.contradictory |= bool(refuting)
                 self.certify(position, proof, (*refuting, *added))
+            elif not reason and self.counterexample is None:
+                self.certify_split(position, (*refuting, *added))
             return reason
         finally:
             self.margins += proof.margins(position)
             if proof.sweep is not None:
                 self.layers, self.plan = proof.sweep.stats, proof.sweep.plan
 
-    def certify(self, position: int, proof: RegionProof | None, combinations: tuple[Combination, ...]) -> None:
+    def certify(
+        self,
+        position: int,
+        proof: RegionProof | None,
+        combinations: tuple[Combination, ...],
+        forest: ForestRecord | None = None,
+    ) -> None:
         """Adds a region's proof to the certificate, where one is wanted."""
         if self.certificate is not None:
             with self.course.phase("certificate"), summed_products():
                 network = self.subject.graph.to(torch.float64, self.device)
-                self.certificate = add_region(self.certificate, network, position, proof, combinations)
+                self.certificate = add_region(self.certificate, network, position, proof, combinations, forest)
+
+    def certify_split(self, position: int, combinations: tuple[Combination, ...]) -> None:
+        """Adds a region's proof by splitting to the certificate, where one is wanted."""
+        if self.certificate is not None and not self.certificate.reason and self.forest is None:
+            self.certificate = Certificate("a proof that splits neurons is not written down")
+        self.certify(position, None, combinations, self.forest)
+        self.forest = None
 
     def obstacle(self, region: Region) -> str:
         """Why outputs may not be numbers: an execution, or a cast, that may overflow; else empty."""
@@ -434,7 +451,7 @@ class _Run:
             return proof.reason()
         splits = bool(ladder) and wants_split(self.split, region)
         open_boxes = ""
-        if splits and self.certificate is None:  # which proofs by splitting have none of
+        if splits:
             open_boxes = self.split_box(position, proof)
             if not open_boxes or self.counterexample is not None:
                 return open_boxes
@@ -449,8 +466,6 @@ class _Run:
         if self.search(position, region, starts=starts, restarts=restarts, steps=100, seed=self.seed + 1):
             return "counterexample found from the dual's worst corners"
         proof.climb(ladder[CHEAP:])
-        if splits and not proof.proven and self.certificate is not None:
-            return self.split_box(position, proof)
         if ladder and wants_neurons(self.split, region, self.subject.graph) and not proof.proven and not proof.obstacle:
             return self.split_neurons(position, proof)
         return open_boxes if open_boxes and not proof.proven else proof.reason()
@@ -458,7 +473,7 @@ class _Run:
     def split_box(self, position: int, proof: RegionProof) -> str:
         """Splits the box until every part is refuted; why that did not end, or a counterexample."""
         with self.course.phase("split"):
-            found, stats = RegionSearch(
+            found, stats, self.forest = RegionSearch(
                 self.subject,
                 self.search_graph,
                 proof.region,
@@ -466,6 +481,7 @@ class _Run:
                 proof.dtypes,
                 self.arithmetic,
                 self.course.deadline.remaining,
+                record=self.certificate is not None and not self.certificate.reason,
             ).run()
         return self.after_split(found, stats)
 
@@ -494,8 +510,6 @@ class _Run:
         if found is not None:
             return f"counterexample found after {stats.boxes} {stats.noun}"
         if stats.is_proven:
-            if self.certificate is not None:
-                self.certificate = Certificate("proofs by splitting have no certificate yet")
             return ""
         if self.course.deadline.remaining() <= 0:
             raise TimeoutReached(stats.reason)

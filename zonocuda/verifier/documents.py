@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
-from zonocuda.verifier.certificate_document import certificate_document
+from zonocuda.prove.certificate_file import certificate_document, inline, write
 
 if TYPE_CHECKING:
     from zonocuda.verifier.result import VerifyResult
@@ -24,11 +25,6 @@ def json_text(document: Mapping[str, object]) -> str:
 
 def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Path | None) -> dict[str, object]:
     """The document ``zonocuda.verify/1`` of a verdict about two files, where it is about files."""
-    found = result.counterexample
-    counterexample = None
-    if found is not None:
-        points = {"x": numbers(found.x.flatten().tolist()), "y": numbers(found.y.flatten().tolist())}
-        counterexample = {"region": found.region, **points}
     return {
         "schema": "zonocuda.verify/1",
         "verdict": str(result.verdict),
@@ -47,7 +43,7 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             }
             for row in result.margins
         ],
-        "counterexample": counterexample,
+        "counterexample": _counterexample(result),
         "splits": [
             {
                 "region": split.region,
@@ -61,7 +57,7 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             }
             for split in result.splits
         ],
-        "certificate": None if result.certificate is None else certificate_document(result.certificate),
+        "certificate": None if result.certificate is None else certificate_document(result.certificate, inline),
         "layers": [layer_entry(layer) for layer in result.layers],
         "plan": [step_entry(step) for step in result.plan],
         "seconds": dict(result.seconds),
@@ -79,6 +75,28 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
         },
         "files": {kind: None if path is None else file_entry(path) for kind, path in (("net", net), ("spec", spec))},
     }
+
+
+def certificate_archive(result: VerifyResult, net: str | Path | None, spec: str | Path | None) -> bytes:
+    """The file that ``verify --certificate`` writes (docs/certificate.md)."""
+    fields: dict[str, object] = {
+        "verdict": str(result.verdict),
+        "reason": result.reason,
+        "counterexample": _counterexample(result),
+        "ran": {"semantics": result.ran.semantics, "versions": dict(result.ran.versions)},
+        "files": {kind: None if path is None else file_entry(path) for kind, path in (("net", net), ("spec", spec))},
+    }
+    content = io.BytesIO()
+    write(content, fields, result.certificate)
+    return content.getvalue()
+
+
+def _counterexample(result: VerifyResult) -> dict[str, object] | None:
+    found = result.counterexample
+    if found is None:
+        return None
+    x, y = (numbers(values.flatten().tolist()) for values in (found.x, found.y))
+    return {"region": found.region, "x": x, "y": y}
 
 
 def layer_entry(layer: LayerStats) -> dict[str, object]:

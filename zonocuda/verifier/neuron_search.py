@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -22,7 +22,7 @@ from zonocuda.bounds.dual.problem import output_rows
 from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.interval import Bounds, all_finite
 from zonocuda.bounds.rounding.ledger import Ledger
-from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSettings, refuted, search_signs
+from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSearch, SignSettings, refuted
 from zonocuda.graph import Graph, Node
 from zonocuda.prove.lemmas import LemmaEffort, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
@@ -37,6 +37,10 @@ MEMORY = 2**30
 """Bytes of open parts, where nobody says otherwise."""
 FIRST = 640
 """Parts of the search before lemmas."""
+NEAR = 0.3
+"""What may be left of a row's lacking bound for that search to go on,"""
+LATER = 8192
+"""up to so many parts."""
 TRIED = 3
 """Neurons of which both parts are bounded before one is split."""
 EFFORTS = (LemmaEffort(64, 8), LemmaEffort(128, 16), LemmaEffort(256, 32), LemmaEffort(512, 64))
@@ -96,7 +100,7 @@ class _Course:
         if not all_finite(b for bounds in self.inputs.values() for b in bounds):
             return nothing
         try:
-            outcome = self.look(FIRST)
+            outcome = self.look()
             spent = 0.0
             for number, effort in enumerate(EFFORTS):
                 growth = effort.work / EFFORTS[number - 1].work if number else 0.0
@@ -105,11 +109,11 @@ class _Course:
                 before, started = self.margin, time.monotonic()
                 self.find(effort)
                 spent = time.monotonic() - started
-                outcome = self.look(FIRST)
+                outcome = self.look()
                 if not self.margin - before > WORTH * abs(before):
                     break
             if self.goes_on(outcome):
-                outcome = self.look(math.inf)
+                outcome = self.go_on(self.tree, math.inf)
         except SearchStopped:
             return None, self.stats(len(self.members), self.margin, False)
         return outcome.found, self.stats(outcome.open + outcome.stuck, outcome.worst, outcome.is_proven)
@@ -162,8 +166,8 @@ class _Course:
         runs = [slice(first, first + BATCH) for first in range(0, len(rows), BATCH)]
         return SignParts.cat([bounder.roots(rows[run], groups[run], pace) for run in runs])
 
-    def look(self, most: float) -> SignOutcome[Counterexample]:
-        """A search of so many parts, with the bounds of the ReLUs' inputs as they are."""
+    def look(self) -> SignOutcome[Counterexample]:
+        """A short search with the bounds of the ReLUs' inputs as they are."""
         bounder = self.rows_on(self.inputs)
         every = self.roots(bounder, ROOT)
         best = [(every.group == number).nonzero().squeeze(1) for number in range(len(self.members))]
@@ -171,9 +175,18 @@ class _Course:
         roots = every.at(chosen)
         roots = roots.at(~refuted(roots.bound))
         self.margin = roots.worst
-        settings = replace(self.settings, most=most)
-        outcome = search_signs(roots, self.members, bounder, self.search.attack, lambda: self.left > 0, settings)
-        self.bounded, self.depth = self.bounded + outcome.bounded, max(self.depth, outcome.depth)
+        search = SignSearch(roots, self.members, bounder, self.search.attack, self.settings)
+        outcome = self.go_on(search, FIRST)
+        while self.goes_on(outcome) and outcome.bounded < LATER and outcome.worst > NEAR * self.margin:
+            outcome = self.go_on(search, outcome.bounded + FIRST)
+        self.tree = search
+        return outcome
+
+    def go_on(self, search: SignSearch[Counterexample], most: float) -> SignOutcome[Counterexample]:
+        """A search goes on until so many parts were bounded."""
+        before = search.bounded
+        outcome = search.run(lambda: self.left > 0, most)
+        self.bounded, self.depth = self.bounded + outcome.bounded - before, max(self.depth, outcome.depth)
         return outcome
 
     # ---- lemmas ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.row_bound import RowBound
-from zonocuda.verifier.documents import json_text, verify_document
+from zonocuda.verifier.documents import certificate_archive, json_text, verify_document
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.html import result_html
 
@@ -177,6 +177,17 @@ class VerifyResult:
             OSError: the file cannot be written, or one of the others not be read.
         """
         Path(path).write_text(json_text(self.to_json(net, spec)), encoding="utf-8")
+
+    def proof(self, net: str | Path | None = None, spec: str | Path | None = None) -> bytes:
+        """The certificate as a file's content (docs/certificate.md), as ``zonocuda verify --certificate`` writes it.
+
+        Args:
+            net, spec: as for :meth:`to_json`.
+
+        Raises:
+            OSError: one of the files cannot be read.
+        """
+        return certificate_archive(self, net or self.files.get("net"), spec or self.files.get("spec"))
 
     @property
     def meaning(self) -> str:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
-from zonocuda.branch import Choice, Outcome, SearchStopped, Settings, Subproblems, search
+from zonocuda.branch import Choice, Outcome, Recorder, SearchStopped, Settings, Subproblems, search
 from zonocuda.graph import Graph, Node
 from zonocuda.prove.boxes import BoxBounder, batch_of
+from zonocuda.prove.forest import ForestRecord, ForestWriter
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Region
@@ -80,6 +81,7 @@ class RegionSearch:
         dtypes: the one to compute in, and perhaps a wider one for what its rounding leaves open.
         arithmetic: gives the network in one of them.
         remaining: the seconds that are left.
+        record: whether a proof is written down.
     """
 
     subject: Subject
@@ -89,9 +91,14 @@ class RegionSearch:
     dtypes: Sequence[torch.dtype]
     arithmetic: Callable[[torch.dtype], Arithmetic]
     remaining: Callable[[], float]
+    record: bool = False
 
-    def run(self) -> tuple[Counterexample | None, SplitStats]:
-        """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at."""
+    def run(self) -> tuple[Counterexample | None, SplitStats, ForestRecord | None]:
+        """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at.
+
+        Returns:
+            The counterexample, if there is one; statistics; the proof, where there is one and it is to be recorded.
+        """
         begin = time.monotonic()
         end = end_of(self.remaining())
 
@@ -100,16 +107,17 @@ class RegionSearch:
             arithmetic = self.arithmetic(self.dtypes[number])
             rows = arithmetic.rows(self.region, arithmetic.box(self.region))
             wide = partial(bounder, number + 1) if number + 1 < len(self.dtypes) else None
-            return BoxBounder(arithmetic, rows, wide, on_node)
+            return BoxBounder(arithmetic, rows, wide, on_node, notes=self.record)
 
         def on_node(node: Node) -> None:
             if time.monotonic() >= end:
                 raise SearchStopped
 
         boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[0]).box(self.region)))
+        recorder = Recorder(bounder(0).rows.disjuncts) if self.record else None
         outcome, bounded, depth = None, 0, 0
         for number in range(len(self.dtypes)):
-            outcome = self._search(self._within(boxes, bounder(number).arithmetic), bounder(number), end)
+            outcome = self._search(self._within(boxes, bounder(number).arithmetic), bounder(number), end, recorder)
             bounded, depth, boxes = bounded + outcome.bounded, max(depth, outcome.depth), outcome.stuck
             if outcome.found is not None or not len(boxes) or outcome.open:
                 break
@@ -117,21 +125,25 @@ class RegionSearch:
         still = outcome.open + len(outcome.stuck)
         seconds = time.monotonic() - begin
         stats = SplitStats(self.position, bounded, depth, still, outcome.worst, outcome.is_proven, seconds)
-        return outcome.found, stats
+        if recorder is None or not outcome.is_proven:
+            return outcome.found, stats, None
+        return None, stats, _forest(recorder, bounder(0).rows.disjuncts)
 
     def _within(self, boxes: Subproblems, arithmetic: Arithmetic) -> Subproblems:
         """Boxes in an arithmetic's floats, in its own box of the region: the rest is nobody's concern."""
         lower, upper = _flat(arithmetic.box(self.region))
         low, high = torch.maximum(boxes.lower.to(lower), lower), torch.minimum(boxes.upper.to(upper), upper)
-        inside = Subproblems(low, high, boxes.bound.to(lower), boxes.depth)
+        inside = Subproblems(low, high, boxes.bound.to(lower), boxes.depth, boxes.node)
         return inside.at(~(low > high).any(1))
 
-    def _search(self, boxes: Subproblems, bounder: BoxBounder, end: float) -> Outcome[Counterexample]:
+    def _search(
+        self, boxes: Subproblems, bounder: BoxBounder, end: float, record: Recorder | None
+    ) -> Outcome[Counterexample]:
         rows = bounder.rows
         choice: Choice = "alternate" if _varying(self.region) <= MAX_INPUTS else "gradient"
         settings = Settings(batch=batch_of(bounder.graph, rows.count), choice=choice)
         attack = attack_of(self.subject, self.graph, self.region, self.position, rows)
-        return search(boxes, rows.disjuncts, bounder, attack, lambda: time.monotonic() < end, settings)
+        return search(boxes, rows.disjuncts, bounder, attack, lambda: time.monotonic() < end, settings, record)
 
 
 def attack_of(
@@ -154,6 +166,13 @@ def attack_of(
         return replay(subject, region, position, x[chosen].cpu()) if len(chosen) else None
 
     return attack
+
+
+def _forest(recorder: Recorder, disjuncts: Sequence[Sequence[int]]) -> ForestRecord:
+    """The proof as it is written down."""
+    writer = ForestWriter()
+    writer.boxes(recorder.tree(), range(len(disjuncts)))
+    return writer.finish()
 
 
 def _varying(region: Region) -> int:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zonocuda import roundoff
+
 U = 2.0**-53
 LEAST = 2.0**-500
 SAFE = 2.0**450
@@ -55,7 +57,8 @@ def split(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gamma(terms: int, u: float = U) -> float:
-    return gamma(terms + 1, u) * COVER
+    """gamma of one rounding more than there are terms."""
+    return roundoff.gamma(terms + 1, u) * COVER
 
 
 def unit(x: Tensor) -> float:

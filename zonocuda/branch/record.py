@@ -1,0 +1,168 @@
+"""A search written down: the tree of its splits, and what refutes each leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zonocuda.branch.subproblems import Subproblems
+
+_NONE = -1
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedTree:
+    """A tree of boxes in preorder, the lower part of a split before the upper one.
+
+    Attributes:
+        kind: ``[n]`` (uint8), 0 for leaves, 1 for splits.
+        inputs, at: of splits, in that order: which coordinate, and where.
+        scope: ``[L]``, of leaves: how many splits lie above the box that its bounds were found on.
+        note: ``[L]``, of leaves: the row of ``notes`` of these bounds, or -1.
+        rows: ``[L, D]``, of every disjunct the row that is refuted, by its place in it, or -1 for an empty box.
+        notes: ``[T, K]`` (uint8).
+        depth: the most splits above a leaf.
+    """
+
+    kind: NDArray[np.uint8]
+    inputs: NDArray[np.int32]
+    at: NDArray[np.float64]
+    scope: NDArray[np.int32]
+    note: NDArray[np.int32]
+    rows: NDArray[np.int32]
+    notes: NDArray[np.uint8]
+    depth: int
+
+    @property
+    def leaves(self) -> int:
+        """L."""
+        return len(self.scope)
+
+
+class Recorder:
+    """What a search tells about its boxes; each has a number, its ``node``."""
+
+    def __init__(self, disjuncts: Sequence[Sequence[int]]) -> None:
+        """Of a search that begins with one box, the node 0."""
+        self.disjuncts = [list(rows) for rows in disjuncts]
+        self._split: list[tuple[int, float, int]] = [(_NONE, 0.0, _NONE)]  # coordinate, where, and the lower child
+        self._leaf: list[tuple[int, int, tuple[int, ...]] | None] = [None]  # node of its bounds, note, rows
+        self._notes: list[NDArray[np.uint8]] = []
+        self._count = 0
+
+    def refuted(self, node: Tensor, lower: Tensor, notes: Tensor | None) -> None:
+        """Boxes ``node`` ``[S]`` are refuted by the rows' bounds ``lower`` ``[S, R]``."""
+        best = torch.stack([lower[:, rows].nan_to_num(-torch.inf).argmax(1) for rows in self.disjuncts], 1)
+        first = self._keep(notes)
+        for k, (number, rows) in enumerate(zip(node.tolist(), best.tolist(), strict=True)):
+            self._leaf[number] = (number, first + k if first >= 0 else _NONE, tuple(rows))
+
+    def cut(
+        self, before: Subproblems, low: Tensor, high: Tensor, lower: Tensor, weight: Tensor, notes: Tensor | None
+    ) -> Tensor:
+        """Boxes ``before`` are cut to ``low``, ``high`` ``[S, N]``; returns the nodes ``[S]`` of what is left.
+
+        Where nothing is left, low exceeds high in some coordinate.
+        """
+        sides = torch.stack([high < before.upper, low > before.lower], 2)  # [S, N, 2]
+        touched = sides.flatten(1).any(1).nonzero().squeeze(1)
+        nodes = before.node.clone()
+        if not len(touched):
+            return nodes
+        first = self._keep(None if notes is None else notes[touched])
+        far = self._far(lower[touched], weight[touched])
+        tops, bottoms = high.double().tolist(), low.double().tolist()
+        for k, s in enumerate(touched.tolist()):
+            owner = int(before.node[s])
+            note = first + k if first >= 0 else _NONE
+            here = owner
+            empty = (low[s] > high[s]).nonzero().flatten().tolist()
+            rows = far[k]
+            if empty:
+                j = empty[0]
+                child = self._children(here, j, tops[s][j])
+                self._leaf[child] = (owner, note, tuple(rows[j][1]))
+                self._leaf[child + 1] = (owner, note, tuple(rows[j][0]))
+                continue
+            for j, side in sides[s].nonzero().tolist():
+                child = self._children(here, j, (tops, bottoms)[side][s][j])
+                gone, here = (child + 1, child) if side == 0 else (child, child + 1)
+                self._leaf[gone] = (owner, note, tuple(rows[j][side]))
+            nodes[s] = here
+        return nodes
+
+    def split(self, node: Tensor, dimension: Tensor, at: Tensor) -> Tensor:
+        """Boxes ``node`` ``[S]`` are split; returns the nodes ``[2 S]`` of the parts, first all lower ones."""
+        told = zip(node.tolist(), dimension.tolist(), at.double().tolist(), strict=True)
+        children = torch.tensor([self._children(*one) for one in told], dtype=node.dtype, device=node.device)
+        return torch.cat([children, children + 1])
+
+    def _children(self, node: int, dimension: int, at: float) -> int:
+        child = len(self._split)
+        self._split[node] = dimension, at, child
+        self._split += [(_NONE, 0.0, _NONE)] * 2
+        self._leaf += [None, None]
+        return child
+
+    def _keep(self, notes: Tensor | None) -> int:
+        """The number of the first of some notes."""
+        if notes is None:
+            return _NONE
+        self._notes.append(notes.cpu().numpy())
+        self._count += len(notes)
+        return self._count - len(notes)
+
+    def _far(self, lower: Tensor, weight: Tensor) -> list[list[list[list[int]]]]:
+        """``[S][N][2][D]``: what refutes a disjunct beyond a cut from above, and from below."""
+        refuted = ((lower > 0) & lower.isfinite()).unsqueeze(2)
+        says = lower.isfinite().unsqueeze(2) & ~refuted
+        reach = -lower.double().unsqueeze(2) / weight.double().abs()  # [S, R, N]
+        found = []
+        for sign in (1, -1):
+            own = torch.where(says & (weight * sign > 0), reach, torch.inf).masked_fill(refuted, -torch.inf)
+            found.append(torch.stack([own[:, rows].argmin(1) for rows in self.disjuncts], 2))  # [S, N, D]
+        result: list[list[list[list[int]]]] = torch.stack(found, 2).tolist()
+        return result
+
+    def tree(self) -> RecordedTree:
+        """The whole tree, once every box is refuted."""
+        kind: list[int] = []
+        inputs: list[int] = []
+        at: list[float] = []
+        leaves: list[tuple[int, int, tuple[int, ...]]] = []
+        depths = {0: 0}
+        stack = [0]
+        missing = tuple([_NONE] * len(self.disjuncts))
+        while stack:
+            node = stack.pop()
+            dimension, where, child = self._split[node]
+            depth = depths[node]
+            if child >= 0:
+                kind.append(1)
+                inputs.append(dimension)
+                at.append(where)
+                depths[child] = depths[child + 1] = depth + 1
+                stack += [child + 1, child]
+            else:
+                kind.append(0)
+                owner, note, rows = self._leaf[node] or (node, _NONE, missing)
+                leaves.append((depths[owner], note, rows))
+        notes = np.concatenate(self._notes) if self._notes else np.zeros((0, 0), np.uint8)
+        used, place = np.unique(np.array([note for _, note, _ in leaves]), return_inverse=True)
+        if len(used) and used[0] < 0:
+            used, place = used[1:], place - 1
+        return RecordedTree(
+            np.array(kind, np.uint8),
+            np.array(inputs, np.int32),
+            np.array(at, np.float64),
+            np.array([scope for scope, _, _ in leaves], np.int32),
+            place.astype(np.int32),
+            np.array([rows for _, _, rows in leaves], np.int32).reshape(len(leaves), len(self.disjuncts)),
+            notes[used] if len(used) else notes[:0],
+            max(depths.values()),
+        )
