@@ -11,7 +11,7 @@ from tests.check.certificates import KINDS, certified, exact_rows, inline, rando
 from tests.verifier.graphs import NETWORKS, constraint, random_box, region, sample_box, spec
 from zonocuda.checker import CertificateError, check_proof, verdict
 from zonocuda.checker.arithmetic import precisely
-from zonocuda.checker.certificate import FORMATS, region_claim
+from zonocuda.checker.certificate import FORMATS, OLDEST, region_claim
 from zonocuda.checker.maps import Maps
 from zonocuda.checker.region import RegionCheck
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
@@ -37,6 +37,20 @@ def test_a_proof_by_the_plain_passes_is_confirmed(name: str) -> None:
     result = check_proof(certified(graph, property_, effort="fast"), graph, property_)
     assert result.confirmed, result
     assert "0 claimed bounds of neurons not reached" in result.details[-1]
+
+
+def test_a_certificate_of_the_format_that_named_no_operators_is_confirmed() -> None:
+    graph, property_ = threshold("fc", 0, -1)
+    certificate = certified(graph, property_, effort="fast")
+    (entry,) = certificate["regions"]
+    listed = [{key: value for key, value in one.items() if key != "op"} for one in entry["activations"]]
+    older = {**{key: value for key, value in entry.items() if key != "activations"}, "relus": listed}
+    assert check_proof({**certificate, "format": OLDEST, "regions": [older]}, graph, property_).confirmed
+    nameless = check_proof({**certificate, "regions": [{**entry, "activations": listed}]}, graph, property_)
+    assert "op: must be there" in nameless.reason
+    foreign = [{**one, "op": "Sigmoid"} for one in listed]
+    refused = check_proof({**certificate, "regions": [{**entry, "activations": foreign}]}, graph, property_)
+    assert "op 'Sigmoid' is not supported" in refused.reason
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -90,11 +90,11 @@ class ForestWriter:
         self._open: list[int] = []  # depths of nodes that are still to come, the next one last
         self.depth = 0
 
-    def lemma(self, relu: int, neuron: int, upper: bool) -> None:
+    def lemma(self, layer: int, neuron: int, upper: bool) -> None:
         """Begins the tree of a lemma: an upper or a lower bound of the input of a neuron of a ReLU (by position)."""
         assert not self._open, "a tree is not finished"
         assert not self._trees, "lemmas come first"
-        self._add(lemma_relus=relu, lemma_neurons=neuron, lemma_upper=upper)
+        self._add(**{"lemma_relus": layer, "lemma_neurons": neuron, "lemma_upper": upper})
         self._open = [0]
 
     def tree(self, disjuncts: Sequence[int]) -> None:
@@ -108,10 +108,10 @@ class ForestWriter:
         self._node(INPUT)
         self._add(inputs=dimension, at=at)
 
-    def neuron_split(self, relu: int, neuron: int, point: float = 0.0) -> None:
+    def neuron_split(self, layer: int, neuron: int, point: float = 0.0) -> None:
         """The part where the neuron's input is at most ``point`` comes first."""
         self._node(NEURON)
-        self._add(relus=relu, neurons=neuron, points=point)
+        self._add(**{"relus": layer, "neurons": neuron, "points": point})
 
     def leaf(self, rows: Sequence[LeafRow], scope: int = -1, slopes: int = -1) -> None:
         """A leaf, with a row for every disjunct of its tree.
