@@ -15,8 +15,8 @@ class Pool:
     descendants are soonest proven."""
 
     def __init__(self, like: SignParts, memory: int) -> None:
-        """For parts like those of ``like``, in at most ``memory`` bytes, but room for two parts."""
-        self.limit = max(2, memory // like.part_bytes)
+        """For parts like those of ``like``, in at most ``memory`` bytes, but room for these and two more."""
+        self.limit = max(len(like) + 2, memory // like.part_bytes)
         self._held = like.at(slice(0)).packed()
         self._used = torch.zeros(0, dtype=torch.bool, device=like.row.device)
         self._count = 0
