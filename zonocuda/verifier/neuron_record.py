@@ -1,0 +1,120 @@
+"""A proof by splitting neurons, written down: found once more, with what a certificate can hold.
+
+The search that found it rests on bounds of many stages, in two dtypes; their slopes are not kept. So the bounds of the
+whole box are made again in float64, with slopes of 1 / UNIT, as for a proof with refined bounds
+(:mod:`zonocuda.prove.certify`); from these a search begins anew, whose slopes are of the same kind. Each round of its
+lemmas begins with the bounds of the whole box, so that the lemmas that count follow from one another, layer by layer.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from zonocuda.branch import SignParts
+from zonocuda.bounds.dual.compact import compact
+from zonocuda.bounds.dual.dual_pass import flatten_positions
+from zonocuda.bounds.dual.slopes import free_neurons
+from zonocuda.graph import Graph
+from zonocuda.prove.certificate import RegionRecord
+from zonocuda.prove.certify import NoCertificateError, root_record
+from zonocuda.prove.forest import ForestRecord
+from zonocuda.prove.lemmas import LemmaEffort, in_dtype
+from zonocuda.prove.sign_bounds import SignBounds
+from zonocuda.prove.sign_record import LemmaProof, SignLeaves, TreeWriter, firsts, places
+from zonocuda.prove.stages import RegionProof
+from zonocuda.relaxations import activations
+from zonocuda.verifier.neuron_search import Course, NeuronSearch
+
+MAX_BYTES = 2**29
+"""Of the leaves that are kept."""
+
+
+def record_neurons(network: Graph, search: NeuronSearch, proof: RegionProof) -> RegionRecord:
+    """The proof that a search found, as it is written down.
+
+    Args:
+        network: its constants in float64, on the device of the search.
+        search: one that ended with a proof.
+        proof: of the same region, which was left open before.
+
+    Raises:
+        NoCertificateError: the proof was not found again, or takes too much memory.
+    """
+    root, inputs = root_record(network, search.position, proof)
+    narrow = in_dtype(in_dtype(inputs, torch.float32), search.arithmetics[0].dtype)  # a little wider than is written
+    groups = range(len(proof.region.disjuncts))
+    course = RecordedCourse(replace(search, inputs=narrow, open=groups, attack=lambda points: None))
+    _, stats = course.run()
+    if not stats.is_proven:
+        if time.monotonic() >= search.end:
+            raise NoCertificateError("the proof by splitting neurons left no time to write it down")
+        raise NoCertificateError(
+            f"region {search.position}: the proof by splitting neurons was not found again with slopes as they are written"
+        )
+    return replace(root, forest=course.forest())
+
+
+class RecordedCourse(Course):
+    """A search that keeps what its last tree, and the lemmas before it, were closed with."""
+
+    written = True
+
+    def __init__(self, search: NeuronSearch) -> None:
+        super().__init__(search)
+        self.leaves: list[SignLeaves] = []
+        self.proofs: list[LemmaProof] = []
+        self.bytes = 0
+
+    def begins(self, bounder: SignBounds, done: SignParts) -> None:
+        """Only the last search counts."""
+        graph = self.search.arithmetics[0].graph
+        self.columns = places(graph, compact(graph, self.inputs), bounder.problem)
+        self.leaves = []
+        self.bytes = sum(one.leaves.bytes for one in self.proofs)
+        self.closed(done)
+
+    def closed(self, parts: SignParts) -> None:
+        """Keeps leaves."""
+        leaves = SignLeaves.of(parts, self.columns)
+        self.leaves.append(leaves)
+        self.count(leaves)
+
+    def lemma(self, proof: LemmaProof) -> None:
+        """Keeps a lemma."""
+        self.proofs.append(proof)
+        self.count(proof.leaves)
+
+    def count(self, leaves: SignLeaves) -> None:
+        """Takes note of the memory that leaves take."""
+        self.bytes += leaves.bytes
+        if self.bytes > MAX_BYTES:
+            raise NoCertificateError(f"the leaves of a proof by splitting neurons take more than {MAX_BYTES >> 20} MiB")
+
+    def find(self, effort: LemmaEffort) -> None:
+        """Lemmas that rest on the bounds of the whole box, and on each other."""
+        self.inputs = dict(self.search.inputs)
+        self.proofs, self.leaves, self.bytes = [], [], 0
+        super().find(effort)
+
+    def forest(self) -> ForestRecord:
+        """All trees, once the search has ended with a proof."""
+        arithmetic = self.search.arithmetics[0]
+        first = firsts(arithmetic.graph)
+        crossing = [
+            flatten_positions(node.shape).numpy()[free_neurons(node, self.search.inputs[node.name]).cpu().numpy()]
+            + first[node.name]
+            for node in activations(arithmetic.graph)
+        ]
+        writer = TreeWriter(arithmetic.graph, np.sort(np.concatenate(crossing)))
+        for proof in self.proofs:
+            writer.lemma(proof)
+        rows = arithmetic.rows(self.search.region, self.box)
+        leaves = SignLeaves.cat(self.leaves)
+        for group, members in enumerate(rows.disjuncts):
+            own = leaves.at(np.flatnonzero(leaves.group == group))
+            writer.tree(group, own, lambda row, members=members: (members.index(row), rows.undo_unit(row, 1.0)))
+        return writer.writer.finish()
