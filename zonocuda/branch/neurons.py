@@ -216,9 +216,7 @@ class Deepened:
         return self.leaf_bounds.amin(1)
 
 
-def deepen(
-    roots: SignParts, bounder: SignBounder, rounds: int, batch: int, proceed: Callable[[], bool]
-) -> Deepened:
+def deepen(roots: SignParts, bounder: SignBounder, rounds: int, batch: int, proceed: Callable[[], bool]) -> Deepened:
     """Better bounds of rows, each by a small tree of its own: in every round the worst leaf of each row is split.
 
     A row is done once its bound is positive.

@@ -70,8 +70,8 @@ class SignBounds:
         judge: SignProblem | None = None,
         written: bool = False,
     ) -> None:
-        """``judge``: the same problem in a wider dtype, to prove all bounds in; by default ``problem``. With ``written``
-        bounds are those of slopes that are multiples of 1 / UNIT, and of multipliers in half precision, alone."""
+        """``judge``: the same problem in a wider dtype, to prove all bounds in; by default ``problem``. With
+        ``written`` bounds are those of slopes that are multiples of 1 / UNIT, and of multipliers in half precision."""
         self.written = written
         self.problem, self.pace, self._wide, self._judge = problem, pace, wide, judge or problem
         self.wishes = max(1, min(wishes, problem.count))

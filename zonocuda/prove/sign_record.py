@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -53,12 +53,12 @@ class SignLeaves:
     def cat(some: Sequence[SignLeaves]) -> SignLeaves:
         """All leaves of one search."""
         names = ("row", "group", "signs", "slopes", "multipliers")
-        return SignLeaves(some[0].columns, *(np.concatenate([getattr(one, name) for one in some]) for name in names))
+        return SignLeaves(some[0].columns, **{n: np.concatenate([getattr(one, n) for one in some]) for n in names})
 
     def at(self, index: Ints) -> SignLeaves:
         """Those at an index."""
-        rest = (self.row, self.group, self.signs, self.slopes, self.multipliers)
-        return SignLeaves(self.columns, *(values[index] for values in rest))
+        row, group, signs = self.row[index], self.group[index], self.signs[index]
+        return SignLeaves(self.columns, row, group, signs, self.slopes[index], self.multipliers[index])
 
     @property
     def bytes(self) -> int:
@@ -109,14 +109,14 @@ class TreeWriter:
     def lemma(self, proof: LemmaProof) -> None:
         """One more lemma."""
         self.writer.lemma(self.number[proof.name], proof.neuron, proof.upper)
-        self.write(proof.leaves, lambda row: (0, 1.0))
+        self.write(proof.leaves, {int(row): (0, 1.0) for row in proof.leaves.row})
 
-    def tree(self, group: int, leaves: SignLeaves, place: Callable[[int], tuple[int, float]]) -> None:
-        """One more tree, that refutes a disjunct; ``place`` says of a row its place in it, and its unit."""
+    def tree(self, group: int, leaves: SignLeaves, rows: Mapping[int, tuple[int, float]]) -> None:
+        """One more tree, that refutes a disjunct; ``rows`` says of a row its place in it, and its unit."""
         self.writer.tree([group])
-        self.write(leaves, place)
+        self.write(leaves, rows)
 
-    def write(self, leaves: SignLeaves, place: Callable[[int], tuple[int, float]]) -> None:
+    def write(self, leaves: SignLeaves, rows: Mapping[int, tuple[int, float]]) -> None:
         """The nodes of a tree, from its leaves.
 
         A neuron whose sign all leaves of a part know may be split first, whichever the search split: the leaves of
@@ -131,7 +131,7 @@ class TreeWriter:
             if len(index) == 1:
                 leaf = int(index[0])
                 assert int(known[leaf].sum()) == len(path), "the leaves are not those of a tree"
-                row, unit = place(int(leaves.row[leaf]))
+                row, unit = rows[int(leaves.row[leaf])]
                 betas = [(k, unit * float(leaves.multipliers[leaf, u])) for k, u in enumerate(path)]
                 multipliers = [(k, beta) for k, beta in betas if beta > 0]
                 self.writer.leaf([LeafRow(((row, 1.0),), first + leaf, multipliers)])

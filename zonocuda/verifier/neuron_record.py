@@ -1,9 +1,9 @@
 """A proof by splitting neurons, written down: found once more, with what a certificate can hold.
 
 The search that found it rests on bounds of many stages, in two dtypes; their slopes are not kept. So the bounds of the
-whole box are made again in float64, with slopes of 1 / UNIT, as for a proof with refined bounds
-(:mod:`zonocuda.prove.certify`); from these a search begins anew, whose slopes are of the same kind. Each round of its
-lemmas begins with the bounds of the whole box, so that the lemmas that count follow from one another, layer by layer.
+whole box are made again in float64, with slopes in units of 1 / UNIT, as for a proof with refined bounds
+(:mod:`zonocuda.prove.certify`); from these a search begins anew, whose slopes are of the same kind, after one round of
+lemmas, so that each follows from the bounds of the whole box and from those of layers before.
 """
 
 from __future__ import annotations
@@ -14,31 +14,33 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from zonocuda.branch import SignParts
 from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.dual_pass import flatten_positions
 from zonocuda.bounds.dual.slopes import free_neurons
+from zonocuda.branch import SignOutcome, SignParts
 from zonocuda.graph import Graph
 from zonocuda.prove.certificate import RegionRecord
 from zonocuda.prove.certify import NoCertificateError, root_record
 from zonocuda.prove.forest import ForestRecord
-from zonocuda.prove.lemmas import LemmaEffort, in_dtype
+from zonocuda.prove.lemmas import in_dtype
 from zonocuda.prove.sign_bounds import SignBounds
 from zonocuda.prove.sign_record import LemmaProof, SignLeaves, TreeWriter, firsts, places
 from zonocuda.prove.stages import RegionProof
 from zonocuda.relaxations import activations
-from zonocuda.verifier.neuron_search import Course, NeuronSearch
+from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.neuron_search import EFFORTS, NeuronCourse, NeuronSearch
 
 MAX_BYTES = 2**29
 """Of the leaves that are kept."""
 
 
-def record_neurons(network: Graph, search: NeuronSearch, proof: RegionProof) -> RegionRecord:
+def record_neurons(network: Graph, search: NeuronSearch, rounds: int, proof: RegionProof) -> RegionRecord:
     """The proof that a search found, as it is written down.
 
     Args:
         network: its constants in float64, on the device of the search.
         search: one that ended with a proof.
+        rounds: of lemmas that it took.
         proof: of the same region, which was left open before.
 
     Raises:
@@ -47,34 +49,35 @@ def record_neurons(network: Graph, search: NeuronSearch, proof: RegionProof) -> 
     root, inputs = root_record(network, search.position, proof)
     narrow = in_dtype(in_dtype(inputs, torch.float32), search.arithmetics[0].dtype)  # a little wider than is written
     groups = range(len(proof.region.disjuncts))
-    course = RecordedCourse(replace(search, inputs=narrow, open=groups, attack=lambda points: None))
+    course = RecordedCourse(replace(search, inputs=narrow, open=groups, attack=lambda points: None), rounds)
     _, stats = course.run()
     if not stats.is_proven:
         if time.monotonic() >= search.end:
             raise NoCertificateError("the proof by splitting neurons left no time to write it down")
         raise NoCertificateError(
-            f"region {search.position}: the proof by splitting neurons was not found again with slopes as they are written"
+            f"region {search.position}: the proof by splitting neurons was not found again, with slopes as written"
         )
     return replace(root, forest=course.forest())
 
 
-class RecordedCourse(Course):
+class RecordedCourse(NeuronCourse):
     """A search that keeps what its last tree, and the lemmas before it, were closed with."""
 
     written = True
 
-    def __init__(self, search: NeuronSearch) -> None:
+    def __init__(self, search: NeuronSearch, rounds: int) -> None:
+        """``rounds``: of lemmas that another search took; the last one is all that is made again."""
         super().__init__(search)
+        self.again = rounds
         self.leaves: list[SignLeaves] = []
         self.proofs: list[LemmaProof] = []
         self.bytes = 0
 
     def begins(self, bounder: SignBounds, done: SignParts) -> None:
-        """Only the last search counts."""
+        """Keeps the leaves that are refuted at once."""
         graph = self.search.arithmetics[0].graph
         self.columns = places(graph, compact(graph, self.inputs), bounder.problem)
         self.leaves = []
-        self.bytes = sum(one.leaves.bytes for one in self.proofs)
         self.closed(done)
 
     def closed(self, parts: SignParts) -> None:
@@ -94,11 +97,11 @@ class RecordedCourse(Course):
         if self.bytes > MAX_BYTES:
             raise NoCertificateError(f"the leaves of a proof by splitting neurons take more than {MAX_BYTES >> 20} MiB")
 
-    def find(self, effort: LemmaEffort) -> None:
-        """Lemmas that rest on the bounds of the whole box, and on each other."""
-        self.inputs = dict(self.search.inputs)
-        self.proofs, self.leaves, self.bytes = [], [], 0
-        super().find(effort)
+    def look_and_learn(self) -> SignOutcome[Counterexample]:
+        """Lemmas as in the last round of the other search, if it took any, and one search."""
+        if self.again:
+            self.find(EFFORTS[self.again - 1])
+        return self.look()
 
     def forest(self) -> ForestRecord:
         """All trees, once the search has ended with a proof."""
@@ -114,7 +117,8 @@ class RecordedCourse(Course):
             writer.lemma(proof)
         rows = arithmetic.rows(self.search.region, self.box)
         leaves = SignLeaves.cat(self.leaves)
+        units = [rows.undo_unit(row, 1.0) for row in range(rows.count)]
         for group, members in enumerate(rows.disjuncts):
             own = leaves.at(np.flatnonzero(leaves.group == group))
-            writer.tree(group, own, lambda row, members=members: (members.index(row), rows.undo_unit(row, 1.0)))
+            writer.tree(group, own, {row: (place, units[row]) for place, row in enumerate(members)})
         return writer.writer.finish()

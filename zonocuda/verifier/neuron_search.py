@@ -79,10 +79,10 @@ class NeuronSearch:
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Until it is decided, or the time is up."""
-        return Course(self).run()
+        return NeuronCourse(self).run()
 
 
-class Course:
+class NeuronCourse:
     """A search under way."""
 
     written = False
@@ -92,6 +92,7 @@ class Course:
         self.search, self.inputs = search, dict(search.inputs)
         self.begin = time.monotonic()
         self.bounded = self.depth = self.lemmas = 0
+        self.rounds = 0  # of lemmas
         self.margin = -math.inf  # the worst bound of an open disjunct on the whole box
         self.settings = SignSettings(batch_of(search.arithmetics[0].graph), TRIED, search.memory)
         self.box = search.arithmetics[0].box(search.region)
@@ -104,23 +105,29 @@ class Course:
         if not all_finite(b for bounds in self.inputs.values() for b in bounds):
             return nothing
         try:
-            outcome = self.look()
-            spent = 0.0
-            for number, effort in enumerate(EFFORTS):
-                growth = effort.work / EFFORTS[number - 1].work if number else 0.0
-                if not self.goes_on(outcome) or growth * spent > SHARE * self.left:
-                    break
-                before, started = self.margin, time.monotonic()
-                self.find(effort)
-                spent = time.monotonic() - started
-                outcome = self.look()
-                if not self.margin - before > WORTH * abs(before):
-                    break
+            outcome = self.look_and_learn()
             if self.goes_on(outcome):
                 outcome = self.go_on(self.tree, math.inf)
         except SearchStopped:
             return None, self.stats(len(self.members), self.margin, False)
         return outcome.found, self.stats(outcome.open + outcome.stuck, outcome.worst, outcome.is_proven)
+
+    def look_and_learn(self) -> SignOutcome[Counterexample]:
+        """Short searches and lemmas in turn; ``tree`` is the last search."""
+        outcome = self.look()
+        spent = 0.0
+        for number, effort in enumerate(EFFORTS):
+            growth = effort.work / EFFORTS[number - 1].work if number else 0.0
+            if not self.goes_on(outcome) or growth * spent > SHARE * self.left:
+                break
+            before, started = self.margin, time.monotonic()
+            self.find(effort)
+            self.rounds += 1
+            spent = time.monotonic() - started
+            outcome = self.look()
+            if not self.margin - before > WORTH * abs(before):
+                break
+        return outcome
 
     def stats(self, still: int, worst: float, is_proven: bool) -> SplitStats:
         """What it took."""

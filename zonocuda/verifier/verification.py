@@ -36,7 +36,7 @@ from zonocuda.specs import Region, Spec
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.neuron_record import record_neurons
-from zonocuda.verifier.neuron_search import MEMORY, NeuronSearch
+from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats, Verdict
 from zonocuda.verifier.splitting import (
     RegionSearch,
@@ -183,6 +183,7 @@ class Verification:
                 self.certify(lambda: region_record(self.wide_network(), position, proof), (*refuting, *added))
             elif not reason and self.counterexample is None and self.split_record is not None:
                 self.certify(self.split_record, (*refuting, *added))
+                self.split_record = None
             return reason
         finally:
             self.margins += proof.margins(position)
@@ -314,8 +315,9 @@ class Verification:
                 end_of(self.course.deadline.remaining()),
                 MEMORY if budget is None else min(MEMORY, budget // 2),
             )
-            found, stats = search.run()
-        self.split_record = lambda: record_neurons(self.wide_network(), search, proof)
+            course = NeuronCourse(search)
+            found, stats = course.run()
+        self.split_record = lambda: record_neurons(self.wide_network(), search, course.rounds, proof)
         return self.after_split(found, stats)
 
     def after_split(self, found: Counterexample | None, stats: SplitStats) -> str:
