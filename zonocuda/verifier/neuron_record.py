@@ -17,12 +17,12 @@ import torch
 from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.dual_pass import flatten_positions
 from zonocuda.bounds.dual.slopes import free_neurons
+from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.branch import SignOutcome, SignParts
 from zonocuda.graph import Graph
 from zonocuda.prove.certificate import RegionRecord
 from zonocuda.prove.certify import NoCertificateError, root_record
 from zonocuda.prove.forest import ForestRecord
-from zonocuda.prove.lemmas import in_dtype
 from zonocuda.prove.sign_bounds import SignBounds
 from zonocuda.prove.sign_record import LemmaProof, SignLeaves, TreeWriter, firsts, places
 from zonocuda.prove.stages import RegionProof
@@ -32,9 +32,11 @@ from zonocuda.verifier.neuron_search import EFFORTS, NeuronCourse, NeuronSearch
 
 MAX_BYTES = 2**29
 """Of the leaves that are kept."""
+HAIR = 2.0**-30
+"""Of a neuron's bounds, what is taken for rounding."""
 
 
-def record_neurons(network: Graph, search: NeuronSearch, rounds: int, proof: RegionProof) -> RegionRecord:
+def record_neurons(network: Graph, search: NeuronSearch, rounds: int, proof: RegionProof, end: float) -> RegionRecord:
     """The proof that a search found, as it is written down.
 
     Args:
@@ -42,22 +44,36 @@ def record_neurons(network: Graph, search: NeuronSearch, rounds: int, proof: Reg
         search: one that ended with a proof.
         rounds: of lemmas that it took.
         proof: of the same region, which was left open before.
+        end: when to stop, by :func:`time.monotonic`.
 
     Raises:
         NoCertificateError: the proof was not found again, or takes too much memory.
     """
     root, inputs = root_record(network, search.position, proof)
-    narrow = in_dtype(in_dtype(inputs, torch.float32), search.arithmetics[0].dtype)  # a little wider than is written
+    narrow = {name: _likely(bounds, search.arithmetics[0].dtype) for name, bounds in inputs.items()}
     groups = range(len(proof.region.disjuncts))
-    course = RecordedCourse(replace(search, inputs=narrow, open=groups, attack=lambda points: None), rounds)
+    course = RecordedCourse(replace(search, inputs=narrow, open=groups, attack=lambda points: None, end=end), rounds)
     _, stats = course.run()
     if not stats.is_proven:
-        if time.monotonic() >= search.end:
+        if time.monotonic() >= end:
             raise NoCertificateError("the proof by splitting neurons left no time to write it down")
         raise NoCertificateError(
             f"region {search.position}: the proof by splitting neurons was not found again, with slopes as written"
         )
     return replace(root, forest=course.forest())
+
+
+def _likely(bounds: Bounds, dtype: torch.dtype) -> Bounds:
+    """Bounds that a checker will find, to search with: a little wider, for its rounding is another; 0 where they exceed
+    it by rounding alone, as at the ReLU of another ReLU, where slopes would stand for nothing.
+
+    No verdict rests on them: a verdict was found before, and what is written down is derived anew by who checks it.
+    """
+    lower, upper = bounds
+    hair = HAIR * (upper - lower)
+    lower = torch.where((lower < 0) & (lower >= -hair), 0.0, lower)
+    upper = torch.where((upper > 0) & (upper <= hair), 0.0, upper)
+    return outward(lower, torch.float32, False).to(dtype), outward(upper, torch.float32, True).to(dtype)
 
 
 class RecordedCourse(NeuronCourse):

@@ -317,7 +317,9 @@ class Verification:
             )
             course = NeuronCourse(search)
             found, stats = course.run()
-        self.split_record = lambda: record_neurons(self.wide_network(), search, course.rounds, proof)
+        self.split_record = lambda: record_neurons(
+            self.wide_network(), search, course.rounds, proof, end_of(self.course.deadline.remaining())
+        )
         return self.after_split(found, stats)
 
     def after_split(self, found: Counterexample | None, stats: SplitStats) -> str:
