@@ -146,8 +146,8 @@ class TreeWriter:
             stack += [(index[above], (*path, u)), (index[~above], (*path, u))]
 
     def _split(self, column: int) -> tuple[int, int]:
-        relu = int(np.searchsorted(self._starts, column, side="right")) - 1
-        return relu, column - int(self._starts[relu])
+        layer = int(np.searchsorted(self._starts, column, side="right")) - 1
+        return layer, column - int(self._starts[layer])
 
     def _spread(self, leaves: SignLeaves) -> NDArray[np.uint8]:
         """``[L, K]``, slopes in the columns of the table."""
