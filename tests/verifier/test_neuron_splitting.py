@@ -39,7 +39,7 @@ def course(graph: Graph, part: Region, dtype: torch.dtype = torch.float32, secon
     inputs = reduced_bounds(arithmetic.graph, arithmetic.box(part), arithmetic.rounding)
     every = range(len(part.disjuncts))
     end = time.monotonic() + seconds
-    return neuron_search._Course(NeuronSearch(part, 0, [arithmetic], inputs, every, lambda points: None, end))
+    return neuron_search.NeuronCourse(NeuronSearch(part, 0, [arithmetic], inputs, every, lambda points: None, end))
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------------

@@ -196,9 +196,27 @@ class SignSearch(Generic[Found]):
         return torch.tensor(padded, device=group.device)[group]
 
 
-def deepen(
-    roots: SignParts, bounder: SignBounder, rounds: int, batch: int, proceed: Callable[[], bool]
-) -> tuple[Tensor, int]:
+@dataclass(frozen=True, eq=False)
+class Deepened:
+    """Small trees of R rows.
+
+    Attributes:
+        bounded: parts that were bounded.
+        leaves: places for leaves, packed, equally many for each row, one row after the other.
+        leaf_bounds: ``[R, W]``, their bounds; inf where a place is not taken.
+    """
+
+    bounded: int
+    leaves: SignParts
+    leaf_bounds: Tensor
+
+    @property
+    def bound(self) -> Tensor:
+        """``[R]``, the least over the leaves of each row."""
+        return self.leaf_bounds.amin(1)
+
+
+def deepen(roots: SignParts, bounder: SignBounder, rounds: int, batch: int, proceed: Callable[[], bool]) -> Deepened:
     """Better bounds of rows, each by a small tree of its own: in every round the worst leaf of each row is split.
 
     A row is done once its bound is positive.
@@ -209,9 +227,6 @@ def deepen(
         rounds: splits of each row.
         batch: parts that are bounded together.
         proceed: asked before every batch; False ends it.
-
-    Returns:
-        The bounds ``[R]``, the least over the leaves of each row, and how many parts were bounded.
     """
     count, width = len(roots), rounds + 1
     place = torch.arange(count, device=roots.row.device) * width
@@ -225,13 +240,13 @@ def deepen(
         going = (~(low > 0) & (leaves.wishes[at, 0] >= 0)).nonzero().squeeze(1)
         for first in range(0, len(going), max(1, batch // 2)):
             if not proceed():
-                return bounds.amin(1), bounded
+                return Deepened(bounded, leaves, bounds)
             rows = going[first : first + max(1, batch // 2)]
             parents = leaves.at(at[rows]).unpacked()
             try:
                 found = bounder.bound(parents.split(parents.wishes[:, 0])).parts
             except SearchStopped:
-                return bounds.amin(1), bounded
+                return Deepened(bounded, leaves, bounds)
             bounded += len(found)
             kept, slots = found.packed(), torch.cat([at[rows], place[rows] + number])
             for name in ("signs", "slopes", "multipliers", "depth", "wishes"):
@@ -239,4 +254,4 @@ def deepen(
             bounds.view(-1)[slots] = found.bound
         if not len(going):
             break
-    return bounds.amin(1), bounded
+    return Deepened(bounded, leaves, bounds)

@@ -8,7 +8,7 @@ bounds computed from the rounded ones. Every bound counts its own rounding. See 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -27,7 +27,6 @@ from zonocuda.graph import Graph, Node
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.prove.certificate import UNIT, ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord
 from zonocuda.prove.combine import Combination
-from zonocuda.prove.forest import ForestRecord
 from zonocuda.prove.prover import LADDERS
 from zonocuda.prove.stages import Arithmetic, RegionProof
 from zonocuda.relaxations import Rule, activations, rule_of
@@ -43,28 +42,19 @@ class NoCertificateError(Exception):
 
 
 def add_region(
-    certificate: Certificate,
-    network: Graph,
-    position: int,
-    proof: RegionProof | None,
-    combinations: tuple[Combination, ...] = (),
-    forest: ForestRecord | None = None,
+    certificate: Certificate, make: Callable[[], RegionRecord], combinations: tuple[Combination, ...] = ()
 ) -> Certificate:
     """The certificate with one region more; without any, and with the reason, where that cannot be.
 
     Args:
         certificate: of the regions before.
-        network: its constants in float64, on the device of the proof.
-        position: of the region.
-        proof: of what combinations leave, which is complete; None where they refute everything.
+        make: writes down a region's proof, of what combinations leave; may raise NoCertificateError.
         combinations: what they refute, and the rows that they add to the others.
-        forest: of a proof by splitting, which needs no other.
     """
     if certificate.reason:
         return certificate
     try:
-        empty = RegionRecord(position, False, (), (), forest=forest)
-        record = replace(empty if proof is None else _certify(network, position, proof), combinations=combinations)
+        record = replace(make(), combinations=combinations)
     except NoCertificateError as error:
         return Certificate(str(error))
     except TimeoutReached:
@@ -76,15 +66,15 @@ def add_region(
     return Certificate("", (*certificate.regions, record))
 
 
-def _certify(network: Graph, position: int, proof: RegionProof) -> RegionRecord:
-    """The certificate of a region's proof; raises NoCertificateError."""
+def region_record(network: Graph, position: int, proof: RegionProof) -> RegionRecord:
+    """The certificate of a region's proof, which is complete; raises NoCertificateError.
+
+    ``network`` has its constants in float64, on the device of the proof; ``position`` is that of the region.
+    """
     assert proof.sweep is not None, "a proof begins with a sweep"
     assert proof.prover is not None, "and goes on with a prover"
     prover, first = proof.prover, proof.sweep.inputs
-    nodes = activations(network)
-    unknown = next((node for node in nodes if not rule_of(node).is_certified), None)
-    if unknown is not None:
-        raise NoCertificateError(f"certificates of op {unknown.op.kind} (node {unknown.name!r}) are not supported")
+    nodes = _certified(network)
     if prover.climbed is None:
         records = tuple(_shared(node, first[node.name], first[node.name]) for node in nodes)
         rows = tuple(_row(prover.rows, r, prover.bounds, prover.slack) for r in _chosen(prover.rows, prover.bounds))
@@ -96,6 +86,26 @@ def _certify(network: Graph, position: int, proof: RegionProof) -> RegionRecord:
         if record is not None:
             return record
     raise NoCertificateError(f"region {position}: the proof was not found again with slopes as they are written")
+
+
+def root_record(network: Graph, position: int, proof: RegionProof) -> tuple[RegionRecord, dict[str, Bounds]]:
+    """The bounds of every activation's input on a region's box, written down, and what they are, in float64; without
+    any row. Arguments and errors are those of :func:`region_record`."""
+    assert proof.prover is not None, "a proof begins with a prover"
+    _certified(network)
+    climbed = proof.prover.climbed
+    arithmetic = Arithmetic.of(network, torch.float64, proof.prover.rows.constant.device)
+    records, inputs = _Refined(arithmetic, position, proof).layers(climbed.intermediate if climbed else 0)
+    return RegionRecord(position, True, records, ()), inputs
+
+
+def _certified(network: Graph) -> list[Node]:
+    """The activations, which must be such that the checker knows."""
+    nodes = activations(network)
+    unknown = next((node for node in nodes if not rule_of(node).is_certified), None)
+    if unknown is not None:
+        raise NoCertificateError(f"certificates of op {unknown.op.kind} (node {unknown.name!r}) are not supported")
+    return list(nodes)
 
 
 def _wide(bounds: Bounds) -> Bounds:
@@ -210,8 +220,8 @@ class _Refined:
         self.inputs = {name: _wide(bounds) for name, bounds in proof.sweep.inputs.items()}
         self.on_node: Visit = lambda node: proof.course.deadline.check()
 
-    def record(self, iterations: int) -> RegionRecord | None:
-        """The proof with so many steps for the bounds of each neuron; None where it is none."""
+    def layers(self, iterations: int) -> tuple[tuple[ActivationRecord, ...], dict[str, Bounds]]:
+        """Bounds of every activation's input, with so many steps for each neuron: written down, and as they are."""
         made: list[_Recording] = []
 
         def make(*arguments: object) -> Layers:
@@ -219,21 +229,25 @@ class _Refined:
             return made[0]
 
         ascent = Ascent(iterations=iterations)
-        refined = refine(
+        inputs = refine(
             self.graph, self.box, self.inputs, ascent, on_node=self.on_node, rounding=self.rounding, make=make
-        )
-        ledger = Ledger(self.rounding.on(self.graph), self.box, refined.inputs)
-        shown = tuple(
-            _shared(node, self.inputs[node.name], refined.inputs[node.name]) for node in activations(self.graph)
-        )
-        shared = {name: s.flat() for name, s in initial_slopes(self.graph, refined.inputs, "adaptive").items()}
-        problem = self.problem(refined.inputs, ledger)
+        ).inputs
+        shown = tuple(_shared(node, self.inputs[node.name], inputs[node.name]) for node in activations(self.graph))
+        by_name = {one.name: one for one in shown}
+        return tuple(replace(one, refined=made[0].own(one.name, by_name)) for one in shown), inputs
+
+    def record(self, iterations: int) -> RegionRecord | None:
+        """The proof with so many steps for the bounds of each neuron; None where it is none."""
+        shown, inputs = self.layers(iterations)
+        ledger = Ledger(self.rounding.on(self.graph), self.box, inputs)
+        shared = {name: s.flat() for name, s in initial_slopes(self.graph, inputs, "adaptive").items()}
+        problem = self.problem(inputs, ledger)
         bounds = problem.bound(lambda node: shared[node.name])[0].squeeze(0)
         slack = problem.slack.squeeze(0)
         own: dict[str, Tensor] = {}
         if not all(self.rows.refuted(bounds)):
-            search = self.problem(refined.inputs, ledger)
-            found = ascend(search, replace(ascent, iterations=max(30, 2 * iterations)), shared, wants_slopes=True)
+            search = self.problem(inputs, ledger)
+            found = ascend(search, Ascent(iterations=max(30, 2 * iterations)), shared, wants_slopes=True)
             better = found.lower.squeeze(0)
             own = {name: s.nonnegative[0] for name, s in found.slopes.items() if s.nonnegative is not None}
             if not all(self.rows.refuted(better)):
@@ -244,9 +258,7 @@ class _Refined:
             _row(self.rows, r, better, slack, self.chosen(own, shown, r) if own else None)
             for r in _chosen(self.rows, better)
         )
-        by_name = {one.name: one for one in shown}
-        records = tuple(replace(one, refined=made[0].own(one.name, by_name)) for one in shown)
-        return RegionRecord(self.position, True, records, rows)
+        return RegionRecord(self.position, True, shown, rows)
 
     def problem(self, inputs: Mapping[str, Bounds], ledger: Ledger) -> RowProblem:
         return RowProblem(output_rows(self.graph, self.rows, 1, ledger), self.box, inputs, self.on_node)

@@ -82,7 +82,10 @@ class LeafRow:
 class ForestWriter:
     """Takes trees node after node, in preorder: first all lemmas, in the order of their ReLUs, then the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: NDArray[np.int64] | None = None) -> None:
+        """``columns``: places ``[K]`` among the neurons of all ReLUs, ascending, that the table of slopes is for; by
+        default all of them."""
+        self._columns = columns
         self._lists: dict[str, list[float]] = {name: [] for name in _DTYPES}
         self._trees: list[tuple[int, ...]] = []
         self._nonnegative: list[NDArray[np.uint8]] = []
@@ -172,7 +175,8 @@ class ForestWriter:
             name: np.array(values, _DTYPES[name]) for name, values in self._lists.items()
         }
         table = np.concatenate(self._nonnegative) if self._nonnegative else np.zeros((0, 0), np.uint8)
-        arrays |= {"columns": np.arange(table.shape[1], dtype=np.int32), "nonnegative": table}
+        columns = np.arange(table.shape[1]) if self._columns is None else self._columns
+        arrays |= {"columns": columns.astype(np.int32), "nonnegative": table.reshape(len(table), len(columns))}
         if self._negative:
             arrays["negative"] = np.concatenate(self._negative)
             assert arrays["negative"].shape == table.shape, "slopes where v < 0 are given always or never"

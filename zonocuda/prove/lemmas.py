@@ -8,7 +8,8 @@ Each of them is proven with rounding counted, and is a bound of the whole box li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
 from zonocuda.prove.sign_bounds import LEMMA, SignBounds
+from zonocuda.prove.sign_record import LemmaProof, SignLeaves, places
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations
 from zonocuda.tighten.refine import depends_on_activation
@@ -82,6 +84,7 @@ def find_lemmas(
     costs: Costs,
     on_node: Visit,
     proceed: Callable[[], bool],
+    record: Callable[[LemmaProof], None] | None = None,
 ) -> Lemmas:
     """Bounds of the unstable neurons, layer by layer.
 
@@ -94,6 +97,7 @@ def find_lemmas(
         costs: which neurons matter.
         on_node: called before each node of each pass; may raise to stop.
         proceed: asked before every batch; False ends it.
+        record: is given the proofs of all bounds that are better than those given, as they can be written down.
     """
     known, improved, bounded = dict(inputs), 0, 0
     for node in activations(arithmetics[0].graph):
@@ -101,7 +105,7 @@ def find_lemmas(
         index = free_neurons(node, left.inputs[node.name])
         if not len(index) or not depends_on_activation(left.graph, left.graph[node.name]):
             continue
-        layer = _Layer(arithmetics, boxes, left, left.graph[node.name], on_node, proceed)
+        layer = _Layer(arithmetics, boxes, left, left.graph[node.name], on_node, proceed, record is not None)
         try:
             layer.climb(index)
             known = left.widen(layer.inputs)
@@ -114,6 +118,10 @@ def find_lemmas(
             improved += layer.search(wanted, effort.rounds)
         except SearchStopped:
             return Lemmas(left.widen(layer.inputs), improved, bounded + layer.bounded, False)
+        finally:
+            if record is not None:
+                for proof in layer.proofs():
+                    record(proof)
         bounded += layer.bounded
         known = left.widen(layer.inputs)
     return Lemmas(known, improved, bounded, True)
@@ -140,21 +148,26 @@ class _Layer:
         node: Node,
         on_node: Visit,
         proceed: Callable[[], bool],
+        written: bool,
     ) -> None:
         self.arithmetics, self.boxes = arithmetics, boxes
         self.left, self.node, self.on_node, self.proceed = left, node, on_node, proceed
         self.inputs = dict(left.inputs)
         self.source = left.graph[node.inputs[0]]
         self.bounded = 0
+        self.written = written
+        self.best: dict[int, tuple[float, SignParts]] = {}  # by row: its bound, and the leaves that prove it
 
     def climb(self, index: Tensor) -> None:
         """Bounds of the neurons ``index`` ``[K]`` by one row for each side, with slopes of its own."""
         self.index = index
         judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
-        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1)
+        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
         every = torch.arange(2 * len(index), device=index.device)
         self.roots = SignParts.cat([self.bounder.roots(part, part) for part in torch.split(every, ROWS)])
         self.note(every, self.roots.bound)
+        if self.written:
+            self.keep(every, self.roots.packed(), self.roots.bound.unsqueeze(1))
 
     def problem(self, number: int, index: Tensor) -> SignProblem:
         """The rows, in one of the arithmetics."""
@@ -201,7 +214,34 @@ class _Layer:
         step = max(1, BYTES // (self.roots.part_bytes * (rounds + 1)))
         improved = 0
         for part in torch.split(rows, step) if len(rows) else ():
-            bound, bounded = deepen(self.roots.at(part), self.bounder, rounds, ROWS, self.proceed)
-            self.bounded += bounded
-            improved += self.note(part, bound)
+            found = deepen(self.roots.at(part), self.bounder, rounds, ROWS, self.proceed)
+            self.bounded += found.bounded
+            improved += self.note(part, found.bound)
+            if self.written:
+                self.keep(part, found.leaves, found.leaf_bounds)
         return improved
+
+    # ---- what is written down ----------------------------------------------------------------------------------------
+
+    def keep(self, rows: Tensor, leaves: SignParts, bounds: Tensor) -> None:
+        """Keeps the leaves ``[R W]`` of some rows, where their bounds ``[R, W]`` are the best so far."""
+        width = bounds.shape[1]
+        for number, (row, least) in enumerate(zip(rows.tolist(), bounds.amin(1).tolist(), strict=True)):
+            if least > self.best.get(row, (-math.inf,))[0] and least < math.inf:
+                taken = (bounds[number] < math.inf).nonzero().squeeze(1) + number * width
+                self.best[row] = least, leaves.at(taken)
+
+    def proofs(self) -> Iterator[LemmaProof]:
+        """Those of all bounds that are better than those of the layer at first."""
+        if not self.best:
+            return
+        name, count = self.node.name, len(self.index)
+        columns = places(self.arithmetics[0].graph, self.left, self.bounder.problem)
+        lower, upper = (flatten_rows(b)[0, self.index].tolist() for b in self.left.inputs[name])
+        neurons = flatten_positions(self.source.shape).to(self.index.device)[self.index]
+        kept = self.left.kept.get(name)
+        whole = (neurons if kept is None else kept[neurons]).tolist()
+        for row, (bound, leaves) in sorted(self.best.items()):
+            k, is_upper = row % count, row >= count
+            if bound > (-upper[k] if is_upper else lower[k]):
+                yield LemmaProof(name, whole[k], is_upper, SignLeaves.of(leaves, columns))

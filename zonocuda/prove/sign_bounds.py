@@ -17,6 +17,7 @@ from zonocuda.bounds.dual.signs import Reached, SignProblem
 from zonocuda.bounds.interval import outward
 from zonocuda.branch import SignBounded, SignParts
 from zonocuda.precision import summed_products
+from zonocuda.prove.certificate import UNIT
 
 _FIRST, _SECOND = 0.9, 0.999  # how slowly the moments forget
 WISHES = 4
@@ -67,8 +68,11 @@ class SignBounds:
         wide: Callable[[], SignBounds] | None = None,
         wishes: int = WISHES,
         judge: SignProblem | None = None,
+        written: bool = False,
     ) -> None:
-        """``judge``: the same problem in a wider dtype, to prove all bounds in; by default ``problem``."""
+        """``judge``: the same problem in a wider dtype, to prove all bounds in; by default ``problem``. With
+        ``written`` bounds are those of slopes that are multiples of 1 / UNIT, and of multipliers in half precision."""
+        self.written = written
         self.problem, self.pace, self._wide, self._judge = problem, pace, wide, judge or problem
         self.wishes = max(1, min(wishes, problem.count))
         self.slack = 0.0
@@ -121,7 +125,8 @@ class SignBounds:
     def climb(self, parts: SignParts, pace: Pace) -> SignBounded:
         """Better slopes and multipliers, and what they prove."""
         slopes, multipliers = self._ascend(parts, pace)
-        return self._prove(replace(parts, slopes=slopes, multipliers=multipliers))
+        parts = replace(parts, slopes=slopes, multipliers=multipliers)
+        return self._prove(_as_written(parts) if self.written else parts)
 
     def _ascend(self, parts: SignParts, pace: Pace) -> tuple[Tensor, Tensor]:
         """Slopes and multipliers ``[S, U]`` after the steps."""
@@ -216,6 +221,13 @@ class SignBounds:
         tiny = torch.finfo(bound.dtype).tiny
         proven = torch.where((better > 0) & better.isfinite(), better.to(bound.dtype).clamp(min=tiny), bound[near])
         return bound.index_copy(0, near, proven)
+
+
+def _as_written(parts: SignParts) -> SignParts:
+    """Parts with slopes and multipliers that a certificate holds, and without the bounds of others."""
+    slopes = (parts.slopes * UNIT).round().clamp(0, UNIT) / UNIT
+    bound = torch.full_like(parts.bound, -torch.inf)
+    return replace(parts, slopes=slopes, bound=bound).packed().unpacked()
 
 
 def _largest(slack: Tensor) -> float:

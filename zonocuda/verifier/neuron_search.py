@@ -26,6 +26,7 @@ from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSearch, S
 from zonocuda.graph import Graph, Node
 from zonocuda.prove.lemmas import LemmaEffort, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
+from zonocuda.prove.sign_record import LemmaProof
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
 from zonocuda.verifier.falsify import Counterexample
@@ -78,16 +79,20 @@ class NeuronSearch:
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Until it is decided, or the time is up."""
-        return _Course(self).run()
+        return NeuronCourse(self).run()
 
 
-class _Course:
+class NeuronCourse:
     """A search under way."""
+
+    written = False
+    """Whether bounds are those of what a certificate can hold."""
 
     def __init__(self, search: NeuronSearch) -> None:
         self.search, self.inputs = search, dict(search.inputs)
         self.begin = time.monotonic()
         self.bounded = self.depth = self.lemmas = 0
+        self.rounds = 0  # of lemmas
         self.margin = -math.inf  # the worst bound of an open disjunct on the whole box
         self.settings = SignSettings(batch_of(search.arithmetics[0].graph), TRIED, search.memory)
         self.box = search.arithmetics[0].box(search.region)
@@ -100,23 +105,29 @@ class _Course:
         if not all_finite(b for bounds in self.inputs.values() for b in bounds):
             return nothing
         try:
-            outcome = self.look()
-            spent = 0.0
-            for number, effort in enumerate(EFFORTS):
-                growth = effort.work / EFFORTS[number - 1].work if number else 0.0
-                if not self.goes_on(outcome) or growth * spent > SHARE * self.left:
-                    break
-                before, started = self.margin, time.monotonic()
-                self.find(effort)
-                spent = time.monotonic() - started
-                outcome = self.look()
-                if not self.margin - before > WORTH * abs(before):
-                    break
+            outcome = self.look_and_learn()
             if self.goes_on(outcome):
                 outcome = self.go_on(self.tree, math.inf)
         except SearchStopped:
             return None, self.stats(len(self.members), self.margin, False)
         return outcome.found, self.stats(outcome.open + outcome.stuck, outcome.worst, outcome.is_proven)
+
+    def look_and_learn(self) -> SignOutcome[Counterexample]:
+        """Short searches and lemmas in turn; ``tree`` is the last search."""
+        outcome = self.look()
+        spent = 0.0
+        for number, effort in enumerate(EFFORTS):
+            growth = effort.work / EFFORTS[number - 1].work if number else 0.0
+            if not self.goes_on(outcome) or growth * spent > SHARE * self.left:
+                break
+            before, started = self.margin, time.monotonic()
+            self.find(effort)
+            self.rounds += 1
+            spent = time.monotonic() - started
+            outcome = self.look()
+            if not self.margin - before > WORTH * abs(before):
+                break
+        return outcome
 
     def stats(self, still: int, worst: float, is_proven: bool) -> SplitStats:
         """What it took."""
@@ -155,7 +166,7 @@ class _Course:
 
             problem = SignProblem(left.graph, flow, box, left.inputs, ledger, self.on_node)
             wide = (lambda: bounds(number + 1)) if number + 1 < len(self.search.arithmetics) else None
-            return SignBounds(problem, CHILD, wide)
+            return SignBounds(problem, CHILD, wide, written=self.written)
 
         return bounds(0)
 
@@ -173,14 +184,25 @@ class _Course:
         best = [(every.group == number).nonzero().squeeze(1) for number in range(len(self.members))]
         chosen = torch.stack([index[every.bound[index].argmax()] for index in best])
         roots = every.at(chosen)
-        roots = roots.at(~refuted(roots.bound))
+        done = refuted(roots.bound)
+        self.begins(bounder, roots.at(done))
+        roots = roots.at(~done)
         self.margin = roots.worst
-        search = SignSearch(roots, self.members, bounder, self.search.attack, self.settings)
+        search = SignSearch(roots, self.members, bounder, self.search.attack, self.settings, self.closed)
         outcome = self.go_on(search, FIRST)
         while self.goes_on(outcome) and outcome.bounded < LATER and outcome.worst > NEAR * self.margin:
             outcome = self.go_on(search, outcome.bounded + FIRST)
         self.tree = search
         return outcome
+
+    def begins(self, bounder: SignBounds, done: SignParts) -> None:
+        """A search begins, of whose roots some are refuted."""
+
+    def closed(self, parts: SignParts) -> None:
+        """Parts of the search were refuted."""
+
+    def lemma(self, proof: LemmaProof) -> None:
+        """A bound of a neuron was found, if bounds are written."""
 
     def go_on(self, search: SignSearch[Counterexample], most: float) -> SignOutcome[Counterexample]:
         """A search goes on until so many parts were bounded."""
@@ -204,6 +226,7 @@ class _Course:
             self.costs,
             self.on_node,
             lambda: time.monotonic() < end,
+            self.lemma if self.written else None,
         )
         self.inputs = found.inputs
         self.bounded, self.lemmas = self.bounded + found.bounded, self.lemmas + found.improved

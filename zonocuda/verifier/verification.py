@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +16,16 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
-from zonocuda.graph import Cast
+from zonocuda.graph import Cast, Graph
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import (
     plain_torch,
     summed_products,
 )
-from zonocuda.prove.certificate import Certificate
-from zonocuda.prove.certify import add_region
+from zonocuda.prove.certificate import Certificate, RegionRecord
+from zonocuda.prove.certify import add_region, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
-from zonocuda.prove.forest import ForestRecord
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, refuted_regions
@@ -35,7 +35,8 @@ from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Subject
-from zonocuda.verifier.neuron_search import MEMORY, NeuronSearch
+from zonocuda.verifier.neuron_record import record_neurons
+from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats, Verdict
 from zonocuda.verifier.splitting import (
     RegionSearch,
@@ -62,7 +63,7 @@ class Verification:
     split: Split = "auto"
     execution: Execution | None = None
     certificate: Certificate | None = None
-    forest: ForestRecord | None = None
+    split_record: Callable[[], RegionRecord] | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
     layers: tuple[LayerStats, ...] = ()
@@ -170,7 +171,7 @@ class Verification:
             if obstacle:
                 return obstacle
             self.contradictory = True
-            self.certify(position, None, refuting)
+            self.certify(lambda: RegionRecord(position, False, (), ()), refuting)
             return ""
         with self.course.phase("combine"):
             added = self.mixtures(region, refuting)
@@ -179,34 +180,25 @@ class Verification:
             reason = self.prove(position, region, proof)
             if proof.proven:
                 self.contradictory |= bool(refuting)
-                self.certify(position, proof, (*refuting, *added))
-            elif not reason and self.counterexample is None:
-                self.certify_split(position, (*refuting, *added))
+                self.certify(lambda: region_record(self.wide_network(), position, proof), (*refuting, *added))
+            elif not reason and self.counterexample is None and self.split_record is not None:
+                self.certify(self.split_record, (*refuting, *added))
+                self.split_record = None
             return reason
         finally:
             self.margins += proof.margins(position)
             if proof.sweep is not None:
                 self.layers, self.plan = proof.sweep.stats, proof.sweep.plan
 
-    def certify(
-        self,
-        position: int,
-        proof: RegionProof | None,
-        combinations: tuple[Combination, ...],
-        forest: ForestRecord | None = None,
-    ) -> None:
-        """Adds a region's proof to the certificate, where one is wanted."""
+    def certify(self, make: Callable[[], RegionRecord], combinations: tuple[Combination, ...]) -> None:
+        """Adds a region's proof, which ``make`` writes down, to the certificate, where one is wanted."""
         if self.certificate is not None:
             with self.course.phase("certificate"), summed_products():
-                network = self.subject.graph.to(torch.float64, self.device)
-                self.certificate = add_region(self.certificate, network, position, proof, combinations, forest)
+                self.certificate = add_region(self.certificate, make, combinations)
 
-    def certify_split(self, position: int, combinations: tuple[Combination, ...]) -> None:
-        """Adds a region's proof by splitting to the certificate, where one is wanted."""
-        if self.certificate is not None and not self.certificate.reason and self.forest is None:
-            self.certificate = Certificate("a proof that splits neurons is not written down")
-        self.certify(position, None, combinations, self.forest)
-        self.forest = None
+    def wide_network(self) -> Graph:
+        """The network with its constants in float64, on the device of the proofs."""
+        return self.subject.graph.to(torch.float64, self.device)
 
     def obstacle(self, region: Region) -> str:
         """Why outputs may not be numbers: an execution, or a cast, that may overflow; else empty."""
@@ -294,7 +286,7 @@ class Verification:
     def split_box(self, position: int, proof: RegionProof) -> str:
         """Splits the box until every part is refuted; why that did not end, or a counterexample."""
         with self.course.phase("split"):
-            found, stats, self.forest = RegionSearch(
+            found, stats, forest = RegionSearch(
                 self.subject,
                 self.search_graph,
                 proof.region,
@@ -304,6 +296,7 @@ class Verification:
                 self.course.deadline.remaining,
                 record=self.certificate is not None and not self.certificate.reason,
             ).run()
+        self.split_record = None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
         return self.after_split(found, stats)
 
     def split_neurons(self, position: int, proof: RegionProof) -> str:
@@ -312,7 +305,7 @@ class Verification:
             prover = proof.prover_in(proof.dtypes[0])
             refuted = prover.rows.refuted(prover.bounds)
             budget = self.course.memory_budget
-            found, stats = NeuronSearch(
+            search = NeuronSearch(
                 proof.region,
                 position,
                 [self.arithmetic(dtype) for dtype in proof.dtypes],
@@ -321,7 +314,12 @@ class Verification:
                 attack_of(self.subject, self.search_graph, proof.region, position, prover.rows),
                 end_of(self.course.deadline.remaining()),
                 MEMORY if budget is None else min(MEMORY, budget // 2),
-            ).run()
+            )
+            course = NeuronCourse(search)
+            found, stats = course.run()
+        self.split_record = lambda: record_neurons(
+            self.wide_network(), search, course.rounds, proof, end_of(self.course.deadline.remaining())
+        )
         return self.after_split(found, stats)
 
     def after_split(self, found: Counterexample | None, stats: SplitStats) -> str:

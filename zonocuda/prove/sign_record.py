@@ -1,0 +1,157 @@
+"""Searches by signs of neurons as they are written down: from the leaves that they closed, back to trees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zonocuda.bounds.dual.compact import Compact
+from zonocuda.bounds.dual.dual_pass import flatten_positions
+from zonocuda.bounds.dual.signs import SignProblem
+from zonocuda.branch import SignParts
+from zonocuda.graph import Graph
+from zonocuda.prove.certificate import UNIT
+from zonocuda.prove.forest import ForestWriter, LeafRow
+from zonocuda.relaxations import activations
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class SignLeaves:
+    """L leaves.
+
+    Attributes:
+        columns: ``[U]``, places of the neurons that have signs, slopes and multipliers among those of all activations.
+        row, group: ``[L]``, what they refute.
+        signs: ``[L, U]`` (int8).
+        slopes: ``[L, U]`` (uint8), in units of 1 / UNIT.
+        multipliers: ``[L, U]`` (half precision), 0 where there is no sign.
+    """
+
+    columns: Ints
+    row: Ints
+    group: Ints
+    signs: NDArray[np.int8]
+    slopes: NDArray[np.uint8]
+    multipliers: NDArray[np.float16]
+
+    @staticmethod
+    def of(parts: SignParts, columns: Ints) -> SignLeaves:
+        """Parts whose slopes are multiples of 1 / UNIT, and whose multipliers are of half precision."""
+        slopes = (parts.slopes.float() * UNIT).round().to(torch.uint8)
+        multipliers = parts.multipliers.half() * (parts.signs != 0)
+        tensors = parts.row, parts.group, parts.signs, slopes, multipliers
+        return SignLeaves(columns, *(t.cpu().numpy() for t in tensors))
+
+    @staticmethod
+    def cat(some: Sequence[SignLeaves]) -> SignLeaves:
+        """All leaves of one search."""
+        names = ("row", "group", "signs", "slopes", "multipliers")
+        return SignLeaves(some[0].columns, **{n: np.concatenate([getattr(one, n) for one in some]) for n in names})
+
+    def at(self, index: Ints) -> SignLeaves:
+        """Those at an index."""
+        row, group, signs = self.row[index], self.group[index], self.signs[index]
+        return SignLeaves(self.columns, row, group, signs, self.slopes[index], self.multipliers[index])
+
+    @property
+    def bytes(self) -> int:
+        """Of all arrays with a row for each leaf."""
+        return self.signs.nbytes + self.slopes.nbytes + self.multipliers.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class LemmaProof:
+    """A lower or an upper bound of the input of a neuron, by its place in the features of an activation's input, and
+    the leaves that prove it."""
+
+    name: str
+    neuron: int
+    upper: bool
+    leaves: SignLeaves
+
+
+def firsts(graph: Graph) -> dict[str, int]:
+    """Where the neurons of each activation begin among those of all of them."""
+    result, total = {}, 0
+    for node in activations(graph):
+        result[node.name] = total
+        total += prod(node.shape)
+    return result
+
+
+def places(graph: Graph, left: Compact, problem: SignProblem) -> Ints:
+    """``[U]``, the places of a problem's crossing neurons among those of all activations of the whole network."""
+    first, found = firsts(graph), []
+    for layer in problem.layers:
+        index = flatten_positions(left.graph[layer.name].shape).to(layer.index.device)[layer.index]
+        kept = left.kept.get(layer.name)
+        found.append((index if kept is None else kept[index]).cpu().numpy() + first[layer.name])
+    return np.concatenate([np.zeros(0, np.int64), *found])
+
+
+class TreeWriter:
+    """Writes trees of neuron splits, whose table of slopes has columns for chosen neurons only."""
+
+    def __init__(self, graph: Graph, columns: Ints) -> None:
+        """``columns``: ascending places among the neurons of all activations, of all that may cross."""
+        self.writer, self.columns = ForestWriter(columns), columns
+        self.first = firsts(graph)
+        self.number = {name: number for number, name in enumerate(self.first)}
+        self._starts = np.array([*self.first.values()])
+
+    def lemma(self, proof: LemmaProof) -> None:
+        """One more lemma."""
+        self.writer.lemma(self.number[proof.name], proof.neuron, proof.upper)
+        self.write(proof.leaves, {int(row): (0, 1.0) for row in proof.leaves.row})
+
+    def tree(self, group: int, leaves: SignLeaves, rows: Mapping[int, tuple[int, float]]) -> None:
+        """One more tree, that refutes a disjunct; ``rows`` says of a row its place in it, and its unit."""
+        self.writer.tree([group])
+        self.write(leaves, rows)
+
+    def write(self, leaves: SignLeaves, rows: Mapping[int, tuple[int, float]]) -> None:
+        """The nodes of a tree, from its leaves.
+
+        A neuron whose sign all leaves of a part know may be split first, whichever the search split: the leaves of
+        each sign are those of its tree on that part.
+        """
+        first = self.writer.table(self._spread(leaves))
+        splits = [self._split(int(column)) for column in leaves.columns]
+        known = leaves.signs != 0
+        stack: list[tuple[Ints, tuple[int, ...]]] = [(np.arange(len(leaves.row)), ())]
+        while stack:
+            index, path = stack.pop()
+            if len(index) == 1:
+                leaf = int(index[0])
+                assert int(known[leaf].sum()) == len(path), "the leaves are not those of a tree"
+                row, unit = rows[int(leaves.row[leaf])]
+                betas = [(k, unit * float(leaves.multipliers[leaf, u])) for k, u in enumerate(path)]
+                multipliers = [(k, beta) for k, beta in betas if beta > 0]
+                self.writer.leaf([LeafRow(((row, 1.0),), first + leaf, multipliers)])
+                continue
+            shared = known[index].all(0)
+            shared[list(path)] = False
+            u = int(shared.argmax())
+            assert shared[u], "the leaves are not those of a tree"
+            self.writer.neuron_split(*splits[u])
+            above = leaves.signs[index, u] > 0
+            assert 0 < above.sum() < len(index), "the leaves are not those of a tree"
+            stack += [(index[above], (*path, u)), (index[~above], (*path, u))]
+
+    def _split(self, column: int) -> tuple[int, int]:
+        layer = int(np.searchsorted(self._starts, column, side="right")) - 1
+        return layer, column - int(self._starts[layer])
+
+    def _spread(self, leaves: SignLeaves) -> NDArray[np.uint8]:
+        """``[L, K]``, slopes in the columns of the table."""
+        at = np.searchsorted(self.columns, leaves.columns)
+        table = np.zeros((len(leaves.row), len(self.columns)), np.uint8)
+        table[:, at] = leaves.slopes
+        return table
