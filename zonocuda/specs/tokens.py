@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zonocuda.specs.decimals import Decimals, read_decimals
 
-CHUNK = 1 << 20
+CHUNK = 1 << 19
 """Bytes that are looked at together."""
 
 Ints = NDArray[np.int32]

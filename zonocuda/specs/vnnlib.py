@@ -50,7 +50,7 @@ def load_vnnlib(path: str | Path) -> Spec:
         # OSError includes a missing file, a directory and a bad gzip header; ValueError a path with a null byte.
         reason = getattr(error, "strerror", None) or str(error)
         raise VnnlibError(f"{source}: cannot be read: {reason}") from error
-    ambiguous = _AMBIGUOUS.search(text)
+    ambiguous = _AMBIGUOUS.search(text) if "\0" in text or "\r" in text else None
     if ambiguous is not None:
         # A null byte would end the text for some parsers, and a bare carriage return a comment.
         line = text.count("\n", 0, ambiguous.start()) + 1
