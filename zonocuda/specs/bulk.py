@@ -176,6 +176,7 @@ def _groups(
     """
     key = (term.astype(np.int64) * inputs + own.input) * 2 + own.upper
     chosen = _runs(numbers, key, own.number, own.upper)
+    del key
     term, upper, number, place = term[chosen], own.upper[chosen], own.number[chosen], own.input[chosen]
     known = np.where(upper, base[1][place], base[0][place])
     is_new = known < 0
@@ -184,19 +185,19 @@ def _groups(
         upper[there], _less(numbers, number[there], known[there]), _less(numbers, known[there], number[there])
     )
     is_new[there] = tighter
+    del known, there, tighter, chosen
     term, upper, number, place = term[is_new], upper[is_new], number[is_new], place[is_new]
     _check_sides(numbers, base, term, upper, number, place, terms)
 
     size = np.bincount(term, minlength=terms) if terms else np.zeros(0, dtype=np.int64)
     stop = np.cumsum(size)
-    fields = (place.astype(np.int32), upper.astype(np.int32), numbers.exponent[number].astype(np.int32))
-    others = np.isin(number, np.fromiter(numbers.others, dtype=np.int32, count=len(numbers.others)))
-    if others.any():
+    if numbers.others and bool(np.isin(number, np.fromiter(numbers.others, dtype=np.int32)).any()):
         raise UndecidedError
-    spelled = np.concatenate(
-        [np.stack(fields, 1), numbers.mantissa[number].view(np.int32).reshape(-1, 2)], axis=1
-    ).astype(np.int32)
+    spelled = np.empty((len(number), 5), dtype=np.int32)
+    spelled[:, 0], spelled[:, 1], spelled[:, 2] = place, upper, numbers.exponent[number]
+    spelled[:, 3:] = numbers.mantissa[number].view(np.int32).reshape(-1, 2)
     group = _alike(spelled, stop - size, stop)
+    del spelled
     heads = np.unique(group, return_index=True)[1]
     bounds = _spread((stop - size)[heads].astype(np.int32), size[heads].astype(np.int32))
     up, low = _ends(numbers, number[bounds], True), _ends(numbers, number[bounds], False)
@@ -218,12 +219,14 @@ def _alike(spelled: Ints, begin: NDArray[np.int64], stop: NDArray[np.int64]) -> 
 
     Unequal sums of mixed numbers show that terms differ: where all do, nothing else is compared.
     """
-    words = spelled.view(np.uint32).astype(np.uint64)
     mixed = np.zeros(len(spelled), dtype=np.uint64)
-    for column in words.T:
-        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+    for column in spelled.view(np.uint32).T:
+        mixed ^= column
+        mixed *= np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
-    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+    total = np.zeros(len(mixed) + 1, dtype=np.uint64)
+    np.cumsum(mixed, out=total[1:])
+    del mixed
     if len(np.unique(total[stop] - total[begin])) == len(stop):
         return np.arange(len(stop), dtype=np.int32)
     data, width = spelled.tobytes(), 4 * spelled.shape[1]
