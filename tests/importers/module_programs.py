@@ -313,9 +313,12 @@ class Program:
         """What is true under a reading.
 
         Raises:
-            OverflowedError: a type does not hold it.
+            OverflowedError: a type does not hold it, or what torch computes on the way.
         """
-        types = [value.dtype for value in self.run(*self.leaves)]
+        computed = self.run(*self.leaves)
+        if not all(bool(value.isfinite().all()) for value in computed):
+            raise OverflowedError
+        types = [value.dtype for value in computed]
         values = [exact(leaf.double().numpy()) for leaf in self.leaves]
         for at, step in enumerate(self.steps, 2):
             operands = tuple(types[i] for i in step.inputs)

@@ -14,7 +14,7 @@ from tests.importers.constant_programs import exact, root
 from tests.importers.module_programs import TYPES, default_dtype, nearest, power
 from tests.importers.ratios import ratio
 from zonocuda.graph import HOPELESS, Linear, ScaleShift
-from zonocuda.importers import NetworkMismatchError, UnsupportedNetworkError, from_module
+from zonocuda.importers import NetworkMismatchError, NetworkOverflowError, UnsupportedNetworkError, from_module
 from zonocuda.importers.aten import constants as aten_constants
 from zonocuda.importers.constants.call import ConstantCall
 from zonocuda.importers.constants.enclosure import Enclosure, cast, hull
@@ -364,3 +364,20 @@ def test_a_linear_layer_of_a_scaled_weight_keeps_its_meaning_under_every_default
     (op,) = (node.op for node in from_module(Scaled(), (4,)).nodes[1:])
     assert isinstance(op, Linear)
     assert ratio(op.weight, held(torch.float64)[None] * Fraction(0.1), op.doubt.get("weight")) <= op.roundings <= 16
+
+
+class HalfProduct(nn.Module):
+    """x plus a product that float16 does not hold, though the real one is small beside what the sum's type holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = nn.Parameter(torch.zeros(()))
+        self.factor = nn.Parameter(torch.full((3,), 300.0, dtype=torch.float16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.own + (self.factor * self.factor).to(x.dtype)
+
+
+def test_a_constant_that_overflows_as_executed_is_said_to() -> None:
+    with pytest.raises(NetworkOverflowError, match=r"its shift\[0\] is not finite as executed \(90000 in real"):
+        from_module(HalfProduct().eval(), (3,))

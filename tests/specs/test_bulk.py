@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.vnnlib import KINDS
 from tests.specs.helpers import assert_same
 from zonocuda.specs import VnnlibError, load_vnnlib, vnnlib1
 from zonocuda.specs.bulk import Regions
@@ -56,7 +57,7 @@ def test_literals_in_bulk_are_the_exact_numbers_and_the_nearest_floats(texts: li
 
 def read_both(text: str) -> bool:
     """Whether the text is read in bulk; asserts that both readers agree on it."""
-    found = vnnlib1._read_in_bulk(text)
+    found = vnnlib1.read_in_bulk(text.encode())
     try:
         expected = vnnlib1._Reader(text, "file").spec()
     except VnnlibError:
@@ -158,6 +159,11 @@ def lookups(disjuncts: int, rng: random.Random) -> str:
 def test_the_usual_files_are_read_in_bulk(text: str) -> None:
     assert read_both(text)
     assert read_both("(set-logic QF_LRA)\n" + text.replace("\n", "\r\n") + "(check-sat)")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_whose_reading_is_measured_are_read_in_bulk(kind: str) -> None:
+    assert read_both("".join(KINDS[kind](random.Random(kind), 3000)))
 
 
 def test_negative_numbers_as_smt_lib_writes_them_are_read_in_bulk() -> None:

@@ -61,8 +61,8 @@ class Rows:
         does not fit the dtype (it would become 0, subnormal or infinite), the row's constant is NaN: it is never
         refuted.
         """
-        distinct = {row: None for rows in region.disjuncts for row in rows}
-        position = {row: r for r, row in enumerate(distinct)}
+        position = Rows.places(region)
+        distinct = tuple(position)
         output = torch.zeros(len(distinct), outputs, dtype=torch.float64, device="cpu")
         input_ = torch.zeros(len(distinct), inputs, dtype=torch.float64, device="cpu")
         constant, rounded = (torch.zeros(len(distinct), dtype=torch.float64, device="cpu") for _ in range(2))
@@ -83,6 +83,12 @@ class Rows:
         strict = tuple(row.strict for row in distinct)
         y, x, b, inexact = (t.to(like) for t in (output, input_, constant, rounded))
         return Rows(y, x, b, units, disjuncts, labels, inexact, strict)
+
+    @staticmethod
+    def places(region: Region) -> dict[LinearConstraint, int]:
+        """The distinct rows of a region, in their order, and which one each is."""
+        distinct = {row: None for rows in region.disjuncts for row in rows}
+        return {row: r for r, row in enumerate(distinct)}
 
     @staticmethod
     def stack(parts: Sequence[Rows]) -> Rows:

@@ -143,6 +143,7 @@ def check_constants(graph: Graph, explained: Graph, network: str) -> None:
         network: its name in messages.
 
     Raises:
+        NetworkOverflowError: the network's own constant is infinite or NaN, as where a float16 product exceeds 65504.
         NetworkMismatchError: a constant differs by more.
         UnsupportedNetworkError: the two are different networks otherwise.
     """
@@ -157,7 +158,14 @@ def check_constants(graph: Graph, explained: Graph, network: str) -> None:
             allowed = _doubt(other.op, name) + _doubt(executed, name)
             wrong = ~((real - own).abs() <= allowed)
             if bool(wrong.any()):
-                first = tuple(int(i) for i in wrong.nonzero()[0])
+                overflow = wrong & ~own.isfinite()
+                first = tuple(int(i) for i in (overflow if bool(overflow.any()) else wrong).nonzero()[0])
+                if bool(overflow.any()):
+                    raise NetworkOverflowError(
+                        f"importers.check: {network}: node {node.name!r}: its {name}{list(first)} is not finite as "
+                        f"executed ({real[first].item():.9g} in real arithmetic): a number that it is computed from "
+                        "exceeds the range of its type"
+                    )
                 raise NetworkMismatchError(
                     f"importers.check: {network}: node {node.name!r}: its {name}{list(first)} is "
                     f"{real[first].item():.17g} in real arithmetic and {own[first].item():.17g} as executed; rounding "

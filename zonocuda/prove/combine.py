@@ -152,30 +152,36 @@ def mixture(values: NDArray[np.float64]) -> dict[int, Fraction] | None:
     Args:
         values: ``[samples, rows]``, of a disjunct.
     """
-    samples, rows = values.shape
-    if not 2 <= rows <= MAX_ROWS or not np.isfinite(values).all() or bool((values.min(0) > 0).any()):
+    if not 2 <= values.shape[1] <= MAX_ROWS or not np.isfinite(values).all() or bool((values.min(0) > 0).any()):
         return None
     scale = np.abs(values).max(0)
     if not bool((scale > 0).all()):
         return None
+    found = largest_least(values / scale)
+    if found is None or not found[1] > 0:
+        return None
+    weights = {
+        k: Fraction(w / s).limit_denominator(ROUNDED)
+        for k, (w, s) in enumerate(zip(found[0].tolist(), scale.tolist(), strict=True))
+        if w > 1e-6
+    }
+    weights = {k: w for k, w in weights.items() if w > 0}
+    return weights if len(weights) > 1 else None
+
+
+def largest_least(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float] | None:
+    """Weights w >= 0 of sum 1 for which the least of ``values`` ``[n, rows]`` times w is largest, and that value."""
+    samples, rows = values.shape
     # max t, such that sum_k w_k value_k >= t at every sample and sum_k w_k = 1.
     solved = _solve(
         np.append(np.zeros(rows), -1.0),
-        np.hstack([-values / scale, np.ones((samples, 1))]),
+        np.hstack([-values, np.ones((samples, 1))]),
         np.zeros(samples),
         np.append(np.ones(rows), 0.0)[None],
         np.ones(1),
         [(0, None)] * rows + [(None, None)],
     )
-    if solved is None or not solved[-1] > 0:
-        return None
-    weights = {
-        k: Fraction(w / s).limit_denominator(ROUNDED)
-        for k, (w, s) in enumerate(zip(solved[:-1].tolist(), scale.tolist(), strict=True))
-        if w > 1e-6
-    }
-    weights = {k: w for k, w in weights.items() if w > 0}
-    return weights if len(weights) > 1 else None
+    return None if solved is None else (np.maximum(solved[:-1], 0.0), float(solved[-1]))
 
 
 # ---- linear programs, whose answers are only suggestions -------------------------------------------------------------

@@ -117,6 +117,28 @@ class Prover:
             assert kept.nonnegative is not None
             self._slopes[name] = Slopes(None, kept.nonnegative.to(self.dtype))
 
+    def extend(self, other: Prover, places: Sequence[int | None]) -> None:
+        """Goes on with what a prover in the same dtype has found for some of the rows.
+
+        Args:
+            other: a prover of the same box.
+            places: for each row its place there; None where it is none of that prover's, and begins with nothing but
+                the slopes of the first one.
+        """
+        index = torch.tensor([0 if p is None else p for p in places], device=self.best.device)
+        there = torch.tensor([p is not None for p in places], device=self.best.device)
+
+        def taken(t: Tensor) -> Tensor:
+            return torch.where(there, t[index], math.nan)
+
+        self.best, self.slack, self.passed = taken(other.best), taken(other.slack), other.passed
+        self.forward = None if other.forward is None else taken(other.forward)
+        self.inputs, self.corners, self.climbed = dict(other.inputs), other.corners, other.climbed
+        self.is_coarse = other.is_coarse
+        for name, kept in other._slopes.items():
+            assert kept.nonnegative is not None
+            self._slopes[name] = Slopes(None, kept.nonnegative[:, index])
+
     @property
     def bounds(self) -> Tensor:
         """``[R]``, the best bounds of all; a NaN says nothing, and two of them leave one, which refutes nothing."""
@@ -146,7 +168,7 @@ class Prover:
         """The last passes again, for the rows that are still needed."""
         index = self._open()
         starts = [_flat_start(self.graph, self.inputs, start) for start in STARTS]
-        self._pass(index, [*starts, self._start(index)] if self._slopes else starts)
+        self._pass(index, [*starts, self.start(index)] if self._slopes else starts)
 
     def _pass(self, index: Tensor, starts: Sequence[Mapping[str, Slopes]]) -> None:
         """Bounds of the rows ``index`` for each of some slopes."""
@@ -183,7 +205,7 @@ class Prover:
         self.plain()
         open_ = self._open()
         if len(open_):
-            left, start = compact(self.graph, self.inputs), self._start(open_)
+            left, start = compact(self.graph, self.inputs), self.start(open_)
             result = ascend(
                 self._problem(left, self._ledger(left), open_),
                 replace(ascent, iterations=rung.rows),
@@ -260,7 +282,7 @@ class Prover:
 
     # ---- slopes ------------------------------------------------------------------------------------------------------
 
-    def _start(self, index: Tensor) -> dict[str, Slopes]:
+    def start(self, index: Tensor) -> dict[str, Slopes]:
         """The slopes of the last optimisation, adaptive ones at first."""
         start = _flat_start(self.graph, self.inputs, "adaptive")
         for name, kept in self._slopes.items():

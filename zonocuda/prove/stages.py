@@ -155,6 +155,7 @@ class RegionProof:
         self._provers: dict[torch.dtype, Prover] = {}
         self._gap: Tensor | None = None  # [R], by how much the wide dtype's bounds exceeded the narrow one's
         self._settled: dict[int, torch.dtype] = {}  # by row that is refuted
+        self._unswept: frozenset[int] = frozenset()  # rows that no forward sweep has bounded
 
     @property
     def proven(self) -> bool:
@@ -187,7 +188,7 @@ class RegionProof:
             RowBound(
                 position,
                 label,
-                of(prover.forward, r),
+                None if r in self._unswept else of(prover.forward, r),
                 of(dual, r),
                 of(slack, r),
                 str(self._settled.get(r, prover.dtype)).removeprefix("torch."),
@@ -199,6 +200,23 @@ class RegionProof:
     def prover_in(self, dtype: torch.dtype) -> Prover:
         """All that was found so far, in a dtype."""
         return self._in(dtype)
+
+    def extend(self, region: Region) -> None:
+        """Goes on with a region of the same box that has further rows, and bounds them by plain dual passes."""
+        prover = self.prover
+        assert prover is not None
+        before, after = Rows.places(self.region), Rows.places(region)
+        places = [before.get(row) for row in after]
+        arithmetic = self.arithmetic(prover.dtype)
+        self.region, self._provers, self._gap = region, {}, None
+        again = self._prover(arithmetic, arithmetic.box(region), prover.inputs, None)
+        again.extend(prover, places)
+        unswept = self._unswept
+        self._unswept = frozenset(r for r, p in enumerate(places) if p is None or p in unswept)
+        self._settled = {r: self._settled[p] for r, p in enumerate(places) if p is not None and p in self._settled}
+        with self.course.phase("dual"), summed_products():
+            again.plain()
+        self._note(again)
 
     # ---- stages ------------------------------------------------------------------------------------------------------
 
@@ -292,6 +310,7 @@ class RegionProof:
             if swept.output is not None and swept.errors is not None:
                 rows, errors = arithmetic.rows(self.region, box), ForwardErrors(arithmetic.rounding)
                 forward = errors.rows(rows, zonotope, swept.output, swept.errors).squeeze(0)
+                self._unswept = frozenset()
         prover = self._prover(arithmetic, box, swept.inputs, forward)
         if before is not None:
             prover.resume(before)

@@ -132,10 +132,13 @@ def _less(numbers: Decimals, a: Ints, b: Ints) -> NDArray[np.bool_]:
 
 def _runs(numbers: Decimals, key: NDArray[np.int64], number: Ints, upper: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Of bounds with equal keys the place of the tightest one, in the order of the keys."""
+    order = np.argsort(key, kind="stable")
+    if not len(key) or bool((np.diff(key[order]) > 0).all()):
+        return order
     sign = np.where(upper, 1.0, -1.0)
     order = np.lexsort((numbers.side[number] * sign, numbers.nearest[number] * sign, key))
     ordered = key[order]
-    begins = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=bool)
+    begins = np.concatenate([[True], ordered[1:] != ordered[:-1]])
     later = np.flatnonzero(~begins)
     if len(later):  # those that do not begin a run must differ from the one before, or be the same
         _same(numbers, number[order[later]], number[order[later - 1]])
@@ -173,6 +176,7 @@ def _groups(
     """
     key = (term.astype(np.int64) * inputs + own.input) * 2 + own.upper
     chosen = _runs(numbers, key, own.number, own.upper)
+    del key
     term, upper, number, place = term[chosen], own.upper[chosen], own.number[chosen], own.input[chosen]
     known = np.where(upper, base[1][place], base[0][place])
     is_new = known < 0
@@ -181,38 +185,54 @@ def _groups(
         upper[there], _less(numbers, number[there], known[there]), _less(numbers, known[there], number[there])
     )
     is_new[there] = tighter
+    del known, there, tighter, chosen
     term, upper, number, place = term[is_new], upper[is_new], number[is_new], place[is_new]
     _check_sides(numbers, base, term, upper, number, place, terms)
 
     size = np.bincount(term, minlength=terms) if terms else np.zeros(0, dtype=np.int64)
     stop = np.cumsum(size)
-    fields = (place.astype(np.int32), upper.astype(np.int32), numbers.exponent[number].astype(np.int32))
-    others = np.isin(number, np.fromiter(numbers.others, dtype=np.int32, count=len(numbers.others)))
-    if others.any():
+    if numbers.others and bool(np.isin(number, np.fromiter(numbers.others, dtype=np.int32)).any()):
         raise UndecidedError
-    spelled = np.concatenate(
-        [np.stack(fields, 1), numbers.mantissa[number].view(np.int32).reshape(-1, 2)], axis=1
-    ).astype(np.int32)
-    found: dict[bytes, list[int]] = {}
-    if not len(number):
-        found[b""] = list(range(terms))
-    else:
-        data, width = spelled.tobytes(), 4 * spelled.shape[1]
-        for t, (begin, end) in enumerate(zip((stop - size).tolist(), stop.tolist(), strict=True)):
-            found.setdefault(data[begin * width : end * width], []).append(t)
-    heads = np.array([members[0] for members in found.values()], dtype=np.int64)
+    spelled = np.empty((len(number), 5), dtype=np.int32)
+    spelled[:, 0], spelled[:, 1], spelled[:, 2] = place, upper, numbers.exponent[number]
+    spelled[:, 3:] = numbers.mantissa[number].view(np.int32).reshape(-1, 2)
+    group = _alike(spelled, stop - size, stop)
+    del spelled
+    heads = np.unique(group, return_index=True)[1]
     bounds = _spread((stop - size)[heads].astype(np.int32), size[heads].astype(np.int32))
     up, low = _ends(numbers, number[bounds], True), _ends(numbers, number[bounds], False)
     is_up = upper[bounds]
     return (
-        np.concatenate([np.array(members, dtype=np.int32) for members in found.values()]),
-        np.cumsum([len(members) for members in found.values()]),
+        np.argsort(group, kind="stable").astype(np.int32),
+        np.cumsum(np.bincount(group)),
         place[bounds],
         is_up,
         np.where(is_up, up[0], low[0]),
         up[1],
         np.cumsum(size[heads]),
     )
+
+
+def _alike(spelled: Ints, begin: NDArray[np.int64], stop: NDArray[np.int64]) -> Ints:
+    """For each term the number of its group, of those whose lines of ``spelled`` are equal, in the order of their first
+    one.
+
+    Unequal sums of mixed numbers show that terms differ: where all do, nothing else is compared.
+    """
+    mixed = np.zeros(len(spelled), dtype=np.uint64)
+    for column in spelled.view(np.uint32).T:
+        mixed ^= column
+        mixed *= np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    total = np.zeros(len(mixed) + 1, dtype=np.uint64)
+    np.cumsum(mixed, out=total[1:])
+    del mixed
+    if len(np.unique(total[stop] - total[begin])) == len(stop):
+        return np.arange(len(stop), dtype=np.int32)
+    data, width = spelled.tobytes(), 4 * spelled.shape[1]
+    found: dict[bytes, int] = {}
+    ends = zip((begin * width).tolist(), (stop * width).tolist(), strict=True)
+    return np.array([found.setdefault(data[b:e], len(found)) for b, e in ends], dtype=np.int32)
 
 
 def _check_sides(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zonocuda.specs.decimals import Decimals, read_decimals
 
-CHUNK = 1 << 20
+CHUNK = 1 << 19
 """Bytes that are looked at together."""
 
 Ints = NDArray[np.int32]
@@ -78,6 +78,20 @@ class _Stream:
     def kept(self, keep: NDArray[np.bool_]) -> _Stream:
         return _Stream(self.kind[keep], self.begin[keep], self.end[keep], self.value[keep])
 
+    @staticmethod
+    def joined(parts: list[_Stream]) -> _Stream:
+        """All tokens, one part after the other; empties the list, so that no token is held twice."""
+        stop = sum(len(part.kind) for part in parts)
+        begin, end, value = (np.empty(stop, dtype=np.int32) for _ in range(3))
+        whole = _Stream(np.empty(stop, dtype=np.int8), begin, end, value)
+        while parts:
+            part = parts.pop()
+            start = stop - len(part.kind)
+            for name in ("kind", "begin", "end", "value"):
+                getattr(whole, name)[start:stop] = getattr(part, name)
+            stop = start
+        return whole
+
     def matches(self, *kinds: int) -> NDArray[np.int64]:
         """Where tokens of these kinds follow each other."""
         count = len(self.kind) - len(kinds) + 1
@@ -111,11 +125,12 @@ def read_commands(data: bytes) -> Commands | None:
         atoms += len(found[0])
         numbers += len(read.mantissa)
         begin = end
-    columns: list[Any] = [
-        np.concatenate([getattr(s, name) for s in streams]) for name in ("kind", "begin", "end", "value")
-    ]
+    stream = _Stream.joined(streams)
     operator, left, right = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return _commands(text, _Stream(*columns), Atoms(operator, left, right, Decimals.joined(decimals)))
+    parts.clear()
+    joined = Decimals.joined(decimals)
+    decimals.clear()
+    return _commands(text, stream, Atoms(operator, left, right, joined))
 
 
 def _chunk(
@@ -217,12 +232,14 @@ def _commands(text: NDArray[np.uint8], stream: _Stream, atoms: Atoms) -> Command
     where = np.searchsorted(closes, ands)
     ands, where = ands[where < len(closes)], where[where < len(closes)]
     close = closes[where]
-    other = np.cumsum(np.concatenate([[0], stream.kind != _ATOM]))
+    other = np.zeros(len(stream.kind) + 1, dtype=np.int32)
+    np.cumsum(stream.kind != _ATOM, dtype=np.int32, out=other[1:])
     plain = (close > ands + 2) & (other[close] == other[np.minimum(ands + 2, len(stream.kind))])
     ands, close = ands[plain], close[plain]
+    del other, closes, where, plain
     # A conjunction becomes one token, its first atom's number its value; its length is kept beside.
     size = np.where(stream.kind == _ATOM, 1, 0).astype(np.int32)
-    removed = np.zeros(len(stream.kind) + 1, dtype=np.int32)
+    removed = np.zeros(len(stream.kind) + 1, dtype=np.int8)
     removed[ands + 1] += 1
     removed[close + 1] -= 1
     size[ands] = close - ands - 2
@@ -230,10 +247,11 @@ def _commands(text: NDArray[np.uint8], stream: _Stream, atoms: Atoms) -> Command
     stream.end[ands] = stream.end[close]
     stream.kind[ands] = _TERM
     stream.kind[stream.kind == _ATOM] = _TERM
-    keep = np.cumsum(removed[:-1]) == 0
+    keep = np.cumsum(removed[:-1], dtype=np.int8) == 0  # they do not nest: 0 or 1
+    del ands, close, removed
     stream, size = stream.kept(keep), size[keep]
 
-    depth = np.cumsum((stream.kind == _OPEN).astype(np.int32) - (stream.kind == _CLOSE))
+    depth = np.cumsum((stream.kind == _OPEN).view(np.int8) - (stream.kind == _CLOSE).view(np.int8), dtype=np.int32)
     if len(depth) and (depth.min() < 0 or depth[-1] != 0):
         return None
     declared = np.flatnonzero(stream.kind == _DECLARED)
@@ -270,7 +288,7 @@ def _commands(text: NDArray[np.uint8], stream: _Stream, atoms: Atoms) -> Command
         terms.append((int(stream.begin[start]), stream.value[start + 4 : stop], size[start + 4 : stop]))
         covered[start] += 1
         covered[stop + 2] -= 1
-    left = np.cumsum(covered[:-1]) == 0
+    left = np.cumsum(covered[:-1], dtype=np.int32) == 0
     rest = b""
     if left.any():
         if _asks_before(text, stream, left):

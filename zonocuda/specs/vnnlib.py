@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zonocuda.specs.errors import VnnlibError
 from zonocuda.specs.spec import Spec
-from zonocuda.specs.vnnlib1 import read_vnnlib1
+from zonocuda.specs.vnnlib1 import read_in_bulk, read_vnnlib1
 from zonocuda.specs.vnnlib2 import read_vnnlib2
 
 __all__ = ["VnnlibError", "load_vnnlib"]
@@ -20,6 +20,9 @@ MAX_BYTES = 1 << 28
 _COMMENT = re.compile(r""";[^\n]*|("[^"]*"|\|[^|]*\|)""")  # the group: what a semicolon is part of
 _VERSION_2 = re.compile(r"\s*\(\s*(?:vnnlib-version|declare-network)(?![^\s()<])", re.ASCII)
 _AMBIGUOUS = re.compile(r"\x00|\r(?![\r\n]|\Z)")
+_COMMENT_BYTES, _VERSION_2_BYTES, _AMBIGUOUS_BYTES = (
+    re.compile(pattern.pattern.encode()) for pattern in (_COMMENT, _VERSION_2, _AMBIGUOUS)
+)
 
 
 def load_vnnlib(path: str | Path) -> Spec:
@@ -41,15 +44,20 @@ def load_vnnlib(path: str | Path) -> Spec:
         raise TypeError(f"load_vnnlib: needs a path, got {type(path).__name__}")
     source = str(path) if str(path).isprintable() else repr(str(path))
     try:
-        text = _read(Path(path)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise VnnlibError(
-            f"{source}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})"
-        ) from None
+        data = _read(Path(path))
     except (OSError, EOFError, zlib.error, ValueError) as error:
         # OSError includes a missing file, a directory and a bad gzip header; ValueError a path with a null byte.
         reason = getattr(error, "strerror", None) or str(error)
         raise VnnlibError(f"{source}: cannot be read: {reason}") from error
+    spec = _in_bulk(data)
+    if spec is not None:
+        return spec
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise VnnlibError(
+            f"{source}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})"
+        ) from None
     ambiguous = _AMBIGUOUS.search(text)
     if ambiguous is not None:
         # A null byte would end the text for some parsers, and a bare carriage return a comment.
@@ -60,6 +68,17 @@ def load_vnnlib(path: str | Path) -> Spec:
     if not text.strip():
         raise VnnlibError(f"{source}: the file is empty")
     return (read_vnnlib2 if _VERSION_2.match(text) else read_vnnlib1)(text, source)
+
+
+def _in_bulk(data: bytes) -> Spec | None:
+    """The property of a file of version 1.0, held once; None for one that takes another reader, or is at fault."""
+    if (b"\0" in data or b"\r" in data) and _AMBIGUOUS_BYTES.search(data):
+        return None
+    if b";" in data:
+        data = _COMMENT_BYTES.sub(rb"\1", data)
+    if not data or data.isspace() or _VERSION_2_BYTES.match(data):
+        return None
+    return read_in_bulk(data)
 
 
 def _read(path: Path) -> bytes:

@@ -51,15 +51,16 @@ def read_vnnlib1(text: str, source: str) -> Spec:
     Raises:
         VnnlibError: anything else, with the file and the line.
     """
-    return _read_in_bulk(text) or _Reader(text, source).spec()
+    return _Reader(text, source).spec()
 
 
-def _read_in_bulk(text: str) -> Spec | None:
-    """The property of a text of the usual commands and a few others; None where it takes the reader of tokens."""
-    if not text.isascii():
+def read_in_bulk(data: bytes) -> Spec | None:
+    """The property of a text of the usual commands and a few others, as :func:`read_vnnlib1` finds it; None where it
+    takes the reader of tokens."""
+    if not data.isascii():
         return None
     try:
-        commands = read_commands(text.encode("ascii"))
+        commands = read_commands(data)
         if commands is None or len(commands.terms) > 1:
             return None
         rest: list[tuple[int, LinearConstraint]] = []

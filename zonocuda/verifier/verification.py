@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from zonocuda.bounds.deadline import TimeoutReached
 from zonocuda.bounds.forward.sweep import LayerStats
@@ -19,19 +22,17 @@ from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Cast, Graph
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
-from zonocuda.precision import (
-    plain_torch,
-    summed_products,
-)
+from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
 from zonocuda.prove.certify import add_region, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
-from zonocuda.prove.prover import CHEAP, LADDERS, Effort
+from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Rung
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, refuted_regions
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
+from zonocuda.prove.weights import optimised
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Subject
@@ -48,7 +49,6 @@ from zonocuda.verifier.splitting import (
 )
 
 
-@plain_torch()
 @dataclass
 class Verification:
     """One verification under way: its settings, and what it has found so far."""
@@ -70,6 +70,7 @@ class Verification:
     plan: tuple[Step, ...] = ()
     splits: list[SplitStats] = field(default_factory=list)
     contradictory: bool = False
+    combinations: tuple[Combination, ...] = ()
     nonnegative: dict[bool, frozenset[int]] = field(default_factory=dict)
 
     def decide(self) -> tuple[Verdict, str]:
@@ -174,15 +175,15 @@ class Verification:
             self.certify(lambda: RegionRecord(position, False, (), ()), refuting)
             return ""
         with self.course.phase("combine"):
-            added = self.mixtures(region, refuting)
-        proof = RegionProof(left_open(region, (*refuting, *added)), self.dtypes, self.arithmetic, self.course)
+            self.combinations = (*refuting, *self.mixtures(region, refuting))
+        proof = RegionProof(left_open(region, self.combinations), self.dtypes, self.arithmetic, self.course)
         try:
             reason = self.prove(position, region, proof)
             if proof.proven:
                 self.contradictory |= bool(refuting)
-                self.certify(lambda: region_record(self.wide_network(), position, proof), (*refuting, *added))
+                self.certify(lambda: region_record(self.wide_network(), position, proof), self.combinations)
             elif not reason and self.counterexample is None and self.split_record is not None:
-                self.certify(self.split_record, (*refuting, *added))
+                self.certify(self.split_record, self.combinations)
                 self.split_record = None
             return reason
         finally:
@@ -222,12 +223,33 @@ class Verification:
         done = {one.disjunct for one in refuted}
         if all(len(rows) < 2 or d in done for d, rows in enumerate(region.disjuncts)):
             return ()
+        points = sample(region, self.subject.graph.input_shape, self.seed)
+        places = Rows.places(region)
+        disjuncts = [[places[row] for row in rows] for rows in region.disjuncts]
+        return mixtures(self.values(region, points), disjuncts, done, self.course.deadline.check)
+
+    def values(self, region: Region, points: Tensor) -> NDArray[np.float64]:
+        """A region's rows at points, ``[n, R]``."""
         example = torch.empty((), dtype=torch.float32, device=self.device)
         rows = Rows.of(region, self.spec.inputs, self.spec.outputs, example)
+        points = points.to(self.device)
         with torch.no_grad():
-            points = sample(region, self.subject.graph.input_shape, self.seed).to(self.device)
-            values = rows.values(points, self.search_graph(points)).double().cpu().numpy()
-        return mixtures(values, rows.disjuncts, done, self.course.deadline.check)
+            return rows.values(points, self.search_graph(points)).double().cpu().numpy()
+
+    def mix(self, region: Region, proof: RegionProof, ladder: Sequence[Rung]) -> None:
+        """Adds combinations of rows whose weights the dual pass has found, and tries them."""
+        gone = {one.disjunct for one in self.combinations if one.refutes}
+        kept = [(d, rows) for d, rows in enumerate(region.disjuncts) if d not in gone]
+        if proof.prover is None or proof.obstacle or all(len(rows) < 2 for _, rows in kept):
+            return
+        with self.course.phase("combine"):
+            points = torch.cat([sample(region, self.subject.graph.input_shape, self.seed), proof.corners])
+            found = optimised(proof.prover, self.values(proof.region, points), kept)
+        if found:
+            changed = {one.disjunct for one in found}
+            self.combinations = (*(one for one in self.combinations if one.disjunct not in changed), *found)
+            proof.extend(left_open(region, self.combinations))
+            proof.climb(ladder)
 
     def contrast(self, position: int, region: Region) -> str:
         """What real arithmetic has against a counterexample of executed arithmetic: a proof, where there is one.
@@ -269,6 +291,8 @@ class Verification:
             if not open_boxes or self.counterexample is not None:
                 return open_boxes
         proof.climb(ladder[:CHEAP])
+        if not proof.proven and ladder:
+            self.mix(region, proof, ladder[:CHEAP])
         if proof.proven:
             return ""
         with self.course.phase("falsify"):
