@@ -92,8 +92,7 @@ class Hostile(nn.Module):
             return torch.cat([x, x], 1)
         if self.kind == "another type":
             return [x, x]  # type: ignore[return-value]
-        assert self.kind == "for good"
-        return x + 10
+        return x + 10  # for good
 
 
 KINDS = ("random", "drifts", "alternates", "raises", "another shape", "another type", "for good")

@@ -100,9 +100,9 @@ class Fingerprint:
 
     def difference(self, later: Fingerprint) -> str | None:
         """The path of something that is not what it was; None where all that can be compared is equal."""
-        ignored = tuple(f"{path}." for path in self.unknown)
+        unknown = set(self.unknown)
         for path in sorted(self.entries.keys() | later.entries.keys()):
-            if not self._agrees(later, path) and not f"{path}.".startswith(ignored):
+            if not self._agrees(later, path) and not any(start in unknown for start in _starts(path)):
                 return path
         return None
 
@@ -114,6 +114,14 @@ class Fingerprint:
 
     def _agrees(self, other: Fingerprint, path: str) -> bool:
         return path in self.entries and path in other.entries and bool(self.entries[path] == other.entries[path])
+
+
+def _starts(path: str) -> Iterator[str]:
+    """The path, and those above it."""
+    yield path
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path
 
 
 def _settings() -> tuple[Any, ...]:
