@@ -86,7 +86,7 @@ def verify_all() -> Iterator[Row]:
     for name in NETWORKS:
         network = HERE / "networks" / f"{name}.onnx"
         for specification in specifications(name):
-            result = zonocuda.verify(network, zonocuda.load_vnnlib(specification))
+            result = zonocuda.verify(network, zonocuda.load_vnnlib(specification), timeout=10)
             yield Row(network, specification, result)
 
 

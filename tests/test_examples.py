@@ -67,26 +67,30 @@ def execute(network: Path, points: Tensor) -> list[list[float]]:
 
 
 @pytest.mark.slow
-def test_every_network_has_a_verified_an_unknown_and_a_falsified_specification(rows: list[Any]) -> None:
+def test_every_network_has_a_verified_and_a_falsified_specification(rows: list[Any]) -> None:
     assert {row.network.stem for row in rows} == set(NETWORKS)
     assert sorted(row.specification for row in rows) == sorted(SPECIFICATIONS)
     for name in NETWORKS:
         verdicts = {row.result.verdict for row in rows if row.network.stem == name}
-        assert verdicts == {Verdict.VERIFIED, Verdict.UNKNOWN, Verdict.FALSIFIED}, name
+        assert verdicts >= {Verdict.VERIFIED, Verdict.FALSIFIED}, name
 
 
 @pytest.mark.slow
 def test_verdicts_follow_from_margins_and_get_worse_with_the_radius(rows: list[Any]) -> None:
-    order = [Verdict.VERIFIED, Verdict.UNKNOWN, Verdict.FALSIFIED]
+    order = [Verdict.VERIFIED, Verdict.UNKNOWN, Verdict.TIMEOUT, Verdict.FALSIFIED]
     by_image: dict[tuple[str, str], list[tuple[Decimal, Verdict]]] = {}
     for row in rows:
         margin, verdict = row.result.margin, row.result.verdict
-        assert (margin is not None and margin > 0) == (verdict is Verdict.VERIFIED), row.specification.name
+        if margin is not None and margin > 0:
+            assert verdict is Verdict.VERIFIED, row.specification.name
+        elif verdict is Verdict.VERIFIED:
+            assert row.result.splits, row.specification.name
         name, image, change = row.specification.stem.split("_")
         if change != "pixel":
             by_image.setdefault((name, image), []).append((Decimal(change), verdict))
     for entries in by_image.values():
-        assert [verdict for _, verdict in sorted(entries)] == order
+        places = [order.index(verdict) for _, verdict in sorted(entries)]
+        assert places == sorted(places)
 
 
 @pytest.mark.slow

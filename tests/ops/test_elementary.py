@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
+pytest.importorskip("flint", reason="python-flint is not installed")
+
 from flint import arb, ctx
 from torch import Tensor
 

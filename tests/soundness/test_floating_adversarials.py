@@ -21,6 +21,7 @@ from zonocuda.importers import from_module
 from zonocuda.specs import Spec
 from zonocuda.verifier import Verdict, verify
 from zonocuda.verifier.arguments import Semantics
+from zonocuda.verifier.splitting import Split
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 
@@ -36,9 +37,11 @@ def verdicts() -> dict[int, str]:
     return {int(row["index"]): row["verdict"] for row in rows if row["label_if_known"] == row["pred"]}
 
 
-def proven(graph: Graph, x: torch.Tensor, label: int, dtype: torch.dtype, semantics: Semantics) -> bool:
+def proven(
+    graph: Graph, x: torch.Tensor, label: int, dtype: torch.dtype, semantics: Semantics, split: Split = "auto"
+) -> bool:
     """Whether an image is verified at EPS, by the prover alone."""
-    result = verify(graph, Spec.robust(x, EPS, label), dtype=dtype, semantics=semantics)
+    result = verify(graph, Spec.robust(x, EPS, label), dtype=dtype, semantics=semantics, split=split)
     assert result.verdict in (Verdict.VERIFIED, Verdict.UNKNOWN)
     return result.verdict is Verdict.VERIFIED
 
@@ -68,7 +71,10 @@ def test_no_image_that_is_not_robust_over_the_reals_is_verified(semantics: Seman
 
 @pytest.mark.usefixtures("prover_only")
 def test_no_image_with_a_known_floating_point_adversarial_is_verified_as_executed_in_float32() -> None:
-    graph = from_module(networks.fp_realadv(), (1, 28, 28))
+    """Adversarial to the network as it is: most were made for one whose last biases are shifted until its margin is of
+    the size of rounding. Of the others bounds alone prove none."""
+    network, near = networks.fp_realadv(), 0
+    graph = from_module(network, (1, 28, 28))
     folder = data_root() / "fp_realadv_mnist"
     cases = json.loads((folder / "mnist_adv.json").read_text())
     with np.load(folder / "mnist_adv.npz") as archive:
@@ -79,4 +85,10 @@ def test_no_image_with_a_known_floating_point_adversarial_is_verified_as_execute
         flat = adversarial.flatten()
         inside = (flat >= box.float32_lower - SPARE) & (flat <= box.float32_upper + SPARE)
         assert bool(inside.all()), case["id"]
-        assert not proven(graph, x, case["label"], torch.float64, "float32"), case["id"]
+        with torch.no_grad():
+            y = network(adversarial.reshape(1, 1, 28, 28))[0]
+        label = case["label"]
+        margin = float(y[label] - torch.cat([y[:label], y[label + 1 :]]).max())
+        near += margin < 1e-4
+        assert not proven(graph, x, label, torch.float64, "float32", "auto" if margin < 1e-4 else "none"), case["id"]
+    assert near

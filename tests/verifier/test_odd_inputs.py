@@ -170,7 +170,7 @@ INPUTS: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "backend": (ball, {"backend": "cuda"}, "backend must be one of"),
     "budget": (ball, {"memory_budget": -1}, "memory_budget must be a positive number"),
     "budget as text": (ball, {"memory_budget": "x"}, "memory_budget must be a number"),
-    "slopes of no ReLU": (ball, {"slopes": {"nope": torch.zeros(1)}}, "not ReLU nodes"),
+    "slopes of no ReLU": (ball, {"slopes": {"nope": torch.zeros(1)}}, "no activations of the network"),
     "slopes as a list": (ball, {"slopes": [1]}, "slopes must be tensors by the name"),
     "slopes as floats": (ball, {"slopes": {"relu": 0.5}}, "must be a tensor like the zonotope's"),
     "slopes in float64": (

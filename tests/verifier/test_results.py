@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+pytest.importorskip("flint", reason="python-flint is not installed")
+
 import zonocuda
 from tests.cli import files
 from zonocuda.checker import CertificateError

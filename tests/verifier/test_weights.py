@@ -7,16 +7,15 @@ from fractions import Fraction
 import pytest
 import torch
 
+pytest.importorskip("flint", reason="python-flint is not installed")
+
 from tests.check.certificates import inline
+from zonocuda.checker import check_proof
 from zonocuda.graph import Graph, Input, Linear, Node, Relu
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.stages import RegionProof
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verification, verify
-
-check_proof = pytest.importorskip(
-    "zonocuda.checker", reason="python-flint is not installed", exc_type=ImportError
-).check_proof
 
 INPUTS, HIDDEN = 40, 24
 REFUTABLE = {1: ("4.574", "2.809"), 4: ("6.03", "2.908"), 5: ("2.696", "3.338")}

@@ -13,7 +13,7 @@ def as_tensor(value: Any, caller: str) -> Tensor:
     """A tensor itself; an array or nested lists of floats as one of their own type.
 
     Raises:
-        TypeError: what holds no floats, or no numbers at all, as a tensor on the device meta.
+        TypeError: what holds no floats.
     """
     try:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, device=_device())
@@ -23,8 +23,6 @@ def as_tensor(value: Any, caller: str) -> Tensor:
         raise TypeError(f"{caller}: needs floats, got {tensor.dtype}")
     if tensor.layout is not torch.strided:
         raise TypeError(f"{caller}: needs a dense tensor, got one of layout {tensor.layout}")
-    if tensor.is_meta:
-        raise TypeError(f"{caller}: needs numbers, and a tensor on the device meta holds none")
     return tensor
 
 

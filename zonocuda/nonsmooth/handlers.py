@@ -181,10 +181,10 @@ HANDLERS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.max, Tensor.max, aten.max.dim, aten.max.default), _max),
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d, aten.max_pool2d.default), _max_pool2d),
     # The ops of zonocuda.nonsmooth: what they are asked for gives way to the convention of the pass.
-    NATIVE.nonsmooth_relu: _own_line,
-    NATIVE.nonsmooth_maximum: _own_maximum,
-    NATIVE.nonsmooth_max: _own_max,
-    NATIVE.nonsmooth_max_pool2d: _own_max_pool2d,
+    NATIVE.nonsmooth_relu.default: _own_line,
+    NATIVE.nonsmooth_maximum.default: _own_maximum,
+    NATIVE.nonsmooth_max.default: _own_max,
+    NATIVE.nonsmooth_max_pool2d.default: _own_max_pool2d,
 }
 AFFINE: dict[Any, Callable[..., Affine]] = {
     **dict.fromkeys((F.linear, aten.linear.default), _linear),

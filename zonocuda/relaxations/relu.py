@@ -85,7 +85,7 @@ class ReluRule(Rule):
         return slope
 
     def band(self, lower: Tensor, upper: Tensor, slope: Tensor | None, terms: int = 0) -> Band:
-        given = None if slope is None else slope.expand(lower.shape)
+        given = None if slope is None else _broadcast(slope, lower)
         tolerance = _tolerance(lower, terms)
         multiplier, offset = kernels().relu_relaxation(lower, upper, given, kink=_KINK.get(), tolerance=tolerance)
         return Band(multiplier, offset, offset)
@@ -142,3 +142,11 @@ class ReluRule(Rule):
 def _tolerance(bound: Tensor, terms: int) -> float:
     """How far a slope may be from u / (u - l) and still count as on the kink."""
     return kink_tolerance(bound.dtype, min(terms, MOST_TERMS))
+
+
+def _broadcast(slope: Tensor, like: Tensor) -> Tensor:
+    try:
+        return slope.expand(like.shape)
+    except RuntimeError as error:
+        shapes = f"{list(slope.shape)} do not broadcast to {list(like.shape)}"
+        raise ValueError(f"relu: slopes of shape {shapes}") from error
