@@ -13,7 +13,7 @@ GIB = 2**30
 _PROGRAM = """
 import json, sys, torch
 from zonocuda.domains import Zonotope
-from zonocuda.verifier import planner
+from zonocuda.bounds.plan import planner
 from zonocuda.bounds.forward.sweep import sweep
 from tests.peak import peak_growth
 from tests.verifier.graphs import Builder

@@ -33,6 +33,8 @@ def ball(x: Any, eps: Any, clip: Any) -> tuple[Tensor, Tensor]:
         ValueError, TypeError: see there.
     """
     center = as_tensor(x, "from_ball")
+    if center.is_meta:
+        raise TypeError("from_ball: needs numbers, and a tensor on the device meta holds none")
     is_number = isinstance(eps, int | float) and not isinstance(eps, bool)
     radius = eps if is_number else as_tensor(eps, "from_ball")
     if not is_number and not _spreads(radius.shape, center.shape):

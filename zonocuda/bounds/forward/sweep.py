@@ -180,9 +180,9 @@ class _Run:
 
     def observe(self, node: Node, value: Value) -> None:
         """Notes a node's value."""
-        if has_rule(node):
+        if has_rule(node) and self.extremes.pairs:
             self.extremes.begin(node.name, rule_of(node).range(*self.inputs[node.name]))
-        else:
+        elif self.extremes.pairs:
             self.extremes.pass_on(node)
         if self.all_layers:
             self.layers[node.name] = _bounds(value)
