@@ -13,7 +13,7 @@ from zonocuda.ops.library import call, check_tensors, dense_layout
 
 
 def elementary(x: Tensor, function: FunctionName, parameter: float = 1.0, rounding: RoundingName = "nearest") -> Tensor:
-    """y = f(x) for each element, computed in float64 of + - * / and sqrt alone: meant for the same bits on every device.
+    """y = f(x) for each element, in float64 of + - * / and sqrt alone: meant for the same bits on every device.
 
     For every finite x where f(x) is finite, the float64 value y satisfies |y - f(x)| <= c 2^-53 |f(x)| + a, with the c
     and a of docs/math.md for each function. ``down`` and ``up`` move y by that much and round outward:
