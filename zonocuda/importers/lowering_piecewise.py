@@ -87,8 +87,6 @@ def clip(builder: GraphBuilder, name: str, x: Value, least: Numbers | None, most
     """
     lower, low_is_largest = (None, False) if least is None else _limit(builder, least, x, 1)
     upper, high_is_largest = (None, False) if most is None else _limit(builder, most, x, -1)
-    if low_is_largest or high_is_largest:
-        x = builder.emit(f"{name}/held", Cast(x.dtype), x, dtype=x.dtype)
     shape = x.shape
     for limit in (lower, upper):
         if limit is not None:
@@ -96,7 +94,10 @@ def clip(builder: GraphBuilder, name: str, x: Value, least: Numbers | None, most
     whole = Clip(*(None if limit is None else limit.held() for limit in (lower, upper)))
 
     def write() -> Value:
-        y = expand(builder, f"{name}/expand", x, shape)
+        y = x
+        if low_is_largest or high_is_largest:
+            y = builder.emit(f"{name}/held", Cast(x.dtype), x, dtype=x.dtype)
+        y = expand(builder, f"{name}/expand", y, shape)
         if lower is None or upper is None:
             found = _limited(builder, name, y, lower, 1)
             return _limited(builder, name, found, upper, -1)
@@ -245,14 +246,15 @@ def adaptive_max_pool(builder: GraphBuilder, name: str, x: Value, out: Shape) ->
 def _taps(windows: Sequence[range], extent: int) -> Taps:
     """Windows of as many positions each, in 0..extent - 1: a position outside, or missing, takes the nearest one inside
     of the same window."""
-    inside = [[i for i in window if 0 <= i < extent] for window in windows]
-    if not all(inside):
-        refuse("a window lies in the padding entirely")
-    count = max(map(len, windows))
     columns = []
-    for window, valid in zip(windows, inside, strict=True):
-        column = [min(max(i, valid[0]), valid[-1]) for i in window]
-        columns.append(column + [valid[-1]] * (count - len(column)))
+    for window in windows:
+        before = max(0, -(window.start // window.step))  # positions below 0
+        valid = window[before : max(before, -((window.start - extent) // window.step))]
+        if not valid:
+            refuse("a window lies in the padding entirely")
+        columns.append([valid[0]] * min(before, extent) + list(valid))  # a file may say any number of positions
+    count = max(map(len, columns))
+    columns = [column + [column[-1]] * (count - len(column)) for column in columns]
     taps = tuple(tuple(column[t] for column in columns) for t in range(count))
     return tuple(dict.fromkeys(taps))  # each once
 

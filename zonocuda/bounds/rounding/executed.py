@@ -43,7 +43,8 @@ Operators that are written with several nodes (:class:`zonocuda.graph.Part`): th
 values that they read, what the operator computes without rounding. No machine executes them, and their values are real
 numbers, with d = 0, but for the products that the operator rounds: these count PRODUCT roundings at their node (its
 own, and one each for either operand and the result being flushed). A chain ends before such an operator, whose operands
-are stored, and none begins at it. Maxima and limits of flushed operands are flushed results.
+are stored, and none begins at it. Maxima and limits of flushed operands are flushed results. A cast among such nodes is
+no rounding of the machine, which holds what it would round: d = 0, where no value exceeds the type.
 
 Overflow. The theorem holds while no intermediate result exceeds the dtype, which
 :meth:`zonocuda.bounds.rounding.ledger.Ledger.overflow` makes sure of.
@@ -107,7 +108,7 @@ class Execution:
         """
         if network.unaccounted:
             raise ValueError(f"as executed, the network cannot be proven: {network.unaccounted[0]}; use 'real'")
-        cast = next((node.name for node in network.nodes if isinstance(node.op, Cast)), None)
+        cast = next((n.name for n in network.nodes if isinstance(n.op, Cast) and n.part is None), None)
         if cast is not None:
             raise ValueError(
                 f"as executed, the network cannot be proven: node {cast!r} changes the precision; use 'real'"
