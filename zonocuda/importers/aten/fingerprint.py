@@ -334,7 +334,7 @@ def _slots(cls: type) -> bool:
 
 
 def _is_opaque(cls: type) -> bool:
-    """Whether objects of a class may have more state than attributes: those of others, but torch's classes around modules."""
+    """Whether objects of a class of others may have more than attributes; torch's classes around modules have not."""
     return _trusted(cls.__module__) and not cls.__module__.startswith("torch.nn.")
 
 
