@@ -1,4 +1,4 @@
-"""Every command and every Python block of the pages for users runs, from top to bottom, in a folder with the examples."""
+"""Every command and every Python block of pages for users runs, from top to bottom, in a folder with the examples."""
 
 from __future__ import annotations
 
