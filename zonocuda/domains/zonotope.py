@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zonocuda.brief import brief_repr
 from zonocuda.domains import maps, memory
 from zonocuda.domains.arrays import as_tensor, ball
 from zonocuda.domains.backend import kernels
@@ -35,6 +36,8 @@ class Zonotope:
 
     center: Tensor
     blocks: tuple[Block, ...]
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         if len({id(block.symbols) for block in self.blocks}) != len(self.blocks):

@@ -13,6 +13,7 @@ from torch import Tensor
 from zonocuda.bounds.dual.neurons import neuron_bounds
 from zonocuda.bounds.forward.sweep import LayerStats, sweep
 from zonocuda.bounds.plan.planner import Direction, Step
+from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
@@ -44,6 +45,10 @@ class NetworkBounds:
     relus: Mapping[str, tuple[Tensor, Tensor]]
     stats: tuple[LayerStats, ...]
     plan: tuple[Step, ...]
+
+    def __repr__(self) -> str:
+        kept = f"output={self.output is not None}, layers={len(self.layers)}, relus={len(self.relus)}"
+        return f"NetworkBounds(lower={brief(self.lower)}, upper={brief(self.upper)}, {kept})"
 
 
 @plain_torch()

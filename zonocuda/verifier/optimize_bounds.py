@@ -17,6 +17,7 @@ from zonocuda.bounds.dual.problem import RowProblem
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
 from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.bounds.interval import Bounds
+from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.precision import full_precision, plain_torch
@@ -51,6 +52,9 @@ class OptimizedBounds:
     relus: Mapping[str, Bounds]
     history: tuple[Step, ...]
     seconds: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        return f"OptimizedBounds(lower={brief(self.lower)}, {len(self.history)} steps, slopes of {len(self.slopes)})"
 
     def state(self) -> dict[str, Tensor]:
         """The slopes as tensors by name, which ``torch.save`` writes and :func:`slopes_of` reads back."""
