@@ -32,6 +32,12 @@ class Zonotope:
         center: c, ``[B, *features]``.
         blocks: the generators, one block for each group of symbols. Zonotopes that share a group depend on the same
             symbols, so that their sums and differences cancel what they share.
+
+    Examples:
+        >>> z = Zonotope.from_ball(torch.zeros(1, 2), 1.0).linear(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        >>> lower, upper = z.relu().bounds()
+        >>> bool((lower <= 0).all()), bool((upper >= 2).all())
+        (True, True)
     """
 
     center: Tensor

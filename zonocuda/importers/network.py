@@ -65,6 +65,10 @@ def load_network(source: str | Path | onnx.ModelProto) -> Network:
 
     Raises:
         NetworkFileError, UnsupportedNetworkError: as ``load_onnx`` and ``OnnxRuntimeModel`` do.
+
+    Examples:
+        >>> load_network('examples/networks/fc.onnx').graph.output_shape
+        (10,)
     """
     path, file = _read(source)
     return _network(file, path)

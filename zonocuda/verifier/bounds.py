@@ -85,6 +85,13 @@ def compute_bounds(
     Raises:
         ValueError: a network that cannot be imported, or shapes that do not fit.
         TypeError: inputs that are no zonotope, or neither float32 nor float64.
+
+    Examples:
+        >>> double = torch.nn.Linear(1, 1)
+        >>> _ = double.requires_grad_(False).load_state_dict({'weight': torch.tensor([[2.0]]), 'bias': torch.zeros(1)})
+        >>> bounds = compute_bounds(double, Zonotope.from_box(torch.zeros(1, 1), torch.ones(1, 1)))
+        >>> bool(bounds.lower <= 0), bool(bounds.upper >= 2), bounds.upper.item() < 2.001
+        (True, True, True)
     """
     zonotope = resolve_zonotope(zonotope, "compute_bounds")
     check_choice("compute_bounds", "layers", layers, ("output", "all"))

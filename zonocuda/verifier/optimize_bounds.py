@@ -134,6 +134,13 @@ def optimize_bounds(
         ValueError: a network that cannot be imported, shapes that do not fit, or in the mode ``forward`` a budget that
             the generators do not fit.
         TypeError: inputs that are no zonotope, or neither float32 nor float64, or an objective that is no numbers.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+        >>> ball = Zonotope.from_ball(torch.zeros(1, 2), 0.1)
+        >>> best = optimize_bounds(model, ball, torch.tensor([[1.0, -1.0]]))
+        >>> best.lower.shape
+        torch.Size([1, 1])
     """
     check_choice("optimize_bounds", "mode", mode, get_args(Mode))
     check_choice("optimize_bounds", "backend", backend, get_args(Backend))
