@@ -125,6 +125,12 @@ def verify(
         ValueError: a network that cannot be imported or is misread, a specification of another size, semantics that are
             not supported, or arithmetic that no proof accounts for (subnormal numbers flushed to zero).
         TypeError: an argument that is something else.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()).eval()
+        >>> never = Spec.linear([0, 0], [1, 1], [[-1, 0], [0, -1]], [0, 0])  # both outputs are at least 0
+        >>> verify(model, never, input_shape=(2,)).verified
+        True
     """
     started = time.monotonic()
     seconds_left = resolve_timeout(timeout)
