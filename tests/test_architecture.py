@@ -27,6 +27,7 @@ from zonocuda.relaxations import RULES
 ROOMS: dict[str, set[str]] = {
     "kink": set(),
     "version": set(),
+    "brief": set(),
     "windows": set(),
     "in_place": set(),
     "roundoff": set(),
@@ -39,13 +40,13 @@ ROOMS: dict[str, set[str]] = {
     "checkpoint": {"archive"},  # whatever it holds
     "reference": {"kink", "ties", "functions", "windows", "in_place"},
     "ops": {"kink", "ties", "functions", "windows", "in_place", "_C"},
-    "graph": {"convolution"},
+    "graph": {"convolution", "brief"},
     "specs": set(),
     "importers": {"graph", "precision", "host_memory", "roundoff"},
-    "domains": {"ops", "reference", "kink", "windows", "convolution"},
+    "domains": {"ops", "reference", "kink", "windows", "convolution", "brief"},
     "relaxations": {"domains", "graph", "kink"},
     "branch": set(),
-    "bounds": {"relaxations", "domains", "graph", "specs", "precision", "host_memory", "roundoff"},
+    "bounds": {"relaxations", "domains", "graph", "specs", "precision", "host_memory", "roundoff", "brief"},
     "tighten": {"bounds", "relaxations", "domains", "graph", "kink", "precision"},
     "prove": {
         "tighten",
@@ -71,6 +72,7 @@ ROOMS: dict[str, set[str]] = {
         "importers",
         "kink",
         "version",
+        "brief",
         "precision",
         "host_memory",
     },

@@ -135,6 +135,12 @@ def verify(
             that is damaged, or of something else.
         OSError: no checkpoint can be written.
         TypeError: an argument that is something else.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()).eval()
+        >>> never = Spec.linear([0, 0], [1, 1], [[-1, 0], [0, -1]], [0, 0])  # both outputs are at least 0
+        >>> verify(model, never, input_shape=(2,)).verified
+        True
     """
     started = time.monotonic()
     seconds_left = resolve_timeout(timeout)

@@ -19,7 +19,12 @@ from zonocuda.verifier.html import result_html
 
 
 class Verdict(StrEnum):
-    """The outcome: a proof, a counterexample, neither, or neither in time."""
+    """The outcome: a proof, a counterexample, neither, or neither in time.
+
+    Examples:
+        >>> str(Verdict.VERIFIED)
+        'verified'
+    """
 
     VERIFIED = "verified"
     FALSIFIED = "falsified"
