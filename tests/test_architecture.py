@@ -36,6 +36,8 @@ ROOMS: dict[str, set[str]] = {
     "convolution": {"ops"},
     "precision": {"convolution"},
     "host_memory": set(),
+    "archive": set(),
+    "checkpoint": {"archive"},  # whatever it holds
     "reference": {"kink", "ties", "functions", "windows", "in_place"},
     "ops": {"kink", "ties", "functions", "windows", "in_place", "_C"},
     "graph": {"convolution", "brief"},
@@ -58,6 +60,7 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
     },
     "verifier": {
+        "checkpoint",
         "prove",
         "tighten",
         "bounds",
@@ -74,7 +77,7 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
     },
     "nonsmooth": {"ops", "ties"},
-    "checker": {"graph", "specs", "importers"},  # nothing of what it checks
+    "checker": {"archive", "graph", "specs", "importers"},  # nothing of what it checks
 }
 FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none
     "bounds": {

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
-from zonocuda.checker.archive import Archive
+from zonocuda.archive import Archive
 from zonocuda.checker.arguments import Claimed, HasDocument, compare_digest, document_of, network_of, spec_of
 from zonocuda.checker.arithmetic import PRECISION, balls, precisely
 from zonocuda.checker.certificate import FORMATS, OLDEST, CertificateError, Document, upgraded
