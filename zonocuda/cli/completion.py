@@ -12,9 +12,10 @@ _SUFFIXES = {
     "model": (".onnx", ".onnx.gz"),
     "spec": (".vnnlib", ".vnnlib.gz"),
     "certificate": (".json",),
+    "instances": (".csv", ".csv.gz"),
 }
-_FILES = {"json", "html", "results_file", "center", "data", "labels"}
-"""Options that take a file of any name."""
+_FILES = {"json", "html", "results_file", "center", "data", "labels", "out"}
+"""Options that take a file, or a folder, of any name."""
 
 _BASH = """\
 _zonocuda() {
