@@ -13,6 +13,8 @@ _SUFFIXES = {
     "spec": (".vnnlib", ".vnnlib.gz"),
     "certificate": (".json",),
     "instances": (".csv", ".csv.gz"),
+    "first": (".csv",),
+    "second": (".csv",),
 }
 _FILES = {"json", "html", "results_file", "center", "data", "labels", "out"}
 """Options that take a file, or a folder, of any name."""

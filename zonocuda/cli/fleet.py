@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from zonocuda.cli.live import LiveTable
 from zonocuda.cli.output import Outputs, printable
 from zonocuda.cli.program import children
+from zonocuda.fleet.compare import KINDS, Pair, cactus, comparison, paired, read_results
 from zonocuda.fleet.executor import Notice
+from zonocuda.fleet.page import page
 from zonocuda.fleet.record import ERROR, VERDICTS, Job, Record
 from zonocuda.fleet.runner import Plan, execute, local_executor, make_plan
 from zonocuda.fleet.settings import Settings
-from zonocuda.fleet.store import JOURNAL, TABLE
+from zonocuda.fleet.store import JOURNAL, TABLE, latest, read_records
 
 FAILED = 1
 SHOWN = 5
 """The slowest, the undecided and the failed that a summary names."""
+WITHIN = (1.0, 10.0, 100.0)
+"""Seconds for which a comparison says how many are decided."""
 
 
 def run(options: argparse.Namespace, outputs: Outputs) -> int:
@@ -48,6 +54,44 @@ def run(options: argparse.Namespace, outputs: Outputs) -> int:
                 outputs.say(_line(record))
     outputs.say(*map(printable, summary(plan, records, time.monotonic() - started)))
     return FAILED if any(not record.has_verdict for record in records) else 0
+
+
+def compare(options: argparse.Namespace, outputs: Outputs) -> int:
+    """``zonocuda compare FIRST SECOND``; 1 where the two contradict each other, else 0."""
+    pairs = paired(*(read_results(Path(given)) for given in (options.first, options.second)))
+    document = comparison((options.first, options.second), pairs)
+    outputs.say(*map(printable, compared((options.first, options.second), pairs)))
+    outputs.write("--json", lambda: json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return FAILED if any(pair.kind == "contradiction" for pair in pairs) else 0
+
+
+def compared(names: Sequence[str], pairs: Sequence[Pair]) -> Iterator[str]:
+    """Verdicts that differ, contradictions first; then totals, and how many are decided in what time."""
+    for pair in pairs:
+        if pair.kind != "same":
+            verdicts = " / ".join("absent" if r is None else r.verdict for r in (pair.first, pair.second))
+            seconds = " / ".join("-" if r is None else f"{r.seconds:.2f}" for r in (pair.first, pair.second))
+            yield f"{pair.kind:<15} {verdicts:<21} {' '.join(pair.name)}  {seconds} s"
+    kinds = Counter(pair.kind for pair in pairs)
+    yield f"{len(pairs)} instances: " + ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind])
+    for name, results in zip(names, ([p.first for p in pairs], [p.second for p in pairs]), strict=True):
+        known = [result for result in results if result is not None]
+        counts = Counter(result.verdict for result in known)
+        times = cactus(known)
+        within = ", ".join(f"{sum(t <= limit for t in times)} in {limit:g} s" for limit in WITHIN)
+        total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        yield f"{name}: {total}; decided {within}, {len(times)} in all, {sum(times):.1f} s together"
+
+
+def report(options: argparse.Namespace, outputs: Outputs) -> int:
+    """``zonocuda report DIR``."""
+    folder = Path(options.folder)
+    if not (folder / JOURNAL).is_file():
+        raise ValueError(f"{folder}: holds no {JOURNAL}, which run --out writes")
+    records = list(latest(read_records(folder)).values())
+    outputs.write("--html", lambda: page(folder, records).encode("utf-8", "backslashreplace"))
+    outputs.say(f"{len(records)} instances in {printable(options.html)}")
+    return 0
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -1,6 +1,7 @@
 """The command line: arguments, exit codes, and one-line errors.
 
-Exit codes: 0 for any verdict, 1 for one that ``check`` did not confirm, 2 for bad input and for output that cannot be
+Exit codes: 0 for any verdict, 1 for one that ``check`` did not confirm, where ``run`` could not run an instance, and
+where ``compare`` found a contradiction, 2 for bad input and for output that cannot be
 written, 3 for a network that is not supported, 130 and 143 after SIGINT and SIGTERM.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import sys
 import warnings
@@ -161,6 +163,15 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--executor", default="local", choices=["local"], help="what runs the instances: local processes")
     run.add_argument("-q", "--quiet", action="store_true", help="print the summary alone")
 
+    compare = commands.add_parser("compare", help="two sets of results side by side, contradictions first")
+    compare.add_argument("first", metavar="FIRST", help="folder that run wrote, or VNN-COMP's file of results")
+    compare.add_argument("second", metavar="SECOND", help="another")
+    compare.add_argument("--json", metavar="F", help="write the comparison and cactus data to F (docs/fleet.md)")
+
+    report = commands.add_parser("report", help="one page about a folder of results")
+    report.add_argument("folder", metavar="DIR", help="folder that run wrote")
+    report.add_argument("--html", metavar="F", help="write the page to F (default: DIR/report.html)")
+
     check = commands.add_parser("check", help="prove a verdict again from its certificate, by exact arithmetic")
     check.add_argument("certificate", metavar="CERT", help="what verify --certificate wrote")
     check.add_argument("net", metavar="NET", help="the network")
@@ -203,6 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(completion(parser, options.shell), end="")
         return 0
     given = vars(options)
+    if options.command == "report" and options.html is None:
+        options.html = os.path.join(options.folder, "report.html")
     try:
         _refuse_swapped(given.get("net"), given.get("spec"))
         paths = {option: given.get(name) for name, option in _OUTPUTS.items()}
@@ -224,8 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _OUTPUTS = {"json": "--json", "proof": "--certificate", "results_file": "--results-file", "html": "--html"}
-_FLEET = ("run",)
-_INPUTS = ("net", "spec", "certificate", "center", "model", "data", "labels")
+_FLEET = ("run", "compare", "report")
+_INPUTS = ("net", "spec", "certificate", "center", "model", "data", "labels", "first", "second")
 
 
 def _refuse_swapped(net: str | None, spec: str | None) -> None:
@@ -241,7 +254,7 @@ def _run(options: argparse.Namespace, outputs: Outputs) -> int:
     if options.command in _FLEET:
         from zonocuda.cli import fleet  # which loads no torch: its workers do
 
-        code = {"run": fleet.run}[options.command](options, outputs)
+        code = {"run": fleet.run, "compare": fleet.compare, "report": fleet.report}[options.command](options, outputs)
         outputs.raise_faults()
         return code
     from zonocuda.cli import commands  # after arguments and outputs are known to be good: it loads torch

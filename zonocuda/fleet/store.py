@@ -87,7 +87,7 @@ class Store:
         for record in records:
             seconds = (f"{value:.6f}" for value in (record.loading, record.seconds))
             writer.writerow([category, record.net, record.spec, next(seconds), WORDS[record.verdict], next(seconds)])
-        self.save(".", TABLE, text.getvalue().encode())
+        self.save(".", TABLE, text.getvalue().encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         """Lets go of the folder."""
