@@ -45,10 +45,14 @@ class Case:
 
     def exact(self, x: float) -> arb:
         """f(x) to 300 bits."""
+        return self.of_ball(arb(x))
+
+    def of_ball(self, x: arb) -> arb:
+        """A ball around f of a ball, in 300 bits."""
         before = ctx.prec
         ctx.prec = 300
         try:
-            return arb(x) ** int(self.parameter) if self.function == "power" else ORACLES[self.function](arb(x))
+            return x ** int(self.parameter) if self.function == "power" else ORACLES[self.function](x)
         finally:
             ctx.prec = before
 
