@@ -76,7 +76,7 @@ ROOMS: dict[str, set[str]] = {
         "precision",
         "host_memory",
     },
-    "fleet": {"verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory"},
+    "fleet": {"verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory", "version"},
     "nonsmooth": {"ops", "ties"},
     "checker": {"archive", "graph", "specs", "importers"},  # nothing of what it checks
 }
