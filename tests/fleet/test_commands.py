@@ -37,15 +37,6 @@ def run(*arguments: object) -> int:
         return int(leaving.code or 0)
 
 
-@pytest.fixture(scope="session")
-def ran(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The folder of results of a whole run of the program, and what it printed."""
-    out = tmp_path_factory.mktemp("ran") / "out"
-    command = ["-m", "zonocuda", "run", small, "--jobs", 2, "--out", out, "--certificates", "--split", "input"]
-    ended = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    return out, ended
-
-
 def test_every_instance_has_the_verdict_that_it_has_alone(
     ran: tuple[Path, subprocess.CompletedProcess[str]], small: Path
 ) -> None:
