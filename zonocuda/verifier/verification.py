@@ -24,7 +24,7 @@ from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
-from zonocuda.prove.certify import add_region, leaf_record, region_record
+from zonocuda.prove.certify import MAX_BYTES, add_region, leaf_record, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Rung
 from zonocuda.prove.region_box import box_of
@@ -33,6 +33,7 @@ from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.prove.weights import optimised
+from zonocuda.relaxations import activations
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Subject
@@ -117,6 +118,9 @@ class Verification:
         if len(regions) < LEAST:
             return refuted
         record = self.certificate is not None and not self.certificate.reason
+        neurons = sum(math.prod(node.shape) for node in activations(self.subject.graph))
+        if record and len(regions) * neurons > MAX_BYTES:
+            return refuted  # slopes of settled neurons would be written down, too
         batches = refuted_regions(regions, map(self.arithmetic, self.dtypes), deadline.check, record)
         while True:
             with self.course.phase("dual"):
