@@ -40,11 +40,11 @@ ROOMS: dict[str, set[str]] = {
     "checkpoint": {"archive"},  # whatever it holds
     "reference": {"kink", "ties", "functions", "windows", "in_place"},
     "ops": {"kink", "ties", "functions", "windows", "in_place", "_C"},
-    "graph": {"convolution", "brief"},
+    "graph": {"convolution", "functions", "reference", "brief"},
     "specs": set(),
-    "importers": {"graph", "precision", "host_memory", "roundoff"},
+    "importers": {"graph", "precision", "host_memory", "roundoff", "functions"},
     "domains": {"ops", "reference", "kink", "windows", "convolution", "brief"},
-    "relaxations": {"domains", "graph", "kink"},
+    "relaxations": {"domains", "graph", "kink", "ops", "functions", "roundoff"},
     "branch": set(),
     "bounds": {"relaxations", "domains", "graph", "specs", "precision", "host_memory", "roundoff", "brief"},
     "tighten": {"bounds", "relaxations", "domains", "graph", "kink", "precision"},
@@ -76,6 +76,7 @@ ROOMS: dict[str, set[str]] = {
         "precision",
         "host_memory",
     },
+    "fleet": {"verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory", "version"},
     "nonsmooth": {"ops", "ties"},
     "checker": {"archive", "graph", "specs", "importers"},  # nothing of what it checks
 }

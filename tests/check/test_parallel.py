@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +53,31 @@ def test_a_process_that_is_killed_is_an_error_and_not_an_answer() -> None:
 
     with pytest.raises(MemoryError, match="was killed"):
         list(in_order(dies, 9, 2))
+
+
+def test_processes_do_not_outlive_the_one_that_began_them() -> None:
+    code = (
+        "import os, time\nfrom zonocuda.checker.parallel import in_order\n"
+        "def slow(k):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "list(in_order(slow, 4, 2))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 30
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_alive(process: int) -> bool:
+    """Whether it runs; one that has ended, and that nobody waits for, does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("count", [1, 3, 32, 100])

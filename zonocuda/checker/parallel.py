@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -40,7 +44,7 @@ def in_order(task: Callable[[int], T], count: int, jobs: int) -> Iterator[T]:
         return
     number = max(_tasks, default=0) + 1
     _tasks[number] = task
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _begin, (os.getpid(),))
     try:
         waiting: deque[Future[T]] = deque()
         for k in range(count):
@@ -54,6 +58,19 @@ def in_order(task: Callable[[int], T], count: int, jobs: int) -> Iterator[T]:
     finally:
         pool.shutdown(cancel_futures=True)
         del _tasks[number]
+
+
+def _begin(parent: int) -> None:
+    """A process says nothing of signals, which are its parent's, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run(number: int, k: int) -> Any:

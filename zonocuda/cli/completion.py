@@ -12,10 +12,13 @@ _SUFFIXES = {
     "model": (".onnx", ".onnx.gz"),
     "spec": (".vnnlib", ".vnnlib.gz"),
     "certificate": (".json",),
+    "instances": (".csv", ".csv.gz"),
+    "first": (".csv",),
+    "second": (".csv",),
 }
 _FILES = {"json", "html", "results_file", "center", "data", "labels"}
 """Options that take a file of any name."""
-_FOLDERS = {"checkpoint"}
+_FOLDERS = {"checkpoint", "out"}
 
 _BASH = """\
 _zonocuda() {
