@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             }
             for split in result.splits
         ],
+        "forest": _forest(result),
         "certificate": None if result.certificate is None else certificate_document(result.certificate, inline),
         "layers": [layer_entry(layer) for layer in result.layers],
         "plan": [step_entry(step) for step in result.plan],
@@ -98,6 +100,11 @@ def _counterexample(result: VerifyResult) -> dict[str, object] | None:
         return None
     x, y = (numbers(values.flatten().tolist()) for values in (found.x, found.y))
     return {"region": found.region, "x": x, "y": y}
+
+
+def _forest(result: VerifyResult) -> dict[str, int] | None:
+    size = None if result.certificate is None else result.certificate.forest
+    return None if size is None else asdict(size)
 
 
 def layer_entry(layer: LayerStats) -> dict[str, object]:
