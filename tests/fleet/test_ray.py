@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,3 +85,14 @@ def test_instances_are_verified_on_a_cluster(cluster: Any, small: Path, tmp_path
     with RayExecutor() as executor:
         records = list(zonocuda.run(pairs, executor=executor, timeout=60, out=tmp_path / "out"))
     assert {Path(r.spec).name: r.verdict for r in records} == {"safe.vnnlib": "verified", "unsafe.vnnlib": "falsified"}
+
+
+def test_a_signal_ends_the_command_with_one_line(small: Path) -> None:
+    """On a cluster of its own, which ends with it."""
+    command = [sys.executable, "-m", "zonocuda", "run", str(small), "--executor", "ray", "--timeout", "300"]
+    ended = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert ended.stdout is not None
+    assert ended.stdout.readline() != ""  # the first instance has ended: Ray is at work
+    ended.send_signal(signal.SIGTERM)
+    assert ended.communicate(timeout=60)[1] == "zonocuda: terminated\n"
+    assert ended.returncode == 143

@@ -7,6 +7,8 @@ whose worker or node is lost is tried once more when no other runs, as everywher
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -77,7 +79,11 @@ class RayExecutor:
         self._ray = ray
         self._starts = not ray.is_initialized()
         if self._starts:
+            handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
             ray.init(**{"log_to_driver": False, "logging_level": "error", "include_dashboard": False, **(init or {})})
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():  # Ray's own print a stack
+                    signal.signal(number, handler)
         resources = {"num_cpus": cpus, "num_gpus": gpus, **({} if memory is None else {"memory": memory})}
         self._call = ray.remote(max_retries=0, max_calls=0, **resources)(_run)
         self._needs = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
