@@ -53,6 +53,8 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
             semantics=options.semantics,
             split=options.split,
             certificate="--certificate" in outputs,
+            checkpoint=options.checkpoint,
+            resume=options.resume,
             progress=bar.update,
         )
     outputs.say(result.verdict)

@@ -139,6 +139,12 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--certificate", dest="proof", metavar="F", help="write what check needs to prove the verdict again to F"
     )
+    verify.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the state of searches in DIR, every few seconds and on SIGTERM or Ctrl-C",
+    )
+    verify.add_argument("--resume", action="store_true", help="go on with what is in the directory of --checkpoint")
     verify.add_argument("--json", metavar="F", help=_JSON_HELP)
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
     much = verify.add_mutually_exclusive_group()

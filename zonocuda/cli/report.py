@@ -47,6 +47,10 @@ def _plain(result: VerifyResult, spec: Spec, places: Sequence[str]) -> Iterator[
             yield result.reason
     else:
         yield f"neither a proof nor a counterexample was found: {result.reason}"
+    if result.resumed:
+        yield "it goes on with a checkpoint, which is believed"
+    if result.checkpoint_fault:
+        yield result.checkpoint_fault
 
 
 def _violation(found: Counterexample, spec: Spec) -> str:

@@ -39,6 +39,11 @@ def load_vnnlib(path: str | Path) -> Spec:
         VnnlibError: the file cannot be read, is malformed, or says something that is not supported. The message is
             one line that names the file, the fault and, where there is one, the line.
         TypeError: no path.
+
+    Examples:
+        >>> spec = load_vnnlib('examples/specs/fc_10_0.04.vnnlib')
+        >>> spec.inputs, spec.outputs, len(spec.regions)
+        (64, 10, 1)
     """
     if not isinstance(path, str | Path):
         raise TypeError(f"load_vnnlib: needs a path, got {type(path).__name__}")
