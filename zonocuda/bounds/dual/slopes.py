@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import flatten_rows, unflatten_rows
 from zonocuda.bounds.interval import Bounds, unsettled
+from zonocuda.brief import brief_repr
 from zonocuda.graph import Graph, Node
 from zonocuda.relaxations import Start, rule_of
 
@@ -29,6 +30,8 @@ class Slopes:
 
     negative: Tensor | None = None
     nonnegative: Tensor | None = None
+
+    __repr__ = brief_repr
 
     def flat(self) -> Slopes:
         """The same slopes as ``[B, R, N]``, in the order of the pass."""
