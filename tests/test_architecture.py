@@ -36,13 +36,15 @@ ROOMS: dict[str, set[str]] = {
     "convolution": {"ops"},
     "precision": {"convolution"},
     "host_memory": set(),
+    "archive": set(),
+    "checkpoint": {"archive"},  # whatever it holds
     "reference": {"kink", "ties", "functions", "windows", "in_place"},
     "ops": {"kink", "ties", "functions", "windows", "in_place", "_C"},
-    "graph": {"convolution", "brief"},
+    "graph": {"convolution", "functions", "reference", "brief"},
     "specs": set(),
-    "importers": {"graph", "precision", "host_memory", "roundoff"},
+    "importers": {"graph", "precision", "host_memory", "roundoff", "functions"},
     "domains": {"ops", "reference", "kink", "windows", "convolution", "brief"},
-    "relaxations": {"domains", "graph", "kink"},
+    "relaxations": {"domains", "graph", "kink", "ops", "functions", "roundoff"},
     "branch": set(),
     "bounds": {"relaxations", "domains", "graph", "specs", "precision", "host_memory", "roundoff", "brief"},
     "tighten": {"bounds", "relaxations", "domains", "graph", "kink", "precision"},
@@ -58,6 +60,7 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
     },
     "verifier": {
+        "checkpoint",
         "prove",
         "tighten",
         "bounds",
@@ -73,8 +76,9 @@ ROOMS: dict[str, set[str]] = {
         "precision",
         "host_memory",
     },
+    "fleet": {"verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory", "version"},
     "nonsmooth": {"ops", "ties"},
-    "checker": {"graph", "specs", "importers"},  # nothing of what it checks
+    "checker": {"archive", "graph", "specs", "importers"},  # nothing of what it checks
 }
 FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none
     "bounds": {

@@ -16,6 +16,7 @@ from zonocuda.cli import report
 from zonocuda.cli.arrays import load_array
 from zonocuda.cli.output import Outputs
 from zonocuda.domains import Zonotope, use_backend
+from zonocuda.fleet.vnncomp import results_text
 from zonocuda.importers import BeforeFinal, load_for_comparisons, load_network
 from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import verify as decide
@@ -55,11 +56,13 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
             semantics=options.semantics,
             split=options.split,
             certificate="--certificate" in outputs,
+            checkpoint=options.checkpoint,
+            resume=options.resume,
             progress=bar.update,
         )
     result = replace(result, files=files, digests=digests)
     outputs.say(result.verdict)
-    outputs.write("--results-file", lambda: report.vnncomp(result))
+    outputs.write("--results-file", lambda: results_text(result))
     outputs.write("--certificate", lambda: result.proof(options.net, options.spec))
     outputs.write("--json", lambda: json_text(result.to_json(options.net, options.spec)))
     if not options.quiet:
@@ -74,7 +77,7 @@ def check(options: argparse.Namespace, outputs: Outputs) -> int:
 
     started = time.monotonic()
     with _ProgressBar() as bar:
-        result = check_again(options.certificate, options.net, options.spec, bar.update, options.exact)
+        result = check_again(options.certificate, options.net, options.spec, bar.update, options.exact, options.jobs)
     outputs.say("confirmed" if result.confirmed else "not confirmed")
     outputs.say(*report.wrapped((f"reason      {result.reason}", *result.details), 12))
     outputs.say(f"seconds     {time.monotonic() - started:.3f}")

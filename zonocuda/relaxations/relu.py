@@ -53,6 +53,7 @@ class ReluRule(Rule):
     is_nonnegative = True
     is_certified = True
     has_signs = True
+    has_best_above = True
     limits = (0.0, 1.0)
 
     def range(self, lower: Tensor, upper: Tensor) -> Bounds:
@@ -110,7 +111,9 @@ class ReluRule(Rule):
         )
         return DualImage(image, low, high, None)
 
-    def growth(self, lower: Tensor, upper: Tensor, slope: Tensor | None, counted: Counted) -> Growth:
+    def growth(
+        self, lower: Tensor, upper: Tensor, slope: Tensor | None, counted: Counted, band: Band | None = None
+    ) -> Growth:
         crossing = self.charged(lower, upper)
         lam = torch.ones_like(lower)
         if slope is None:

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,11 +59,13 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             }
             for split in result.splits
         ],
+        "forest": _forest(result),
         "certificate": None if result.certificate is None else certificate_document(result.certificate, inline),
         "layers": [layer_entry(layer) for layer in result.layers],
         "plan": [step_entry(step) for step in result.plan],
         "seconds": dict(result.seconds),
         "timeout": number(result.timeout),
+        "checkpoint": {"resumed": result.resumed, "fault": result.checkpoint_fault},
         "ran": {
             "dtype": result.ran.dtype,
             "device": result.ran.device,
@@ -109,6 +112,11 @@ def _files(result: VerifyResult, net: str | Path | None, spec: str | Path | None
         else:
             found[kind] = None if path is None else file_entry(path)
     return found
+
+
+def _forest(result: VerifyResult) -> dict[str, int] | None:
+    size = None if result.certificate is None else result.certificate.forest
+    return None if size is None else asdict(size)
 
 
 def layer_entry(layer: LayerStats) -> dict[str, object]:

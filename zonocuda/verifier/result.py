@@ -126,6 +126,8 @@ class VerifyResult:
         left_out: a last operator of the network, such as ``Softmax``, that bounds and margins do not include.
         splits: what splitting the box took, for each region where that was tried; the margins are those of the whole
             box.
+        resumed: whether it goes on with a checkpoint, which is believed.
+        checkpoint_fault: why no more checkpoints were written, where that is so.
     """
 
     verdict: Verdict
@@ -142,6 +144,8 @@ class VerifyResult:
     files: Mapping[str, str] = field(default_factory=dict)
     left_out: str = ""
     digests: Mapping[str, str] = field(default_factory=dict)
+    resumed: bool = False
+    checkpoint_fault: str = ""
 
     def __bool__(self) -> NoReturn:
         """A result is no truth value.

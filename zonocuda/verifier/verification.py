@@ -19,34 +19,29 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
+from zonocuda.checkpoint import CheckpointError
 from zonocuda.graph import Cast, Graph
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
-from zonocuda.prove.certify import add_region, region_record
+from zonocuda.prove.certify import MAX_BYTES, add_region, leaf_record, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Rung
 from zonocuda.prove.region_box import box_of
-from zonocuda.prove.regions import LEAST, refuted_regions
+from zonocuda.prove.regions import LEAST, Refuted, refuted_regions
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.prove.weights import optimised
+from zonocuda.relaxations import activations
 from zonocuda.specs import Region, Spec
+from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Subject
-from zonocuda.verifier.neuron_record import record_neurons
-from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats, Verdict
-from zonocuda.verifier.splitting import (
-    RegionSearch,
-    Split,
-    attack_of,
-    end_of,
-    wants_neurons,
-    wants_split,
-)
+from zonocuda.verifier.splits import read_mixtures, split_box, split_neurons
+from zonocuda.verifier.splitting import Split, wants_neurons, wants_split
 
 
 @dataclass
@@ -63,6 +58,7 @@ class Verification:
     split: Split = "auto"
     execution: Execution | None = None
     certificate: Certificate | None = None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
     split_record: Callable[[], RegionRecord] | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
@@ -89,7 +85,11 @@ class Verification:
             if bool((lower > upper).any()) and not region.box.has_nan:
                 empty += 1
                 continue
-            reason = self.decide_region(position, region)
+            known = self.checkpoints.of(position)
+            if known is not None and known.decided:
+                self.take(known)
+                continue
+            reason = self.checkpointed(position, region)
             if self.counterexample is not None:
                 return Verdict.FALSIFIED, reason
             if reason:
@@ -110,28 +110,69 @@ class Verification:
             reason += ", or contradicts itself or the box"
         return Verdict.VERIFIED, reason
 
+    def checkpointed(self, position: int, region: Region) -> str:
+        """Decides a region, and writes down that it is proven safe, if it is; why it is not, else."""
+        margins, splits, contradictory = len(self.margins), len(self.splits), self.contradictory
+        self.contradictory = False
+        try:
+            reason = self.decide_region(position, region)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.checkpoints.path}: {error}") from error
+        if not reason and self.counterexample is None:
+            regions = () if self.certificate is None else self.certificate.regions
+            record = next((one for one in regions if one.region == position), None)
+            state = RegionState(
+                True,
+                contradictory=self.contradictory,
+                margins=tuple(self.margins[margins:]),
+                splits=tuple(self.splits[splits:]),
+                record=record,
+                no_record="" if self.certificate is None else self.certificate.reason,
+            )
+            self.checkpoints.put(position, state)
+        self.contradictory |= contradictory
+        return reason
+
+    def take(self, known: RegionState) -> None:
+        """A region was proven safe before."""
+        self.margins += known.margins
+        self.splits += known.splits
+        self.contradictory |= known.contradictory
+        if self.certificate is not None and not self.certificate.reason:
+            regions = (*self.certificate.regions, *([] if known.record is None else [known.record]))
+            self.certificate = Certificate(known.no_record, () if known.no_record else regions)
+
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
-        regions = self.spec.regions
-        may_overflow = self.execution is not None or any(isinstance(n.op, Cast) for n in self.subject.graph.nodes)
-        if len(regions) < LEAST or self.certificate is not None or may_overflow:
-            return set()  # what may overflow is looked at region by region
-        with self.course.phase("dual"):
-            found, margins = refuted_regions(regions, self.arithmetic(self.dtypes[0]), self.course.deadline)
-        refuted = {position for position in found if self.is_read_rightly(regions[position])}
-        self.margins += [margin for margin in margins if margin.region in refuted]
-        return refuted
+        regions, deadline = self.spec.regions, self.course.deadline
+        refuted = set[int]()
+        if len(regions) < LEAST:
+            return refuted
+        record = self.certificate is not None and not self.certificate.reason
+        neurons = sum(math.prod(node.shape) for node in activations(self.subject.graph))
+        if record and len(regions) * neurons > MAX_BYTES:
+            return refuted  # slopes of settled neurons would be written down, too
+        batches = refuted_regions(regions, map(self.arithmetic, self.dtypes), deadline.check, record)
+        while True:
+            with self.course.phase("dual"):
+                found = next(batches, None)
+            if found is None:
+                return refuted
+            for one in self.read_rightly(found):
+                refuted.add(one.position)
+                self.margins += one.margins
+                self.certify(partial(leaf_record, self.subject.graph, one), ())
+            self.course.progress("regions", len(refuted), len(regions))
 
-    def is_read_rightly(self, region: Region) -> bool:
-        """Whether the network is finite where the graph is compared with it; raises where they disagree."""
-        self.course.deadline.check()
-        shape = self.subject.graph.input_shape
+    def read_rightly(self, found: Sequence[Refuted]) -> list[Refuted]:
+        """Of some regions, those where the network is finite; raises where the graph is another than the network."""
+        if not found:
+            return []
+        boxes = [self.spec.regions[one.position].box for one in found]
         with self.course.phase("check"):
-            try:
-                self.subject.check(region.box.lower.reshape(shape), region.box.upper.reshape(shape))
-            except NetworkOverflowError:
-                return False  # judged by itself
-        return True
+            lower, upper = torch.stack([box.lower for box in boxes]), torch.stack([box.upper for box in boxes])
+            finite = self.subject.finite(lower, upper).tolist()
+        return [one for one, is_finite in zip(found, finite, strict=True) if is_finite]  # others: by themselves
 
     @property
     def dtype(self) -> torch.dtype:
@@ -165,7 +206,8 @@ class Verification:
         with self.course.phase("combine"):
             refuting = self.contradictions(region)
         self.course.progress("falsify", position, len(self.spec.regions))
-        if self.search(position, region, restarts=self.restarts(32), seed=self.seed):
+        known = self.checkpoints.of(position)
+        if known is None and self.search(position, region, restarts=self.restarts(32), seed=self.seed):
             return "counterexample found by gradient descent" + self.contrast(position, region)
         if len(refuting) == len(region.disjuncts):
             obstacle = self.obstacle(region) if any(one.outputs for one in refuting) else ""
@@ -175,7 +217,12 @@ class Verification:
             self.certify(lambda: RegionRecord(position, False, (), ()), refuting)
             return ""
         with self.course.phase("combine"):
-            self.combinations = (*refuting, *self.mixtures(region, refuting))
+            added = (
+                self.mixtures(region, refuting)
+                if known is None
+                else read_mixtures(known.combinations, region, refuting)
+            )
+            self.combinations = (*refuting, *added)
         proof = RegionProof(left_open(region, self.combinations), self.dtypes, self.arithmetic, self.course)
         try:
             reason = self.prove(position, region, proof)
@@ -284,6 +331,9 @@ class Verification:
         proof.begin(is_last=not ladder)
         if proof.proven or proof.obstacle:
             return proof.reason()
+        known = self.checkpoints.of(position)
+        if known is not None and known.neurons is not None:
+            return self.split_neurons(position, proof, known.neurons)
         splits = bool(ladder) and wants_split(self.split, region)
         open_boxes = ""
         if splits:
@@ -310,40 +360,13 @@ class Verification:
     def split_box(self, position: int, proof: RegionProof) -> str:
         """Splits the box until every part is refuted; why that did not end, or a counterexample."""
         with self.course.phase("split"):
-            found, stats, forest = RegionSearch(
-                self.subject,
-                self.search_graph,
-                proof.region,
-                position,
-                proof.dtypes,
-                self.arithmetic,
-                self.course.deadline.remaining,
-                record=self.certificate is not None and not self.certificate.reason,
-            ).run()
-        self.split_record = None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
+            found, stats, self.split_record = split_box(self, position, proof)
         return self.after_split(found, stats)
 
-    def split_neurons(self, position: int, proof: RegionProof) -> str:
+    def split_neurons(self, position: int, proof: RegionProof, known: NeuronState | None = None) -> str:
         """Splits neurons until every part is refuted; why that did not end, or a counterexample."""
         with self.course.phase("split"):
-            prover = proof.prover_in(proof.dtypes[0])
-            refuted = prover.rows.refuted(prover.bounds)
-            budget = self.course.memory_budget
-            search = NeuronSearch(
-                proof.region,
-                position,
-                [self.arithmetic(dtype) for dtype in proof.dtypes],
-                prover.inputs,
-                [number for number, ok in enumerate(refuted) if not ok],
-                attack_of(self.subject, self.search_graph, proof.region, position, prover.rows),
-                end_of(self.course.deadline.remaining()),
-                MEMORY if budget is None else min(MEMORY, budget // 2),
-            )
-            course = NeuronCourse(search)
-            found, stats = course.run()
-        self.split_record = lambda: record_neurons(
-            self.wide_network(), search, course.rounds, proof, end_of(self.course.deadline.remaining())
-        )
+            found, stats, self.split_record = split_neurons(self, position, proof, known)
         return self.after_split(found, stats)
 
     def after_split(self, found: Counterexample | None, stats: SplitStats) -> str:

@@ -15,7 +15,7 @@ from zonocuda.graph import Graph, Node
 from zonocuda.relaxations import Start, rule_of
 
 STARTS: tuple[Start, ...] = get_args(Start)
-"""Slopes to begin with: see :meth:`zonocuda.relaxations.Rule.initial`; where v < 0 always minimum-area ones."""
+"""Slopes to begin with: see :meth:`zonocuda.relaxations.Rule.initial`; where v < 0 those of :meth:`above`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,8 @@ class Slopes:
     """The slopes of an activation for the rows of a dual pass, ``[B, R, *features]`` or, shared, ``[B, 1, *features]``.
 
     Attributes:
-        negative: where v < 0; None for the minimum-area slopes of the bounds in use.
+        negative: where v < 0; None for the minimum-area slopes of the bounds in use, or, beside others where v >= 0,
+            for the rule's own (:meth:`zonocuda.relaxations.Rule.above`).
         nonnegative: where v >= 0; None for those of ``negative``.
     """
 
@@ -57,8 +58,7 @@ def shared(slope: Tensor | Slopes, like: Tensor) -> Slopes:
 def initial_slopes(graph: Graph, inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
     """Slopes to begin with, shared by all rows, for bounds of activations' inputs, by name.
 
-    ``adaptive`` are those of CROWN (Zhang et al. 2018): the minimum-area slope where v < 0, and that of the lower line
-    that wastes least where v >= 0.
+    ``adaptive`` are those of CROWN (Zhang et al. 2018): the slopes of the upper and the lower line that waste least.
     """
     if start == "minimum_area":
         return {name: Slopes() for name in inputs}
