@@ -20,6 +20,7 @@ from zonocuda.bounds.dual.slopes import initial_slopes
 from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Add, Elementary, Graph, Linear, Node, Relu, interpret
+from zonocuda.importers import UnsupportedNetworkError
 from zonocuda.precision import summed_products
 from zonocuda.tighten.ascent import Ascent, ascend
 from zonocuda.tighten.joint import margin, slope_gradients, sweep_to
