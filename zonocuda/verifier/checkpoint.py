@@ -114,6 +114,8 @@ class Checkpoints:
         fault: why no more checkpoints are written; empty where they are.
         resumed: whether something was known at first.
         asked: the signal that wants the process to end, once a search has come to rest.
+        confirm: called before anything is written down; raises where what was computed is no proof, which nobody who
+            goes on with it could tell (:func:`zonocuda.precision.confirm_arithmetic`).
     """
 
     path: Path | None = None
@@ -122,6 +124,7 @@ class Checkpoints:
     fault: str = ""
     resumed: bool = False
     asked: int | None = None
+    confirm: Callable[[], None] = lambda: None
     _next: float = 0.0
     _last: tuple[int, Callable[[], RegionState]] | None = None
 
@@ -169,9 +172,10 @@ class Checkpoints:
             self.put(self._last[0], self._last[1]())
 
     def put(self, position: int, state: RegionState) -> None:
-        """Writes a region's state down. What fails ends the checkpoints, and nothing else."""
+        """Writes a region's state down. What fails ends the checkpoints, and nothing else, but for ``confirm``."""
         if self.path is None or self.fault:
             return
+        self.confirm()
         self.regions[position], self._last = state, None
         begin = time.monotonic()
         try:

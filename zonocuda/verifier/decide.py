@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -22,6 +23,7 @@ from zonocuda.precision import (
     plain_torch,
 )
 from zonocuda.prove.certificate import Certificate
+from zonocuda.prove.certify import obstacle
 from zonocuda.prove.prover import Effort, check_effort
 from zonocuda.prove.stages import Course, Progress
 from zonocuda.relaxations import use_kink
@@ -190,13 +192,15 @@ def verify(
         ),
     )
     with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
-        wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
+        wanted = Certificate(
+            obstacle(subject.graph) if execution is None else "certificates are of proofs in real arithmetic alone"
+        )
         if subject.final is not None:
             wanted = Certificate(f"proofs that leave out a final {subject.final.kind} have no certificate")
         run = Verification(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
-        run.checkpoints = checkpoints
+        run.checkpoints = replace(checkpoints, confirm=lambda: confirm_arithmetic(where))
         try:
             verdict, reason = run.decide()
             if verdict is Verdict.VERIFIED:
@@ -241,6 +245,6 @@ def verify(
         files,
         "" if subject.final is None else subject.final.kind,
         digests,
-        checkpoints.resumed,
-        checkpoints.fault,
+        run.checkpoints.resumed,
+        run.checkpoints.fault,
     )
