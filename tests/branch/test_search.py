@@ -28,7 +28,7 @@ class Paraboloids:
         """The rows at points ``[n, N]``."""
         return ((x.unsqueeze(1) - self.centers) ** 2).sum(2) - self.levels
 
-    def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+    def bound(self, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Bounded:
         """By the tangent plane, made worse by ``loss`` times the box's width."""
         self.seen.append((lower, upper))
         return self._bound(lower, upper)
@@ -40,7 +40,7 @@ class Paraboloids:
         least = self.values(middle) - (weight.abs() * radius).sum(2) - self.loss * (upper - lower).amax(1, keepdim=True)
         return Bounded(least, weight)
 
-    def estimate(self, lower: Tensor, upper: Tensor) -> Tensor:
+    def estimate(self, lower: Tensor, upper: Tensor, known: Tensor) -> Tensor:
         """The same, for the choice."""
         return self._bound(lower, upper).lower
 
@@ -171,7 +171,7 @@ def test_the_queue_gives_back_what_came_last_the_least_bound_first() -> None:
     queue = Queue()
     for values in ([-1.0, -2.0], [-3.0, -5.0, -4.0]):
         part = boxes(len(values))
-        queue.push(Subproblems(part.lower, part.upper, torch.tensor(values), part.depth, part.node))
+        queue.push(Subproblems(part.lower, part.upper, torch.tensor(values), part.depth, part.node, part.known))
     assert (len(queue), queue.worst) == (5, -5.0)
     assert queue.pop(2).bound.sort().values.tolist() == [-5.0, -4.0]
     assert sorted(queue.pop(9).bound.tolist()) == [-3.0, -2.0, -1.0]
@@ -180,10 +180,10 @@ def test_the_queue_gives_back_what_came_last_the_least_bound_first() -> None:
 
 def test_a_bound_method_may_stop_in_the_middle_of_a_batch() -> None:
     class Late(Paraboloids):
-        def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+        def bound(self, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Bounded:
             if len(self.seen) == 3:
                 raise SearchStopped
-            return super().bound(lower, upper)
+            return super().bound(lower, upper, known)
 
     bounder = Late(*FAR, loss=1.0)
     found = search(boxes(), [[0]], bounder, nothing, limited(400), Settings(1))
@@ -197,9 +197,9 @@ def test_estimates_are_asked_for_so_many_boxes_at_a_time() -> None:
     asked = []
 
     class Small(Paraboloids):
-        def estimate(self, lower: Tensor, upper: Tensor) -> Tensor:
+        def estimate(self, lower: Tensor, upper: Tensor, known: Tensor) -> Tensor:
             asked.append(len(lower))
-            return super().estimate(lower, upper)
+            return super().estimate(lower, upper, known)
 
     search(
         boxes(3, 4), [[0]], Small(torch.full((1, 4), 3.0).double(), FAR[1], loss=9.0), nothing, limited(6), Settings(4)

@@ -18,6 +18,8 @@ from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.branch import Settings, Subproblems, search
 from zonocuda.graph import Gather, Graph, Relu
 from zonocuda.prove.boxes import BoxBounder
+from zonocuda.prove.dense import DenseNetwork
+from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import LinearConstraint, Spec
 from zonocuda.verifier import Verdict, VerifyResult, splitting, verify
@@ -224,17 +226,22 @@ def test_an_input_as_wide_as_float32_that_nobody_reads_is_left_alone(dtype: Any)
     assert decide(graph, problem, dtype=dtype).verdict is Verdict.VERIFIED
 
 
-def test_time_that_runs_out_in_the_middle_of_a_batch_leaves_its_boxes_open(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bounder", [BoxBounder, DenseBounder])
+def test_time_that_runs_out_in_the_middle_of_a_batch_leaves_its_boxes_open(
+    bounder: type[BoxBounder] | type[DenseBounder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bounder is BoxBounder:
+        monkeypatch.setattr(DenseNetwork, "of", lambda rounding, box: None)
     clock = [0.0]
 
     monkeypatch.setattr(splitting.time, "monotonic", lambda: clock[0])
-    real = splitting.BoxBounder.bound
+    real = bounder.bound
 
-    def slow(self: BoxBounder, lower: Tensor, upper: Tensor) -> object:
+    def slow(self: Any, lower: Tensor, upper: Tensor, known: Tensor) -> object:
         clock[0] += 100.0
-        return real(self, lower, upper)
+        return real(self, lower, upper, known)
 
-    monkeypatch.setattr(splitting.BoxBounder, "bound", slow)
+    monkeypatch.setattr(bounder, "bound", slow)
     monkeypatch.setattr(splitting, "SECONDS", 50.0)
     result = verify(*hard(), device="cpu", effort="standard")
     assert result.splits[0].open == 1

@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.deadline import Deadline
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
-from zonocuda.branch import Choice, Outcome, Recorder, SearchStopped, Settings, Subproblems, search
+from zonocuda.branch import MEMORY, Choice, Outcome, Recorder, SearchStopped, Settings, Subproblems, search
 from zonocuda.graph import Graph, Node
-from zonocuda.prove.boxes import BoxBounder, batch_of
+from zonocuda.prove.boxes import BoxBounder
+from zonocuda.prove.dense import DenseNetwork
+from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.forest import ForestRecord, ForestWriter
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Region
-from zonocuda.verifier.falsify import Counterexample, replay
+from zonocuda.verifier.falsify import Counterexample, falsify, replay
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats
 
@@ -33,8 +36,19 @@ MAX_INPUTS = 20
 split instead."""
 SECONDS = 60.0
 """Of a region's search, where no timeout says otherwise."""
+BATCH_MEMORY = 2**28
+"""Bytes for boxes that are bounded together, at most."""
 REPLAYS = 4
 """Points of a batch that are replayed at most."""
+FIRST_DESCENT = 4096
+"""Points of open boxes that are looked at before gradients are followed."""
+DESCEND_AFTER = 4
+"""Times as many until they are followed again."""
+STARTS = 1024
+"""Random ones; from the best of the points and of CANDIDATES random ones a quarter as many each."""
+CANDIDATES = 2**14
+STEPS, MOST_STEPS = 30, 480
+"""Of the first descent, twice as many each time."""
 
 
 def wants_split(split: Split, region: Region) -> bool:
@@ -82,6 +96,7 @@ class RegionSearch:
         arithmetic: gives the network in one of them.
         remaining: the seconds that are left.
         record: whether a proof is written down.
+        memory: bytes for open boxes, which go to files beyond half of it, and for those that are bounded together.
     """
 
     subject: Subject
@@ -92,6 +107,7 @@ class RegionSearch:
     arithmetic: Callable[[torch.dtype], Arithmetic]
     remaining: Callable[[], float]
     record: bool = False
+    memory: int = 2 * MEMORY
 
     def run(self) -> tuple[Counterexample | None, SplitStats, ForestRecord | None]:
         """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at.
@@ -102,6 +118,10 @@ class RegionSearch:
         begin = time.monotonic()
         end = end_of(self.remaining())
 
+        def on_node(node: Node | None = None) -> None:
+            if time.monotonic() >= end:
+                raise SearchStopped
+
         @cache
         def bounder(number: int) -> BoxBounder:
             arithmetic = self.arithmetic(self.dtypes[number])
@@ -109,15 +129,15 @@ class RegionSearch:
             wide = partial(bounder, number + 1) if number + 1 < len(self.dtypes) else None
             return BoxBounder(arithmetic, rows, wide, on_node, notes=self.record)
 
-        def on_node(node: Node) -> None:
-            if time.monotonic() >= end:
-                raise SearchStopped
-
-        boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[0]).box(self.region)))
-        recorder = Recorder(bounder(0).rows.disjuncts) if self.record else None
+        dense = self._dense(partial(bounder, len(self.dtypes) - 1), on_node)
+        stages = range(len(self.dtypes)) if dense is None else range(len(self.dtypes) - 1, len(self.dtypes))
+        boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[stages[0]]).box(self.region)))
+        rows = bounder(stages[0]).rows
+        recorder = Recorder(rows.disjuncts) if self.record else None
         outcome, bounded, depth = None, 0, 0
-        for number in range(len(self.dtypes)):
-            outcome = self._search(self._within(boxes, bounder(number).arithmetic), bounder(number), end, recorder)
+        for number in stages:
+            inside = self._within(boxes, bounder(number).arithmetic)
+            outcome = self._search(inside, dense or bounder(number), end, recorder)
             bounded, depth, boxes = bounded + outcome.bounded, max(depth, outcome.depth), outcome.stuck
             if outcome.found is not None or not len(boxes) or outcome.open:
                 break
@@ -127,22 +147,35 @@ class RegionSearch:
         stats = SplitStats(self.position, bounded, depth, still, outcome.worst, outcome.is_proven, seconds)
         if recorder is None or not outcome.is_proven:
             return outcome.found, stats, None
-        return None, stats, _forest(recorder, bounder(0).rows.disjuncts)
+        return None, stats, _forest(recorder, rows.disjuncts)
+
+    def _dense(self, wide: Callable[[], BoxBounder], on_layer: Callable[[], None]) -> DenseBounder | None:
+        """Bounds by matrices, for networks that are small chains, where float64 may be used."""
+        if self.dtypes[-1] is not torch.float64:
+            return None
+        arithmetic = self.arithmetic(torch.float64)
+        box = arithmetic.box(self.region)
+        network = DenseNetwork.of(arithmetic.rounding, box)
+        if network is None:
+            return None
+        return DenseBounder(network, arithmetic.rows(self.region, box), wide, on_layer, notes=self.record)
 
     def _within(self, boxes: Subproblems, arithmetic: Arithmetic) -> Subproblems:
         """Boxes in an arithmetic's floats, in its own box of the region: the rest is nobody's concern."""
         lower, upper = _flat(arithmetic.box(self.region))
         low, high = torch.maximum(boxes.lower.to(lower), lower), torch.minimum(boxes.upper.to(upper), upper)
-        inside = Subproblems(low, high, boxes.bound.to(lower), boxes.depth, boxes.node)
+        inside = replace(boxes, lower=low, upper=high, bound=boxes.bound.to(lower), known=low[:, :0])
         return inside.at(~(low > high).any(1))
 
     def _search(
-        self, boxes: Subproblems, bounder: BoxBounder, end: float, record: Recorder | None
+        self, boxes: Subproblems, bounder: BoxBounder | DenseBounder, end: float, record: Recorder | None
     ) -> Outcome[Counterexample]:
-        rows = bounder.rows
+        rows, memory = bounder.rows, self.memory // 2
+        batch = bounder.batch(min(BATCH_MEMORY, memory))
         choice: Choice = "alternate" if _varying(self.region) <= MAX_INPUTS else "gradient"
-        settings = Settings(batch=batch_of(bounder.graph, rows.count), choice=choice)
-        attack = attack_of(self.subject, self.graph, self.region, self.position, rows)
+        settings = Settings(batch=batch, choice=choice, memory=memory)
+        deadline = Deadline(end - time.monotonic())
+        attack = Attack(self.subject, self.graph, self.region, self.position, rows, deadline)
         return search(boxes, rows.disjuncts, bounder, attack, lambda: time.monotonic() < end, settings, record)
 
 
@@ -150,22 +183,60 @@ def attack_of(
     subject: Subject, graph: Graph, region: Region, position: int, like: Rows
 ) -> Callable[[Tensor], Counterexample | None]:
     """What looks for counterexamples at points ``[n, N]``; ``like`` has the sizes and the device of the rows."""
-    box, shape = region.box, graph.input_shape
-    example = torch.empty((), dtype=torch.float32, device=like.constant.device)
-    rows = Rows.of(region, like.input.shape[1], like.output.shape[1], example)
-    low, high = (end.to(example.device) for end in (box.float32_lower, box.float32_upper))
-    members = [list(disjunct) for disjunct in rows.disjuncts]
+    return Attack(subject, graph, region, position, like)
 
-    def attack(points: Tensor) -> Counterexample | None:
+
+class Attack:
+    """Looks for counterexamples at points; where ``descents`` are wanted, by gradients from the best of them, too,
+    whenever DESCEND_AFTER times as many points have been seen as the last time."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        graph: Graph,
+        region: Region,
+        position: int,
+        like: Rows,
+        deadline: Deadline | None = None,
+    ) -> None:
+        """``deadline``: of descents; none is made without one."""
+        self.subject, self.graph, self.region, self.position, self.deadline = subject, graph, region, position, deadline
+        box = region.box
+        example = torch.empty((), dtype=torch.float32, device=like.constant.device)
+        self.rows = Rows.of(region, like.input.shape[1], like.output.shape[1], example)
+        self.low, self.high = (end.to(example.device) for end in (box.float32_lower, box.float32_upper))
+        self.members = [list(disjunct) for disjunct in self.rows.disjuncts]
+        self.seen, self.next, self.descents = 0, FIRST_DESCENT, 0
+
+    def __call__(self, points: Tensor) -> Counterexample | None:
+        """At points ``[n, N]``."""
         with torch.no_grad():
-            x = torch.clamp(points.float(), low, high).reshape(-1, *shape)
-            values = rows.values(x, graph(x))
-            excess = torch.stack([values[:, rows_of].amax(1) for rows_of in members]).amin(0)
-        unsafe = (excess <= 0).nonzero().squeeze(1)
-        chosen = unsafe[excess[unsafe].argsort(stable=True)[:REPLAYS]]
-        return replay(subject, region, position, x[chosen].cpu()) if len(chosen) else None
-
-    return attack
+            x = torch.clamp(points.float(), self.low, self.high).reshape(-1, *self.graph.input_shape)
+            values = self.rows.values(x, self.graph(x))
+            excess = torch.stack([values[:, rows_of].amax(1) for rows_of in self.members]).amin(0)
+        order = excess.nan_to_num(torch.inf).argsort(stable=True)
+        chosen = order[:REPLAYS]
+        chosen = chosen[excess[chosen] <= 0]
+        found = replay(self.subject, self.region, self.position, x[chosen].cpu()) if len(chosen) else None
+        self.seen += len(points)
+        if found is not None or self.deadline is None or self.seen < self.next:
+            return found
+        self.next = DESCEND_AFTER * self.seen
+        self.descents += 1
+        with torch.enable_grad():
+            return falsify(
+                self.subject,
+                self.graph,
+                self.region,
+                self.position,
+                self.rows,
+                self.deadline,
+                near=x[order[: STARTS // 4]],
+                candidates=CANDIDATES,
+                restarts=STARTS,
+                steps=min(MOST_STEPS, STEPS * 2 ** (self.descents - 1)),
+                seed=self.descents,
+            )
 
 
 def _forest(recorder: Recorder, disjuncts: Sequence[Sequence[int]]) -> ForestRecord:

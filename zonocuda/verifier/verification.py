@@ -165,7 +165,7 @@ class Verification:
         with self.course.phase("combine"):
             refuting = self.contradictions(region)
         self.course.progress("falsify", position, len(self.spec.regions))
-        if self.search(position, region, restarts=self.restarts(32), seed=self.seed):
+        if self.search(position, region, **self.first_search(region), seed=self.seed):
             return "counterexample found by gradient descent" + self.contrast(position, region)
         if len(refuting) == len(region.disjuncts):
             obstacle = self.obstacle(region) if any(one.outputs for one in refuting) else ""
@@ -309,6 +309,7 @@ class Verification:
 
     def split_box(self, position: int, proof: RegionProof) -> str:
         """Splits the box until every part is refuted; why that did not end, or a counterexample."""
+        budget = self.course.memory_budget
         with self.course.phase("split"):
             found, stats, forest = RegionSearch(
                 self.subject,
@@ -319,6 +320,7 @@ class Verification:
                 self.arithmetic,
                 self.course.deadline.remaining,
                 record=self.certificate is not None and not self.certificate.reason,
+                memory=2 * MEMORY if budget is None else min(2 * MEMORY, budget),
             ).run()
         self.split_record = None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
         return self.after_split(found, stats)
@@ -367,6 +369,13 @@ class Verification:
                 self.subject, self.search_graph, region, position, rows, self.course.deadline, **how
             )
         return self.counterexample is not None
+
+    def first_search(self, region: Region) -> dict[str, int]:
+        """How the search before all bounds goes about it: briefly where a box will be split, which searches, too."""
+        if LADDERS[self.effort] and wants_split(self.split, region):
+            most = self.restarts(32)
+            return {"restarts": min(most, 256), "steps": 15, "candidates": 4 * most}
+        return {"restarts": self.restarts(32)}
 
     def restarts(self, least: int) -> int:
         """Random starts of a search: more for small networks, where each costs little."""
