@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -13,6 +13,10 @@ from zonocuda.branch.subproblems import Subproblems
 
 MEMORY = 2**30
 """Bytes of open boxes that are held in memory."""
+
+
+RUN = 4096
+"""Boxes that go to a file together, at most, of those that are put back."""
 
 
 class Queue:
@@ -45,10 +49,23 @@ class Queue:
             self._chunks.append(boxes.at(boxes.bound.argsort(descending=True, stable=True)))
             self._write()
 
+    @property
+    def boxes(self) -> list[Subproblems]:
+        """All of them, those that come first last, without what is known of them."""
+        return [*(file.read() for file in self._files), *(chunk.plain for chunk in self._chunks)]
+
+    def put_back(self, boxes: Subproblems) -> None:
+        """Adds boxes in the order in which they were in another queue."""
+        for first in range(0, len(boxes), RUN):
+            self._chunks.append(boxes.at(slice(first, first + RUN)).copy())
+            self._write()
+
     def pop(self, count: int) -> Subproblems:
         """Takes ``count`` boxes, or as many as there are and of which as much is known."""
         if not self._chunks:
-            self._chunks.append(self._files.pop().read())
+            file = self._files.pop()
+            self._chunks.append(file.read())
+            file.path.unlink()
         taken: list[Subproblems] = []
         while count and self._chunks and (not taken or self._chunks[-1].known.shape[1] == taken[0].known.shape[1]):
             chunk = self._chunks.pop()
@@ -75,7 +92,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class _File:
-    """Boxes in a file, which is deleted when they are read."""
+    """Boxes in a file."""
 
     path: Path
     count: int
@@ -85,12 +102,11 @@ class _File:
     @staticmethod
     def of(boxes: Subproblems, path: Path) -> _File:
         """Written to ``path``."""
-        plain = replace(boxes, known=boxes.known[:, :0])
-        torch.save([getattr(plain, column.name).cpu() for column in fields(plain)], path)
+        plain = boxes.plain
+        torch.save([getattr(plain, column.name).cpu().clone() for column in fields(plain)], path)
         return _File(path, len(boxes), boxes.worst, boxes.lower.device)
 
     def read(self) -> Subproblems:
         """What was written."""
         columns = torch.load(self.path, weights_only=True)
-        self.path.unlink()
         return Subproblems(*(column.to(self.device) for column in columns))

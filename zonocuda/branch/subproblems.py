@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,15 @@ class Subproblems:
     def bytes(self) -> int:
         """Of the memory that holds them, perhaps together with others."""
         return sum(getattr(self, column.name).untyped_storage().nbytes() for column in fields(self))
+
+    @property
+    def plain(self) -> Subproblems:
+        """The same without what is known of them."""
+        return replace(self, known=self.lower[:, :0])
+
+    def copy(self) -> Subproblems:
+        """The same in memory of their own."""
+        return Subproblems(*(getattr(self, column.name).clone() for column in fields(self)))
 
     def at(self, index: Tensor | slice) -> Subproblems:
         """Those at an index, of a slice, or where a mask holds."""

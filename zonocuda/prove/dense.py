@@ -47,7 +47,6 @@ from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Cast, Gather, Input, Linear, Node, Rearrangement, ScaleShift
 from zonocuda.relaxations import Rule, has_rule, rule_of
-from zonocuda.roundoff import gamma, unit_roundoff
 
 MOST = 2**20
 """Numbers of all matrices together: beyond them a box costs so much that counting its roundings costs little."""
@@ -141,7 +140,7 @@ class DenseNetwork:
         lower, upper = (end.reshape(-1) for end in box)
         widest = max(max(one.size.shape) for one, _ in stages)
         count = max(one.roundings for one, _ in stages)
-        unit = gamma(4 * widest + 16 * len(stages) + 4 * count + 128, unit_roundoff(torch.float64))
+        unit = rounding.gamma(4 * widest + 16 * len(stages) + 4 * count + 128)
         first = known = _up(torch.maximum(lower.abs(), upper.abs())) + TINY
         wide = known
         low, high = lower, upper

@@ -15,7 +15,20 @@ from torch import Tensor
 from zonocuda.bounds.deadline import Deadline
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
-from zonocuda.branch import MEMORY, Choice, Outcome, Recorder, SearchStopped, Settings, Subproblems, search
+from zonocuda.branch import (
+    MEMORY,
+    Choice,
+    Keep,
+    Outcome,
+    Recorder,
+    RecorderState,
+    SearchState,
+    SearchStopped,
+    Settings,
+    Subproblems,
+    search,
+)
+from zonocuda.checkpoint import CheckpointError, alike, moved
 from zonocuda.graph import Graph, Node
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense import DenseNetwork
@@ -84,6 +97,24 @@ def end_of(remaining: float) -> float:
 
 
 @dataclass(frozen=True, eq=False)
+class BoxState:
+    """A region's search between two batches.
+
+    Attributes:
+        number: of the dtype that it is in.
+        search: what is open, and what was bounded in this dtype.
+        bounded, depth: of the dtypes before.
+        record: what is written down, where a certificate is wanted.
+    """
+
+    number: int
+    search: SearchState
+    bounded: int
+    depth: int
+    record: RecorderState | None
+
+
+@dataclass(frozen=True, eq=False)
 class RegionSearch:
     """A region, and what a search in it needs.
 
@@ -97,6 +128,9 @@ class RegionSearch:
         remaining: the seconds that are left.
         record: whether a proof is written down.
         memory: bytes for open boxes, which go to files beyond half of it, and for those that are bounded together.
+        state: to go on with; None to begin.
+        keep: may write states down; is handed what makes them, until a counterexample is found.
+        stopped: asked before every batch; True ends the search with what is open.
     """
 
     subject: Subject
@@ -108,6 +142,9 @@ class RegionSearch:
     remaining: Callable[[], float]
     record: bool = False
     memory: int = 2 * MEMORY
+    state: BoxState | None = None
+    keep: Callable[[Callable[[], BoxState]], None] = lambda make: None
+    stopped: Callable[[], bool] = lambda: False
 
     def run(self) -> tuple[Counterexample | None, SplitStats, ForestRecord | None]:
         """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at.
@@ -119,7 +156,7 @@ class RegionSearch:
         end = end_of(self.remaining())
 
         def on_node(node: Node | None = None) -> None:
-            if time.monotonic() >= end:
+            if time.monotonic() >= end or self.stopped():
                 raise SearchStopped
 
         @cache
@@ -130,14 +167,22 @@ class RegionSearch:
             return BoxBounder(arithmetic, rows, wide, on_node, notes=self.record)
 
         dense = self._dense(partial(bounder, len(self.dtypes) - 1), on_node)
-        stages = range(len(self.dtypes)) if dense is None else range(len(self.dtypes) - 1, len(self.dtypes))
-        boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[stages[0]]).box(self.region)))
-        rows = bounder(stages[0]).rows
+        first = 0 if dense is None else len(self.dtypes) - 1
+        boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[first]).box(self.region)))
+        rows = bounder(first).rows
         recorder = Recorder(rows.disjuncts) if self.record else None
         outcome, bounded, depth = None, 0, 0
-        for number in stages:
-            inside = self._within(boxes, bounder(number).arithmetic)
-            outcome = self._search(inside, dense or bounder(number), end, recorder)
+        begun = None if self.state is None else self._checked(self.state, first)
+        if begun is not None:
+            first, bounded, depth = begun.number, begun.bounded, begun.depth
+            recorder = None if begun.record is None else Recorder.of(begun.record, rows.disjuncts)
+        for number in range(first, len(self.dtypes)):
+            if begun is not None and number == first:
+                state = begun.search
+            else:
+                state = SearchState.of(self._within(boxes, bounder(number).arithmetic))
+            keep = partial(self._keep, number, bounded, depth, recorder)
+            outcome = self._search(state, dense or bounder(number), end, recorder, keep)
             bounded, depth, boxes = bounded + outcome.bounded, max(depth, outcome.depth), outcome.stuck
             if outcome.found is not None or not len(boxes) or outcome.open:
                 break
@@ -160,15 +205,37 @@ class RegionSearch:
             return None
         return DenseBounder(network, arithmetic.rows(self.region, box), wide, on_layer, notes=self.record)
 
+    def _keep(
+        self, number: int, bounded: int, depth: int, record: Recorder | None, make: Callable[[], SearchState]
+    ) -> None:
+        self.keep(lambda: BoxState(number, make(), bounded, depth, None if record is None else record.state()))
+
+    def _checked(self, state: BoxState, first: int) -> BoxState:
+        """A state that was read, on the device of the search.
+
+        Raises:
+            CheckpointError: it is none of this search.
+        """
+        if not first <= state.number < len(self.dtypes) or (state.record is not None) is not self.record:
+            raise CheckpointError("is damaged: the search is of another kind")
+        arithmetic = self.arithmetic(self.dtypes[state.number])
+        state = moved(state, arithmetic.device)
+        whole = Subproblems.of(*_flat(arithmetic.box(self.region)))
+        nodes = 2**62 if state.record is None else len(state.record.child)
+        for boxes in (state.search.open, state.search.stuck):
+            if not alike(boxes, whole) or not _are_inside(boxes, whole, nodes):
+                raise CheckpointError("is damaged: the boxes are not those of the region")
+        return state
+
     def _within(self, boxes: Subproblems, arithmetic: Arithmetic) -> Subproblems:
         """Boxes in an arithmetic's floats, in its own box of the region: the rest is nobody's concern."""
         lower, upper = _flat(arithmetic.box(self.region))
         low, high = torch.maximum(boxes.lower.to(lower), lower), torch.minimum(boxes.upper.to(upper), upper)
-        inside = replace(boxes, lower=low, upper=high, bound=boxes.bound.to(lower), known=low[:, :0])
+        inside = replace(boxes, lower=low, upper=high, bound=boxes.bound.to(lower)).plain
         return inside.at(~(low > high).any(1))
 
     def _search(
-        self, boxes: Subproblems, bounder: BoxBounder | DenseBounder, end: float, record: Recorder | None
+        self, state: SearchState, bounder: BoxBounder | DenseBounder, end: float, record: Recorder | None, keep: Keep
     ) -> Outcome[Counterexample]:
         rows, memory = bounder.rows, self.memory // 2
         batch = bounder.batch(min(BATCH_MEMORY, memory))
@@ -176,7 +243,11 @@ class RegionSearch:
         settings = Settings(batch=batch, choice=choice, memory=memory)
         deadline = Deadline(end - time.monotonic())
         attack = Attack(self.subject, self.graph, self.region, self.position, rows, deadline)
-        return search(boxes, rows.disjuncts, bounder, attack, lambda: time.monotonic() < end, settings, record)
+
+        def proceed() -> bool:
+            return time.monotonic() < end and not self.stopped()
+
+        return search(state, rows.disjuncts, bounder, attack, proceed, settings, record, keep)
 
 
 def attack_of(
@@ -244,6 +315,12 @@ def _forest(recorder: Recorder, disjuncts: Sequence[Sequence[int]]) -> ForestRec
     writer = ForestWriter()
     writer.boxes(recorder.tree(), range(len(disjuncts)))
     return writer.finish()
+
+
+def _are_inside(boxes: Subproblems, whole: Subproblems, nodes: int) -> bool:
+    """Whether boxes lie in a box, and have nodes of so many; never true of a NaN."""
+    inside = (whole.lower <= boxes.lower) & (boxes.lower <= boxes.upper) & (boxes.upper <= whole.upper)
+    return bool(inside.all()) and bool(((boxes.node >= 0) & (boxes.node < nodes)).all())
 
 
 def _varying(region: Region) -> int:
