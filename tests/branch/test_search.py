@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -206,3 +208,44 @@ def test_estimates_are_asked_for_so_many_boxes_at_a_time() -> None:
     )
     assert asked
     assert max(asked) <= 4
+
+
+def test_boxes_that_do_not_fit_in_memory_go_to_files_and_the_tree_is_the_same(tmp_path: Path) -> None:
+    with patch("tempfile.tempdir", str(tmp_path)):
+        ends = [
+            search(boxes(), [[0]], Paraboloids(*FAR, loss=1.0), nothing, limited(4000), Settings(2, memory=memory))
+            for memory in (2**30, 1)
+        ]
+        assert (ends[0].bounded, ends[0].depth) == (ends[1].bounded, ends[1].depth)
+        assert all(end.is_proven for end in ends)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_queue_in_files_gives_back_what_it_was_given_in_the_order_of_one_in_memory(tmp_path: Path) -> None:
+    with patch("tempfile.tempdir", str(tmp_path)):
+        queues = Queue(), Queue(memory=1)
+        generator = torch.Generator().manual_seed(0)
+        for count in (3, 2, 5, 1, 4):
+            part = boxes(count)
+            bound = torch.rand(count, generator=generator)
+            part = replace(part, bound=bound, node=torch.arange(count) + 10 * count, known=torch.rand(count, 7))
+            for queue in queues:
+                queue.push(part)
+        assert list(tmp_path.glob("*/*"))
+        assert len(queues[0]) == len(queues[1]) == 15
+        assert queues[0].worst == queues[1].worst
+        orders: list[list[int]] = []
+        for queue in queues:
+            orders.append([])
+            while len(queue):
+                orders[-1] += queue.pop(1).node.tolist()
+        assert orders[0] == orders[1]
+        assert not list(tmp_path.glob("*/*"))
+
+
+def test_open_boxes_that_fit_nowhere_are_an_error_of_memory(tmp_path: Path) -> None:
+    queue = Queue(memory=1)
+    with patch("tempfile.tempdir", str(tmp_path / "missing")):
+        queue.push(boxes(2))
+        with pytest.raises(MemoryError, match="open boxes cannot be written to a file"):
+            queue.push(boxes(2))
