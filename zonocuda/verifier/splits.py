@@ -31,6 +31,7 @@ def split_box(
     run: Verification, position: int, proof: RegionProof
 ) -> tuple[Counterexample | None, SplitStats, Record | None]:
     """Splits the box until every part is refuted: a counterexample, statistics, and the proof, where one is wanted."""
+    budget = run.course.memory_budget
     known, kept = run.checkpoints.of(position), RegionState(combinations=run.combinations)
     with run.checkpoints.searching():
         found, stats, forest = RegionSearch(
@@ -42,6 +43,7 @@ def split_box(
             run.arithmetic,
             run.course.deadline.remaining,
             record=run.certificate is not None and not run.certificate.reason,
+            memory=2 * MEMORY if budget is None else min(2 * MEMORY, budget),
             state=None if known is None else known.boxes,
             keep=lambda make: run.checkpoints.offer(position, lambda: replace(kept, boxes=make())),
             stopped=run.checkpoints.is_asked,

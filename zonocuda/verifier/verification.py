@@ -207,7 +207,7 @@ class Verification:
             refuting = self.contradictions(region)
         self.course.progress("falsify", position, len(self.spec.regions))
         known = self.checkpoints.of(position)
-        if known is None and self.search(position, region, restarts=self.restarts(32), seed=self.seed):
+        if known is None and self.search(position, region, **self.first_search(region), seed=self.seed):
             return "counterexample found by gradient descent" + self.contrast(position, region)
         if len(refuting) == len(region.disjuncts):
             obstacle = self.obstacle(region) if any(one.outputs for one in refuting) else ""
@@ -390,6 +390,13 @@ class Verification:
                 self.subject, self.search_graph, region, position, rows, self.course.deadline, **how
             )
         return self.counterexample is not None
+
+    def first_search(self, region: Region) -> dict[str, int]:
+        """How the search before all bounds goes about it: briefly where a box will be split, which searches, too."""
+        if LADDERS[self.effort] and wants_split(self.split, region):
+            most = self.restarts(32)
+            return {"restarts": min(most, 256), "steps": 15, "candidates": 4 * most}
+        return {"restarts": self.restarts(32)}
 
     def restarts(self, least: int) -> int:
         """Random starts of a search: more for small networks, where each costs little."""
