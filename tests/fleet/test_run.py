@@ -262,7 +262,7 @@ def test_kill_minus_nine_at_random_moments_loses_and_repeats_nothing(tmp_path: P
     out = tmp_path / "out"
     killed = 0
     for attempt in range(60):
-        after = chance.uniform(0.0, 0.1) if attempt < 20 else 60.0
+        after = chance.uniform(0.0, 0.05) if attempt < 20 else 60.0
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(out), str(after)]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         if ended.returncode == 0:
