@@ -186,6 +186,10 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("spec", metavar="SPEC", help="the property")
     check.add_argument("--exact", action="store_true", help="compute everything in balls of 128 bits, which takes long")
 
+    check.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="processes that share the leaves of a proof by splitting"
+    )
+
     bounds = commands.add_parser("bounds", parents=[shared], help="bound a network's outputs on a ball")
     bounds.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
     bounds.add_argument("--center", required=True, metavar="X.npy", help="center of the ball: one input, any shape")

@@ -252,6 +252,11 @@ def run(
 
     Raises:
         ValueError, TypeError, OSError: arguments, lists, files or folders that cannot be used; at the call.
+
+    Examples:
+        >>> instance = ("examples/networks/fc.onnx", "examples/specs/fc_10_0.04.vnnlib", 60)
+        >>> [record.verdict for record in run([instance], jobs=1)]
+        ['verified']
     """
     from zonocuda.fleet.work import check_settings
 

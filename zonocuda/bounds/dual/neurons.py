@@ -175,10 +175,10 @@ class _Total:
     add up to at most ``mixed`` for either, and may have cancelled as much in both.
     """
 
-    def __init__(self, going: DualPass | WindowRows, low: Tensor, high: Tensor, mixed: Tensor | None) -> None:
-        self.tally = going.tally.fork()
-        self.low, self.high = going.constant + low, going.constant + high
-        self.size = going.constant.abs() - low + high
+    def __init__(self, carried: DualPass | WindowRows, low: Tensor, high: Tensor, mixed: Tensor | None) -> None:
+        self.tally = carried.tally.fork()
+        self.low, self.high = carried.constant + low, carried.constant + high
+        self.size = carried.constant.abs() - low + high
         if mixed is not None:
             self.size = self.size + 4 * mixed
 
@@ -297,8 +297,8 @@ class _Chunk:
 
     def _end_decided(self) -> bool:
         """Bounds the rows from what is known here, and drops those whose sign is known; False when none is left."""
-        going = self.flow if self.windows is None else self.windows
-        total = _Total(going, self.low, self.high, self.mixed)
+        carried = self.flow if self.windows is None else self.windows
+        total = _Total(carried, self.low, self.high, self.mixed)
         pending: Mapping[str, Tensor | Windowed] = self.flow.pending if self.windows is None else self.windows.windows()
         for name, v in pending.items():
             ends = self._extremes(name, v)
@@ -317,7 +317,7 @@ class _Chunk:
             self.open = self.open[index]
             self.low, self.high = self.low[:, index], self.high[:, index]
             self.mixed = None if self.mixed is None else self.mixed[:, index]
-            going.keep(index)
+            carried.keep(index)
         return wanted > 0
 
     def _extremes(self, name: str, v: Tensor | Windowed) -> Bounds | None:
