@@ -195,17 +195,18 @@ def verify(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
         run.checkpoints = checkpoints
+        checkpoints.confirm = lambda: confirm_arithmetic(where)
         try:
-            verdict, reason = run.decide()
+            try:
+                verdict, reason = run.decide()
+            except TimeoutReached as late:
+                verdict = Verdict.TIMEOUT
+                reason = f"not decided within {seconds_left:g} s{f': {late}' if str(late) else ''}"
+            checkpoints.flush()
             if verdict is Verdict.VERIFIED:
                 confirm_arithmetic(where)
         except ArithmeticChangedError as error:
             verdict, reason = Verdict.UNKNOWN, str(error)
-        except TimeoutReached as late:
-            verdict, reason = (
-                Verdict.TIMEOUT,
-                f"not decided within {seconds_left:g} s{f': {late}' if str(late) else ''}",
-            )
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

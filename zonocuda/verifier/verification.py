@@ -116,18 +116,14 @@ class Verification:
             reason = self.decide_region(position, region)
         except CheckpointError as error:
             raise CheckpointError(f"{self.checkpoints.path}: {error}") from error
-        if not reason and self.counterexample is None:
+        is_written = (
+            self.certificate is None or not self.certificate.reason
+        )  # else another run may have the time for it
+        if not reason and self.counterexample is None and is_written:
             regions = () if self.certificate is None else self.certificate.regions
             record = next((one for one in regions if one.region == position), None)
-            state = RegionState(
-                True,
-                contradictory=self.contradictory,
-                margins=tuple(self.margins[margins:]),
-                splits=tuple(self.splits[splits:]),
-                record=record,
-                no_record="" if self.certificate is None else self.certificate.reason,
-            )
-            self.checkpoints.put(position, state)
+            found = tuple(self.margins[margins:]), tuple(self.splits[splits:])
+            self.checkpoints.decide(position, RegionState(True, (), self.contradictory, None, None, *found, record))
         self.contradictory |= contradictory
         return reason
 
@@ -136,9 +132,8 @@ class Verification:
         self.margins += known.margins
         self.splits += known.splits
         self.contradictory |= known.contradictory
-        if self.certificate is not None and not self.certificate.reason:
-            regions = (*self.certificate.regions, *([] if known.record is None else [known.record]))
-            self.certificate = Certificate(known.no_record, () if known.no_record else regions)
+        if self.certificate is not None and known.record is not None and not self.certificate.reason:
+            self.certificate = Certificate("", (*self.certificate.regions, known.record))
 
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
