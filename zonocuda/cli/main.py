@@ -166,7 +166,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--certificates", action="store_true", help="write to DIR what check needs to prove verdicts again"
     )
-    run.add_argument("--executor", default="local", choices=["local"], help="what runs the instances: local processes")
+    run.add_argument(
+        "--executor", default="local", choices=["local", "ray"], help="processes of this machine, or a Ray cluster"
+    )
     run.add_argument("-q", "--quiet", action="store_true", help="print the summary alone")
 
     compare = commands.add_parser("compare", help="two sets of results side by side, contradictions first")

@@ -177,14 +177,15 @@ class SmoothRule(Rule):
         slope = torch.where(settled, (~zero).double(), slope.masked_fill(self._unbounded(lower, upper), 0))
         return self.project(slope.clamp(-_most(dtype), _most(dtype)).to(dtype))
 
-    def parts(self, lower: Tensor, upper: Tensor, slope: Tensor, bend: int) -> Parts:
+    def parts(self, lower: Tensor, upper: Tensor, slope: Tensor, bend: int, rough: bool = False) -> Parts:
         """The parts of [l, u] where f has a bend, each with about the t where its derivative is the slope."""
+        touching = self.curve.rough if rough and self.curve.rough is not None else self.curve.touching
         for number, own in enumerate(self.curve.bends):
             if own == bend:
                 first, last = self.curve.piece(number)
                 a = lower if first == -math.inf else lower.clamp(min=first)
                 b = upper if last == math.inf else upper.clamp(max=last)
-                yield a, b, torch.minimum(torch.maximum(self.curve.touching(slope, number), a), b)
+                yield a, b, torch.minimum(torch.maximum(touching(slope, number), a), b)
 
     def _blur(self, lower: Tensor, upper: Tensor) -> float | Tensor:
         """See :class:`Curve`."""
@@ -233,7 +234,7 @@ class SmoothRule(Rule):
 
     def _initial(self, lower: Tensor, upper: Tensor, aim: Aim) -> Tensor:
         """Where f has one bend on [l, u]: the chord, or the derivative in the middle for a line on the other side of
-        the bend. Elsewhere by bisection (:mod:`zonocuda.relaxations.starts`)."""
+        the bend. Elsewhere by a search (:mod:`zonocuda.relaxations.starts`)."""
         curve = self.curve
         width, middle = upper - lower, lower / 2 + upper / 2
         chord = (curve.value(upper) - curve.value(lower)) / torch.where(width > 0, width, 1.0)
@@ -256,7 +257,7 @@ class SmoothRule(Rule):
         return bend
 
     def _searched(self, lower: Tensor, upper: Tensor, aim: Aim, found: Tensor, rest: Tensor) -> Tensor:
-        """``found``, but slopes by bisection where ``rest`` says so."""
+        """``found``, but the slopes of a search where ``rest`` says so."""
         if not bool(rest.any()):
             return found
         index = rest.nonzero(as_tuple=True)

@@ -76,7 +76,7 @@ class WaveRule(SmoothRule):
         return low.masked_fill(_reaches(begin, end, -1.0), -1.0), high.masked_fill(_reaches(begin, end, 1.0), 1.0)
 
     def _initial(self, lower: Tensor, upper: Tensor, aim: Aim) -> Tensor:
-        """0 where [l, u] has two maxima and two minima, or nearly: it is best, and bisection only comes near it."""
+        """0 where [l, u] has two maxima and two minima, or nearly: it is best, and a search only comes near it."""
         return super()._initial(lower, upper, aim).masked_fill(upper - lower >= 1.5 * PERIOD, 0)
 
     def _bend(self, lower: Tensor, upper: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class WaveRule(SmoothRule):
         """Multiples of pi are within delta = (|x| + 8) 2^-51, and |f''| <= 2 delta about them: 2 delta^2."""
         return (torch.maximum(lower.abs(), upper.abs()) + 8).square() * 2.0**-100
 
-    def parts(self, lower: Tensor, upper: Tensor, slope: Tensor, bend: int) -> Parts:
+    def parts(self, lower: Tensor, upper: Tensor, slope: Tensor, bend: int, rough: bool = False) -> Parts:
         first = (slope >= 0) == (bend == CONCAVE)
         a = torch.where(first, lower, torch.maximum(lower, upper - PERIOD))
         b = torch.where(first, torch.minimum(upper, lower + PERIOD), upper)

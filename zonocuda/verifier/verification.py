@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,16 @@ from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
-from zonocuda.prove.certify import add_region, region_record
+from zonocuda.prove.certify import MAX_BYTES, add_region, leaf_record, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Rung
 from zonocuda.prove.region_box import box_of
-from zonocuda.prove.regions import LEAST, refuted_regions
+from zonocuda.prove.regions import LEAST, Refuted, refuted_regions
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.prove.weights import optimised
+from zonocuda.relaxations import activations
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
@@ -137,26 +139,35 @@ class Verification:
 
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
-        regions = self.spec.regions
-        may_overflow = self.execution is not None or any(isinstance(n.op, Cast) for n in self.subject.graph.nodes)
-        if len(regions) < LEAST or self.certificate is not None or may_overflow:
-            return set()  # what may overflow is looked at region by region
-        with self.course.phase("dual"):
-            found, margins = refuted_regions(regions, self.arithmetic(self.dtypes[0]), self.course.deadline)
-        refuted = {position for position in found if self.is_read_rightly(regions[position])}
-        self.margins += [margin for margin in margins if margin.region in refuted]
-        return refuted
+        regions, deadline = self.spec.regions, self.course.deadline
+        refuted = set[int]()
+        if len(regions) < LEAST:
+            return refuted
+        record = self.certificate is not None and not self.certificate.reason
+        neurons = sum(math.prod(node.shape) for node in activations(self.subject.graph))
+        if record and len(regions) * neurons > MAX_BYTES:
+            return refuted  # slopes of settled neurons would be written down, too
+        batches = refuted_regions(regions, map(self.arithmetic, self.dtypes), deadline.check, record)
+        while True:
+            with self.course.phase("dual"):
+                found = next(batches, None)
+            if found is None:
+                return refuted
+            for one in self.read_rightly(found):
+                refuted.add(one.position)
+                self.margins += one.margins
+                self.certify(partial(leaf_record, self.subject.graph, one), ())
+            self.course.progress("regions", len(refuted), len(regions))
 
-    def is_read_rightly(self, region: Region) -> bool:
-        """Whether the network is finite where the graph is compared with it; raises where they disagree."""
-        self.course.deadline.check()
-        shape = self.subject.graph.input_shape
+    def read_rightly(self, found: Sequence[Refuted]) -> list[Refuted]:
+        """Of some regions, those where the network is finite; raises where the graph is another than the network."""
+        if not found:
+            return []
+        boxes = [self.spec.regions[one.position].box for one in found]
         with self.course.phase("check"):
-            try:
-                self.subject.check(region.box.lower.reshape(shape), region.box.upper.reshape(shape))
-            except NetworkOverflowError:
-                return False  # judged by itself
-        return True
+            lower, upper = torch.stack([box.lower for box in boxes]), torch.stack([box.upper for box in boxes])
+            finite = self.subject.finite(lower, upper).tolist()
+        return [one for one, is_finite in zip(found, finite, strict=True) if is_finite]  # others: by themselves
 
     @property
     def dtype(self) -> torch.dtype:
