@@ -11,6 +11,7 @@ import torch
 
 from zonocuda.bounds.deadline import Deadline, TimeoutReached
 from zonocuda.bounds.plan.planner import Direction
+from zonocuda.checkpoint import CheckpointError
 from zonocuda.domains import Backend, current_backend, use_backend
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.kink import KINK_RULES, KinkRule
@@ -207,6 +208,8 @@ def verify(
                 confirm_arithmetic(where)
         except ArithmeticChangedError as error:
             verdict, reason = Verdict.UNKNOWN, str(error)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoints.path}: {error}") from error
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
