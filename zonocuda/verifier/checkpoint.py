@@ -147,7 +147,8 @@ class Checkpoints:
         if path.exists():
             result.regions = dict(read(path, result.identity, State).regions)
             result.resumed = bool(result.regions)
-        write(path, result.identity, State(result.regions))  # so that what cannot be written is known at once
+        else:
+            write(path, result.identity, State({}))  # so that what cannot be written is known at once
         result._next = time.monotonic() + INTERVAL
         return result
 
@@ -173,8 +174,9 @@ class Checkpoints:
     def settle(self) -> None:
         """Writes down what was offered last: a search has ended, and found no counterexample. (Where one was found, the
         parts of its batch are nowhere: a state made then would leave them out.)"""
-        if self._last is not None:
-            self.put(self._last[0], self._last[1]())
+        last, self._last = self._last, None
+        if last is not None and self.path is not None:
+            self.put(last[0], last[1]())
 
     def put(self, position: int, state: RegionState) -> None:
         """Writes a region's state down."""
@@ -206,6 +208,7 @@ class Checkpoints:
     def searching(self) -> Iterator[None]:
         """Inside, SIGINT and SIGTERM let the search come to rest, which asks :attr:`asked`, and write its state down;
         then they do what they did before. A second one does so at once."""
+        self._last = None
         if self.path is None or threading.current_thread() is not threading.main_thread():
             yield
             return
