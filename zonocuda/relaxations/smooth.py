@@ -140,21 +140,25 @@ class SmoothRule(Rule):
             )
         return _recorded(offset, lower, of_lower, upper, of_upper, slope, of_slope)
 
+    def _turned(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Where f is least, and where it is largest, between the ends."""
+        nowhere, turn = torch.zeros_like(lower, dtype=torch.bool), self.curve.turn
+        return nowhere if turn is None else (lower <= turn.last) & (upper >= turn.first), nowhere
+
     def _differentiable_range(
         self, low: Tensor, high: Tensor, lower: Tensor, upper: Tensor, slopes: list[Tensor]
     ) -> Bounds:
         """With the derivative of f at the end whose value a bound is."""
-        ends = self.curve.value(lower.detach()), self.curve.value(upper.detach())
-        first_is_low, turn = ends[0] <= ends[1], self.curve.turn
-        inside = torch.zeros_like(first_is_low) if turn is None else (lower <= turn.last) & (upper >= turn.first)
-        zero = torch.zeros_like(low)
-        weights = [
-            [torch.where(mask & ~gone, slope, zero) for mask, slope in ((own, slopes[0]), (~own, slopes[1]))]
-            for own, gone in ((first_is_low, inside), (~first_is_low, torch.zeros_like(inside)))
-        ]
+        with torch.no_grad():
+            least_first = self.curve.value(lower.detach()) <= self.curve.value(upper.detach())
+            turned = self._turned(lower.detach(), upper.detach())
+            of_low, of_high = (
+                [torch.where(mask & ~gone, slope, 0.0) for mask, slope in zip((own, ~own), slopes, strict=True)]
+                for own, gone in zip((least_first, ~least_first), turned, strict=True)
+            )
         return (
-            _recorded(low, lower, weights[0][0], upper, weights[0][1]),
-            _recorded(high, lower, weights[1][0], upper, weights[1][1]),
+            _recorded(low, lower, of_low[0], upper, of_low[1]),
+            _recorded(high, lower, of_high[0], upper, of_high[1]),
         )
 
     def _reach(self, lower: Tensor, upper: Tensor) -> Bounds:
@@ -164,7 +168,7 @@ class SmoothRule(Rule):
         low, high = torch.minimum(first, last), torch.maximum(first, last)
         for point in curve.breaks if curve.pole is None else ():
             inside = (lower < point) & (upper > point)
-            sides = [float(curve.derivative(torch.tensor([point], dtype=torch.float64))[0])]
+            sides = [float(curve.derivative(torch.tensor([point], dtype=torch.float64, device="cpu"))[0])]
             sides += [1.0] if curve.same_from == point else []
             sides += [0.0] if curve.zero_to == point else []
             low = torch.where(inside, low.clamp(max=min(sides)), low)

@@ -69,6 +69,11 @@ class WaveRule(SmoothRule):
             found.append(outward(torch.where(own, best, extreme), lower.dtype, extreme > 0))
         return found[0], found[1]
 
+    def _turned(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = lower.double() + self.ahead, upper.double() + self.ahead
+        wide = self._unbounded(lower, upper)
+        return _reaches(low, high, -1.0) | wide, _reaches(low, high, 1.0) | wide
+
     def _reach(self, lower: Tensor, upper: Tensor) -> Bounds:
         first, last = (self.curve.derivative(x)[0] for x in (lower, upper))
         low, high = torch.minimum(first, last), torch.maximum(first, last)

@@ -293,7 +293,7 @@ class _Run:
                 self.box,
                 self.inputs,
                 self.slopes,
-                known={},
+                known={} if rule_of(node).has_signs else None,  # where all that is asked for is a sign
                 keep_best=False,
                 on_node=self.on_node,
                 ledger=self.ledger,
