@@ -42,8 +42,6 @@ OPERATORS = {
         Case([helper.make_node("Relu", ["x"], ["y"], domain="com.example")], [1, 3], (3,)),
         "(op com.example.Relu) is not supported",
     ),
-    "product of branches": (Case([op("Mul", "x x")], [1, 3], (3,)), "not affine"),
-    "matrix product of branches": (Case([op("MatMul", "x x")], [1, 3, 3], (3, 3)), "not affine"),
     "division by a branch": (constant_first("Div", [1, 3], (3,), floats(3)), "not affine"),
     "division by zero": (one("Div", [1, 2], (2,), np.float32([1, 0])), "divides by zero"),
     "a convolution whose weight depends on the input": (

@@ -24,6 +24,7 @@ from zonocuda.graph.ops import (
     ScaleShift,
     Transpose,
 )
+from zonocuda.graph.product import Product
 
 __all__ = [
     "HOPELESS",
@@ -43,6 +44,7 @@ __all__ = [
     "Op",
     "Pad",
     "Part",
+    "Product",
     "Rearrangement",
     "Reduce",
     "Relu",

@@ -27,6 +27,7 @@ from zonocuda.graph.ops import (
     Shape,
     Transpose,
 )
+from zonocuda.graph.product import Product
 
 
 def output_shape(op: Op, shapes: Sequence[Shape]) -> Shape:
@@ -80,6 +81,12 @@ def _same(op: Op, shapes: Sequence[Shape]) -> Shape:
 
 def _add(op: Op, shapes: Sequence[Shape]) -> Shape | None:
     return shapes[0] if len(shapes) == 2 and shapes[0] == shapes[1] else None
+
+
+def _product(op: Product, shapes: Sequence[Shape]) -> Shape | None:
+    (shape,) = shapes
+    fits = len(shape) == 1 and op.terms > 0 and shape[0] % (2 * op.terms) == 0
+    return (shape[0] // (2 * op.terms),) if fits else None
 
 
 def _scale_shift(op: ScaleShift, shapes: Sequence[Shape]) -> Shape | None:
@@ -185,6 +192,7 @@ _RULES: dict[type[Op], Callable[..., Shape | None]] = {
     Gather: _gather,
     Linear: _linear,
     Pad: _pad,
+    Product: _product,
     Reduce: _reduce,
     Relu: _same,
     Reshape: _reshape,

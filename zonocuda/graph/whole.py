@@ -1,7 +1,7 @@
 """Operators of a network that its graph writes with several nodes, whole, for execution alone.
 
-Bounds are of the nodes: affine maps and ReLUs that compute the same function of real numbers. In floating point those
-would round where the operator itself rounds nothing, or once (:class:`zonocuda.graph.Part`).
+Bounds are of the nodes: affine maps, ReLUs and products that compute the same function of real numbers. In floating
+point those would round where the operator itself rounds nothing, or once (:class:`zonocuda.graph.Part`).
 """
 
 from __future__ import annotations
@@ -71,6 +71,22 @@ class Absolute(Op):
 
     def apply(self, *inputs: Tensor) -> Tensor:
         return inputs[0].abs()
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply(Op):
+    """x * y; they broadcast."""
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] * inputs[1]
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixProduct(Op):
+    """x @ y."""
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] @ inputs[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Cast, Concat, Expand, Gather, Node, Relu, Reshape, Transpose, absolute, fan_in
+from zonocuda.graph import (
+    Add,
+    Affine,
+    Cast,
+    Concat,
+    Expand,
+    Gather,
+    Node,
+    Product,
+    Relu,
+    Reshape,
+    Transpose,
+    absolute,
+    fan_in,
+)
 from zonocuda.roundoff import gamma, unit_roundoff
 
 EXTRA_ROUNDINGS = 8
@@ -44,8 +58,9 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
 
     of A x + b (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); m * tiny is for products that
     underflow or are flushed to zero. max(x, 0) is 1-Lipschitz and keeps e. A sum of two branches adds both errors
-    and one rounding. Moving values about is exact, and a cast rounds once, to its own type. Float64 evaluates the
-    bound; its own error, of the order of m * 2^-53 relative, is for the caller to cover.
+    and one rounding. A sum of products of two values changes by at most sum |x| e_y + |y| e_x + e_x e_y. Moving values
+    about is exact, and a cast rounds once, to its own type. Float64 evaluates the bound; its own error, of the order of
+    m * 2^-53 relative, is for the caller to cover.
     """
     op = node.op
     if isinstance(op, Cast):
@@ -65,6 +80,10 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
         error = inputs[0].error + inputs[1].error
         size = inputs[0].value.abs() + inputs[1].value.abs() + error
         return Bounded(op.apply(inputs[0].value, inputs[1].value), error + _rounding(2, size, dtype))
+    if isinstance(op, Product):
+        size, value = inputs[0].value.abs(), op.apply(inputs[0].value)
+        most = op.apply(size + inputs[0].error)
+        return Bounded(value, most - op.apply(size) + _rounding(op.terms + EXTRA_ROUNDINGS, most, dtype))
     if isinstance(op, Concat):
         return Bounded(op.apply(*(x.value for x in inputs)), op.apply(*(x.error for x in inputs)))
     raise NotImplementedError(f"importers.rounding: no error bound for op {op.kind}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zonocuda.graph import Graph, Node, Op, Relu
+from zonocuda.graph import Graph, Node, Op, Product, Relu
+from zonocuda.relaxations.bilinear import ProductRule
 from zonocuda.relaxations.relu import ReluRule
 from zonocuda.relaxations.rule import Rule
 
 RULES: dict[type[Op], Callable[[Any], Rule]] = {
     Relu: lambda op: ReluRule(),
+    Product: lambda op: ProductRule(op.terms),
 }
 """By the type of an operator, its rule, made for the operator."""
 

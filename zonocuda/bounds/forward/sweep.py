@@ -180,9 +180,9 @@ class _Run:
 
     def observe(self, node: Node, value: Value) -> None:
         """Notes a node's value."""
-        if has_rule(node) and self.extremes.pairs:
+        if has_rule(node) and self.extremes.is_needed:
             self.extremes.begin(node.name, rule_of(node).range(*self.inputs[node.name]))
-        elif self.extremes.pairs:
+        elif self.extremes.is_needed:
             self.extremes.pass_on(node)
         if self.all_layers:
             self.layers[node.name] = _bounds(value)
@@ -277,7 +277,7 @@ class _Run:
         if way == "box":
             return self.box_of(node, image)
         band = rule.band(*bounds, self.slopes.get(node.name), values[0].symbols)
-        return values[0].within(*band, node.name, in_place)
+        return rule.image(values[0], band, node.name, in_place)
 
     def dual(self, node: Node, known: Bounds) -> Bounds:
         """Interval bounds of an activation's value; the neurons that are not settled get bounds of their own by the
@@ -293,7 +293,7 @@ class _Run:
                 self.box,
                 self.inputs,
                 self.slopes,
-                known={},
+                known={} if rule_of(node).has_signs else None,  # where a sign is all that matters, it is enough
                 keep_best=False,
                 on_node=self.on_node,
                 ledger=self.ledger,

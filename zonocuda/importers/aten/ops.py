@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph.ops import Pads, Shape
-from zonocuda.importers import lowering
+from zonocuda.importers import lowering, lowering_products
 from zonocuda.importers.aten import piecewise
 from zonocuda.importers.aten.moves import MOVES, move
 from zonocuda.importers.aten.node import AtenNode
@@ -84,7 +84,7 @@ def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
 
 def _mul(node: AtenNode) -> Value:
     if node.is_value("self") and node.is_value("other"):
-        refuse("a product of two tensors that depend on the input is not affine")
+        return lowering_products.multiply(node.builder, node.name, node.value("self"), node.value("other"))
     x, constant = ("self", "other") if node.is_value("self") else ("other", "self")
     return lowering.scale_shift(node.builder, node.name, node.value(x), node.numbers(constant), None)
 

@@ -6,7 +6,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from zonocuda.importers import lowering, products
+from zonocuda.importers import lowering, lowering_products, products
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.enclosure import Numbers
 from zonocuda.importers.errors import refuse
@@ -86,9 +86,9 @@ def _times(node: OnnxNode, constant: Numbers, factor: float) -> Numbers:
 
 
 def matmul(node: OnnxNode) -> Value:
-    """Product with a constant on either side."""
+    """Product of two branches, or with a constant on either side."""
     if node.is_value(0) and node.is_value(1):
-        refuse("a product of two tensors that depend on the input is not affine")
+        return lowering_products.matmul(node.builder, node.name, node.value(0), node.value(1))
     if node.is_value(0):
         return products.matmul_right(node.builder, node.name, node.value(0), node.numbers(1))
     return products.matmul_left(node.builder, node.name, node.numbers(0), node.value(1))
@@ -112,9 +112,9 @@ def sub(node: OnnxNode) -> Value:
 
 
 def mul(node: OnnxNode) -> Value:
-    """Product with a constant, elementwise."""
+    """Product of two branches, or of one and a constant, elementwise."""
     if node.is_value(0) and node.is_value(1):
-        refuse("a product of two tensors that depend on the input is not affine")
+        return lowering_products.multiply(node.builder, node.name, node.value(0), node.value(1))
     x, constant = (0, 1) if node.is_value(0) else (1, 0)
     return lowering.scale_shift(node.builder, node.name, node.value(x), node.numbers(constant), None)
 
