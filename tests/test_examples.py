@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,9 +127,20 @@ def test_the_demo_prints_every_verdict(
     demo = script("demo")
     monkeypatch.setattr(demo, "verify_all", lambda: iter(rows))
     demo.main()
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    text = capsys.readouterr().out
+    assert re.search(r"proven by \d+ parts in [\d.]+ s, confirmed in [\d.]+ s|needs python-flint|was not proven", text)
+    assert re.search(r"A counterexample of \w+_0\.25", text)
+    lines = [line.split() for line in text.splitlines()]
     for row in rows:
         assert [row.network.stem, row.specification.stem, str(row.result.verdict)] in [line[:3] for line in lines]
+
+
+def test_the_demo_draws_two_images_side_by_side() -> None:
+    image = torch.zeros(8, 8)
+    image[0] = 1.0
+    text = script("demo").drawing(image, image.T)
+    assert text.splitlines()[0] == f"    {'@' * 16}    @@{' ' * 14}"
+    assert text.splitlines()[7] == f"    {' ' * 16}    @@{' ' * 14}"
 
 
 def test_the_demos_bounds_enclose_what_samples_reach() -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zonocuda.brief import brief_repr
 from zonocuda.domains import maps, memory
 from zonocuda.domains.arrays import as_tensor, ball
 from zonocuda.domains.backend import kernels
@@ -31,10 +32,18 @@ class Zonotope:
         center: c, ``[B, *features]``.
         blocks: the generators, one block for each group of symbols. Zonotopes that share a group depend on the same
             symbols, so that their sums and differences cancel what they share.
+
+    Examples:
+        >>> z = Zonotope.from_ball(torch.zeros(1, 2), 1.0).linear(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        >>> lower, upper = z.relu().bounds()
+        >>> bool((lower <= 0).all()), bool((upper >= 2).all())
+        (True, True)
     """
 
     center: Tensor
     blocks: tuple[Block, ...]
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         if len({id(block.symbols) for block in self.blocks}) != len(self.blocks):

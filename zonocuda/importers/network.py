@@ -36,6 +36,9 @@ class Network:
     sha256: str
     runtime: OnnxRuntimeModel
 
+    def __repr__(self) -> str:
+        return f"Network({str(self.path) if self.path else 'in memory'}: {self.graph!r})"
+
     def check(self, lower: Tensor, upper: Tensor, points: int = 16, seed: int = 0) -> float:
         """Compare the graph with ONNX Runtime on the box; see ``check_against_onnxruntime``."""
         return check_against_onnxruntime(self.graph, self.runtime, lower, upper, points, seed)
@@ -62,6 +65,10 @@ def load_network(source: str | Path | onnx.ModelProto) -> Network:
 
     Raises:
         NetworkFileError, UnsupportedNetworkError: as ``load_onnx`` and ``OnnxRuntimeModel`` do.
+
+    Examples:
+        >>> load_network('examples/networks/fc.onnx').graph.output_shape
+        (10,)
     """
     path, file = _read(source)
     return _network(file, path)

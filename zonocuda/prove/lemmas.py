@@ -85,6 +85,8 @@ def find_lemmas(
     on_node: Visit,
     proceed: Callable[[], bool],
     record: Callable[[LemmaProof], None] | None = None,
+    note: Callable[[Lemmas, str], None] = lambda found, layer: None,
+    after: str = "",
 ) -> Lemmas:
     """Bounds of the unstable neurons, layer by layer.
 
@@ -98,9 +100,13 @@ def find_lemmas(
         on_node: called before each node of each pass; may raise to stop.
         proceed: asked before every batch; False ends it.
         record: is given the proofs of all bounds that are better than those given, as they can be written down.
+        note: is given what was found so far after each layer, and the name of its activation.
+        after: the activation of the layer to go on behind; empty to begin with the first one.
     """
     known, improved, bounded = dict(inputs), 0, 0
-    for node in activations(arithmetics[0].graph):
+    nodes = activations(arithmetics[0].graph)
+    first = next((number for number, node in enumerate(nodes, 1) if node.name == after), 0)
+    for node in nodes[first:]:
         left = compact(arithmetics[0].graph, known)
         index = free_neurons(node, left.inputs[node.name])
         if not len(index) or not depends_on_activation(left.graph, left.graph[node.name]):
@@ -124,6 +130,7 @@ def find_lemmas(
                     record(proof)
         bounded += layer.bounded
         known = left.widen(layer.inputs)
+        note(Lemmas(known, improved, bounded, False), node.name)
     return Lemmas(known, improved, bounded, True)
 
 

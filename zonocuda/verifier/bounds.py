@@ -13,6 +13,7 @@ from torch import Tensor
 from zonocuda.bounds.dual.neurons import neuron_bounds
 from zonocuda.bounds.forward.sweep import LayerStats, sweep
 from zonocuda.bounds.plan.planner import Direction, Step
+from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
@@ -44,6 +45,10 @@ class NetworkBounds:
     relus: Mapping[str, tuple[Tensor, Tensor]]
     stats: tuple[LayerStats, ...]
     plan: tuple[Step, ...]
+
+    def __repr__(self) -> str:
+        kept = f"output={self.output is not None}, layers={len(self.layers)}, relus={len(self.relus)}"
+        return f"NetworkBounds(lower={brief(self.lower)}, upper={brief(self.upper)}, {kept})"
 
 
 @plain_torch()
@@ -80,6 +85,13 @@ def compute_bounds(
     Raises:
         ValueError: a network that cannot be imported, or shapes that do not fit.
         TypeError: inputs that are no zonotope, or neither float32 nor float64.
+
+    Examples:
+        >>> double = torch.nn.Linear(1, 1)
+        >>> _ = double.requires_grad_(False).load_state_dict({'weight': torch.tensor([[2.0]]), 'bias': torch.zeros(1)})
+        >>> bounds = compute_bounds(double, Zonotope.from_box(torch.zeros(1, 1), torch.ones(1, 1)))
+        >>> bool(bounds.lower <= 0), bool(bounds.upper >= 2), bounds.upper.item() < 2.001
+        (True, True, True)
     """
     zonotope = resolve_zonotope(zonotope, "compute_bounds")
     check_choice("compute_bounds", "layers", layers, ("output", "all"))

@@ -72,6 +72,11 @@ def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6,
     Raises:
         UnsupportedNetworkError: torch.export cannot trace the module, or the graph cannot express an operator.
         NetworkMismatchError: the graph and the module disagree beyond rounding.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()).eval()
+        >>> from_module(model, (2,))
+        Graph((2,) -> Linear -> Relu -> (3,))
     """
     shape = _checked_shape(input_shape)
     if not isinstance(model, nn.Module):

@@ -6,7 +6,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from zonocuda.importers import lowering, lowering_products, products
+from zonocuda.importers import functions, lowering, lowering_products, products
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.enclosure import Numbers
 from zonocuda.importers.errors import refuse
@@ -114,6 +114,9 @@ def sub(node: OnnxNode) -> Value:
 def mul(node: OnnxNode) -> Value:
     """Product of two branches, or of one and a constant, elementwise."""
     if node.is_value(0) and node.is_value(1):
+        found = functions.recognised_product(node.builder, node.name, node.value(0), node.value(1))
+        if found is not None:
+            return found
         return lowering_products.multiply(node.builder, node.name, node.value(0), node.value(1))
     x, constant = (0, 1) if node.is_value(0) else (1, 0)
     return lowering.scale_shift(node.builder, node.name, node.value(x), node.numbers(constant), None)
