@@ -115,6 +115,8 @@ def test_an_operator_computes_what_onnx_s_own_evaluator_computes(name: str, dtyp
         pytest.skip("the evaluator counts the pads of one end twice")
     if dtype == TensorProto.DOUBLE and any(node.op_type.startswith("Constant") for node in case.nodes):
         pytest.skip("its constants are float32")
+    if dtype == TensorProto.DOUBLE and any(node.op_type in ("Erf", "Gelu", "HardSwish") for node in case.nodes):
+        pytest.skip("the evaluator's error function and constants are float32")
     file, graph = read(built(name, dtype))
     own = torch.float64 if dtype == TensorProto.DOUBLE else torch.float32
     evaluator = ReferenceEvaluator(file.model)

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from tests.importers.onnx_models import Case, constant_first, floats, ints, one, op, save
 from tests.importers.piecewise_models import PIECEWISE
+from tests.importers.smooth_models import SMOOTH
 from zonocuda.importers import load_network
 
 POSITIVE = np.abs(floats(3)) + np.float32(0.5)
@@ -261,6 +262,7 @@ CASES = {
     ),
     "a single number": one("Mul", [1], (1,), floats(1)),
     **PIECEWISE,
+    **SMOOTH,
 }
 
 

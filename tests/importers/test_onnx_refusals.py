@@ -16,8 +16,8 @@ STATISTICS = (floats(3), floats(3), floats(3), np.abs(floats(3)) + 1)
 SCALAR = np.float32(1).reshape(())
 
 OPERATORS = {
-    "sigmoid": (one("Sigmoid", [1, 3], (3,)), "node 'y' (op Sigmoid) is not supported; supported ops: Abs, Add,"),
-    "hard swish": (one("HardSwish", [1, 3], (3,), opset=14), "op HardSwish) is not supported; supported ops"),
+    "acos": (one("Acos", [1, 3], (3,)), "node 'y' (op Acos) is not supported; supported ops: Abs, Add, Atan,"),
+    "det": (one("Det", [1, 3, 3], (1,)), "op Det) is not supported; supported ops"),
     "rounding down": (one("Floor", [1, 3], (3,)), "on constants only; supported"),
     "a threshold that jumps": (one("ThresholdedRelu", [1, 3], (3,)), "it jumps at alpha"),
     "a condition that depends on the input": (
