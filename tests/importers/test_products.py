@@ -14,7 +14,7 @@ from tests.importers.modules import Apply
 from tests.importers.onnx_models import Case, floats, op, save
 from tests.verifier.exact import evaluate, exactly
 from zonocuda import Zonotope, compute_bounds
-from zonocuda.graph import Concat, Gather, Graph, Node, Product, interpret
+from zonocuda.graph import Bilinear, Concat, Gather, Graph, Node, interpret
 from zonocuda.importers import NetworkMismatchError, UnsupportedNetworkError, from_module, load_network, load_onnx
 from zonocuda.importers.check import check_against_onnxruntime
 from zonocuda.importers.lowering_products import MAX_FACTORS
@@ -97,7 +97,7 @@ def test_a_file_s_nodes_compute_what_onnx_runtime_does(name: str, tmp_path: Path
     """In rationals, and beside ONNX Runtime, node by node."""
     path = save(FILES[name].model(), tmp_path)
     network = load_network(path)
-    assert any(isinstance(node.op, Product) for node in network.graph.nodes)
+    assert any(isinstance(node.op, Bilinear) for node in network.graph.nodes)
     ones = torch.ones(network.graph.input_shape)
     network.check(-ones, ones)
     graph = load_onnx(path).to(torch.float64)
@@ -127,7 +127,7 @@ def test_a_module_s_graph_is_the_module_and_so_are_its_nodes(name: str) -> None:
     build, shape = MODULES[name]
     model = build().eval()
     graph = from_module(model, shape)
-    assert any(isinstance(node.op, Product) for node in graph.nodes)
+    assert any(isinstance(node.op, Bilinear) for node in graph.nodes)
     x = torch.randn(5, *shape)
     with torch.no_grad():
         torch.testing.assert_close(graph(x), model(x))

@@ -17,8 +17,8 @@ from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
 from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Zonotope, use_backend
-from zonocuda.graph import Concat, Graph, Linear, Product, Relu
-from zonocuda.relaxations.bilinear import ProductRule
+from zonocuda.graph import Bilinear, Concat, Graph, Linear, Relu
+from zonocuda.relaxations.bilinear import BilinearRule
 from zonocuda.tighten.ascent import Ascent, ascend
 from zonocuda.tighten.joint import margin, slope_gradients, sweep_to
 from zonocuda.tighten.refine import refine
@@ -35,11 +35,11 @@ def network(terms: int, seed: int = 0) -> Graph:
     relus = b(Relu())
     sides = [b(b.linear(6, 4 * terms), relus) for _ in range(2)]
     b(Concat(0), *sides)
-    b(Product(terms))
+    b(Bilinear(terms))
     b(b.linear(4, 3))
     b(Concat(0), b.nodes[-1].name, first)
     b(b.linear(9, 4))
-    b(Product())
+    b(Bilinear())
     b(b.linear(2, 3))
     return b.graph()
 
@@ -71,7 +71,7 @@ def residues(a: Fraction, b: Fraction, x: list[Fraction], y: list[Fraction]) -> 
 def test_planes_enclose_the_product_at_every_corner_in_rationals(dtype: torch.dtype, own_signs: bool) -> None:
     """Where a bilinear function is least and largest; and they are hardly wider than they must be."""
     low, high = boxes(dtype, 300, 0)
-    rule, pairs = ProductRule(), low.shape[0]
+    rule, pairs = BilinearRule(), low.shape[0]
     generator = torch.Generator().manual_seed(1)
     slopes = [1.6 * torch.rand(pairs, 1, 2, generator=generator).to(dtype) - 0.3 for _ in range(2)]
     for sign in (1.0, -1.0):
@@ -93,7 +93,7 @@ def test_planes_enclose_the_product_at_every_corner_in_rationals(dtype: torch.dt
 @DTYPES
 def test_intervals_enclose_the_product_and_keep_a_known_sign(dtype: torch.dtype) -> None:
     low, high = boxes(dtype, 500, 2)
-    below, above = ProductRule().range(low, high)
+    below, above = BilinearRule().range(low, high)
     for i in range(len(low)):
         x, y = ([Fraction(low[i, j].item()), Fraction(high[i, j].item())] for j in range(2))
         ends = [p * q for p in x for q in y]
@@ -106,7 +106,7 @@ def test_intervals_enclose_the_product_and_keep_a_known_sign(dtype: torch.dtype)
 def test_sums_of_products_are_enclosed(dtype: torch.dtype) -> None:
     """Against the sum of the exact extremes of every product; x y - a x - b y takes them independently."""
     low, high = (b.reshape(-1, 10) for b in boxes(dtype, 200, 3))  # x and y, 5 terms
-    rule = ProductRule(5)
+    rule = BilinearRule(5)
     lines = rule.lines(low, high, None)
     band, (below, above) = rule.band(low, high, None), rule.range(low, high)
     assert lines.below is not None
@@ -132,7 +132,7 @@ def test_what_is_no_number_reaches_every_bound(bad: float) -> None:
     for place in range(2):
         low, high = torch.tensor([[-1.0, 2.0]]), torch.tensor([[1.0, 3.0]])
         high[0, place] = bad
-        band, ends = ProductRule().band(low, high, None), ProductRule().range(low, high)
+        band, ends = BilinearRule().band(low, high, None), BilinearRule().range(low, high)
         assert not bool(band.middle.isfinite().any() and band.radius.isfinite().any())
         assert not bool(ends[0].isfinite().all() and ends[1].isfinite().all())
 
@@ -143,7 +143,7 @@ def test_a_learnt_r_reaches_the_best_of_mccormicks_planes(weights: tuple[float, 
     meet."""
     w, a, b = weights
     graph = Builder(2)
-    graph(Product())
+    graph(Bilinear())
     graph(Concat(0), "x", graph.nodes[-1].name)
     graph(Linear(torch.tensor([[a, b, w]], dtype=torch.float64)))
     net, box = graph.graph(), (torch.tensor([[-1.0, 0.5]]).double(), torch.tensor([[2.0, 3.0]]).double())
@@ -171,7 +171,7 @@ def test_the_dual_with_one_r_for_both_signs_is_the_forward_zonotope(terms: int) 
     low, high = result.output.bounds()
     found = neuron_bounds(graph, graph.output, torch.arange(3), box, result.inputs)
     torch.testing.assert_close(found, (low, high), rtol=1e-11, atol=1e-11)
-    assert sum(isinstance(graph[name].op, Product) for name in result.inputs) == 2
+    assert sum(isinstance(graph[name].op, Bilinear) for name in result.inputs) == 2
     by_dual = sweep(graph, Zonotope.from_box(*box), direction="dual")
     for name, bounds in result.inputs.items():
         torch.testing.assert_close(by_dual.inputs[name], bounds, rtol=1e-9, atol=1e-9)
@@ -208,7 +208,7 @@ def test_the_adjoint_of_a_sweep_is_autograds_derivative(terms: int) -> None:
     graph = network(terms, 5)
     zonotope = Zonotope.from_box(*random_box(graph, 2, 1.5))
     loss = margin(torch.eye(3, dtype=torch.float64))
-    shapes = {n.name: graph[n.inputs[0]].shape for n in graph.nodes if isinstance(n.op, Product | Relu)}
+    shapes = {n.name: graph[n.inputs[0]].shape for n in graph.nodes if isinstance(n.op, Bilinear | Relu)}
     generator = torch.Generator().manual_seed(0)
     slopes = {n: torch.rand(2, *s, dtype=torch.float64, generator=generator) for n, s in shapes.items()}
     found = slope_gradients(graph, sweep_to(graph, zonotope, slopes), loss)
@@ -227,7 +227,7 @@ def test_bounds_of_rows_have_the_derivative_in_r() -> None:
     box = random_box(graph, 1, 0.4)
     inputs, rows = dict(sweep(graph, Zonotope.from_box(*box)).inputs), both_ends(graph, box[0])
     start = {n: s.flat() for n, s in initial_slopes(graph, inputs, "adaptive").items()}
-    names = [node.name for node in graph.nodes if isinstance(node.op, Product)]
+    names = [node.name for node in graph.nodes if isinstance(node.op, Bilinear)]
     generator = torch.Generator().manual_seed(0)
     given = [
         0.2 + 0.6 * torch.rand(1, 1, inputs[n][0].shape[1], dtype=torch.float64, generator=generator) for n in names
@@ -272,7 +272,7 @@ def test_what_holds_is_verified_and_a_planted_violation_never_is(terms: int) -> 
     proven = verify(graph, property_of(graph, box, lower - 1e-4), split="none", certificate=True)
     assert proven.verdict is Verdict.VERIFIED
     assert proven.certificate is not None
-    assert "certificates of op Product" in proven.certificate.reason
+    assert "certificates of op Bilinear" in proven.certificate.reason
     planted = verify(graph, property_of(graph, box, least + 1e-3), timeout=10)
     assert planted.verdict in (Verdict.FALSIFIED, Verdict.UNKNOWN)
     split = verify(graph, property_of(graph, box, least - 0.05), split="input", timeout=30)
@@ -282,5 +282,5 @@ def test_what_holds_is_verified_and_a_planted_violation_never_is(terms: int) -> 
 def test_an_execution_is_refused() -> None:
     graph = network(1, 0)
     box = tuple(b.float().double() for b in random_box(graph, 1, 0.1))
-    with pytest.raises(ValueError, match=r"cannot be proven: .* node 'product6' \(op Product\)"):
+    with pytest.raises(ValueError, match=r"cannot be proven: .* node 'bilinear6' \(op Bilinear\)"):
         verify(graph, property_of(graph, box, -100.0), semantics="float32")

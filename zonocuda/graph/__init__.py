@@ -1,5 +1,6 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
+from zonocuda.graph.bilinear import Bilinear
 from zonocuda.graph.elementwise import ENTRIES, Elementary
 from zonocuda.graph.graph import Graph, Node, Part, interpret, prune
 from zonocuda.graph.magnitude import absolute, constants, divisor, fan_in, fan_out
@@ -25,7 +26,6 @@ from zonocuda.graph.ops import (
     ScaleShift,
     Transpose,
 )
-from zonocuda.graph.product import Product
 
 __all__ = [
     "ENTRIES",
@@ -33,6 +33,7 @@ __all__ = [
     "Add",
     "Affine",
     "AveragePool",
+    "Bilinear",
     "Cast",
     "Concat",
     "Conv",
@@ -47,7 +48,6 @@ __all__ = [
     "Op",
     "Pad",
     "Part",
-    "Product",
     "Rearrangement",
     "Reduce",
     "Relu",

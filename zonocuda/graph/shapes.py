@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from zonocuda.graph.bilinear import Bilinear
 from zonocuda.graph.elementwise import Elementary
 from zonocuda.graph.ops import (
     Add,
@@ -28,7 +29,6 @@ from zonocuda.graph.ops import (
     Shape,
     Transpose,
 )
-from zonocuda.graph.product import Product
 
 
 def output_shape(op: Op, shapes: Sequence[Shape]) -> Shape:
@@ -84,7 +84,7 @@ def _add(op: Op, shapes: Sequence[Shape]) -> Shape | None:
     return shapes[0] if len(shapes) == 2 and shapes[0] == shapes[1] else None
 
 
-def _product(op: Product, shapes: Sequence[Shape]) -> Shape | None:
+def _product(op: Bilinear, shapes: Sequence[Shape]) -> Shape | None:
     (shape,) = shapes
     fits = len(shape) == 1 and op.terms > 0 and shape[0] % (2 * op.terms) == 0
     return (shape[0] // (2 * op.terms),) if fits else None
@@ -194,7 +194,7 @@ _RULES: dict[type[Op], Callable[..., Shape | None]] = {
     Gather: _gather,
     Linear: _linear,
     Pad: _pad,
-    Product: _product,
+    Bilinear: _product,
     Reduce: _reduce,
     Relu: _same,
     Reshape: _reshape,

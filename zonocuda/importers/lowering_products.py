@@ -1,4 +1,4 @@
-"""Products of two values that both depend on the input: :class:`zonocuda.graph.Product` of their factors.
+"""Products of two values that both depend on the input: :class:`zonocuda.graph.Bilinear` of their factors.
 
 As in :mod:`zonocuda.importers.lowering_piecewise` the nodes of an operator are its parts, and the last one carries
 ``name``.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from zonocuda.graph import Product
+from zonocuda.graph import Bilinear
 from zonocuda.graph.ops import Shape
 from zonocuda.graph.whole import MatrixProduct, Multiply
 from zonocuda.importers.builder import GraphBuilder, Value
@@ -70,5 +70,5 @@ def _product(builder: GraphBuilder, name: str, x: Value, y: Value, terms: int, s
     flat: Sequence[Value] = [reshape(builder, f"{name}/{side}", v, (count,)) for side, v in sides]
     factors = concat(builder, f"{name}/factors", flat, 0)
     if len(shape) == 1:
-        return builder.emit(name, Product(terms), factors)
-    return reshape(builder, name, builder.emit(f"{name}/product", Product(terms), factors), shape)
+        return builder.emit(name, Bilinear(terms), factors)
+    return reshape(builder, name, builder.emit(f"{name}/product", Bilinear(terms), factors), shape)

@@ -1,4 +1,4 @@
-"""Products of two values: z_i = sum_t x_it y_it for x in [xl, xu] and y in [yl, yu] (:class:`zonocuda.graph.Product`).
+"""Products of two values: z_i = sum_t x_it y_it for x in [xl, xu] and y in [yl, yu] (:class:`zonocuda.graph.Bilinear`).
 
 **Planes.** For any a and b the bilinear x y - a x - b y = (x - b) (y - a) - a b is least and largest at corners of the
 box, so that with the four numbers p = (x - b) (y - a) there
@@ -29,7 +29,7 @@ from zonocuda.relaxations.rule import Bounds, Counted, DualImage, Growth, Lines,
 from zonocuda.roundoff import gamma, unit_roundoff
 
 
-class ProductRule(Rule):
+class BilinearRule(Rule):
     """The rule of sums of ``count`` products.
 
     Slopes are those r: one number for either factor, of which the mean counts. Lines that one slope gives for below and

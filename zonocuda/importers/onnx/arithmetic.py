@@ -10,6 +10,7 @@ from zonocuda.importers import functions, lowering, lowering_products, products
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.enclosure import Numbers
 from zonocuda.importers.errors import refuse
+from zonocuda.importers.onnx import normal
 from zonocuda.importers.onnx.node import OnnxNode
 
 
@@ -123,9 +124,9 @@ def mul(node: OnnxNode) -> Value:
 
 
 def div(node: OnnxNode) -> Value:
-    """Quotient by a constant, elementwise."""
+    """Quotient, elementwise."""
     if node.is_value(1):
-        refuse("a division by a tensor that depends on the input is not affine")
+        return normal.quotient(node)
     factor = lowering.reciprocal(node.tensor(1))
     return lowering.scale_shift(node.builder, node.name, node.value(0), factor, None, roundings=1)
 

@@ -10,7 +10,7 @@ from zonocuda.graph.ops import Op
 
 
 @dataclass(frozen=True, eq=False)
-class Product(Op):
+class Bilinear(Op):
     """z_i = sum_t x_it y_it, for x and y ``[N, terms]`` each, which are the two halves of one feature dimension of
     2 N terms numbers; z has one feature dimension of N.
 
