@@ -5,7 +5,9 @@
 Needs ZONOCUDA_TEST_DATA. Every instance is searched as :func:`zonocuda.verify` does where its bounds do not decide,
 without the search for counterexamples that comes before: float32, float64 for what rounding leaves open,
 counterexamples replayed. Boxes are split from the whole box on, neurons after the bounds of effort ``standard``, whose
-time counts. Seconds are those of the CPU, without reading the files. A line for each way:
+time counts. ``nothing inherited``: a box does without the bounds of neurons of the box that it is a part of; ``any
+network``: with the bounds of networks that are no small chains. Seconds are those of the CPU, without reading the
+files. A line for each way:
 
     decided    instances with a verdict, of all
     parts      boxes, or parts where neurons have known signs, that were bounded, in all decided instances
@@ -24,21 +26,24 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 from benchmarks.machine import commit_info, machine_info
 from tests.data import data_root
 from zonocuda.bounds.deadline import Deadline
-from zonocuda.branch import CHOICES, Settings
+from zonocuda.branch import CHOICES, Bounded, Settings
 from zonocuda.graph import Graph
 from zonocuda.importers import load_network
 from zonocuda.precision import full_precision
+from zonocuda.prove.dense import DenseNetwork
+from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.prover import LADDERS
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.specs import Region, load_vnnlib
@@ -52,6 +57,8 @@ from zonocuda.verifier.splitting import RegionSearch
 DTYPES = (torch.float32, torch.float64)
 BOXES: dict[str, dict[str, Any]] = {choice: {"choice": choice} for choice in CHOICES}
 BOXES["alternate, no cuts"] = {"cuts": False}
+BOXES["alternate, nothing inherited"] = {}
+BOXES["alternate, any network"] = {}
 NEURONS: dict[str, dict[str, Any]] = {
     "neuron": {},
     "neuron, no lemmas": {"EFFORTS": ()},
@@ -96,20 +103,24 @@ def decide(name: str, row: dict[str, str], way: str, seconds: float) -> Row:
         return seconds - (time.process_time() - begin)
 
     def settings(**given: Any) -> Settings:
-        return Settings(**given, **BOXES[way])
+        return Settings(**{**given, **BOXES[way]})
 
     with ExitStack() as stack:
         stack.enter_context(full_precision())
         if way in BOXES:
             stack.enter_context(patch.object(splitting, "Settings", settings))
+        if way == "alternate, nothing inherited":
+            stack.enter_context(patch.object(DenseBounder, "bound", forgetful))
+        if way == "alternate, any network":
+            stack.enter_context(patch.object(DenseNetwork, "of", lambda rounding, box: None))
         for constant, value in NEURONS.get(way, {}).items():
             stack.enter_context(patch.object(neuron_search, constant, value))
         for position, region in enumerate(spec.regions):
             if way in BOXES:
-                made = RegionSearch(subject, single, region, position, DTYPES, arithmetics.__getitem__, remaining).run()
+                search = RegionSearch(subject, single, region, position, DTYPES, arithmetics.__getitem__, remaining)
+                point, stats, _ = search.run()
             else:
-                made = split_neurons(subject, single, region, position, arithmetics, remaining())
-            point, stats = made
+                point, stats = split_neurons(subject, single, region, position, arithmetics, remaining())
             parts, depth, left = parts + stats.boxes, max(depth, stats.depth), left + stats.open
             if point is not None:
                 found = "sat"
@@ -117,6 +128,14 @@ def decide(name: str, row: dict[str, str], way: str, seconds: float) -> Row:
             found = found if stats.is_proven else "open"
     spent = time.process_time() - begin
     return Row(name, row["onnx"], row["vnnlib"], row["truth"], way, found, parts, depth, left, spent)
+
+
+BOUND = DenseBounder.bound
+
+
+def forgetful(self: DenseBounder, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Bounded:
+    """Bounds of boxes from what is known of them alone."""
+    return replace(BOUND(self, lower, upper), known=None)
 
 
 def split_neurons(

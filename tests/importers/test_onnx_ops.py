@@ -262,13 +262,14 @@ CASES = {
     ),
     "a single number": one("Mul", [1], (1,), floats(1)),
     **PIECEWISE,
-    **SMOOTH,
 }
+"""Operators that executions, certificates and the checker know, too."""
+EVERY_CASE = {**CASES, **SMOOTH}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY_CASE)
 def test_an_operator_computes_what_onnx_runtime_computes(name: str, tmp_path: Path) -> None:
-    case = CASES[name]
+    case = EVERY_CASE[name]
     network = load_network(save(case.model(), tmp_path))
     shape = network.graph.input_shape
     network.check(-2 * torch.ones(shape), 3 * torch.ones(shape), points=4)

@@ -165,7 +165,7 @@ def test_a_box_is_split_and_neurons_are_not() -> None:
 
 def test_an_execution_is_refused() -> None:
     graph = network("fc", 0)
-    with pytest.raises(ValueError, match=r"nothing is known about the rounding of node 'relu2' \(op Toy\)"):
+    with pytest.raises(NotImplementedError, match=r"nothing is known about the rounding of node 'relu2' \(op Toy\)"):
         Execution.of(graph, torch.float32)
 
 

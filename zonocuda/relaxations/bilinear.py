@@ -25,7 +25,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from zonocuda.relaxations.rule import Bounds, Counted, DualImage, Growth, Lines, Rule, Start
+from zonocuda.relaxations.rule import Band, Bounds, Counted, DualImage, Growth, Lines, Rule, Start
 from zonocuda.roundoff import gamma, unit_roundoff
 
 
@@ -90,8 +90,10 @@ class BilinearRule(Rule):
                 size = (rows.abs() * torch.maximum(under.below.abs(), over.above.abs())).sum(2)
         return DualImage(image, low, high, size)
 
-    def growth(self, lower: Tensor, upper: Tensor, slope: Tensor | None, counted: Counted) -> Growth:
-        band = self.band(lower, upper, slope)
+    def growth(
+        self, lower: Tensor, upper: Tensor, slope: Tensor | None, counted: Counted, band: Band | None = None
+    ) -> Growth:
+        band = self.band(lower, upper, slope) if band is None else band
         offset = counted.above(band.middle.abs() + band.radius, 2)
         everywhere = torch.ones_like(offset, dtype=torch.bool)
         return Growth(counted.above(band.slope.abs(), 0), offset, everywhere, ~everywhere)

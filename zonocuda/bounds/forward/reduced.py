@@ -60,8 +60,8 @@ def reduced_bounds(
             bounds = torch.fmax(bounds[0], lower), torch.fmin(bounds[1], upper)
         found[node.name] = bounds
         rule = rule_of(node)
-        slope, middle, radius = rule.band(*bounds, None)
-        grown = errors.activation(node, error, bounds, None, symbols)
+        slope, middle, radius = band = rule.band(*bounds, None)
+        grown = errors.activation(node, error, bounds, None, symbols, band)
         image = rule.scaled(first.zonotope, slope)
         image = replace(image, center=image.center + middle)
         return _Value(image, errors.merged_offset(grown, radius), rule.range(*bounds))

@@ -103,8 +103,8 @@ class Execution:
         """The execution of ``network`` in ``dtype``.
 
         Raises:
-            ValueError: the network computes something that no node accounts for, or has an operator about whose
-            rounding nothing is known.
+            ValueError: the network computes something that no node accounts for.
+            NotImplementedError: an operator about whose rounding nothing is known.
         """
         if network.unaccounted:
             raise ValueError(f"as executed, the network cannot be proven: {network.unaccounted[0]}; use 'real'")
@@ -210,9 +210,8 @@ def _depth(node: Node, network: Graph, before: list[int]) -> int:
         return 0
     if has_rule(node) and rule_of(node).is_exact:
         return 0
-    raise ValueError(
-        "as executed, the network cannot be proven: nothing is known about the rounding of node "
-        f"{node.name!r} (op {node.op.kind}); use 'real'"
+    raise NotImplementedError(
+        f"executed: nothing is known about the rounding of node {node.name!r} (op {node.op.kind})"
     )
 
 

@@ -46,7 +46,7 @@ from zonocuda.bounds.rounding.arithmetic import EXTRA, Rounding
 from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Diagonal, Zonotope
 from zonocuda.graph import Add, Affine, Concat, Node, Rearrangement
-from zonocuda.relaxations import rule_of
+from zonocuda.relaxations import Band, rule_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +82,12 @@ class ForwardErrors:
             return Error(op.apply(*(e.error for e in errors)), op.apply(*(e.size for e in errors)))
         raise NotImplementedError(f"sweep: node {node.name!r} (op {op.kind}) has no error bound")
 
-    def activation(self, node: Node, error: Error, bounds: Bounds, slope: Tensor | None, symbols: int) -> Error:
-        """An activation on proven bounds, with a slope (None for the minimum-area one)."""
+    def activation(
+        self, node: Node, error: Error, bounds: Bounds, slope: Tensor | None, symbols: int, band: Band | None = None
+    ) -> Error:
+        """An activation on proven bounds, with a slope (None for the minimum-area one), and its band, if known."""
         rule = rule_of(node)
-        lam, offset, charged, zero = rule.growth(*bounds, slope, self.rounding)
+        lam, offset, charged, zero = rule.growth(*bounds, slope, self.rounding, band)
         before, size = (rule.fold(lam * t) for t in (error.error, error.size))
         rounded = self._gamma(rule.terms + 1, rule.terms * symbols) * self.rounding.lift(size + 2 * offset)
         grown = self._grown(before + rounded, size + offset, 5 + rule.terms)
