@@ -288,23 +288,6 @@ def test_the_notebook_prints_the_committed_text(name: str) -> None:
     assert ran.stdout == (EXAMPLES / f"{name}.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("slope", [None, 0.0, 1 / 3, 1.0])
-def test_the_drawn_polygon_is_the_zonotope(slope: float | None) -> None:
-    notebook = script("notebook_zonotope")
-    rows = torch.tensor([[1.0, -1, 1], [2, 2, -1]], dtype=torch.float64)
-    relaxed = notebook.zonotope(rows).relu(None if slope is None else torch.full((1, 2), slope, dtype=torch.float64))
-    for z in (notebook.zonotope(rows), relaxed):
-        corners = notebook.polygon(z)
-        generators = torch.cat([block.dense(z.features) for block in z.blocks], 1)[0]
-        angles = torch.linspace(0, 2 * torch.pi, 100, dtype=torch.float64)
-        directions = torch.stack([angles.cos(), angles.sin()])
-        support = z.center[0] @ directions + (generators @ directions).abs().sum(0)
-        torch.testing.assert_close((corners @ directions).amax(0), support, rtol=0, atol=1e-12)
-        edges = torch.roll(corners, -1, 0) - corners
-        turned = torch.roll(edges, -1, 0)
-        assert bool((edges[:, 0] * turned[:, 1] - edges[:, 1] * turned[:, 0] >= -1e-12).all())  # convex
-
-
 @pytest.mark.parametrize("name", ["notebook_nonsmooth", "notebook_zonotope"])
 def test_the_figure_is_drawn_and_small(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")

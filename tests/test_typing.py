@@ -93,7 +93,7 @@ def test_an_editable_install_is_a_path_that_type_checkers_follow(tmp_path: Path)
     program = (
         "from setuptools import Distribution\n"
         "from setuptools.command.editable_wheel import editable_wheel\n"
-        "distribution = Distribution()\n"
+        "distribution = Distribution({'license_expression': 'BSD-3-Clause'})  # as setup.py does\n"
         "distribution.parse_config_files()\n"
         "distribution.set_defaults()\n"
         "command = editable_wheel(distribution)\n"

@@ -20,6 +20,7 @@ from tests.check.neuron_trees import changed, neuron_proof, with_forest
 from tests.verifier.graphs import constraint, fc, random_box, residual, spec
 from zonocuda.checker import CertificateError, check_proof
 from zonocuda.checker.certificate import read_document
+from zonocuda.checker.proof import Sources
 from zonocuda.checker.verdict import Checked
 from zonocuda.graph import Graph
 from zonocuda.prove.certificate import Certificate
@@ -78,7 +79,7 @@ def checked(graph: Graph, property_: Spec, certificate: Certificate, path: Path,
     certificate.save(path)
     document = read_document(path)
     try:
-        return check_proof(document.fields["certificate"], graph, property_, archive=document.archive, **how)
+        return check_proof(document.fields["certificate"], graph, property_, None, Sources(document.archive, **how))
     except CertificateError as error:
         return Checked(False, str(error), ())
     finally:
@@ -97,6 +98,10 @@ def test_a_proof_is_confirmed_in_floats_in_balls_and_in_rational_numbers(kind: s
     graph, property_, certificate = case(kind)
     forest = forest_of(certificate)
     assert forest.leaves > 2
+    table, used = forest.arrays["nonnegative"], np.concatenate([forest.arrays[n] for n in ("slopes", "row_slopes")])
+    both = np.concatenate([table, forest.arrays["negative"]], 1) if "negative" in forest.arrays else table
+    assert len(np.unique(both, axis=0)) == len(table)  # what leaves share is there once
+    assert set(used.tolist()) - {-1} == set(range(len(table)))
     assert (forest.lemmas > 0) == (kind == "lemmas")
     assert (forest.arrays["multipliers"] > 0).any() == (kind in ("neurons", "lemmas"))
     for exact in (False, True):

@@ -173,12 +173,12 @@ def test_a_property_of_another_size_names_both_files(
 def test_an_operator_that_is_not_supported_is_named_and_has_its_own_code(
     safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    node = helper.make_node("Sin", ["x"], ["y"], "wave")
-    path = files.save_model(tmp_path / "sine.onnx", [node], {}, [1, 2], [1, 2])
+    node = helper.make_node("Sinh", ["x"], ["y"], "wave")
+    path = files.save_model(tmp_path / "hyperbolic.onnx", [node], {}, [1, 2], [1, 2])
     assert run("verify", path, safe) == 3
     line = error(capsys)
-    assert "sine.onnx" in line
-    assert "node 'wave' (op Sin) is not supported" in line
+    assert "hyperbolic.onnx" in line
+    assert "node 'wave' (op Sinh) is not supported" in line
     assert "supported ops: Abs, Add, " in line
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli import files
 
+ROOT = Path(__file__).parents[2]
 EXPECTED = {
     "safe.vnnlib": "verified",
     "unsafe.vnnlib": "falsified",
@@ -37,3 +40,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     write_instances(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def ran(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder of results of a whole run of the program, and what it printed."""
+    out = tmp_path_factory.mktemp("ran") / "out"
+    command = ["-m", "zonocuda", "run", small, "--jobs", 2, "--out", out, "--certificates", "--split", "input"]
+    ended = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return out, ended

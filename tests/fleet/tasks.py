@@ -56,3 +56,11 @@ def leave() -> None:
 def process() -> int:
     """The worker's number."""
     return os.getpid()
+
+
+def where(seconds: float, value: object) -> tuple[object, str]:
+    """A value, later, and the node of a Ray cluster."""
+    import ray
+
+    time.sleep(seconds)
+    return value, ray.get_runtime_context().get_node_id()

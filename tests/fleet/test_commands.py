@@ -37,15 +37,6 @@ def run(*arguments: object) -> int:
         return int(leaving.code or 0)
 
 
-@pytest.fixture(scope="session")
-def ran(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The folder of results of a whole run of the program, and what it printed."""
-    out = tmp_path_factory.mktemp("ran") / "out"
-    command = ["-m", "zonocuda", "run", small, "--jobs", 2, "--out", out, "--certificates", "--split", "input"]
-    ended = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    return out, ended
-
-
 def test_every_instance_has_the_verdict_that_it_has_alone(
     ran: tuple[Path, subprocess.CompletedProcess[str]], small: Path
 ) -> None:
@@ -114,7 +105,7 @@ def test_python_says_at_once_what_it_cannot_take(small: Path) -> None:
         ({"device": "tpu"}, ValueError, "must be auto, cpu or cuda"),
         ({"jobs": 0}, ValueError, "jobs must be a positive integer"),
         ({"timeout": -1}, ValueError, "a time limit is a positive number"),
-        ({"executor": "moon"}, ValueError, "executor must be"),
+        ({"executor": "moon"}, ValueError, "executor must be one of local, ray, or an Executor"),
         ({"resume": True}, ValueError, "needs the folder of results"),
     ):
         with pytest.raises(error, match=message):
@@ -231,3 +222,11 @@ def test_the_table_on_a_terminal_says_what_is_done_and_what_each_worker_is_at(sm
     assert first.startswith("1 of 5 done  1 verified  ")
     assert "/s, about 0:00:0" in first
     assert len(rest) == 1, "no worker is at anything"
+
+
+def test_without_ray_the_remedy_is_named(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run("run", small, "--executor", "ray") == 2
+    assert capsys.readouterr().err == "zonocuda: the executor ray needs Ray: pip install 'zonocuda[ray]'\n"

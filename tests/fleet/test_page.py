@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fleet.test_commands import ran  # noqa: F401 (a fixture)
 from zonocuda.cli.main import main
 from zonocuda.fleet.charts import cactus_plot, margin_classes, tree_plot
 from zonocuda.fleet.page import headline, page
@@ -252,7 +251,7 @@ def test_a_certificate_that_is_none_has_no_tree(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_page_of_a_run(
-    ran: tuple[Path, object],  # noqa: F811
+    ran: tuple[Path, object],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

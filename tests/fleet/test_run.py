@@ -279,3 +279,10 @@ def test_a_folder_that_cannot_be_written_is_an_error(listed: Path, tmp_path: Pat
     with pytest.raises(OSError, match="file"):
         done(listed, tmp_path / "file" / "out")
     assert os.listdir(tmp_path / "set")
+
+
+def test_a_run_that_nobody_began_lets_go_of_its_folder(listed: Path, tmp_path: Path) -> None:
+    plan = make_plan(listed, Settings(), None, tmp_path / "out", False)
+    records = execute(plan, InlineExecutor(verdict_in_the_property))
+    del plan, records
+    assert done(listed, tmp_path / "out") == ALL

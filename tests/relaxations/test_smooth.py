@@ -120,6 +120,25 @@ def test_derivatives_of_lines_are_those_of_finite_differences(case: Case) -> Non
 
 
 @EACH
+def test_derivatives_of_ranges_are_those_of_finite_differences(case: Case) -> None:
+    lower, upper = intervals(case, torch.float64, 6, seed=13)
+    chosen = (upper - lower > 0.05) & (upper - lower < 10)
+    inputs = [t[chosen].requires_grad_() for t in (lower, upper)]
+    step, count = 1e-6, 0
+    for side in (0, 1):
+        gradients = torch.autograd.grad(case.rule.range(*inputs)[side].sum(), inputs, allow_unused=True)
+        for position, gradient in enumerate(gradients):
+            assert gradient is not None
+            moved = [[t.detach() + sign * step * (i == position) for i, t in enumerate(inputs)] for sign in (-1, 0, 1)]
+            before, here, behind = (case.rule.range(*ends)[side] for ends in moved)
+            sides = torch.stack([(here - before) / step, (behind - here) / step])
+            slack = 1e-4 * (1 + sides.abs().amax(0)) + 1e-8 * here.abs()
+            assert bool(((gradient >= sides.amin(0) - slack) & (gradient <= sides.amax(0) + slack)).all())
+            count += int((gradient != 0).sum())
+    assert count > 5
+
+
+@EACH
 def test_nan_reaches_every_bound_and_infinities_are_sound(case: Case) -> None:
     rule, nan = case.rule, math.nan
     for dtype in (torch.float32, torch.float64):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import pickle
 import subprocess
@@ -19,6 +20,7 @@ pytest.importorskip("flint", reason="python-flint is not installed")
 import zonocuda
 from tests.cli import files
 from zonocuda.checker import CertificateError
+from zonocuda.cli import commands
 from zonocuda.cli.main import main
 from zonocuda.verifier import Verdict, VerifyResult
 
@@ -48,6 +50,36 @@ def test_a_result_says_whether_it_is_verified(net: Path, safe: Path, unsafe: Pat
     found = zonocuda.verify(net, unsafe)
     assert found.verified is False
     assert found.verdict is Verdict.FALSIFIED
+
+
+def test_a_document_names_the_files_that_were_verified_not_those_that_are_there_later(
+    net: Path, safe: Path, tmp_path: Path
+) -> None:
+    before = {kind: hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in (("net", net), ("spec", safe))}
+    result = zonocuda.verify(net, safe)
+    other = files.fc_model(tmp_path / "other.onnx", *files.DISTANCE).read_bytes() + b"\x00"
+    net.write_bytes(other)
+    safe.unlink()
+    for document in (result.to_json(), result.to_json(net, safe)):
+        told: Any = document["files"]
+        assert {kind: told[kind]["sha256"] for kind in told} == before
+    elsewhere: Any = result.to_json(tmp_path / "other.onnx")["files"]
+    assert elsewhere["net"]["sha256"] == hashlib.sha256((tmp_path / "other.onnx").read_bytes()).hexdigest()
+
+
+def test_the_command_names_the_files_that_it_read(
+    net: Path, safe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hashlib.sha256(net.read_bytes()).hexdigest()
+
+    def meanwhile(*arguments: Any, **options: Any) -> VerifyResult:
+        result = zonocuda.verify(*arguments, **options)
+        net.write_bytes(b"another network")
+        return result
+
+    monkeypatch.setattr(commands, "decide", meanwhile)
+    assert main(["verify", str(net), str(safe), "--quiet", "--json", str(tmp_path / "r.json")]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["files"]["net"]["sha256"] == before
 
 
 def test_a_verdict_taken_for_a_truth_value_is_an_error_with_the_remedy(net: Path, unsafe: Path) -> None:

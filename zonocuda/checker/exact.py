@@ -76,6 +76,16 @@ class Sample:
         self.random = Random(seed)
         self.confirmed = 0
 
+    def parts(self, count: int) -> list[Sample]:
+        """Samples of so many parts of the rows: together they carry as many as this one may still."""
+        left = self.most - self.confirmed
+        numbers = [left] * count
+        if left < np.inf:
+            many, rest = divmod(int(left), max(1, count))
+            lucky = set(self.random.sample(range(count), rest if count else 0))
+            numbers = [many + (k in lucky) for k in range(count)]
+        return [Sample(self.maps, self.share, most, self.random.getrandbits(32)) for most in numbers]
+
     @property
     def is_whole(self) -> bool:
         """Whether every row is carried again."""

@@ -37,11 +37,13 @@ class NotProven(Exception):  # noqa: N818 - it is an outcome, not an error
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Where arrays are, whether everything is computed in balls, and who is told how far it is."""
+    """Where arrays are, whether everything is computed in balls, who is told how far it is, and how many processes
+    there are."""
 
     archive: Archive | None = None
     exact: bool = False
     progress: Progress = lambda phase, done, total: None
+    jobs: int = 1
 
 
 class Network:
@@ -147,7 +149,7 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
         with np.errstate(all="ignore"):
             root = RootDerivation(net, box[0][None], box[1][None], claim, sample).run()
     try:
-        check = ForestCheck(net, (box[0], box[1]), disjuncts, forest, root, sample, sources.progress)
+        check = ForestCheck(net, (box[0], box[1]), disjuncts, forest, root, sample, sources.progress, sources.jobs)
         reason = check.run()
     except Disagreement as error:
         raise NotProven(f"the arithmetic of this machine is not what is assumed of it: {error}") from error

@@ -17,6 +17,7 @@ from zonocuda.checker.exact import ExactRows, Sample
 from zonocuda.checker.floats import Floats, U, above
 from zonocuda.checker.forest import Cut, Forest, Leaf, Lemma, Pair, Walk, walk
 from zonocuda.checker.maps import ratio
+from zonocuda.checker.parallel import in_order
 from zonocuda.checker.region import Progress
 from zonocuda.checker.sets import FloatNet, Index, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.specs import LinearConstraint
@@ -50,6 +51,19 @@ class _Job:
     row: _Row
 
 
+Found = tuple[int, Pair, float, bool]
+"""The number of a leaf, a pair of it, a bound of its row, and whether it is positive."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """What was found of a batch; how many rows float64 proved, and how many balls; how many balls confirmed."""
+
+    found: list[Found]
+    closed: list[int]
+    confirmed: int
+
+
 class ForestCheck:
     """A forest over one region's box.
 
@@ -68,7 +82,10 @@ class ForestCheck:
         root: Sets | None,
         sample: Sample,
         progress: Progress = lambda phase, done, total: None,
+        jobs: int = 1,
     ) -> None:
+        """``jobs``: how many processes share the batches."""
+        self.jobs = jobs
         self.net, self.forest, self.root, self.sample, self.progress = net, forest, root, sample, progress
         self.disjuncts = disjuncts
         self.walk: Walk = walk(forest, *box)
@@ -151,10 +168,8 @@ class ForestCheck:
 
     # ---- batches ----------------------------------------------------------------------------------------------------
 
-    def bounds(
-        self, leaves: Sequence[Leaf], row_of: Callable[[int, Pair], _Row]
-    ) -> Iterator[tuple[int, Pair, float, bool]]:
-        """For every pair of every leaf: the leaf's number, the pair, a bound of its row, and whether it is positive."""
+    def bounds(self, leaves: Sequence[Leaf], row_of: Callable[[int, Pair], _Row]) -> Iterator[Found]:
+        """What is found of every pair of every leaf."""
         keys: dict[Any, list[int]] = {}
         for number, leaf in enumerate(leaves):
             if leaf.scope is None:
@@ -164,23 +179,34 @@ class ForestCheck:
             keys.setdefault(key, []).append(number)
         wide = sum(self.net.size.values())
         widest = max(self.net.size.values()) * (self.net.size[self.net.source] + 8)
+        parts = []
         for own in (True, False):
             step = max(1, min(SETS_AT_ONCE, NUMBERS_AT_ONCE // wide, *([4 * NUMBERS_AT_ONCE // widest] if own else [])))
             chosen = [key for key in keys if (key[0] is not None) is own]
-            for first in range(0, len(chosen), step):
-                part = chosen[first : first + step]
-                jobs = [
-                    _Job(n, place, leaves[n].box, pair, row_of(n, pair))
-                    for place, key in enumerate(part)
-                    for n in keys[key]
-                    for pair in leaves[n].pairs
-                ]
-                sets, empty = self.sets([(key[0] or 0, key[1], key[2]) for key in part], own)
-                yield from self.close(sets, empty, jobs, leaves)
-                self.done += sum(len(keys[key]) for key in part)
-                self.progress("check", self.done, self.leaves)
+            parts += [(own, chosen[first : first + step]) for first in range(0, len(chosen), step)]
+        samples = self.sample.parts(len(parts))
 
-    def sets(self, keys: Sequence[tuple[int, tuple[Cut, ...], int]], own: bool) -> tuple[Sets, NDArray[np.bool_]]:
+        def batch(number: int) -> _Batch:
+            (own, part), sample = parts[number], samples[number]
+            jobs = [
+                _Job(n, place, leaves[n].box, pair, row_of(n, pair))
+                for place, key in enumerate(part)
+                for n in keys[key]
+                for pair in leaves[n].pairs
+            ]
+            sets, empty = self.sets([(key[0] or 0, key[1], key[2]) for key in part], own, sample)
+            return self.close(sets, empty, jobs, leaves, sample)
+
+        for (_, part), done in zip(parts, in_order(batch, len(parts), self.jobs), strict=True):
+            self.closed = [a + b for a, b in zip(self.closed, done.closed, strict=True)]
+            self.sample.confirmed += done.confirmed
+            yield from done.found
+            self.done += sum(len(keys[key]) for key in part)
+            self.progress("check", self.done, self.leaves)
+
+    def sets(
+        self, keys: Sequence[tuple[int, tuple[Cut, ...], int]], own: bool, sample: Sample
+    ) -> tuple[Sets, NDArray[np.bool_]]:
         """Sets with bounds: derived on their own boxes, or those of the region."""
         lower, upper = (np.array([ends[key[0]] for key in keys]) for ends in (self.walk.lower, self.walk.upper))
         flat = [(s, cut) for s, key in enumerate(keys) for cut in key[1]]
@@ -193,7 +219,7 @@ class ForestCheck:
         )
         nonnegative, mask = self.table(np.array([key[2] for key in keys]))
         if own:
-            derivation = Derivation(self.net, lower, upper, cuts, nonnegative, mask, self.root, self.sample)
+            derivation = Derivation(self.net, lower, upper, cuts, nonnegative, mask, self.root, sample)
             with np.errstate(all="ignore"):
                 return derivation.run(), derivation.empty
         if self.root is None:
@@ -213,8 +239,8 @@ class ForestCheck:
         return values, mask
 
     def close(
-        self, sets: Sets, empty: NDArray[np.bool_], jobs: Sequence[_Job], leaves: Sequence[Leaf]
-    ) -> Iterator[tuple[int, Pair, float, bool]]:
+        self, sets: Sets, empty: NDArray[np.bool_], jobs: Sequence[_Job], leaves: Sequence[Leaf], sample: Sample
+    ) -> _Batch:
         """Bounds of all rows of a batch."""
         number: dict[Any, int] = {}
         unique: list[_Job] = []
@@ -233,20 +259,23 @@ class ForestCheck:
             bounds = rows.finished(least, carried, lower, upper)
             close = bounds > -CLOSE * found.scale
         gone = empty[rows.which[carried]] | (lower > upper).any(1)
-        for k in self.sample.chosen(len(jobs)):
+        for k in sample.chosen(len(jobs)):
             if not gone[k]:
                 row, start = int(carried[k]), rows.exact(int(carried[k]))
-                self.sample.confirm(sets, rows.which, lower[k], upper[k], start, rows.pick, row, least[k], np.inf)
+                sample.confirm(sets, rows.which, lower[k], upper[k], start, rows.pick, row, least[k], np.inf)
+        result: list[Found] = []
+        closed = [0, 0]
         for k, job in enumerate(jobs):
             bound, row = float(bounds[k]), int(carried[k])
             proven = bool(gone[k]) or _never(bound, job.row)
-            self.closed[0] += proven and job.row.is_claim
+            closed[0] += proven and job.row.is_claim
             if job.row.is_claim and not proven and close[k]:
                 exact = ExactRows(self.net.maps, sets, job.set, lower[k], upper[k])
                 total = exact.row(rows.exact(row), rows.pick, row)[0][0] + ratio(rows.constants[row])
                 proven = _never(total.lower(), job.row)
-                self.closed[1] += proven
-            yield job.leaf, job.pair, np.inf if gone[k] else bound, proven
+                closed[1] += proven
+            result.append((job.leaf, job.pair, np.inf if gone[k] else bound, proven))
+        return _Batch(result, closed, sample.confirmed)
 
 
 def _never(bound: Any, row: _Row) -> bool:

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
-from zonocuda.archive import Archive
 from zonocuda.checker.arguments import Claimed, HasDocument, compare_digest, document_of, network_of, spec_of
 from zonocuda.checker.arithmetic import PRECISION, balls, precisely
 from zonocuda.checker.certificate import FORMATS, OLDEST, CertificateError, Document, upgraded
 from zonocuda.checker.maps import Ends, Maps, interval, ratio
+from zonocuda.checker.parallel import check_jobs
 from zonocuda.checker.proof import Network as Net
 from zonocuda.checker.proof import NotProven, Sources, region_proof
 from zonocuda.checker.region import Progress
@@ -66,6 +66,7 @@ def check(
     spec: str | Path | Spec,
     progress: Progress = lambda phase, done, total: None,
     exact: bool = False,
+    jobs: int = 1,
 ) -> Checked:
     """Proves a verdict again.
 
@@ -84,6 +85,7 @@ def check(
         progress: is told how far each region is.
         exact: whether every number of a proof by splitting is computed in balls, too; else those that float64 with
             a-priori errors leaves open, and some at random.
+        jobs: how many processes share the leaves of a proof by splitting, each of them one batch at a time.
 
     Raises:
         CertificateError: no certificate that can be checked: another schema, files that are not these, a verdict
@@ -96,9 +98,10 @@ def check(
         >>> check(verify(net, spec, certificate=True), net, spec).confirmed
         True
     """
+    check_jobs(jobs)
     document, name = document_of(certificate)
     try:
-        return _check(document, name, net, spec, progress, exact)
+        return _check(document, name, net, spec, Sources(document.archive, exact, progress, jobs))
     finally:
         document.close()
 
@@ -108,8 +111,7 @@ def _check(
     name: str,
     net: str | Path | ModelProto | Network | Graph,
     spec: str | Path | Spec,
-    progress: Progress,
-    exact: bool,
+    sources: Sources,
 ) -> Checked:
     document = claimed.fields
     for kind, given in (("net", net), ("spec", spec)):
@@ -138,7 +140,7 @@ def _check(
         )
     try:
         model = None if network.content is None else parse_onnx(network.content, network.name)
-        return check_proof(document.get("certificate"), graph, property_, progress, model, claimed.archive, exact)
+        return check_proof(document.get("certificate"), graph, property_, model, sources)
     except CertificateError as error:
         raise CertificateError(f"{name}: {error}") from error
 
@@ -155,10 +157,8 @@ def check_proof(
     certificate: object,
     graph: Graph,
     spec: Spec,
-    progress: Progress = lambda phase, done, total: None,
     file: OnnxFile | None = None,
-    archive: Archive | None = None,
-    exact: bool = False,
+    sources: Sources | None = None,
 ) -> Checked:
     """Proves a property again from the object ``certificate`` of a document.
 
@@ -183,7 +183,7 @@ def check_proof(
         wrong = "" if file is None else difference(file, maps)
         if wrong:
             return Checked(False, wrong, ())
-        return _proof(certificate, maps, spec, Sources(archive, exact, progress))
+        return _proof(certificate, maps, spec, sources or Sources())
 
 
 def _constants(graph: Graph) -> tuple[list[Any], list[torch.Tensor]]:

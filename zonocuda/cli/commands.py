@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 import time
+from dataclasses import replace
 
 import torch
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import verify as decide
 from zonocuda.verifier.arguments import Precision, check_sizes, describe_device, resolve_device
 from zonocuda.verifier.bounds import compute_bounds
-from zonocuda.verifier.documents import json_text
+from zonocuda.verifier.documents import digests_of, json_text
 from zonocuda.version import __version__
 
 NOT_CONFIRMED = 1
@@ -32,6 +33,8 @@ _PRECISIONS: dict[str, Precision] = {"auto": "auto", **_DTYPES}
 
 def verify(options: argparse.Namespace, outputs: Outputs) -> None:
     """``zonocuda verify NET SPEC``."""
+    files = {"net": str(options.net), "spec": str(options.spec)}
+    digests = digests_of(files)  # of what is read, whatever is written there meanwhile
     network = load_for_comparisons(options.net)
     spec = load_vnnlib(options.spec)
     try:
@@ -57,6 +60,7 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
             resume=options.resume,
             progress=bar.update,
         )
+    result = replace(result, files=files, digests=digests)
     outputs.say(result.verdict)
     outputs.write("--results-file", lambda: results_text(result))
     outputs.write("--certificate", lambda: result.proof(options.net, options.spec))
@@ -73,7 +77,7 @@ def check(options: argparse.Namespace, outputs: Outputs) -> int:
 
     started = time.monotonic()
     with _ProgressBar() as bar:
-        result = check_again(options.certificate, options.net, options.spec, bar.update, options.exact)
+        result = check_again(options.certificate, options.net, options.spec, bar.update, options.exact, options.jobs)
     outputs.say("confirmed" if result.confirmed else "not confirmed")
     outputs.say(*report.wrapped((f"reason      {result.reason}", *result.details), 12))
     outputs.say(f"seconds     {time.monotonic() - started:.3f}")

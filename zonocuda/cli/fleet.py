@@ -15,10 +15,10 @@ from zonocuda.cli.live import LiveTable
 from zonocuda.cli.output import Outputs, printable
 from zonocuda.cli.program import children
 from zonocuda.fleet.compare import KINDS, Pair, cactus, comparison, paired, read_results
-from zonocuda.fleet.executor import Notice
+from zonocuda.fleet.executor import Executor, Notice
 from zonocuda.fleet.page import page
 from zonocuda.fleet.record import ERROR, VERDICTS, Job, Record
-from zonocuda.fleet.runner import Plan, execute, local_executor, make_plan
+from zonocuda.fleet.runner import Plan, execute, local_executor, make_plan, ray_executor
 from zonocuda.fleet.settings import Settings
 from zonocuda.fleet.store import JOURNAL, TABLE, latest, read_records
 
@@ -44,8 +44,12 @@ def run(options: argparse.Namespace, outputs: Outputs) -> int:
         shows_table = sys.stderr.isatty() and sys.stdout.isatty() and not options.quiet
         table = stack.enter_context(LiveTable(plan, jobs)) if shows_table else None
         notify = _tell(outputs, jobs) if table is None else table.notice
-        executor = local_executor(plan, options.jobs, options.worker_memory, options.device, notify, children)
-        stack.enter_context(executor)
+        how = options.jobs, options.worker_memory, options.device, notify
+        executor: Executor
+        if options.executor == "ray":
+            executor = stack.enter_context(ray_executor(*how))
+        else:
+            executor = stack.enter_context(local_executor(plan, *how, children))
         for record in execute(plan, executor, jobs):
             records.append(record)
             if table is not None:

@@ -166,7 +166,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--certificates", action="store_true", help="write to DIR what check needs to prove verdicts again"
     )
-    run.add_argument("--executor", default="local", choices=["local"], help="what runs the instances: local processes")
+    run.add_argument(
+        "--executor", default="local", choices=["local", "ray"], help="processes of this machine, or a Ray cluster"
+    )
     run.add_argument("-q", "--quiet", action="store_true", help="print the summary alone")
 
     compare = commands.add_parser("compare", help="two sets of results side by side, contradictions first")
@@ -183,6 +185,10 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("net", metavar="NET", help="the network")
     check.add_argument("spec", metavar="SPEC", help="the property")
     check.add_argument("--exact", action="store_true", help="compute everything in balls of 128 bits, which takes long")
+
+    check.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="processes that share the leaves of a proof by splitting"
+    )
 
     bounds = commands.add_parser("bounds", parents=[shared], help="bound a network's outputs on a ball")
     bounds.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")

@@ -101,6 +101,10 @@ def _details(result: VerifyResult) -> Iterator[str]:
         lemmas = f", {split.lemmas} lemmas" if split.lemmas else ""
         bounded = f"{split.boxes} {split.noun}{lemmas}"
         yield f"split    region {split.region}: {bounded}, {split.depth} deep, {split.open} open"
+    size = None if result.certificate is None else result.certificate.forest
+    if size is not None:
+        trees = f"{size.leaves} leaves, {size.depth} deep, {size.lemmas} lemmas, {size.slopes} rows of slopes"
+        yield f"proof    {trees}, {size.bytes} bytes before they are packed"
     yield from layer_lines(result.layers)
     yield from plan_lines(result.plan)
     phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result.seconds.items() if name != "total")

@@ -19,6 +19,7 @@ from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.hosted import Hosted, Stored, fetched, kept, scaled, through
+from zonocuda.domains.plot import plot_zonotope
 from zonocuda.domains.symbols import Symbols
 from zonocuda.kink import KinkRule, kink_tolerance
 from zonocuda.windows import Pair
@@ -136,6 +137,24 @@ class Zonotope:
             return lower, upper
         radius = self.radius()
         return self.center - radius, self.center + radius
+
+    def plot(self, dims: Sequence[int] = (0, 1), *, index: int = 0, axes: Any = None, **style: Any) -> Any:
+        """Draws one zonotope's projection onto two features, an exact polygon (:func:`zonocuda.domains.plot.polygon`).
+
+        Args:
+            dims: two places in the flattened features.
+            index: which zonotope of the batch.
+            axes: matplotlib's, to draw on; by default those of a new figure.
+            style: of the polygon, as ``matplotlib.axes.Axes.fill`` takes it.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: there is no matplotlib (``pip install 'zonocuda[plot]'``).
+            ValueError: places or an index that are not there, or a zonotope that is not finite.
+        """
+        return plot_zonotope(self, dims, index, axes, **style)
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> dict[Symbols, Tensor]:
         """``n`` random values ``[n, B, K]`` in [-1, 1] for every group of symbols; every second draw is a vertex."""

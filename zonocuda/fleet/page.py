@@ -111,8 +111,8 @@ def _row(record: Record) -> str:
     ]
     tds = []
     for name, (shown, value) in zip(_COLUMNS, cells, strict=True):
-        kind = ' class="number"' if name in _NUMBERS else f' class="{record.verdict}"' if name == "verdict" else ""
-        tds.append(f'<td{kind} data-value="{escape(value)}">{escape(shown)}</td>')
+        kind = "number" if name in _NUMBERS else record.verdict if name == "verdict" else "text"
+        tds.append(f'<td class="{kind}" data-value="{escape(value)}">{escape(shown)}</td>')
     return f'<tr data-verdict="{record.verdict}">{"".join(tds)}</tr>'
 
 

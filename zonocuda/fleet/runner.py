@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from zonocuda.fleet.digest import file_sha256, network_sha256
 from zonocuda.fleet.executor import Done, Executor, Notice
@@ -21,6 +21,10 @@ from zonocuda.fleet.record import ERROR, Job, Record
 from zonocuda.fleet.settings import Settings
 from zonocuda.fleet.store import LOGS, Store
 
+if TYPE_CHECKING:
+    from zonocuda.fleet.on_ray import RayExecutor
+
+EXECUTORS = ("local", "ray")
 GRACE = 120.0
 """Seconds that a worker has for the files, and to end by itself, before it is stopped."""
 
@@ -206,6 +210,14 @@ def local_executor(
     return LocalExecutor(workers, prepare=prepare, logs=logs, notify=notify, pids=pids)
 
 
+def ray_executor(jobs: int | None, memory: int | None, device: str, notify: Callable[[Notice], None]) -> RayExecutor:
+    """Ray's workers, each with a GPU where the device is one, on one thread where not."""
+    from zonocuda.fleet.on_ray import RayExecutor
+
+    gpus = 1.0 if device == "cuda" else 0.0
+    return RayExecutor(gpus=gpus, memory=memory, jobs=jobs, prepare=partial(_prepare, 1, None), notify=notify)
+
+
 def run(
     instances: Given,
     *,
@@ -213,7 +225,7 @@ def run(
     jobs: int | None = None,
     timeout: float | None = None,
     resume: bool = False,
-    executor: Executor | Literal["local"] = "local",
+    executor: Executor | Literal["local", "ray"] = "local",
     worker_memory: int | None = None,
     certificates: bool = False,
     notify: Callable[[Notice], None] = lambda notice: None,
@@ -227,7 +239,7 @@ def run(
         jobs: how many processes; by default one a core, or one where a GPU is to be shared.
         timeout: seconds for each, instead of the list's own; None for those, inf for no limit.
         resume: whether to go on with the results in ``out``, whose records come first.
-        executor: ``local`` processes, or an executor, which stays open.
+        executor: ``local`` processes, ``ray``, or an executor, which stays open.
         worker_memory: bytes that a worker may take beyond what it has when it is loaded; by default an equal part of
             what is free.
         certificates: whether proofs leave certificates in ``out``.
@@ -240,6 +252,11 @@ def run(
 
     Raises:
         ValueError, TypeError, OSError: arguments, lists, files or folders that cannot be used; at the call.
+
+    Examples:
+        >>> instance = ("examples/networks/fc.onnx", "examples/specs/fc_10_0.04.vnnlib", 60)
+        >>> [record.verdict for record in run([instance], jobs=1)]
+        ['verified']
     """
     from zonocuda.fleet.work import check_settings
 
@@ -248,8 +265,8 @@ def run(
     for name, value in (("jobs", jobs), ("worker_memory", worker_memory)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"run: {name} must be a positive integer, or None, got {value!r}")
-    if isinstance(executor, str) and executor != "local":
-        raise ValueError(f"run: executor must be 'local' or an Executor, got {executor!r}")
+    if isinstance(executor, str) and executor not in EXECUTORS:
+        raise ValueError(f"run: executor must be one of {', '.join(EXECUTORS)}, or an Executor, got {executor!r}")
     plan = make_plan(instances, settings, timeout, out, resume)
 
     def records() -> Iterator[Record]:
@@ -257,9 +274,12 @@ def run(
             if plan.store is not None:
                 stack.callback(plan.store.close)
             yield from plan.finished
-            if isinstance(executor, str):
+            if executor == "local":
                 local = local_executor(plan, jobs, worker_memory, settings.device, notify, set())
                 yield from execute(plan, stack.enter_context(local))
+            elif executor == "ray":
+                on_ray = ray_executor(jobs, worker_memory, settings.device, notify)
+                yield from execute(plan, stack.enter_context(on_ray))
             else:
                 yield from execute(plan, executor)
 

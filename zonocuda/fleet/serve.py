@@ -41,12 +41,12 @@ def serve(descriptor: int, parent: int) -> None:
                 (shared[number],) = content
                 continue
             function, arguments = content
-            connection.send(("done", number, *_call(function, arguments, shared)))
+            connection.send(("done", number, *call(function, arguments, shared)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the parent has hung up
 
 
-def _call(function: Any, arguments: tuple[object, ...], shared: dict[int, object]) -> tuple[str, object]:
+def call(function: Any, arguments: tuple[object, ...], shared: dict[int, object]) -> tuple[str, object]:
     """An error, else empty, and a value."""
     try:
         given = [shared[a.number] if isinstance(a, Shared) else a for a in arguments]

@@ -38,34 +38,34 @@ class Store:
     def __init__(self, folder: Path, resume: bool) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        self._lock = (folder / _LOCK).open("ab")  # closed, and so let go, with this object at the latest
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(self._lock)
+            self._lock.close()
             raise ValueError(f"{folder}: another run is writing to it") from error
         try:
             path = folder / JOURNAL
             if path.exists() and path.stat().st_size and not resume:
                 raise ValueError(f"{path}: holds the results of another run; --resume goes on with it")
             self.records = read_records(folder) if path.exists() else []
-            self._journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            os.ftruncate(self._journal, _whole_lines(path))
+            self._journal = path.open("ab", buffering=0)
+            self._journal.truncate(_whole_lines(path))
             for kind in ("documents", "counterexamples", "certificates", LOGS):
                 (folder / kind).mkdir(exist_ok=True)
                 for left in (folder / kind).glob("*.tmp"):
                     left.unlink()
             _sync(folder)
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
 
     def add(self, record: Record) -> None:
         """Appends a line; it is on the disk when this returns."""
         content = memoryview(record.line().encode())
         while content:
-            content = content[os.write(self._journal, content) :]
-        os.fsync(self._journal)
+            content = content[self._journal.write(content) :]
+        os.fsync(self._journal.fileno())
 
     def save(self, kind: str, name: str, content: bytes) -> str:
         """Writes a file whole; its path in the folder."""
@@ -91,8 +91,8 @@ class Store:
 
     def close(self) -> None:
         """Lets go of the folder."""
-        os.close(self._journal)
-        os.close(self._lock)
+        self._journal.close()
+        self._lock.close()
 
 
 def read_records(folder: Path) -> list[Record]:

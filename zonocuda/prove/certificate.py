@@ -84,6 +84,25 @@ class RegionRecord:
     forest: ForestRecord | None = None
 
 
+@dataclass(frozen=True)
+class ForestSize:
+    """How large proofs by splitting are.
+
+    Attributes:
+        leaves: of all trees.
+        depth: the most splits above one of them.
+        lemmas: how many trees are those of lemmas.
+        slopes: rows of the tables of slopes, which leaves share.
+        bytes: of all arrays, before they are packed.
+    """
+
+    leaves: int
+    depth: int
+    lemmas: int
+    slopes: int
+    bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Certificate:
     """Of all regions that needed a proof; ``reason`` says why there is none, and is empty where there is one."""
@@ -93,6 +112,20 @@ class Certificate:
 
     def __repr__(self) -> str:
         return f"Certificate({self.reason or f'of {len(self.regions)} region(s)'})"
+
+    @property
+    def forest(self) -> ForestSize | None:
+        """The size of all trees; None where nothing was split."""
+        some = [one.forest for one in self.regions if one.forest is not None]
+        if not some:
+            return None
+        return ForestSize(
+            sum(one.leaves for one in some),
+            max(one.depth for one in some),
+            sum(one.lemmas for one in some),
+            sum(len(one.arrays["nonnegative"]) for one in some),
+            sum(one.bytes for one in some),
+        )
 
     def save(self, path: str | Path, **fields: object) -> None:
         """Writes it to a file that ``zonocuda check`` reads (docs/certificate.md).

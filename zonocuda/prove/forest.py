@@ -175,10 +175,14 @@ class ForestWriter:
             name: np.array(values, _DTYPES[name]) for name, values in self._lists.items()
         }
         table = np.concatenate(self._nonnegative) if self._nonnegative else np.zeros((0, 0), np.uint8)
+        below = np.concatenate(self._negative) if self._negative else None
+        kept, place = _distinct(table, below, np.unique(np.concatenate([arrays["slopes"], arrays["row_slopes"]])))
+        arrays |= {name: place[arrays[name]] for name in ("slopes", "row_slopes")}
+        table = table[kept]
         columns = np.arange(table.shape[1]) if self._columns is None else self._columns
         arrays |= {"columns": columns.astype(np.int32), "nonnegative": table.reshape(len(table), len(columns))}
-        if self._negative:
-            arrays["negative"] = np.concatenate(self._negative)
+        if below is not None:
+            arrays["negative"] = below[kept]
             assert arrays["negative"].shape == table.shape, "slopes where v < 0 are given always or never"
         return ForestRecord(tuple(self._trees), arrays, self.depth)
 
@@ -192,3 +196,20 @@ class ForestWriter:
         if kind != LEAF:
             self._open += [depth + 1] * 2
         self.depth = max(self.depth, depth)
+
+
+def _distinct(
+    table: NDArray[np.uint8], below: NDArray[np.uint8] | None, used: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Of the rows ``used`` (-1 aside) of one table, or of two, those that are the first of their content, and for every
+    row, and for -1, its place among them."""
+    place = np.full(len(table) + 1, -1, np.int32)  # the last one is that of -1
+    known: dict[tuple[bytes, ...], int] = {}
+    kept: list[int] = []
+    for row in used[used >= 0].tolist():
+        key = table[row].tobytes(), b"" if below is None else below[row].tobytes()
+        if key not in known:
+            known[key] = len(kept)
+            kept.append(row)
+        place[row] = known[key]
+    return np.array(kept, np.int64), place

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.signs import Reached, SignProblem
 from zonocuda.bounds.interval import outward
-from zonocuda.branch import SignBounded, SignParts
+from zonocuda.branch import SignBounded, SignParts, refuted
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import UNIT
 
@@ -113,6 +113,10 @@ class SignBounds:
     def bound(self, parts: SignParts, thorough: bool = False) -> SignBounded:
         """Proven bounds, after as many steps as the pace says."""
         return self.climb(parts, LAST if thorough else self.pace)
+
+    def proves(self, parts: SignParts) -> Tensor:
+        """``[S]``: whether the slopes and multipliers that parts have refute them."""
+        return refuted(self._prove(replace(parts, bound=torch.full_like(parts.bound, -torch.inf))).parts.bound)
 
     def estimate(self, parts: SignParts) -> Tensor:
         """Bounds with the slopes and multipliers as they are, whose rounding is not counted."""

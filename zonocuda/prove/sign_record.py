@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from zonocuda.bounds.dual.compact import Compact
 from zonocuda.bounds.dual.dual_pass import flatten_positions
@@ -60,6 +61,18 @@ class SignLeaves:
         row, group, signs = self.row[index], self.group[index], self.signs[index]
         return SignLeaves(self.columns, row, group, signs, self.slopes[index], self.multipliers[index])
 
+    def parts(self, like: Tensor) -> SignParts:
+        """As parts that were not bounded, on the device of ``like``, in its dtype."""
+        row, group, signs, slopes, multipliers = (
+            torch.from_numpy(t).to(like.device)
+            for t in (self.row, self.group, self.signs, self.slopes, self.multipliers)
+        )
+        bound = like.new_full((len(row),), -torch.inf)
+        nothing = row.new_full((len(row), 1), -1)
+        return SignParts(
+            row, group, signs, slopes.to(bound) / UNIT, multipliers.to(bound), bound, bound.int().zero_(), nothing
+        )
+
     @property
     def bytes(self) -> int:
         """Of all arrays with a row for each leaf."""
@@ -75,6 +88,48 @@ class LemmaProof:
     neuron: int
     upper: bool
     leaves: SignLeaves
+
+
+@dataclass(frozen=True, eq=False)
+class SignNode:
+    """A node of a tree of neuron splits.
+
+    Attributes:
+        index: the leaves below it.
+        path: the neurons that are split above it, from the root on.
+        neuron: that is split, or -1 for a leaf.
+        above, below: the leaves where it is at least, and at most, 0.
+    """
+
+    index: Ints
+    path: tuple[int, ...]
+    neuron: int
+    above: Ints
+    below: Ints
+
+
+def tree_of(signs: NDArray[np.int8]) -> Iterator[SignNode]:
+    """The tree whose leaves ``[L, U]`` these are, in preorder, below before above.
+
+    A neuron whose sign all leaves of a part know may be split first, whichever the search split: the leaves of each
+    sign are those of its tree on that part.
+    """
+    known = signs != 0
+    stack: list[tuple[Ints, tuple[int, ...]]] = [(np.arange(len(signs)), ())]
+    while stack:
+        index, path = stack.pop()
+        if len(index) == 1:
+            assert int(known[index[0]].sum()) == len(path), "the leaves are not those of a tree"
+            yield SignNode(index, path, -1, index[:0], index[:0])
+            continue
+        shared = known[index].all(0)
+        shared[list(path)] = False
+        u = int(shared.argmax())
+        is_above = signs[index, u] > 0
+        assert shared[u], "the leaves are not those of a tree"
+        assert 0 < is_above.sum() < len(index), "the leaves are not those of a tree"
+        yield SignNode(index, path, u, index[is_above], index[~is_above])
+        stack += [(index[is_above], (*path, u)), (index[~is_above], (*path, u))]
 
 
 def firsts(graph: Graph) -> dict[str, int]:
@@ -117,33 +172,18 @@ class TreeWriter:
         self.write(leaves, rows)
 
     def write(self, leaves: SignLeaves, rows: Mapping[int, tuple[int, float]]) -> None:
-        """The nodes of a tree, from its leaves.
-
-        A neuron whose sign all leaves of a part know may be split first, whichever the search split: the leaves of
-        each sign are those of its tree on that part.
-        """
+        """The nodes of a tree, from its leaves."""
         first = self.writer.table(self._spread(leaves))
         splits = [self._split(int(column)) for column in leaves.columns]
-        known = leaves.signs != 0
-        stack: list[tuple[Ints, tuple[int, ...]]] = [(np.arange(len(leaves.row)), ())]
-        while stack:
-            index, path = stack.pop()
-            if len(index) == 1:
-                leaf = int(index[0])
-                assert int(known[leaf].sum()) == len(path), "the leaves are not those of a tree"
-                row, unit = rows[int(leaves.row[leaf])]
-                betas = [(k, unit * float(leaves.multipliers[leaf, u])) for k, u in enumerate(path)]
-                multipliers = [(k, beta) for k, beta in betas if beta > 0]
-                self.writer.leaf([LeafRow(((row, 1.0),), first + leaf, multipliers)])
+        for node in tree_of(leaves.signs):
+            if node.neuron >= 0:
+                self.writer.neuron_split(*splits[node.neuron])
                 continue
-            shared = known[index].all(0)
-            shared[list(path)] = False
-            u = int(shared.argmax())
-            assert shared[u], "the leaves are not those of a tree"
-            self.writer.neuron_split(*splits[u])
-            above = leaves.signs[index, u] > 0
-            assert 0 < above.sum() < len(index), "the leaves are not those of a tree"
-            stack += [(index[above], (*path, u)), (index[~above], (*path, u))]
+            leaf = int(node.index[0])
+            row, unit = rows[int(leaves.row[leaf])]
+            betas = [(k, unit * float(leaves.multipliers[leaf, u])) for k, u in enumerate(node.path)]
+            multipliers = [(k, beta) for k, beta in betas if beta > 0]
+            self.writer.leaf([LeafRow(((row, 1.0),), first + leaf, multipliers)])
 
     def _split(self, column: int) -> tuple[int, int]:
         layer = int(np.searchsorted(self._starts, column, side="right")) - 1

@@ -49,6 +49,7 @@ class Curve:
             not straight.
         touching: for slopes and the number of a piece, about where f' is the slope there; an infinity or any number
             where it is so nowhere.
+        rough: the same with less care.
         limits: the least and the largest derivative, about.
         breaks: where f may bend another way, ascending: inflection points, kinks, poles. Between them f has one bend.
         bends: of each piece, CONVEX, STRAIGHT or CONCAVE; one more than breaks.
@@ -69,6 +70,7 @@ class Curve:
     bends: tuple[int, ...] = (CONVEX,)
     parameter: float = 1.0
     blur: float = 0.0
+    rough: Callable[[Tensor, int], Tensor] | None = None
     turn: Turn | None = None
     rises: bool = True
     pole: float | None = None

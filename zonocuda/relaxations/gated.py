@@ -94,7 +94,7 @@ class _Piece:
             nodes, slopes = nodes.flip(0), slopes.flip(0)
         return _Piece(nodes.contiguous(), slopes.cummax(0).values.contiguous())
 
-    def touching(self, derivative: Derivative, slope: Tensor) -> Tensor:
+    def touching(self, derivative: Derivative, slope: Tensor, steps: int) -> Tensor:
         """About t; where no t has the slope, the end that is nearest to it."""
         cell = torch.searchsorted(self.slopes, slope.contiguous()).clamp(1, NODES)
         left, right = self.nodes[cell - 1], self.nodes[cell]
@@ -103,7 +103,7 @@ class _Piece:
         first, last = torch.minimum(left, right), torch.maximum(left, right)
         t = torch.minimum(torch.maximum(left + (slope - low) * pace, first), last)
         before, there = left, low
-        for _ in range(STEPS):  # the secant method, within the cell
+        for _ in range(steps):  # the secant method, within the cell
             here = derivative(t)[0]
             rise = here - there
             pace = torch.where(rise == 0, pace, (t - before) / torch.where(rise == 0, 1.0, rise))
@@ -122,11 +122,11 @@ def _pieces(derivative: Derivative, breaks: tuple[float, float], device: torch.d
         return tuple(_Piece.of(derivative, each) for each in nodes)
 
 
-def _touching(derivative: Derivative, breaks: tuple[float, float]) -> Callable[[Tensor, int], Tensor]:
+def _touching(derivative: Derivative, breaks: tuple[float, float], steps: int) -> Callable[[Tensor, int], Tensor]:
     """In the pieces that have no end, no t has the slope beyond that at infinity, 0 or 1: there it is at infinity."""
 
     def of_piece(slope: Tensor, piece: int) -> Tensor:
-        t = _pieces(derivative, breaks, slope.device)[piece].touching(derivative, slope)
+        t = _pieces(derivative, breaks, slope.device)[piece].touching(derivative, slope, steps)
         if piece == 1:
             return t
         return torch.where(slope >= 0, -math.inf, t) if piece == 0 else torch.where(slope <= 1, math.inf, t)
@@ -140,11 +140,12 @@ def _gated(
     return Curve(
         function,  # type: ignore[arg-type]
         derivative,
-        _touching(derivative, breaks),
+        _touching(derivative, breaks, STEPS),
         limits,
         breaks=breaks,
         bends=(CONCAVE, CONVEX, CONCAVE),
         blur=BLUR,
+        rough=_touching(derivative, breaks, 0),
         turn=turn,
         ends=(0.0, None),
     )

@@ -111,7 +111,9 @@ class ReluRule(Rule):
         )
         return DualImage(image, low, high, None)
 
-    def growth(self, lower: Tensor, upper: Tensor, slope: Tensor | None, counted: Counted) -> Growth:
+    def growth(
+        self, lower: Tensor, upper: Tensor, slope: Tensor | None, counted: Counted, band: Band | None = None
+    ) -> Growth:
         crossing = self.charged(lower, upper)
         lam = torch.ones_like(lower)
         if slope is None:

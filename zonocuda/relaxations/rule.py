@@ -216,9 +216,11 @@ class Rule(ABC):
                 size = (rows.abs() * most).sum(2)
         return DualImage(image.rows, image.low, image.high, size)
 
-    def growth(self, lower: Tensor, upper: Tensor, slope: Tensor | None, counted: Counted) -> Growth:
-        """What the zonotope's error becomes behind :meth:`band`."""
-        band = self.band(lower, upper, slope)
+    def growth(
+        self, lower: Tensor, upper: Tensor, slope: Tensor | None, counted: Counted, band: Band | None = None
+    ) -> Growth:
+        """What the zonotope's error becomes behind :meth:`band`, which is ``band`` where that is known."""
+        band = self.band(lower, upper, slope) if band is None else band
         offset = counted.above(band.middle.abs() + band.radius, 2)
         everywhere = torch.ones_like(lower, dtype=torch.bool)
         return Growth(band.slope.abs(), offset, everywhere, self.zero(lower, upper))

@@ -140,21 +140,25 @@ class SmoothRule(Rule):
             )
         return _recorded(offset, lower, of_lower, upper, of_upper, slope, of_slope)
 
+    def _turned(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Where f is least, and where it is largest, between the ends."""
+        nowhere, turn = torch.zeros_like(lower, dtype=torch.bool), self.curve.turn
+        return nowhere if turn is None else (lower <= turn.last) & (upper >= turn.first), nowhere
+
     def _differentiable_range(
         self, low: Tensor, high: Tensor, lower: Tensor, upper: Tensor, slopes: list[Tensor]
     ) -> Bounds:
         """With the derivative of f at the end whose value a bound is."""
-        ends = self.curve.value(lower.detach()), self.curve.value(upper.detach())
-        first_is_low, turn = ends[0] <= ends[1], self.curve.turn
-        inside = torch.zeros_like(first_is_low) if turn is None else (lower <= turn.last) & (upper >= turn.first)
-        zero = torch.zeros_like(low)
-        weights = [
-            [torch.where(mask & ~gone, slope, zero) for mask, slope in ((own, slopes[0]), (~own, slopes[1]))]
-            for own, gone in ((first_is_low, inside), (~first_is_low, torch.zeros_like(inside)))
-        ]
+        with torch.no_grad():
+            least_first = self.curve.value(lower.detach()) <= self.curve.value(upper.detach())
+            turned = self._turned(lower.detach(), upper.detach())
+            of_low, of_high = (
+                [torch.where(mask & ~gone, slope, 0.0) for mask, slope in zip((own, ~own), slopes, strict=True)]
+                for own, gone in zip((least_first, ~least_first), turned, strict=True)
+            )
         return (
-            _recorded(low, lower, weights[0][0], upper, weights[0][1]),
-            _recorded(high, lower, weights[1][0], upper, weights[1][1]),
+            _recorded(low, lower, of_low[0], upper, of_low[1]),
+            _recorded(high, lower, of_high[0], upper, of_high[1]),
         )
 
     def _reach(self, lower: Tensor, upper: Tensor) -> Bounds:
@@ -164,7 +168,7 @@ class SmoothRule(Rule):
         low, high = torch.minimum(first, last), torch.maximum(first, last)
         for point in curve.breaks if curve.pole is None else ():
             inside = (lower < point) & (upper > point)
-            sides = [float(curve.derivative(torch.tensor([point], dtype=torch.float64))[0])]
+            sides = [float(curve.derivative(torch.tensor([point], dtype=torch.float64, device="cpu"))[0])]
             sides += [1.0] if curve.same_from == point else []
             sides += [0.0] if curve.zero_to == point else []
             low = torch.where(inside, low.clamp(max=min(sides)), low)
@@ -177,14 +181,15 @@ class SmoothRule(Rule):
         slope = torch.where(settled, (~zero).double(), slope.masked_fill(self._unbounded(lower, upper), 0))
         return self.project(slope.clamp(-_most(dtype), _most(dtype)).to(dtype))
 
-    def parts(self, lower: Tensor, upper: Tensor, slope: Tensor, bend: int) -> Parts:
+    def parts(self, lower: Tensor, upper: Tensor, slope: Tensor, bend: int, rough: bool = False) -> Parts:
         """The parts of [l, u] where f has a bend, each with about the t where its derivative is the slope."""
+        touching = self.curve.rough if rough and self.curve.rough is not None else self.curve.touching
         for number, own in enumerate(self.curve.bends):
             if own == bend:
                 first, last = self.curve.piece(number)
                 a = lower if first == -math.inf else lower.clamp(min=first)
                 b = upper if last == math.inf else upper.clamp(max=last)
-                yield a, b, torch.minimum(torch.maximum(self.curve.touching(slope, number), a), b)
+                yield a, b, torch.minimum(torch.maximum(touching(slope, number), a), b)
 
     def _blur(self, lower: Tensor, upper: Tensor) -> float | Tensor:
         """See :class:`Curve`."""
@@ -233,7 +238,7 @@ class SmoothRule(Rule):
 
     def _initial(self, lower: Tensor, upper: Tensor, aim: Aim) -> Tensor:
         """Where f has one bend on [l, u]: the chord, or the derivative in the middle for a line on the other side of
-        the bend. Elsewhere by bisection (:mod:`zonocuda.relaxations.starts`)."""
+        the bend. Elsewhere by a search (:mod:`zonocuda.relaxations.starts`)."""
         curve = self.curve
         width, middle = upper - lower, lower / 2 + upper / 2
         chord = (curve.value(upper) - curve.value(lower)) / torch.where(width > 0, width, 1.0)
@@ -256,7 +261,7 @@ class SmoothRule(Rule):
         return bend
 
     def _searched(self, lower: Tensor, upper: Tensor, aim: Aim, found: Tensor, rest: Tensor) -> Tensor:
-        """``found``, but slopes by bisection where ``rest`` says so."""
+        """``found``, but the slopes of a search where ``rest`` says so."""
         if not bool(rest.any()):
             return found
         index = rest.nonzero(as_tuple=True)

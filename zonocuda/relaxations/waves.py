@@ -69,6 +69,11 @@ class WaveRule(SmoothRule):
             found.append(outward(torch.where(own, best, extreme), lower.dtype, extreme > 0))
         return found[0], found[1]
 
+    def _turned(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = lower.double() + self.ahead, upper.double() + self.ahead
+        wide = self._unbounded(lower, upper)
+        return _reaches(low, high, -1.0) | wide, _reaches(low, high, 1.0) | wide
+
     def _reach(self, lower: Tensor, upper: Tensor) -> Bounds:
         first, last = (self.curve.derivative(x)[0] for x in (lower, upper))
         low, high = torch.minimum(first, last), torch.maximum(first, last)
@@ -76,7 +81,7 @@ class WaveRule(SmoothRule):
         return low.masked_fill(_reaches(begin, end, -1.0), -1.0), high.masked_fill(_reaches(begin, end, 1.0), 1.0)
 
     def _initial(self, lower: Tensor, upper: Tensor, aim: Aim) -> Tensor:
-        """0 where [l, u] has two maxima and two minima, or nearly: it is best, and bisection only comes near it."""
+        """0 where [l, u] has two maxima and two minima, or nearly: it is best, and a search only comes near it."""
         return super()._initial(lower, upper, aim).masked_fill(upper - lower >= 1.5 * PERIOD, 0)
 
     def _bend(self, lower: Tensor, upper: Tensor) -> Tensor:
@@ -87,7 +92,7 @@ class WaveRule(SmoothRule):
         """Multiples of pi are within delta = (|x| + 8) 2^-51, and |f''| <= 2 delta about them: 2 delta^2."""
         return (torch.maximum(lower.abs(), upper.abs()) + 8).square() * 2.0**-100
 
-    def parts(self, lower: Tensor, upper: Tensor, slope: Tensor, bend: int) -> Parts:
+    def parts(self, lower: Tensor, upper: Tensor, slope: Tensor, bend: int, rough: bool = False) -> Parts:
         first = (slope >= 0) == (bend == CONCAVE)
         a = torch.where(first, lower, torch.maximum(lower, upper - PERIOD))
         b = torch.where(first, torch.minimum(upper, lower + PERIOD), upper)

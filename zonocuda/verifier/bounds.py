@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from zonocuda.bounds.forward.sweep import LayerStats, sweep
 from zonocuda.bounds.plan.planner import Direction, Step
 from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend
+from zonocuda.domains.plot import plot_intervals
 from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision, plain_torch
@@ -49,6 +50,25 @@ class NetworkBounds:
     def __repr__(self) -> str:
         kept = f"output={self.output is not None}, layers={len(self.layers)}, relus={len(self.relus)}"
         return f"NetworkBounds(lower={brief(self.lower)}, upper={brief(self.upper)}, {kept})"
+
+    def plot(self, *, index: int = 0, axes: Any = None, **style: Any) -> Any:
+        """Draws the interval of each output, one beside the other.
+
+        Args:
+            index: which input of the batch.
+            axes: matplotlib's, to draw on; by default those of a new figure.
+            style: of the intervals, as ``matplotlib.axes.Axes.vlines`` takes it.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: there is no matplotlib (``pip install 'zonocuda[plot]'``).
+            ValueError: an index that is not there, or more outputs than a drawing holds.
+        """
+        if not 0 <= index < len(self.lower):
+            raise ValueError(f"plot: index {index} is not in a batch of {len(self.lower)}")
+        return plot_intervals(self.lower[index], self.upper[index], axes, **style)
 
 
 @plain_torch()

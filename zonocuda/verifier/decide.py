@@ -42,6 +42,7 @@ from zonocuda.verifier.arguments import (
     resolve_timeout,
 )
 from zonocuda.verifier.checkpoint import Checkpoints, identity
+from zonocuda.verifier.documents import digests_of
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.result import Ran, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
@@ -145,6 +146,7 @@ def verify(
     started = time.monotonic()
     seconds_left = resolve_timeout(timeout)
     files = {kind: str(given) for kind, given in (("net", model), ("spec", spec)) if isinstance(given, str | Path)}
+    digests = digests_of(files)
     spec = resolve_spec(spec)
     check_choice("verify", "direction", direction, get_args(Direction))
     check_choice("verify", "kink", kink, KINK_RULES)
@@ -238,6 +240,7 @@ def verify(
         seconds_left,
         files,
         "" if subject.final is None else subject.final.kind,
+        digests,
         checkpoints.resumed,
         checkpoints.fault,
     )

@@ -7,6 +7,8 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +59,7 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             }
             for split in result.splits
         ],
+        "forest": _forest(result),
         "certificate": None if result.certificate is None else certificate_document(result.certificate, inline),
         "layers": [layer_entry(layer) for layer in result.layers],
         "plan": [step_entry(step) for step in result.plan],
@@ -74,7 +77,7 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             "settled": dict(result.ran.settled),
             "versions": dict(result.ran.versions),
         },
-        "files": {kind: None if path is None else file_entry(path) for kind, path in (("net", net), ("spec", spec))},
+        "files": _files(result, net, spec),
     }
 
 
@@ -85,7 +88,7 @@ def certificate_archive(result: VerifyResult, net: str | Path | None, spec: str 
         "reason": result.reason,
         "counterexample": _counterexample(result),
         "ran": {"semantics": result.ran.semantics, "versions": dict(result.ran.versions)},
-        "files": {kind: None if path is None else file_entry(path) for kind, path in (("net", net), ("spec", spec))},
+        "files": _files(result, net, spec),
     }
     content = io.BytesIO()
     write(content, fields, result.certificate)
@@ -98,6 +101,22 @@ def _counterexample(result: VerifyResult) -> dict[str, object] | None:
         return None
     x, y = (numbers(values.flatten().tolist()) for values in (found.x, found.y))
     return {"region": found.region, "x": x, "y": y}
+
+
+def _files(result: VerifyResult, net: str | Path | None, spec: str | Path | None) -> dict[str, object]:
+    """The files that a result is about, those that were verified as they were then."""
+    found: dict[str, object] = {}
+    for kind, path in (("net", net), ("spec", spec)):
+        if path is not None and kind in result.digests and str(path) == result.files.get(kind):
+            found[kind] = {"name": Path(path).name, "sha256": result.digests[kind]}
+        else:
+            found[kind] = None if path is None else file_entry(path)
+    return found
+
+
+def _forest(result: VerifyResult) -> dict[str, int] | None:
+    size = None if result.certificate is None else result.certificate.forest
+    return None if size is None else asdict(size)
 
 
 def layer_entry(layer: LayerStats) -> dict[str, object]:
@@ -133,7 +152,23 @@ def file_entry(path: str | Path) -> dict[str, str]:
     Raises:
         OSError: it cannot be read.
     """
-    return {"name": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    return {"name": Path(path).name, "sha256": _digest(Path(path))}
+
+
+def digests_of(files: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 of each of some files as it is now, in hexadecimal; without those that are no regular files, or that
+    cannot be read, which is for their readers to say."""
+    found = {}
+    for kind, path in files.items():
+        with suppress(OSError):
+            if Path(path).is_file():
+                found[kind] = _digest(Path(path))
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def number(value: float | None) -> float | str | None:

@@ -13,22 +13,24 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.dual_pass import flatten_positions
 from zonocuda.bounds.dual.slopes import free_neurons
 from zonocuda.bounds.interval import Bounds, outward
-from zonocuda.branch import SignOutcome, SignParts
+from zonocuda.branch import SearchStopped, SignOutcome, SignParts
 from zonocuda.graph import Graph
 from zonocuda.prove.certificate import RegionRecord
 from zonocuda.prove.certify import NoCertificateError, root_record
 from zonocuda.prove.forest import ForestRecord
 from zonocuda.prove.sign_bounds import SignBounds
+from zonocuda.prove.sign_merge import lightened, merged
 from zonocuda.prove.sign_record import LemmaProof, SignLeaves, TreeWriter, firsts, places
 from zonocuda.prove.stages import RegionProof
 from zonocuda.relaxations import activations
 from zonocuda.verifier.falsify import Counterexample
-from zonocuda.verifier.neuron_search import EFFORTS, NeuronCourse, NeuronSearch
+from zonocuda.verifier.neuron_search import BATCH, EFFORTS, NeuronCourse, NeuronSearch
 
 MAX_BYTES = 2**29
 """Of the leaves that are kept."""
@@ -94,6 +96,7 @@ class RecordedCourse(NeuronCourse):
         """Keeps the leaves that are refuted at once."""
         graph = self.search.arithmetics[0].graph
         self.columns = places(graph, compact(graph, self.inputs), bounder.problem)
+        self.bounder = bounder
         self.leaves = []
         self.closed(done)
 
@@ -120,6 +123,16 @@ class RecordedCourse(NeuronCourse):
             self.find(EFFORTS[self.again - 1])
         return self.look()
 
+    def proves(self, leaves: SignLeaves) -> NDArray[np.bool_]:
+        """Which leaves their rows refute; none once time is up."""
+        runs = [slice(first, first + BATCH) for first in range(0, len(leaves.row), BATCH)]
+        parts = leaves.parts(self.bounder.problem.like)
+        try:
+            found = [self.bounder.proves(parts.at(run)).cpu().numpy() for run in runs]
+        except SearchStopped:
+            return np.zeros(len(leaves.row), dtype=bool)
+        return np.concatenate(found)
+
     def forest(self) -> ForestRecord:
         """All trees, once the search has ended with a proof."""
         arithmetic = self.search.arithmetics[0]
@@ -136,6 +149,7 @@ class RecordedCourse(NeuronCourse):
         leaves = SignLeaves.cat(self.leaves)
         units = [rows.undo_unit(row, 1.0) for row in range(rows.count)]
         for group, members in enumerate(rows.disjuncts):
-            own = leaves.at(np.flatnonzero(leaves.group == group))
+            own = merged(leaves.at(np.flatnonzero(leaves.group == group)), self.proves)
+            own = lightened(own, self.proves)
             writer.tree(group, own, {row: (place, units[row]) for place, row in enumerate(members)})
         return writer.writer.finish()

@@ -122,6 +122,7 @@ class VerifyResult:
         certificate: of a proof, where it was asked for.
         timeout: seconds that it was given; inf for no limit.
         files: paths of the network (``net``) and the property (``spec``), where these were files.
+        digests: SHA-256 of these files, as they were when the verification began.
         left_out: a last operator of the network, such as ``Softmax``, that bounds and margins do not include.
         splits: what splitting the box took, for each region where that was tried; the margins are those of the whole
             box.
@@ -142,6 +143,7 @@ class VerifyResult:
     timeout: float = math.inf
     files: Mapping[str, str] = field(default_factory=dict)
     left_out: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
     resumed: bool = False
     checkpoint_fault: str = ""
 

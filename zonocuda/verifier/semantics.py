@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from zonocuda.bounds.rounding.executed import Execution
+from zonocuda.importers import UnsupportedNetworkError
 from zonocuda.verifier.arguments import Semantics
 from zonocuda.verifier.model import Subject
 
@@ -21,6 +22,7 @@ def executed(subject: Subject, semantics: Semantics) -> tuple[Subject, Execution
 
     Raises:
         ValueError: the network computes in another precision, or something that no bound accounts for.
+        UnsupportedNetworkError: an operator about whose rounding nothing is known.
     """
     dtype = EXECUTED.get(semantics)
     if dtype is None:
@@ -41,4 +43,7 @@ def executed(subject: Subject, semantics: Semantics) -> tuple[Subject, Execution
             graph = subject.graph.to(dtype, "cpu")
             subject = replace(subject, execute=lambda x: graph(x.to(dtype)), runs_on="graph", versions={}, dtype=dtype)
         subject = replace(subject, rounded_box=False)
-    return subject, Execution.of(subject.graph, dtype)
+    try:
+        return subject, Execution.of(subject.graph, dtype)
+    except NotImplementedError as error:
+        raise UnsupportedNetworkError(f"semantics {semantics!r}: {error}; use 'real'") from error

@@ -49,6 +49,8 @@ MAX_INPUTS = 20
 split instead."""
 SECONDS = 60.0
 """Of a region's search, where no timeout says otherwise."""
+BOX_MEMORY = 2 * MEMORY
+"""Bytes of a search that splits a box, where no budget says less."""
 BATCH_MEMORY = 2**28
 """Bytes for boxes that are bounded together, at most."""
 REPLAYS = 4
@@ -141,7 +143,7 @@ class RegionSearch:
     arithmetic: Callable[[torch.dtype], Arithmetic]
     remaining: Callable[[], float]
     record: bool = False
-    memory: int = 2 * MEMORY
+    memory: int = BOX_MEMORY
     state: BoxState | None = None
     keep: Callable[[Callable[[], BoxState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,30 +25,23 @@ from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
-from zonocuda.prove.certify import add_region, region_record
+from zonocuda.prove.certify import MAX_BYTES, add_region, leaf_record, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
-from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Prover, Rung
+from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Rung
 from zonocuda.prove.region_box import box_of
-from zonocuda.prove.regions import LEAST, refuted_regions
+from zonocuda.prove.regions import LEAST, Refuted, refuted_regions
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.prove.weights import optimised
+from zonocuda.relaxations import activations
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Subject
-from zonocuda.verifier.neuron_record import record_neurons
-from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats, Verdict
-from zonocuda.verifier.splitting import (
-    RegionSearch,
-    Split,
-    attack_of,
-    end_of,
-    wants_neurons,
-    wants_split,
-)
+from zonocuda.verifier.splits import read_mixtures, split_box, split_neurons
+from zonocuda.verifier.splitting import Split, wants_neurons, wants_split
 
 
 @dataclass
@@ -128,17 +121,15 @@ class Verification:
         if not reason and self.counterexample is None:
             regions = () if self.certificate is None else self.certificate.regions
             record = next((one for one in regions if one.region == position), None)
-            self.checkpoints.put(
-                position,
-                RegionState(
-                    True,
-                    contradictory=self.contradictory,
-                    margins=tuple(self.margins[margins:]),
-                    splits=tuple(self.splits[splits:]),
-                    record=record,
-                    no_record="" if self.certificate is None else self.certificate.reason,
-                ),
+            state = RegionState(
+                True,
+                contradictory=self.contradictory,
+                margins=tuple(self.margins[margins:]),
+                splits=tuple(self.splits[splits:]),
+                record=record,
+                no_record="" if self.certificate is None else self.certificate.reason,
             )
+            self.checkpoints.put(position, state)
         self.contradictory |= contradictory
         return reason
 
@@ -153,26 +144,35 @@ class Verification:
 
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
-        regions = self.spec.regions
-        may_overflow = self.execution is not None or any(isinstance(n.op, Cast) for n in self.subject.graph.nodes)
-        if len(regions) < LEAST or self.certificate is not None or may_overflow:
-            return set()  # what may overflow is looked at region by region
-        with self.course.phase("dual"):
-            found, margins = refuted_regions(regions, self.arithmetic(self.dtypes[0]), self.course.deadline)
-        refuted = {position for position in found if self.is_read_rightly(regions[position])}
-        self.margins += [margin for margin in margins if margin.region in refuted]
-        return refuted
+        regions, deadline = self.spec.regions, self.course.deadline
+        refuted = set[int]()
+        if len(regions) < LEAST:
+            return refuted
+        record = self.certificate is not None and not self.certificate.reason
+        neurons = sum(math.prod(node.shape) for node in activations(self.subject.graph))
+        if record and len(regions) * neurons > MAX_BYTES:
+            return refuted  # slopes of settled neurons would be written down, too
+        batches = refuted_regions(regions, map(self.arithmetic, self.dtypes), deadline.check, record)
+        while True:
+            with self.course.phase("dual"):
+                found = next(batches, None)
+            if found is None:
+                return refuted
+            for one in self.read_rightly(found):
+                refuted.add(one.position)
+                self.margins += one.margins
+                self.certify(partial(leaf_record, self.subject.graph, one), ())
+            self.course.progress("regions", len(refuted), len(regions))
 
-    def is_read_rightly(self, region: Region) -> bool:
-        """Whether the network is finite where the graph is compared with it; raises where they disagree."""
-        self.course.deadline.check()
-        shape = self.subject.graph.input_shape
+    def read_rightly(self, found: Sequence[Refuted]) -> list[Refuted]:
+        """Of some regions, those where the network is finite; raises where the graph is another than the network."""
+        if not found:
+            return []
+        boxes = [self.spec.regions[one.position].box for one in found]
         with self.course.phase("check"):
-            try:
-                self.subject.check(region.box.lower.reshape(shape), region.box.upper.reshape(shape))
-            except NetworkOverflowError:
-                return False  # judged by itself
-        return True
+            lower, upper = torch.stack([box.lower for box in boxes]), torch.stack([box.upper for box in boxes])
+            finite = self.subject.finite(lower, upper).tolist()
+        return [one for one, is_finite in zip(found, finite, strict=True) if is_finite]  # others: by themselves
 
     @property
     def dtype(self) -> torch.dtype:
@@ -217,7 +217,11 @@ class Verification:
             self.certify(lambda: RegionRecord(position, False, (), ()), refuting)
             return ""
         with self.course.phase("combine"):
-            added = self.mixtures(region, refuting) if known is None else _mixed(known.combinations, region, refuting)
+            added = (
+                self.mixtures(region, refuting)
+                if known is None
+                else read_mixtures(known.combinations, region, refuting)
+            )
             self.combinations = (*refuting, *added)
         proof = RegionProof(left_open(region, self.combinations), self.dtypes, self.arithmetic, self.course)
         try:
@@ -355,72 +359,15 @@ class Verification:
 
     def split_box(self, position: int, proof: RegionProof) -> str:
         """Splits the box until every part is refuted; why that did not end, or a counterexample."""
-        budget = self.course.memory_budget
-        known, kept = self.checkpoints.of(position), RegionState(combinations=self.combinations)
-        with self.course.phase("split"), self.checkpoints.searching():
-            found, stats, forest = RegionSearch(
-                self.subject,
-                self.search_graph,
-                proof.region,
-                position,
-                proof.dtypes,
-                self.arithmetic,
-                self.course.deadline.remaining,
-                record=self.certificate is not None and not self.certificate.reason,
-                memory=2 * MEMORY if budget is None else min(2 * MEMORY, budget),
-                state=None if known is None else known.boxes,
-                keep=lambda make: self.checkpoints.offer(position, lambda: replace(kept, boxes=make())),
-                stopped=self.checkpoints.is_asked,
-            ).run()
-            if found is None:
-                self.checkpoints.settle()
-        self.split_record = None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
+        with self.course.phase("split"):
+            found, stats, self.split_record = split_box(self, position, proof)
         return self.after_split(found, stats)
 
     def split_neurons(self, position: int, proof: RegionProof, known: NeuronState | None = None) -> str:
         """Splits neurons until every part is refuted; why that did not end, or a counterexample."""
-        with self.course.phase("split"), self.checkpoints.searching():
-            if known is None:
-                assert proof.prover is not None
-                prover = proof.prover_in(proof.dtypes[0])
-                still = [number for number, ok in enumerate(prover.rows.refuted(prover.bounds)) if not ok]
-                known = NeuronState(tuple(proof.dtypes), tuple(still), proof.prover.climbed, None)
-            else:
-                prover = self.prover_again(proof, known)
-            start, kept = known, RegionState(combinations=self.combinations)
-            budget = self.course.memory_budget
-            search = NeuronSearch(
-                proof.region,
-                position,
-                [self.arithmetic(dtype) for dtype in start.dtypes],
-                prover.inputs,
-                start.open,
-                attack_of(self.subject, self.search_graph, proof.region, position, prover.rows),
-                end_of(self.course.deadline.remaining()),
-                MEMORY if budget is None else min(MEMORY, budget // 2),
-                state=start.course,
-                keep=lambda make: self.checkpoints.offer(
-                    position, lambda: replace(kept, neurons=replace(start, course=make()))
-                ),
-                stopped=self.checkpoints.is_asked,
-            )
-            course = NeuronCourse(search)
-            found, stats = course.run()
-            if found is None:
-                self.checkpoints.settle()
-        self.split_record = lambda: record_neurons(
-            self.wide_network(), search, course.rounds, proof, end_of(self.course.deadline.remaining())
-        )
+        with self.course.phase("split"):
+            found, stats, self.split_record = split_neurons(self, position, proof, known)
         return self.after_split(found, stats)
-
-    def prover_again(self, proof: RegionProof, known: NeuronState) -> Prover:
-        """The prover that a search was begun with, but for bounds that its state has."""
-        groups = len(proof.region.disjuncts)
-        if not known.dtypes or not set(known.dtypes) <= set(self.dtypes) or not set(known.open) <= set(range(groups)):
-            raise CheckpointError("is damaged: the search is of another kind")
-        assert proof.prover is not None, "a proof begins with a prover"
-        proof.prover.climbed = known.climbed
-        return proof.prover_in(known.dtypes[0])
 
     def after_split(self, found: Counterexample | None, stats: SplitStats) -> str:
         """Takes note of a search, and says why it did not end, or how."""
@@ -468,21 +415,3 @@ class Verification:
         if self.counterexample is None:
             return "no output constraints, and the float32 box holds no point"
         return "no output constraints: every point of the box is a counterexample"
-
-
-def _mixed(
-    combinations: Sequence[Combination], region: Region, refuting: Sequence[Combination]
-) -> tuple[Combination, ...]:
-    """Of combinations that were read those that add a row to a disjunct, of a region of which others refute some.
-
-    Raises:
-        CheckpointError: they are none of the region.
-    """
-    gone, added = {one.disjunct for one in refuting}, tuple(one for one in combinations if not one.refutes)
-    for one in added:
-        rows = region.disjuncts[one.disjunct] if 0 <= one.disjunct < len(region.disjuncts) else ()
-        if one.disjunct in gone or not one.weights or not all(0 <= k < len(rows) for k in one.weights):
-            raise CheckpointError("is damaged: a combination of rows that are not there")
-        if not all(weight > 0 for weight in one.weights.values()):
-            raise CheckpointError("is damaged: a combination with weights that are not positive")
-    return added

@@ -60,9 +60,9 @@ def reduced_bounds(
             bounds = torch.fmax(bounds[0], lower), torch.fmin(bounds[1], upper)
         found[node.name] = bounds
         rule = rule_of(node)
-        slope, middle, radius = rule.band(*bounds, None)
+        slope, middle, radius = band = rule.band(*bounds, None)
         blocks = tuple(block.scale(slope) for block in first.zonotope.blocks)
-        grown = errors.activation(node, error, bounds, None, symbols)
+        grown = errors.activation(node, error, bounds, None, symbols, band)
         image = replace(first.zonotope, center=slope * first.zonotope.center + middle, blocks=blocks)
         return _Value(image, errors.merged_offset(grown, radius), rule.range(*bounds))
 

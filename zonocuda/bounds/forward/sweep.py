@@ -256,17 +256,17 @@ class _Run:
             if self.counting is not None:
                 self.errors[node.name] = self.counting.image(node, before, symbols)
             return transform(node, values, in_place)
+        rule, slope, band = rule_of(node), self.slopes.get(node.name), None
         if self.counting is None:
             bounds = self.extremes.tightened(node.inputs[0], values[0].bounds())
         else:
             bounds, measured = self.counting.bounds(values[0], before[0])
             bounds = self.extremes.tightened(node.inputs[0], bounds)
-            slope = self.slopes.get(node.name)
-            self.errors[node.name] = self.counting.activation(node, measured, bounds, slope, symbols)
+            band = rule.band(*bounds, slope, values[0].symbols)
+            self.errors[node.name] = self.counting.activation(node, measured, bounds, slope, symbols, band)
         self.inputs[node.name] = bounds
         seen = _Seen.of(node, bounds, values[0])
         self.stats.append(seen)
-        rule = rule_of(node)
         image = rule.range(*bounds)
 
         def known(name: str) -> Bounds:
@@ -276,7 +276,7 @@ class _Run:
             return image
         if way == "box":
             return self.box_of(node, image)
-        band = rule.band(*bounds, self.slopes.get(node.name), values[0].symbols)
+        band = rule.band(*bounds, slope, values[0].symbols) if band is None else band
         return values[0].within(*band, node.name, in_place)
 
     def dual(self, node: Node, known: Bounds) -> Bounds:
@@ -293,7 +293,7 @@ class _Run:
                 self.box,
                 self.inputs,
                 self.slopes,
-                known={},
+                known={} if rule_of(node).has_signs else None,  # where all that is asked for is a sign
                 keep_best=False,
                 on_node=self.on_node,
                 ledger=self.ledger,

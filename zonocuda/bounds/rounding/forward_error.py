@@ -45,7 +45,7 @@ from zonocuda.bounds.rounding.arithmetic import EXTRA, Rounding
 from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Diagonal, Zonotope
 from zonocuda.graph import Add, Affine, Concat, Node, Rearrangement
-from zonocuda.relaxations import rule_of
+from zonocuda.relaxations import Band, rule_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +81,11 @@ class ForwardErrors:
             return Error(op.apply(*(e.error for e in errors)), op.apply(*(e.size for e in errors)))
         raise NotImplementedError(f"sweep: node {node.name!r} (op {op.kind}) has no error bound")
 
-    def activation(self, node: Node, error: Error, bounds: Bounds, slope: Tensor | None, symbols: int) -> Error:
-        """An activation on proven bounds, with a slope (None for the minimum-area one)."""
-        lam, offset, charged, zero = rule_of(node).growth(*bounds, slope, self.rounding)
+    def activation(
+        self, node: Node, error: Error, bounds: Bounds, slope: Tensor | None, symbols: int, band: Band | None = None
+    ) -> Error:
+        """An activation on proven bounds, with a slope (None for the minimum-area one), and its band, if known."""
+        lam, offset, charged, zero = rule_of(node).growth(*bounds, slope, self.rounding, band)
         rounded = self._gamma(2, symbols) * self.rounding.lift(lam * error.size + 2 * offset)
         grown = self._grown(lam * error.error + rounded, lam * error.size + offset, 6)
         return Error(

@@ -57,7 +57,13 @@ _OWN = frozenset(vars(nn.Module())) - {"training"}
 and of state dicts)."""
 _BEFORE = ("__init__", "__new__", "__init_subclass__", "__repr__", "__getstate__", "__setstate__", "__deepcopy__")
 """Methods of a module that forward does not call."""
-_SLOTS = (types.GetSetDescriptorType, types.MemberDescriptorType, type(NamedTuple("_", [("x", int)]).x))
+
+
+class _Named(NamedTuple):
+    x: int
+
+
+_SLOTS = (types.GetSetDescriptorType, types.MemberDescriptorType, type(vars(_Named)["x"]))
 """What classes have for attributes without a dictionary, the last one for those of named tuples."""
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
@@ -290,7 +296,7 @@ class _Walk:
             return
         self.seen[id(cls)] = (path, cls)
         unused = _BEFORE if issubclass(cls, nn.Module) else ()
-        for base in (*cls.__mro__, *type(cls).__mro__):
+        for base in (*cls.__mro__, *inspect.getmro(type(cls))):
             if _trusted(base.__module__):
                 continue
             for name, member in vars(base).items():

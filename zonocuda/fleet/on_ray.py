@@ -1,0 +1,200 @@
+"""Tasks on a Ray cluster (``pip install 'zonocuda[ray]'``): the one that RAY_ADDRESS names, or one on this machine.
+
+The package must be installed on every node, and paths must name the same files there. Ray's own retries are off: a task
+whose worker or node is lost is tried once more when no other runs, as everywhere, so that results say so.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from zonocuda.fleet.executor import Done, Notice, Shared
+from zonocuda.fleet.serve import call
+
+_PATIENCE = 1.0
+"""Seconds after which the cluster's size is looked at again."""
+
+
+@dataclass
+class _Task:
+    number: int
+    function: Callable[..., Any]
+    arguments: tuple[object, ...]
+    limit: float | None
+    slot: int = 0
+    until: float = math.inf
+    lost: list[str] = field(default_factory=list)
+
+
+_prepared = False
+
+
+def _run(prepare: Callable[[], object], function: Callable[..., Any], *arguments: object) -> tuple[str, object]:
+    """A task in a worker of Ray, which is made ready before its first."""
+    global _prepared
+    if not _prepared:
+        prepare()
+        _prepared = True
+    return call(function, arguments, {})
+
+
+class RayExecutor:
+    """An :class:`~zonocuda.fleet.executor.Executor` on Ray; leaving its ``with`` block cancels what still runs.
+
+    Args:
+        cpus, gpus: that each task takes.
+        memory: bytes that each task takes of its node's; None for none in particular. Ray does not enforce it.
+        jobs: the most tasks at once; by default as many as the cluster has CPUs, and GPUs, for.
+        prepare: is called in each worker before its first task.
+        notify: is told what happens.
+        init: arguments of ``ray.init``, where Ray is not connected yet.
+
+    Raises:
+        ImportError: there is no Ray.
+    """
+
+    def __init__(
+        self,
+        *,
+        cpus: float = 1.0,
+        gpus: float = 0.0,
+        memory: int | None = None,
+        jobs: int | None = None,
+        prepare: Callable[[], object] = dict,
+        notify: Callable[[Notice], None] = lambda notice: None,
+        init: dict[str, Any] | None = None,
+    ) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError("the executor ray needs Ray: pip install 'zonocuda[ray]'") from error
+        self._ray = ray
+        self._starts = not ray.is_initialized()
+        if self._starts:
+            handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            ray.init(**{"log_to_driver": False, "logging_level": "error", "include_dashboard": False, **(init or {})})
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():  # Ray's own print a stack
+                    signal.signal(number, handler)
+        resources = {"num_cpus": cpus, "num_gpus": gpus, **({} if memory is None else {"memory": memory})}
+        self._call = ray.remote(max_retries=0, max_calls=0, **resources)(_run)
+        self._needs = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+        self._jobs = jobs
+        self._prepare = ray.put(prepare)
+        self._shared: list[Any] = []
+        self._waiting: deque[_Task] = deque()
+        self._alone: deque[_Task] = deque()
+        self._running: dict[Any, _Task] = {}
+        self._submitted = 0
+        self.notify = notify
+
+    def __enter__(self) -> RayExecutor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancels all tasks, and leaves the cluster if this executor joined it."""
+        for reference in [*self._running]:
+            self._stop(reference)
+        self._waiting.clear()
+        self._alone.clear()
+        if self._starts:
+            self._ray.shutdown()
+
+    # ---- the four calls ----------------------------------------------------------------------------------------------
+
+    def put(self, value: object) -> Shared:
+        """See :class:`Executor`: once in the object store."""
+        self._shared.append(self._ray.put(value))
+        return Shared(len(self._shared) - 1)
+
+    def submit(self, function: Callable[..., Any], *arguments: object, limit: float | None = None) -> int:
+        """See :class:`Executor`."""
+        self._submitted += 1
+        self._waiting.append(_Task(self._submitted, function, arguments, limit))
+        return self._submitted
+
+    def cancel(self, task: int) -> None:
+        """See :class:`Executor`."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting.number != task)
+        self._alone = deque(waiting for waiting in self._alone if waiting.number != task)
+        for reference in [r for r, running in self._running.items() if running.number == task]:
+            self._stop(reference)
+
+    def as_completed(self) -> Iterator[Done]:
+        """See :class:`Executor`."""
+        while self._waiting or self._alone or self._running:
+            self._hand_out()
+            until = min((task.until for task in self._running.values()), default=math.inf)
+            patience = max(0.0, min(_PATIENCE, until - time.monotonic()))
+            ready, _ = self._ray.wait([*self._running], num_returns=1, timeout=patience) if self._running else ([], [])
+            if not self._running:
+                time.sleep(_PATIENCE)  # the cluster has no room at all now
+            late = [r for r, task in self._running.items() if task.until <= time.monotonic() and r not in ready]
+            for reference in (*ready, *late):
+                if reference not in self._running:  # cancelled by who got the last one
+                    continue
+                done = self._end(reference) if reference in ready else self._stop_late(reference)
+                if done is not None:
+                    yield done
+
+    # ---- tasks -------------------------------------------------------------------------------------------------------
+
+    def _slots(self) -> int:
+        """How many tasks the cluster has room for now."""
+        there = self._ray.cluster_resources()
+        slots = min((int(there.get(name, 0.0) / amount) for name, amount in self._needs.items()), default=1)
+        return slots if self._jobs is None else min(slots, self._jobs)
+
+    def _hand_out(self) -> None:
+        slots = self._slots()
+        while self._waiting and len(self._running) < slots:
+            self._start(self._waiting.popleft())
+        if self._alone and slots and not self._waiting and not self._running:
+            self._start(self._alone.popleft())
+
+    def _start(self, task: _Task) -> None:
+        taken = {running.slot for running in self._running.values()}
+        task.slot = next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
+        task.until = math.inf if task.limit is None else time.monotonic() + task.limit
+        given = [self._shared[a.number] if isinstance(a, Shared) else a for a in task.arguments]
+        self._running[self._call.remote(self._prepare, task.function, *given)] = task
+        self.notify(Notice("started", task.number, task.slot))
+
+    def _end(self, reference: Any) -> Done | None:
+        task = self._running.pop(reference)
+        try:
+            error, value = self._ray.get(reference)
+            return Done(task.number, value, error, lost=tuple(task.lost))
+        except self._ray.exceptions.RayTaskError as fault:  # of what prepares, or of pickling
+            why = f"{type(fault.cause or fault).__name__}: {' '.join(str(fault.cause or fault).split())}"
+            return Done(task.number, error=why[:2000], lost=tuple(task.lost))
+        except self._ray.exceptions.RayError as fault:
+            why = f"the worker was lost ({type(fault).__name__})"
+        self.notify(Notice("lost", task.number, task.slot, why))
+        if task.lost:
+            return Done(task.number, error=f"{why}, also alone", lost=tuple(task.lost))
+        task.lost.append(why)
+        self._alone.append(task)
+        return None
+
+    def _stop_late(self, reference: Any) -> Done:
+        task = self._running[reference]
+        self._stop(reference)
+        return Done(task.number, error=f"it was stopped after {task.limit:g} s", is_late=True, lost=tuple(task.lost))
+
+    def _stop(self, reference: Any) -> None:
+        del self._running[reference]
+        self._ray.cancel(reference, force=True)

@@ -1,0 +1,122 @@
+"""A region's searches by splitting, as a verification has them: what they begin or go on with, and where states go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from zonocuda.checkpoint import CheckpointError
+from zonocuda.prove.certificate import RegionRecord
+from zonocuda.prove.combine import Combination
+from zonocuda.prove.prover import Prover
+from zonocuda.prove.stages import RegionProof
+from zonocuda.specs import Region
+from zonocuda.verifier.checkpoint import NeuronState, RegionState
+from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.neuron_record import record_neurons
+from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
+from zonocuda.verifier.result import SplitStats
+from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, end_of
+
+if TYPE_CHECKING:
+    from zonocuda.verifier.verification import Verification
+
+Record = Callable[[], RegionRecord]
+"""Writes a proof down."""
+
+
+def split_box(
+    run: Verification, position: int, proof: RegionProof
+) -> tuple[Counterexample | None, SplitStats, Record | None]:
+    """Splits the box until every part is refuted: a counterexample, statistics, and the proof, where one is wanted."""
+    known, kept = run.checkpoints.of(position), RegionState(combinations=run.combinations)
+    budget = run.course.memory_budget
+    with run.checkpoints.searching():
+        found, stats, forest = RegionSearch(
+            run.subject,
+            run.search_graph,
+            proof.region,
+            position,
+            proof.dtypes,
+            run.arithmetic,
+            run.course.deadline.remaining,
+            record=run.certificate is not None and not run.certificate.reason,
+            memory=BOX_MEMORY if budget is None else min(BOX_MEMORY, budget),
+            state=None if known is None else known.boxes,
+            keep=lambda make: run.checkpoints.offer(position, lambda: replace(kept, boxes=make())),
+            stopped=run.checkpoints.is_asked,
+        ).run()
+        if found is None:
+            run.checkpoints.settle()
+    return found, stats, None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
+
+
+def split_neurons(
+    run: Verification, position: int, proof: RegionProof, known: NeuronState | None
+) -> tuple[Counterexample | None, SplitStats, Record]:
+    """Splits neurons until every part is refuted, or goes on with that."""
+    with run.checkpoints.searching():
+        assert proof.prover is not None, "a proof begins with a prover"
+        if known is None:
+            prover = proof.prover_in(proof.dtypes[0])
+            still = [number for number, ok in enumerate(prover.rows.refuted(prover.bounds)) if not ok]
+            known = NeuronState(tuple(proof.dtypes), tuple(still), proof.prover.climbed, None)
+        else:
+            prover = _prover_again(run, proof, known)
+        start, kept = known, RegionState(combinations=run.combinations)
+        budget = run.course.memory_budget
+        search = NeuronSearch(
+            proof.region,
+            position,
+            [run.arithmetic(dtype) for dtype in start.dtypes],
+            prover.inputs,
+            start.open,
+            attack_of(run.subject, run.search_graph, proof.region, position, prover.rows),
+            end_of(run.course.deadline.remaining()),
+            MEMORY if budget is None else min(MEMORY, budget // 2),
+            state=start.course,
+            keep=lambda make: run.checkpoints.offer(
+                position, lambda: replace(kept, neurons=replace(start, course=make()))
+            ),
+            stopped=run.checkpoints.is_asked,
+        )
+        course = NeuronCourse(search)
+        found, stats = course.run()
+        if found is None:
+            run.checkpoints.settle()
+
+    def record() -> RegionRecord:
+        end = end_of(run.course.deadline.remaining())
+        return record_neurons(run.wide_network(), search, course.rounds, proof, end)
+
+    return found, stats, record
+
+
+def _prover_again(run: Verification, proof: RegionProof, known: NeuronState) -> Prover:
+    """The prover that a search was begun with, but for bounds that its state has."""
+    groups = len(proof.region.disjuncts)
+    if not known.dtypes or not set(known.dtypes) <= set(run.dtypes) or not set(known.open) <= set(range(groups)):
+        raise CheckpointError("is damaged: the search is of another kind")
+    assert proof.prover is not None
+    proof.prover.climbed = known.climbed
+    return proof.prover_in(known.dtypes[0])
+
+
+def read_mixtures(
+    combinations: Sequence[Combination], region: Region, refuting: Sequence[Combination]
+) -> tuple[Combination, ...]:
+    """Of combinations that were read those that add a row to a disjunct, of a region of which others refute some.
+
+    Raises:
+        CheckpointError: they are none of the region.
+    """
+    gone, added = {one.disjunct for one in refuting}, tuple(one for one in combinations if not one.refutes)
+    for one in added:
+        rows = region.disjuncts[one.disjunct] if 0 <= one.disjunct < len(region.disjuncts) else ()
+        if one.disjunct in gone or not one.weights or not all(0 <= k < len(rows) for k in one.weights):
+            raise CheckpointError("is damaged: a combination of rows that are not there")
+        if not all(weight > 0 for weight in one.weights.values()):
+            raise CheckpointError("is damaged: a combination with weights that are not positive")
+    return added
