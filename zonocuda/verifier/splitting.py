@@ -59,7 +59,7 @@ FIRST_DESCENT = 4096
 """Points of open boxes that are looked at before gradients are followed."""
 DESCEND_AFTER = 4
 """Times as many until they are followed again."""
-STARTS = 1024
+STARTS = 2048
 """Random ones; from the best of the points and of CANDIDATES random ones a quarter as many each."""
 CANDIDATES = 2**14
 STEPS, MOST_STEPS = 30, 480
