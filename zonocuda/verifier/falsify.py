@@ -89,7 +89,7 @@ def falsify(
     """Projected gradient descent from many points at once (Madry et al. 2018), in float32, inside the float32 box.
 
     Each start works on one disjunct: it lowers the largest of the disjunct's rows, by steps of the gradient's sign, or,
-    every other one, by those of Adam (Kingma and Ba 2015), whose momentum leads over ridges where signs go to and fro;
+    three of four, by those of Adam (Kingma and Ba 2015), whose momentum leads over ridges where signs go to and fro;
     scaled to the box and shrinking to a 25th, from a quarter of its width. A point where every row of some
     disjunct is at most zero is replayed on the network itself; where that fails, by rounding, the descent goes on.
 
@@ -136,7 +136,7 @@ def falsify(
     points = torch.clamp(points, lower, upper)
     number = torch.arange(len(points), device=like.device)
     target = number % len(rows.disjuncts)
-    plain = (number // len(rows.disjuncts) % 2 == 0).reshape(-1, *[1] * len(graph.input_shape))
+    plain = (number // len(rows.disjuncts) % 4 == 0).reshape(-1, *[1] * len(graph.input_shape))
     mean, square = torch.zeros_like(points), torch.zeros_like(points)
     tried = 0
     for step in range(steps + 1):

@@ -49,6 +49,8 @@ MAX_INPUTS = 20
 split instead."""
 SECONDS = 60.0
 """Of a region's search, where no timeout says otherwise."""
+BOX_MEMORY = 2 * MEMORY
+"""Bytes of a search that splits a box, where no budget says less."""
 BATCH_MEMORY = 2**28
 """Bytes for boxes that are bounded together, at most."""
 REPLAYS = 4
@@ -57,7 +59,7 @@ FIRST_DESCENT = 4096
 """Points of open boxes that are looked at before gradients are followed."""
 DESCEND_AFTER = 4
 """Times as many until they are followed again."""
-STARTS = 1024
+STARTS = 2048
 """Random ones; from the best of the points and of CANDIDATES random ones a quarter as many each."""
 CANDIDATES = 2**14
 STEPS, MOST_STEPS = 30, 480
@@ -141,7 +143,7 @@ class RegionSearch:
     arithmetic: Callable[[torch.dtype], Arithmetic]
     remaining: Callable[[], float]
     record: bool = False
-    memory: int = 2 * MEMORY
+    memory: int = BOX_MEMORY
     state: BoxState | None = None
     keep: Callable[[Callable[[], BoxState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
