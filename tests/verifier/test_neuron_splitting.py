@@ -292,7 +292,7 @@ def test_lemmas_enclose_and_are_no_looser(name: str, dtype: torch.dtype) -> None
     used, boxes = [arithmetic], [(box[0], box[1])]
     if dtype is torch.float32:  # to climb in; proofs are in float64
         used, boxes = [*used, Arithmetic.of(graph, torch.float64, CPU)], [*boxes, (box[0].double(), box[1].double())]
-    found = find_lemmas(used, boxes, before, LemmaEffort(8, 3), costs, lambda node: None, lambda: True)
+    found = find_lemmas(used, boxes, before, LemmaEffort(8, 3), costs, lambda node: None, lambda share: True)
     assert found.finished
     for relu, (lower, upper) in found.inputs.items():
         assert bool((lower >= before[relu][0]).all())
@@ -324,7 +324,7 @@ def test_lemmas_prove_what_a_relaxation_does_not_see() -> None:
         return torch.ones(inputs[relu][0].numel())
 
     box = -torch.ones(1, 2), torch.ones(1, 2)
-    found = find_lemmas([arithmetic], [box], before, LemmaEffort(4, 3), costs, lambda node: None, lambda: True)
+    found = find_lemmas([arithmetic], [box], before, LemmaEffort(4, 3), costs, lambda node: None, lambda share: True)
     lower, upper = found.inputs[b.graph().relus[1].name]
     assert -0.51 <= float(lower) <= -0.5
     assert 0.5 <= float(upper) <= 0.51

@@ -44,12 +44,14 @@ LATER = 8192
 """up to so many parts."""
 TRIED = 3
 """Neurons of which both parts are bounded before one is split."""
-EFFORTS = (LemmaEffort(64, 8), LemmaEffort(128, 16), LemmaEffort(256, 32), LemmaEffort(512, 64))
+EFFORTS = (LemmaEffort(128, 8), LemmaEffort(256, 16), LemmaEffort(512, 32), LemmaEffort(1024, 64))
 """Of lemmas, one after the other."""
-SHARE = 0.6
+SHARE = 0.75
 """Of the time that is left, what lemmas may take."""
 WORTH = 0.1
 """How much of a row's lacking bound lemmas should bring, to be continued."""
+WITHIN = 2.0
+"""How many times what a short search brings a row's bound may lack, for one to begin after lemmas."""
 COSTS = Pace(10, 0.1, 0.1)
 """Of the rows that say which neurons matter."""
 
@@ -92,8 +94,10 @@ class NeuronCourse:
         self.search, self.inputs = search, dict(search.inputs)
         self.begin = time.monotonic()
         self.bounded = self.depth = self.lemmas = 0
+        self.lemma_parts = 0  # of those bounded
         self.rounds = 0  # of lemmas
         self.margin = -math.inf  # the worst bound of an open disjunct on the whole box
+        self.brought = 0.0  # how much nearer to zero short searches brought it
         self.settings = SignSettings(batch_of(search.arithmetics[0].graph), TRIED, search.memory)
         self.box = search.arithmetics[0].box(search.region)
         disjuncts = search.arithmetics[0].rows(search.region, self.box).disjuncts
@@ -115,15 +119,14 @@ class NeuronCourse:
     def look_and_learn(self) -> SignOutcome[Counterexample]:
         """Short searches and lemmas in turn; ``tree`` is the last search."""
         outcome = self.look()
-        spent = 0.0
-        for number, effort in enumerate(EFFORTS):
-            growth = effort.work / EFFORTS[number - 1].work if number else 0.0
-            if not self.goes_on(outcome) or growth * spent > SHARE * self.left:
+        climbing = 0.0  # seconds of the last lemmas, without their searches, whose time is cut to what there is
+        for effort in EFFORTS:
+            if not self.goes_on(outcome) or 2 * climbing > SHARE * self.left:
                 break
             before, started = self.margin, time.monotonic()
-            self.find(effort)
+            searching = self.find(effort)
             self.rounds += 1
-            spent = time.monotonic() - started
+            climbing = (1 - searching) * (time.monotonic() - started)
             outcome = self.look()
             if not self.margin - before > WORTH * abs(before):
                 break
@@ -178,7 +181,7 @@ class NeuronCourse:
         return SignParts.cat([bounder.roots(rows[run], groups[run], pace) for run in runs])
 
     def look(self) -> SignOutcome[Counterexample]:
-        """A short search with the bounds of the ReLUs' inputs as they are."""
+        """A short search with the bounds of the ReLUs' inputs as they are, if it has a chance to be the last."""
         bounder = self.rows_on(self.inputs)
         every = self.roots(bounder, ROOT)
         best = [(every.group == number).nonzero().squeeze(1) for number in range(len(self.members))]
@@ -188,11 +191,13 @@ class NeuronCourse:
         self.begins(bounder, roots.at(done))
         roots = roots.at(~done)
         self.margin = roots.worst
-        search = SignSearch(roots, self.members, bounder, self.search.attack, self.settings, self.closed)
+        search = self.tree = SignSearch(roots, self.members, bounder, self.search.attack, self.settings, self.closed)
+        if self.rounds and -self.margin > WITHIN * self.brought:
+            return self.go_on(search, 0)
         outcome = self.go_on(search, FIRST)
+        self.brought = max(outcome.worst - self.margin, self.brought / 2)
         while self.goes_on(outcome) and outcome.bounded < LATER and outcome.worst > NEAR * self.margin:
             outcome = self.go_on(search, outcome.bounded + FIRST)
-        self.tree = search
         return outcome
 
     def begins(self, bounder: SignBounds, done: SignParts) -> None:
@@ -213,9 +218,9 @@ class NeuronCourse:
 
     # ---- lemmas ------------------------------------------------------------------------------------------------------
 
-    def find(self, effort: LemmaEffort) -> None:
-        """Lemmas, for as long as their share of the time lasts."""
-        end = time.monotonic() + SHARE * self.left
+    def find(self, effort: LemmaEffort) -> float:
+        """Lemmas, for as long as their share of the time lasts; returns the share of it that their searches took."""
+        begin, budget = time.monotonic(), SHARE * self.left
         arithmetics = self.search.arithmetics
         boxes = [arithmetic.box(self.search.region) for arithmetic in arithmetics]
         found = find_lemmas(
@@ -225,11 +230,13 @@ class NeuronCourse:
             effort,
             self.costs,
             self.on_node,
-            lambda: time.monotonic() < end,
+            lambda share: time.monotonic() - begin < share * budget,
             self.lemma if self.written else None,
         )
         self.inputs = found.inputs
         self.bounded, self.lemmas = self.bounded + found.bounded, self.lemmas + found.improved
+        self.lemma_parts += found.bounded
+        return found.searching
 
     def costs(self, inputs: Mapping[str, Bounds], name: str) -> Tensor | None:
         """What the relaxation of each neuron of a ReLU costs the open rows, at most; None where none is open."""
