@@ -275,6 +275,25 @@ def test_the_derivatives_are_those_of_the_bound() -> None:
     assert torch.autograd.gradcheck(bound, free)
 
 
+@pytest.mark.parametrize("count", [1, 5, 13])
+def test_parts_that_go_together_are_bounded_as_each_alone(count: int) -> None:
+    graph = NETWORKS["residual"](2)  # convolutions, whose passes carry usual numbers of rows
+    low, high = random_box(graph, width=0.4)
+    part = region(low[0], high[0], [[constraint({0: 1.0, 1: -0.5})], [constraint({1: 1.0})]])
+    search = course(graph, part, torch.float64)
+    bounder = search.rows_on(search.inputs)
+    roots = search.roots(bounder, ROOT)
+    chosen = roots.at(torch.arange(count) % len(roots))
+    neurons = torch.arange(count) % bounder.problem.count
+    parts = chosen.split(neurons)
+    together, estimated = bounder.bound(parts).parts, bounder.estimate(parts)
+    assert len(together) == len(estimated) == 2 * count
+    for number in range(2 * count):
+        alone = parts.at(slice(number, number + 1))
+        torch.testing.assert_close(estimated[number], bounder.estimate(alone)[0], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together.bound[number], bounder.bound(alone).parts.bound[0], rtol=1e-6, atol=1e-6)
+
+
 # ---- lemmas ----------------------------------------------------------------------------------------------------------
 
 
@@ -329,3 +348,60 @@ def test_lemmas_prove_what_a_relaxation_does_not_see() -> None:
     assert -0.51 <= float(lower) <= -0.5
     assert 0.5 <= float(upper) <= 0.51
     assert found.improved >= 1
+
+
+@pytest.mark.parametrize(("bias", "searched"), [(2.0, "lower"), (-2.0, "upper")])
+def test_the_side_of_a_neuron_that_gains_most_is_searched(bias: float, searched: str) -> None:
+    """Where -l < u a better l gains more than a better u, and the other way round."""
+    b = Builder(2)
+    first, second, last = b.linear(2, 4), b.linear(4, 1), b.linear(1, 1)
+    first.weight.copy_(torch.tensor([[1.0, 0.3], [-1.0, 0.3], [0.3, 1.0], [0.3, -1.0]]))
+    second.weight.copy_(torch.tensor([[1.0, -1.0, 1.0, -1.0]]))
+    assert first.bias is not None
+    assert second.bias is not None
+    first.bias.zero_()
+    second.bias.fill_(0.4 * bias)
+    for op in (first, Relu(), second, Relu(), last):
+        b(op)
+    graph = b.graph()
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    box = -torch.ones(1, 2).double(), torch.ones(1, 2).double()
+    before = reduced_bounds(arithmetic.graph, box, arithmetic.rounding)
+    name = graph.relus[1].name
+
+    def bounds(effort: LemmaEffort) -> tuple[float, float]:
+        def costs(inputs: Any, relu: str) -> Tensor:
+            return torch.ones(inputs[relu][0].numel()).double()
+
+        found = find_lemmas([arithmetic], [box], before, effort, costs, lambda node: None, lambda share: True)
+        lower, upper = found.inputs[name]
+        return float(lower), float(upper)
+
+    plain, one, both = (bounds(LemmaEffort(number, 6)) for number in (0, 1, 2))
+    improved = {"lower": one[0] > plain[0] + 1e-3, "upper": one[1] < plain[1] - 1e-3}
+    assert both[0] > plain[0] + 1e-3
+    assert both[1] < plain[1] - 1e-3
+    assert improved == {side: side == searched for side in improved}
+
+
+def test_a_layer_whose_time_is_up_leaves_the_others_theirs() -> None:
+    graph = fc(3, (4, 12, 12, 12, 2))
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    box = -torch.ones(1, 4).double(), torch.ones(1, 4).double()
+    before = reduced_bounds(arithmetic.graph, box, arithmetic.rounding)
+    asked: list[float] = []
+
+    def proceed(share: float) -> bool:
+        asked.append(share)
+        return share == 1.0  # that of the last layer
+
+    def costs(inputs: Any, relu: str) -> Tensor:
+        return torch.ones(inputs[relu][0].numel()).double()
+
+    found = find_lemmas([arithmetic], [box], before, LemmaEffort(8, 3), costs, lambda node: None, proceed)
+    assert found.finished
+    assert found.bounded > 0
+    assert found.improved > 0
+    shares = [share for share in asked if share < 1.0]
+    assert shares == sorted(shares)
+    assert asked[-1] == 1.0

@@ -31,7 +31,7 @@ from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
-from zonocuda.prove.sign_bounds import LEMMA, SignBounds
+from zonocuda.prove.sign_bounds import LEMMA, Pace, SignBounds
 from zonocuda.prove.sign_record import LemmaProof, SignLeaves, places
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations
@@ -39,6 +39,8 @@ from zonocuda.tighten.refine import depends_on_activation
 
 ROWS = 256
 """That climb together."""
+CLIMB, MORE = Pace(8, 0.2, 0.1), Pace(12, 0.05, 0.1)
+"""Of all rows, and of those that are searched, before they are."""
 BYTES = 2**28
 """Of the leaves that are kept at a time."""
 MOST = 4.0
@@ -188,7 +190,7 @@ class _Layer:
         judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
         self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
         every = torch.arange(2 * len(index), device=index.device)
-        self.roots = SignParts.cat([self.bounder.roots(part, part) for part in torch.split(every, ROWS)])
+        self.roots = SignParts.cat([self.bounder.roots(part, part, CLIMB) for part in torch.split(every, ROWS)])
         self.note(every, self.roots.bound)
         if self.written:
             self.keep(every, self.roots.packed(), self.roots.bound.unsqueeze(1))
@@ -238,7 +240,8 @@ class _Layer:
         step = max(1, BYTES // (self.roots.part_bytes * (rounds + 1)))
         improved = 0
         for part in torch.split(rows, step) if len(rows) else ():
-            found = deepen(self.roots.at(part), self.bounder, rounds, ROWS, self.proceed)
+            roots = SignParts.cat([self.bounder.climb(self.roots.at(p), MORE).parts for p in torch.split(part, ROWS)])
+            found = deepen(roots, self.bounder, rounds, ROWS, self.proceed)
             self.bounded += found.bounded
             improved += self.note(part, found.bound)
             if self.written:
