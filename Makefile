@@ -1,7 +1,9 @@
 # make demo       set up, then verify real networks          make test   set up, then the whole test suite
 # make lint       ruff, mypy, clang-format                    make bench  benchmarks on this machine, JSON to RESULTS
 #                                                             BENCH="": those of much memory and time too
+# make docs       the documentation's site, in build/site; a warning is an error
 # make performance JSON="FILE FILE"   the tables of docs/performance.md from the JSON of make bench
+# make compare    bounds and verdicts beside other tools, where they are installed (docs/comparison.md), JSON to RESULTS
 # make fuzz       hostile files and random networks, until stopped or for MINUTES=...; prints how to replay a failure
 # make gpu        on a GPU machine, without network: gpu-build, gpu-test and gpu-bench, JSON to RESULTS
 # make gpu-sanitize   there, after gpu-build: the tests of ops under compute-sanitizer, its reports to RESULTS
@@ -36,7 +38,7 @@ endif
 
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: demo test fuzz lint bench performance gpu gpu-build gpu-test gpu-bench gpu-sanitize wheel cuda-check in-place
+.PHONY: demo test docs fuzz lint bench compare performance gpu gpu-build gpu-test gpu-bench gpu-sanitize wheel cuda-check in-place
 .PHONY: clean format
 
 demo: $(SETUP)
@@ -61,10 +63,19 @@ format: $(SETUP)
 
 bench: $(SETUP)
 	mkdir -p $(RESULTS)
-	$(PYTHON) -m pytest benchmarks -m "$(BENCH)" --benchmark-only --ignore=benchmarks/bench_networks.py \
+	$(PYTHON) -m pytest benchmarks -m "$(BENCH)" --benchmark-only --ignore=benchmarks/bench_networks.py --ignore=benchmarks/peers \
 	    --benchmark-json=$(RESULTS)/$$($(PYTHON) -m benchmarks.machine).json
 	$(PYTHON) -m pytest benchmarks/bench_networks.py --benchmark-only \
 	    --benchmark-json=$(RESULTS)/$$($(PYTHON) -m benchmarks.machine)-networks.json
+
+docs: $(SETUP)
+	$(PYTHON) -m mkdocs build --strict
+
+compare: $(SETUP)
+	mkdir -p $(RESULTS)
+	$(PYTHON) -m pytest benchmarks/peers --benchmark-only -p no:cacheprovider \
+	    --benchmark-json=$(RESULTS)/compare-$$($(PYTHON) -m benchmarks.machine).json
+	$(PYTHON) -m benchmarks.peers.render $(RESULTS)/compare-$$($(PYTHON) -m benchmarks.machine).json
 
 performance: $(SETUP)
 	$(PYTHON) -m benchmarks.render $(JSON)
@@ -114,7 +125,7 @@ $(VENV)/bin/python:
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES) $(CONSTRAINTS)
 	$(VENV)/bin/python -m pip install -c $(CONSTRAINTS) $(BUILD_TOOLS) torch
 	rm -f zonocuda/_C.*.so
-	$(VENV)/bin/python -m pip install -c $(CONSTRAINTS) --no-build-isolation -e '.[test,lint,examples,wheel]'
+	$(VENV)/bin/python -m pip install -c $(CONSTRAINTS) --no-build-isolation -e '.[test,lint,examples,wheel,docs]'
 	touch $@
 
 clean:

@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import setuptools
 import torch
-from setuptools import setup
 from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parent
@@ -103,7 +103,11 @@ def extension() -> cpp_extension.CppExtension:
     )
 
 
-setup(
+# The name of this argument changed with the field of the metadata that holds an SPDX expression.
+LICENSE = "license_expression" if int(setuptools.__version__.split(".")[0]) >= 77 else "license"
+
+setuptools.setup(
+    **{LICENSE: "BSD-3-Clause"},
     ext_modules=[extension()],
     cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(use_ninja=True)},
     options={"bdist_wheel": {"py_limited_api": PYTHON_ABI}},

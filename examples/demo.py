@@ -1,4 +1,4 @@
-"""Verifies the example networks, and bounds the outputs of one of them.
+"""Verifies the example networks, checks a proof, draws a counterexample, and bounds the outputs of one network.
 
     python examples/demo.py
 
@@ -7,6 +7,8 @@ The networks recognise 8 x 8 images of digits; train.py made them and the specif
 
 from __future__ import annotations
 
+import importlib.util
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from zonocuda import NetworkBounds, VerifyResult, Zonotope
 
 HERE = Path(__file__).parent
 NETWORKS = ("fc", "conv", "residual")
+SHADES = " .:-=+*#%@"
 
 COLUMNS = (
     ("network", "<10"),
@@ -100,16 +103,61 @@ def bound_outputs(network: Path, specification: Path, samples: int = 10_000) -> 
     return zonocuda.compute_bounds(loaded, images), loaded.graph.to(torch.float64)(points)
 
 
+def prove_again(network: Path, specification: Path) -> str:
+    """A search's proof, checked by the code that believes nothing of it: one line."""
+    if importlib.util.find_spec("flint") is None:
+        return "the check of proofs needs python-flint: pip install 'zonocuda[check]'"
+    spec = zonocuda.load_vnnlib(specification)
+    result = zonocuda.verify(network, spec, timeout=60, certificate=True)
+    if not result.verified:
+        return f"{specification.stem} was not proven on this machine: {result.reason}"
+    begin = time.monotonic()
+    checked = zonocuda.check(result, network, spec)
+    parts = max(1, sum(split.boxes for split in result.splits))
+    said = "confirmed" if checked.confirmed else f"not confirmed: {checked.reason}"
+    return (
+        f"{specification.stem}: proven by {parts} parts in {result.seconds['total']:.1f} s, "
+        f"{said} in {time.monotonic() - begin:.1f} s"
+    )
+
+
+def drawing(image: torch.Tensor, changed: torch.Tensor) -> str:
+    """Two images ``[8, 8]`` of values in [0, 1], side by side."""
+
+    def line(row: torch.Tensor) -> str:
+        return "".join(2 * SHADES[min(int(v * len(SHADES)), len(SHADES) - 1)] for v in row.tolist())
+
+    return "\n".join(f"    {line(a)}    {line(b)}" for a, b in zip(image, changed, strict=True))
+
+
+def show_counterexample(row: Row) -> None:
+    """The middle of a specification's box, and the image in the box that the network misreads."""
+    found, network = row.result.counterexample, zonocuda.load_network(row.network)
+    assert found is not None
+    box = zonocuda.load_vnnlib(row.specification).regions[found.region].box
+    image = ((box.float32_lower + box.float32_upper) / 2).reshape(1, *network.graph.input_shape)
+    read = [int(network.runtime(x).argmax()) for x in (image, found.x.unsqueeze(0))]
+    print(
+        f"A counterexample of {row.specification.stem}, which ONNX Runtime reads as {read[1]}, beside the {read[0]}\n"
+    )
+    print(drawing(image.reshape(8, 8), found.x.reshape(8, 8)) + "\n")
+
+
 def main() -> None:
-    """Prints the table and the bounds."""
+    """Prints the table, the check of a proof, a counterexample and the bounds."""
     torch.set_num_threads(1)  # fastest for networks of this size
     print(f"zonocuda {zonocuda.__version__} on three networks that recognise 8 x 8 images of digits\n")
     print("".join(f"{title:{form}}" for title, form in COLUMNS))
+    rows = []
     for row in verify_all():
+        rows.append(row)
         print(row, flush=True)
     print(LEGEND)
 
     network, specification = HERE / "networks" / "fc.onnx", specifications("fc")[0]
+    print("A proof, checked again by other code, which believes nothing of it")
+    print(f"    {prove_again(network, specifications('fc')[-2])}\n")
+    show_counterexample(next(row for row in rows if row.result.counterexample is not None))
     bounds, values = bound_outputs(network, specification)
     print(f"Outputs of {network.stem} over the images of {specification.stem}: proven bounds, and what samples reach\n")
     print(f"{'output':<9}{'lower bound':>12}{'smallest seen':>15}{'largest seen':>14}{'upper bound':>13}")

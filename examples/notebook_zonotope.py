@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, tensor
 
 from zonocuda import Zonotope, ops
+from zonocuda.domains.plot import polygon
 
 HERE = Path(__file__).parent
 Pair = tuple[Tensor, Tensor]
@@ -214,20 +215,6 @@ def gradient(x: Tensor) -> None:
 
 
 # ---- the figure ------------------------------------------------------------------------------------------------------
-
-
-def polygon(z: Zonotope) -> Tensor:
-    """The corners ``[2 K, 2]`` of one zonotope in the plane, counterclockwise.
-
-    From the corner that is lowest, where every generator points up, one generator after the other, in the order of
-    their angles, is turned from -g to g, and back again.
-    """
-    generators = torch.cat([block.dense(z.features) for block in z.blocks], 1)[0]
-    down = (generators[:, 1] < 0) | ((generators[:, 1] == 0) & (generators[:, 0] < 0))
-    generators = torch.where(down.unsqueeze(1), -generators, generators)
-    generators = generators[torch.atan2(generators[:, 1], generators[:, 0]).argsort()]
-    steps = torch.cat([2 * generators, -2 * generators])
-    return z.center[0] - generators.sum(0) + steps.cumsum(0)
 
 
 def draw(image: Zonotope, path: Path) -> None:

@@ -27,6 +27,7 @@ from zonocuda.relaxations import RULES
 ROOMS: dict[str, set[str]] = {
     "kink": set(),
     "version": set(),
+    "brief": set(),
     "windows": set(),
     "in_place": set(),
     "roundoff": set(),
@@ -35,15 +36,17 @@ ROOMS: dict[str, set[str]] = {
     "convolution": {"ops"},
     "precision": {"convolution"},
     "host_memory": set(),
+    "archive": set(),
+    "checkpoint": {"archive"},  # whatever it holds
     "reference": {"kink", "ties", "functions", "windows", "in_place"},
     "ops": {"kink", "ties", "functions", "windows", "in_place", "_C"},
-    "graph": {"convolution"},
+    "graph": {"convolution", "functions", "reference", "brief"},
     "specs": set(),
-    "importers": {"graph", "precision", "host_memory", "roundoff"},
-    "domains": {"ops", "reference", "kink", "windows", "convolution"},
-    "relaxations": {"domains", "graph", "kink"},
+    "importers": {"graph", "precision", "host_memory", "roundoff", "functions"},
+    "domains": {"ops", "reference", "kink", "windows", "convolution", "brief"},
+    "relaxations": {"domains", "graph", "kink", "ops", "functions", "roundoff"},
     "branch": set(),
-    "bounds": {"relaxations", "domains", "graph", "specs", "precision", "host_memory", "roundoff"},
+    "bounds": {"relaxations", "domains", "graph", "specs", "precision", "host_memory", "roundoff", "brief"},
     "tighten": {"bounds", "relaxations", "domains", "graph", "kink", "precision"},
     "prove": {
         "tighten",
@@ -57,6 +60,7 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
     },
     "verifier": {
+        "checkpoint",
         "prove",
         "tighten",
         "bounds",
@@ -68,11 +72,13 @@ ROOMS: dict[str, set[str]] = {
         "importers",
         "kink",
         "version",
+        "brief",
         "precision",
         "host_memory",
     },
+    "fleet": {"verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory", "version"},
     "nonsmooth": {"ops", "ties"},
-    "checker": {"graph", "specs", "importers"},  # nothing of what it checks
+    "checker": {"archive", "graph", "specs", "importers"},  # nothing of what it checks
 }
 FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none
     "bounds": {

@@ -1,7 +1,7 @@
 """zonocuda: neural network verification with zonotopes, on C++/CUDA torch ops.
 
 ``verify`` decides properties, ``compute_bounds`` encloses a network's values, ``optimize_bounds``
-makes bounds tighter by slopes that learn, ``Zonotope`` and ``Spec`` describe inputs
+makes bounds tighter by slopes that learn, ``run`` verifies many instances, ``Zonotope`` and ``Spec`` describe inputs
 and properties; ``check`` proves a verdict again (it needs python-flint); :mod:`zonocuda.ops` are the native ops alone.
 Names, and the modules ``ops``, ``reference``, ``nonsmooth``, ``specs`` and others, are loaded on first use.
 """
@@ -16,6 +16,7 @@ from zonocuda.version import __version__
 if TYPE_CHECKING:
     from zonocuda import checker as checker
     from zonocuda import domains as domains
+    from zonocuda import fleet as fleet
     from zonocuda import graph as graph
     from zonocuda import importers as importers
     from zonocuda import nonsmooth as nonsmooth
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from zonocuda import verifier as verifier
     from zonocuda.checker import check as check
     from zonocuda.domains import Zonotope, use_backend
+    from zonocuda.fleet import run
     from zonocuda.importers import from_module, load_network, load_onnx
     from zonocuda.specs import Spec, load_vnnlib
     from zonocuda.verifier import NetworkBounds, Verdict, VerifyResult, compute_bounds, verify
@@ -44,6 +46,7 @@ _HOMES = {
     "load_onnx": "zonocuda.importers",
     "load_vnnlib": "zonocuda.specs",
     "optimize_bounds": "zonocuda.verifier",
+    "run": "zonocuda.fleet",
     "use_backend": "zonocuda.domains",
     "verify": "zonocuda.verifier",
 }
@@ -51,6 +54,7 @@ _HOMES = {
 _MODULES = (
     "checker",
     "domains",
+    "fleet",
     "graph",
     "importers",
     "nonsmooth",
@@ -87,6 +91,7 @@ __all__ = [
     "load_onnx",
     "load_vnnlib",
     "optimize_bounds",
+    "run",
     "use_backend",
     "verify",
 ]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-import torch
-
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _PAGES = Path("/proc/self/statm")
@@ -30,6 +28,8 @@ def free_host_memory() -> int | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed; torch's CPU allocator says so only in the text of a RuntimeError."""
+    import torch  # which who asks for free memory may do without
+
     text = str(error)
     allocating = "aten::new_empty" in text or "aten::empty" in text  # all that the stable ABI of torch 2.11 tells
     return (

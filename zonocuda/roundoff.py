@@ -1,10 +1,11 @@
-"""The one number that every count of roundings ends in."""
+"""The number that every count of roundings ends in, and rounding outward."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from torch import Tensor
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
@@ -20,3 +21,11 @@ def gamma(n: int, u: float, limit: float = 0.125) -> float:
     """
     product = n * u
     return product / (1 - product) * (1 + 2**-50) if product < limit else math.inf
+
+
+def outward(bound: Tensor, dtype: torch.dtype, up: bool) -> Tensor:
+    """A bound in ``dtype``, rounded up or down where ``dtype`` does not hold it."""
+    rounded = bound.to(dtype)
+    wrong = rounded.double() < bound if up else rounded.double() > bound
+    limit = torch.full_like(rounded, math.inf if up else -math.inf)
+    return torch.where(wrong, torch.nextafter(rounded, limit), rounded)

@@ -12,14 +12,15 @@ from tests.check.test_affine import Case, cases
 from tests.verifier.exact import affine_map, evaluate, exactly
 from tests.verifier.graphs import NETWORKS, casting, random_box, sample_box
 from zonocuda.checker.affine import explicit
-from zonocuda.checker.arithmetic import precisely
+from zonocuda.checker.arithmetic import balls, precisely
 from zonocuda.checker.derive import Derivation
 from zonocuda.checker.exact import Disagreement, Sample
 from zonocuda.checker.floats import TINY, FloatMap, above, gamma, held
 from zonocuda.checker.intervals import interval
 from zonocuda.checker.maps import Maps
-from zonocuda.checker.sets import FloatNet, carry
-from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node, ScaleShift
+from zonocuda.checker.maps import cast_error as ball_error
+from zonocuda.checker.sets import FloatNet, carry, cast_error
+from zonocuda.graph import HOPELESS, Cast, Graph, Input, Linear, Node, ScaleShift
 
 U = Fraction(1, 2**53)
 
@@ -56,6 +57,20 @@ def test_rows_and_values_are_within_their_error_of_the_exact_ones(case: Case) ->
             transposed[j] += c * exact_v[i]
     away = sum(abs(a - b) * m for a, b, m in zip(transposed, back, sizes, strict=True))
     assert away <= sum(abs(c) * e for c, e in zip(exact_v, error, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_a_cast_rounds_is_enclosed_up_to_the_largest_number(dtype: torch.dtype) -> None:
+    top = torch.finfo(dtype).max
+    sizes = [0.0, 1.0, np.pi, top / 3, np.nextafter(top, 0)]
+    error = cast_error(Cast(dtype), np.array([*sizes, top, np.inf]))
+    assert bool(np.isfinite(error[:-1]).all())
+    assert error[-1] == np.inf
+    for size, most in zip(sizes, error.tolist(), strict=False):
+        assert abs(Fraction(torch.tensor(size, dtype=torch.float64).to(dtype).item()) - Fraction(size)) <= most
+    with precisely():
+        ends = balls([*sizes, top])
+        assert bool(all(a <= b for a, b in zip(ball_error(Cast(dtype), -ends, ends), balls(error[:-1]), strict=True)))
 
 
 def test_a_constant_of_which_nothing_is_known_bounds_nothing() -> None:

@@ -54,6 +54,11 @@ def test_exponents_may_be_integers_and_constants_counted() -> None:
     assert compared(model(nodes, [1, 3], {**weights, **{k: np.array(v) for k, v in numbers.items()}})) == ""
 
 
+def test_sums_of_tensors_without_dimensions_agree() -> None:
+    nodes = [op("ReduceMin", "x", "m", axes=[0], keepdims=0), op("Add", "m c")]
+    assert compared(model(nodes, [4], {"c": floats()}, opset=11, rank=0)) == ""
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_operators_on_constants_agree(name: str) -> None:
     assert compared(other(name)) == ""

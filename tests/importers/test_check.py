@@ -19,13 +19,14 @@ from zonocuda.importers import (
     Network,
     NetworkFileError,
     NetworkMismatchError,
+    NetworkOverflowError,
     OnnxRuntimeModel,
     check,
     check_against_onnxruntime,
     load_network,
     load_onnx,
 )
-from zonocuda.importers.check import sample_points
+from zonocuda.importers.check import finite_boxes, sample_points
 from zonocuda.importers.onnx import arithmetic
 from zonocuda.importers.onnx.node import OnnxNode
 from zonocuda.importers.onnx.ops import CONVERTERS
@@ -290,3 +291,32 @@ def test_a_model_that_onnx_runtime_cannot_execute_is_an_error(tmp_path: Path) ->
     built = model([op("Conv", "x w")], [1, 1, 4], {"w": np.ones((1, 1, 2))}, rank=3, dtype=onnx.TensorProto.DOUBLE)
     with pytest.raises(NetworkFileError, match=r"net\.onnx: ONNX Runtime cannot load it: "):
         load_network(save(built, tmp_path))
+
+
+def test_boxes_where_the_network_is_not_finite_are_found_among_many_and_all_are_looked_at() -> None:
+    lower = torch.arange(40).double().reshape(20, 2)
+    bad, seen = {3, 4, 17}, list[Tensor]()
+
+    def compare(x: Tensor) -> None:
+        boxes = {int(one) // 2 for one in x[:, 0]}
+        if boxes & bad:
+            raise NetworkOverflowError
+        seen.append(x)
+
+    finite = finite_boxes(compare, lower, lower + 0.5, (2,), 16)
+    assert {i for i, ok in enumerate(finite.tolist()) if not ok} == bad
+    points = torch.cat(seen)
+    assert len(points) == 17 * 4
+    assert sorted({int(one) // 2 for one in points[:, 0]}) == sorted(set(range(20)) - bad)
+
+
+def test_a_mismatch_in_one_of_many_boxes_is_raised_though_another_one_overflows() -> None:
+    def compare(x: Tensor) -> None:
+        if bool((x == 1).any()):
+            raise NetworkOverflowError
+        if bool((x == 5).any()):
+            raise NetworkMismatchError
+
+    lower = torch.arange(6).double().unsqueeze(1)
+    with pytest.raises(NetworkMismatchError):
+        finite_boxes(compare, lower, lower, (1,), 100)

@@ -8,6 +8,8 @@ import pickle
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from typing import Any
 
 import pytest
 import torch
@@ -256,6 +258,83 @@ def test_a_number_in_a_closure_is_followed() -> None:
     zonotope = Zonotope.from_box(x, x)
     assert zonocuda.compute_bounds(model, zonotope).lower.tolist() == [[3.0] * 3]
     factor = 5.0
+    assert zonocuda.compute_bounds(model, zonotope).lower.tolist() == [[5.0] * 3]
+
+
+def gained(x: Tensor) -> Tensor:
+    return x * gained.gain  # type: ignore[attr-defined]
+
+
+class Kind(type):
+    gain = 3.0
+
+
+class Held(metaclass=Kind):
+    pass
+
+
+class Numbers(list[float]):
+    gain: float
+
+
+class Options(dict[str, float]):
+    gain: float
+
+
+class Ratio(float):
+    gain: float
+
+
+class Unnamed(nn.Module):
+    """Reads an attribute that its code does not name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.some_gain = 3.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor: float = attrgetter("_".join(["some", "gain"]))(self)
+        return x * factor
+
+
+def reads_gain(held: Any) -> tuple[nn.Module, Callable[[], None]]:
+    held.gain = 3.0
+    return Apply(lambda x: x * held.gain), lambda: setattr(held, "gain", 5.0)
+
+
+def reads_key() -> tuple[nn.Module, Callable[[], None]]:
+    table = {("a", 1): 3.0, ("b", 2): 5.0}
+
+    def exchange() -> None:
+        table.clear()
+        table.update({("b", 2): 3.0, ("a", 1): 5.0})
+
+    return Apply(lambda x: x * table["a", 1]), exchange
+
+
+def reads_unnamed() -> tuple[nn.Module, Callable[[], None]]:
+    model = Unnamed()
+    return model, lambda: setattr(model, "some_gain", 5.0)
+
+
+ATTRIBUTES: dict[str, Callable[[], tuple[nn.Module, Callable[[], None]]]] = {
+    "a function": lambda: (Apply(gained), reads_gain(gained)[1]),
+    "a metaclass": lambda: (Apply(lambda x: x * Held.gain), reads_gain(Kind)[1]),
+    "a list": lambda: reads_gain(Numbers([1.0])),
+    "a mapping": lambda: reads_gain(Options(a=1.0)),
+    "a number": lambda: reads_gain(Ratio(1.0)),
+    "a key that is a tuple": reads_key,
+    "a name that is put together": reads_unnamed,
+}
+
+
+@pytest.mark.parametrize("kind", ATTRIBUTES)
+def test_attributes_of_what_has_other_contents_are_followed(kind: str) -> None:
+    model, change = ATTRIBUTES[kind]()
+    x = torch.ones(1, 3, dtype=torch.float64)
+    zonotope = Zonotope.from_box(x, x)
+    assert zonocuda.compute_bounds(model.eval(), zonotope).lower.tolist() == [[3.0] * 3]
+    change()
     assert zonocuda.compute_bounds(model, zonotope).lower.tolist() == [[5.0] * 3]
 
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from tests.importers.onnx_models import Case, constant_first, floats, ints, one, op, save
 from tests.importers.piecewise_models import PIECEWISE
+from tests.importers.smooth_models import SMOOTH
 from zonocuda.importers import load_network
 
 POSITIVE = np.abs(floats(3)) + np.float32(0.5)
@@ -262,11 +263,13 @@ CASES = {
     "a single number": one("Mul", [1], (1,), floats(1)),
     **PIECEWISE,
 }
+"""Operators that executions, certificates and the checker know, too."""
+EVERY_CASE = {**CASES, **SMOOTH}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY_CASE)
 def test_an_operator_computes_what_onnx_runtime_computes(name: str, tmp_path: Path) -> None:
-    case = CASES[name]
+    case = EVERY_CASE[name]
     network = load_network(save(case.model(), tmp_path))
     shape = network.graph.input_shape
     network.check(-2 * torch.ones(shape), 3 * torch.ones(shape), points=4)

@@ -16,8 +16,8 @@ STATISTICS = (floats(3), floats(3), floats(3), np.abs(floats(3)) + 1)
 SCALAR = np.float32(1).reshape(())
 
 OPERATORS = {
-    "sigmoid": (one("Sigmoid", [1, 3], (3,)), "node 'y' (op Sigmoid) is not supported; supported ops: Abs, Add,"),
-    "hard swish": (one("HardSwish", [1, 3], (3,), opset=14), "op HardSwish) is not supported; supported ops"),
+    "acos": (one("Acos", [1, 3], (3,)), "node 'y' (op Acos) is not supported; supported ops: Abs, Add, Atan,"),
+    "det": (one("Det", [1, 3, 3], (1,)), "op Det) is not supported; supported ops"),
     "rounding down": (one("Floor", [1, 3], (3,)), "on constants only; supported"),
     "a threshold that jumps": (one("ThresholdedRelu", [1, 3], (3,)), "it jumps at alpha"),
     "a condition that depends on the input": (
@@ -42,7 +42,7 @@ OPERATORS = {
         Case([helper.make_node("Relu", ["x"], ["y"], domain="com.example")], [1, 3], (3,)),
         "(op com.example.Relu) is not supported",
     ),
-    "product of branches": (Case([op("Mul", "x x")], [1, 3], (3,)), "not affine"),
+    "product of branches": (Case([op("Relu", "x", "r"), op("Mul", "x r")], [1, 3], (3,)), "not affine"),
     "matrix product of branches": (Case([op("MatMul", "x x")], [1, 3, 3], (3, 3)), "not affine"),
     "division by a branch": (constant_first("Div", [1, 3], (3,), floats(3)), "not affine"),
     "division by zero": (one("Div", [1, 2], (2,), np.float32([1, 0])), "divides by zero"),

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Rational, Real
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,39 @@ def test_numbers_of_any_kind_give_the_same_box(x: Any) -> None:
     assert (spec.inputs, spec.input_shape) == (4, (2, 2))
     assert spec.regions[0].box.lower.tolist() == [0.0, 0.25, 0.5, 0.75]
     assert spec.regions[0].box.upper.tolist() == [0.5, 0.75, 1.0, 1.0]
+
+
+class Third:
+    """A number of another library: it says that it is rational."""
+
+    numerator, denominator = 1, 3
+
+    def __float__(self) -> float:
+        return 1 / 3
+
+
+class Unknown:
+    """A real number that tells no more than a float near it."""
+
+    def __float__(self) -> float:
+        return 0.5
+
+
+Rational.register(Third)
+Real.register(Unknown)
+
+
+@pytest.mark.parametrize("number", [np.longdouble("0.1"), np.longdouble("0.3"), Third()])
+def test_numbers_of_more_digits_than_a_float_are_enclosed(number: Any) -> None:
+    value = Fraction(*number.as_integer_ratio()) if isinstance(number, np.longdouble) else Fraction(1, 3)
+    for one in (number, [number], np.array([number], dtype=np.longdouble if value != Fraction(1, 3) else object)):
+        box = Spec.linear(one, one, [1], 0).regions[0].box
+        assert Fraction(box.lower.item()) < value < Fraction(box.upper.item())
+
+
+def test_a_number_whose_exact_value_is_unknown_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"bound: the exact value of a Unknown is unknown; give a Fraction"):
+        Spec.linear([0], [1], [1], Unknown())  # type: ignore[arg-type]
 
 
 def test_a_radius_that_is_spelled_is_exact_and_a_float_is_its_value() -> None:

@@ -134,6 +134,36 @@ def test_a_module_that_ends_in_softmax_is_verified_without_it() -> None:
             assert torch.equal(result.counterexample.y, whole(result.counterexample.x[None])[0].detach())
 
 
+@pytest.mark.parametrize("place", ["the last layer", "the sequence", "every module"])
+def test_a_final_layer_that_computes_something_else_is_not_left_out(place: str, request: pytest.FixtureRequest) -> None:
+    torch.manual_seed(0)
+    logits = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+    whole = nn.Sequential(*logits, nn.Softmax(dim=-1)).eval()
+
+    def turned(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return -args[0] if isinstance(module, nn.Softmax) else output
+
+    if place == "the last layer":
+        whole[-1].forward = lambda x: -x
+    elif place == "the sequence":
+        whole.forward = lambda x: -logits(x)
+    else:
+        request.addfinalizer(nn.modules.module.register_module_forward_hook(turned).remove)
+    spec = Spec.robust(X, 0.001, int(logits(X).argmin()), outputs=3, clip=None)
+    assert torch.equal(whole(X), -logits(X))
+    try:
+        result = verify(whole, spec)
+    except UnsupportedNetworkError:
+        assert place == "every module"  # torch traces no such hook
+    else:
+        assert (result.verdict, result.left_out) == (Verdict.VERIFIED, "")
+    other = Spec.robust(X, 0.001, int(logits(X).argmax()), outputs=3, clip=None)
+    try:
+        assert verify(whole, other).verdict is Verdict.FALSIFIED
+    except UnsupportedNetworkError:
+        assert place == "every module"
+
+
 def test_a_module_whose_softmax_is_code_is_refused_with_the_remedy() -> None:
     class Classifier(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def image_of(flow: DualPass, v: Tensor) -> Tensor:
     image, low, _ = kernels().dual_relu(v.reshape(1, 1, 1), *BOUNDS)
     rows: Tensor = image.reshape(1, 1)
     flow.add(low)
-    flow.tally.activation(GRAPH["r"], rows, lambda: flow.measure(rows), low)
+    flow.tally.activation(GRAPH["r"], rows, flow.measure(rows), low)
     return rows
 
 

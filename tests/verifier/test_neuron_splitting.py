@@ -350,40 +350,6 @@ def test_lemmas_prove_what_a_relaxation_does_not_see() -> None:
     assert found.improved >= 1
 
 
-@pytest.mark.parametrize(("bias", "searched"), [(2.0, "lower"), (-2.0, "upper")])
-def test_the_side_of_a_neuron_that_gains_most_is_searched(bias: float, searched: str) -> None:
-    """Where -l < u a better l gains more than a better u, and the other way round."""
-    b = Builder(2)
-    first, second, last = b.linear(2, 4), b.linear(4, 1), b.linear(1, 1)
-    first.weight.copy_(torch.tensor([[1.0, 0.3], [-1.0, 0.3], [0.3, 1.0], [0.3, -1.0]]))
-    second.weight.copy_(torch.tensor([[1.0, -1.0, 1.0, -1.0]]))
-    assert first.bias is not None
-    assert second.bias is not None
-    first.bias.zero_()
-    second.bias.fill_(0.4 * bias)
-    for op in (first, Relu(), second, Relu(), last):
-        b(op)
-    graph = b.graph()
-    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
-    box = -torch.ones(1, 2).double(), torch.ones(1, 2).double()
-    before = reduced_bounds(arithmetic.graph, box, arithmetic.rounding)
-    name = graph.relus[1].name
-
-    def bounds(effort: LemmaEffort) -> tuple[float, float]:
-        def costs(inputs: Any, relu: str) -> Tensor:
-            return torch.ones(inputs[relu][0].numel()).double()
-
-        found = find_lemmas([arithmetic], [box], before, effort, costs, lambda node: None, lambda share: True)
-        lower, upper = found.inputs[name]
-        return float(lower), float(upper)
-
-    plain, one, both = (bounds(LemmaEffort(number, 6)) for number in (0, 1, 2))
-    improved = {"lower": one[0] > plain[0] + 1e-3, "upper": one[1] < plain[1] - 1e-3}
-    assert both[0] > plain[0] + 1e-3
-    assert both[1] < plain[1] - 1e-3
-    assert improved == {side: side == searched for side in improved}
-
-
 def test_a_layer_whose_time_is_up_leaves_the_others_theirs() -> None:
     graph = fc(3, (4, 12, 12, 12, 2))
     arithmetic = Arithmetic.of(graph, torch.float64, CPU)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.cli import files
 from tests.verifier.graphs import constraint, fc, region
-from zonocuda.bounds.deadline import Deadline
+from zonocuda import check
+from zonocuda.bounds.deadline import TimeoutReached
+from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
+from zonocuda.graph import Graph, Input, Linear, Node, Relu
 from zonocuda.importers import NetworkMismatchError
-from zonocuda.prove.regions import LEAST, refuted_regions
+from zonocuda.prove import boxes
+from zonocuda.prove.regions import LEAST, Refuted, refuted_regions
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verification, verify
@@ -38,16 +47,120 @@ def table(count: int, error: float) -> list[Region]:
     return found
 
 
+def refuted(
+    regions: Sequence[Region], *arithmetics: Arithmetic, check: Callable[[], None] = lambda: None, record: bool = False
+) -> dict[int, Refuted]:
+    """Those that one pass refutes, by position."""
+    batches = list(refuted_regions(regions, arithmetics, check, record))
+    found = {one.position: one for batch in batches for one in batch}
+    assert len(found) == sum(map(len, batches))
+    return found
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_regions_are_refuted_as_each_alone(dtype: torch.dtype) -> None:
     regions = table(40, 0.01)
     arithmetic = Arithmetic.of(GRAPH, dtype, CPU)
-    together, margins = refuted_regions(regions, arithmetic, Deadline())
-    alone = {i for i, one in enumerate(regions) if refuted_regions([one], arithmetic, Deadline())[0]}
-    assert together == alone
+    together = refuted(regions, arithmetic)
+    assert set(together) == {i for i, one in enumerate(regions) if refuted([one], arithmetic)}
     assert 0 < len(together) < 40
-    assert {row.region for row in margins} == together
-    assert all(row.is_positive for row in margins if len(regions[row.region].disjuncts) == 2)
+    rows = [row for one in together.values() for row in one.margins]
+    assert {row.region for row in rows} == set(together)
+    assert all(row.is_positive for row in rows if len(regions[row.region].disjuncts) == 2)
+
+
+def test_what_rounding_leaves_open_is_bounded_again_in_a_wider_dtype() -> None:
+    regions = table(40, 2e-2) + [part(i, 2**24, *table(1, 1.0)[0].disjuncts) for i in range(4)]
+    first = float(GRAPH(torch.tensor([[-1.0]]).double())[0, 0])
+    near = [constraint({0: 1.0}, 1e-6 - first)], [constraint({0: -1.0}, first + 1e-6)]
+    regions.append(part(0, 2**40, *near))
+    narrow, wide = (Arithmetic.of(GRAPH, dtype, CPU) for dtype in (torch.float32, torch.float64))
+    both = refuted(regions, narrow, wide)
+    assert set(both) == set(refuted(regions, narrow)) | set(refuted(regions, wide))
+    assert {row.dtype for row in both[len(regions) - 1].margins} == {"float64"}
+
+
+def test_time_grows_with_the_number_of_regions_and_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted: passes over the network, rows made, points compared."""
+    counts = Counter[str]()
+
+    def counted(name: str, of: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return of(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(boxes, "reduced_bounds", counted("pass", boxes.reduced_bounds))
+    monkeypatch.setattr(boxes, "RowProblem", counted("problem", boxes.RowProblem))
+    monkeypatch.setattr(Rows, "of", staticmethod(counted("rows", Rows.of)))
+    monkeypatch.setattr(verification, "falsify", counted("search", verification.falsify))
+    found = []
+    for count in (400, 1600):
+        counts.clear()
+        assert verify(GRAPH, Spec(1, 2, tuple(table(count, 1.0))), device="cpu").verdict is Verdict.VERIFIED
+        found.append(dict(counts))
+    assert found[1]["rows"] == 4 * found[0]["rows"] == 1600
+    assert found[0]["pass"] <= 400 / 100
+    assert found[1]["pass"] <= 4 * found[0]["pass"]
+    assert found[1]["problem"] <= 4 * found[0]["problem"]
+    assert "search" not in found[1]
+
+
+def test_the_deadline_is_looked_at_between_batches() -> None:
+    found = list[int]()
+
+    def look() -> None:
+        if found:
+            raise TimeoutReached
+
+    def collect() -> None:
+        for batch in refuted_regions(table(1200, 1.0), [Arithmetic.of(GRAPH, torch.float32, CPU)], look):
+            found.append(len(batch))
+
+    with pytest.raises(TimeoutReached):
+        collect()
+    assert 0 < sum(found) < 1200
+
+
+@pytest.mark.parametrize("semantics", ["float32", "float64"])
+def test_executed_networks_are_bounded_in_batches_too(semantics: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "falsify", lambda *args, **options: pytest.fail("a search"))
+    result = verify(GRAPH, Spec(1, 2, tuple(table(50, 1.0))), device="cpu", semantics=semantics)
+    assert result.verdict is Verdict.VERIFIED
+    assert len(result.margins) == 100
+
+
+def test_executed_values_that_may_overflow_are_refuted_in_no_batch() -> None:
+    layers = [Linear(torch.tensor([[size]]), None) for size in (1e20, 1e10)]
+    nodes = (
+        Node("x", Input(), (), (1,)),
+        Node("linear", layers[0], ("x",), (1,)),
+        Node("relu", Relu(), ("linear",), (1,)),
+        Node("y", layers[1], ("relu",), (1,)),
+    )
+    graph = Graph(nodes, "y")
+    ends = [torch.tensor([end]).double() for end in (0.0, 1e-32, 2e-32, 3e-32, 4e-32, 1.0)]
+    regions = [region(low, high, [[constraint({0: 1.0}, 1e7)]]) for low, high in pairwise(ends)]
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU, Execution.of(graph, torch.float32))
+    found = refuted(regions, arithmetic)
+    assert set(found) == {i for i, one in enumerate(regions) if refuted([one], arithmetic)}
+    assert set(found) == {0, 1, 2, 3}
+
+
+def test_a_proof_in_a_batch_is_written_down_and_confirmed(tmp_path: Path) -> None:
+    net, spec = tmp_path / "net.onnx", tmp_path / "spec.vnnlib"
+    files.fc_model(net, [[1], [-1], [2]], [[1, 1, -1], [1, -1, 0], [-1, 2, 1]], [[1, -1, 1]])
+    terms = (f"(and (>= X_0 {i / 10}) (<= X_0 {(i + 1) / 10}) (>= Y_0 {4 if i < 9 else 9}))" for i in range(-8, 12))
+    declared = "(declare-const X_0 Real)\n(declare-const Y_0 Real)\n"
+    spec.write_text(f"{declared}(assert (or {' '.join(terms)}))\n")
+    result = verify(net, spec, device="cpu", certificate=True)
+    assert result.verdict is Verdict.VERIFIED
+    assert result.certificate is not None
+    leaves = [one for one in result.certificate.regions if one.forest is not None]
+    assert len(leaves) == 20
+    (tmp_path / "proof.zip").write_bytes(result.proof())
+    assert check(tmp_path / "proof.zip", net, spec).confirmed
 
 
 def test_many_regions_are_verified_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +204,7 @@ def test_regions_with_numbers_of_rows_of_their_own_are_stacked() -> None:
     assert stacked.constant.tolist() == [[9.0, -1.0], [7.0, 9.0]]
     assert stacked.rounded is not None
     assert stacked.rounded.tolist() == [[0.0, 0.0], [1.0, 0.0]]
-    assert refuted_regions(regions, arithmetic, Deadline())[0] == {0, 1}
+    assert set(refuted(regions, arithmetic)) == {0, 1}
 
 
 class Hidden(nn.Module):
@@ -126,4 +239,4 @@ def test_a_box_that_float32_rounds_to_infinity_is_judged_by_itself(dtype: Any) -
     regions = [*table(LEAST + 1, 3.0), odd]
     result = verify(GRAPH, Spec(1, 2, tuple(regions)), device="cpu", dtype=dtype, timeout=5)
     assert result.verdict is not Verdict.FALSIFIED
-    assert refuted_regions([odd], Arithmetic.of(GRAPH, torch.float32, CPU), Deadline())[0] == set()
+    assert not refuted([odd], Arithmetic.of(GRAPH, torch.float32, CPU))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from zonocuda.graph import Add, Affine, Concat, Node, absolute
 from zonocuda.relaxations import Bounds as Bounds
 from zonocuda.relaxations import has_rule, rule_of
+from zonocuda.roundoff import outward as outward
 
 
 def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
@@ -67,11 +67,3 @@ def all_finite(bounds: Iterable[Tensor]) -> bool:
     """Whether no number of them is NaN or infinite; a device is waited for once."""
     finite = [bound.isfinite().all() for bound in bounds]
     return not finite or bool(torch.stack(finite).all())
-
-
-def outward(bound: Tensor, dtype: torch.dtype, up: bool) -> Tensor:
-    """A bound in ``dtype``, rounded up or down where ``dtype`` does not hold it."""
-    rounded = bound.to(dtype)
-    wrong = rounded.double() < bound if up else rounded.double() > bound
-    limit = torch.full_like(rounded, math.inf if up else -math.inf)
-    return torch.where(wrong, torch.nextafter(rounded, limit), rounded)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,26 +64,24 @@ class Rows:
         """
         position = Rows.places(region)
         distinct = tuple(position)
-        output = torch.zeros(len(distinct), outputs, dtype=torch.float64, device="cpu")
-        input_ = torch.zeros(len(distinct), inputs, dtype=torch.float64, device="cpu")
-        constant, rounded = (torch.zeros(len(distinct), dtype=torch.float64, device="cpu") for _ in range(2))
+        output, input_, constant, rounded = (np.zeros((len(distinct), n)) for n in (outputs, inputs, 1, 1))
         units = tuple(_unit(row) for row in distinct)
-        for row, r in position.items():
-            numbers = [row.constant, *row.outputs.values(), *row.inputs.values()]
-            if not all(_fits(c / units[r], like.dtype) for c in numbers):
+        for r, (row, unit) in enumerate(zip(distinct, units, strict=True)):
+            exact = (row.constant, *row.outputs.values(), *row.inputs.values())
+            held = [_held(c if unit == 1 else c / unit, like.dtype) for c in exact]
+            values = [one[0] for one in held if one is not None]
+            if len(values) < len(held):
                 constant[r] = math.nan
                 continue
-            rounded[r] = not all(_is_exact(c / units[r], like.dtype) for c in numbers)
-            constant[r] = float(row.constant / units[r])
-            for i, c in row.outputs.items():
-                output[r, i] = float(c / units[r])
-            for j, c in row.inputs.items():
-                input_[r, j] = float(c / units[r])
+            rounded[r] = not all(one[1] for one in held if one is not None)
+            constant[r] = values[0]
+            output[r, list(row.outputs)] = values[1 : 1 + len(row.outputs)]
+            input_[r, list(row.inputs)] = values[1 + len(row.outputs) :]
         disjuncts = tuple(tuple(position[row] for row in rows) for rows in region.disjuncts)
         labels = tuple(str(row) for row in distinct)
         strict = tuple(row.strict for row in distinct)
-        y, x, b, inexact = (t.to(like) for t in (output, input_, constant, rounded))
-        return Rows(y, x, b, units, disjuncts, labels, inexact, strict)
+        y, x, b, inexact = (torch.from_numpy(a).to(like) for a in (output, input_, constant, rounded))
+        return Rows(y, x, b[:, 0], units, disjuncts, labels, inexact[:, 0], strict)
 
     @staticmethod
     def places(region: Region) -> dict[LinearConstraint, int]:
@@ -99,7 +98,7 @@ class Rows:
         count = max(rows.count for rows in parts)
 
         def padded(t: Tensor, value: float) -> Tensor:
-            return F.pad(t, [0, 0] * (t.dim() - 1) + [0, count - len(t)], value=value)
+            return t if len(t) == count else F.pad(t, [0, 0] * (t.dim() - 1) + [0, count - len(t)], value=value)
 
         output = torch.stack([padded(rows.output, 0) for rows in parts])
         input_ = torch.stack([padded(rows.input, 0) for rows in parts])
@@ -148,18 +147,29 @@ class Rows:
 
 def _unit(row: LinearConstraint) -> Fraction:
     """1 where the largest coefficient is of ordinary size, else the power of two just below it."""
-    largest = max((abs(c) for c in (*row.outputs.values(), *row.inputs.values())), default=Fraction(1))
-    exponent = largest.numerator.bit_length() - largest.denominator.bit_length()
+    coefficients = [*row.outputs.values(), *row.inputs.values()]
+    if all(abs(_exponent(c)) <= 32 for c in coefficients):
+        return Fraction(1)
+    exponent = _exponent(max(abs(c) for c in coefficients))
     return Fraction(1) if abs(exponent) <= 32 else Fraction(2) ** exponent
 
 
-def _is_exact(value: Fraction, dtype: torch.dtype) -> bool:
-    """Whether a dtype holds a number (which fits it) without rounding."""
-    wide = float(value)
-    return Fraction(wide) == value and (dtype == torch.float64 or ctypes.c_float(wide).value == wide)
+def _exponent(value: Fraction) -> int:
+    return value.numerator.bit_length() - value.denominator.bit_length()
 
 
-def _fits(value: Fraction, dtype: torch.dtype) -> bool:
-    """Whether a number is zero or in the normal range of a dtype."""
+def _held(value: Fraction, dtype: torch.dtype) -> tuple[float, bool] | None:
+    """The float64 nearest to a number, and whether a dtype holds that without rounding; None where the number is
+    neither zero nor in the normal range of the dtype."""
     limits = torch.finfo(dtype)
-    return value == 0 or Fraction(limits.tiny) <= abs(value) <= Fraction(limits.max)
+    try:
+        wide = float(value)
+    except OverflowError:
+        return None
+    is_inside = (
+        2 * limits.tiny < abs(wide) < limits.max / 2
+    )  # and away from the ends, or there are fractions to compare
+    if not is_inside and value and not Fraction(limits.tiny) <= abs(value) <= Fraction(limits.max):
+        return None
+    is_wide = wide.as_integer_ratio() == (value.numerator, value.denominator)
+    return wide, is_wide and (dtype == torch.float64 or ctypes.c_float(wide).value == wide)

@@ -1,9 +1,9 @@
 """Branch and bound: which parts of a problem are open, what to split, in which order. It knows no bound method."""
 
 from zonocuda.branch.choice import CHOICES, Choice, Estimate
-from zonocuda.branch.neurons import SignOutcome, SignSearch, SignSettings, deepen, refuted
-from zonocuda.branch.record import RecordedTree, Recorder
-from zonocuda.branch.search import Bounded, Bounder, Outcome, SearchStopped, Settings, search
+from zonocuda.branch.neurons import SignOutcome, SignSearch, SignSettings, SignState, deepen, refuted
+from zonocuda.branch.record import RecordedTree, Recorder, RecorderState
+from zonocuda.branch.search import Bounded, Bounder, Keep, Outcome, SearchState, SearchStopped, Settings, search
 from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
 from zonocuda.branch.subproblems import Subproblems
 
@@ -13,9 +13,12 @@ __all__ = [
     "Bounder",
     "Choice",
     "Estimate",
+    "Keep",
     "Outcome",
     "RecordedTree",
     "Recorder",
+    "RecorderState",
+    "SearchState",
     "SearchStopped",
     "Settings",
     "SignBounded",
@@ -24,6 +27,7 @@ __all__ = [
     "SignParts",
     "SignSearch",
     "SignSettings",
+    "SignState",
     "Subproblems",
     "deepen",
     "refuted",

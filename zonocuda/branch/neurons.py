@@ -64,6 +64,22 @@ class SignOutcome(Generic[Found]):
         return self.found is None and not self.stuck and not self.open
 
 
+@dataclass(frozen=True, eq=False)
+class SignState:
+    """A search between two batches.
+
+    Attributes:
+        parts: those that are open and can be split, packed.
+        bounded, depth, stuck, worst: as in :class:`SignOutcome`; worst of those that are stuck.
+    """
+
+    parts: SignParts
+    bounded: int
+    depth: int
+    stuck: int
+    worst: float
+
+
 def refuted(bound: Tensor) -> Tensor:
     """Where a bound refutes a part: a positive number. NaN and infinity come of an overflow and prove nothing."""
     return (bound > 0) & bound.isfinite()
@@ -100,6 +116,14 @@ class SignSearch(Generic[Found]):
         self.pool.push(roots)
         self.bounded = self.depth = self.stuck = 0
         self.worst = math.inf
+
+    def state(self) -> SignState:
+        """Between two batches, where nothing was found."""
+        return SignState(self.pool.parts, self.bounded, self.depth, self.stuck, self.worst)
+
+    def resume(self, state: SignState) -> None:
+        """Goes on with a state, whose parts this search began with."""
+        self.bounded, self.depth, self.stuck, self.worst = state.bounded, state.depth, state.stuck, state.worst
 
     def run(self, proceed: Callable[[], bool], most: float = math.inf) -> SignOutcome[Found]:
         """Batch after batch; what is left open can go on by another call.

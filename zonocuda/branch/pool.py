@@ -29,6 +29,11 @@ class Pool:
         """The smallest bound of a part, inf where there is none."""
         return float(self._held.bound[self._used].min()) if self._count else math.inf
 
+    @property
+    def parts(self) -> SignParts:
+        """All of them, packed."""
+        return self._held.at(self._used)
+
     def has_room(self, count: int) -> bool:
         """Whether so many more fit."""
         return self._count + count <= self.limit

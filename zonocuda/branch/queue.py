@@ -26,6 +26,16 @@ class Queue:
         if len(boxes):
             self._chunks.append(boxes.at(boxes.bound.argsort(descending=True, stable=True)))
 
+    @property
+    def boxes(self) -> list[Subproblems]:
+        """All of them, those that come first last."""
+        return list(self._chunks)
+
+    def put_back(self, boxes: Subproblems) -> None:
+        """Adds boxes in the order in which they were in another queue."""
+        if len(boxes):
+            self._chunks.append(boxes)
+
     def pop(self, count: int) -> Subproblems:
         """Takes ``count`` boxes, or as many as there are."""
         taken: list[Subproblems] = []

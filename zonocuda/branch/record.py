@@ -44,6 +44,26 @@ class RecordedTree:
         return len(self.scope)
 
 
+@dataclass(frozen=True, eq=False)
+class RecorderState:
+    """What a recorder of n nodes was told.
+
+    Attributes:
+        inputs, at, child: ``[n]``: the coordinate of a split, or -1, where, and the lower child.
+        owner, note: ``[n]``: of refuted boxes, the node of the bounds, or -1, and their row of ``notes``, or -1.
+        rows: ``[n, D]``, what refutes each disjunct there.
+        notes: ``[T, K]`` (uint8).
+    """
+
+    inputs: NDArray[np.int32]
+    at: NDArray[np.float64]
+    child: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    note: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    notes: NDArray[np.uint8]
+
+
 class Recorder:
     """What a search tells about its boxes; each has a number, its ``node``."""
 
@@ -55,12 +75,53 @@ class Recorder:
         self._notes: list[NDArray[np.uint8]] = []
         self._count = 0
 
+    def state(self) -> RecorderState:
+        """All that it was told."""
+        nothing = _NONE, _NONE, (_NONE,) * len(self.disjuncts)
+        owner, note, rows = zip(*(leaf or nothing for leaf in self._leaf), strict=True)
+        inputs, at, child = zip(*self._split, strict=True)
+        notes = np.concatenate(self._notes) if self._notes else np.zeros((0, 0), np.uint8)
+        return RecorderState(
+            np.array(inputs, np.int32),
+            np.array(at, np.float64),
+            np.array(child, np.int64),
+            np.array(owner, np.int64),
+            np.array(note, np.int64),
+            np.array(rows, np.int32).reshape(len(owner), -1),
+            notes,
+        )
+
+    @staticmethod
+    def of(state: RecorderState, disjuncts: Sequence[Sequence[int]]) -> Recorder:
+        """One that goes on.
+
+        Raises:
+            ValueError: a state of no tree of so many disjuncts.
+        """
+        count = len(state.child)
+        columns = state.inputs, state.at, state.child, state.owner, state.note
+        if not count or any(column.shape != (count,) for column in columns) or state.notes.ndim != 2:
+            raise ValueError("the record is no tree")
+        if state.rows.shape != (count, len(disjuncts)):
+            raise ValueError("the record has another number of disjuncts")
+        split, nodes = state.child >= 0, np.arange(count)
+        inside = np.where(split, (state.child > nodes) & (state.child < count - 1), True)
+        if not (inside & (state.owner < count) & (state.note < len(state.notes))).all():
+            raise ValueError("the record is no tree")
+        result = Recorder(disjuncts)
+        result._split = list(zip(state.inputs.tolist(), state.at.tolist(), state.child.tolist(), strict=True))
+        leaves = zip(state.owner.tolist(), state.note.tolist(), map(tuple, state.rows.tolist()), strict=True)
+        result._leaf = [None if leaf[0] < 0 else leaf for leaf in leaves]
+        result._notes, result._count = ([state.notes], len(state.notes)) if len(state.notes) else ([], 0)
+        return result
+
     def refuted(self, node: Tensor, lower: Tensor, notes: Tensor | None) -> None:
         """Boxes ``node`` ``[S]`` are refuted by the rows' bounds ``lower`` ``[S, R]``."""
         best = torch.stack([lower[:, rows].nan_to_num(-torch.inf).argmax(1) for rows in self.disjuncts], 1)
         first = self._keep(notes)
         for k, (number, rows) in enumerate(zip(node.tolist(), best.tolist(), strict=True)):
             self._leaf[number] = (number, first + k if first >= 0 else _NONE, tuple(rows))
+            self._split[number] = _NONE, 0.0, _NONE  # a batch that was stopped in the middle may have split it
 
     def cut(
         self, before: Subproblems, low: Tensor, high: Tensor, lower: Tensor, weight: Tensor, notes: Tensor | None

@@ -89,14 +89,40 @@ class Outcome(Generic[Found]):
         return self.found is None and not len(self.stuck) and not self.open
 
 
+@dataclass(frozen=True, eq=False)
+class SearchState:
+    """A search between two batches.
+
+    Attributes:
+        open: boxes that are neither refuted nor split, in the order of the queue.
+        stuck: open boxes that hold no float to split at.
+        bounded, depth: as in :class:`Outcome`.
+    """
+
+    open: Subproblems
+    stuck: Subproblems
+    bounded: int
+    depth: int
+
+    @staticmethod
+    def of(roots: Subproblems) -> SearchState:
+        """One that begins."""
+        return SearchState(roots, roots.at(slice(0)), 0, 0)
+
+
+Keep = Callable[[Callable[[], SearchState]], None]
+"""Is handed, before every batch and at an end with nothing found, what gives the state of a search at that moment."""
+
+
 def search(
-    roots: Subproblems,
+    roots: Subproblems | SearchState,
     disjuncts: Sequence[Sequence[int]],
     bounder: Bounder,
     attack: Callable[[Tensor], Found | None],
     proceed: Callable[[], bool],
     settings: Settings | None = None,
     record: Recorder | None = None,
+    keep: Keep = lambda state: None,
 ) -> Outcome[Found]:
     """Refutes every disjunct on every part of the boxes, or finds a point where one holds.
 
@@ -104,20 +130,22 @@ def search(
     bound refutes. There is no chance in it: the same arguments give the same tree, as far as time allows.
 
     Args:
-        roots: the boxes.
+        roots: the boxes, or the state of a search to go on with.
         disjuncts: for each the rows that it needs to be at most zero; none is empty, and there is one at least.
         bounder: the bound method.
         attack: is given points ``[n, N]`` of the boxes where the network may be unsafe; returns what it found, or None.
         proceed: asked before every batch; False ends the search with what is open.
         settings: how.
         record: is told of every box; the roots have its nodes.
+        keep: may write states down.
 
     Raises:
         ValueError: no disjunct, or one without rows: it would hold everywhere.
     """
     if not disjuncts or not all(len(rows) for rows in disjuncts):
         raise ValueError("search: every disjunct needs a row")
-    return _Run(roots, disjuncts, bounder, attack, settings or Settings(), record).run(proceed)
+    state = roots if isinstance(roots, SearchState) else SearchState.of(roots)
+    return _Run(state, disjuncts, bounder, attack, settings or Settings(), record).run(proceed, keep)
 
 
 class _Run(Generic[Found]):
@@ -125,7 +153,7 @@ class _Run(Generic[Found]):
 
     def __init__(
         self,
-        roots: Subproblems,
+        state: SearchState,
         disjuncts: Sequence[Sequence[int]],
         bounder: Bounder,
         attack: Callable[[Tensor], Found | None],
@@ -135,20 +163,31 @@ class _Run(Generic[Found]):
         self.disjuncts, self.bounder, self.attack, self.settings = disjuncts, bounder, attack, settings
         self.record = record
         self.queue = Queue()
-        self.queue.push(roots)
-        self.stuck = [roots.at(slice(0))]
-        self.bounded = self.depth = 0
+        self.queue.put_back(state.open)
+        self.stuck = [state.stuck]
+        self.bounded, self.depth = state.bounded, state.depth
 
-    def run(self, proceed: Callable[[], bool]) -> Outcome[Found]:
+    def state(self) -> SearchState:
+        """Between two batches."""
+        nothing = self.stuck[0].at(slice(0))
+        open_ = Subproblems.cat([nothing, *self.queue.boxes])
+        return SearchState(open_, Subproblems.cat(self.stuck), self.bounded, self.depth)
+
+    def run(self, proceed: Callable[[], bool], keep: Keep) -> Outcome[Found]:
         """Batch after batch."""
         found: Found | None = None
-        while len(self.queue) and found is None and proceed():
+        while len(self.queue) and found is None:
+            keep(self.state)
+            if not proceed():
+                break
             batch = self.queue.pop(self.settings.batch)
             try:
                 found = self.step(batch)
             except SearchStopped:
                 self.queue.push(batch)
                 break
+        if found is None:  # else what is left of the batch is nowhere
+            keep(self.state)
         stuck = Subproblems.cat(self.stuck)
         worst = min(self.queue.worst, stuck.worst)
         return Outcome(found, self.bounded, self.depth, stuck, len(self.queue), worst)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.checker.archive import DOCUMENT, MAX_DOCUMENT_BYTES, Archive, ArchiveError
+from zonocuda.archive import MAX_DOCUMENT_BYTES, Archive, ArchiveError
 
 OLDEST = "zonocuda.certificate/1"
 """Which named no operators: all were ReLUs."""
@@ -30,6 +30,8 @@ FORMATS = (OLDEST, "zonocuda.certificate/2", "zonocuda.certificate/3")
 OPS = {"Relu"}
 """Activations whose bounds are derived here."""
 
+DOCUMENT = "certificate.json"
+"""The member of an archive that holds the document; it names the others."""
 MAX_BYTES = 2**28
 """Of a file."""
 MAX_ARRAY_BYTES = 2**27

@@ -97,7 +97,12 @@ class Maps:
         return [part.ravel() for part in np.split(places, cuts, axis=node.op.dim)]
 
 
-FORMATS = {torch.float16: (11, -24, 16), torch.bfloat16: (8, -133, 128), torch.float32: (24, -149, 128)}
+FORMATS = {
+    torch.float16: (11, -24, 16),
+    torch.bfloat16: (8, -133, 128),
+    torch.float32: (24, -149, 128),
+    torch.float64: (53, -1074, 1024),
+}
 """Binary formats of IEEE 754 and the like: digits p, least positive number 2^q, and all numbers below 2^r."""
 
 
@@ -110,7 +115,7 @@ def cast_error(op: Cast, low: Array, high: Array) -> Array:
     digits, least, top = FORMATS[op.target]
     unit, spacing = arb(2) ** -digits, arb(2) ** (least - 1)
     largest = arb(2) ** top * (ONE - unit)
-    twice = ONE if digits == 24 else ONE + arb(2) ** -12
+    twice = ONE if digits >= 24 else ONE + arb(2) ** -12
     sizes = [abs(a).max(abs(b)) for a, b in zip(low, high, strict=True)]
     return upper(balls((size * unit + spacing) * twice if size <= largest else arb("inf") for size in sizes))
 

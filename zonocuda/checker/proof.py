@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zonocuda.checker.archive import Archive
+from zonocuda.archive import Archive
 from zonocuda.checker.arithmetic import balls
 from zonocuda.checker.certificate import CertificateError, RegionClaim, forest_arrays, region_claim
 from zonocuda.checker.combinations import read_combinations

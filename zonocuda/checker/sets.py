@@ -137,7 +137,8 @@ def cast_error(op: Cast, size: Floats) -> Floats:
     (:func:`zonocuda.checker.maps.cast_error`)."""
     digits, least, top = FORMATS[op.target]
     error = above((size * 2.0**-digits + 2.0 ** (least - 1)) * (1 + 2.0**-12), 4)
-    return np.asarray(np.where(size <= 2.0**top * (1 - 2.0**-digits), error, np.inf))
+    largest = 2.0 ** (top - 1) * (2 - 2.0 ** (1 - digits))
+    return np.asarray(np.where(size <= largest, error, np.inf))
 
 
 Pick = Callable[[str, Index, Index], tuple[Slopes, Floats]]

@@ -134,7 +134,7 @@ class _Reading:
             self._cast(node, call)
             return
         if node.op_type in COMPUTED and floats:
-            results = {node.output[0]: COMPUTED[node.op_type](call)}
+            results = {node.output[0]: np.asarray(COMPUTED[node.op_type](call))}  # of no dimension numpy gives a ball
         else:
             results = _moved(node, call, floats, self.values, self.opset)
         for name, array in results.items():

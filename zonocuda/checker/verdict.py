@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
-from zonocuda.checker.archive import Archive
+from zonocuda.archive import Archive
 from zonocuda.checker.arguments import Claimed, HasDocument, compare_digest, document_of, network_of, spec_of
 from zonocuda.checker.arithmetic import PRECISION, balls, precisely
 from zonocuda.checker.certificate import FORMATS, OLDEST, CertificateError, Document, upgraded
@@ -90,6 +90,11 @@ def check(
             without a proof, a certificate without data.
         ValueError: files that cannot be read, or do not fit each other.
         TypeError: an argument that is something else.
+
+    Examples:
+        >>> net, spec = 'examples/networks/fc.onnx', 'examples/specs/fc_10_0.04.vnnlib'
+        >>> check(verify(net, spec, certificate=True), net, spec).confirmed
+        True
     """
     document, name = document_of(certificate)
     try:

@@ -15,6 +15,7 @@ from zonocuda.cli import report
 from zonocuda.cli.arrays import load_array
 from zonocuda.cli.output import Outputs
 from zonocuda.domains import Zonotope, use_backend
+from zonocuda.fleet.vnncomp import results_text
 from zonocuda.importers import BeforeFinal, load_for_comparisons, load_network
 from zonocuda.specs import load_vnnlib
 from zonocuda.verifier import verify as decide
@@ -52,10 +53,12 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
             semantics=options.semantics,
             split=options.split,
             certificate="--certificate" in outputs,
+            checkpoint=options.checkpoint,
+            resume=options.resume,
             progress=bar.update,
         )
     outputs.say(result.verdict)
-    outputs.write("--results-file", lambda: report.vnncomp(result))
+    outputs.write("--results-file", lambda: results_text(result))
     outputs.write("--certificate", lambda: result.proof(options.net, options.spec))
     outputs.write("--json", lambda: json_text(result.to_json(options.net, options.spec)))
     if not options.quiet:

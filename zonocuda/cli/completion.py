@@ -12,9 +12,13 @@ _SUFFIXES = {
     "model": (".onnx", ".onnx.gz"),
     "spec": (".vnnlib", ".vnnlib.gz"),
     "certificate": (".json",),
+    "instances": (".csv", ".csv.gz"),
+    "first": (".csv",),
+    "second": (".csv",),
 }
 _FILES = {"json", "html", "results_file", "center", "data", "labels"}
 """Options that take a file of any name."""
+_FOLDERS = {"checkpoint", "out"}
 
 _BASH = """\
 _zonocuda() {
@@ -72,6 +76,8 @@ def _bash(parser: argparse.ArgumentParser) -> str:
         for action in filter(_takes_value, _options(command)):
             pattern = "|".join(f'"{name} {flag}"' for flag in action.option_strings)
             reply = "" if action.dest in _FILES else "compopt +o default; "  # else bash completes names of files
+            if action.dest in _FOLDERS:
+                reply = 'COMPREPLY=($(compgen -d -- "$cur")); '
             if action.choices:
                 reply = f"{_words(action.choices)}; "
             values.append(f"        {pattern}) {reply}return;;")

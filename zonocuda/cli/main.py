@@ -1,6 +1,7 @@
 """The command line: arguments, exit codes, and one-line errors.
 
-Exit codes: 0 for any verdict, 1 for one that ``check`` did not confirm, 2 for bad input and for output that cannot be
+Exit codes: 0 for any verdict, 1 for one that ``check`` did not confirm, where ``run`` could not run an instance, and
+where ``compare`` found a contradiction, 2 for bad input and for output that cannot be
 written, 3 for a network that is not supported, 130 and 143 after SIGINT and SIGTERM.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import sys
 import warnings
@@ -98,17 +100,35 @@ def build_parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--memory-budget", type=_gibibytes, metavar="GIB", help="for generators (default: a share of what is free)"
     )
-    shared.add_argument("--json", metavar="F", help=_JSON_HELP)
 
-    verify = commands.add_parser("verify", parents=[shared], help="decide a property of a network")
-    verify.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
-    verify.add_argument("spec", metavar="SPEC", help="property, .vnnlib or .vnnlib.gz")
-    verify.add_argument(
+    deciding = _Parser(add_help=False)
+    deciding.add_argument(
         "--dtype",
         default="auto",
         choices=["auto", "float32", "float64"],
         help="of the bounds (auto: float32, and float64 for what that leaves open)",
     )
+    deciding.add_argument(
+        "--effort", default="standard", choices=["fast", "standard", "max"], help="how dear proofs may be"
+    )
+    deciding.add_argument(
+        "--split",
+        default="auto",
+        choices=["auto", "input", "neuron", "none"],
+        help="what to split where the bounds alone do not decide: the box of inputs, or neurons by their sign "
+        "(auto: the box where at most 20 inputs vary, else neurons; without --timeout for 60 s a region)",
+    )
+    deciding.add_argument(
+        "--semantics",
+        default="real",
+        choices=["real", "float32", "float64", "float16", "bfloat16"],
+        help="the arithmetic in which a proof holds: real numbers, or the network as executed, sums in any order",
+    )
+    deciding.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
+
+    verify = commands.add_parser("verify", parents=[shared, deciding], help="decide a property of a network")
+    verify.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")
+    verify.add_argument("spec", metavar="SPEC", help="property, .vnnlib or .vnnlib.gz")
     verify.add_argument(
         "--timeout",
         type=_positive,
@@ -117,29 +137,46 @@ def build_parser() -> argparse.ArgumentParser:
         help="seconds, from when the files are loaded on (default: none)",
     )
     verify.add_argument(
-        "--effort", default="standard", choices=["fast", "standard", "max"], help="how dear proofs may be"
-    )
-    verify.add_argument(
-        "--split",
-        default="auto",
-        choices=["auto", "input", "neuron", "none"],
-        help="what to split where the bounds alone do not decide: the box of inputs, or neurons by their sign "
-        "(auto: the box where at most 20 inputs vary, else neurons; without --timeout for 60 s a region)",
-    )
-    verify.add_argument(
-        "--semantics",
-        default="real",
-        choices=["real", "float32", "float64", "float16", "bfloat16"],
-        help="the arithmetic in which a proof holds: real numbers, or the network as executed, sums in any order",
-    )
-    verify.add_argument(
         "--certificate", dest="proof", metavar="F", help="write what check needs to prove the verdict again to F"
     )
+    verify.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the state of searches in DIR, every few seconds and on SIGTERM or Ctrl-C",
+    )
+    verify.add_argument("--resume", action="store_true", help="go on with what is in the directory of --checkpoint")
+    verify.add_argument("--json", metavar="F", help=_JSON_HELP)
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
-    verify.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
     much = verify.add_mutually_exclusive_group()
     much.add_argument("-v", "--verbose", action="store_true", help="print margins, layers, times and versions, too")
     much.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
+
+    run = commands.add_parser("run", parents=[shared, deciding], help="decide many properties, several at once")
+    run.add_argument("instances", metavar="INSTANCES", help="VNN-COMP's instances.csv, or a folder of files")
+    run.add_argument("--out", metavar="DIR", help="write results, counterexamples and logs to DIR, as they come")
+    run.add_argument("--resume", action="store_true", help="go on with the results in DIR")
+    run.add_argument("--jobs", type=_count, metavar="N", help="processes (default: the cores; 1 on a GPU)")
+    run.add_argument("--timeout", type=_positive, metavar="S", help="seconds for each (default: the list's own)")
+    run.add_argument(
+        "--worker-memory",
+        type=_gibibytes,
+        metavar="GIB",
+        help="that a process may take when it is loaded, on a CPU (default: an equal part of what is free)",
+    )
+    run.add_argument(
+        "--certificates", action="store_true", help="write to DIR what check needs to prove verdicts again"
+    )
+    run.add_argument("--executor", default="local", choices=["local"], help="what runs the instances: local processes")
+    run.add_argument("-q", "--quiet", action="store_true", help="print the summary alone")
+
+    compare = commands.add_parser("compare", help="two sets of results side by side, contradictions first")
+    compare.add_argument("first", metavar="FIRST", help="folder that run wrote, or VNN-COMP's file of results")
+    compare.add_argument("second", metavar="SECOND", help="another")
+    compare.add_argument("--json", metavar="F", help="write the comparison and cactus data to F (docs/fleet.md)")
+
+    report = commands.add_parser("report", help="one page about a folder of results")
+    report.add_argument("folder", metavar="DIR", help="folder that run wrote")
+    report.add_argument("--html", metavar="F", help="write the page to F (default: DIR/report.html)")
 
     check = commands.add_parser("check", help="prove a verdict again from its certificate, by exact arithmetic")
     check.add_argument("certificate", metavar="CERT", help="what verify --certificate wrote")
@@ -152,6 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
     bounds.add_argument("--center", required=True, metavar="X.npy", help="center of the ball: one input, any shape")
     bounds.add_argument("--eps", required=True, type=_radius, metavar="E", help="radius in the L-infinity norm")
     bounds.add_argument("--dtype", default="float64", choices=["float32", "float64"], help="of the bounds")
+    bounds.add_argument("--json", metavar="F", help=_JSON_HELP)
     bounds.add_argument("--clip", nargs=2, type=float, metavar=("LOW", "HIGH"), help="range of valid inputs")
 
     audit = commands.add_parser("audit", help="which derivatives at ties a model's gradient depends on")
@@ -182,6 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(completion(parser, options.shell), end="")
         return 0
     given = vars(options)
+    if options.command == "report" and options.html is None:
+        options.html = os.path.join(options.folder, "report.html")
     try:
         _refuse_swapped(given.get("net"), given.get("spec"))
         paths = {option: given.get(name) for name, option in _OUTPUTS.items()}
@@ -203,7 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _OUTPUTS = {"json": "--json", "proof": "--certificate", "results_file": "--results-file", "html": "--html"}
-_INPUTS = ("net", "spec", "certificate", "center", "model", "data", "labels")
+_FLEET = ("run", "compare", "report")
+_INPUTS = ("net", "spec", "certificate", "center", "model", "data", "labels", "first", "second")
 
 
 def _refuse_swapped(net: str | None, spec: str | None) -> None:
@@ -216,6 +257,12 @@ def _refuse_swapped(net: str | None, spec: str | None) -> None:
 
 
 def _run(options: argparse.Namespace, outputs: Outputs) -> int:
+    if options.command in _FLEET:
+        from zonocuda.cli import fleet  # which loads no torch: its workers do
+
+        code = {"run": fleet.run, "compare": fleet.compare, "report": fleet.report}[options.command](options, outputs)
+        outputs.raise_faults()
+        return code
     from zonocuda.cli import commands  # after arguments and outputs are known to be good: it loads torch
     from zonocuda.importers import UnsupportedNetworkError
 

@@ -20,6 +20,9 @@ _ENDS = {signal.SIGINT: ("interrupted", INTERRUPTED), signal.SIGTERM: ("terminat
 unfinished: set[str] = set()
 """The temporary files of this process."""
 
+children: set[int] = set()
+"""The processes that end with this one."""
+
 
 def program() -> int:
     """Runs the command that this process was started with; its exit code."""
@@ -34,13 +37,18 @@ def program() -> int:
 def _end(number: int, frame: FrameType | None) -> NoReturn:
     """Leaves at once: an exception could be swallowed, or printed, by the library that is at work or being loaded."""
     word, code = _ENDS[signal.Signals(number)]
-    for path in unfinished:
+    for child in tuple(children):
+        try:
+            os.kill(child, signal.SIGKILL)
+        except OSError:  # ended already
+            continue
+    for path in tuple(unfinished):
         try:
             os.unlink(path)
         except OSError:  # not made yet, or renamed already
             continue
-    over_the_progress_bar = "\r\x1b[K" if os.isatty(2) else ""
+    over_what_is_shown = "\r\x1b[K\x1b[?25h" if os.isatty(2) else ""
     try:
-        os.write(2, f"{over_the_progress_bar}zonocuda: {word}\n".encode())
+        os.write(2, f"{over_what_is_shown}zonocuda: {word}\n".encode())
     finally:
         os._exit(code)

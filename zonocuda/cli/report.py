@@ -14,14 +14,6 @@ from zonocuda.verifier import Counterexample, LayerStats, NetworkBounds, Step, V
 from zonocuda.verifier.documents import file_entry, layer_entry, numbers, step_entry
 from zonocuda.version import __version__
 
-_VNNCOMP = {
-    Verdict.VERIFIED: "unsat",
-    Verdict.FALSIFIED: "sat",
-    Verdict.UNKNOWN: "unknown",
-    Verdict.TIMEOUT: "timeout",
-}
-
-
 WIDTH = 100
 """Columns of a line for people."""
 
@@ -55,6 +47,10 @@ def _plain(result: VerifyResult, spec: Spec, places: Sequence[str]) -> Iterator[
             yield result.reason
     else:
         yield f"neither a proof nor a counterexample was found: {result.reason}"
+    if result.resumed:
+        yield "it goes on with a checkpoint, which is believed"
+    if result.checkpoint_fault:
+        yield result.checkpoint_fault
 
 
 def _violation(found: Counterexample, spec: Spec) -> str:
@@ -130,16 +126,6 @@ def layer_lines(layers: Iterable[LayerStats]) -> Iterator[str]:
         symbols = " + ".join(f"{count} {kind}" for kind, count in layer.symbols.items()) or "0"
         how = f"{symbols} symbols" if layer.direction == "forward" else f"{layer.dual_rows} dual rows"
         yield f"layer    {layer.name}: {layer.unstable} of {layer.neurons} unstable, {how}"
-
-
-def vnncomp(result: VerifyResult) -> str:
-    """The verdict in VNN-COMP's words, and for ``sat`` the counterexample: float32 values, printed exactly."""
-    text = _VNNCOMP[result.verdict] + "\n"
-    if result.counterexample is not None:
-        point = [("X", result.counterexample.x), ("Y", result.counterexample.y)]
-        values = [f"({name}_{i} {v!r})" for name, t in point for i, v in enumerate(t.flatten().tolist())]
-        text += "(" + "\n".join(values) + ")\n"
-    return text
 
 
 def bounds_document(result: NetworkBounds, options: argparse.Namespace, device: str) -> dict[str, object]:

@@ -46,6 +46,11 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
     Raises:
         ValueError: an unknown name.
+
+    Examples:
+        >>> with use_backend('reference'):
+        ...     Zonotope.from_ball(torch.zeros(1, 2), 1.0).relu().bounds()[1]
+        tensor([[1.0000, 1.0000]])
     """
     name = "native" if backend == "auto" else backend
     if name not in _MODULES:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zonocuda.brief import brief_repr
 from zonocuda.domains import memory
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.symbols import Symbols
@@ -24,6 +25,8 @@ class Dense:
 
     symbols: Symbols
     generators: Tensor
+
+    __repr__ = brief_repr
 
     kind = "dense"
 

@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from zonocuda.brief import brief_repr
 from zonocuda.domains import memory
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.dense import Dense
@@ -33,6 +34,8 @@ class Diagonal:
     symbols: Symbols
     coefficients: Tensor
     index: Tensor
+
+    __repr__ = brief_repr
 
     kind = "diagonal"
 

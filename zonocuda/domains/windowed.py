@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zonocuda.brief import brief_repr
 from zonocuda.convolution import convolve, convolve_transpose
 from zonocuda.domains import memory
 from zonocuda.domains.backend import kernels
@@ -51,6 +52,8 @@ class Windowed:
     corners: Tensor
     size: Pair
     order: Order = CHANNELS_FIRST
+
+    __repr__ = brief_repr
 
     kind = "windowed"
 

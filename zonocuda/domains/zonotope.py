@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zonocuda.brief import brief_repr
 from zonocuda.domains import maps, memory
 from zonocuda.domains.arrays import as_tensor, ball
 from zonocuda.domains.backend import kernels
@@ -18,6 +19,7 @@ from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
 from zonocuda.domains.geometry import Convolution
 from zonocuda.domains.hosted import Hosted, Stored, fetched, kept, scaled, through
+from zonocuda.domains.plot import plot_zonotope
 from zonocuda.domains.symbols import Symbols
 from zonocuda.kink import KinkRule, kink_tolerance
 from zonocuda.windows import Pair
@@ -31,10 +33,18 @@ class Zonotope:
         center: c, ``[B, *features]``.
         blocks: the generators, one block for each group of symbols. Zonotopes that share a group depend on the same
             symbols, so that their sums and differences cancel what they share.
+
+    Examples:
+        >>> z = Zonotope.from_ball(torch.zeros(1, 2), 1.0).linear(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        >>> lower, upper = z.relu().bounds()
+        >>> bool((lower <= 0).all()), bool((upper >= 2).all())
+        (True, True)
     """
 
     center: Tensor
     blocks: tuple[Block, ...]
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         if len({id(block.symbols) for block in self.blocks}) != len(self.blocks):
@@ -127,6 +137,24 @@ class Zonotope:
             return lower, upper
         radius = self.radius()
         return self.center - radius, self.center + radius
+
+    def plot(self, dims: Sequence[int] = (0, 1), *, index: int = 0, axes: Any = None, **style: Any) -> Any:
+        """Draws one zonotope's projection onto two features, an exact polygon (:func:`zonocuda.domains.plot.polygon`).
+
+        Args:
+            dims: two places in the flattened features.
+            index: which zonotope of the batch.
+            axes: matplotlib's, to draw on; by default those of a new figure.
+            style: of the polygon, as ``matplotlib.axes.Axes.fill`` takes it.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: there is no matplotlib (``pip install 'zonocuda[plot]'``).
+            ValueError: places or an index that are not there, or a zonotope that is not finite.
+        """
+        return plot_zonotope(self, dims, index, axes, **style)
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> dict[Symbols, Tensor]:
         """``n`` random values ``[n, B, K]`` in [-1, 1] for every group of symbols; every second draw is a vertex."""

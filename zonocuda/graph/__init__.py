@@ -1,5 +1,6 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
+from zonocuda.graph.elementwise import ENTRIES, Elementary
 from zonocuda.graph.graph import Graph, Node, Part, interpret, prune
 from zonocuda.graph.magnitude import absolute, constants, divisor, fan_in, fan_out
 from zonocuda.graph.ops import (
@@ -26,6 +27,7 @@ from zonocuda.graph.ops import (
 )
 
 __all__ = [
+    "ENTRIES",
     "HOPELESS",
     "Add",
     "Affine",
@@ -34,6 +36,7 @@ __all__ = [
     "Concat",
     "Conv",
     "ConvTranspose",
+    "Elementary",
     "Expand",
     "Gather",
     "Graph",

@@ -31,6 +31,10 @@ class Part:
     inputs: tuple[str, ...] = ()
 
 
+SHOWN = 8
+"""Operators in the representation of a graph."""
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """One operator at its place in the network.
@@ -87,6 +91,11 @@ class Graph:
             seen.add(node.name)
         if self.output not in seen:
             raise ValueError(f"graph: output {self.output!r} is not a node")
+
+    def __repr__(self) -> str:
+        kinds = " -> ".join(node.op.kind for node in self.nodes[1 : 1 + SHOWN])
+        more = f" -> ... {len(self.nodes) - 1 - SHOWN} more" if len(self.nodes) > 1 + SHOWN else ""
+        return f"Graph({self.input_shape} -> {kinds}{more} -> {self.output_shape})"
 
     def __getstate__(self) -> dict[str, object]:
         with torch.no_grad():  # what is derived from parameters is copied, not how

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zonocuda.brief import brief_repr
 from zonocuda.convolution import convolve, convolve_transpose
 
 _AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -45,6 +46,10 @@ def _dims(dims: Sequence[int]) -> list[int]:
 @dataclass(frozen=True, eq=False)
 class Op:
     """One operator of a network."""
+
+    def __init_subclass__(cls, **keywords: object) -> None:
+        super().__init_subclass__(**keywords)
+        cls.__repr__ = brief_repr  # type: ignore[method-assign]  # before a dataclass writes its own
 
     def apply(self, *inputs: Tensor) -> Tensor:
         """The operator itself: ``[B, *features]`` of every input to ``[B, *features]`` of the output."""

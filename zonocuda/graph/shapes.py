@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from zonocuda.graph.elementwise import Elementary
 from zonocuda.graph.ops import (
     Add,
     AveragePool,
@@ -181,6 +182,7 @@ _RULES: dict[type[Op], Callable[..., Shape | None]] = {
     Cast: _same,
     Concat: _concat,
     Conv: _conv,
+    Elementary: _same,
     Expand: _expand,
     Gather: _gather,
     Linear: _linear,

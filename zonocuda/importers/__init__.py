@@ -1,6 +1,7 @@
 """Networks from ONNX files and torch modules, as graphs."""
 
-from zonocuda.importers.aten.module import check_against_module, from_module, module_graph
+from zonocuda.importers.aten.check import check_against_module, finite_against_module
+from zonocuda.importers.aten.module import from_module, module_graph
 from zonocuda.importers.aten.trace import call_each
 from zonocuda.importers.check import check_against_onnxruntime
 from zonocuda.importers.errors import (
@@ -26,6 +27,7 @@ __all__ = [
     "call_each",
     "check_against_module",
     "check_against_onnxruntime",
+    "finite_against_module",
     "from_module",
     "load_for_comparisons",
     "load_network",

@@ -186,6 +186,16 @@ class GraphBuilder:
             part = Part(products, whole, tuple(value.node for value in inputs)) if last else Part(products)
             self._nodes[position] = dataclasses.replace(node, part=part)
 
+    def node(self, value: Value) -> Node:
+        """What computes a value."""
+        return next(node for node in reversed(self._nodes) if node.name == value.node)
+
+    def before(self, value: Value, position: int = 0) -> Value:
+        """An input of what computes a value."""
+        found = next(node for node in reversed(self._nodes) if node.name == self.node(value).inputs[position])
+        dtype = found.dtype or value.dtype
+        return Value(found.name, found.shape, dtype, dtype)
+
     def emitted(self, since: int = 0) -> tuple[Node, ...]:
         """The nodes so far, without the first ``since``."""
         return tuple(self._nodes[since:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ MAX_VALUES = 1 << 21
 larger costs a page fault for every 4 KiB, every time."""
 MAX_OBSERVED = 1 << 26
 """Values of all tensors together at these points."""
+MANY = 512
+"""As CHUNK, where many boxes are compared."""
 
 _EXECUTIONS = 2 * (1 + 2**-10)
 """Two executions are compared, each within the bound; the rest covers the rounding of the bound itself."""
@@ -233,34 +235,90 @@ def check_against_onnxruntime(
     if isinstance(model, bytes):
         rank = len(parse_onnx(model, name).input_shape)
         model = OnnxRuntimeModel(model, name, keeps_batch=len(graph.input_shape) < rank)
-    runtime = model
-    if runtime.input_shape != graph.input_shape:
-        raise NetworkMismatchError(
-            f"importers.check: {runtime.name}: the input has shape {graph.input_shape} in the graph, "
-            f"{runtime.input_shape} in ONNX Runtime"
-        )
-    own = {node.name for node in graph.nodes[1:] if node.dtype != torch.bfloat16}  # for which NumPy has no type
-    names = node_names(parse_onnx(runtime.content, runtime.name))
-    tensors = {tensor: node for tensor, node in names.items() if node in own}
-    inside = runtime.observing((runtime.output_name, *tensors))
-    comparison = Comparison(graph, runtime.name, "ONNX Runtime", runtime.dtype)
+    beside = _BesideRuntime(graph, model)
     worst = 0.0
     samples = sample_points(lower, upper, graph.input_shape, points, seed)
-    in_box = len(samples) - points
-    sizes = [math.prod(node.shape) for node in graph.nodes]
-    chunk = max(1, min(CHUNK, MAX_VALUES // max(sizes), MAX_OBSERVED // sum(sizes)))
+    in_box, chunk = len(samples) - points, beside.chunk(CHUNK)
     for begin in [*range(0, in_box, chunk), *range(in_box, len(samples), chunk)]:
         x = samples[begin : min(begin + chunk, in_box if begin < in_box else len(samples))]
-        seen = inside.observe(x)
         try:
-            comparison.check_nodes(
-                x, {node: seen[tensor] for tensor, node in tensors.items()}, seen[inside.output_name]
-            )
-            worst = max(worst, comparison.check_output(x, runtime(x)))
+            worst = max(worst, beside.compare(x))
         except NetworkOverflowError:
             if begin < in_box:
                 raise
     return worst
+
+
+def finite_against_onnxruntime(graph: Graph, runtime: OnnxRuntimeModel, lower: Tensor, upper: Tensor) -> Tensor:
+    """:func:`check_against_onnxruntime` for many boxes at once, at fewer points of each: see :func:`finite_boxes`."""
+    beside = _BesideRuntime(graph, runtime)
+    return finite_boxes(beside.compare, lower, upper, graph.input_shape, beside.chunk(MANY))
+
+
+class _BesideRuntime:
+    """A graph beside ONNX Runtime's execution, node by node and as a whole."""
+
+    def __init__(self, graph: Graph, runtime: OnnxRuntimeModel) -> None:
+        if runtime.input_shape != graph.input_shape:
+            raise NetworkMismatchError(
+                f"importers.check: {runtime.name}: the input has shape {graph.input_shape} in the graph, "
+                f"{runtime.input_shape} in ONNX Runtime"
+            )
+        own = {node.name for node in graph.nodes[1:] if node.dtype != torch.bfloat16}  # for which NumPy has no type
+        names = node_names(parse_onnx(runtime.content, runtime.name))
+        self.tensors = {tensor: node for tensor, node in names.items() if node in own}
+        self.runtime, self.inside = runtime, runtime.observing((runtime.output_name, *self.tensors))
+        self.comparison = Comparison(graph, runtime.name, "ONNX Runtime", runtime.dtype)
+        self.sizes = [math.prod(node.shape) for node in graph.nodes]
+
+    def chunk(self, most: int) -> int:
+        """How many points are compared at once, at most ``most``."""
+        return max(1, min(most, MAX_VALUES // max(self.sizes), MAX_OBSERVED // sum(self.sizes)))
+
+    def compare(self, x: Tensor) -> float:
+        """The largest difference of an output at points ``[n, *input features]``; raises where the two disagree."""
+        seen = self.inside.observe(x)
+        inner = {node: seen[tensor] for tensor, node in self.tensors.items()}
+        self.comparison.check_nodes(x, inner, seen[self.inside.output_name])
+        return self.comparison.check_output(x, self.runtime(x))
+
+
+def finite_boxes(
+    compare: Callable[[Tensor], object], lower: Tensor, upper: Tensor, shape: tuple[int, ...], chunk: int
+) -> Tensor:
+    """Compares a graph with another execution at points of many boxes: both corners of each, the center, and a random
+    one.
+
+    Args:
+        compare: compares at points ``[n, *shape]``, of which it gets at most ``chunk`` (or those of one box).
+        lower, upper: ends of the boxes, ``[S, N]``, finite.
+        shape: of an input.
+        chunk: of points.
+
+    Returns:
+        ``[S]``, whether the execution is finite at the points of a box.
+
+    Raises:
+        NetworkMismatchError: the two disagree beyond rounding, or in shape.
+    """
+    low, high = (end.detach().cpu().double() for end in (lower, upper))
+    generator = torch.Generator().manual_seed(0)
+    inside = low + torch.rand(low.shape, generator=generator, dtype=torch.float64, device="cpu") * (high - low)
+    samples = torch.stack([low, high, low / 2 + high / 2, inside], 1).float()
+    finite = torch.ones(len(samples), dtype=torch.bool, device="cpu")
+    step = max(1, chunk // samples.shape[1])
+    pending = [range(first, min(first + step, len(samples))) for first in range(0, len(samples), step)][::-1]
+    while pending:
+        part = pending.pop()
+        try:
+            compare(samples[part.start : part.stop].reshape(-1, *shape))
+        except NetworkOverflowError:
+            if len(part) == 1:
+                finite[part.start] = False
+            else:  # in which of them?
+                middle = part.start + len(part) // 2
+                pending += [range(middle, part.stop), range(part.start, middle)]
+    return finite
 
 
 def sample_points(lower: Tensor, upper: Tensor, shape: tuple[int, ...], points: int, seed: int) -> Tensor:

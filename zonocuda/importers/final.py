@@ -121,5 +121,7 @@ def of_module(last: nn.Module, features: Sequence[int]) -> Final | None:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether no hooks are about a module."""
-    return not (module._forward_hooks or module._forward_pre_hooks)
+    """Whether a module computes what its class says: no hooks are about it, nor has it a ``forward`` of its own."""
+    everywhere = nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks
+    hooked = everywhere or module._forward_hooks or module._forward_pre_hooks
+    return not hooked and not vars(module).keys() & {"forward", "_call_impl"}

@@ -10,7 +10,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
 from zonocuda.graph import Graph
-from zonocuda.importers.check import check_against_onnxruntime
+from zonocuda.importers.check import check_against_onnxruntime, finite_against_onnxruntime
 from zonocuda.importers.errors import NetworkFileError, one_line
 from zonocuda.importers.final import Final, last_node, of_node, without_last
 from zonocuda.importers.onnx.file import OnnxFile, parse_onnx
@@ -36,9 +36,16 @@ class Network:
     sha256: str
     runtime: OnnxRuntimeModel
 
+    def __repr__(self) -> str:
+        return f"Network({str(self.path) if self.path else 'in memory'}: {self.graph!r})"
+
     def check(self, lower: Tensor, upper: Tensor, points: int = 16, seed: int = 0) -> float:
         """Compare the graph with ONNX Runtime on the box; see ``check_against_onnxruntime``."""
         return check_against_onnxruntime(self.graph, self.runtime, lower, upper, points, seed)
+
+    def finite(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Compare them on many boxes ``[S, N]``; see :func:`zonocuda.importers.check.finite_boxes`."""
+        return finite_against_onnxruntime(self.graph, self.runtime, lower, upper)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +69,10 @@ def load_network(source: str | Path | onnx.ModelProto) -> Network:
 
     Raises:
         NetworkFileError, UnsupportedNetworkError: as ``load_onnx`` and ``OnnxRuntimeModel`` do.
+
+    Examples:
+        >>> load_network('examples/networks/fc.onnx').graph.output_shape
+        (10,)
     """
     path, file = _read(source)
     return _network(file, path)

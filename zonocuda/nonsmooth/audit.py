@@ -65,6 +65,12 @@ def audit(
         TypeError: an argument that is something else.
         ValueError: no data, data of different lengths, active dropout, or nothing to differentiate by.
         RuntimeError: a model whose control flow depends on values that differ in float64.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+        >>> report = audit(model, torch.zeros(4, 2), lambda y: y.sum(), progress=False)
+        >>> [layer.kind for layer in report.dtypes[0].layers]
+        ['relu']
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"audit: the model must be a torch.nn.Module, got {type(model).__name__}")

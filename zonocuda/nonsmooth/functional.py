@@ -24,6 +24,11 @@ def relu(x: Tensor, alpha: float = 0.0) -> Tensor:
 
     Raises:
         RuntimeError: see :func:`zonocuda.ops.nonsmooth_relu`.
+
+    Examples:
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(relu(x, alpha=0.5).sum(), x)
+        (tensor([0.5000]),)
     """
     return ops.nonsmooth_relu(x, 0.0, alpha)
 
@@ -33,6 +38,11 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01, alpha: float | None = No
 
     Raises:
         ValueError: a negative slope that is negative, which would make a function with a minimum.
+
+    Examples:
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(leaky_relu(x, 0.1, alpha=1.0).sum(), x)
+        (tensor([1.]),)
     """
     if not negative_slope >= 0:
         raise ValueError(f"leaky_relu: negative_slope must be at least 0, got {negative_slope}")
@@ -43,6 +53,11 @@ def abs(x: Tensor, slope0: float = 0.0) -> Tensor:  # the name of torch's functi
     """|x| with the derivative ``slope0`` at 0 (torch: 0); slope0 in [-1, 1] is a Clarke subgradient.
 
     At NaN the derivative is 1 (torch: 0).
+
+    Examples:
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(abs(x, slope0=-1.0).sum(), x)
+        (tensor([-1.]),)
     """
     return ops.nonsmooth_relu(x, -1.0, slope0)
 
@@ -52,6 +67,11 @@ def maximum(a: Tensor, b: Tensor, ties: Share | float = "even") -> Tensor:
 
     Raises:
         ValueError: an unknown rule.
+
+    Examples:
+        >>> a, b = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+        >>> torch.autograd.grad(maximum(a, b, ties="second").sum(), (a, b))
+        (tensor([0.]), tensor([1.]))
     """
     return ops.nonsmooth_maximum(a, b, share_of_first(ties))
 
@@ -66,7 +86,13 @@ def share_of_first(ties: Share | float) -> float:
 
 
 def max(x: Tensor, dim: int, ties: TieRule = "first") -> Tensor:
-    """The maximum along ``dim``: see :func:`zonocuda.ops.nonsmooth_max`. torch.max is "first", torch.amax "even"."""
+    """The maximum along ``dim``: see :func:`zonocuda.ops.nonsmooth_max`. torch.max is "first", torch.amax "even".
+
+    Examples:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> torch.autograd.grad(max(x, 0, ties="even"), x)
+        (tensor([0.5000, 0.5000]),)
+    """
     return ops.nonsmooth_max(x, dim, ties)
 
 
@@ -81,5 +107,11 @@ def max_pool2d(
     *,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """Max pooling: see :func:`zonocuda.ops.nonsmooth_max_pool2d`. "first" is torch's, bit for bit."""
+    """Max pooling: see :func:`zonocuda.ops.nonsmooth_max_pool2d`. "first" is torch's, bit for bit.
+
+    Examples:
+        >>> x = torch.ones(1, 1, 2, 2, requires_grad=True)
+        >>> torch.autograd.grad(max_pool2d(x, 2, ties="last").sum(), x)[0].flatten()
+        tensor([0., 0., 0., 1.])
+    """
     return ops.nonsmooth_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, ties, beta)

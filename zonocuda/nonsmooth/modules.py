@@ -130,6 +130,12 @@ def replace(
 
     Raises:
         ValueError: nothing asked for, or a pooling that returns indices, which only torch's own does.
+
+    Examples:
+        >>> chosen = replace(torch.nn.Sequential(torch.nn.ReLU()), relu=1.0)
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(chosen(x).sum(), x)
+        (tensor([1.]),)
     """
     if relu is None and max_pool is None:
         raise ValueError("replace: give relu=, max_pool= or both")

@@ -28,6 +28,11 @@ def concretize(center: Tensor, generators: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> lower, upper = concretize(torch.tensor([[1.0, 0.0]]), torch.tensor([[[0.5, 2.0], [0.25, 0.0]]]))
+        >>> lower
+        tensor([[ 0.2500, -2.0000]])
     """
     check_tensors("concretize", center, generators)
     check_shapes("concretize", center, generators)

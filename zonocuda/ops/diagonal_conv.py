@@ -54,6 +54,13 @@ def diagonal_conv(
     Raises:
         ArgumentError: shapes, sizes, dtypes or devices that do not fit, an index outside the map (on CUDA such a
             symbol's patch is NaN instead), or CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> weight = torch.arange(1.0, 5.0).reshape(1, 1, 2, 2)
+        >>> place, no = torch.tensor([0]), (0, 0)
+        >>> patches = diagonal_conv(torch.tensor([[0.5]]), place, weight, 1, 2, 2, (1, 1), no, (1, 1), 1, 1, 1)
+        >>> patches.shape
+        torch.Size([1, 1, 1, 2, 2])
     """
     check_tensors("diagonal_conv", coefficients, weight, index)
     patches: Tensor = call(

@@ -31,6 +31,11 @@ def diagonal_linear(coefficients: Tensor, index: Tensor, weight: Tensor) -> Tens
         ArgumentError: shapes, dtypes or devices that do not fit, an index outside ``[0, in)`` (on CUDA, where reading
             it back would stall the device, such a symbol is NaN in the result instead), or CUDA tensors in a build
             without CUDA.
+
+    Examples:
+        >>> weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> diagonal_linear(torch.tensor([[0.5]]), torch.tensor([1]), weight)
+        tensor([[[1., 2.]]])
     """
     check_tensors("diagonal_linear", coefficients, weight, index)
     result: Tensor = call("diagonal_linear", coefficients.contiguous(), index.contiguous(), weight.contiguous())

@@ -53,6 +53,12 @@ def dual_lines(
     Raises:
         ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> rows, slope = torch.tensor([[[2.0, -2.0]]]), torch.full((1, 1, 2), 0.5)
+        >>> image = dual_lines(rows, slope, torch.zeros(1, 1, 2), torch.ones(1, 1, 2))
+        >>> image.rows, image.low, image.high
+        (tensor([[[ 1., -1.]]]), tensor([[-2.]]), tensor([[2.]]))
     """
     check_tensors("dual_lines", rows, lower, below, above, optional=(upper,))
     if rows.dim() < 2:

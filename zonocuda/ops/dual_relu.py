@@ -63,6 +63,12 @@ def dual_relu(
         ValueError: an unknown rule, or a negative tolerance.
         ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> rows, lower, upper = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[-1.0, -1.0]]), torch.tensor([[3.0, 3.0]])
+        >>> image = dual_relu(rows, lower, upper)
+        >>> image.rows, image.low
+        (tensor([[[ 0.7500, -0.7500]]]), tensor([[-0.7500]]))
     """
     check_tensors("dual_relu", rows, lower, upper, optional=(negative, nonnegative))
     check_rows("dual_relu", rows, lower)

@@ -73,6 +73,13 @@ def dual_split(
         ValueError: an unknown rule, or a negative tolerance.
         ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> rows, lower, upper = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[-1.0, -1.0]]), torch.tensor([[3.0, 3.0]])
+        >>> splits = torch.tensor([[[0, 1]]], dtype=torch.int8)
+        >>> image = dual_split(rows, lower, upper, splits)
+        >>> image.rows, image.low
+        (tensor([[[ 0.7500, -1.0000]]]), tensor([[0.]]))
     """
     check_tensors("dual_split", rows, lower, upper, splits, optional=(multipliers, negative, nonnegative))
     check_rows("dual_split", rows, lower)

@@ -43,6 +43,11 @@ def elementary(x: Tensor, function: FunctionName, parameter: float = 1.0, roundi
         ValueError: a function or a rounding of another name.
         ArgumentError: another dtype or parameter, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> x = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        >>> elementary(x, "sigmoid")
+        tensor([0.5000, 0.7311], dtype=torch.float64)
     """
     check_tensors("elementary", x)
     dense, restore = dense_layout(x)

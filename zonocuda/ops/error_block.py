@@ -27,6 +27,11 @@ def error_block(coefficients: Tensor, index: Tensor, shape: tuple[int, ...]) -> 
     Raises:
         ArgumentError: shapes, dtypes or devices that do not fit, an index that is no neuron (on CUDA that symbol's row
             is NaN instead), or CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> error_block(torch.tensor([[0.5, 0.25]]), torch.tensor([2, 0]), (3,))
+        tensor([[[0.0000, 0.0000, 0.5000],
+                 [0.2500, 0.0000, 0.0000]]])
     """
     check_tensors("error_block", coefficients, index)
     dense: Tensor = call("error_block", coefficients.contiguous(), index.contiguous(), prod(shape))

@@ -35,6 +35,12 @@ def im2col(x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Si
 
     Raises:
         ArgumentError: sizes or dtypes that do not fit, or a CUDA tensor in a build without CUDA.
+
+    Examples:
+        >>> x = torch.arange(3.0).reshape(1, 1, 3)
+        >>> im2col(x, (2,), (1,), (0,), (1,), (2,))
+        tensor([[0., 1.],
+                [1., 2.]])
     """
     check_tensors("im2col", x)
     _check_axes("im2col", x.dim() - 2, kernel, stride, padding, dilation, output_size)
@@ -70,6 +76,11 @@ def col2im(
 
     Raises:
         ArgumentError: sizes or dtypes that do not fit, or a CUDA tensor in a build without CUDA.
+
+    Examples:
+        >>> columns = torch.ones(2, 2)
+        >>> col2im(columns, (1, 1, 3), (2,), (1,), (0,), (1,), (2,))
+        tensor([[[1., 2., 1.]]])
     """
     check_tensors("col2im", columns)
     _check_axes("col2im", len(input_size) - 2, kernel, stride, padding, dilation, output_size)

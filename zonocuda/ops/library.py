@@ -26,18 +26,33 @@ LIBRARY = torch.library.Library("zonocuda", "IMPL")  # its registrations last as
 
 
 def build_info() -> dict[str, str | None]:
-    """Facts about the build of the native ops: flags, compiler, torch, cuda, cuda_architectures."""
+    """Facts about the build of the native ops: flags, compiler, torch, cuda, cuda_architectures.
+
+    Examples:
+        >>> "cuda" in build_info()
+        True
+    """
     info: dict[str, str | None] = _C.build_info()
     return info
 
 
 def cpu_capability() -> str:
-    """The instruction set that the CPU kernels use on this machine."""
+    """The instruction set that the CPU kernels use on this machine.
+
+    Examples:
+        >>> isinstance(cpu_capability(), str)
+        True
+    """
     return _C.cpu_capability()
 
 
 def has_cuda_stream() -> bool:
-    """Whether the CUDA kernels can ask the installed torch for its stream: true wherever torch has CUDA."""
+    """Whether the CUDA kernels can ask the installed torch for its stream: true wherever torch has CUDA.
+
+    Examples:
+        >>> has_cuda_stream() or torch.version.cuda is None
+        True
+    """
     return _C.has_cuda_stream()
 
 

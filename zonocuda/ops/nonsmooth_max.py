@@ -37,6 +37,11 @@ def nonsmooth_max(x: Tensor, dim: int, ties: TieRule = "first") -> Tensor:
         ValueError: an unknown rule.
         ArgumentError: an empty dimension, another dtype, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> torch.autograd.grad(nonsmooth_max(x, 0, "last"), x)
+        (tensor([0., 1.]),)
     """
     check_tensors("nonsmooth_max", x)
     if x.dim() == 0 or not -x.dim() <= dim < x.dim():

@@ -51,6 +51,12 @@ def nonsmooth_max_pool2d(
         ValueError: sizes that do not fit, an unknown rule.
         ArgumentError: another shape or dtype, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> x = torch.ones(1, 1, 2, 2, requires_grad=True)
+        >>> y = nonsmooth_max_pool2d(x, (2, 2), ties="even")
+        >>> torch.autograd.grad(y.sum(), x)[0].flatten()
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
     check_tensors("nonsmooth_max_pool2d", x)
     if x.dim() not in (3, 4):

@@ -32,6 +32,11 @@ def nonsmooth_maximum(a: Tensor, b: Tensor, first: float = 0.5) -> Tensor:
     Raises:
         ArgumentError: shapes that do not broadcast, dtypes that differ, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> a, b = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+        >>> torch.autograd.grad(nonsmooth_maximum(a, b, 0.25).sum(), (a, b))
+        (tensor([0.2500]), tensor([0.7500]))
     """
     check_tensors("nonsmooth_maximum", a, b)
     try:

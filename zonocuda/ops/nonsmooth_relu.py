@@ -32,6 +32,11 @@ def nonsmooth_relu(x: Tensor, left: float = 0.0, at_zero: float = 0.0) -> Tensor
     Raises:
         ArgumentError: another dtype, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(nonsmooth_relu(x, 0.0, 0.5).sum(), x)
+        (tensor([0.5000]),)
     """
     check_tensors("nonsmooth_relu", x)
     dense, restore = dense_layout(x)

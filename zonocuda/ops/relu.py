@@ -83,6 +83,11 @@ def relu(
         ValueError: one bound without the other, an unknown rule, or a negative tolerance.
         ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> center, generators, offset = relu(torch.tensor([[1.0]]), torch.tensor([[[1.0], [-1.0]]]))
+        >>> center, generators.flatten(), offset
+        (tensor([[1.1250]]), tensor([ 0.7500, -0.7500]), tensor([[0.3750]]))
     """
     check_tensors("relu", center, generators, optional=(slope, lower, upper))
     check_shapes("relu", center, generators)
@@ -116,6 +121,12 @@ def relu_(
             contiguous.
         RuntimeError: an argument requires grad where gradients are recorded.
         ArgumentError: shared memory; another dtype, mixed devices; CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> center, generators = torch.tensor([[1.0]]), torch.tensor([[[1.0], [-1.0]]])
+        >>> _ = relu_(center, generators)
+        >>> center, generators.flatten()
+        (tensor([[1.1250]]), tensor([ 0.7500, -0.7500]))
     """
     check_tensors("relu_", center, generators, optional=(slope, lower, upper))
     check_shapes("relu_", center, generators)

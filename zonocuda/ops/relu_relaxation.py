@@ -48,6 +48,11 @@ def relu_relaxation(
         ValueError: an unknown rule, or a negative tolerance.
         ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
         RuntimeError: a second derivative.
+
+    Examples:
+        >>> multiplier, offset = relu_relaxation(torch.tensor([[-1.0, 1.0]]), torch.tensor([[3.0, 2.0]]))
+        >>> multiplier, offset
+        (tensor([[0.7500, 1.0000]]), tensor([[0.3750, 0.0000]]))
     """
     check_tensors("relu_relaxation", lower, upper, optional=(slope,))
     given = None if slope is None else broadcast_neurons("relu_relaxation", "slope", slope, lower)

@@ -36,6 +36,10 @@ def scale(generators: Tensor, multiplier: Tensor) -> Tensor:
 
     Raises:
         ArgumentError: shapes that do not fit, another dtype, mixed devices, or CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> scale(torch.ones(1, 2, 3), torch.tensor([[0.0, 0.5, 1.0]]))[0, 1]
+        tensor([0.0000, 0.5000, 1.0000])
     """
     check_tensors("scale", generators, multiplier)
     check_shapes("scale", multiplier, generators, "multiplier")
@@ -57,6 +61,12 @@ def scale_(generators: Tensor, multiplier: Tensor) -> Tensor:
         ValueError: shapes that do not fit, or generators that are not contiguous.
         RuntimeError: an argument requires grad where gradients are recorded.
         ArgumentError: shared memory; another dtype, mixed devices; CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> generators = torch.ones(1, 2, 3)
+        >>> _ = scale_(generators, torch.tensor([[0.0, 0.5, 1.0]]))
+        >>> generators[0, 1]
+        tensor([0.0000, 0.5000, 1.0000])
     """
     check_tensors("scale_", generators, multiplier)
     check_shapes("scale_", multiplier, generators, "multiplier")

@@ -28,6 +28,11 @@ def window_dense(patches: Tensor, corners: Tensor, height: int, width: int) -> T
 
     Raises:
         ArgumentError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> window_dense(torch.ones(1, 1, 1, 2, 2), torch.tensor([[0, 1]]), 2, 3)[0, 0, 0]
+        tensor([[0., 1., 1.],
+                [0., 1., 1.]])
     """
     check_tensors("window_dense", patches, corners)
     dense: Tensor = call("window_dense", patches.contiguous(), corners.contiguous(), height, width)

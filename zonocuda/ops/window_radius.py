@@ -30,6 +30,11 @@ def window_radius(patches: Tensor, corners: Tensor, height: int, width: int) -> 
 
     Raises:
         ArgumentError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> patches = torch.tensor([1.0, -2.0]).reshape(1, 2, 1, 1, 1)
+        >>> window_radius(patches, torch.tensor([[0, 0], [0, 0]]), 1, 2)
+        tensor([[[[3., 0.]]]])
     """
     check_tensors("window_radius", patches, corners)
     radius: Tensor = call("window_radius", patches.contiguous(), corners.contiguous(), height, width)

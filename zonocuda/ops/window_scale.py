@@ -30,6 +30,11 @@ def window_scale(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tensor
 
     Raises:
         ArgumentError: shapes, dtypes or devices that do not fit, or CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> patches, corners = torch.ones(1, 1, 1, 1, 2), torch.tensor([[0, 1]])
+        >>> window_scale(patches, corners, torch.tensor([[[[0.0, 0.5, 1.0]]]])).flatten()
+        tensor([0.5000, 1.0000])
     """
     check_tensors("window_scale", patches, multiplier, corners)
     scaled: Tensor = call("window_scale", patches.contiguous(), corners.contiguous(), multiplier.contiguous())
@@ -51,6 +56,12 @@ def window_scale_(patches: Tensor, corners: Tensor, multiplier: Tensor) -> Tenso
         ValueError: patches that are not contiguous.
         RuntimeError: an argument requires grad where gradients are recorded.
         ArgumentError: shared memory; shapes, dtypes or devices that do not fit; CUDA tensors in a build without CUDA.
+
+    Examples:
+        >>> patches, corners = torch.ones(1, 1, 1, 1, 2), torch.tensor([[0, 1]])
+        >>> _ = window_scale_(patches, corners, torch.tensor([[[[0.0, 0.5, 1.0]]]]))
+        >>> patches.flatten()
+        tensor([0.5000, 1.0000])
     """
     check_tensors("window_scale_", patches, multiplier, corners)
     call_in_place(

@@ -45,9 +45,10 @@ def batch_of(graph: Graph, rows: int) -> int:
 class BoxBounder:
     """Proven bounds in one arithmetic; what its rounding alone leaves open goes on to ``wide``, where there is one.
 
-    ``rows`` are shared by all boxes, or ``[S, R, ...]`` for the S boxes of a call; ``on_node`` is called before each
-    node of a pass, and may raise. With ``notes`` bounds say which slopes they had where v >= 0, for the neurons of all
-    ReLUs, in units of 1 / UNIT.
+    ``rows`` are shared by all boxes, or ``[S, R, ...]`` for the S boxes of a call. ``on_node`` is called before each
+    node of a pass, ``on_bounds`` with the box and the proven bounds of the activations' inputs, before the rows are
+    bounded; both may raise. With ``notes`` bounds say which slopes they had where v >= 0, for the neurons of all ReLUs,
+    in units of 1 / UNIT.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class BoxBounder:
         wide: Callable[[], BoxBounder] | None = None,
         on_node: Visit = proceed,
         notes: bool = False,
+        on_bounds: Callable[[Bounds, Mapping[str, Bounds]], None] = lambda box, inputs: None,
     ) -> None:
-        self.notes = notes
+        self.notes, self.on_bounds = notes, on_bounds
         self.arithmetic, self.rows, self._wide, self.on_node = arithmetic, rows, wide, on_node
         self.graph, self.rounding = arithmetic.graph, arithmetic.rounding
 
@@ -90,6 +92,7 @@ class BoxBounder:
         with torch.no_grad(), summed_products():
             inputs = reduced_bounds(self.graph, box, self.rounding)
             inputs = refine(self.graph, box, inputs, _ONE_PASS, on_node=self.on_node, rounding=self.rounding).inputs
+            self.on_bounds(box, inputs)
             left = compact(self.graph, inputs)
             ledger = Ledger(self.rounding.on(left.graph), box, left.inputs)
             flow = output_rows(left.graph, self.rows, len(lower), ledger)

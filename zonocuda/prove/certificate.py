@@ -91,6 +91,9 @@ class Certificate:
     reason: str
     regions: tuple[RegionRecord, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Certificate({self.reason or f'of {len(self.regions)} region(s)'})"
+
     def save(self, path: str | Path, **fields: object) -> None:
         """Writes it to a file that ``zonocuda check`` reads (docs/certificate.md).
 

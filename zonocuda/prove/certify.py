@@ -28,6 +28,7 @@ from zonocuda.host_memory import is_out_of_memory
 from zonocuda.prove.certificate import UNIT, ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.prover import LADDERS
+from zonocuda.prove.regions import Refuted
 from zonocuda.prove.stages import Arithmetic, RegionProof
 from zonocuda.relaxations import Rule, activations, rule_of
 from zonocuda.tighten.ascent import Ascent, ascend
@@ -86,6 +87,12 @@ def region_record(network: Graph, position: int, proof: RegionProof) -> RegionRe
         if record is not None:
             return record
     raise NoCertificateError(f"region {position}: the proof was not found again with slopes as they are written")
+
+
+def leaf_record(network: Graph, refuted: Refuted) -> RegionRecord:
+    """The certificate of a region that one pass refutes; raises NoCertificateError."""
+    _certified(network)
+    return RegionRecord(refuted.position, False, (), (), forest=refuted.forest)
 
 
 def root_record(network: Graph, position: int, proof: RegionProof) -> tuple[RegionRecord, dict[str, Bounds]]:

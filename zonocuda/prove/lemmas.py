@@ -98,6 +98,8 @@ def find_lemmas(
     on_node: Visit,
     proceed: Callable[[float], bool],
     record: Callable[[LemmaProof], None] | None = None,
+    note: Callable[[Lemmas, str], None] = lambda found, layer: None,
+    after: str = "",
 ) -> Lemmas:
     """Bounds of the unstable neurons, layer by layer.
 
@@ -113,6 +115,8 @@ def find_lemmas(
             it may take (rows pass through all layers before theirs, so that the last ones take most); False ends the
             search of this layer.
         record: is given the proofs of all bounds that are better than those given, as they can be written down.
+        note: is given what was found so far after each layer, and the name of its activation.
+        after: the activation of the layer to go on behind; empty to begin with the first one.
     """
     known, improved, bounded = dict(inputs), 0, 0
     nodes = activations(arithmetics[0].graph)
@@ -122,7 +126,8 @@ def find_lemmas(
         spent = time.monotonic() - begin
         return Lemmas(known, improved, bounded, finished, searching / spent if spent > 0 else 0.0)
 
-    for number, node in enumerate(nodes):
+    first = next((number for number, node in enumerate(nodes, 1) if node.name == after), 0)
+    for number, node in enumerate(nodes[first:], first):
         share = (number + 1) * (number + 2) / (len(nodes) * (len(nodes) + 1))
         left = compact(arithmetics[0].graph, known)
         index = free_neurons(node, left.inputs[node.name])
@@ -150,6 +155,7 @@ def find_lemmas(
                     record(proof)
         bounded += layer.bounded
         known = left.widen(layer.inputs)
+        note(found(False), node.name)
     return found(True)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.deadline import Deadline
+from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.bounds.rows import Rows
+from zonocuda.branch import RecordedTree
 from zonocuda.prove.boxes import BoxBounder, batch_of
+from zonocuda.prove.forest import ForestRecord, ForestWriter
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.stages import Arithmetic
@@ -19,47 +24,136 @@ LEAST = 4
 """Regions from which a batch is worth it."""
 
 
-def refuted_regions(
-    regions: Sequence[Region], arithmetic: Arithmetic, deadline: Deadline
-) -> tuple[set[int], list[RowBound]]:
-    """The regions that one pass of bounds refutes, by position, and the bounds of their rows.
+@dataclass(frozen=True, eq=False)
+class Refuted:
+    """A region that one pass of bounds refutes.
 
-    A region is left out where its box is empty or not finite, or where it has no disjunct or one without rows: these
-    are for others to judge.
+    Attributes:
+        position: of the region in the specification.
+        margins: the bounds of its rows.
+        forest: the proof, of one leaf, where it is to be recorded.
+    """
+
+    position: int
+    margins: tuple[RowBound, ...]
+    forest: ForestRecord | None = None
+
+
+def refuted_regions(
+    regions: Sequence[Region], arithmetics: Iterable[Arithmetic], check: Callable[[], None], record: bool = False
+) -> Iterator[list[Refuted]]:
+    """The regions that one pass of bounds refutes, batch after batch.
+
+    A region is left out where its box is empty or not finite, where it has no disjunct or one without rows, and where
+    values may leave the range of a type: these are for others to judge.
 
     Args:
         regions: of a specification.
-        arithmetic: to compute in.
-        deadline: looked at before each batch.
+        arithmetics: to compute in; each one bounds what those before it leave open.
+        check: called before each batch and before each node of a pass; may raise.
+        record: whether proofs are recorded.
     """
-    wanted = [position for position, region in enumerate(regions) if _is_ordinary(region, arithmetic)]
-    found: set[int] = set()
-    margins: list[RowBound] = []
-    step = batch_of(arithmetic.graph, max((sum(map(len, regions[p].disjuncts)) for p in wanted), default=0))
-    for first in range(0, len(wanted), step):
-        deadline.check()
-        part = wanted[first : first + step]
-        boxes = [arithmetic.box(regions[position]) for position in part]
-        lower, upper = (torch.cat(ends).reshape(len(part), -1) for ends in zip(*boxes, strict=True))
-        rows = [arithmetic.rows(regions[position], box) for position, box in zip(part, boxes, strict=True)]
-        bounder = BoxBounder(arithmetic, Rows.stack(rows))
-        bounds = bounder.bound(lower, upper).lower
-        for position, own, values in zip(part, rows, bounds, strict=True):
-            if all(own.refuted(values[: own.count])):
-                found.add(position)
-                margins += _margins(position, own, values, arithmetic)
-    return found, margins
+    left = [position for position, region in enumerate(regions) if region.disjuncts and all(region.disjuncts)]
+    for arithmetic in arithmetics if left else ():
+        rows = max(sum(map(len, regions[position].disjuncts)) for position in left)
+        step = batch_of(arithmetic.graph, rows)
+        again = []
+        for first in range(0, len(left), step):
+            check()
+            part = left[first : first + step]
+            found = _refuted(regions, part, arithmetic, check, record)
+            yield found
+            gone = {one.position for one in found}
+            again += [position for position in part if position not in gone]
+        left = again
+        if not left:
+            return
 
 
-def _is_ordinary(region: Region, arithmetic: Arithmetic) -> bool:
-    exact, held = box_of(region, arithmetic.rounding.execution), arithmetic.box(region)
-    inside = bool((exact[0] <= exact[1]).all()) and all(bool(end.isfinite().all()) for end in (*exact, *held))
-    return inside and bool(region.disjuncts) and all(region.disjuncts)
+class _OutOfRangeError(Exception):
+    """Values of some region of a batch may leave the range of a type."""
 
 
-def _margins(position: int, rows: Rows, bounds: Tensor, arithmetic: Arithmetic) -> list[RowBound]:
-    dtype = str(arithmetic.dtype).removeprefix("torch.")
-    return [
-        RowBound(position, label, None, rows.undo_unit(r, float(bounds[r])), None, dtype, rows.strict[r])
-        for r, label in enumerate(rows.labels)
-    ]
+def _refuted(
+    regions: Sequence[Region], part: Sequence[int], arithmetic: Arithmetic, check: Callable[[], None], record: bool
+) -> list[Refuted]:
+    """Those of a batch of regions, by position, that are refuted."""
+    ends = zip(*(box_of(regions[position], arithmetic.rounding.execution) for position in part), strict=True)
+    exact_lower, exact_upper = (torch.stack(end) for end in ends)
+    lower, upper = outward(exact_lower, arithmetic.dtype, False), outward(exact_upper, arithmetic.dtype, True)
+    inside = exact_lower <= exact_upper
+    for end in (exact_lower, exact_upper, lower, upper):
+        inside &= end.isfinite()
+    chosen = inside.all(1).nonzero().squeeze(1)
+    batch = _Batch(regions, [part[i] for i in chosen.tolist()], arithmetic, check, record)
+    return batch.bound(lower[chosen].to(arithmetic.device), upper[chosen].to(arithmetic.device))
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Regions that are bounded together, by position, and how."""
+
+    regions: Sequence[Region]
+    part: Sequence[int]
+    arithmetic: Arithmetic
+    check: Callable[[], None]
+    record: bool
+
+    def bound(self, lower: Tensor, upper: Tensor) -> list[Refuted]:
+        """Those that are refuted, for their boxes ``[S, N]``, which are not empty."""
+        if not self.part:
+            return []
+        graph = self.arithmetic.graph
+        sizes = prod(graph.input_shape), prod(graph.output_shape)
+        rows = [Rows.of(self.regions[position], *sizes, lower) for position in self.part]
+        bounder = BoxBounder(
+            self.arithmetic,
+            Rows.stack(rows),
+            on_node=lambda node: self.check(),
+            notes=self.record,
+            on_bounds=self._stay_in_range,
+        )
+        try:
+            found = bounder.bound(lower, upper)
+        except _OutOfRangeError:
+            middle = len(self.part) // 2
+            halves = (slice(middle), slice(middle, None)) if middle else ()
+            return [
+                one for half in halves for one in replace(self, part=self.part[half]).bound(lower[half], upper[half])
+            ]
+        return [
+            self._one(position, own, values[: own.count], None if found.notes is None else found.notes[i : i + 1])
+            for i, (position, own, values) in enumerate(zip(self.part, rows, found.lower.cpu(), strict=True))
+            if all(own.refuted(values[: own.count]))
+        ]
+
+    def _stay_in_range(self, box: Bounds, inputs: Mapping[str, Bounds]) -> None:
+        if self.arithmetic.overflow(box, inputs):
+            raise _OutOfRangeError
+
+    def _one(self, position: int, rows: Rows, bounds: Tensor, notes: Tensor | None) -> Refuted:
+        dtype = str(self.arithmetic.dtype).removeprefix("torch.")
+        margins = tuple(
+            RowBound(position, label, None, rows.undo_unit(r, bound), None, dtype, rows.strict[r])
+            for r, (label, bound) in enumerate(zip(rows.labels, bounds.tolist(), strict=True))
+        )
+        return Refuted(position, margins, None if notes is None else _leaf(rows, bounds, notes))
+
+
+def _leaf(rows: Rows, bounds: Tensor, notes: Tensor) -> ForestRecord:
+    """A tree that is a leaf: the whole box, and of each disjunct the row with the largest bound."""
+    best = [int(bounds[list(members)].nan_to_num(-torch.inf).argmax()) for members in rows.disjuncts]
+    nothing = np.zeros(0)
+    tree = RecordedTree(
+        kind=np.zeros(1, np.uint8),
+        inputs=nothing.astype(np.int32),
+        at=nothing,
+        scope=np.zeros(1, np.int32),
+        note=np.zeros(1, np.int32),
+        rows=np.array([best], np.int32),
+        notes=notes.cpu().numpy(),
+        depth=0,
+    )
+    writer = ForestWriter()
+    writer.boxes(tree, range(len(best)))
+    return writer.finish()

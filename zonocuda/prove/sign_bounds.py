@@ -40,21 +40,16 @@ class Pace:
         slopes: how far a slope moves in the first step, about.
         multipliers: the same of multipliers, in units of the rows at their ReLU.
         decay: what both are multiplied by after each step.
-        since, middle: two steps; at the second rows leave that would not be positive in the end if all further steps
-            gained as much as those since the first. They will be split, and their parts go on from where they are.
-            0 for none.
     """
 
     steps: int
     slopes: float
     multipliers: float
     decay: float = 0.98
-    since: int = 0
-    middle: int = 0
 
 
 ROOT = Pace(20, 0.1, 0.1)
-CHILD = Pace(10, 0.05, 0.1, since=2, middle=5)
+CHILD = Pace(10, 0.05, 0.1)
 LEMMA = Pace(6, 0.05, 0.1)
 LAST = Pace(200, 0.05, 0.2)
 
@@ -126,8 +121,8 @@ class SignBounds:
         filled = torch.arange(self._usual(count), device=parts.row.device).clamp(max=count - 1)
         with torch.no_grad():
             flow = self.problem.flow(parts.row[filled], False)
-            tensors = (t[filled] for t in (parts.signs.to(parts.bound), parts.slopes, parts.multipliers))
-            return self.problem.run(flow, *tensors).lower[:count]
+            signs, slopes, multipliers = (t[filled] for t in (parts.signs, parts.slopes, parts.multipliers))
+            return self.problem.run(flow, signs.to(parts.bound), slopes, multipliers).lower[:count]
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
@@ -148,7 +143,6 @@ class SignBounds:
         first, second = ([torch.zeros_like(t) for t in now] for _ in range(2))
         rates = [pace.slopes * torch.ones_like(self._units), pace.multipliers * self._units]
         goal = SPARE * self.slack
-        earlier = torch.zeros_like(parts.bound)
         with torch.no_grad():
             flow = self.problem.flow(rows, False)
         for number in range(1, pace.steps + 1):
@@ -156,12 +150,6 @@ class SignBounds:
                 free = [t.requires_grad_() for t in now]
                 lower = self.problem.run(flow.fork(), signs, free[0], free[1]).lower
                 wanted = ~(lower.detach() > goal)
-                if number == pace.since:
-                    earlier[going] = lower.detach()
-                elif number == pace.middle:
-                    gained = lower.detach() - earlier[going]
-                    repeats = (pace.steps - pace.middle) / (pace.middle - pace.since)
-                    wanted &= ~(lower.detach() + repeats * gained.clamp(min=0) < goal)
                 gradients = torch.autograd.grad(lower.sum(), free, allow_unused=True)
             with torch.no_grad():
                 now = [t.detach() for t in now]

@@ -53,6 +53,7 @@ class ReluRule(Rule):
     is_nonnegative = True
     is_certified = True
     has_signs = True
+    has_best_above = True
     limits = (0.0, 1.0)
 
     def range(self, lower: Tensor, upper: Tensor) -> Bounds:

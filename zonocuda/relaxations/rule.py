@@ -114,6 +114,9 @@ class Rule(ABC):
     """Whether f is the identity where x >= 0 and 0 where x <= 0, so that a neuron can be split at 0
     (:mod:`zonocuda.bounds.dual.signs`)."""
 
+    has_best_above: ClassVar[bool] = False
+    """Whether of all upper lines that of the minimum-area slope is the lowest, everywhere on [l, u]."""
+
     limits: tuple[float, float] = (-math.inf, math.inf)
     """Slopes that :meth:`lines` takes; others are replaced by the nearest of these."""
 
@@ -157,6 +160,15 @@ class Rule(ABC):
         low, high = self.range(lower, upper)
         return torch.maximum(low.abs(), high.abs())
 
+    def above(self, lower: Tensor, upper: Tensor) -> Tensor | None:
+        """Slopes of the upper line that wastes least; None where they are the minimum-area ones."""
+        return None
+
+    def reach(self, lower: Tensor, upper: Tensor) -> Bounds | None:
+        """About the least and the largest slope of f on [l, u], outside which every line is worse on all of it; None:
+        those of :attr:`limits`."""
+        return None
+
     def project(self, slope: Tensor) -> Tensor:
         """The nearest admissible slopes."""
         return slope.clamp(*self.limits)
@@ -182,11 +194,15 @@ class Rule(ABC):
         Args:
             rows: v, ``[B, R, N]``.
             lower, upper: l and u, ``[B, N]``.
-            negative: slopes ``[B, 1 or R, N]`` where v < 0; None for minimum-area ones.
+            negative: slopes ``[B, 1 or R, N]`` where v < 0; None for minimum-area ones, or where the others are given,
+                for those of :meth:`above`.
             nonnegative: where v >= 0; None for those of ``negative``.
             terms: see :meth:`lines`.
             counted: whether ``size`` is wanted.
         """
+        if negative is None and nonnegative is not None:
+            own = self.above(lower, upper)
+            negative = None if own is None else own.unsqueeze(1)
         over, low_over, high_over = self._both(self._of_rows(lower, upper, negative, terms))
         slope, below, above = over, low_over, high_over
         if nonnegative is not None:

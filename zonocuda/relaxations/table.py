@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zonocuda.graph import Graph, Node, Op, Relu
+from zonocuda.graph import Elementary, Graph, Node, Op, Relu
+from zonocuda.relaxations.elementary import elementary_rule
 from zonocuda.relaxations.relu import ReluRule
 from zonocuda.relaxations.rule import Rule
 
 RULES: dict[type[Op], Callable[[Any], Rule]] = {
+    Elementary: elementary_rule,
     Relu: lambda op: ReluRule(),
 }
 """By the type of an operator, its rule, made for the operator."""

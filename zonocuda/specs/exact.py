@@ -6,7 +6,7 @@ import math
 import re
 from decimal import Decimal
 from fractions import Fraction
-from numbers import Integral, Real
+from numbers import Rational, Real
 from typing import Any
 
 import numpy as np
@@ -34,15 +34,16 @@ def exact(value: Any, what: str) -> Fraction:
         if math.prod(value.shape) != 1:
             raise ValueError(f"{what}: must be one number, got an array of shape {list(value.shape)}")
         value = _as_array(value, what).item() if isinstance(value, Tensor) else value.item()
-    if isinstance(value, bool) or not isinstance(value, Fraction | Decimal | Integral | Real):
+    if isinstance(value, bool) or not isinstance(value, Decimal | Real):
         raise ValueError(f"{what}: must be a number, got {type(value).__name__}")
-    if isinstance(value, Fraction):
-        return value
-    if isinstance(value, Integral):
-        return Fraction(int(value))
+    if isinstance(value, Rational):
+        return Fraction(int(value.numerator), int(value.denominator))
     if not math.isfinite(value):
         raise ValueError(f"{what} holds a NaN or an infinity")
-    return Fraction(value) if isinstance(value, Decimal) else Fraction(float(value))
+    ratio = getattr(value, "as_integer_ratio", None)  # of floats of any precision
+    if ratio is None:
+        raise ValueError(f"{what}: the exact value of a {type(value).__name__} is unknown; give a Fraction or a string")
+    return Fraction(*map(int, ratio()))
 
 
 def _as_array(values: Tensor, what: str) -> NDArray[Any]:

@@ -156,6 +156,11 @@ class Spec:
 
     ``inputs`` and ``outputs`` are the numbers of flattened input and output variables; ``input_shape`` is the feature
     shape of the inputs, where it is known.
+
+    Examples:
+        >>> spec = Spec.robust(torch.zeros(2), eps='1/10', label=1, outputs=3)
+        >>> spec
+        Spec(2 inputs, 3 outputs, 1 region(s): Region(Box(2 inputs), unsafe: -Y_0 + Y_1 <= 0 or 1 more))
     """
 
     inputs: int

@@ -39,6 +39,11 @@ def load_vnnlib(path: str | Path) -> Spec:
         VnnlibError: the file cannot be read, is malformed, or says something that is not supported. The message is
             one line that names the file, the fault and, where there is one, the line.
         TypeError: no path.
+
+    Examples:
+        >>> spec = load_vnnlib('examples/specs/fc_10_0.04.vnnlib')
+        >>> spec.inputs, spec.outputs, len(spec.regions)
+        (64, 10, 1)
     """
     if not isinstance(path, str | Path):
         raise TypeError(f"load_vnnlib: needs a path, got {type(path).__name__}")
@@ -84,8 +89,15 @@ def _in_bulk(data: bytes) -> Spec | None:
 def _read(path: Path) -> bytes:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError("not a regular file")  # a pipe might never end
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES} bytes")
-    return data
+    if path.suffix != ".gz":
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES} bytes")
+        return path.read_bytes()
+    parts, left = [], MAX_BYTES
+    with gzip.open(path) as file:
+        while part := file.read(1 << 20):  # to be asked for all that may come, it would take that much memory first
+            left -= len(part)
+            if left < 0:
+                raise ValueError(f"larger than {MAX_BYTES} bytes")
+            parts.append(part)
+    return b"".join(parts)

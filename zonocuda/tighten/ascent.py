@@ -20,6 +20,7 @@ from torch import Tensor
 from zonocuda.bounds.dual.dual_pass import standard_rows
 from zonocuda.bounds.dual.problem import RowProblem
 from zonocuda.bounds.dual.slopes import Slopes, free_neurons
+from zonocuda.bounds.interval import Bounds
 from zonocuda.graph import Node
 from zonocuda.kink import KinkRule
 from zonocuda.relaxations import Rule, rule_of, use_kink
@@ -42,8 +43,9 @@ class Ascent:
         decay: what the rate is multiplied by after each step.
         patience: ends after so many steps in a row that improved no row by more than ``tolerance``.
         tolerance: relative to the size of the row's bound.
-        signs: which slopes are free. Where v < 0 the minimum-area slope dominates on [l, u] itself: moving it can help
-            only with bounds l, u that the earlier layers' relaxations do not imply.
+        signs: which slopes are free. Where v < 0 the minimum-area slope of a ReLU dominates on [l, u] itself: moving it
+            can help only with bounds l, u that the earlier layers' relaxations do not imply. Those of activations whose
+            does not (:attr:`zonocuda.relaxations.Rule.has_best_above`) are always free.
         kink: the derivative where a slope sits on a kink (:mod:`zonocuda.kink`); None for the rule in use.
         seconds: budget.
     """
@@ -93,8 +95,22 @@ Finished = Callable[[Tensor], Tensor]
 class FreeSlopes:
     """The free slopes of one activation on its unsettled neurons, ``[B, R, K]``, with their moments."""
 
-    def __init__(self, rule: Rule, start: Tensor, index: Tensor, rows: int, width: int, pace: float = 1.0) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        start: Tensor,
+        index: Tensor,
+        rows: int,
+        width: int,
+        pace: float = 1.0,
+        reach: Bounds | None = None,
+    ) -> None:
+        """``reach``: slopes ``[B, 1, N]`` to stay within, and in whose distance steps are measured."""
         self.rule, self.index, self.width, self.pace, self.start = rule, index, width, pace, start
+        self.reach = None
+        if reach is not None:
+            low, high = (rule.project(end.nan_to_num(0.0)).index_select(2, index) for end in reach)
+            self.reach = low, high, torch.maximum(high - low, torch.zeros_like(low))
         self.value = rule.project(start.index_select(2, index).expand(-1, rows, -1)).detach().clone().requires_grad_()
         self.first, self.second = (torch.zeros_like(self.value, requires_grad=False) for _ in range(2))
 
@@ -116,8 +132,13 @@ class FreeSlopes:
             self.first.lerp_(gradient, 1 - _FIRST)
             self.second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
             scale = (self.second / (1 - _SECOND**number)).sqrt_().clamp_(min=torch.finfo(gradient.dtype).tiny)
-            moved = self.value.addcdiv_(self.first, scale, value=self.pace * rate / (1 - _FIRST**number))
-            moved.clamp_(*self.rule.limits)
+            pace = self.pace * rate / (1 - _FIRST**number)
+            if self.reach is None:
+                self.value.addcdiv_(self.first, scale, value=pace).clamp_(*self.rule.limits)
+            else:
+                low, high, width = self.reach
+                moved = self.value.addcmul_(self.first / scale, width, value=pace)
+                torch.minimum(torch.maximum(moved, low), high, out=moved)
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
@@ -160,12 +181,16 @@ class _Slopes:
         if not len(index):
             return
         rule, width = rule_of(node), lower.shape[1]
-        tied = rule.initial(lower, upper).nan_to_num(0.0).unsqueeze(1)
+        own = None if start.nonnegative is None else rule.above(lower, upper)
+        tied = (rule.initial(lower, upper) if own is None else own).nan_to_num(0.0).unsqueeze(1)
         below = tied if start.negative is None else start.negative
         above = below if start.nonnegative is None else start.nonnegative
-        self.free[node.name, "nonnegative"] = FreeSlopes(rule, above, index, self.rows, width)
-        if self.signs == "both":
-            self.free[node.name, "negative"] = FreeSlopes(rule, below, index, self.rows, width, _NEGATIVE_PACE)
+        ends = rule.reach(lower, upper)
+        reach = None if ends is None else (ends[0].unsqueeze(1), ends[1].unsqueeze(1))
+        self.free[node.name, "nonnegative"] = FreeSlopes(rule, above, index, self.rows, width, reach=reach)
+        if self.signs == "both" or not rule.has_best_above:
+            pace = _NEGATIVE_PACE if rule.has_best_above else 1.0
+            self.free[node.name, "negative"] = FreeSlopes(rule, below, index, self.rows, width, pace, reach)
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""

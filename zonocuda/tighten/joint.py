@@ -21,7 +21,7 @@ from zonocuda.bounds.forward.sweep import Sweep, sweep
 from zonocuda.bounds.interval import Bounds
 from zonocuda.domains import Dense, Symbols, Zonotope
 from zonocuda.graph import Graph
-from zonocuda.relaxations import Rule, activations, has_rule, rule_of
+from zonocuda.relaxations import activations, has_rule, rule_of
 from zonocuda.tighten.ascent import Ascent, FreeSlopes
 
 Loss = Callable[[Zonotope], Tensor]
@@ -195,7 +195,7 @@ class JointSearch:
         point, self._point = self._point, None
         gradients = slope_gradients(self.graph, point, self._checked, self.memory_budget)
         if not self._free:
-            self._free = {name: _free(crossed.rule, crossed.slope) for name, crossed in point.crossed.items()}
+            self._free = {name: _free(crossed) for name, crossed in point.crossed.items()}
         self._number += 1
         for name, free in self._free.items():
             free.step(-gradients[name].reshape(free.value.shape), self._number, rate)
@@ -237,10 +237,14 @@ class JointSearch:
         return loss
 
 
-def _free(rule: Rule, slope: Tensor) -> FreeSlopes:
+def _free(crossed: Crossed) -> FreeSlopes:
     """All slopes of an activation, those of settled neurons too: the bounds move, and may cross zero later."""
-    flat = slope.reshape(len(slope), 1, -1)
-    return FreeSlopes(rule, flat, torch.arange(flat.shape[2], device=flat.device), 1, flat.shape[2])
+    flat, *ends = (
+        t.reshape(len(t), 1, -1) for t in (crossed.slope, *(crossed.rule.reach(crossed.lower, crossed.upper) or ()))
+    )
+    index = torch.arange(flat.shape[2], device=flat.device)
+    reach = (ends[0], ends[1]) if ends else None
+    return FreeSlopes(crossed.rule, flat, index, 1, flat.shape[2], reach=reach)
 
 
 def _shared(graph: Graph, name: str, slopes: Slopes) -> Tensor:

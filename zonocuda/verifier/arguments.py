@@ -117,6 +117,16 @@ def check_budget(caller: str, memory_budget: object) -> None:
         raise ValueError(f"{caller}: memory_budget must be a positive number of bytes, got {memory_budget}")
 
 
+def check_checkpoint(checkpoint: object, resume: object) -> None:
+    """Raises TypeError or ValueError unless it is a directory, or None, and whether to go on with what is there."""
+    if checkpoint is not None and not isinstance(checkpoint, str | Path):
+        raise TypeError(f"verify: checkpoint must be the path of a directory, or None, got {checkpoint!r}"[:200])
+    if not isinstance(resume, bool):
+        raise TypeError(f"verify: resume must be True or False, got {resume!r}"[:200])
+    if resume and checkpoint is None:
+        raise ValueError("verify: resume needs a checkpoint to go on with")
+
+
 def check_count(caller: str, name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
     """Raises TypeError or ValueError unless an argument is an integer in a range."""
     if isinstance(value, bool) or not isinstance(value, Integral):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from torch import Tensor
 from zonocuda.bounds.dual.neurons import neuron_bounds
 from zonocuda.bounds.forward.sweep import LayerStats, sweep
 from zonocuda.bounds.plan.planner import Direction, Step
+from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend
+from zonocuda.domains.plot import plot_intervals
 from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision, plain_torch
@@ -44,6 +46,29 @@ class NetworkBounds:
     relus: Mapping[str, tuple[Tensor, Tensor]]
     stats: tuple[LayerStats, ...]
     plan: tuple[Step, ...]
+
+    def __repr__(self) -> str:
+        kept = f"output={self.output is not None}, layers={len(self.layers)}, relus={len(self.relus)}"
+        return f"NetworkBounds(lower={brief(self.lower)}, upper={brief(self.upper)}, {kept})"
+
+    def plot(self, *, index: int = 0, axes: Any = None, **style: Any) -> Any:
+        """Draws the interval of each output, one beside the other.
+
+        Args:
+            index: which input of the batch.
+            axes: matplotlib's, to draw on; by default those of a new figure.
+            style: of the intervals, as ``matplotlib.axes.Axes.vlines`` takes it.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: there is no matplotlib (``pip install 'zonocuda[plot]'``).
+            ValueError: an index that is not there, or more outputs than a drawing holds.
+        """
+        if not 0 <= index < len(self.lower):
+            raise ValueError(f"plot: index {index} is not in a batch of {len(self.lower)}")
+        return plot_intervals(self.lower[index], self.upper[index], axes, **style)
 
 
 @plain_torch()
@@ -80,6 +105,13 @@ def compute_bounds(
     Raises:
         ValueError: a network that cannot be imported, or shapes that do not fit.
         TypeError: inputs that are no zonotope, or neither float32 nor float64.
+
+    Examples:
+        >>> double = torch.nn.Linear(1, 1)
+        >>> _ = double.requires_grad_(False).load_state_dict({'weight': torch.tensor([[2.0]]), 'bias': torch.zeros(1)})
+        >>> bounds = compute_bounds(double, Zonotope.from_box(torch.zeros(1, 1), torch.ones(1, 1)))
+        >>> bool(bounds.lower <= 0), bool(bounds.upper >= 2), bounds.upper.item() < 2.001
+        (True, True, True)
     """
     zonotope = resolve_zonotope(zonotope, "compute_bounds")
     check_choice("compute_bounds", "layers", layers, ("output", "all"))

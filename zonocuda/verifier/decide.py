@@ -30,6 +30,7 @@ from zonocuda.verifier.arguments import (
     Precision,
     Semantics,
     check_budget,
+    check_checkpoint,
     check_choice,
     check_count,
     check_semantics,
@@ -40,6 +41,7 @@ from zonocuda.verifier.arguments import (
     resolve_spec,
     resolve_timeout,
 )
+from zonocuda.verifier.checkpoint import Checkpoints, identity
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.result import Ran, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
@@ -70,6 +72,8 @@ def verify(
     semantics: Semantics = "real",
     split: Split = "auto",
     certificate: bool = False,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
     progress: Progress = lambda phase, done, total: None,
 ) -> VerifyResult:
     """Decides whether a property holds for a network.
@@ -119,12 +123,24 @@ def verify(
             never does.
         certificate: whether a proof's result holds what is needed to check it again
             (:mod:`zonocuda.prove.certify`).
+        checkpoint: a directory to keep the state of searches in (docs/splitting.md): every few seconds, and where
+            SIGINT or SIGTERM ends the program in a search. What is kept is believed as the process's own memory is.
+        resume: whether to go on with what is kept there, perhaps with another timeout, device or memory budget; without
+            anything there, the verification begins.
         progress: is told how far each phase is.
 
     Raises:
         ValueError: a network that cannot be imported or is misread, a specification of another size, semantics that are
-            not supported, or arithmetic that no proof accounts for (subnormal numbers flushed to zero).
+            not supported, or arithmetic that no proof accounts for (subnormal numbers flushed to zero); a checkpoint
+            that is damaged, or of something else.
+        OSError: no checkpoint can be written.
         TypeError: an argument that is something else.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()).eval()
+        >>> never = Spec.linear([0, 0], [1, 1], [[-1, 0], [0, -1]], [0, 0])  # both outputs are at least 0
+        >>> verify(model, never, input_shape=(2,)).verified
+        True
     """
     started = time.monotonic()
     seconds_left = resolve_timeout(timeout)
@@ -137,6 +153,7 @@ def verify(
     check_count("verify", "seed", seed, 0)
     if not isinstance(certificate, bool):
         raise TypeError(f"verify: certificate must be True or False, got {certificate!r}"[:200])
+    check_checkpoint(checkpoint, resume)
     if not callable(progress):
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
@@ -152,6 +169,24 @@ def verify(
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
     check_split(split, subject.graph)
+    checkpoints = Checkpoints.begin(
+        checkpoint,
+        resume,
+        lambda: identity(
+            subject.graph,
+            spec,
+            {
+                "semantics": semantics,
+                "effort": effort,
+                "split": split,
+                "dtype": dtype,
+                "direction": direction,
+                "kink": kink,
+                "seed": seed,
+                "request for a certificate": certificate,
+            },
+        ),
+    )
     with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
         if subject.final is not None:
@@ -159,6 +194,7 @@ def verify(
         run = Verification(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
+        run.checkpoints = checkpoints
         try:
             verdict, reason = run.decide()
             if verdict is Verdict.VERIFIED:
@@ -202,4 +238,6 @@ def verify(
         seconds_left,
         files,
         "" if subject.final is None else subject.final.kind,
+        checkpoints.resumed,
+        checkpoints.fault,
     )

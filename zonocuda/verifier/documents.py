@@ -62,6 +62,7 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
         "plan": [step_entry(step) for step in result.plan],
         "seconds": dict(result.seconds),
         "timeout": number(result.timeout),
+        "checkpoint": {"resumed": result.resumed, "fault": result.checkpoint_fault},
         "ran": {
             "dtype": result.ran.dtype,
             "device": result.ran.device,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zonocuda.bounds.deadline import Deadline
 from zonocuda.bounds.rows import Rows
+from zonocuda.brief import brief_repr
 from zonocuda.graph import Graph
 from zonocuda.graph.ops import Shape
 from zonocuda.specs import Region
@@ -31,6 +32,8 @@ class Counterexample:
     x: Tensor
     y: Tensor
     region: int
+
+    __repr__ = brief_repr
 
 
 def replay(subject: Subject, region: Region, position: int, points: Tensor) -> Counterexample | None:

@@ -22,6 +22,7 @@ from zonocuda.importers import (
     UnsupportedNetworkError,
     call_each,
     check_against_module,
+    finite_against_module,
     load_for_comparisons,
     load_network,
     module_graph,
@@ -42,6 +43,7 @@ class Subject:
         execute: the network itself, which decides whether a counterexample counts: float32 ``[n, *input features]`` to
             outputs ``[n, *output features]``. It writes to no tensor that it is given, and gives away none of its own.
         check: raises if graph and network disagree on a box (lower, upper ``[*input features]``).
+        finite: ``check`` for many boxes ``[S, N]``, at fewer points: ``[S]``, whether what executes is finite there.
         agree: raises if they do at a point ``[*input features]``, where what executes may be anything.
         runs_on: what ``execute`` is, for the result: ``onnxruntime``, ``module`` or ``graph``.
         versions: of what executes, beyond torch.
@@ -61,6 +63,9 @@ class Subject:
     rounded_box: bool = True
     agree: Callable[[Tensor], object] = lambda x: None
     final: Final | None = None
+    finite: Callable[[Tensor, Tensor], Tensor] = lambda lower, upper: torch.ones(
+        len(lower), dtype=torch.bool, device="cpu"
+    )
 
     @staticmethod
     def of(model: Model, input_shape: tuple[int, ...] | None, spec: Spec | None = None) -> Subject:
@@ -86,7 +91,15 @@ class Subject:
             return replace(subject, execute=model.whole, final=model.final)
         if isinstance(model, Network):
             versions = {"onnxruntime": onnxruntime.__version__}
-            return Subject(model.graph, model.runtime, model.check, "onnxruntime", versions, model.runtime.dtype)
+            return Subject(
+                model.graph,
+                model.runtime,
+                model.check,
+                "onnxruntime",
+                versions,
+                model.runtime.dtype,
+                finite=model.finite,
+            )
         if isinstance(model, Graph):
             graph = model.current()
             single = cache(lambda: graph.to(torch.float32, "cpu"))  # from a device a copy, which bounds do without
@@ -145,7 +158,10 @@ def _module_subject(module: nn.Module, input_shape: tuple[int, ...]) -> Subject:
     def agree(x: Tensor) -> float:
         return check_against_module(graph, module, x, x, points=0)
 
-    return Subject(graph, _module_execution(module), check, "module", dtype=own.dtype, agree=agree)
+    def finite(lower: Tensor, upper: Tensor) -> Tensor:
+        return finite_against_module(graph, module, lower, upper)
+
+    return Subject(graph, _module_execution(module), check, "module", dtype=own.dtype, agree=agree, finite=finite)
 
 
 def _own(module: nn.Module) -> Tensor:

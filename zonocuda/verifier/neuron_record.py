@@ -52,7 +52,8 @@ def record_neurons(network: Graph, search: NeuronSearch, rounds: int, proof: Reg
     root, inputs = root_record(network, search.position, proof)
     narrow = {name: _likely(bounds, search.arithmetics[0].dtype) for name, bounds in inputs.items()}
     groups = range(len(proof.region.disjuncts))
-    course = RecordedCourse(replace(search, inputs=narrow, open=groups, attack=lambda points: None, end=end), rounds)
+    again = replace(search, inputs=narrow, open=groups, attack=lambda points: None, end=end, state=None)
+    course = RecordedCourse(replace(again, keep=lambda make: None), rounds)
     _, stats = course.run()
     if not stats.is_proven:
         if time.monotonic() >= end:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,9 +23,10 @@ from zonocuda.bounds.dual.problem import output_rows
 from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.interval import Bounds, all_finite
 from zonocuda.bounds.rounding.ledger import Ledger
-from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSearch, SignSettings, refuted
+from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSearch, SignSettings, SignState, refuted
+from zonocuda.checkpoint import CheckpointError, alike, moved
 from zonocuda.graph import Graph, Node
-from zonocuda.prove.lemmas import LemmaEffort, find_lemmas, in_dtype
+from zonocuda.prove.lemmas import LemmaEffort, Lemmas, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
 from zonocuda.prove.sign_record import LemmaProof
 from zonocuda.prove.stages import Arithmetic
@@ -52,8 +54,43 @@ WORTH = 0.1
 """How much of a row's lacking bound lemmas should bring, to be continued."""
 WITHIN = 2.0
 """How many times what a short search brings a row's bound may lack, for one to begin after lemmas."""
+MEASURE = Pace(0, 0.0, 0.0)
+"""Of roots that tell no more than what rounding takes, and how large rows are."""
 COSTS = Pace(10, 0.1, 0.1)
 """Of the rows that say which neurons matter."""
+
+
+Stage = Literal["look", "find", "last"]
+"""Of a search: a short search is under way, or lemmas, or the search to the end."""
+
+
+@dataclass(frozen=True, eq=False)
+class CourseState:
+    """A search by signs of neurons between two batches.
+
+    Attributes:
+        inputs: bounds of the input of every ReLU on the whole box, lemmas included.
+        stage: see ``Stage``.
+        layer: the last ReLU that the lemmas under way are done with; empty where there is none.
+        rounds: of lemmas that are done.
+        spent: seconds of the last one, without its searches.
+        bounded, depth, lemmas: counted so far; of ``tree`` without its own.
+        margin: the worst bound of an open disjunct on the whole box.
+        brought: how much nearer to zero short searches brought it.
+        tree: what is open; None where no search with these bounds has begun.
+    """
+
+    inputs: Mapping[str, tuple[Tensor, Tensor]]
+    stage: str
+    layer: str
+    rounds: int
+    spent: float
+    bounded: int
+    depth: int
+    lemmas: int
+    margin: float
+    brought: float
+    tree: SignState | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +105,9 @@ class NeuronSearch:
         attack: is given points ``[n, N]``; returns a counterexample, or None.
         end: when to stop, by :func:`time.monotonic`.
         memory: bytes that open parts may take.
+        state: to go on with; None to begin.
+        keep: may write states down; is handed what makes them, until a counterexample is found.
+        stopped: asked before every batch; True ends the search with what is open.
     """
 
     region: Region
@@ -78,6 +118,9 @@ class NeuronSearch:
     attack: Callable[[Tensor], Counterexample | None]
     end: float
     memory: int = MEMORY
+    state: CourseState | None = None
+    keep: Callable[[Callable[[], CourseState]], None] = lambda make: None
+    stopped: Callable[[], bool] = lambda: False
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Until it is decided, or the time is up."""
@@ -95,13 +138,21 @@ class NeuronCourse:
         self.begin = time.monotonic()
         self.bounded = self.depth = self.lemmas = 0
         self.lemma_parts = 0  # of those bounded
+        self.counted = 0  # of the tree's parts, those that ``bounded`` has
         self.rounds = 0  # of lemmas
+        self.spent = 0.0  # seconds of the last one, without its searches, whose time is cut to what there is
+        self.stage: Stage = "look"
+        self.layer = ""
+        self.tree: SignSearch[Counterexample] | None = None
         self.margin = -math.inf  # the worst bound of an open disjunct on the whole box
         self.brought = 0.0  # how much nearer to zero short searches brought it
         self.settings = SignSettings(batch_of(search.arithmetics[0].graph), TRIED, search.memory)
         self.box = search.arithmetics[0].box(search.region)
         disjuncts = search.arithmetics[0].rows(search.region, self.box).disjuncts
         self.members = [disjuncts[group] for group in search.open]
+        self.begun: SignState | None = None
+        if search.state is not None:
+            self.resume(search.state)
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Short searches and lemmas in turn, then one search to the end."""
@@ -111,26 +162,82 @@ class NeuronCourse:
         try:
             outcome = self.look_and_learn()
             if self.goes_on(outcome):
+                self.stage = "last"
+                assert self.tree is not None
                 outcome = self.go_on(self.tree, math.inf)
+            if outcome.found is None:  # else what is left of a batch is nowhere
+                self.search.keep(self.state)
         except SearchStopped:
+            self.search.keep(self.state)
             return None, self.stats(len(self.members), self.margin, False)
         return outcome.found, self.stats(outcome.open + outcome.stuck, outcome.worst, outcome.is_proven)
 
     def look_and_learn(self) -> SignOutcome[Counterexample]:
         """Short searches and lemmas in turn; ``tree`` is the last search."""
-        outcome = self.look()
-        climbing = 0.0  # seconds of the last lemmas, without their searches, whose time is cut to what there is
-        for effort in EFFORTS:
-            if not self.goes_on(outcome) or 2 * climbing > SHARE * self.left:
+        outcome = None if self.stage == "find" else self.look()
+        while self.rounds < len(EFFORTS) and self.stage != "last":
+            effort = EFFORTS[self.rounds]
+            dear = 2 * self.spent > SHARE * self.left
+            if outcome is not None and (dear or not self.goes_on(outcome)):  # else the lemmas were begun before
                 break
             before, started = self.margin, time.monotonic()
+            self.stage = "find"
             searching = self.find(effort)
             self.rounds += 1
-            climbing = (1 - searching) * (time.monotonic() - started)
+            self.spent = (1 - searching) * (time.monotonic() - started)
+            self.stage, self.layer, self.tree = "look", "", None
             outcome = self.look()
             if not self.margin - before > WORTH * abs(before):
                 break
+        assert outcome is not None
         return outcome
+
+    # ---- states ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> CourseState:
+        """Between two batches, where no counterexample was found."""
+        tree = None if self.tree is None or self.stage == "find" else self.tree.state()
+        bounded = self.bounded if tree is None else self.bounded + tree.bounded - self.counted
+        counts = self.rounds, self.spent, bounded, self.depth, self.lemmas, self.margin, self.brought
+        return CourseState(dict(self.inputs), self.stage, self.layer, *counts, tree)
+
+    def resume(self, state: CourseState) -> None:
+        """Goes on with a state that was read.
+
+        Raises:
+            CheckpointError: it is none of this search.
+        """
+        state = moved(state, self.box[0].device)
+        if state.inputs.keys() != self.inputs.keys() or state.stage not in get_args(Stage):
+            raise CheckpointError("is damaged: the search is of another kind")
+        for name, ends in state.inputs.items():
+            if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(ends, self.inputs[name], strict=True)):
+                raise CheckpointError(f"is damaged: the bounds of {name!r} are of another shape")
+        self.inputs, self.layer, self.begun = dict(state.inputs), state.layer, state.tree
+        self.stage = next(stage for stage in get_args(Stage) if stage == state.stage)
+        self.rounds, self.spent, self.bounded = max(0, state.rounds), state.spent, state.bounded
+        self.depth, self.lemmas = state.depth, state.lemmas
+        self.margin, self.brought = state.margin, state.brought
+
+    def checked(self, parts: SignParts, like: SignParts) -> SignParts:
+        """Open parts that were read; ``like`` are some of this search.
+
+        Raises:
+            CheckpointError: they are none of this search.
+        """
+        if not alike(parts, like.packed()):
+            raise CheckpointError("is damaged: the parts are of another shape")
+        pairs = {(row, number) for number, rows in enumerate(self.members) for row in rows}
+        known = set(zip(parts.row.tolist(), parts.group.tolist(), strict=True)) <= pairs
+        ranges = (
+            (parts.signs, -1, 1),
+            (parts.slopes, 0, 1),
+            (parts.multipliers, 0, math.inf),
+            (parts.wishes, -1, parts.signs.shape[1] - 1),
+        )
+        if not known or not all(bool(((t >= low) & (t <= high)).all()) for t, low, high in ranges):
+            raise CheckpointError("is damaged: the parts are none of the search")
+        return parts
 
     def stats(self, still: int, worst: float, is_proven: bool) -> SplitStats:
         """What it took."""
@@ -139,8 +246,8 @@ class NeuronCourse:
 
     @property
     def left(self) -> float:
-        """Seconds."""
-        return self.search.end - time.monotonic()
+        """Seconds; none once somebody wants the search to stop."""
+        return 0.0 if self.search.stopped() else self.search.end - time.monotonic()
 
     def goes_on(self, outcome: SignOutcome[Counterexample]) -> bool:
         """Whether something is left to do, and time to do it. Parts with all signs known are beyond lemmas."""
@@ -182,6 +289,18 @@ class NeuronCourse:
 
     def look(self) -> SignOutcome[Counterexample]:
         """A short search with the bounds of the ReLUs' inputs as they are, if it has a chance to be the last."""
+        begun = self.begun
+        search = self.tree = self.plant() if begun is None else self.replant(begun)
+        if begun is None and self.rounds and -self.margin > WITHIN * self.brought:
+            return self.go_on(search, 0)
+        outcome = self.go_on(search, FIRST)
+        self.brought = max(outcome.worst - self.margin, self.brought / 2)
+        while self.goes_on(outcome) and outcome.bounded < LATER and outcome.worst > NEAR * self.margin:
+            outcome = self.go_on(search, outcome.bounded + FIRST)
+        return outcome
+
+    def plant(self) -> SignSearch[Counterexample]:
+        """A search that begins with the best row of every open disjunct."""
         bounder = self.rows_on(self.inputs)
         every = self.roots(bounder, ROOT)
         best = [(every.group == number).nonzero().squeeze(1) for number in range(len(self.members))]
@@ -190,15 +309,17 @@ class NeuronCourse:
         done = refuted(roots.bound)
         self.begins(bounder, roots.at(done))
         roots = roots.at(~done)
-        self.margin = roots.worst
-        search = self.tree = SignSearch(roots, self.members, bounder, self.search.attack, self.settings, self.closed)
-        if self.rounds and -self.margin > WITHIN * self.brought:
-            return self.go_on(search, 0)
-        outcome = self.go_on(search, FIRST)
-        self.brought = max(outcome.worst - self.margin, self.brought / 2)
-        while self.goes_on(outcome) and outcome.bounded < LATER and outcome.worst > NEAR * self.margin:
-            outcome = self.go_on(search, outcome.bounded + FIRST)
-        return outcome
+        self.margin, self.counted = roots.worst, 0
+        return SignSearch(roots, self.members, bounder, self.search.attack, self.settings, self.closed)
+
+    def replant(self, state: SignState) -> SignSearch[Counterexample]:
+        """A search that goes on with a state that was read."""
+        bounder = self.rows_on(self.inputs)
+        like = self.roots(bounder, MEASURE)
+        parts, self.begun, self.counted = self.checked(state.parts, like).unpacked(), None, state.bounded
+        search = SignSearch(parts, self.members, bounder, self.search.attack, self.settings, self.closed)
+        search.resume(state)
+        return search
 
     def begins(self, bounder: SignBounds, done: SignParts) -> None:
         """A search begins, of whose roots some are refuted."""
@@ -211,10 +332,16 @@ class NeuronCourse:
 
     def go_on(self, search: SignSearch[Counterexample], most: float) -> SignOutcome[Counterexample]:
         """A search goes on until so many parts were bounded."""
-        before = search.bounded
-        outcome = search.run(lambda: self.left > 0, most)
-        self.bounded, self.depth = self.bounded + outcome.bounded - before, max(self.depth, outcome.depth)
+        self.counted = search.bounded
+        outcome = search.run(self.proceed, most)
+        self.bounded += outcome.bounded - self.counted
+        self.counted, self.depth = outcome.bounded, max(self.depth, outcome.depth)
         return outcome
+
+    def proceed(self) -> bool:
+        """Between two batches: whether to go on."""
+        self.search.keep(self.state)
+        return self.left > 0
 
     # ---- lemmas ------------------------------------------------------------------------------------------------------
 
@@ -223,6 +350,13 @@ class NeuronCourse:
         begin, budget = time.monotonic(), SHARE * self.left
         arithmetics = self.search.arithmetics
         boxes = [arithmetic.box(self.search.region) for arithmetic in arithmetics]
+        bounded, lemmas = self.bounded, self.lemmas
+
+        def note(found: Lemmas, layer: str) -> None:
+            self.inputs, self.layer = found.inputs, layer
+            self.bounded, self.lemmas = bounded + found.bounded, lemmas + found.improved
+            self.search.keep(self.state)
+
         found = find_lemmas(
             arithmetics,
             boxes,
@@ -230,12 +364,15 @@ class NeuronCourse:
             effort,
             self.costs,
             self.on_node,
-            lambda share: time.monotonic() - begin < share * budget,
+            lambda share: time.monotonic() - begin < share * budget and not self.search.stopped(),
             self.lemma if self.written else None,
+            note,
+            self.layer,
         )
-        self.inputs = found.inputs
-        self.bounded, self.lemmas = self.bounded + found.bounded, self.lemmas + found.improved
+        note(found, self.layer)
         self.lemma_parts += found.bounded
+        if not found.finished and self.left <= 0:
+            raise SearchStopped
         return found.searching
 
     def costs(self, inputs: Mapping[str, Bounds], name: str) -> Tensor | None:

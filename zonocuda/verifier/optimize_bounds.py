@@ -17,6 +17,7 @@ from zonocuda.bounds.dual.problem import RowProblem
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
 from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.bounds.interval import Bounds
+from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.precision import full_precision, plain_torch
@@ -51,6 +52,9 @@ class OptimizedBounds:
     relus: Mapping[str, Bounds]
     history: tuple[Step, ...]
     seconds: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        return f"OptimizedBounds(lower={brief(self.lower)}, {len(self.history)} steps, slopes of {len(self.slopes)})"
 
     def state(self) -> dict[str, Tensor]:
         """The slopes as tensors by name, which ``torch.save`` writes and :func:`slopes_of` reads back."""
@@ -130,6 +134,13 @@ def optimize_bounds(
         ValueError: a network that cannot be imported, shapes that do not fit, or in the mode ``forward`` a budget that
             the generators do not fit.
         TypeError: inputs that are no zonotope, or neither float32 nor float64, or an objective that is no numbers.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+        >>> ball = Zonotope.from_ball(torch.zeros(1, 2), 0.1)
+        >>> best = optimize_bounds(model, ball, torch.tensor([[1.0, -1.0]]))
+        >>> best.lower.shape
+        torch.Size([1, 1])
     """
     check_choice("optimize_bounds", "mode", mode, get_args(Mode))
     check_choice("optimize_bounds", "backend", backend, get_args(Backend))

@@ -19,7 +19,12 @@ from zonocuda.verifier.html import result_html
 
 
 class Verdict(StrEnum):
-    """The outcome: a proof, a counterexample, neither, or neither in time."""
+    """The outcome: a proof, a counterexample, neither, or neither in time.
+
+    Examples:
+        >>> str(Verdict.VERIFIED)
+        'verified'
+    """
 
     VERIFIED = "verified"
     FALSIFIED = "falsified"
@@ -120,6 +125,8 @@ class VerifyResult:
         left_out: a last operator of the network, such as ``Softmax``, that bounds and margins do not include.
         splits: what splitting the box took, for each region where that was tried; the margins are those of the whole
             box.
+        resumed: whether it goes on with a checkpoint, which is believed.
+        checkpoint_fault: why no more checkpoints were written, where that is so.
     """
 
     verdict: Verdict
@@ -135,6 +142,8 @@ class VerifyResult:
     timeout: float = math.inf
     files: Mapping[str, str] = field(default_factory=dict)
     left_out: str = ""
+    resumed: bool = False
+    checkpoint_fault: str = ""
 
     def __bool__(self) -> NoReturn:
         """A result is no truth value.

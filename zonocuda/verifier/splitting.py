@@ -14,7 +14,19 @@ from torch import Tensor
 
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
-from zonocuda.branch import Choice, Outcome, Recorder, SearchStopped, Settings, Subproblems, search
+from zonocuda.branch import (
+    Choice,
+    Keep,
+    Outcome,
+    Recorder,
+    RecorderState,
+    SearchState,
+    SearchStopped,
+    Settings,
+    Subproblems,
+    search,
+)
+from zonocuda.checkpoint import CheckpointError, alike, moved
 from zonocuda.graph import Graph, Node
 from zonocuda.prove.boxes import BoxBounder, batch_of
 from zonocuda.prove.forest import ForestRecord, ForestWriter
@@ -70,6 +82,24 @@ def end_of(remaining: float) -> float:
 
 
 @dataclass(frozen=True, eq=False)
+class BoxState:
+    """A region's search between two batches.
+
+    Attributes:
+        number: of the dtype that it is in.
+        search: what is open, and what was bounded in this dtype.
+        bounded, depth: of the dtypes before.
+        record: what is written down, where a certificate is wanted.
+    """
+
+    number: int
+    search: SearchState
+    bounded: int
+    depth: int
+    record: RecorderState | None
+
+
+@dataclass(frozen=True, eq=False)
 class RegionSearch:
     """A region, and what a search in it needs.
 
@@ -82,6 +112,9 @@ class RegionSearch:
         arithmetic: gives the network in one of them.
         remaining: the seconds that are left.
         record: whether a proof is written down.
+        state: to go on with; None to begin.
+        keep: may write states down; is handed what makes them, until a counterexample is found.
+        stopped: asked before every batch; True ends the search with what is open.
     """
 
     subject: Subject
@@ -92,6 +125,9 @@ class RegionSearch:
     arithmetic: Callable[[torch.dtype], Arithmetic]
     remaining: Callable[[], float]
     record: bool = False
+    state: BoxState | None = None
+    keep: Callable[[Callable[[], BoxState]], None] = lambda make: None
+    stopped: Callable[[], bool] = lambda: False
 
     def run(self) -> tuple[Counterexample | None, SplitStats, ForestRecord | None]:
         """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at.
@@ -110,14 +146,23 @@ class RegionSearch:
             return BoxBounder(arithmetic, rows, wide, on_node, notes=self.record)
 
         def on_node(node: Node) -> None:
-            if time.monotonic() >= end:
+            if time.monotonic() >= end or self.stopped():
                 raise SearchStopped
 
         boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[0]).box(self.region)))
         recorder = Recorder(bounder(0).rows.disjuncts) if self.record else None
-        outcome, bounded, depth = None, 0, 0
-        for number in range(len(self.dtypes)):
-            outcome = self._search(self._within(boxes, bounder(number).arithmetic), bounder(number), end, recorder)
+        outcome, first, bounded, depth = None, 0, 0, 0
+        begun = None if self.state is None else self._checked(self.state)
+        if begun is not None:
+            first, bounded, depth = begun.number, begun.bounded, begun.depth
+            recorder = None if begun.record is None else Recorder.of(begun.record, bounder(0).rows.disjuncts)
+        for number in range(first, len(self.dtypes)):
+            if begun is not None and number == first:
+                state = begun.search
+            else:
+                state = SearchState.of(self._within(boxes, bounder(number).arithmetic))
+            keep = partial(self._keep, number, bounded, depth, recorder)
+            outcome = self._search(state, bounder(number), end, recorder, keep)
             bounded, depth, boxes = bounded + outcome.bounded, max(depth, outcome.depth), outcome.stuck
             if outcome.found is not None or not len(boxes) or outcome.open:
                 break
@@ -129,6 +174,28 @@ class RegionSearch:
             return outcome.found, stats, None
         return None, stats, _forest(recorder, bounder(0).rows.disjuncts)
 
+    def _keep(
+        self, number: int, bounded: int, depth: int, record: Recorder | None, make: Callable[[], SearchState]
+    ) -> None:
+        self.keep(lambda: BoxState(number, make(), bounded, depth, None if record is None else record.state()))
+
+    def _checked(self, state: BoxState) -> BoxState:
+        """A state that was read, on the device of the search.
+
+        Raises:
+            CheckpointError: it is none of this search.
+        """
+        if not 0 <= state.number < len(self.dtypes) or (state.record is not None) is not self.record:
+            raise CheckpointError("is damaged: the search is of another kind")
+        arithmetic = self.arithmetic(self.dtypes[state.number])
+        state = moved(state, arithmetic.device)
+        whole = Subproblems.of(*_flat(arithmetic.box(self.region)))
+        nodes = 2**62 if state.record is None else len(state.record.child)
+        for boxes in (state.search.open, state.search.stuck):
+            if not alike(boxes, whole) or not _are_inside(boxes, whole, nodes):
+                raise CheckpointError("is damaged: the boxes are not those of the region")
+        return state
+
     def _within(self, boxes: Subproblems, arithmetic: Arithmetic) -> Subproblems:
         """Boxes in an arithmetic's floats, in its own box of the region: the rest is nobody's concern."""
         lower, upper = _flat(arithmetic.box(self.region))
@@ -137,13 +204,17 @@ class RegionSearch:
         return inside.at(~(low > high).any(1))
 
     def _search(
-        self, boxes: Subproblems, bounder: BoxBounder, end: float, record: Recorder | None
+        self, state: SearchState, bounder: BoxBounder, end: float, record: Recorder | None, keep: Keep
     ) -> Outcome[Counterexample]:
         rows = bounder.rows
         choice: Choice = "alternate" if _varying(self.region) <= MAX_INPUTS else "gradient"
         settings = Settings(batch=batch_of(bounder.graph, rows.count), choice=choice)
         attack = attack_of(self.subject, self.graph, self.region, self.position, rows)
-        return search(boxes, rows.disjuncts, bounder, attack, lambda: time.monotonic() < end, settings, record)
+
+        def proceed() -> bool:
+            return time.monotonic() < end and not self.stopped()
+
+        return search(state, rows.disjuncts, bounder, attack, proceed, settings, record, keep)
 
 
 def attack_of(
@@ -173,6 +244,12 @@ def _forest(recorder: Recorder, disjuncts: Sequence[Sequence[int]]) -> ForestRec
     writer = ForestWriter()
     writer.boxes(recorder.tree(), range(len(disjuncts)))
     return writer.finish()
+
+
+def _are_inside(boxes: Subproblems, whole: Subproblems, nodes: int) -> bool:
+    """Whether boxes lie in a box, and have nodes of so many; never true of a NaN."""
+    inside = (whole.lower <= boxes.lower) & (boxes.lower <= boxes.upper) & (boxes.upper <= whole.upper)
+    return bool(inside.all()) and bool(((boxes.node >= 0) & (boxes.node < nodes)).all())
 
 
 def _varying(region: Region) -> int:

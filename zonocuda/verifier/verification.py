@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,21 +19,24 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
+from zonocuda.checkpoint import CheckpointError
 from zonocuda.graph import Cast, Graph
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
-from zonocuda.prove.certify import add_region, region_record
+from zonocuda.prove.certify import MAX_BYTES, add_region, leaf_record, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
-from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Rung
+from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Prover, Rung
 from zonocuda.prove.region_box import box_of
-from zonocuda.prove.regions import LEAST, refuted_regions
+from zonocuda.prove.regions import LEAST, Refuted, refuted_regions
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.prove.weights import optimised
+from zonocuda.relaxations import activations
 from zonocuda.specs import Region, Spec
+from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.neuron_record import record_neurons
@@ -63,6 +66,7 @@ class Verification:
     split: Split = "auto"
     execution: Execution | None = None
     certificate: Certificate | None = None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
     split_record: Callable[[], RegionRecord] | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
@@ -89,7 +93,11 @@ class Verification:
             if bool((lower > upper).any()) and not region.box.has_nan:
                 empty += 1
                 continue
-            reason = self.decide_region(position, region)
+            known = self.checkpoints.of(position)
+            if known is not None and known.decided:
+                self.take(known)
+                continue
+            reason = self.checkpointed(position, region)
             if self.counterexample is not None:
                 return Verdict.FALSIFIED, reason
             if reason:
@@ -110,28 +118,71 @@ class Verification:
             reason += ", or contradicts itself or the box"
         return Verdict.VERIFIED, reason
 
+    def checkpointed(self, position: int, region: Region) -> str:
+        """Decides a region, and writes down that it is proven safe, if it is; why it is not, else."""
+        margins, splits, contradictory = len(self.margins), len(self.splits), self.contradictory
+        self.contradictory = False
+        try:
+            reason = self.decide_region(position, region)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.checkpoints.path}: {error}") from error
+        if not reason and self.counterexample is None:
+            regions = () if self.certificate is None else self.certificate.regions
+            record = next((one for one in regions if one.region == position), None)
+            self.checkpoints.put(
+                position,
+                RegionState(
+                    True,
+                    contradictory=self.contradictory,
+                    margins=tuple(self.margins[margins:]),
+                    splits=tuple(self.splits[splits:]),
+                    record=record,
+                    no_record="" if self.certificate is None else self.certificate.reason,
+                ),
+            )
+        self.contradictory |= contradictory
+        return reason
+
+    def take(self, known: RegionState) -> None:
+        """A region was proven safe before."""
+        self.margins += known.margins
+        self.splits += known.splits
+        self.contradictory |= known.contradictory
+        if self.certificate is not None and not self.certificate.reason:
+            regions = (*self.certificate.regions, *([] if known.record is None else [known.record]))
+            self.certificate = Certificate(known.no_record, () if known.no_record else regions)
+
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
-        regions = self.spec.regions
-        may_overflow = self.execution is not None or any(isinstance(n.op, Cast) for n in self.subject.graph.nodes)
-        if len(regions) < LEAST or self.certificate is not None or may_overflow:
-            return set()  # what may overflow is looked at region by region
-        with self.course.phase("dual"):
-            found, margins = refuted_regions(regions, self.arithmetic(self.dtypes[0]), self.course.deadline)
-        refuted = {position for position in found if self.is_read_rightly(regions[position])}
-        self.margins += [margin for margin in margins if margin.region in refuted]
-        return refuted
+        regions, deadline = self.spec.regions, self.course.deadline
+        refuted = set[int]()
+        if len(regions) < LEAST:
+            return refuted
+        record = self.certificate is not None and not self.certificate.reason
+        neurons = sum(math.prod(node.shape) for node in activations(self.subject.graph))
+        if record and len(regions) * neurons > MAX_BYTES:
+            return refuted  # slopes of settled neurons would be written down, too
+        batches = refuted_regions(regions, map(self.arithmetic, self.dtypes), deadline.check, record)
+        while True:
+            with self.course.phase("dual"):
+                found = next(batches, None)
+            if found is None:
+                return refuted
+            for one in self.read_rightly(found):
+                refuted.add(one.position)
+                self.margins += one.margins
+                self.certify(partial(leaf_record, self.subject.graph, one), ())
+            self.course.progress("regions", len(refuted), len(regions))
 
-    def is_read_rightly(self, region: Region) -> bool:
-        """Whether the network is finite where the graph is compared with it; raises where they disagree."""
-        self.course.deadline.check()
-        shape = self.subject.graph.input_shape
+    def read_rightly(self, found: Sequence[Refuted]) -> list[Refuted]:
+        """Of some regions, those where the network is finite; raises where the graph is another than the network."""
+        if not found:
+            return []
+        boxes = [self.spec.regions[one.position].box for one in found]
         with self.course.phase("check"):
-            try:
-                self.subject.check(region.box.lower.reshape(shape), region.box.upper.reshape(shape))
-            except NetworkOverflowError:
-                return False  # judged by itself
-        return True
+            lower, upper = torch.stack([box.lower for box in boxes]), torch.stack([box.upper for box in boxes])
+            finite = self.subject.finite(lower, upper).tolist()
+        return [one for one, is_finite in zip(found, finite, strict=True) if is_finite]  # others: by themselves
 
     @property
     def dtype(self) -> torch.dtype:
@@ -165,7 +216,8 @@ class Verification:
         with self.course.phase("combine"):
             refuting = self.contradictions(region)
         self.course.progress("falsify", position, len(self.spec.regions))
-        if self.search(position, region, restarts=self.restarts(32), seed=self.seed):
+        known = self.checkpoints.of(position)
+        if known is None and self.search(position, region, restarts=self.restarts(32), seed=self.seed):
             return "counterexample found by gradient descent" + self.contrast(position, region)
         if len(refuting) == len(region.disjuncts):
             obstacle = self.obstacle(region) if any(one.outputs for one in refuting) else ""
@@ -175,7 +227,8 @@ class Verification:
             self.certify(lambda: RegionRecord(position, False, (), ()), refuting)
             return ""
         with self.course.phase("combine"):
-            self.combinations = (*refuting, *self.mixtures(region, refuting))
+            added = self.mixtures(region, refuting) if known is None else _mixed(known.combinations, region, refuting)
+            self.combinations = (*refuting, *added)
         proof = RegionProof(left_open(region, self.combinations), self.dtypes, self.arithmetic, self.course)
         try:
             reason = self.prove(position, region, proof)
@@ -284,6 +337,9 @@ class Verification:
         proof.begin(is_last=not ladder)
         if proof.proven or proof.obstacle:
             return proof.reason()
+        known = self.checkpoints.of(position)
+        if known is not None and known.neurons is not None:
+            return self.split_neurons(position, proof, known.neurons)
         splits = bool(ladder) and wants_split(self.split, region)
         open_boxes = ""
         if splits:
@@ -309,7 +365,8 @@ class Verification:
 
     def split_box(self, position: int, proof: RegionProof) -> str:
         """Splits the box until every part is refuted; why that did not end, or a counterexample."""
-        with self.course.phase("split"):
+        known, kept = self.checkpoints.of(position), RegionState(combinations=self.combinations)
+        with self.course.phase("split"), self.checkpoints.searching():
             found, stats, forest = RegionSearch(
                 self.subject,
                 self.search_graph,
@@ -319,32 +376,59 @@ class Verification:
                 self.arithmetic,
                 self.course.deadline.remaining,
                 record=self.certificate is not None and not self.certificate.reason,
+                state=None if known is None else known.boxes,
+                keep=lambda make: self.checkpoints.offer(position, lambda: replace(kept, boxes=make())),
+                stopped=self.checkpoints.is_asked,
             ).run()
+            if found is None:
+                self.checkpoints.settle()
         self.split_record = None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
         return self.after_split(found, stats)
 
-    def split_neurons(self, position: int, proof: RegionProof) -> str:
+    def split_neurons(self, position: int, proof: RegionProof, known: NeuronState | None = None) -> str:
         """Splits neurons until every part is refuted; why that did not end, or a counterexample."""
-        with self.course.phase("split"):
-            prover = proof.prover_in(proof.dtypes[0])
-            refuted = prover.rows.refuted(prover.bounds)
+        with self.course.phase("split"), self.checkpoints.searching():
+            if known is None:
+                assert proof.prover is not None
+                prover = proof.prover_in(proof.dtypes[0])
+                still = [number for number, ok in enumerate(prover.rows.refuted(prover.bounds)) if not ok]
+                known = NeuronState(tuple(proof.dtypes), tuple(still), proof.prover.climbed, None)
+            else:
+                prover = self.prover_again(proof, known)
+            start, kept = known, RegionState(combinations=self.combinations)
             budget = self.course.memory_budget
             search = NeuronSearch(
                 proof.region,
                 position,
-                [self.arithmetic(dtype) for dtype in proof.dtypes],
+                [self.arithmetic(dtype) for dtype in start.dtypes],
                 prover.inputs,
-                [number for number, ok in enumerate(refuted) if not ok],
+                start.open,
                 attack_of(self.subject, self.search_graph, proof.region, position, prover.rows),
                 end_of(self.course.deadline.remaining()),
                 MEMORY if budget is None else min(MEMORY, budget // 2),
+                state=start.course,
+                keep=lambda make: self.checkpoints.offer(
+                    position, lambda: replace(kept, neurons=replace(start, course=make()))
+                ),
+                stopped=self.checkpoints.is_asked,
             )
             course = NeuronCourse(search)
             found, stats = course.run()
+            if found is None:
+                self.checkpoints.settle()
         self.split_record = lambda: record_neurons(
             self.wide_network(), search, course.rounds, proof, end_of(self.course.deadline.remaining())
         )
         return self.after_split(found, stats)
+
+    def prover_again(self, proof: RegionProof, known: NeuronState) -> Prover:
+        """The prover that a search was begun with, but for bounds that its state has."""
+        groups = len(proof.region.disjuncts)
+        if not known.dtypes or not set(known.dtypes) <= set(self.dtypes) or not set(known.open) <= set(range(groups)):
+            raise CheckpointError("is damaged: the search is of another kind")
+        assert proof.prover is not None, "a proof begins with a prover"
+        proof.prover.climbed = known.climbed
+        return proof.prover_in(known.dtypes[0])
 
     def after_split(self, found: Counterexample | None, stats: SplitStats) -> str:
         """Takes note of a search, and says why it did not end, or how."""
@@ -385,3 +469,21 @@ class Verification:
         if self.counterexample is None:
             return "no output constraints, and the float32 box holds no point"
         return "no output constraints: every point of the box is a counterexample"
+
+
+def _mixed(
+    combinations: Sequence[Combination], region: Region, refuting: Sequence[Combination]
+) -> tuple[Combination, ...]:
+    """Of combinations that were read those that add a row to a disjunct, of a region of which others refute some.
+
+    Raises:
+        CheckpointError: they are none of the region.
+    """
+    gone, added = {one.disjunct for one in refuting}, tuple(one for one in combinations if not one.refutes)
+    for one in added:
+        rows = region.disjuncts[one.disjunct] if 0 <= one.disjunct < len(region.disjuncts) else ()
+        if one.disjunct in gone or not one.weights or not all(0 <= k < len(rows) for k in one.weights):
+            raise CheckpointError("is damaged: a combination of rows that are not there")
+        if not all(weight > 0 for weight in one.weights.values()):
+            raise CheckpointError("is damaged: a combination with weights that are not positive")
+    return added

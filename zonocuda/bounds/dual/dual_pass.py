@@ -13,7 +13,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.rounding.ledger import Ledger, Measure, Tally
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.rounding.tally import Measure, tally
 from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Graph, Input, Linear, Node
 from zonocuda.relaxations import has_rule
 
@@ -46,7 +47,7 @@ class DualPass:
         self.batch, self.rows = batch, rows
         self.constant = like.new_zeros(batch, rows)
         self.pending: dict[str, Tensor] = {}
-        self.tally = Tally(ledger, self.constant)
+        self.tally = tally(ledger, self.constant)
 
     def fork(self) -> DualPass:
         """A pass that goes on from here, and leaves this one where it is."""
@@ -60,7 +61,7 @@ class DualPass:
         present = self.pending.get(name)
         total = self.pending[name] = v if present is None else present + v
         if present is not None:
-            self.tally.meeting(name, lambda: self.measure(total), lambda: self.measure(present))
+            self.tally.meeting(name, self.measure(total), self.measure(present))
 
     def add(self, value: Tensor) -> None:
         """Adds ``value`` ``[B, R]`` to the constant."""
@@ -69,8 +70,12 @@ class DualPass:
 
     def measure(self, v: Tensor) -> Measure:
         """sum_i |v_i| values_i of rows ``[B * R, *features]``."""
-        rows = flatten_rows(v.detach().abs()).reshape(self.batch, self.rows, -1)
-        return lambda values: (rows @ flatten_rows(values).unsqueeze(2)).squeeze(2)
+
+        def measured(values: Tensor) -> Tensor:
+            rows = flatten_rows(v.detach().abs()).reshape(self.batch, self.rows, -1)
+            return (rows @ flatten_rows(values).unsqueeze(2)).squeeze(2)
+
+        return measured
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
@@ -114,14 +119,14 @@ class DualPass:
         op = node.op
         if isinstance(op, Affine):
             shape = self.nodes[node.inputs[0]].shape
-            self.tally.linear(node, lambda: self.measure(v))
+            self.tally.linear(node, self.measure(v))
             if op.has_offset:
                 constant = _constant(op, v, shape)
                 if constant is not None:
                     self.add(constant.reshape(self.batch, -1))
             self.send(node.inputs[0], op.adjoint(v, shape))
         elif isinstance(op, Add):
-            self.tally.sum(node, lambda: self.measure(v))
+            self.tally.sum(node, self.measure(v))
             self.send(node.inputs[0], v)
             self.send(node.inputs[1], v if op.sign == 1 else -v)
         elif isinstance(op, Concat):

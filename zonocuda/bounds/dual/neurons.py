@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from math import prod
 
 import torch
@@ -21,7 +20,8 @@ from zonocuda.bounds.dual.dual_pass import (
 from zonocuda.bounds.dual.input_set import extremes
 from zonocuda.bounds.dual.window_rows import WindowRows, window_extremes, window_measure
 from zonocuda.bounds.interval import Bounds
-from zonocuda.bounds.rounding.ledger import Ledger, Measure
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.rounding.tally import Measure
 from zonocuda.domains import Windowed
 from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.relaxations import Lines, activations, rule_of
@@ -182,7 +182,7 @@ class _Total:
         if mixed is not None:
             self.size = self.size + 4 * mixed
 
-    def add(self, name: str, ends: Bounds, measure: Callable[[], Measure]) -> None:
+    def add(self, name: str, ends: Bounds, measure: Measure) -> None:
         """Adds the ends of the rows of a node; by middle and radius they round twice as much as one sum."""
         self.low, self.high = self.low + ends[0], self.high + ends[1]
         self.size = self.size + ends[0].abs() + ends[1].abs()
@@ -190,11 +190,7 @@ class _Total:
 
     def bounds(self) -> Bounds:
         """The bounds, less what rounding may have cost where that is counted."""
-        ledger = self.tally.ledger
-        if ledger is None:
-            return self.low, self.high
-        slack = self.tally.total() + ledger.rounding.gamma(2 * len(ledger.nodes) + 4) * self.size
-        return self.low - ledger.close(self.low, slack), self.high + ledger.close(self.high, slack)
+        return self.tally.bounds(self.low, self.high, self.size)
 
 
 class _Chunk:
@@ -229,7 +225,7 @@ class _Chunk:
             if v is not None:
                 ends = self._extremes(self.shared.graph.nodes[0].name, v)
                 assert ends is not None, "the input's range is the box"
-                total.add(self.shared.graph.nodes[0].name, ends, partial(self.flow.measure, v))
+                total.add(self.shared.graph.nodes[0].name, ends, self.flow.measure(v))
             low, high = total.bounds()
             if keep_best:
                 self._improve(low, high)
@@ -280,7 +276,7 @@ class _Chunk:
             self.mixed = offsets if self.mixed is None else self.mixed + offsets
         image = block.scale(lines.slope)
         assert self.windows is not None
-        self.windows.tally.activation(node, image, partial(window_measure, image), offsets)
+        self.windows.tally.activation(node, image, window_measure(image), offsets)
         return image
 
     def _activation(self, node: Node, v: Tensor) -> Tensor | None:
@@ -296,7 +292,7 @@ class _Chunk:
         if found.size is not None:
             self.mixed = found.size if self.mixed is None else self.mixed + found.size
         image = unflatten_rows(found.rows.flatten(0, 1), node.shape)
-        self.flow.tally.activation(node, image, partial(self.flow.measure, image), found.magnitude(both=True))
+        self.flow.tally.activation(node, image, self.flow.measure(image), found.magnitude(both=True))
         return image
 
     def _end_decided(self) -> bool:
@@ -308,7 +304,7 @@ class _Chunk:
             ends = self._extremes(name, v)
             if ends is None:
                 return True
-            measure = partial(window_measure, v) if isinstance(v, Windowed) else partial(self.flow.measure, v)
+            measure = window_measure(v) if isinstance(v, Windowed) else self.flow.measure(v)
             total.add(name, ends, measure)
         self._improve(*total.bounds())
         decided = ((self.lower >= 0) | (self.upper <= 0)).all(0)[self.open]

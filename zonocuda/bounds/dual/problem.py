@@ -94,14 +94,14 @@ class RowProblem:
             )
             flow.add(found.low)
             image = unflatten_rows(found.rows.flatten(0, 1), node.shape)
-            flow.tally.activation(node, image, lambda: flow.measure(image), found.magnitude(both=False))
+            flow.tally.activation(node, image, flow.measure(image), found.magnitude(both=False))
             return image
 
         weight = flow.run(activation, self.on_node)
         if weight is None:
             return self._proven(flow, flow.constant), None
         matrix = flatten_rows(weight).reshape(batch, rows, -1)
-        flow.tally.end(flow.graph.nodes[0].name, lambda: flow.measure(weight))
+        flow.tally.end(flow.graph.nodes[0].name, flow.measure(weight))
         return self._proven(flow, flow.constant + self.region.least(matrix)), weight
 
     def _proven(self, flow: DualPass, value: Tensor) -> Tensor:
@@ -122,12 +122,12 @@ def output_rows(graph: Graph, rows: Rows, batch: int, ledger: Ledger | None = No
     flow = DualPass(graph, batch, rows.count, rows.constant, ledger)
     flow.constant = rows.constant.expand(batch, rows.count)
     flow.send(graph.output, _for_batch(rows.output, batch, graph.output_shape))
-    flow.tally.output(graph.output, lambda: flow.measure(flow.pending[graph.output]))
+    flow.tally.output(graph.output, flow.measure(flow.pending[graph.output]))
     if rows.has_input:
         flow.send(graph.nodes[0].name, _for_batch(rows.input, batch, graph.input_shape))
     if rows.rounded is not None:
         for name, v in flow.pending.items():
-            flow.tally.specification(name, lambda v=v: flow.measure(v), rows.rounded)  # type: ignore[misc]
+            flow.tally.specification(name, flow.measure(v), rows.rounded)
         flow.tally.constant(2 * rows.rounded * flow.constant)
     return flow
 

@@ -209,13 +209,13 @@ class SignProblem:
             image, low = _SignedImage.apply(matrix, slope, multiplier, sign, layer)  # type: ignore[no-untyped-call]
             flow.add(low.unsqueeze(0))
             before = unflatten_rows(image, node.shape)
-            flow.tally.activation(node, before, lambda: flow.measure(before), low.unsqueeze(0))
+            flow.tally.activation(node, before, flow.measure(before), low.unsqueeze(0))
             return before
 
         last, weight = flow.run(activation, self.on_node), None
         value = flow.constant
         if last is not None:
-            flow.tally.end(self.graph.nodes[0].name, lambda: flow.measure(last))
+            flow.tally.end(self.graph.nodes[0].name, flow.measure(last))
             value = value + self.region.least(flatten_rows(last).unsqueeze(0))
             weight = last.reshape(len(last), -1)
         lower = flow.tally.below(value)

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import flatten_rows, unflatten_rows
 from zonocuda.bounds.interval import Bounds, unsettled
+from zonocuda.brief import brief_repr
 from zonocuda.graph import Graph, Node
 from zonocuda.relaxations import Start, rule_of
 
 STARTS: tuple[Start, ...] = get_args(Start)
-"""Slopes to begin with: see :meth:`zonocuda.relaxations.Rule.initial`; where v < 0 always minimum-area ones."""
+"""Slopes to begin with: see :meth:`zonocuda.relaxations.Rule.initial`; where v < 0 those of :meth:`above`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +23,15 @@ class Slopes:
     """The slopes of an activation for the rows of a dual pass, ``[B, R, *features]`` or, shared, ``[B, 1, *features]``.
 
     Attributes:
-        negative: where v < 0; None for the minimum-area slopes of the bounds in use.
+        negative: where v < 0; None for the minimum-area slopes of the bounds in use, or, beside others where v >= 0,
+            for the rule's own (:meth:`zonocuda.relaxations.Rule.above`).
         nonnegative: where v >= 0; None for those of ``negative``.
     """
 
     negative: Tensor | None = None
     nonnegative: Tensor | None = None
+
+    __repr__ = brief_repr
 
     def flat(self) -> Slopes:
         """The same slopes as ``[B, R, N]``, in the order of the pass."""
@@ -54,8 +58,7 @@ def shared(slope: Tensor | Slopes, like: Tensor) -> Slopes:
 def initial_slopes(graph: Graph, inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
     """Slopes to begin with, shared by all rows, for bounds of activations' inputs, by name.
 
-    ``adaptive`` are those of CROWN (Zhang et al. 2018): the minimum-area slope where v < 0, and that of the lower line
-    that wastes least where v >= 0.
+    ``adaptive`` are those of CROWN (Zhang et al. 2018): the slopes of the upper and the lower line that waste least.
     """
     if start == "minimum_area":
         return {name: Slopes() for name in inputs}

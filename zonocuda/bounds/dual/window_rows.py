@@ -15,7 +15,8 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import Visit
 from zonocuda.bounds.interval import Bounds, middle_and_radius
-from zonocuda.bounds.rounding.ledger import Ledger, Measure, Tally
+from zonocuda.bounds.rounding.ledger import Ledger
+from zonocuda.bounds.rounding.tally import Measure, tally
 from zonocuda.bounds.transform import geometry
 from zonocuda.domains import Dense, Diagonal, Symbols, Windowed, kernels
 from zonocuda.domains.blocks import add_blocks
@@ -43,7 +44,7 @@ class WindowRows:
         self.nodes = graph.by_name
         self.graph, self.rows = graph, len(index)
         self.constant = like.new_zeros(batch, len(index))
-        self.tally = Tally(ledger, self.constant)
+        self.tally = tally(ledger, self.constant)
         position = index % (height * width)
         corners = torch.stack([position // width, position % width], 1)
         patches = like.new_zeros(len(index), channels)
@@ -126,7 +127,7 @@ class WindowRows:
             self._parts(node, op.dim - 1, block)
             return
         note = self.tally.sum if isinstance(op, Add) else self.tally.linear
-        note(node, lambda: window_measure(block))
+        note(node, window_measure(block))
         if isinstance(op, Conv):
             if op.bias is not None:
                 self.add(block.sums() @ op.bias)
@@ -166,7 +167,7 @@ class WindowRows:
         total = add_blocks(present, block, self.nodes[name].shape)
         assert not isinstance(total, Diagonal)
         self.pending[name] = total
-        self.tally.meeting(name, lambda: _measure(total), lambda: _measure(present))
+        self.tally.meeting(name, _measure(total), _measure(present))
 
 
 def _measure(block: Windowed | Dense) -> Measure:
@@ -176,8 +177,7 @@ def _measure(block: Windowed | Dense) -> Measure:
 
 def window_measure(block: Windowed) -> Measure:
     """sum |v| values of every row, for values ``[B, C, H, W]``."""
-    sizes = replace(block, patches=block.patches.abs())
-    return lambda values: window_sums(sizes, values)
+    return lambda values: window_sums(replace(block, patches=block.patches.abs()), values)
 
 
 def dense_measure(rows: Tensor) -> Measure:

@@ -33,14 +33,14 @@ delta): a node's m depends on earlier nodes alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 
 import torch
 from torch import Tensor
 
 from zonocuda.bounds.interval import Bounds
-from zonocuda.bounds.rounding.arithmetic import EXTRA, Rounding
+from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.graph import Add, Affine, Cast, Concat, Graph, Input, Node, divisor, fan_out
 from zonocuda.relaxations import activations, has_rule, rule_of
 
@@ -48,9 +48,6 @@ HEADROOM = 2.0**-36
 """The share of an executed dtype's range that values may take. A batch normalisation may divide by a deviation of at
 least 2^-32, or multiply by a weight that it divides by at most 2^32, first: see
 :func:`zonocuda.importers.lowering.batch_norm`."""
-
-Measure = Callable[[Tensor], Tensor]
-"""For values ``[B, *features]`` of a node, sum_i |v_i| values_i for each of the rows v of that node, ``[B, R]``."""
 
 
 class Ledger:
@@ -254,151 +251,6 @@ class Ledger:
             delta = rounding.delta(node, size, offset)
             weights = delta if weights is None else weights + delta
         return weights, constant
-
-
-class Tally:
-    """E of a pass under way, ``[B, R]``: what it has noted, to be added up when it is asked for."""
-
-    def __init__(self, ledger: Ledger | None, like: Tensor) -> None:
-        """Nothing noted yet, for rows like ``like`` ``[B, R]``; without a ledger nothing will be."""
-        self.ledger = ledger
-        self._base = torch.zeros_like(like, requires_grad=False)
-        self._images: set[str] = set()  # where rows are the image of an activation, not charged yet
-        self._image: tuple[object, Callable[[], Measure]]  # the last one, and its measure
-        self._measured: list[Tensor] = []  # [B, R]
-        self._shared: list[Tensor] = []  # [B, 1]
-        self._constants: list[Tensor] = []  # [B, R]
-        self._offsets: list[Tensor] = []  # [B, R]
-        self._gamma = 0.0
-
-    def fork(self) -> Tally:
-        """One that goes on from here, and leaves this one where it is."""
-        other = Tally(self.ledger, self._base)
-        other._base, other._images = self.total(), set(self._images)
-        return other
-
-    def keep(self, index: Tensor) -> None:
-        """Goes on with the rows ``index`` alone."""
-        self._base = self.total()[:, index]
-        for noted in (self._measured, self._shared, self._constants, self._offsets):
-            noted.clear()
-
-    def total(self) -> Tensor:
-        """E so far."""
-        result = self._base
-        if self.ledger is None:
-            return result
-        if self._measured:
-            result = result + torch.stack(self._measured).sum(0)
-        if self._shared:
-            result = result + torch.stack(self._shared).sum(0)
-        if self._constants:
-            result = result + self.ledger.rounding.u * torch.stack(self._constants).abs().sum(0)
-        if self._offsets:
-            result = result + self._gamma * torch.stack(self._offsets).abs().sum(0)
-        return result
-
-    # ---- what a pass notes -------------------------------------------------------------------------------------------
-
-    def constant(self, value: Tensor) -> None:
-        """A new value of the constant."""
-        if self.ledger is not None:
-            self._constants.append(value.detach())
-
-    def specification(self, name: str, measure: Callable[[], Measure], rounded: Tensor) -> None:
-        """Rows of a specification at a node; ``rounded`` ``[R]`` is 1 where numbers of the row were rounded."""
-        if self.ledger is not None:
-            u, m = self.ledger.rounding.u, self.ledger.magnitude(name)
-            self._measured.append(rounded * (3 * u * measure()(m) + self.ledger.spare(name)))
-
-    def output(self, name: str, measure: Callable[[], Measure]) -> None:
-        """Rows of a specification at the output, whose executed values may have been flushed to zero."""
-        execution = None if self.ledger is None else self.ledger.rounding.execution
-        if self.ledger is not None and execution is not None:
-            ones = torch.ones_like(self.ledger.magnitude(name))
-            self._measured.append(execution.eta * measure()(ones) + self.ledger.spare(name))
-
-    def units(self, node: Node, index: Tensor) -> None:
-        """Unit vectors of chosen neurons (flattened positions) of an affine node that go to its input."""
-        if self.ledger is not None:
-            weights, constant = self.ledger.charge(node, False)
-            self._shared.append(constant)
-            if weights is not None:
-                self._measured.append(_flat(weights)[:, index].expand(self._base.shape))
-
-    def linear(self, node: Node, measure: Callable[[], Measure]) -> None:
-        """Rows of an affine node that go to its input."""
-        if self.ledger is not None:
-            weights, constant = self.ledger.charge(node, node.name in self._images)
-            self._shared.append(constant)
-            if weights is not None:
-                self._measured.append(measure()(weights))
-
-    def sum(self, node: Node, measure: Callable[[], Measure]) -> None:
-        """Rows of a sum of two that go to its terms."""
-        weights = None if self.ledger is None else self.ledger.sum(node)
-        if self.ledger is not None and weights is not None:
-            self._measured.append(measure()(weights) + self.ledger.spare(node.name))
-
-    def activation(self, node: Node, image: object, measure: Callable[[], Measure], offsets: Tensor) -> None:
-        """At an activation: the image of the rows, and the sums ``[B, R]`` of the magnitudes of its offsets, or what
-        has such a sum as its magnitude.
-
-        The pass tells :meth:`sent` which rows it sends to the activation's input: ``image`` itself, or others."""
-        if self.ledger is None:
-            return
-        charged = self.ledger.charged(node)
-        self._offsets.append(offsets.detach())
-        self._gamma = max(self._gamma, self.ledger.rounding.gamma(charged + EXTRA))
-        self._base = self._base + charged * self.ledger.rounding.eta
-        if self.ledger.is_image(node.inputs[0]):
-            self._images.add(node.inputs[0])
-            self._image = (image, measure)
-            return
-        weights, constant = self.ledger.activation(node)
-        self._shared.append(constant)
-        self._measured.append(measure()(weights))
-
-    def sent(self, name: str, rows: object, alone: bool) -> None:
-        """At an activation's input: the rows that a pass sends there after :meth:`activation`; ``alone``: no others
-        wait there.
-
-        What is charged for the image is measured where it is, not on rows that others may have cancelled.
-        """
-        if name not in self._images:
-            return
-        image, measure = self._image
-        if rows is not image or not alone:
-            self._charge_image(name, measure)
-
-    def meeting(self, name: str, measure: Callable[[], Measure], present: Callable[[], Measure]) -> None:
-        """The computed sum of rows of a node and of those that were ``present`` there."""
-        if name in self._images:
-            self._charge_image(name, present)
-        if self.ledger is not None:
-            u, m = self.ledger.rounding.u, self.ledger.magnitude(name)
-            self._measured.append(u * measure()(m) + self.ledger.spare(name))
-
-    def end(self, name: str, measure: Callable[[], Measure], times: int = 1) -> None:
-        """The smallest (or largest) v . x over bounds of a node's value, a sum of N products, ``times`` as inexact."""
-        if self.ledger is not None:
-            gamma = self.ledger.rounding.gamma(prod(self.ledger.nodes[name].shape) + EXTRA)
-            cost = times * gamma * measure()(self.ledger.magnitude(name))
-            self._measured.append(cost + times * self.ledger.spare(name))
-        if name in self._images:  # they end here, before the affine node would have charged for it
-            self._charge_image(name, measure)
-
-    def _charge_image(self, name: str, measure: Callable[[], Measure]) -> None:
-        """The image of an activation at its input, apart from what the affine node will charge."""
-        assert self.ledger is not None
-        self._images.remove(name)
-        weights, constant = self.ledger.image(name)
-        self._shared.append(constant)
-        self._measured.append(measure()(weights))
-
-    def below(self, value: Tensor) -> Tensor:
-        """What is proven where ``value`` ``[B, R]`` was computed, as a lower bound."""
-        return value if self.ledger is None else value - self.ledger.close(value, self.total())
 
 
 def _flat(t: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import types
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -33,16 +33,38 @@ _PACKAGES = (
 _TRUSTED = frozenset(_PACKAGES.split())
 """Packages whose functions depend on their arguments alone (and on settings that are compared, see ``_settings``)."""
 
-_DYNAMIC = frozenset(["getattr", "vars", "eval", "exec", "globals", "locals", "__dict__", "__getattribute__"])
+_READERS = (
+    "getattr getattr_static attrgetter methodcaller getmembers vars eval exec globals locals __dict__ __getattribute__"
+)
+_DYNAMIC = frozenset(_READERS.split())
 """Names by which code may read attributes that it does not name."""
 
 _LEAVES = (type(None), bool, int, str, bytes, complex, torch.dtype, torch.device, torch.layout, torch.memory_format)
 _BY_VALUE = (*_LEAVES, torch.Size, enum.Enum, np.generic)
+_BY_IDENTITY = (
+    types.BuiltinFunctionType,
+    types.ModuleType,
+    torch._ops.OpOverload,
+    torch._ops.OpOverloadPacket,
+)
+_BY_CONTENT = (
+    *_BY_IDENTITY,
+    *(Tensor, np.ndarray, list, tuple, Mapping, set, frozenset),
+    *(functools.partial, types.MethodType, types.FunctionType),
+)
 _OWN = frozenset(vars(nn.Module())) - {"training"}
 """Attributes of every module: looked at one by one, or without influence on what is traced (hooks of backward passes
 and of state dicts)."""
 _BEFORE = ("__init__", "__new__", "__init_subclass__", "__repr__", "__getstate__", "__setstate__", "__deepcopy__")
 """Methods of a module that forward does not call."""
+
+
+class _Named(NamedTuple):
+    x: int
+
+
+_SLOTS = (types.GetSetDescriptorType, types.MemberDescriptorType, type(vars(_Named)["x"]))
+"""What classes have for attributes without a dictionary, the last one for those of named tuples."""
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
@@ -193,10 +215,12 @@ class _Walk:
         self.found.entries[path] = (first, type(tensor), tensor.dtype, tensor.device, tensor.shape, tensor.layout)
 
     def value(self, path: str, value: Any) -> None:
-        if isinstance(value, _BY_VALUE):
-            self.found.entries[path] = (type(value), value)
-        elif isinstance(value, float):
-            self.found.entries[path] = value.hex()
+        if isinstance(value, (*_BY_VALUE, float)):
+            shown = value.hex() if isinstance(value, float) else value
+            self.found.entries[path] = (type(value), shown)
+            if id(value) not in self.seen and not _trusted(type(value).__module__):
+                self.seen[id(value)] = (path, value)
+                self.own(path, value)
         elif isinstance(value, nn.Module):
             self.module(path, value)
         elif isinstance(value, type):
@@ -205,7 +229,29 @@ class _Walk:
             self.found.entries[path] = ("is", self.seen[id(value)][0])
         else:
             self.seen[id(value)] = (path, value)
-            self.container(path, value)
+            if hasattr(value, "__dict__") and not isinstance(value, _BY_CONTENT) and not _is_opaque(type(value)):
+                self.object(path, value)
+            else:
+                self.container(path, value)
+                if not isinstance(value, _BY_IDENTITY):
+                    self.own(path, value)
+
+    def object(self, path: str, value: Any) -> None:
+        """An object by its attributes."""
+        self.type(f"{path}.__class__", type(value))
+        if _slots(type(value)):
+            self.found.unknown.append(path)
+        for name, part in vars(value).items():
+            self.value(f"{path}.{name}", part)
+
+    def own(self, path: str, value: Any) -> None:
+        """Of somebody's own kind of number, text, container or function: its code, and what it has as attributes."""
+        if not _trusted(type(value).__module__):
+            self.type(f"{path}.__class__", type(value))
+            if _slots(type(value)):
+                self.found.unknown.append(path)
+        for name, part in getattr(value, "__dict__", {}).items():
+            self.waiting.append((f"{path}.{name}", name, part, False))
 
     def container(self, path: str, value: Any) -> None:
         entries = self.found.entries
@@ -221,6 +267,8 @@ class _Walk:
             entries[path] = (_Same.of(type(value)), [key if isinstance(key, _LEAVES) else "?" for key in value])
             for position, (key, part) in enumerate(value.items()):
                 self.value(f"{path}.{key}" if isinstance(key, str | int) else f"{path}.{position}", part)
+                if not isinstance(key, _LEAVES):
+                    self.value(f"{path}.key {position}", key)
         elif isinstance(value, set | frozenset) and all(isinstance(part, _LEAVES) for part in value):
             entries[path] = frozenset(value)
         elif isinstance(value, functools.partial):
@@ -234,18 +282,10 @@ class _Walk:
         elif isinstance(value, types.FunctionType):
             entries[path] = _Same.of(value.__code__)
             self.function(path, value)
-        elif isinstance(value, types.BuiltinFunctionType | torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        elif isinstance(value, _BY_IDENTITY):
             entries[path] = _Same.of(value)
-        elif isinstance(value, types.ModuleType):
-            entries[path] = _Same.of(value)
-            if not _trusted(value.__name__):
+            if isinstance(value, types.ModuleType) and not _trusted(value.__name__):
                 self.found.unknown.append(path)
-        elif hasattr(value, "__dict__") and not (_trusted(type(value).__module__) and not _is_of_nn(type(value))):
-            self.type(f"{path}.__class__", type(value))
-            if _slots(type(value)):
-                self.found.unknown.append(path)
-            for name, part in vars(value).items():
-                self.value(f"{path}.{name}", part)
         else:
             self.found.unknown.append(path)
 
@@ -256,7 +296,7 @@ class _Walk:
             return
         self.seen[id(cls)] = (path, cls)
         unused = _BEFORE if issubclass(cls, nn.Module) else ()
-        for base in cls.__mro__:
+        for base in (*cls.__mro__, *inspect.getmro(type(cls))):
             if _trusted(base.__module__):
                 continue
             for name, member in vars(base).items():
@@ -299,9 +339,9 @@ def _slots(cls: type) -> bool:
     return any(getattr(base, "__slots__", ()) for base in cls.__mro__)
 
 
-def _is_of_nn(cls: type) -> bool:
-    """Whether a class of torch's is one of its Python classes around modules, whose state is in their attributes."""
-    return cls.__module__.startswith("torch.nn.")
+def _is_opaque(cls: type) -> bool:
+    """Whether objects of a class of others may have more than attributes; torch's classes around modules have not."""
+    return _trusted(cls.__module__) and not cls.__module__.startswith("torch.nn.")
 
 
 def _parts(member: Any) -> Iterator[Any]:
@@ -310,7 +350,7 @@ def _parts(member: Any) -> Iterator[Any]:
         yield member.__func__
     elif isinstance(member, property):
         yield from (function for function in (member.fget, member.fset) if function is not None)
-    elif not isinstance(member, types.GetSetDescriptorType | types.MemberDescriptorType):
+    elif not isinstance(member, _SLOTS):
         yield member
 
 

@@ -18,9 +18,9 @@ from zonocuda.importers.aten.fingerprint import Fingerprint
 from zonocuda.importers.aten.live import Imported, ModuleOrigin, remembered
 from zonocuda.importers.aten.node import AtenNode
 from zonocuda.importers.aten.ops import CONVERTERS, IGNORED, cast
-from zonocuda.importers.aten.trace import LOCK, call, call_each, check_module, example, export, leaves, output_name
+from zonocuda.importers.aten.trace import LOCK, call, check_module, example, export, leaves, output_name
 from zonocuda.importers.builder import GraphBuilder, Value
-from zonocuda.importers.check import Comparison, check_constants, sample_points
+from zonocuda.importers.check import Comparison, check_constants
 from zonocuda.importers.constants.call import flat
 from zonocuda.importers.constants.enclosure import Enclosure, executed_roundings, holds
 from zonocuda.importers.errors import UnsupportedNetworkError, located, one_line, refuse
@@ -72,6 +72,11 @@ def from_module(model: nn.Module, input_shape: tuple[int, ...], points: int = 6,
     Raises:
         UnsupportedNetworkError: torch.export cannot trace the module, or the graph cannot express an operator.
         NetworkMismatchError: the graph and the module disagree beyond rounding.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()).eval()
+        >>> from_module(model, (2,))
+        Graph((2,) -> Linear -> Relu -> (3,))
     """
     shape = _checked_shape(input_shape)
     if not isinstance(model, nn.Module):
@@ -419,26 +424,3 @@ def _compare(
             comparison.check_nodes(x[:batch], {node: seen[node] for node in own if node in seen}, seen[output])
             for part in torch.split(x, list(sizes)):
                 comparison.check_output(part, call(model, part))
-
-
-@torch.no_grad()
-def check_against_module(
-    graph: Graph, model: nn.Module, lower: Tensor, upper: Tensor, points: int = 16, seed: int = 0
-) -> float:
-    """Compare a graph from ``from_module`` with its module at points of a box: both corners, the center, random ones.
-
-    The module is given single inputs. Products must be in full float32 while it runs: see
-    ``zonocuda.precision.full_precision``.
-
-    Returns:
-        The largest difference between an output of the float64 graph and of the module.
-
-    Raises:
-        NetworkMismatchError: the two disagree beyond rounding, or in shape.
-        NetworkOverflowError: the module computes an infinity or a NaN in the box.
-    """
-    like = example(model, ())
-    comparison = Comparison(graph.to(device=like.device), type(model).__name__, "the module", like.dtype)
-    samples = sample_points(lower, upper, graph.input_shape, points, seed)
-    x = samples[: len(samples) - points].to(like)
-    return comparison.check_output(x, call_each(model, x))

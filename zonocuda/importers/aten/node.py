@@ -84,7 +84,11 @@ class AtenNode:
 
     def number(self, name: str) -> float:
         """A number as the result's type holds it."""
-        return float(rounded(self._arguments[name], self.dtype))
+        return self.rounded(self._arguments[name])
+
+    def rounded(self, number: float) -> float:
+        """A number as the result's type holds it."""
+        return float(rounded(number, self.dtype))
 
     def tensor(self, name: str) -> Tensor:
         """An argument that is a constant tensor, itself; the node's operators are charged where it was rounded."""

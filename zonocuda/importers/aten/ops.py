@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph.ops import Pads, Shape
-from zonocuda.importers import lowering
-from zonocuda.importers.aten import piecewise
+from zonocuda.importers import functions, lowering
+from zonocuda.importers.aten import piecewise, smooth
 from zonocuda.importers.aten.moves import MOVES, move
 from zonocuda.importers.aten.node import AtenNode
 from zonocuda.importers.aten.products import PRODUCTS
@@ -84,12 +84,19 @@ def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
 
 def _mul(node: AtenNode) -> Value:
     if node.is_value("self") and node.is_value("other"):
+        found = functions.recognised_product(node.builder, node.name, node.value("self"), node.value("other"))
+        if found is not None:
+            return found
         refuse("a product of two tensors that depend on the input is not affine")
     x, constant = ("self", "other") if node.is_value("self") else ("other", "self")
     return lowering.scale_shift(node.builder, node.name, node.value(x), node.numbers(constant), None)
 
 
 def _div(node: AtenNode) -> Value:
+    if node.is_value("self") and node.is_value("other"):
+        found = functions.recognised_quotient(node.builder, node.name, node.value("self"), node.value("other"))
+        if found is not None:
+            return found
     if node.is_value("other"):
         refuse("a division by a tensor that depends on the input is not affine")
     factor = lowering.reciprocal(node.constant("other"))
@@ -376,7 +383,7 @@ CONVERTERS: dict[str, Converter] = {
     **RESIZES,
     **{
         f"aten.{name}": function
-        for function, names in (*_FUNCTIONS.items(), *piecewise.FUNCTIONS.items())
+        for function, names in (*_FUNCTIONS.items(), *piecewise.FUNCTIONS.items(), *smooth.FUNCTIONS.items())
         for name in names.split()
     },
 }

@@ -6,7 +6,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from zonocuda.importers import lowering, products
+from zonocuda.importers import functions, lowering, products
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.enclosure import Numbers
 from zonocuda.importers.errors import refuse
@@ -112,8 +112,11 @@ def sub(node: OnnxNode) -> Value:
 
 
 def mul(node: OnnxNode) -> Value:
-    """Product with a constant, elementwise."""
+    """Product with a constant, elementwise, or of a value with a function of it."""
     if node.is_value(0) and node.is_value(1):
+        found = functions.recognised_product(node.builder, node.name, node.value(0), node.value(1))
+        if found is not None:
+            return found
         refuse("a product of two tensors that depend on the input is not affine")
     x, constant = (0, 1) if node.is_value(0) else (1, 0)
     return lowering.scale_shift(node.builder, node.name, node.value(x), node.numbers(constant), None)

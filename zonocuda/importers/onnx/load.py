@@ -40,6 +40,10 @@ def load_onnx(path: str | Path) -> Graph:
             or holds weights that are not finite.
         UnsupportedNetworkError: the network cannot be expressed; the message names the node.
         TypeError: no path.
+
+    Examples:
+        >>> load_onnx('examples/networks/fc.onnx').input_shape
+        (1, 8, 8)
     """
     return convert(read_onnx(path))
 

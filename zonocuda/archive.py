@@ -1,19 +1,19 @@
-"""A certificate in a file of its own: a zip of one JSON document and arrays, read within bounds and without pickles."""
+"""Zip archives of one JSON document and arrays, as certificates and checkpoints are: read within bounds, no pickles."""
 
 from __future__ import annotations
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-DOCUMENT = "certificate.json"
-"""The member that holds the document; it names the others."""
 MAX_FILE_BYTES = 2**30
 MAX_DOCUMENT_BYTES = 2**26
 MAX_ARRAY_BYTES = 2**31
@@ -21,6 +21,17 @@ MAX_ARRAY_BYTES = 2**31
 MAX_MEMBERS = 2**16
 DTYPES = ("|u1", "<i4", "<f8")
 
+_HEADERS = (
+    ValueError,
+    TypeError,
+    SyntaxError,
+    EOFError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+    tokenize.TokenError,
+)
+"""What numpy raises at the head of a file that is none of its own."""
 _FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError, OverflowError)
 
 
@@ -31,14 +42,19 @@ class ArchiveError(ValueError):
 class Archive:
     """The members of an archive, each read when it is asked for."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, dtypes: Sequence[str] = DTYPES, longest: int = MAX_FILE_BYTES) -> None:
         """Opens it.
+
+        Args:
+            path: of the file.
+            dtypes: that arrays may have, as numpy writes them, little-endian.
+            longest: a file, in bytes.
 
         Raises:
             ArchiveError: no archive, one that is too large, or members that are there twice.
         """
-        if Path(path).stat().st_size > MAX_FILE_BYTES:
-            raise ArchiveError(f"has more than {MAX_FILE_BYTES} bytes")
+        if Path(path).stat().st_size > longest:
+            raise ArchiveError(f"has more than {longest} bytes")
         try:
             self._zip = zipfile.ZipFile(path)
         except _FAULTS as error:
@@ -48,7 +64,12 @@ class Archive:
         if len(members) > MAX_MEMBERS or len(self._members) != len(members):
             self._zip.close()
             raise ArchiveError(f"has more than {MAX_MEMBERS} members, or one of them twice")
-        self.left = MAX_ARRAY_BYTES
+        self.left, self.dtypes = MAX_ARRAY_BYTES, tuple(dtypes)
+
+    @property
+    def comment(self) -> bytes:
+        """What the archive ends with."""
+        return self._zip.comment
 
     def close(self) -> None:
         """Closes the file."""
@@ -75,7 +96,7 @@ class Archive:
         return content
 
     def array(self, name: str) -> NDArray[Any]:
-        """A member that is an array: npy format 1.0, C order, uint8, int32 or float64, little-endian.
+        """A member that is an array: npy format 1.0, C order, of one of the types.
 
         Raises:
             ArchiveError: it is none, or the arrays take more than MAX_ARRAY_BYTES.
@@ -87,11 +108,16 @@ class Archive:
             if np.lib.format.read_magic(file) != (1, 0):
                 raise ArchiveError(f"{name}: must be of npy format 1.0")
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=1000)
-        except (ValueError, TypeError, SyntaxError, EOFError, RecursionError, MemoryError, OverflowError) as error:
+        except _HEADERS as error:
             raise ArchiveError(f"{name}: no array in npy format ({str(error)[:100]})") from error
         held = content[file.tell() :]
-        if dtype.str not in DTYPES or (fortran and len(shape) > 1) or not all(n >= 0 for n in shape):
-            raise ArchiveError(f"{name}: must be an array of uint8, int32 or float64 in C order")
+        if dtype.str not in self.dtypes or (fortran and len(shape) > 1) or not all(n >= 0 for n in shape):
+            raise ArchiveError(f"{name}: must be an array of {_names(self.dtypes)} in C order")
         if math.prod(shape) * dtype.itemsize != len(held):
             raise ArchiveError(f"{name}: holds other than {math.prod(shape)} numbers")
         return np.frombuffer(held, dtype).reshape(shape)
+
+
+def _names(dtypes: Sequence[str]) -> str:
+    *most, last = (np.dtype(one).name for one in dtypes)
+    return f"{', '.join(most)} or {last}" if most else last

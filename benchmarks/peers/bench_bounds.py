@@ -1,0 +1,94 @@
+"""Bounds of one box, ours beside auto_LiRPA's: one group a network, time, and the smallest margin as ``margin``.
+
+    pytest benchmarks/peers/bench_bounds.py --benchmark-only --benchmark-json=FILE
+    python -m benchmarks.peers.render FILE
+
+Both in float32, without counting rounding, with the same number of threads (OMP_NUM_THREADS, by default 1), in the same
+run, after a warm-up; loading the network is not counted. auto_LiRPA bounds the same rows as its own specification.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.bench_tightness import MODES, Point, bounds
+from benchmarks.networks import PROBLEMS, Problem
+from benchmarks.peers import lirpa
+from benchmarks.peers.process import Worker
+from benchmarks.tightness_cases import Case
+from tests.data import data_root
+
+ROUNDS = 7
+OURS: dict[str, Point] = {
+    f"{mode.name}, {setting}" if setting else mode.name: point
+    for mode in MODES
+    if "joint" not in mode.name
+    for setting, point in mode.points
+}
+
+
+def threads() -> int:
+    """Of both sides."""
+    return int(os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+@pytest.fixture(scope="module")
+def peer() -> Iterator[Worker]:
+    """auto_LiRPA, or a skip with the reason."""
+    found = lirpa.start(threads())
+    if isinstance(found, str):
+        pytest.skip(found)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module", params=PROBLEMS, ids=lambda problem: problem.name)
+def case(request: pytest.FixtureRequest) -> Case:
+    """The box around the first image of a network, and the margins of its class."""
+    problem: Problem = request.param
+    if problem.needs_data:
+        data_root()
+    graph = problem.load().to(torch.float32)
+    pixels, _ = problem.images(1, graph)
+    low, high = problem.box(pixels[0])
+    return Case.of(problem.name, graph, (low.unsqueeze(0), high.unsqueeze(0)))
+
+
+def measure(benchmark: Any, name: str, who: str, setting: str, call: Callable[[], list[float]]) -> None:
+    """One row of a group."""
+    benchmark.group = f"bounds, {name}"
+    benchmark.extra_info |= {"network": name, "who": who, "setting": setting, "threads": threads()}
+    found = benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.extra_info["margin"] = min(found)
+
+
+@pytest.mark.parametrize("setting", OURS)
+def bench_ours(benchmark: Any, case: Case, setting: str) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads())
+    try:
+        measure(benchmark, case.name, "zonocuda", setting, lambda: bounds(OURS[setting], case).flatten().tolist())
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("setting", lirpa.SETTINGS)
+def bench_auto_lirpa(benchmark: Any, case: Case, peer: Worker, setting: str, tmp_path: Path) -> None:
+    try:
+        lirpa.tell(peer, case, tmp_path)
+    except ValueError as error:
+        pytest.skip(str(error))
+    method, iterations = lirpa.SETTINGS[setting]
+    benchmark.extra_info |= peer.facts
+
+    def call() -> list[float]:
+        lower: list[float] = peer.ask(do="bound", method=method, iterations=iterations)["lower"]
+        return lower
+
+    measure(benchmark, case.name, "auto_LiRPA", setting, call)

@@ -1,0 +1,90 @@
+"""Complete verifiers as commands: the network and the property are files, and the verdict is what they print."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+VERDICTS = {"unsat": "verified", "sat": "falsified", "timeout": "timeout", "unknown": "unknown"}
+"""The words of VNN-COMP: of the violation, whether a point satisfies it."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A verifier.
+
+    Attributes:
+        name: as its authors write it.
+        variable: of the environment, that holds the command to start it; empty for ourselves.
+        arguments: beside that command, for a network, a property, seconds, and a file for the result.
+        reads_result: whether the verdict is the first word of that file; else it is a line of the output.
+    """
+
+    name: str
+    variable: str
+    arguments: Callable[[Path, Path, int, Path], list[str]]
+    reads_result: bool
+
+    def command(self) -> list[str] | None:
+        """How it is started, or None where it is absent."""
+        if not self.variable:
+            return [sys.executable, "-m", "zonocuda", "verify"]
+        words = shlex.split(os.environ.get(self.variable, ""))
+        return words or None
+
+    def run(self, net: Path, spec: Path, seconds: int, result: Path, threads: int) -> tuple[str, float]:
+        """The verdict, in our words, and the wall time of the whole process."""
+        command = self.command()
+        assert command is not None
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        result.unlink(missing_ok=True)
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [*command, *self.arguments(net, spec, seconds, result)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=seconds + 120,
+        )
+        took = time.perf_counter() - begin
+        text = result.read_text() if self.reads_result and result.exists() else done.stdout
+        found = re.findall(r"^(unsat|sat|unknown|timeout)\b", text, re.IGNORECASE | re.MULTILINE)
+        return (VERDICTS[found[-1].lower()] if found else "no verdict"), took
+
+
+TOOLS = (
+    Tool(
+        "zonocuda", "", lambda n, s, t, r: [str(n), str(s), "--timeout", str(t), "-q", "--results-file", str(r)], True
+    ),
+    Tool(
+        "Marabou",
+        "ZONOCUDA_PEER_MARABOU",
+        lambda n, s, t, r: [str(n), str(s), "--timeout", str(t), "--verbosity", "0"],
+        False,
+    ),
+    Tool(
+        "alpha-beta-CROWN",
+        "ZONOCUDA_PEER_ABCROWN",
+        lambda n, s, t, r: [
+            *("--onnx_path", str(n), "--vnnlib_path", str(s), "--timeout", str(t)),
+            *("--device", "cpu", "--results_file", str(r)),
+        ],
+        True,
+    ),
+    Tool(
+        "NeuralSAT",
+        "ZONOCUDA_PEER_NEURALSAT",
+        lambda n, s, t, r: [
+            *("--net", str(n), "--spec", str(s), "--timeout", str(t), "--device", "cpu", "--result_file", str(r))
+        ],
+        True,
+    ),
+)
+"""Each with its own defaults. Seen through: zonocuda, Marabou 2.0.0. The other two by their documentation alone."""

@@ -1,0 +1,58 @@
+"""What workers are told to do: functions that they can import."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+
+def double(x: float) -> float:
+    """Twice x."""
+    return 2 * x
+
+
+def fail(text: str) -> None:
+    """An error."""
+    raise ValueError(text)
+
+
+def die(number: int) -> None:
+    """The worker's end."""
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def die_once(number: int, flag: Path) -> str:
+    """The worker's end the first time."""
+    if not flag.exists():
+        flag.touch()
+        die(number)
+    return "alive"
+
+
+def sleep(seconds: float, value: object = None) -> object:
+    """A value, later."""
+    time.sleep(seconds)
+    return value
+
+
+def log(path: Path, name: str, seconds: float) -> str:
+    """Appends a line when it starts and one when it ends."""
+    for word in ("starts", "ends"):
+        with path.open("a") as file:
+            file.write(f"{name} {word} {os.getpid()}\n")
+        if word == "starts":
+            time.sleep(seconds)
+    return name
+
+
+def leave() -> None:
+    """The worker's exit, with a last word."""
+    os.write(2, b"a last word\n")
+    os._exit(7)
+
+
+def process() -> int:
+    """The worker's number."""
+    return os.getpid()

@@ -1,0 +1,103 @@
+"""The page of a run in a real browser: sorted, filtered, opened. Skipped without playwright and Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet.test_page import HOSTILE, image_document, record
+from zonocuda.fleet.page import page
+from zonocuda.verifier.documents import json_text
+
+CHROMIUM = os.environ.get("ZONOCUDA_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    records = [
+        record("verified", spec="p10.vnnlib", seconds=2.0, margin=0.5),
+        record("verified", spec="p9.vnnlib", seconds=10.0, margin=float("-inf")),
+        record("unknown", spec=HOSTILE, seconds=0.5),
+        record("falsified", spec="p8.vnnlib", seconds=1.0, margin=-3.0, files={"result": "found.json"}),
+    ]
+    (tmp_path / "found.json").write_text(json_text(image_document([3, 8, 9], True)))
+    (tmp_path / "page.html").write_text(page(tmp_path, records))
+    return tmp_path / "page.html"
+
+
+def opened(browser: Any, path: Path, width: int = 1200, **more: Any) -> tuple[Any, list[str]]:
+    """The page, and what it logs or asks of a network."""
+    faults: list[str] = []
+    shown = browser.new_page(viewport={"width": width, "height": 800}, **more)
+    shown.on("console", lambda message: faults.append(message.text))
+    shown.on("pageerror", lambda error: faults.append(str(error)))
+    shown.on("dialog", lambda dialog: faults.append(dialog.message))
+    shown.on("request", lambda request: faults.extend([request.url] * (not request.url.startswith(("file:", "data:")))))
+    shown.goto(path.as_uri())
+    return shown, faults
+
+
+def column(shown: Any, number: int) -> list[str]:
+    cells = shown.locator(f"#instances tbody tr:visible td:nth-child({number})")
+    return list(cells.all_inner_texts())
+
+
+def test_columns_are_sorted_as_numbers_and_as_text(browser: Any, path: Path) -> None:
+    shown, faults = opened(browser, path)
+    head = shown.get_by_role("button", name="seconds")
+    head.click()
+    assert column(shown, 4) == ["0.500", "1.000", "2.000", "10.000"]
+    head.click()
+    assert column(shown, 4) == ["10.000", "2.000", "1.000", "0.500"]
+    margin = shown.get_by_role("button", name="margin")
+    margin.click()
+    assert column(shown, 5) == ["-inf", "-3", "0.5", ""], "what has none comes last"
+    margin.click()
+    assert column(shown, 5) == ["0.5", "-3", "-inf", ""]
+    shown.get_by_role("button", name="property").click()
+    assert column(shown, 3) == [HOSTILE, "p8.vnnlib", "p9.vnnlib", "p10.vnnlib"]
+    assert faults == []
+
+
+def test_rows_are_filtered_by_text_and_by_verdict(browser: Any, path: Path) -> None:
+    shown, faults = opened(browser, path)
+    assert shown.locator("#count").inner_text() == "4 shown"
+    shown.get_by_label("Text").fill("P9")
+    assert column(shown, 3) == ["p9.vnnlib"]
+    shown.get_by_label("Text").fill("")
+    shown.get_by_label("Verdict").select_option("falsified")
+    assert column(shown, 3) == ["p8.vnnlib"]
+    assert shown.locator("#count").inner_text() == "1 shown"
+    assert faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1600])
+def test_the_page_fits_and_shows_its_images(browser: Any, path: Path, width: int, scheme: str) -> None:
+    shown, faults = opened(browser, path, width, color_scheme=scheme)
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    colours = shown.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
+    dark = int(colours[0].split("(")[1].split(",")[0]) > int(colours[1].split("(")[1].split(",")[0])
+    assert dark == (scheme == "dark")
+    images = shown.locator("img")
+    assert images.count() == 3
+    assert shown.evaluate("[...document.images].every(image => image.complete && image.naturalWidth === 9)")
+    assert images.first.is_visible()
+    shown.locator("summary").click()
+    assert not images.first.is_visible()
+    assert faults == []

@@ -1,0 +1,78 @@
+"""The comparison with other tools: peers that are absent or end are named, and tables say what was measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.peers import lirpa
+from benchmarks.peers.commands import Tool
+from benchmarks.peers.process import PeerError, Worker
+from benchmarks.peers.render import page
+
+
+def test_a_peer_that_is_absent_says_which_variable_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(lirpa.VARIABLE, raising=False)
+    assert lirpa.VARIABLE in str(lirpa.start(1))
+    monkeypatch.setenv(lirpa.VARIABLE, "/nowhere/python")
+    assert "/nowhere/python" in str(lirpa.start(1))
+
+
+def test_a_worker_answers_line_by_line_and_says_its_last_words(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import json, sys\nprint(json.dumps({'ready': True}), flush=True)\n"
+        "for line in sys.stdin:\n    asked = json.loads(line)\n"
+        "    if asked['do'] == 'end':\n        sys.exit('out of ideas')\n    print(json.dumps(asked), flush=True)\n"
+    )
+    worker = Worker(sys.executable, script, 1)
+    assert worker.facts == {"ready": True}
+    assert worker.ask(do="echo", number=3) == {"do": "echo", "number": 3}
+    with pytest.raises(PeerError, match="out of ideas"):
+        worker.ask(do="end")
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"), [("noise\nunsat\n", "verified"), ("sat", "falsified"), ("?", "no verdict")]
+)
+def test_the_verdict_of_a_command_is_what_it_prints(
+    said: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "tool.py"
+    script.write_text(f"print({said!r})")
+    monkeypatch.setenv("SOME_TOOL", f"{sys.executable} {script}")
+    tool = Tool("some tool", "SOME_TOOL", lambda net, spec, seconds, result: [], False)
+    found, seconds = tool.run(tmp_path, tmp_path, 5, tmp_path / "result", 1)
+    assert found == verdict
+    assert seconds > 0
+
+
+def entry(stats: float, **facts: Any) -> dict[str, Any]:
+    return {"extra_info": {"threads": 1, **facts}, "stats": {"median": stats, "q1": stats, "q3": stats}}
+
+
+def run(*benchmarks: dict[str, Any]) -> dict[str, Any]:
+    return {"machine_info": {"processor": "some processor"}, "datetime": "2026-01-02T", "benchmarks": list(benchmarks)}
+
+
+def test_the_quickest_of_our_settings_that_is_as_tight_stands_beside_a_peer() -> None:
+    ours = [("loose", 1.0, -0.5), ("close", 2.0, -0.005), ("tight", 4.0, 0.0)]
+    text = page(
+        run(
+            *(entry(t, network="n", who="zonocuda", setting=name, margin=m) for name, t, m in ours),
+            entry(8.0, network="n", who="auto_LiRPA", setting="CROWN", margin=0.0),
+        )
+    )
+    assert "| 0.50 (tight: 0.000) | 0.25 (close: -0.005) |" in text
+
+
+def test_contradicting_verdicts_come_first() -> None:
+    said = {"a": "verified", "b": "falsified", "c": "timeout"}
+    text = page(run(*(entry(1.0, instance="i", who=who, verdict=verdict) for who, verdict in said.items())))
+    assert text.index("Contradicting verdicts:\n\n* i: a verified, b falsified") < text.index("| decided | 1 | 1 | 0 |")
+    agreed = page(run(entry(1.0, instance="i", who="a", verdict="verified")))
+    assert "Contradicting verdicts: none, of 1 instances." in agreed

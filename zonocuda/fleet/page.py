@@ -1,0 +1,155 @@
+"""A folder of results as one page of HTML, which needs no other file and no network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from zonocuda.fleet.charts import bars, cactus_plot, margin_classes, short, tree_plot
+from zonocuda.fleet.page_style import SCRIPT, STYLE
+from zonocuda.fleet.pictures import counterexample_images, document_of, trees_of
+from zonocuda.fleet.record import VERDICTS, Record
+from zonocuda.version import __version__
+
+MOST_PICTURES = 60
+"""Counterexamples, and trees, that are drawn."""
+
+MEANINGS = {
+    "verified": "proven: no input of the box has an unsafe output, in the arithmetic that the instance's meaning names",
+    "falsified": "an input of the box was found whose output, as the network itself computes it, is unsafe",
+    "unknown": "neither a proof nor a counterexample was found; the property may hold or not",
+    "timeout": "neither was found in the time allowed; the property may hold or not",
+    "error": "it could not be run: the reason says why; nothing is known",
+}
+
+_COLUMNS = ("verdict", "network", "property", "seconds", "margin", "reason")
+_NUMBERS = ("seconds", "margin")
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def page(folder: Path, records: Sequence[Record]) -> str:
+    """The page about records whose files are in a folder."""
+    title = escape(f"Results in {folder.resolve().name}")
+    parts = [
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>',
+        f'<h1>{title}</h1><p class="headline">{escape(headline(records))}</p>',
+        *_charts(records),
+        "<h2>Instances</h2>",
+        _table(records),
+        *_trees(folder, records),
+        *_counterexamples(folder, records),
+        "<h2>What the verdicts mean</h2><dl>",
+        *(f'<dt class="{v}">{v}</dt><dd>{escape(MEANINGS[v])}</dd>' for v in VERDICTS),
+        f"</dl><footer>zonocuda {escape(__version__)}</footer><script>{SCRIPT}</script></body></html>\n",
+    ]
+    return "".join(parts)
+
+
+def headline(records: Sequence[Record]) -> str:
+    """The totals in a sentence or two."""
+    counts = Counter(record.verdict for record in records)
+    seconds = sum(record.seconds for record in records)
+    open_ones = counts["unknown"] + counts["timeout"]
+    text = (
+        f"Of {len(records):,} instances {counts['verified']:,} are verified, {counts['falsified']:,} are falsified by "
+        f"a counterexample, and {open_ones:,} are open"
+    )
+    if counts["error"]:
+        text += f"; {counts['error']:,} could not be run"
+    return f"{text}. All took {short(seconds)} seconds of verification together."
+
+
+def _charts(records: Sequence[Record]) -> Iterator[str]:
+    decided = sorted(record.seconds for record in records if record.is_decided)
+    drawing = cactus_plot(decided, len(records))
+    if drawing:
+        yield f"<h2>Decided within a time</h2>{drawing}"
+    phases: Counter[str] = Counter()
+    for record in records:
+        for name, seconds in record.phases.items():
+            phases[name[:20]] += seconds  # type: ignore[assignment]
+    drawing = bars(
+        dict(phases.most_common(12)), "seconds by phase", " s", "Seconds of each phase, all instances together."
+    )
+    if drawing:
+        yield f"<h2>Time by phase</h2>{drawing}"
+    margins = [record.margin for record in records if record.margin is not None]
+    caption = (
+        "Instances by the smallest lower bound of a row on the whole box. Where it is positive every row is refuted "
+        "by itself; a property whose disjuncts have several rows, or whose box was split, may be proven below that."
+    )
+    drawing = bars(margin_classes(margins), "instances by margin", "", caption)
+    if drawing:
+        yield f"<h2>Margins</h2>{drawing}"
+
+
+def _table(records: Sequence[Record]) -> str:
+    counts = Counter(record.verdict for record in records)
+    options = "".join(f'<option value="{v}">{v} ({counts[v]:,})</option>' for v in VERDICTS if counts[v])
+    heads = "".join(f'<th scope="col" aria-sort="none"><button type="button">{name}</button></th>' for name in _COLUMNS)
+    rows = "".join(map(_row, sorted(records, key=lambda r: (VERDICTS.index(r.verdict), r.net, r.spec))))
+    return (
+        '<form id="filter"><label>Text <input type="search" id="text" placeholder="network, property, reason"></label> '
+        f'<label>Verdict <select id="verdict"><option value="">all ({len(records):,})</option>{options}</select>'
+        '</label> <output id="count"></output></form>'
+        f'<div class="scroll"><table id="instances"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _row(record: Record) -> str:
+    cells = [
+        (record.verdict, record.verdict),
+        (record.net, record.net),
+        (record.spec, record.spec),
+        (f"{record.seconds:.3f}", repr(record.seconds)),
+        ("" if record.margin is None else f"{record.margin:.4g}", "" if record.margin is None else repr(record.margin)),
+        (_reason(record), record.reason),
+    ]
+    tds = []
+    for name, (shown, value) in zip(_COLUMNS, cells, strict=True):
+        kind = "number" if name in _NUMBERS else record.verdict if name == "verdict" else "text"
+        tds.append(f'<td class="{kind}" data-value="{escape(value)}">{escape(shown)}</td>')
+    return f'<tr data-verdict="{record.verdict}">{"".join(tds)}</tr>'
+
+
+def _reason(record: Record) -> str:
+    parts = [record.reason]
+    for split in record.splits:
+        boxes, depth, noun = split.get("boxes"), split.get("depth"), split.get("split")
+        if isinstance(boxes, int) and isinstance(depth, int) and noun in ("input", "neuron"):
+            parts.append(f"{boxes:,} {'boxes' if noun == 'input' else 'parts'}, {depth:,} deep")
+    parts += record.lost
+    return "; ".join(str(part) for part in parts)
+
+
+def _trees(folder: Path, records: Sequence[Record]) -> Iterator[str]:
+    shown = 0
+    for record in records:
+        for region, kinds, trees in trees_of(folder, record) if shown < MOST_PICTURES else ():
+            drawing = tree_plot(kinds, trees)
+            if drawing:
+                yield "" if shown else "<h2>Proofs by splitting</h2>"
+                yield f"<h3>{escape(f'{record.net}, {record.spec}, region {region}')}</h3>{drawing}"
+                shown += 1
+
+
+def _counterexamples(folder: Path, records: Sequence[Record]) -> Iterator[str]:
+    shown = 0
+    for record in records:
+        if record.verdict != "falsified" or shown == MOST_PICTURES:
+            continue
+        images = counterexample_images(document_of(folder, record))
+        if images:
+            yield "" if shown else "<h2>Counterexamples</h2>"
+            yield f"<details{'' if shown else ' open'}><summary>{escape(f'{record.net}, {record.spec}')}</summary>"
+            for caption, image in images:
+                yield (
+                    f'<figure class="picture"><img src="{image}" alt="{escape(caption)}">'
+                    f"<figcaption>{escape(caption)}</figcaption></figure>"
+                )
+            yield "</details>"
+            shown += 1

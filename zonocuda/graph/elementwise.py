@@ -1,0 +1,96 @@
+"""Smooth functions of one input, applied to each element: one entry for each function.
+
+What importers read is here beside the operator: the names of a function in ONNX and ATen, where one node without
+parameters is the function, and how fast it changes. Its bounds are a rule of :mod:`zonocuda.relaxations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zonocuda.functions import FunctionName
+from zonocuda.graph.ops import Op
+from zonocuda.reference import elementary
+
+
+@dataclass(frozen=True, eq=False)
+class Elementary(Op):
+    """y = f(x), elementwise: one of :data:`zonocuda.functions.FUNCTIONS`, as :func:`zonocuda.ops.elementary` defines
+    it.
+
+    Attributes:
+        function: the name of f.
+        parameter: alpha of ``elu`` and ``celu``, n of ``power``.
+    """
+
+    function: FunctionName
+    parameter: float = 1.0
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return elementary(inputs[0], self.function, self.parameter)
+
+    @property
+    def kind(self) -> str:
+        return self.function
+
+    def change(self, x: Tensor, by: Tensor) -> Tensor:
+        """At least |f(x + d) - f(x)| for |d| <= ``by``, but for rounding."""
+        entry = ENTRIES[self.function]
+        if entry.steepest is not None:
+            return entry.steepest(self.parameter) * by
+        if self.function == "power":
+            size = x.abs()
+            return self.apply(size + by) - self.apply(size)
+        here = self.apply(x)
+        return torch.maximum((self.apply(x - by) - here).abs(), (self.apply(x + by) - here).abs())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a function.
+
+    Attributes:
+        onnx: the ONNX operator that is the function, without attributes; None where there is none.
+        aten: the ATen operators that are.
+        steepest: at least |f'|, by the parameter; None where there is no such bound: f is monotone then, or a power.
+    """
+
+    onnx: str | None
+    aten: str
+    steepest: Callable[[float], float] | None
+
+
+def _at_most(bound: float) -> Callable[[float], float]:
+    return lambda parameter: bound
+
+
+ENTRIES: dict[FunctionName, Entry] = {
+    "exp": Entry("Exp", "exp.default", None),
+    "expm1": Entry(None, "expm1.default", None),
+    "log": Entry("Log", "log.default", None),
+    "log1p": Entry(None, "log1p.default", None),
+    "tanh": Entry("Tanh", "tanh.default", _at_most(1.0)),
+    "sigmoid": Entry("Sigmoid", "sigmoid.default", _at_most(0.25)),
+    "erf": Entry("Erf", "erf.default special_erf.default", _at_most(1.1284)),
+    "softplus": Entry("Softplus", "", _at_most(1.0)),
+    "silu": Entry(None, "silu.default", _at_most(1.1)),
+    "gelu": Entry(None, "", _at_most(1.13)),
+    "gelu_tanh": Entry(None, "", _at_most(1.13)),
+    "elu": Entry(None, "", lambda alpha: max(1.0, alpha)),
+    "celu": Entry(None, "", _at_most(1.0)),
+    "mish": Entry("Mish", "mish.default", _at_most(1.09)),
+    "softsign": Entry("Softsign", "", _at_most(1.0)),
+    "hardswish": Entry("HardSwish", "hardswish.default", _at_most(1.5)),
+    "sin": Entry("Sin", "sin.default", _at_most(1.0)),
+    "cos": Entry("Cos", "cos.default", _at_most(1.0)),
+    "atan": Entry("Atan", "atan.default", _at_most(1.0)),
+    "reciprocal": Entry("Reciprocal", "reciprocal.default", None),
+    "sqrt": Entry("Sqrt", "sqrt.default", None),
+    "rsqrt": Entry(None, "rsqrt.default", None),
+    "power": Entry(None, "", None),
+}
+"""By name, the functions that have a rule."""
