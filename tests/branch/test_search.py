@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -28,7 +30,7 @@ class Paraboloids:
         """The rows at points ``[n, N]``."""
         return ((x.unsqueeze(1) - self.centers) ** 2).sum(2) - self.levels
 
-    def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+    def bound(self, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Bounded:
         """By the tangent plane, made worse by ``loss`` times the box's width."""
         self.seen.append((lower, upper))
         return self._bound(lower, upper)
@@ -40,7 +42,7 @@ class Paraboloids:
         least = self.values(middle) - (weight.abs() * radius).sum(2) - self.loss * (upper - lower).amax(1, keepdim=True)
         return Bounded(least, weight)
 
-    def estimate(self, lower: Tensor, upper: Tensor) -> Tensor:
+    def estimate(self, lower: Tensor, upper: Tensor, known: Tensor) -> Tensor:
         """The same, for the choice."""
         return self._bound(lower, upper).lower
 
@@ -171,7 +173,7 @@ def test_the_queue_gives_back_what_came_last_the_least_bound_first() -> None:
     queue = Queue()
     for values in ([-1.0, -2.0], [-3.0, -5.0, -4.0]):
         part = boxes(len(values))
-        queue.push(Subproblems(part.lower, part.upper, torch.tensor(values), part.depth, part.node))
+        queue.push(Subproblems(part.lower, part.upper, torch.tensor(values), part.depth, part.node, part.known))
     assert (len(queue), queue.worst) == (5, -5.0)
     assert queue.pop(2).bound.sort().values.tolist() == [-5.0, -4.0]
     assert sorted(queue.pop(9).bound.tolist()) == [-3.0, -2.0, -1.0]
@@ -180,10 +182,10 @@ def test_the_queue_gives_back_what_came_last_the_least_bound_first() -> None:
 
 def test_a_bound_method_may_stop_in_the_middle_of_a_batch() -> None:
     class Late(Paraboloids):
-        def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+        def bound(self, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Bounded:
             if len(self.seen) == 3:
                 raise SearchStopped
-            return super().bound(lower, upper)
+            return super().bound(lower, upper, known)
 
     bounder = Late(*FAR, loss=1.0)
     found = search(boxes(), [[0]], bounder, nothing, limited(400), Settings(1))
@@ -197,12 +199,53 @@ def test_estimates_are_asked_for_so_many_boxes_at_a_time() -> None:
     asked = []
 
     class Small(Paraboloids):
-        def estimate(self, lower: Tensor, upper: Tensor) -> Tensor:
+        def estimate(self, lower: Tensor, upper: Tensor, known: Tensor) -> Tensor:
             asked.append(len(lower))
-            return super().estimate(lower, upper)
+            return super().estimate(lower, upper, known)
 
     search(
         boxes(3, 4), [[0]], Small(torch.full((1, 4), 3.0).double(), FAR[1], loss=9.0), nothing, limited(6), Settings(4)
     )
     assert asked
     assert max(asked) <= 4
+
+
+def test_boxes_that_do_not_fit_in_memory_go_to_files_and_the_tree_is_the_same(tmp_path: Path) -> None:
+    with patch("tempfile.tempdir", str(tmp_path)):
+        ends = [
+            search(boxes(), [[0]], Paraboloids(*FAR, loss=1.0), nothing, limited(4000), Settings(2, memory=memory))
+            for memory in (2**30, 1)
+        ]
+        assert (ends[0].bounded, ends[0].depth) == (ends[1].bounded, ends[1].depth)
+        assert all(end.is_proven for end in ends)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_queue_in_files_gives_back_what_it_was_given_in_the_order_of_one_in_memory(tmp_path: Path) -> None:
+    with patch("tempfile.tempdir", str(tmp_path)):
+        queues = Queue(), Queue(memory=1)
+        generator = torch.Generator().manual_seed(0)
+        for count in (3, 2, 5, 1, 4):
+            part = boxes(count)
+            bound = torch.rand(count, generator=generator)
+            part = replace(part, bound=bound, node=torch.arange(count) + 10 * count, known=torch.rand(count, 7))
+            for queue in queues:
+                queue.push(part)
+        assert list(tmp_path.glob("*/*"))
+        assert len(queues[0]) == len(queues[1]) == 15
+        assert queues[0].worst == queues[1].worst
+        orders: list[list[int]] = []
+        for queue in queues:
+            orders.append([])
+            while len(queue):
+                orders[-1] += queue.pop(1).node.tolist()
+        assert orders[0] == orders[1]
+        assert not list(tmp_path.glob("*/*"))
+
+
+def test_open_boxes_that_fit_nowhere_are_an_error_of_memory(tmp_path: Path) -> None:
+    queue = Queue(memory=1)
+    with patch("tempfile.tempdir", str(tmp_path / "missing")):
+        queue.push(boxes(2))
+        with pytest.raises(MemoryError, match="open boxes cannot be written to a file"):
+            queue.push(boxes(2))

@@ -82,7 +82,7 @@ def test_what_cannot_be_written_down_is_said_and_changes_no_verdict(monkeypatch:
 def test_nothing_is_searched_twice_where_no_certificate_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, property_ = deep()
     asked = verify(graph, property_, certificate=True, split="neuron", timeout=100.0)
-    monkeypatch.delattr("zonocuda.verifier.verification.record_neurons")
+    monkeypatch.delattr("zonocuda.verifier.splits.record_neurons")
     plain = verify(graph, property_, split="neuron", timeout=100.0)
     assert (plain.verdict, plain.reason) == (asked.verdict, asked.reason)
     assert plain.certificate is None

@@ -252,3 +252,16 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeypatch:
         write(path, IDENTITY, inner(1))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["state.zip"]
+
+
+@pytest.mark.parametrize("limit", ["MAX_ARRAY_BYTES", "MAX_DOCUMENT_BYTES"])
+def test_what_could_not_be_read_again_is_not_written(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.zip"
+    write(path, IDENTITY, inner())
+    before = path.read_bytes()
+    monkeypatch.setattr(files, limit, 100)
+    with pytest.raises(OSError, match="larger than a checkpoint may be"):
+        write(path, IDENTITY, inner(1))
+    assert path.read_bytes() == before

@@ -123,7 +123,7 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
     out = tmp_path / "refined.json"
     both = ["--json", str(out), "--certificate", str(tmp_path / "out.zip")]
     for split in (["--split", "none", "--effort", "max"], ["--split", "input"]):
-        assert main(["verify", str(refined), str(spec), *split, *both]) == 0
+        assert main(["verify", str(refined), str(spec), *split, "--timeout", "100", *both]) == 0
         check(document(out), "", fields, seen)
     assert document(out)["certificate"]["regions"][0]["forest"]
     nodes = [helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Relu", ["h"], ["y"])]

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.inline import InlineExecutor, verdict_in_the_property
+from zonocuda.fleet import record as lines
 from zonocuda.fleet.executor import Done
 from zonocuda.fleet.record import Record
 from zonocuda.fleet.runner import execute, make_plan
@@ -95,7 +96,9 @@ def test_resume_does_what_is_not_done_and_what_failed(listed: Path, tmp_path: Pa
     assert len(list(csv.reader((out / "results.csv").open()))) == 6
 
 
-def test_a_changed_file_option_or_time_is_done_again_and_replaces_the_old(listed: Path, tmp_path: Path) -> None:
+def test_a_changed_file_option_time_or_version_is_done_again_and_replaces_the_old(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     (listed.parent / "p4.vnnlib").write_text("verified")
     done(listed, out)
@@ -106,6 +109,9 @@ def test_a_changed_file_option_or_time_is_done_again_and_replaces_the_old(listed
     assert done(listed, out, resume=True, timeout=3.0) == ["p0.vnnlib", "p1.vnnlib", "p3.vnnlib", "p4.vnnlib"]
     (listed.parent / "net.onnx").write_bytes(b"another network")
     assert done(listed, out, resume=True) == ALL
+    monkeypatch.setattr(lines, "__version__", "9.9")
+    assert done(listed, out, resume=True) == ALL
+    assert done(listed, out, resume=True) == []
 
 
 def test_weights_in_another_file_are_part_of_the_network(tmp_path: Path) -> None:
@@ -256,7 +262,7 @@ def test_kill_minus_nine_at_random_moments_loses_and_repeats_nothing(tmp_path: P
     out = tmp_path / "out"
     killed = 0
     for attempt in range(60):
-        after = chance.uniform(0.0, 0.1) if attempt < 20 else 60.0
+        after = chance.uniform(0.0, 0.05) if attempt < 20 else 60.0
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(out), str(after)]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         if ended.returncode == 0:

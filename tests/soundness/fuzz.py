@@ -215,6 +215,7 @@ def prover_only() -> Iterator[None]:
         patch.object(verification, "falsify", lambda *a, **o: None),
         patch.object(verification, "replay", lambda *a, **o: None),
         patch.object(splitting, "replay", lambda *a, **o: None),
+        patch.object(splitting, "falsify", lambda *a, **o: None),
     ):
         yield
 

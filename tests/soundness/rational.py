@@ -29,6 +29,8 @@ from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node, Relu, interpret
 from zonocuda.precision import full_precision, summed_products
 from zonocuda.prove.boxes import BoxBounder
+from zonocuda.prove.dense import DenseNetwork
+from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Box, LinearConstraint, Region
 
@@ -124,7 +126,7 @@ def claims(
             bounds.append((kind, "rows", lower, None))
             if weight is not None:
                 points += list(torch.where(weight >= 0, *box).unsqueeze(1))
-        split: Bounded | None = None
+        split: list[Bounded] = []
         parts: SignProblem | None = None
         if rounding is not None:
             ledger = Ledger(rounding, box, forward.inputs)
@@ -132,8 +134,20 @@ def claims(
             for name, ends in reduced_bounds(graph, box, rounding).items():
                 bounds.append(("reduced", name, *ends))
             flat = box[0].flatten(1), box[1].flatten(1)
-            split = BoxBounder(Arithmetic(graph, rounding, torch.device("cpu")), matrix).bound(*flat)
-            points += list(torch.where(split.weight[0] >= 0, *flat).reshape(-1, *box[0].shape))
+            general = BoxBounder(Arithmetic(graph, rounding, torch.device("cpu")), matrix)
+            split.append(general.bound(*flat))
+            width = box[1] - box[0]
+            dense = DenseNetwork.of(rounding, (box[0] - width, box[1] + 2 * width))  # as of a part of another box
+            if dense is not None:
+                bounder = DenseBounder(dense, matrix, lambda: general)
+                split.append(bounder.bound(*flat))
+                known = bounder.inputs(*flat)
+                for node, ends in zip(graph.relus, known, strict=True):
+                    bounds.append(("dense", node.name, *ends))
+                again = torch.cat([ends[side] for side in (0, 1) for ends in known], 1) if known else None
+                split.append(bounder.bound(*flat, again))
+            for one in split:
+                points += list(torch.where(one.weight[0] >= 0, *flat).reshape(-1, *box[0].shape))
     if execution is not None:
         points = [torch.clamp(x.to(execution.dtype), *(b.to(execution.dtype) for b in box)) for x in points]
     for run, x in itertools.product(runs or [lambda x: values_before_relus(network, x)], points):
@@ -148,8 +162,8 @@ def claims(
                 if bound is not None:
                     for b, v in zip(bound.flatten().tolist(), values, strict=True):
                         yield Claim(f"{kind} {name}", sign * b, sign * v)
-        if split is not None:
-            yield from _linear_claims(split, flat, point, exact)
+        for one in split:
+            yield from _linear_claims(one, flat, point, exact)
         if parts is not None and all(layer.name in before for layer in parts.layers):
             yield from _sign_claims(parts, before, exact)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import zonocuda
 from tests.relaxations.functions import CASES, Case
-from tests.relaxations.test_toy import both_ends, claims, property_of
+from tests.relaxations.ways import both_ends, claims, property_of
 from tests.verifier.graphs import Builder, conv, fc, random_box, residual, sample_box
 from zonocuda.bounds.dual.neurons import neuron_bounds
 from zonocuda.bounds.dual.problem import RowProblem, output_rows

@@ -14,13 +14,19 @@ from torch import Tensor
 from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, random_box, region, sample_box, spec
 from tests.verifier.piecewise import smallest
+from zonocuda.bounds.deadline import Deadline
 from zonocuda.bounds.forward.reduced import reduced_bounds
+from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Settings, Subproblems, search
 from zonocuda.graph import Gather, Graph, Relu
 from zonocuda.prove.boxes import BoxBounder
+from zonocuda.prove.dense import DenseNetwork
+from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import LinearConstraint, Spec
 from zonocuda.verifier import Verdict, VerifyResult, splitting, verify
+from zonocuda.verifier.falsify import falsify
+from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats
 
 CPU = torch.device("cpu")
@@ -224,19 +230,84 @@ def test_an_input_as_wide_as_float32_that_nobody_reads_is_left_alone(dtype: Any)
     assert decide(graph, problem, dtype=dtype).verdict is Verdict.VERIFIED
 
 
-def test_time_that_runs_out_in_the_middle_of_a_batch_leaves_its_boxes_open(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bounder", [BoxBounder, DenseBounder])
+def test_time_that_runs_out_in_the_middle_of_a_batch_leaves_its_boxes_open(
+    bounder: type[BoxBounder] | type[DenseBounder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bounder is BoxBounder:
+        monkeypatch.setattr(DenseNetwork, "of", lambda rounding, box: None)
     clock = [0.0]
 
     monkeypatch.setattr(splitting.time, "monotonic", lambda: clock[0])
-    real = splitting.BoxBounder.bound
+    real = bounder.bound
 
-    def slow(self: BoxBounder, lower: Tensor, upper: Tensor) -> object:
+    def slow(self: Any, lower: Tensor, upper: Tensor, known: Tensor) -> object:
         clock[0] += 100.0
-        return real(self, lower, upper)
+        return real(self, lower, upper, known)
 
-    monkeypatch.setattr(splitting.BoxBounder, "bound", slow)
+    monkeypatch.setattr(bounder, "bound", slow)
     monkeypatch.setattr(splitting, "SECONDS", 50.0)
     result = verify(*hard(), device="cpu", effort="standard")
     assert result.splits[0].open == 1
     assert result.splits[0].boxes == 0
     assert result.verdict is Verdict.UNKNOWN
+
+
+def ridge() -> tuple[Graph, Spec]:
+    """Unsafe where |w . x - 0.375| <= 2^-16: beside a plane."""
+    b = Builder(6, seed=1)
+    first, last = b.linear(6, 2), b.linear(2, 2)
+    for layer in (first, last):
+        layer.weight.zero_()
+        assert layer.bias is not None
+        layer.bias.zero_()
+    first.weight[0] = torch.tensor([1.0, 1.0, 0.5, -0.5, 0.25, 1.0])
+    first.weight[1] = -first.weight[0]
+    first.bias.copy_(torch.tensor([7.0 - 0.375, 7.0 + 0.375]))  # type: ignore[union-attr]
+    last.weight.copy_(torch.eye(2))
+    b(first)
+    b(Relu())
+    b(last)
+    ends = torch.ones(6).double()
+    rows = [constraint({0: 1.0}, -7.0 - 2.0**-16), constraint({1: 1.0}, -7.0 - 2.0**-16)]
+    return b.graph(), spec(-ends, ends, [rows], 2)
+
+
+def test_short_steps_from_the_best_of_many_points_stay_beside_a_ridge() -> None:
+    graph, problem = ridge()
+    part = problem.regions[0]
+    subject = Subject.of(graph, None)
+    single = graph.to(torch.float32)
+    rows = Rows.of(part, 6, 2, torch.empty((), dtype=torch.float32))
+    how: dict[str, Any] = {"restarts": 8, "steps": 12}
+    found = [
+        [
+            falsify(subject, single, part, 0, rows, Deadline(), seed=s, candidates=n, **how) is not None
+            for s in range(12)
+        ]
+        for n in (4096, 0)
+    ]
+    assert sum(found[0]) > 2 * sum(found[1])
+
+
+def test_two_verdicts_of_one_seed_come_of_one_tree() -> None:
+    graph, problem = hard()
+    trees = {
+        tuple((s.boxes, s.depth, s.open, s.worst) for s in decide(graph, problem, timeout=60.0, seed=5).splits)
+        for _ in range(2)
+    }
+    assert len(trees) == 1
+    assert next(iter(trees))
+
+
+@pytest.mark.parametrize("bounder", ["matrices", "any network"])
+def test_a_tiny_budget_of_memory_decides_all_the_same(bounder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if bounder == "any network":
+        monkeypatch.setattr(DenseNetwork, "of", lambda rounding, box: None)
+    graph = fc(2, (3, 10, 10, 1))
+    ends = torch.ones(3).double()
+    least = float(graph(sample_box(-ends, ends, 4000)).min())
+    problem = spec(-ends, ends, [[constraint({0: 1.0}, 0.05 - least)]], 1)
+    result = decide(graph, problem, memory_budget=2**12, timeout=60.0)
+    assert result.verdict is Verdict.VERIFIED
+    assert result.splits[0].boxes > 4

@@ -1,7 +1,8 @@
 """Branch and bound: which parts of a problem are open, what to split, in which order. It knows no bound method."""
 
-from zonocuda.branch.choice import CHOICES, Choice, Estimate
+from zonocuda.branch.choice import CHOICES, Choice, Estimate, worst_bound
 from zonocuda.branch.neurons import SignOutcome, SignSearch, SignSettings, SignState, deepen, refuted
+from zonocuda.branch.queue import MEMORY
 from zonocuda.branch.record import RecordedTree, Recorder, RecorderState
 from zonocuda.branch.search import Bounded, Bounder, Keep, Outcome, SearchState, SearchStopped, Settings, search
 from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
@@ -9,6 +10,7 @@ from zonocuda.branch.subproblems import Subproblems
 
 __all__ = [
     "CHOICES",
+    "MEMORY",
     "Bounded",
     "Bounder",
     "Choice",
@@ -32,4 +34,5 @@ __all__ = [
     "deepen",
     "refuted",
     "search",
+    "worst_bound",
 ]

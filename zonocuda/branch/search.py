@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zonocuda.branch.choice import Choice, Estimate, dimension_to_split, in_parts, worst_bound
 from zonocuda.branch.cut import cut
-from zonocuda.branch.queue import Queue
+from zonocuda.branch.queue import MEMORY, Queue
 from zonocuda.branch.record import Recorder
 from zonocuda.branch.subproblems import Subproblems, middles, splittable
 
@@ -26,11 +26,13 @@ class Bounded:
         lower: ``[S, R]``; a bound that is not finite says nothing.
         weight: ``[S, R, N]``, v: row(x) >= lower + v . (x - corner) on the box, the corner being where v . x is least.
         notes: ``[S, K]`` (uint8), what is to be written down of how they were found.
+        known: ``[S, K']``, what may help with parts of the boxes.
     """
 
     lower: Tensor
     weight: Tensor
     notes: Tensor | None = None
+    known: Tensor | None = None
 
 
 class SearchStopped(Exception):  # noqa: N818 - it is an outcome, not an error
@@ -38,9 +40,9 @@ class SearchStopped(Exception):  # noqa: N818 - it is an outcome, not an error
 
 
 class Bounder(Protocol):
-    """A bound method, for batches of boxes ``[S, N]``."""
+    """A bound method, for batches of boxes ``[S, N]``, of which it ``knows`` what it said of boxes that hold them."""
 
-    def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+    def bound(self, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Bounded:
         """Proven bounds."""
 
     @property
@@ -56,11 +58,13 @@ class Settings:
         batch: boxes that are bounded together, by bounds and by estimates.
         choice: of the coordinate to split.
         cuts: whether open boxes are cut.
+        memory: bytes of open boxes that are held in memory; the rest goes to files.
     """
 
     batch: int = 512
     choice: Choice = "alternate"
     cuts: bool = True
+    memory: int = MEMORY
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +166,7 @@ class _Run(Generic[Found]):
     ) -> None:
         self.disjuncts, self.bounder, self.attack, self.settings = disjuncts, bounder, attack, settings
         self.record = record
-        self.queue = Queue()
+        self.queue = Queue(settings.memory)
         self.queue.put_back(state.open)
         self.stuck = [state.stuck]
         self.bounded, self.depth = state.bounded, state.depth
@@ -194,7 +198,7 @@ class _Run(Generic[Found]):
 
     def step(self, batch: Subproblems) -> Found | None:
         """Bounds one batch; returns a counterexample if one is found there."""
-        result = self.bounder.bound(batch.lower, batch.upper)
+        result = self.bounder.bound(batch.lower, batch.upper, batch.known)
         self.bounded += len(batch)
         self.depth = max(self.depth, int(batch.depth.max()))
         worst = worst_bound(result.lower, self.disjuncts)
@@ -206,7 +210,8 @@ class _Run(Generic[Found]):
         if not bool(is_open.any()):
             return None
         lower, weight = result.lower[is_open], result.weight[is_open]
-        batch = replace(batch.at(is_open), bound=worst[is_open])
+        known = batch.known if result.known is None else result.known
+        batch = replace(batch.at(is_open), bound=worst[is_open], known=known[is_open])
         found = self.attack(_suspects(batch, weight))
         if found is None:
             if self.settings.cuts:
@@ -232,7 +237,7 @@ class _Run(Generic[Found]):
                 at = parts.lower[len(left) :].gather(1, chosen.unsqueeze(1)).squeeze(1)
                 parts = replace(parts, node=self.record.split(left.node, chosen, at))
             self.queue.push(parts)
-        self.stuck.append(batch.at(~can))
+        self.stuck.append(batch.plain.at(~can))
 
 
 def _suspects(batch: Subproblems, weight: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ class Subproblems:
         bound: ``[S]``, the worst bound of the box that they are parts of; -inf at first.
         depth: ``[S]``, how many splits lie above.
         node: ``[S]``, their numbers in what is written down of the search (:mod:`zonocuda.branch.record`).
+        known: ``[S, K]``, what the bound method knows of the box that they are parts of; K may be 0.
     """
 
     lower: Tensor
@@ -26,13 +27,14 @@ class Subproblems:
     bound: Tensor
     depth: Tensor
     node: Tensor
+    known: Tensor
 
     @staticmethod
     def of(lower: Tensor, upper: Tensor) -> Subproblems:
         """The boxes ``[S, N]`` that a search begins with."""
         bound = torch.full_like(lower[:, 0], -torch.inf)
         node = torch.arange(len(lower), device=lower.device)
-        return Subproblems(lower, upper, bound, torch.zeros_like(bound, dtype=torch.int32), node)
+        return Subproblems(lower, upper, bound, torch.zeros_like(bound, dtype=torch.int32), node, lower[:, :0])
 
     def __len__(self) -> int:
         return len(self.lower)
@@ -41,6 +43,20 @@ class Subproblems:
     def worst(self) -> float:
         """The smallest bound, inf where there is no box."""
         return float(self.bound.min()) if len(self) else math.inf
+
+    @property
+    def bytes(self) -> int:
+        """Of the memory that holds them, perhaps together with others."""
+        return sum(getattr(self, column.name).untyped_storage().nbytes() for column in fields(self))
+
+    @property
+    def plain(self) -> Subproblems:
+        """The same without what is known of them."""
+        return replace(self, known=self.lower[:, :0])
+
+    def copy(self) -> Subproblems:
+        """The same in memory of their own."""
+        return Subproblems(*(getattr(self, column.name).clone() for column in fields(self)))
 
     def at(self, index: Tensor | slice) -> Subproblems:
         """Those at an index, of a slice, or where a mask holds."""
@@ -61,6 +77,7 @@ class Subproblems:
             self.bound.repeat(2),
             self.depth.repeat(2) + 1,
             self.node.repeat(2),
+            self.known.repeat(2, 1),
         )
 
 

@@ -55,7 +55,7 @@ def encode(value: Any, put: Put) -> Any:
         return str(value).removeprefix("torch.")
     if isinstance(value, Tensor):
         held = value.detach().cpu().contiguous()
-        return put(held.numpy())
+        return put((held.float() if held.dtype is torch.bfloat16 else held).numpy())
     if isinstance(value, np.ndarray):
         return put(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

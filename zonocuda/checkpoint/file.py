@@ -7,6 +7,7 @@ to bounds, made without pickles, and refused in one line where it is not what wa
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.archive import MAX_DOCUMENT_BYTES, Archive
+from zonocuda.archive import MAX_ARRAY_BYTES, MAX_DOCUMENT_BYTES, Archive
 from zonocuda.checkpoint.codec import decode, encode
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def write(path: Path, identity: Mapping[str, str], state: object) -> None:
 
 def _write(file: Any, identity: Mapping[str, str], state: object) -> None:
     with zipfile.ZipFile(file, "w") as archive:
-        count = 0
+        count, left = 0, [MAX_ARRAY_BYTES]
 
         def put(values: NDArray[np.generic]) -> object:
             nonlocal count
@@ -69,17 +70,26 @@ def _write(file: Any, identity: Mapping[str, str], state: object) -> None:
             count += 1
             held = np.asarray(values, order="C")
             held = held.astype(held.dtype.newbyteorder("<"), copy=False)
+            left[0] -= held.nbytes + 2**10
+            _fits(left[0])
             np.lib.format.write_array(content, held, version=(1, 0), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(name), content.getvalue(), zipfile.ZIP_DEFLATED, 1)
             return name
 
         document = {"format": FORMAT, "identity": dict(identity), "state": encode(state, put)}
-        archive.writestr(zipfile.ZipInfo(DOCUMENT), json.dumps(document, allow_nan=False), zipfile.ZIP_DEFLATED, 1)
+        text = json.dumps(document, allow_nan=False).encode()
+        _fits(MAX_DOCUMENT_BYTES - len(text))
+        archive.writestr(zipfile.ZipInfo(DOCUMENT), text, zipfile.ZIP_DEFLATED, 1)
         archive.comment = b"0" * _DIGEST
     file.seek(0)
     found = _digest_of(file)
     file.seek(-_DIGEST, os.SEEK_END)
     file.write(found)
+
+
+def _fits(left: int) -> None:
+    if left < 0:
+        raise OSError(errno.EFBIG, "the state is larger than a checkpoint may be")
 
 
 def _digest_of(file: Any) -> bytes:

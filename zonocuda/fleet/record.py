@@ -12,6 +12,7 @@ from typing import Any
 
 from zonocuda.fleet.instances import Instance
 from zonocuda.fleet.settings import Settings
+from zonocuda.version import __version__
 
 SCHEMA = "zonocuda.run/1"
 ERROR = "error"
@@ -39,7 +40,8 @@ class Job:
     @property
     def key(self) -> str:
         """Equal for two jobs only if everything is equal."""
-        parts = [*self.instance.names, self.net_sha256, self.spec_sha256, self.timeout, self.settings.to_json()]
+        files = [*self.instance.names, self.net_sha256, self.spec_sha256]
+        parts = [*files, self.timeout, self.settings.to_json(), __version__]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -75,6 +77,7 @@ class Record:
         lost: why attempts before this one ended.
         files: by kind (``result``, ``counterexample``, ``certificate``), paths in the folder of results.
         finished: when, in seconds since 1970.
+        version: of zonocuda.
     """
 
     key: str
@@ -96,6 +99,7 @@ class Record:
     lost: Sequence[str] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     finished: float = 0.0
+    version: str = __version__
 
     @property
     def has_verdict(self) -> bool:
@@ -131,7 +135,7 @@ class Record:
         return Record(**known)
 
 
-_TEXTS = ("key", "name", "net", "spec", "net_sha256", "spec_sha256", "verdict", "reason", "meaning")
+_TEXTS = ("key", "name", "net", "spec", "net_sha256", "spec_sha256", "verdict", "reason", "meaning", "version")
 _MAPS = ("options", "phases", "files")
 _LISTS = ("splits", "lost")
 

@@ -109,7 +109,7 @@ def recognised_product(builder: GraphBuilder, name: str, a: Value, b: Value) -> 
 def recognised_quotient(builder: GraphBuilder, name: str, a: Value, b: Value) -> Value | None:
     """The same of a / b."""
     line = _line(builder, b)
-    if line is None or line[1:3] != (1.0, 1.0):
+    if line is None or line[1:] != (1.0, 1.0, 0):
         return None
     part = builder.node(line[0]).part
     absolute = part is not None and isinstance(part.whole, Absolute) and part.inputs == (a.node,)
@@ -117,10 +117,10 @@ def recognised_quotient(builder: GraphBuilder, name: str, a: Value, b: Value) ->
 
 
 def _gelu_of(builder: GraphBuilder, name: str, x: Value, gate: Value) -> Value | None:
-    """a x * b (1 + erf(s x)) as (2 a b / k) gelu(k x); each of a, b and s has the roundings of its node."""
+    """a x * b (1 + erf(s x)) as (2 a b / k) gelu(k x); a and s have the roundings of their nodes."""
     outer = _line(builder, gate)
-    if outer is None or outer[1] != outer[2] or not _is_function(builder, outer[0], "erf"):
-        return None
+    if outer is None or outer[1] != outer[2] or outer[3] or not _is_function(builder, outer[0], "erf"):
+        return None  # with roundings the two could be two numbers
     inner = _line(builder, builder.before(outer[0])) or (builder.before(outer[0]), 1.0, 0.0, 0)
     own = _line(builder, x)
     if own is None or own[0].node != inner[0].node:
@@ -128,7 +128,7 @@ def _gelu_of(builder: GraphBuilder, name: str, x: Value, gate: Value) -> Value |
     if own[0].node != inner[0].node or own[2] or inner[2] or not inner[1] > 0 or own[1] == 0 or outer[1] == 0:
         return None
     wide = math.sqrt(2) * inner[1]
-    roundings = own[3] + outer[3] + inner[3] + 8
+    roundings = own[3] + inner[3] + 8
     stretched = scale_shift(builder, f"{name}/inner", own[0], _number(wide), None, roundings)
     bent = elementary(builder, f"{name}/gelu", stretched, "gelu")
     return scale_shift(builder, name, bent, _number(2 * own[1] * outer[1] / wide), None, roundings)

@@ -36,10 +36,10 @@ BATCH_BYTES = 2**26
 """Of a batch's generators at the widest node, about."""
 
 
-def batch_of(graph: Graph, rows: int) -> int:
+def batch_of(graph: Graph, rows: int, memory: int = BATCH_BYTES) -> int:
     """How many boxes are bounded together, for so many rows of a property."""
     widest = max(prod(node.shape) for node in graph.nodes)
-    return max(1, min(BATCH, BATCH_BYTES // ((prod(graph.input_shape) + rows + 8) * widest * 4)))
+    return max(1, min(BATCH, min(memory, BATCH_BYTES) // ((prod(graph.input_shape) + rows + 8) * widest * 4)))
 
 
 class BoxBounder:
@@ -64,27 +64,14 @@ class BoxBounder:
         self.arithmetic, self.rows, self._wide, self.on_node = arithmetic, rows, wide, on_node
         self.graph, self.rounding = arithmetic.graph, arithmetic.rounding
 
-    def bound(self, lower: Tensor, upper: Tensor) -> Bounded:
+    def batch(self, memory: int) -> int:
+        """How many boxes are bounded together in so many bytes, about."""
+        return batch_of(self.graph, self.rows.count, memory)
+
+    def bound(self, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Bounded:
         """Proven bounds of the rows on boxes ``[S, N]``, whose ends are floats of this arithmetic."""
         found, slack = self._bound(lower, upper)
-        if self._wide is None:
-            return found
-        near = ((found.lower <= 0) & (found.lower + slack > 0)).any(1).nonzero().squeeze(1)
-        if not len(near):
-            return found
-        wide = self._wide()
-        again = wide.bound(*(end[near].to(wide.rows.constant) for end in (lower, upper)))
-        better = again.lower
-        # only as a proof that the row is positive: the weights are those of the narrow bound
-        narrow = found.lower[near]
-        proven = torch.where(
-            (better > 0) & better.isfinite(), better.to(narrow).clamp(min=torch.finfo(narrow.dtype).tiny), narrow
-        )
-        notes = found.notes
-        if notes is not None and again.notes is not None:
-            helped = (better > 0).any(1)
-            notes = notes.index_copy(0, near[helped], again.notes[helped])
-        return Bounded(found.lower.index_copy(0, near, proven), found.weight, notes)
+        return found if self._wide is None else with_wide(found, slack, lower, upper, self._wide)
 
     def _bound(self, lower: Tensor, upper: Tensor) -> tuple[Bounded, Tensor]:
         """Bounds, and what rounding has taken off them."""
@@ -114,7 +101,7 @@ class BoxBounder:
             parts.append((own * UNIT).round().to(torch.uint8).reshape(len(own), -1).expand(boxes, -1))
         return torch.cat(parts, 1) if parts else torch.zeros(boxes, 0, dtype=torch.uint8)
 
-    def estimate(self, lower: Tensor, upper: Tensor) -> Tensor:
+    def estimate(self, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Tensor:
         """Bounds ``[S, R]`` from reduced zonotopes alone, whose last rounding is not counted."""
         box = self._box(lower, upper)
         inputs = reduced_bounds(self.graph, box, self.rounding)
@@ -125,6 +112,26 @@ class BoxBounder:
     def _box(self, lower: Tensor, upper: Tensor) -> Bounds:
         shape = (-1, *self.graph.input_shape)
         return lower.reshape(shape), upper.reshape(shape)
+
+
+def with_wide(found: Bounded, slack: Tensor, lower: Tensor, upper: Tensor, make: Callable[[], BoxBounder]) -> Bounded:
+    """Bounds of which those that are open by no more than their ``slack`` ``[S, R]`` are found again in another
+    arithmetic: only as a proof that the row is positive, the weights are those of the narrow bound."""
+    near = ((found.lower <= 0) & (found.lower + slack > 0)).any(1).nonzero().squeeze(1)
+    if not len(near):
+        return found
+    wide = make()
+    again = wide.bound(*(end[near].to(wide.rows.constant) for end in (lower, upper)))
+    better = again.lower
+    narrow = found.lower[near]
+    proven = torch.where(
+        (better > 0) & better.isfinite(), better.to(narrow).clamp(min=torch.finfo(narrow.dtype).tiny), narrow
+    )
+    notes = found.notes
+    if notes is not None and again.notes is not None:
+        helped = (better > 0).any(1)
+        notes = notes.index_copy(0, near[helped], again.notes[helped])
+    return Bounded(found.lower.index_copy(0, near, proven), found.weight, notes)
 
 
 def _is_finite(inputs: Mapping[str, Bounds], batch: int, device: torch.device) -> Tensor:

@@ -22,10 +22,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zonocuda.functions import FunctionName
 from zonocuda.relaxations.curve import CONCAVE, CONVEX, MIXED, Curve, Parts
 from zonocuda.relaxations.rule import Bounds, Lines, Rule, Start
 from zonocuda.relaxations.starts import Aim, balanced
 from zonocuda.roundoff import outward
+
+PARTIAL: tuple[FunctionName, ...] = ("log", "log1p", "sqrt", "rsqrt", "reciprocal")
 
 _U = 2.0**-53
 _TINY = 2.0**-1060
@@ -39,6 +42,7 @@ class SmoothRule(Rule):
     def __init__(self, curve: Curve) -> None:
         self.curve = curve
         self.limits = curve.limits
+        self.is_partial = curve.function in PARTIAL
 
     # ---- the rule ----------------------------------------------------------------------------------------------------
 

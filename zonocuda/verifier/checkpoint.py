@@ -67,8 +67,7 @@ class RegionState:
         contradictory: whether some of them refute a disjunct.
         boxes, neurons: the search that is under way.
         margins, splits: what the result says of a region that is decided.
-        record: its proof, as it is written down; None where none is wanted.
-        no_record: why there is none, where one is wanted.
+        record: its proof, as it is written down; None where none is wanted, or needed.
     """
 
     decided: bool = False
@@ -79,7 +78,6 @@ class RegionState:
     margins: tuple[RowBound, ...] = ()
     splits: tuple[SplitStats, ...] = ()
     record: RegionRecord | None = None
-    no_record: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +111,8 @@ class Checkpoints:
         regions: what is known.
         fault: why no more checkpoints are written; empty where they are.
         resumed: whether something was known at first.
+        confirm: raises where what was computed cannot be believed, before it is written down.
         asked: the signal that wants the process to end, once a search has come to rest.
-        confirm: called before anything is written down; raises where what was computed is no proof, which nobody who
-            goes on with it could tell (:func:`zonocuda.precision.confirm_arithmetic`).
     """
 
     path: Path | None = None
@@ -123,9 +120,10 @@ class Checkpoints:
     regions: dict[int, RegionState] = field(default_factory=dict)
     fault: str = ""
     resumed: bool = False
-    asked: int | None = None
     confirm: Callable[[], None] = lambda: None
+    asked: int | None = None
     _next: float = 0.0
+    _is_old: bool = False  # whether the file lacks something
     _last: tuple[int, Callable[[], RegionState]] | None = None
 
     @staticmethod
@@ -149,7 +147,8 @@ class Checkpoints:
         if path.exists():
             result.regions = dict(read(path, result.identity, State).regions)
             result.resumed = bool(result.regions)
-        write(path, result.identity, State(result.regions))  # so that what cannot be written is known at once
+        else:
+            write(path, result.identity, State({}))  # so that what cannot be written is known at once
         result._next = time.monotonic() + INTERVAL
         return result
 
@@ -165,25 +164,38 @@ class Checkpoints:
         if self.path is not None and not self.fault and time.monotonic() >= self._next:
             self.put(position, make())
 
+    def decide(self, position: int, state: RegionState) -> None:
+        """Takes note of a region that is decided."""
+        if self.path is not None and not self.fault:
+            self.regions[position], self._last, self._is_old = state, None, True
+            if time.monotonic() >= self._next:
+                self.flush()
+
     def settle(self) -> None:
         """Writes down what was offered last: a search has ended, and found no counterexample. (Where one was found, the
         parts of its batch are nowhere: a state made then would leave them out.)"""
-        if self._last is not None:
-            self.put(self._last[0], self._last[1]())
+        last, self._last = self._last, None
+        if last is not None and self.path is not None:
+            self.put(last[0], last[1]())
 
     def put(self, position: int, state: RegionState) -> None:
-        """Writes a region's state down. What fails ends the checkpoints, and nothing else, but for ``confirm``."""
-        if self.path is None or self.fault:
+        """Writes a region's state down."""
+        if self.path is not None and not self.fault:
+            self.regions[position], self._last, self._is_old = state, None, True
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes down what was not yet. What fails ends the checkpoints, and nothing else."""
+        if self.path is None or self.fault or not self._is_old:
             return
         self.confirm()
-        self.regions[position], self._last = state, None
         begin = time.monotonic()
         try:
             write(self.path, self.identity, State(self.regions))
         except (OSError, MemoryError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             self.fault = f"{self.path}: cannot be written: {why}; no more checkpoints are made"
-        now = time.monotonic()
+        self._is_old, now = False, time.monotonic()
         self._next = now + max(INTERVAL, SHARE * (now - begin))
 
     def is_asked(self) -> bool:
@@ -196,6 +208,7 @@ class Checkpoints:
     def searching(self) -> Iterator[None]:
         """Inside, SIGINT and SIGTERM let the search come to rest, which asks :attr:`asked`, and write its state down;
         then they do what they did before. A second one does so at once."""
+        self._last = None
         if self.path is None or threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +11,7 @@ import torch
 
 from zonocuda.bounds.deadline import Deadline, TimeoutReached
 from zonocuda.bounds.plan.planner import Direction
+from zonocuda.checkpoint import CheckpointError
 from zonocuda.domains import Backend, current_backend, use_backend
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.kink import KINK_RULES, KinkRule
@@ -200,18 +200,21 @@ def verify(
         run = Verification(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
-        run.checkpoints = replace(checkpoints, confirm=lambda: confirm_arithmetic(where))
+        run.checkpoints = checkpoints
+        checkpoints.confirm = lambda: confirm_arithmetic(where)
         try:
-            verdict, reason = run.decide()
+            try:
+                verdict, reason = run.decide()
+            except TimeoutReached as late:
+                verdict = Verdict.TIMEOUT
+                reason = f"not decided within {seconds_left:g} s{f': {late}' if str(late) else ''}"
+            checkpoints.flush()
             if verdict is Verdict.VERIFIED:
                 confirm_arithmetic(where)
         except ArithmeticChangedError as error:
             verdict, reason = Verdict.UNKNOWN, str(error)
-        except TimeoutReached as late:
-            verdict, reason = (
-                Verdict.TIMEOUT,
-                f"not decided within {seconds_left:g} s{f': {late}' if str(late) else ''}",
-            )
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoints.path}: {error}") from error
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -245,6 +248,6 @@ def verify(
         files,
         "" if subject.final is None else subject.final.kind,
         digests,
-        run.checkpoints.resumed,
-        run.checkpoints.fault,
+        checkpoints.resumed,
+        checkpoints.fault,
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.deadline import Deadline
+from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
 from zonocuda.brief import brief_repr
 from zonocuda.graph import Graph
@@ -15,6 +16,8 @@ from zonocuda.graph.ops import Shape
 from zonocuda.specs import Region
 from zonocuda.verifier.model import Subject
 
+FAR, NEAR = 0.25, 0.02
+"""First steps of starts, in widths of the box."""
 MAX_VALUES = 2**26
 """Of rows at points that are held together, where that leaves the random starts that were asked for."""
 
@@ -77,14 +80,17 @@ def falsify(
     deadline: Deadline,
     *,
     starts: Tensor | None = None,
+    near: Tensor | None = None,
+    candidates: int = 0,
     restarts: int = 32,
     steps: int = 40,
     seed: int = 0,
 ) -> Counterexample | None:
     """Projected gradient descent from many points at once (Madry et al. 2018), in float32, inside the float32 box.
 
-    Each start works on one disjunct: it lowers the largest of the disjunct's rows, by steps of the gradient's sign,
-    scaled to the box and shrinking from a quarter of its width to a hundredth. A point where every row of some
+    Each start works on one disjunct: it lowers the largest of the disjunct's rows, by steps of the gradient's sign, or,
+    three of four, by those of Adam (Kingma and Ba 2015), whose momentum leads over ridges where signs go to and fro;
+    scaled to the box and shrinking to a 25th, from a quarter of its width. A point where every row of some
     disjunct is at most zero is replayed on the network itself; where that fails, by rounding, the descent goes on.
 
     Args:
@@ -94,6 +100,9 @@ def falsify(
         rows: its rows, in float32 on that device.
         deadline: when to give up.
         starts: points ``[n, *input features]`` to begin with, before random ones.
+        near: the same, for steps of NEAR of the box's width at first: points that lack little lie beside a ridge where
+            rows meet, which longer steps leave.
+        candidates: random points of which the best, a quarter as many as restarts, are ``near``, too.
         restarts: number of random starts, at least one for each disjunct (up to MAX_VALUES of the rows' values).
         steps: steps of each start.
         seed: of the random starts.
@@ -108,26 +117,34 @@ def falsify(
     if not region.disjuncts or bool((lower > upper).any()) or not bool((lower.isfinite() & upper.isfinite()).all()):
         return None
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    index = torch.tensor([r for members in rows.disjuncts for r in members], device=like.device)
-    owner = torch.tensor([d for d, members in enumerate(rows.disjuncts) for _ in members], device=like.device)
-    count = min(max(restarts, len(rows.disjuncts)), max(restarts, MAX_VALUES // len(index)))
+    count = min(max(restarts, len(rows.disjuncts)), max(restarts, MAX_VALUES // sum(map(len, rows.disjuncts))))
     shape = (count, *graph.input_shape)
     fraction = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu").to(like.device)
     points = lower + (upper - lower) * fraction
     points[0] = lower + (upper - lower) / 2
     if starts is not None:
         points = torch.cat([starts.to(like), points])
+    reach = points.new_full((len(points), *[1] * len(graph.input_shape)), FAR)
+    close = [] if near is None else [near.to(like)]
+    if candidates:
+        close.append(_best(graph, rows, (lower, upper), generator, candidates, max(1, count // 4)))
+    for extra in close:
+        points, reach = (
+            torch.cat([points, extra]),
+            torch.cat([reach, reach.new_full((len(extra), *reach.shape[1:]), NEAR)]),
+        )
     points = torch.clamp(points, lower, upper)
-    target = torch.arange(len(points), device=like.device) % len(rows.disjuncts)
+    number = torch.arange(len(points), device=like.device)
+    target = number % len(rows.disjuncts)
+    plain = (number // len(rows.disjuncts) % 4 == 0).reshape(-1, *[1] * len(graph.input_shape))
+    mean, square = torch.zeros_like(points), torch.zeros_like(points)
     tried = 0
     for step in range(steps + 1):
         if deadline.remaining() <= 0:
             return None
         points = points.detach().requires_grad_(step < steps)
         with torch.set_grad_enabled(step < steps):
-            values = rows.values(points, graph(points))
-            nothing = values.new_full((len(points), len(rows.disjuncts)), -torch.inf)
-            per_disjunct = nothing.scatter_reduce(1, owner.expand(len(points), -1), values[:, index], "amax")
+            per_disjunct = _excess(rows, points, graph(points))
             loss = per_disjunct.gather(1, target.unsqueeze(1)).sum()
         unsafe = (per_disjunct <= 0).any(1).nonzero().squeeze(1)
         if len(unsafe) and tried < 200:
@@ -140,6 +157,33 @@ def falsify(
             if not loss.requires_grad:  # the rows do not depend on the input
                 return None
             (gradient,) = torch.autograd.grad(loss, points)
-            size = 0.25 * (0.04 ** (step / max(1, steps - 1)))
-            points = torch.clamp(points.detach() - size * (upper - lower) * gradient.sign(), lower, upper)
+            mean.mul_(0.9).add_(gradient, alpha=0.1)
+            square.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
+            direction = torch.where(plain, gradient.sign(), _adam(mean, square, step))
+            size = reach * (0.04 ** (step / max(1, steps - 1)))
+            points = torch.clamp(points.detach() - size * (upper - lower) * direction, lower, upper)
     return None
+
+
+def _excess(rows: Rows, x: Tensor, y: Tensor) -> Tensor:
+    """``[n, D]``: the largest row of every disjunct."""
+    values = rows.values(x, y)
+    index = torch.tensor([r for members in rows.disjuncts for r in members], device=x.device)
+    owner = torch.tensor([d for d, members in enumerate(rows.disjuncts) for _ in members], device=x.device)
+    nothing = values.new_full((len(x), len(rows.disjuncts)), -torch.inf)
+    return nothing.scatter_reduce(1, owner.expand(len(x), -1), values[:, index], "amax")
+
+
+def _best(graph: Graph, rows: Rows, box: Bounds, generator: torch.Generator, count: int, kept: int) -> Tensor:
+    """Of so many random points those where some disjunct lacks least."""
+    lower, upper = box
+    fraction = torch.rand((count, *graph.input_shape), generator=generator, dtype=torch.float32, device="cpu")
+    points = torch.clamp(lower + (upper - lower) * fraction.to(lower.device), lower, upper)
+    with torch.no_grad():
+        lacks = _excess(rows, points, graph(points)).amin(1).nan_to_num(torch.inf)
+    return points[lacks.argsort(stable=True)[:kept]]
+
+
+def _adam(mean: Tensor, square: Tensor, step: int) -> Tensor:
+    """The direction for running means of the gradient (decay 0.9) and of its square (0.99)."""
+    return (mean / (1 - 0.9 ** (step + 1))) / (square / (1 - 0.99 ** (step + 1))).sqrt().clamp(min=1e-30)

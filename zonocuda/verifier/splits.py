@@ -18,7 +18,7 @@ from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.neuron_record import record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.splitting import RegionSearch, attack_of, end_of
+from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, end_of
 
 if TYPE_CHECKING:
     from zonocuda.verifier.verification import Verification
@@ -32,6 +32,7 @@ def split_box(
 ) -> tuple[Counterexample | None, SplitStats, Record | None]:
     """Splits the box until every part is refuted: a counterexample, statistics, and the proof, where one is wanted."""
     known, kept = run.checkpoints.of(position), RegionState(combinations=run.combinations)
+    budget = run.course.memory_budget
     with run.checkpoints.searching():
         found, stats, forest = RegionSearch(
             run.subject,
@@ -42,6 +43,7 @@ def split_box(
             run.arithmetic,
             run.course.deadline.remaining,
             record=run.certificate is not None and not run.certificate.reason,
+            memory=BOX_MEMORY if budget is None else min(BOX_MEMORY, budget),
             state=None if known is None else known.boxes,
             keep=lambda make: run.checkpoints.offer(position, lambda: replace(kept, boxes=make())),
             stopped=run.checkpoints.is_asked,

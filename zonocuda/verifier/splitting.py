@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.deadline import Deadline
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import (
+    MEMORY,
     Choice,
     Keep,
     Outcome,
@@ -28,12 +30,14 @@ from zonocuda.branch import (
 )
 from zonocuda.checkpoint import CheckpointError, alike, moved
 from zonocuda.graph import Graph, Node
-from zonocuda.prove.boxes import BoxBounder, batch_of
+from zonocuda.prove.boxes import BoxBounder
+from zonocuda.prove.dense import DenseNetwork
+from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.forest import ForestRecord, ForestWriter
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Region
-from zonocuda.verifier.falsify import Counterexample, replay
+from zonocuda.verifier.falsify import Counterexample, falsify, replay
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats
 
@@ -45,8 +49,21 @@ MAX_INPUTS = 20
 split instead."""
 SECONDS = 60.0
 """Of a region's search, where no timeout says otherwise."""
+BOX_MEMORY = 2 * MEMORY
+"""Bytes of a search that splits a box, where no budget says less."""
+BATCH_MEMORY = 2**28
+"""Bytes for boxes that are bounded together, at most."""
 REPLAYS = 4
 """Points of a batch that are replayed at most."""
+FIRST_DESCENT = 4096
+"""Points of open boxes that are looked at before gradients are followed."""
+DESCEND_AFTER = 4
+"""Times as many until they are followed again."""
+STARTS = 2048
+"""Random ones; from the best of the points and of CANDIDATES random ones a quarter as many each."""
+CANDIDATES = 2**14
+STEPS, MOST_STEPS = 30, 480
+"""Of the first descent, twice as many each time."""
 
 
 def wants_split(split: Split, region: Region) -> bool:
@@ -112,6 +129,7 @@ class RegionSearch:
         arithmetic: gives the network in one of them.
         remaining: the seconds that are left.
         record: whether a proof is written down.
+        memory: bytes for open boxes, which go to files beyond half of it, and for those that are bounded together.
         state: to go on with; None to begin.
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
@@ -125,6 +143,7 @@ class RegionSearch:
     arithmetic: Callable[[torch.dtype], Arithmetic]
     remaining: Callable[[], float]
     record: bool = False
+    memory: int = BOX_MEMORY
     state: BoxState | None = None
     keep: Callable[[Callable[[], BoxState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
@@ -138,6 +157,10 @@ class RegionSearch:
         begin = time.monotonic()
         end = end_of(self.remaining())
 
+        def on_node(node: Node | None = None) -> None:
+            if time.monotonic() >= end or self.stopped():
+                raise SearchStopped
+
         @cache
         def bounder(number: int) -> BoxBounder:
             arithmetic = self.arithmetic(self.dtypes[number])
@@ -145,24 +168,23 @@ class RegionSearch:
             wide = partial(bounder, number + 1) if number + 1 < len(self.dtypes) else None
             return BoxBounder(arithmetic, rows, wide, on_node, notes=self.record)
 
-        def on_node(node: Node) -> None:
-            if time.monotonic() >= end or self.stopped():
-                raise SearchStopped
-
-        boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[0]).box(self.region)))
-        recorder = Recorder(bounder(0).rows.disjuncts) if self.record else None
-        outcome, first, bounded, depth = None, 0, 0, 0
-        begun = None if self.state is None else self._checked(self.state)
+        dense = self._dense(partial(bounder, len(self.dtypes) - 1), on_node)
+        first = 0 if dense is None else len(self.dtypes) - 1
+        boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[first]).box(self.region)))
+        rows = bounder(first).rows
+        recorder = Recorder(rows.disjuncts) if self.record else None
+        outcome, bounded, depth = None, 0, 0
+        begun = None if self.state is None else self._checked(self.state, first)
         if begun is not None:
             first, bounded, depth = begun.number, begun.bounded, begun.depth
-            recorder = None if begun.record is None else Recorder.of(begun.record, bounder(0).rows.disjuncts)
+            recorder = None if begun.record is None else Recorder.of(begun.record, rows.disjuncts)
         for number in range(first, len(self.dtypes)):
             if begun is not None and number == first:
                 state = begun.search
             else:
                 state = SearchState.of(self._within(boxes, bounder(number).arithmetic))
             keep = partial(self._keep, number, bounded, depth, recorder)
-            outcome = self._search(state, bounder(number), end, recorder, keep)
+            outcome = self._search(state, dense or bounder(number), end, recorder, keep)
             bounded, depth, boxes = bounded + outcome.bounded, max(depth, outcome.depth), outcome.stuck
             if outcome.found is not None or not len(boxes) or outcome.open:
                 break
@@ -172,20 +194,31 @@ class RegionSearch:
         stats = SplitStats(self.position, bounded, depth, still, outcome.worst, outcome.is_proven, seconds)
         if recorder is None or not outcome.is_proven:
             return outcome.found, stats, None
-        return None, stats, _forest(recorder, bounder(0).rows.disjuncts)
+        return None, stats, _forest(recorder, rows.disjuncts)
+
+    def _dense(self, wide: Callable[[], BoxBounder], on_layer: Callable[[], None]) -> DenseBounder | None:
+        """Bounds by matrices, for networks that are small chains, where float64 may be used."""
+        if self.dtypes[-1] is not torch.float64:
+            return None
+        arithmetic = self.arithmetic(torch.float64)
+        box = arithmetic.box(self.region)
+        network = DenseNetwork.of(arithmetic.rounding, box)
+        if network is None:
+            return None
+        return DenseBounder(network, arithmetic.rows(self.region, box), wide, on_layer, notes=self.record)
 
     def _keep(
         self, number: int, bounded: int, depth: int, record: Recorder | None, make: Callable[[], SearchState]
     ) -> None:
         self.keep(lambda: BoxState(number, make(), bounded, depth, None if record is None else record.state()))
 
-    def _checked(self, state: BoxState) -> BoxState:
+    def _checked(self, state: BoxState, first: int) -> BoxState:
         """A state that was read, on the device of the search.
 
         Raises:
             CheckpointError: it is none of this search.
         """
-        if not 0 <= state.number < len(self.dtypes) or (state.record is not None) is not self.record:
+        if not first <= state.number < len(self.dtypes) or (state.record is not None) is not self.record:
             raise CheckpointError("is damaged: the search is of another kind")
         arithmetic = self.arithmetic(self.dtypes[state.number])
         state = moved(state, arithmetic.device)
@@ -200,16 +233,18 @@ class RegionSearch:
         """Boxes in an arithmetic's floats, in its own box of the region: the rest is nobody's concern."""
         lower, upper = _flat(arithmetic.box(self.region))
         low, high = torch.maximum(boxes.lower.to(lower), lower), torch.minimum(boxes.upper.to(upper), upper)
-        inside = Subproblems(low, high, boxes.bound.to(lower), boxes.depth, boxes.node)
+        inside = replace(boxes, lower=low, upper=high, bound=boxes.bound.to(lower)).plain
         return inside.at(~(low > high).any(1))
 
     def _search(
-        self, state: SearchState, bounder: BoxBounder, end: float, record: Recorder | None, keep: Keep
+        self, state: SearchState, bounder: BoxBounder | DenseBounder, end: float, record: Recorder | None, keep: Keep
     ) -> Outcome[Counterexample]:
-        rows = bounder.rows
+        rows, memory = bounder.rows, self.memory // 2
+        batch = bounder.batch(min(BATCH_MEMORY, memory))
         choice: Choice = "alternate" if _varying(self.region) <= MAX_INPUTS else "gradient"
-        settings = Settings(batch=batch_of(bounder.graph, rows.count), choice=choice)
-        attack = attack_of(self.subject, self.graph, self.region, self.position, rows)
+        settings = Settings(batch=batch, choice=choice, memory=memory)
+        deadline = Deadline(end - time.monotonic())
+        attack = Attack(self.subject, self.graph, self.region, self.position, rows, deadline)
 
         def proceed() -> bool:
             return time.monotonic() < end and not self.stopped()
@@ -221,22 +256,60 @@ def attack_of(
     subject: Subject, graph: Graph, region: Region, position: int, like: Rows
 ) -> Callable[[Tensor], Counterexample | None]:
     """What looks for counterexamples at points ``[n, N]``; ``like`` has the sizes and the device of the rows."""
-    box, shape = region.box, graph.input_shape
-    example = torch.empty((), dtype=torch.float32, device=like.constant.device)
-    rows = Rows.of(region, like.input.shape[1], like.output.shape[1], example)
-    low, high = (end.to(example.device) for end in (box.float32_lower, box.float32_upper))
-    members = [list(disjunct) for disjunct in rows.disjuncts]
+    return Attack(subject, graph, region, position, like)
 
-    def attack(points: Tensor) -> Counterexample | None:
+
+class Attack:
+    """Looks for counterexamples at points; where ``descents`` are wanted, by gradients from the best of them, too,
+    whenever DESCEND_AFTER times as many points have been seen as the last time."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        graph: Graph,
+        region: Region,
+        position: int,
+        like: Rows,
+        deadline: Deadline | None = None,
+    ) -> None:
+        """``deadline``: of descents; none is made without one."""
+        self.subject, self.graph, self.region, self.position, self.deadline = subject, graph, region, position, deadline
+        box = region.box
+        example = torch.empty((), dtype=torch.float32, device=like.constant.device)
+        self.rows = Rows.of(region, like.input.shape[1], like.output.shape[1], example)
+        self.low, self.high = (end.to(example.device) for end in (box.float32_lower, box.float32_upper))
+        self.members = [list(disjunct) for disjunct in self.rows.disjuncts]
+        self.seen, self.next, self.descents = 0, FIRST_DESCENT, 0
+
+    def __call__(self, points: Tensor) -> Counterexample | None:
+        """At points ``[n, N]``."""
         with torch.no_grad():
-            x = torch.clamp(points.float(), low, high).reshape(-1, *shape)
-            values = rows.values(x, graph(x))
-            excess = torch.stack([values[:, rows_of].amax(1) for rows_of in members]).amin(0)
-        unsafe = (excess <= 0).nonzero().squeeze(1)
-        chosen = unsafe[excess[unsafe].argsort(stable=True)[:REPLAYS]]
-        return replay(subject, region, position, x[chosen].cpu()) if len(chosen) else None
-
-    return attack
+            x = torch.clamp(points.float(), self.low, self.high).reshape(-1, *self.graph.input_shape)
+            values = self.rows.values(x, self.graph(x))
+            excess = torch.stack([values[:, rows_of].amax(1) for rows_of in self.members]).amin(0)
+        order = excess.nan_to_num(torch.inf).argsort(stable=True)
+        chosen = order[:REPLAYS]
+        chosen = chosen[excess[chosen] <= 0]
+        found = replay(self.subject, self.region, self.position, x[chosen].cpu()) if len(chosen) else None
+        self.seen += len(points)
+        if found is not None or self.deadline is None or self.seen < self.next:
+            return found
+        self.next = DESCEND_AFTER * self.seen
+        self.descents += 1
+        with torch.enable_grad():
+            return falsify(
+                self.subject,
+                self.graph,
+                self.region,
+                self.position,
+                self.rows,
+                self.deadline,
+                near=x[order[: STARTS // 4]],
+                candidates=CANDIDATES,
+                restarts=STARTS,
+                steps=min(MOST_STEPS, STEPS * 2 ** (self.descents - 1)),
+                seed=self.descents,
+            )
 
 
 def _forest(recorder: Recorder, disjuncts: Sequence[Sequence[int]]) -> ForestRecord:

@@ -19,7 +19,6 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
-from zonocuda.checkpoint import CheckpointError
 from zonocuda.graph import Cast, Graph
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
@@ -112,25 +111,15 @@ class Verification:
 
     def checkpointed(self, position: int, region: Region) -> str:
         """Decides a region, and writes down that it is proven safe, if it is; why it is not, else."""
-        margins, splits, contradictory = len(self.margins), len(self.splits), self.contradictory
+        margins, splits, before = len(self.margins), len(self.splits), self.contradictory
         self.contradictory = False
-        try:
-            reason = self.decide_region(position, region)
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.checkpoints.path}: {error}") from error
-        if not reason and self.counterexample is None:
-            regions = () if self.certificate is None else self.certificate.regions
-            record = next((one for one in regions if one.region == position), None)
-            state = RegionState(
-                True,
-                contradictory=self.contradictory,
-                margins=tuple(self.margins[margins:]),
-                splits=tuple(self.splits[splits:]),
-                record=record,
-                no_record="" if self.certificate is None else self.certificate.reason,
-            )
-            self.checkpoints.put(position, state)
-        self.contradictory |= contradictory
+        reason = self.decide_region(position, region)
+        if not reason and self.counterexample is None and not (self.certificate and self.certificate.reason):
+            regions = self.certificate.regions if self.certificate else ()  # with a reason: another run may have time
+            record = regions[-1] if regions and regions[-1].region == position else None
+            found = tuple(self.margins[margins:]), tuple(self.splits[splits:])
+            self.checkpoints.decide(position, RegionState(True, (), self.contradictory, None, None, *found, record))
+        self.contradictory |= before
         return reason
 
     def take(self, known: RegionState) -> None:
@@ -138,9 +127,8 @@ class Verification:
         self.margins += known.margins
         self.splits += known.splits
         self.contradictory |= known.contradictory
-        if self.certificate is not None and not self.certificate.reason:
-            regions = (*self.certificate.regions, *([] if known.record is None else [known.record]))
-            self.certificate = Certificate(known.no_record, () if known.no_record else regions)
+        if self.certificate is not None and known.record is not None and not self.certificate.reason:
+            self.certificate = Certificate("", (*self.certificate.regions, known.record))
 
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
@@ -207,7 +195,7 @@ class Verification:
             refuting = self.contradictions(region)
         self.course.progress("falsify", position, len(self.spec.regions))
         known = self.checkpoints.of(position)
-        if known is None and self.search(position, region, restarts=self.restarts(32), seed=self.seed):
+        if known is None and self.search(position, region, **self.first_search(region), seed=self.seed):
             return "counterexample found by gradient descent" + self.contrast(position, region)
         if len(refuting) == len(region.disjuncts):
             obstacle = self.obstacle(region) if any(one.outputs for one in refuting) else ""
@@ -390,6 +378,13 @@ class Verification:
                 self.subject, self.search_graph, region, position, rows, self.course.deadline, **how
             )
         return self.counterexample is not None
+
+    def first_search(self, region: Region) -> dict[str, int]:
+        """How the search before all bounds goes about it: briefly where a box will be split, which searches, too."""
+        if LADDERS[self.effort] and wants_split(self.split, region):
+            most = self.restarts(32)
+            return {"restarts": min(most, 256), "steps": 15, "candidates": 4 * most}
+        return {"restarts": self.restarts(32)}
 
     def restarts(self, least: int) -> int:
         """Random starts of a search: more for small networks, where each costs little."""

@@ -1,0 +1,173 @@
+"""Bounds by matrices, of small chains of layers, beside exact values."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.verifier.exact import evaluate, exactly
+from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, region, sample_box
+from zonocuda.bounds.rows import Rows
+from zonocuda.branch import Settings, Subproblems, search, worst_bound
+from zonocuda.graph import Graph, Relu, Reshape, ScaleShift
+from zonocuda.prove.boxes import BoxBounder
+from zonocuda.prove.dense import DenseNetwork
+from zonocuda.prove.dense_boxes import DenseBounder
+from zonocuda.prove.stages import Arithmetic
+
+CPU = torch.device("cpu")
+ROWS = [[constraint({0: 1.0}, 0.1)], [constraint({0: -0.3, 1: 1.0}), constraint({1: -1.0}, 0.7)]]
+
+
+def chain(seed: int, weight: float = 1.0) -> Graph:
+    """Two affine maps before, between and behind ReLUs, with constants of very different size."""
+    b = Builder(3, seed=seed)
+    b(ScaleShift(torch.tensor([0.1, 3.0, 1.0]).double(), torch.tensor([1e3, -0.3, 1 / 3]).double()))
+    for inputs, outputs in ((3, 7), (7, 6), (6, 5)):
+        layer = b.linear(inputs, outputs)
+        layer.weight.mul_(weight)
+        if inputs == 3 and layer.bias is not None:
+            layer.bias.sub_(layer.weight @ torch.tensor([1e3, -0.3, 1 / 3]).double())
+        b(layer)
+        if outputs != 6:
+            b(Relu())
+    b(Reshape((5, 1)))
+    b(Reshape((5,)))
+    b(b.linear(5, 2))
+    return b.graph()
+
+
+def dense(graph: Graph, low: Tensor, high: Tensor) -> tuple[DenseBounder, Rows]:
+    """For a root box."""
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    part = region(low, high, ROWS)
+    rows = arithmetic.rows(part, arithmetic.box(part))
+    network = DenseNetwork.of(arithmetic.rounding, arithmetic.box(part))
+    assert network is not None
+    return DenseBounder(network, rows, lambda: BoxBounder(arithmetic, rows)), rows
+
+
+def before_relus(graph: Graph, x: Tensor) -> list[list[Fraction]]:
+    """The exact inputs of every ReLU."""
+    heads = [Graph(graph.nodes[: graph.nodes.index(node)], node.inputs[0]) for node in graph.relus]
+    return [evaluate(head, exactly(x)) for head in heads]
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e12, 1e-12])
+@pytest.mark.parametrize("seed", range(4))
+def test_bounds_hold_in_every_part_of_the_root_with_what_was_known_of_larger_ones(seed: int, weight: float) -> None:
+    graph = chain(seed, weight)
+    ends = torch.full((3,), 0.7).double()
+    bounder, rows = dense(graph, -ends, ends)
+    part = Subproblems.of(-ends.unsqueeze(0), ends.unsqueeze(0))
+    generator = torch.Generator().manual_seed(seed)
+    for depth in range(0, 40, 3):
+        found = bounder.bound(part.lower, part.upper, part.known)
+        inputs = bounder.inputs(part.lower, part.upper)
+        points = [part.lower[0], part.upper[0], *sample_box(part.lower[0], part.upper[0], 2, seed=depth)]
+        points += list(torch.where(found.weight[0] >= 0, part.lower, part.upper))
+        for x in points:
+            for (low, high), exact in zip(inputs, before_relus(graph, x), strict=True):
+                ends_of = zip(low[0].tolist(), exact, high[0].tolist(), strict=True)
+                assert all(below <= value <= above for below, value, above in ends_of)
+            y = evaluate(graph, exactly(x))
+            for r in range(rows.count):
+                terms = zip(exactly(rows.output[r]), y, strict=True)
+                value = sum((c * v for c, v in terms), exactly(rows.constant[r : r + 1])[0])
+                corner = torch.where(found.weight[0, r] >= 0, part.lower[0], part.upper[0])
+                moved = zip(exactly(found.weight[0, r]), exactly(x), exactly(corner), strict=True)
+                assert float(found.lower[0, r]) <= value - sum((v * (a - b) for v, a, b in moved), Fraction(0))
+        if found.known is not None:
+            part = Subproblems(part.lower, part.upper, part.bound, part.depth, part.node, found.known)
+        for _ in range(3):
+            part = part.split(torch.randint(0, 3, (1,), generator=generator))
+            part = part.at(torch.randint(0, 2, (1,), generator=generator))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_they_are_as_tight_as_those_of_any_network(seed: int) -> None:
+    graph = fc(seed, (3, 12, 12, 2))
+    ends = torch.ones(3).double()
+    bounder, rows = dense(graph, -ends, ends)
+    other = BoxBounder(Arithmetic.of(graph, torch.float64, CPU), rows)
+    boxes = Subproblems.of(-ends.unsqueeze(0), ends.unsqueeze(0))
+    for column in (0, 1, 2, 0, 1):
+        boxes = boxes.split(torch.full((len(boxes),), column))
+    found, expected = bounder.bound(boxes.lower, boxes.upper), other.bound(boxes.lower, boxes.upper)
+    left = worst_bound(found.lower, rows.disjuncts) <= 0  # where the first pass refutes a box no second one is made
+    assert bool(left.any()) or seed == 0
+    torch.testing.assert_close(found.lower[left], expected.lower[left], rtol=1e-9, atol=1e-9)
+    assert bool((worst_bound(expected.lower, rows.disjuncts) > 0)[~left].all())
+    torch.testing.assert_close(
+        bounder.estimate(boxes.lower, boxes.upper), other.estimate(boxes.lower, boxes.upper), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_what_is_known_of_a_box_makes_bounds_of_it_and_its_parts_no_worse() -> None:
+    graph = fc(1, (3, 12, 12, 12, 2))
+    ends = torch.ones(3).double()
+    bounder, _ = dense(graph, -ends, ends)
+    box = Subproblems.of(-ends.unsqueeze(0), ends.unsqueeze(0))
+    known = bounder.bound(box.lower, box.upper).known
+    assert known is not None
+    assert bool((known[:, :36] <= known[:, 36:]).all())
+    gained = bounder.estimate(box.lower, box.upper, known) - bounder.estimate(box.lower, box.upper)
+    assert bool((gained > 1e-3).any())
+    parts = box.split(torch.tensor([1]))
+    alone = bounder.bound(parts.lower, parts.upper).lower
+    together = bounder.bound(parts.lower, parts.upper, known.repeat(2, 1)).lower
+    assert bool((together >= alone - 1e-9).all())
+
+
+@pytest.mark.parametrize("name", ["residual", "conv", "pooling"])
+def test_other_networks_than_chains_of_matrices_are_left_to_others(name: str) -> None:
+    graph = NETWORKS[name](0)
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    box = tuple(torch.full((1, *graph.input_shape), end).double() for end in (-1.0, 1.0))
+    assert DenseNetwork.of(arithmetic.rounding, box) is None  # type: ignore[arg-type]
+
+
+def test_float32_and_magnitudes_beyond_all_bounds_are_left_to_others() -> None:
+    box = -torch.ones(1, 3), torch.ones(1, 3)
+    assert DenseNetwork.of(Arithmetic.of(chain(0), torch.float32, CPU).rounding, box) is None
+    wide = box[0].double(), box[1].double() * 1e30
+    assert DenseNetwork.of(Arithmetic.of(chain(0, 1e30), torch.float64, CPU).rounding, wide) is None
+    assert DenseNetwork.of(Arithmetic.of(chain(0), torch.float64, CPU).rounding, wide) is not None
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_every_point_lies_in_a_leaf_whose_claim_holds_there(cuts: bool) -> None:
+    graph = fc(4, (2, 10, 10, 1))
+    ends = torch.ones(2).double()
+    values = graph(sample_box(-ends, ends, 4000))
+    part = region(-ends, ends, [[constraint({0: 1.0}, 0.01 - float(values.min()))]])
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    box = arithmetic.box(part)
+    rows, network = arithmetic.rows(part, box), DenseNetwork.of(arithmetic.rounding, box)
+    assert network is not None
+    bounder = DenseBounder(network, rows, lambda: BoxBounder(arithmetic, rows))
+    leaves: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    class Seen:
+        estimate = staticmethod(bounder.estimate)
+
+        @staticmethod
+        def bound(lower: Tensor, upper: Tensor, known: Tensor | None = None) -> object:
+            found = bounder.bound(lower, upper, known)
+            leaves.append((lower, upper, found.lower[:, 0]))
+            return found
+
+    roots = Subproblems.of(*(end.reshape(1, -1) for end in box))
+    found = search(roots, rows.disjuncts, Seen(), lambda points: None, lambda: True, Settings(16, cuts=cuts))  # type: ignore[arg-type]
+    assert found.is_proven
+    assert found.bounded > 4
+    lower, upper, bound = (torch.cat(column) for column in zip(*leaves, strict=True))
+    for x in sample_box(-ends, ends, 60, seed=3):
+        inside = ((x >= lower) & (x <= upper)).all(1)
+        value = evaluate(graph, exactly(x))[0] + exactly(rows.constant)[0]
+        assert all(claim <= value for claim in bound[inside].tolist())
+        assert not cuts or bool(inside.any())
+        assert cuts or bool((bound[inside] > 0).any())
