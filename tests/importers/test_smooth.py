@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flint import arb, ctx
-from torch import Tensor, nn
+from torch import nn
 
 from tests.importers.modules import Apply
 from tests.importers.onnx_models import Case, one, op, save
@@ -103,14 +103,9 @@ def test_what_is_no_such_function_is_refused(name: str, tmp_path: Path) -> None:
         load_onnx(save(case.model(), tmp_path))
 
 
-def product_of_others(x: Tensor) -> Tensor:
-    return (x + 1) * torch.sigmoid(x)
-
-
 MODULES_REFUSED = {
     "a jump": (nn.Softplus(1.0, 5.0), "it jumps at its threshold of 5"),
     "a negative beta": (nn.Softplus(-1.0), "its beta must be positive"),
-    "a product of others": (Apply(product_of_others), "product"),
     "a power of an exponent": (Apply(lambda x: x**x), "is not supported"),
 }
 
