@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.importers.modules import Apply
 from tests.importers.onnx_models import Case, floats, one, op, save
 from zonocuda import Zonotope, compute_bounds
-from zonocuda.graph import Bilinear, Elementary, Graph, interpret
+from zonocuda.graph import Bilinear, Elementary, Graph, ScaleShift, interpret
 from zonocuda.importers import UnsupportedNetworkError, from_module, load_network
 from zonocuda.verifier.model import Subject
 
@@ -243,3 +243,13 @@ def test_a_module_with_attention_is_compared_with_itself() -> None:
 def test_what_is_not_supported_is_refused(make: Callable[[], nn.Module], shape: tuple[int, ...], reason: str) -> None:
     with pytest.raises(UnsupportedNetworkError, match=reason):
         from_module(make().eval(), shape)
+
+
+def test_a_scale_of_attention_encloses_it_as_a_double_and_as_float32() -> None:
+    model = Apply(lambda x: F.scaled_dot_product_attention(x, x, x, scale=0.3)).eval()
+    scaled = from_module(model, (3, 4))["scaled_dot_product_attention/scaled"].op
+    assert isinstance(scaled, ScaleShift)
+    assert scaled.scale is not None
+    held, doubt = float(scaled.scale), float(scaled.doubt["scale"])
+    assert held - doubt <= 0.3 <= held + doubt
+    assert held - doubt <= float(np.float32(0.3)) <= held + doubt

@@ -196,7 +196,7 @@ def attention(
     query: Value,
     key: Value,
     value: Value,
-    scale: float | None,
+    scale: Numbers | None,
     added: Numbers | None = None,
     allowed: Tensor | None = None,
 ) -> Value:
@@ -205,8 +205,8 @@ def attention(
     rank = len(key.shape)
     swap = [*range(builder.batched), *(d + builder.batched for d in (*range(rank - 2), rank - 1, rank - 2))]
     transposed = permute(builder, f"{name}/keys", key, swap)
-    factor = torch.tensor(query.shape[-1] ** -0.5 if scale is None else scale, dtype=torch.float64, device="cpu")
-    scaled = scale_shift(builder, f"{name}/scaled", query, factor, None, roundings=2)
+    root = torch.tensor(query.shape[-1] ** -0.5, dtype=torch.float64, device="cpu")
+    scaled = scale_shift(builder, f"{name}/scaled", query, root if scale is None else scale, None, roundings=2)
     scores = matmul(builder, f"{name}/scores", scaled, transposed)
     if added is not None:
         scores = scale_shift(builder, f"{name}/masked", scores, None, added)

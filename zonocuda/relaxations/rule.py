@@ -298,4 +298,4 @@ def _raised(x: Tensor) -> Tensor:
     """The next number above, with the derivative of ``x``."""
     held = x.detach()
     step = torch.nextafter(held, torch.full_like(held, math.inf)) - held
-    return x + torch.where(step.isfinite(), step, torch.zeros_like(step))
+    return x + step.masked_fill(held == math.inf, 0)

@@ -55,11 +55,12 @@ class SmoothRule(Rule):
         return self._differentiable_range(low, high, lower, upper, slopes)
 
     def settled(self, lower: Tensor, upper: Tensor) -> Tensor:
-        same = self.curve.same_from
-        return self.zero(lower, upper) | ((lower >= same) & (upper >= same))
+        zero, same = self.zero(lower, upper), self.curve.same_from
+        return zero if same == math.inf else zero | ((lower >= same) & (upper >= same))
 
     def zero(self, lower: Tensor, upper: Tensor) -> Tensor:
-        return (lower <= self.curve.zero_to) & (upper <= self.curve.zero_to)
+        most = self.curve.zero_to
+        return super().zero(lower, upper) if most == -math.inf else (lower <= most) & (upper <= most)
 
     def initial(self, lower: Tensor, upper: Tensor, start: Start = "minimum_area") -> Tensor:
         with torch.no_grad():

@@ -99,6 +99,11 @@ def _epsilon(node: AtenNode) -> Numbers:
     given = node.get("eps", None)
     if given is None:  # of an RMS norm that was given none
         return torch.tensor(torch.finfo(node.dtype).eps, dtype=torch.float64, device="cpu")
+    return _either(node, given)
+
+
+def _either(node: AtenNode, given: float) -> Enclosure:
+    """A number of the module's code, as it is and as the result's type holds it: both are enclosed."""
     own = node.rounded(given)
     value, error = (torch.tensor(v, dtype=torch.float64, device="cpu") for v in (own, abs(given - own)))
     return Enclosure(value, error, node.dtype)
@@ -123,7 +128,8 @@ def attention(node: AtenNode) -> Value:
         added = None if mask.dtype == torch.bool else mask.masked_fill(~allowed, 0)
     if allowed is not None and bool(allowed.all()):
         allowed = None
-    return normal.attention(builder, node.name, query, key, value, node["scale"], added, allowed)
+    scale = None if node["scale"] is None else _either(node, node["scale"])
+    return normal.attention(builder, node.name, query, key, value, scale, added, allowed)
 
 
 FUNCTIONS: dict[Callable[[AtenNode], Value], str] = {
