@@ -12,7 +12,7 @@ from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, region, sample_box
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Settings, Subproblems, search, worst_bound
-from zonocuda.graph import Graph, Relu, Reshape, ScaleShift
+from zonocuda.graph import Graph, Linear, Relu, Reshape, ScaleShift
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense import DenseNetwork
 from zonocuda.prove.dense_boxes import DenseBounder
@@ -136,6 +136,22 @@ def test_float32_and_magnitudes_beyond_all_bounds_are_left_to_others() -> None:
     wide = box[0].double(), box[1].double() * 1e30
     assert DenseNetwork.of(Arithmetic.of(chain(0, 1e30), torch.float64, CPU).rounding, wide) is None
     assert DenseNetwork.of(Arithmetic.of(chain(0), torch.float64, CPU).rounding, wide) is not None
+
+
+@pytest.mark.parametrize("is_offset", [False, True])
+def test_a_product_of_maps_that_underflows_and_is_made_large_again_counts_for_what_it_may_be(is_offset: bool) -> None:
+    b = Builder(1)
+    for position, factor in enumerate((1e-200, 1e-130, 1e150)):
+        number = torch.tensor([[-factor]], dtype=torch.float64)
+        b(Linear(torch.zeros_like(number), number[0]) if is_offset and not position else Linear(number))
+    graph, end = b.graph(), torch.ones(1).double()  # -1e-180 x, or -1e-180
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    part = region(end / 2, end, [[constraint({0: 1.0}, 1e-181)]])
+    box = arithmetic.box(part)
+    rows, network = arithmetic.rows(part, box), DenseNetwork.of(arithmetic.rounding, box)
+    assert network is not None
+    bound = DenseBounder(network, rows, lambda: BoxBounder(arithmetic, rows)).bound(*box).lower
+    assert Fraction(float(bound)) <= evaluate(graph, exactly(end))[0] + exactly(rows.constant)[0] < 0
 
 
 @pytest.mark.parametrize("cuts", [True, False])

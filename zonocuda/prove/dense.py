@@ -95,19 +95,20 @@ class _Affine:
     roundings: int
 
     def then(self, other: _Affine) -> _Affine:
-        """Both, one after the other: products and sums of so many terms are some roundings more."""
+        """Both, one after the other: products and sums of so many terms are some roundings more. What underflows is
+        far below u TINY: a product may be zero though none of its factors is, and the next map make it large again."""
         count = self.roundings + other.roundings + len(self.offset) + 4
         return _Affine(
             other.weight @ self.weight,
             other.weight @ self.offset + other.offset,
-            _up(other.size @ self.size),
-            _up(other.size @ self.offset_size + other.offset_size),
+            _up(other.size @ self.size) + TINY,
+            _up(other.size @ self.offset_size + other.offset_size) + TINY,
             count,
         )
 
 
 def _up(x: Tensor) -> Tensor:
-    """A nonnegative expression, rounded up where it is not zero by structure."""
+    """A nonnegative expression, rounded up, but for what underflows in it."""
     return x * _UP
 
 
