@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.verifier.exact import evaluate, exactly
+from tests.verifier.exact import evaluate, exactly, gamma
 from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, region, sample_box
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Settings, Subproblems, search, worst_bound
@@ -136,6 +137,65 @@ def test_float32_and_magnitudes_beyond_all_bounds_are_left_to_others() -> None:
     wide = box[0].double(), box[1].double() * 1e30
     assert DenseNetwork.of(Arithmetic.of(chain(0, 1e30), torch.float64, CPU).rounding, wide) is None
     assert DenseNetwork.of(Arithmetic.of(chain(0), torch.float64, CPU).rounding, wide) is not None
+
+
+def test_constants_hardly_known_and_layers_as_wide_as_a_matrix_is_large_are_left_to_others() -> None:
+    def held(weight: Tensor, roundings: int = 0) -> DenseNetwork | None:
+        b = Builder(weight.shape[1])
+        b(Linear(weight, roundings=roundings))
+        b(Relu())
+        box = tuple(torch.full((1, weight.shape[1]), end).double() for end in (-1.0, 1.0))
+        return DenseNetwork.of(Arithmetic.of(b.graph(), torch.float64, CPU).rounding, box)  # type: ignore[arg-type]
+
+    weight = torch.ones(4, 1).double()
+    assert held(weight, 2**20) is not None
+    assert held(weight, 2**30) is None
+    assert held(torch.ones(4100, 1).double()) is None
+    assert held(torch.ones(1, 4100).double()) is None
+
+
+def moved(graph: Graph, x: list[Fraction], share: Fraction, signs: random.Random) -> list[list[Fraction]]:
+    """Inputs of the ReLUs, and the output, of the network whose constants are off by a ``share`` of themselves: for
+    each number so that it becomes as large, or as small, as possible."""
+    seen = []
+    for node in graph.nodes[1:]:
+        if isinstance(node.op, Relu):
+            seen.append(x)
+            x = [max(v, Fraction(0)) for v in x]
+            continue
+        assert isinstance(node.op, Linear)
+        assert node.op.bias is not None
+        matrix = torch.cat([node.op.weight, node.op.bias.unsqueeze(1)], 1).tolist()
+        terms = [[Fraction(w) * v for w, v in zip(row, [*x, Fraction(1)], strict=True)] for row in matrix]
+        x = [sum(row, Fraction(0)) + signs.choice((-1, 1)) * share * sum(map(abs, row)) for row in terms]
+    return [*seen, x]
+
+
+@pytest.mark.parametrize("width", [0.0, 1e-9, 0.3])
+@pytest.mark.parametrize("maps", [1, 2])
+def test_bounds_hold_for_every_network_that_the_constants_may_stand_for(maps: int, width: float) -> None:
+    count = 2**20
+    for seed in range(3):
+        b = Builder(3, seed=seed)
+        for inputs, outputs in ((3, 5), (5, 4), (4, 4), (4, 2)):
+            for size in (inputs, outputs)[-maps:]:
+                b(Linear(b.random(size, inputs), b.random(size), roundings=count))
+            b(Relu())
+        graph = Graph(tuple(b.nodes[:-1]), b.nodes[-2].name)
+        end = torch.ones(3).double()
+        bounder, rows = dense(graph, -end, end)
+        low = (end - 2 * width).mul(torch.tensor([1, -1, 1]).double()).unsqueeze(0)
+        high = (low + width).clamp(max=1)
+        found, inputs_ = bounder.bound(low, high), bounder.inputs(low, high)
+        signs = random.Random(seed)
+        for x in [*low, *high] * 6:
+            *before, y = moved(graph, exactly(x), gamma(count), signs)
+            for (below, above), values in zip(inputs_, before, strict=True):
+                ends_of = zip(below[0].tolist(), values, above[0].tolist(), strict=True)
+                assert all(a <= value <= c for a, value, c in ends_of)
+            for r, bound in enumerate(found.lower[0].tolist()):
+                terms_of = zip(exactly(rows.output[r]), y, strict=True)
+                assert bound <= sum((c * v for c, v in terms_of), exactly(rows.constant[r : r + 1])[0])
 
 
 @pytest.mark.parametrize("is_offset", [False, True])
