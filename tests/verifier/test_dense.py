@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense import DenseNetwork
 from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.specs import LinearConstraint
 
 CPU = torch.device("cpu")
 ROWS = [[constraint({0: 1.0}, 0.1)], [constraint({0: -0.3, 1: 1.0}), constraint({1: -1.0}, 0.7)]]
@@ -171,31 +173,48 @@ def moved(graph: Graph, x: list[Fraction], share: Fraction, signs: random.Random
     return [*seen, x]
 
 
-@pytest.mark.parametrize("width", [0.0, 1e-9, 0.3])
-@pytest.mark.parametrize("maps", [1, 2])
-def test_bounds_hold_for_every_network_that_the_constants_may_stand_for(maps: int, width: float) -> None:
-    count = 2**20
-    for seed in range(3):
-        b = Builder(3, seed=seed)
+@pytest.mark.parametrize("large", ["nothing", "input", "offset", "constant", "direct"])
+@pytest.mark.parametrize(("count", "maps", "width"), [(2**20, 1, 0.0), (2**20, 2, 0.3), (0, 1, 0.0), (0, 2, 1e-9)])
+def test_bounds_hold_for_every_network_that_the_constants_may_stand_for(
+    large: str, count: int, maps: int, width: float
+) -> None:
+    """Whichever numbers are large and cancel, so that no other charge hides theirs."""
+    for seed in range(6):
+        b, at = Builder(3, seed=seed), 1e6 if large in ("input", "direct") else 0.0
         for inputs, outputs in ((3, 5), (5, 4), (4, 4), (4, 2)):
             for size in (inputs, outputs)[-maps:]:
-                b(Linear(b.random(size, inputs), b.random(size), roundings=count))
+                op = Linear(b.random(size, inputs), b.random(size), roundings=count)
+                assert op.bias is not None
+                if len(b.nodes) == 1:
+                    op.bias.sub_(op.weight.sum(1) * at)
+                b(op)
             b(Relu())
+        if large == "offset":
+            op.bias.add_(1e6)
         graph = Graph(tuple(b.nodes[:-1]), b.nodes[-2].name)
-        end = torch.ones(3).double()
-        bounder, rows = dense(graph, -end, end)
-        low = (end - 2 * width).mul(torch.tensor([1, -1, 1]).double()).unsqueeze(0)
-        high = (low + width).clamp(max=1)
-        found, inputs_ = bounder.bound(low, high), bounder.inputs(low, high)
-        signs = random.Random(seed)
+        arithmetic, end = Arithmetic.of(graph, torch.float64, CPU), torch.ones(3).double()
+        share, constant = Fraction(1e-6 if large == "direct" else 1), Fraction(1e6 if large == "constant" else 0.1)
+        wanted = [
+            [LinearConstraint({k: sign * share}, {0: sign * (1 - share)}, sign * constant)]
+            for k in (0, 1)
+            for sign in (1, -1)
+        ]
+        part = region(at - end, at + end, wanted)
+        box = arithmetic.box(part)
+        rows, network = arithmetic.rows(part, box), DenseNetwork.of(arithmetic.rounding, box)
+        assert network is not None
+        bounder = DenseBounder(network, rows, partial(BoxBounder, arithmetic, rows))
+        low = (at + b.random(3).clamp(-0.9, 0.6)).unsqueeze(0)
+        high = low + width
+        found, known, signs = bounder.bound(low, high), bounder.inputs(low, high), random.Random(seed)
         for x in [*low, *high] * 6:
             *before, y = moved(graph, exactly(x), gamma(count), signs)
-            for (below, above), values in zip(inputs_, before, strict=True):
+            for (below, above), values in zip(known, before, strict=True):
                 ends_of = zip(below[0].tolist(), values, above[0].tolist(), strict=True)
                 assert all(a <= value <= c for a, value, c in ends_of)
             for r, bound in enumerate(found.lower[0].tolist()):
-                terms_of = zip(exactly(rows.output[r]), y, strict=True)
-                assert bound <= sum((c * v for c, v in terms_of), exactly(rows.constant[r : r + 1])[0])
+                terms = zip(exactly(torch.cat([rows.output[r], rows.input[r]])), [*y, *exactly(x)], strict=True)
+                assert bound <= sum((c * v for c, v in terms), exactly(rows.constant[r : r + 1])[0])
 
 
 @pytest.mark.parametrize("is_offset", [False, True])
