@@ -12,9 +12,10 @@ from torch import Tensor
 
 from tests.verifier.exact import evaluate, exactly, gamma
 from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, region, sample_box
+from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Settings, Subproblems, search, worst_bound
-from zonocuda.graph import Graph, Linear, Relu, Reshape, ScaleShift
+from zonocuda.graph import Cast, Elementary, Graph, Linear, Relu, Reshape, ScaleShift
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense import DenseNetwork
 from zonocuda.prove.dense_boxes import DenseBounder
@@ -139,6 +140,23 @@ def test_float32_and_magnitudes_beyond_all_bounds_are_left_to_others() -> None:
     wide = box[0].double(), box[1].double() * 1e30
     assert DenseNetwork.of(Arithmetic.of(chain(0, 1e30), torch.float64, CPU).rounding, wide) is None
     assert DenseNetwork.of(Arithmetic.of(chain(0), torch.float64, CPU).rounding, wide) is not None
+
+
+@pytest.mark.parametrize("what", ["execution", "doubt", "cast", "function", "inner output"])
+def test_what_its_count_of_roundings_says_nothing_about_is_left_to_others(what: str) -> None:
+    b, weight = Builder(2), torch.ones(2, 2).double()
+    b(Linear(weight, doubt={"weight": weight * 1e-3} if what == "doubt" else {}))
+    b(Cast(torch.float16) if what == "cast" else Relu())
+    b(Elementary("tanh") if what == "function" else Relu())
+    graph = b.graph()
+    if what == "inner output":
+        graph = Graph(graph.nodes, graph.nodes[2].name)
+    execution = Execution.of(graph, torch.float32) if what == "execution" else None
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU, execution)
+    box = -torch.ones(1, 2).double(), torch.ones(1, 2).double()
+    assert DenseNetwork.of(arithmetic.rounding, box) is None
+    plain = Arithmetic.of(fc(0, (2, 2, 2)), torch.float64, CPU)
+    assert DenseNetwork.of(plain.rounding, box) is not None
 
 
 def test_constants_hardly_known_and_layers_as_wide_as_a_matrix_is_large_are_left_to_others() -> None:
