@@ -1,6 +1,7 @@
 """Splitting: how many parts, and how many seconds, by what is split and how.
 
     python -m benchmarks.bench_splitting [--sets S ...] [--ways W ...] [--every 6] [--seconds T] [--json F]
+    python -m benchmarks.bench_splitting --instances [SET ...] [--ways neuron ...] [--seconds T] [--json F]
 
 Needs ZONOCUDA_TEST_DATA. Every instance is searched as :func:`zonocuda.verify` does where its bounds do not decide,
 without the search for counterexamples that comes before: float32, float64 for what rounding leaves open,
@@ -14,6 +15,9 @@ files. A line for each way:
     median, 90 % , sum   seconds of the decided instances
     rate       parts a second, over all instances
     wrong      verdicts that contradict the known answer
+
+With ``--instances`` those of INSTANCES are searched, by splitting neurons, and each has a line: the known answer and
+what was found, parts, those of lemmas among them, open parts and the worst bound, seconds, parts a second.
 """
 
 from __future__ import annotations
@@ -24,10 +28,11 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -50,7 +55,7 @@ from zonocuda.specs import Region, load_vnnlib
 from zonocuda.verifier import neuron_search, splitting
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.model import Subject
-from zonocuda.verifier.neuron_search import NeuronSearch
+from zonocuda.verifier.neuron_search import NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.splitting import RegionSearch
 
@@ -65,6 +70,20 @@ NEURONS: dict[str, dict[str, Any]] = {
     "neuron, first wish": {"TRIED": 1},
 }
 WAYS = [*BOXES, *NEURONS]
+INSTANCES: dict[str, list[tuple[str, str]]] = {
+    "mnist_fc": [
+        *(("256x2", name) for name in ("prop_6_0.03", "prop_9_0.05")),
+        *(
+            ("256x4", f"prop_{name}")
+            for name in ("8_0.03", "5_0.05", "10_0.05", "4_0.05", "7_0.05", "12_0.05", "6_0.03")
+        ),
+        *(("256x6", f"prop_{name}") for name in ("7_0.03", "9_0.03", "3_0.05", "0_0.05", "8_0.05", "4_0.05")),
+    ],
+    "oval21_base_wide": [("base", "img8194")],
+    "sri_resnet_a": [("", f"idx_{number}_") for number in (3612, 3667, 6817, 5807, 5190)],
+    "cifar10_resnet_4b": [("", f"prop_{number}_") for number in (15, 1)],
+}
+"""Of each set, by parts of the network's and the property's file names: those that other tools need many parts for."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +100,8 @@ class Row:
     depth: int
     open: int
     seconds: float
+    lemma_parts: int = 0
+    worst: float | None = None
 
 
 def instances(name: str, every: int) -> Iterator[dict[str, str]]:
@@ -89,13 +110,21 @@ def instances(name: str, every: int) -> Iterator[dict[str, str]]:
         yield from list(csv.DictReader(file))[::every]
 
 
+def chosen(name: str) -> Iterator[dict[str, str]]:
+    """Those of INSTANCES."""
+    rows = list(instances(name, 1))
+    for net, spec in INSTANCES[name]:
+        yield next(row for row in rows if net in row["onnx"] and spec in row["vnnlib"])
+
+
 def decide(name: str, row: dict[str, str], way: str, seconds: float) -> Row:
     """One instance."""
     folder = data_root() / "vnncomp" / name
     network, spec = load_network(folder / row["onnx"]), load_vnnlib(folder / row["vnnlib"])
     subject, single = Subject.of(network, None), network.graph.to(torch.float32)
     arithmetics = {dtype: Arithmetic.of(network.graph, dtype, torch.device("cpu")) for dtype in DTYPES}
-    parts = depth = left = 0
+    parts = depth = left = for_lemmas = 0
+    worst = math.inf
     found = "unsat"
     begin = time.process_time()
 
@@ -120,14 +149,17 @@ def decide(name: str, row: dict[str, str], way: str, seconds: float) -> Row:
                 search = RegionSearch(subject, single, region, position, DTYPES, arithmetics.__getitem__, remaining)
                 point, stats, _ = search.run()
             else:
-                point, stats = split_neurons(subject, single, region, position, arithmetics, remaining())
+                point, stats, lemmas = split_neurons(subject, single, region, position, arithmetics, remaining())
+                for_lemmas += lemmas
+            worst = min(worst, stats.worst)
             parts, depth, left = parts + stats.boxes, max(depth, stats.depth), left + stats.open
             if point is not None:
                 found = "sat"
                 break
             found = found if stats.is_proven else "open"
     spent = time.process_time() - begin
-    return Row(name, row["onnx"], row["vnnlib"], row["truth"], way, found, parts, depth, left, spent)
+    names = name, row["onnx"], row["vnnlib"], row["truth"], way
+    return Row(*names, found, parts, depth, left, spent, for_lemmas, worst if left else None)
 
 
 BOUND = DenseBounder.bound
@@ -145,21 +177,22 @@ def split_neurons(
     position: int,
     arithmetics: Mapping[torch.dtype, Arithmetic],
     seconds: float,
-) -> tuple[Counterexample | None, SplitStats]:
-    """One region: refined bounds, then the search."""
+) -> tuple[Counterexample | None, SplitStats, int]:
+    """One region: refined bounds, then the search; last, how many parts were those of lemmas."""
     end = time.monotonic() + seconds
-    course = Course("auto", None, Deadline(), lambda phase, done, total: None)
+    stages = Course("auto", None, Deadline(), lambda phase, done, total: None)
     with torch.no_grad():
-        proof = RegionProof(region, DTYPES, arithmetics.__getitem__, course)
+        proof = RegionProof(region, DTYPES, arithmetics.__getitem__, stages)
         proof.begin(is_last=False)
         proof.climb(LADDERS["standard"])
         if proof.proven:
-            return None, SplitStats(position, 0, 0, 0, math.inf, True, 0.0, "neuron")
+            return None, SplitStats(position, 0, 0, 0, math.inf, True, 0.0, "neuron"), 0
         prover = proof.prover_in(proof.dtypes[0])
         still = [number for number, ok in enumerate(prover.rows.refuted(prover.bounds)) if not ok]
         attack = splitting.attack_of(subject, single, region, position, prover.rows)
         used = [arithmetics[dtype] for dtype in proof.dtypes]
-        return NeuronSearch(region, position, used, prover.inputs, still, attack, end).run()
+        course = NeuronCourse(NeuronSearch(region, position, used, prover.inputs, still, attack, end))
+        return *course.run(), course.lemma_parts
 
 
 def line(name: str, way: str, rows: list[Row]) -> str:
@@ -176,27 +209,61 @@ def line(name: str, way: str, rows: list[Row]) -> str:
     )
 
 
+def instance_line(row: Row) -> str:
+    """The table's line for one instance."""
+    rate = row.parts / row.seconds if row.seconds > 0 else 0.0
+    worst = "" if row.worst is None else f"{row.worst:.4g}"
+    return (
+        f"| {row.set} | {Path(row.net).name.split('.')[0]} | {Path(row.spec).name.removesuffix('.gz')} | {row.way} | "
+        f"{row.truth} | {row.found} | {row.parts:,} | {row.lemma_parts:,} | {row.open:,} | {worst} | "
+        f"{row.seconds:.1f} | {rate:,.0f} |"
+    )
+
+
+def by_instance(sets: Sequence[str], ways: Sequence[str], seconds: float) -> list[Row]:
+    """Those of INSTANCES, each printed."""
+    print("| set | network | property | way | truth | found | parts | of lemmas | open | worst | s | parts/s |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    rows = []
+    for name, way in product(sets, ways):
+        for row in chosen(name):
+            rows.append(decide(name, row, way, seconds))
+            print(instance_line(rows[-1]), flush=True)
+    return rows
+
+
+def by_way(sets: Sequence[str], ways: Sequence[str], every: int, seconds: float) -> list[Row]:
+    """Every so manieth instance of the sets; each way is printed."""
+    print("| set | way | decided | parts | median s | 90 % | sum | parts/s | wrong |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows: list[Row] = []
+    for name, way in product(sets, ways):
+        found = [decide(name, row, way, seconds) for row in instances(name, every)]
+        print(line(name, way, found), flush=True)
+        rows += found
+    return rows
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["acasxu"])
-    parser.add_argument("--ways", nargs="+", default=list(BOXES), choices=WAYS)
+    parser.add_argument("--instances", nargs="*", choices=INSTANCES)
+    parser.add_argument("--ways", nargs="+", choices=WAYS)
     parser.add_argument("--every", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows: list[Row] = []
-    print("| set | way | decided | parts | median s | 90 % | sum | parts/s | wrong |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name in options.sets:
-        for way in options.ways:
-            rows += (found := [decide(name, row, way, options.seconds) for row in instances(name, options.every)])
-            print(line(name, way, found), flush=True)
+    if options.instances is None:
+        rows = by_way(options.sets, options.ways or list(BOXES), options.every, options.seconds)
+    else:
+        rows = by_instance(options.instances or list(INSTANCES), options.ways or ["neuron"], options.seconds)
+    which = f"--every {options.every}" if options.instances is None else "--instances"
     if options.json is not None:
         document = {
-            "command": f"--every {options.every} --seconds {options.seconds:g} --threads {options.threads}",
+            "command": f"{which} --seconds {options.seconds:g} --threads {options.threads}",
             "date": date.today().isoformat(),
             "machine_info": machine_info(),
             "commit_info": commit_info(),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from tests.importers.onnx_models import Case, constant_first, floats, ints, model, one, op, save
+from tests.importers.onnx_models import Case, floats, ints, model, one, op, save
 from zonocuda.importers import UnsupportedNetworkError, load_onnx
 
 STATISTICS = (floats(3), floats(3), floats(3), np.abs(floats(3)) + 1)
@@ -42,9 +42,6 @@ OPERATORS = {
         Case([helper.make_node("Relu", ["x"], ["y"], domain="com.example")], [1, 3], (3,)),
         "(op com.example.Relu) is not supported",
     ),
-    "product of branches": (Case([op("Relu", "x", "r"), op("Mul", "x r")], [1, 3], (3,)), "not affine"),
-    "matrix product of branches": (Case([op("MatMul", "x x")], [1, 3, 3], (3, 3)), "not affine"),
-    "division by a branch": (constant_first("Div", [1, 3], (3,), floats(3)), "not affine"),
     "division by zero": (one("Div", [1, 2], (2,), np.float32([1, 0])), "divides by zero"),
     "a convolution whose weight depends on the input": (
         Case([op("Conv", "c x")], [1, 1, 2, 2], (1, 2, 2), {"c": floats(1, 1, 3, 3)}),

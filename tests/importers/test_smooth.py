@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from flint import arb, ctx
-from torch import Tensor, nn
+from torch import nn
 
 from tests.importers.modules import Apply
 from tests.importers.onnx_models import Case, one, op, save
@@ -78,7 +79,15 @@ def test_attributes_are_float32_numbers(tmp_path: Path) -> None:
     assert float(graph.nodes[2].op.scale) == float(np.float32(1.0507010221481323))  # type: ignore[attr-defined]
 
 
+_ALMOST_TWO = [op("Add", "two bit", "e"), op("Pow", "x e")]
+_TWO_AND_A_BIT = {"two": np.float32(2).reshape(()), "bit": np.float32(1e-17).reshape(())}
+
 REFUSED = {
+    "a rounded exponent": (Case(_ALMOST_TWO, [1, 3], (3,), _TWO_AND_A_BIT), "its input 1 is computed with rounding"),
+    "an exponent of higher rank": (
+        one("Pow", [1, 3], (3,), np.float32(2).reshape((1, 1, 1))),
+        "an exponent of more dimensions than what it is the exponent of",
+    ),
     "negative alpha": (one("Elu", [1, 3], (3,), alpha=-0.5), "its alpha must be positive, got -0.5"),
     "no alpha": (one("Celu", [1, 3], (3,), alpha=0.0), "its alpha must be positive, got 0"),
     "odd power": (one("Pow", [1, 3], (3,), np.float32(2.5).reshape(())), "an exponent of 2.5 is not supported"),
@@ -94,14 +103,9 @@ def test_what_is_no_such_function_is_refused(name: str, tmp_path: Path) -> None:
         load_onnx(save(case.model(), tmp_path))
 
 
-def product_of_others(x: Tensor) -> Tensor:
-    return (x + 1) * torch.sigmoid(x)
-
-
 MODULES_REFUSED = {
     "a jump": (nn.Softplus(1.0, 5.0), "it jumps at its threshold of 5"),
     "a negative beta": (nn.Softplus(-1.0), "its beta must be positive"),
-    "a product of others": (Apply(product_of_others), "product"),
     "a power of an exponent": (Apply(lambda x: x**x), "is not supported"),
 }
 
@@ -111,3 +115,14 @@ def test_modules_that_are_no_such_function_are_refused(name: str) -> None:
     model, message = MODULES_REFUSED[name]
     with pytest.raises(UnsupportedNetworkError, match=message):
         from_module(model.eval(), (3,))
+
+
+@pytest.mark.parametrize("exponent", [float("inf"), float("nan"), 1e300])
+def test_an_exponent_that_is_no_integer_is_named(exponent: float) -> None:
+    with pytest.raises(UnsupportedNetworkError, match=f"an exponent of {re.escape(f'{exponent:g}')} is not supported"):
+        from_module(Apply(lambda x: x**exponent).eval(), (3,))
+
+
+def test_a_softplus_that_is_the_identity_is_refused() -> None:
+    with pytest.raises(UnsupportedNetworkError, match="it jumps at its threshold of -1000"):
+        from_module(nn.Softplus(1.0, -1000.0).eval(), (3,))

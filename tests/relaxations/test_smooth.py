@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.relaxations.functions import CASES, Case, intervals, sampled, slopes
 from zonocuda.relaxations import Lines
+from zonocuda.relaxations.rule import Start, _raised
 
 EACH = pytest.mark.parametrize("case", CASES, ids=str)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -162,6 +163,33 @@ def test_nan_reaches_every_bound_and_infinities_are_sound(case: Case) -> None:
             y = float(case.exact(x).mid())
             for least, most in ((low, high), (lines.slope * x + lines.below, lines.slope * x + lines.above)):
                 assert not bool((inside & ((least > y + 1e-6 * abs(y)) | (most < y - 1e-6 * abs(y)))).any())
+
+
+@EACH
+def test_nothing_is_settled_at_infinity(case: Case) -> None:
+    ends = torch.tensor([-math.inf, math.inf])
+    known = case.rule.settled(ends, ends)
+    assert known.tolist() == [case.function == "hardswish", case.function in ("elu", "celu", "hardswish")]
+
+
+@pytest.mark.parametrize("start", ["minimum_area", "adaptive"])
+def test_an_alpha_that_float32_does_not_hold_leaves_lines_that_hold(start: Start) -> None:
+    alpha = 2.0**200
+    rule = Case("elu", alpha).rule
+    lower, upper = torch.tensor([-1.0, -3.0, -2.0]), torch.tensor([1.0, -1.0, 0.0])
+    lines = rule.lines(lower, upper, rule.initial(lower, upper, start))
+    assert lines.below is not None
+    for x in (lower, upper, (lower + upper) / 2):
+        y = torch.where(x < 0, alpha * x.double().expm1(), x.double())
+        line = lines.slope.double() * x.double()
+        assert bool((line + lines.below <= y + 1e-6 * y.abs()).all())
+        assert bool((line + lines.above >= y - 1e-6 * y.abs()).all())
+
+
+def test_a_radius_is_rounded_up_at_the_end_of_the_range_as_well() -> None:
+    most = torch.finfo(torch.float32).max
+    raised = _raised(torch.tensor([most, math.inf, 1.0]))
+    assert raised.tolist() == [math.inf, math.inf, 1.0 + 2**-23]
 
 
 @pytest.mark.parametrize(

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 
 import pytest
 import torch
-from torch import Tensor
 
 import zonocuda
 from tests.relaxations.toy import Toy, exact, known, toyed
+from tests.relaxations.ways import both_ends, check_claims, property_of
 from tests.verifier.exact import Vector, value_step
-from tests.verifier.graphs import conv, fc, random_box, residual, sample_box, spec
+from tests.verifier.graphs import conv, fc, random_box, residual, sample_box
 from zonocuda.bounds.dual.neurons import neuron_bounds
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import initial_slopes
-from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.bounds.forward.sweep import sweep
-from zonocuda.bounds.interval import Bounds
-from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.executed import Execution
-from zonocuda.bounds.rounding.forward_error import ForwardErrors
-from zonocuda.bounds.rounding.ledger import Ledger
-from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope, use_backend
-from zonocuda.graph import Graph, Node, interpret
-from zonocuda.precision import summed_products
+from zonocuda.graph import Graph, Node
 from zonocuda.relaxations import RULES
-from zonocuda.specs import LinearConstraint
 from zonocuda.tighten.ascent import Ascent, ascend
 from zonocuda.tighten.joint import margin, slope_gradients, sweep_to
 from zonocuda.verifier import Verdict, optimize_bounds, verify
@@ -46,15 +37,6 @@ def table() -> Iterator[None]:
 
 def network(name: str, seed: int = 0, every: int = 1) -> Graph:
     return toyed(NETWORKS[name](seed), every)
-
-
-def both_ends(graph: Graph, like: Tensor) -> Rows:
-    """Rows +y_i and -y_i of the outputs."""
-    eye = torch.eye(graph.output_shape[0], dtype=like.dtype)
-    output = torch.cat([eye, -eye])
-    input_ = output.new_zeros(len(output), torch.Size(graph.input_shape).numel())
-    constant, members = output.new_zeros(len(output)), tuple((r,) for r in range(len(output)))
-    return Rows(output, input_, constant, (1,) * len(output), members, ("",) * len(output))
 
 
 # ---- bounds --------------------------------------------------------------------------------------------------------
@@ -93,36 +75,9 @@ def test_both_backends_find_the_same(name: str) -> None:
     torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
 
 
-def run_exactly(graph: Graph, x: list[Fraction]) -> tuple[dict[str, Vector], Vector]:
-    """The exact inputs of every activation, by name, and the exact output."""
-    seen: dict[str, Vector] = {}
-
-    def step(node: Node, values: tuple[Vector, ...]) -> Vector:
-        if isinstance(node.op, Toy):
-            seen[node.name] = values[0]
-            return [exact(v) for v in values[0]]
-        return value_step(graph, node, values)
-
-    return seen, interpret(graph, x, step)
-
-
-def claims(network: Graph, dtype: torch.dtype, box: Bounds) -> Iterator[tuple[str, dict[str, Bounds], Tensor]]:
-    """Proven bounds of the activations' inputs, and of the rows +y, -y, by every way there is."""
-    graph = network.to(dtype)
-    rounding, rows = Rounding.of(network, graph, dtype), both_ends(graph, box[0])
-    zonotope = Zonotope.from_box(*box)
-    forward = sweep(graph, zonotope, rounding=rounding)
-    assert forward.output is not None
-    assert forward.errors is not None
-    yield "forward", dict(forward.inputs), ForwardErrors(rounding).rows(rows, zonotope, forward.output, forward.errors)
-    by_dual = sweep(graph, zonotope, direction="dual", rounding=rounding)
-    reduced = reduced_bounds(graph, box, rounding)
-    for kind, inputs in (("dual", dict(by_dual.inputs)), ("reduced", reduced)):
-        for start in ("minimum_area", "adaptive"):
-            ledger = Ledger(rounding, box, inputs)
-            slopes = {n: s.flat() for n, s in initial_slopes(graph, inputs, start).items()}  # type: ignore[arg-type]
-            problem = RowProblem(output_rows(graph, rows, 1, ledger), box, inputs)
-            yield f"{kind}, {start}", inputs, problem.bound(lambda node, s=slopes: s[node.name])[0]  # type: ignore[misc]
+def toy_step(graph: Graph, node: Node, values: tuple[Vector, ...]) -> Vector:
+    """The exact value of a node."""
+    return [exact(v) for v in values[0]] if isinstance(node.op, Toy) else value_step(graph, node, values)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -132,19 +87,7 @@ def test_proven_bounds_hold_in_rational_arithmetic(name: str, width: float, dtyp
     graph = network(name, 3, 1)
     low, high = (b.to(dtype) for b in random_box(graph, 1, width))
     points = [low[0], high[0], *sample_box(low, high, 2, seed=1)[:2].reshape(2, *low[0].shape)]
-    runs = [run_exactly(graph, [Fraction(v) for v in p.flatten().tolist()]) for p in points]
-    count = 0
-    with torch.no_grad(), summed_products():
-        for what, inputs, bound in claims(graph, dtype, (low, high)):
-            assert bool(bound.isfinite().all()), what
-            for seen, y in runs:
-                for node, (below, above) in inputs.items():
-                    for v, a, b in zip(seen[node], below.flatten().tolist(), above.flatten().tolist(), strict=True):
-                        assert Fraction(a) <= v <= Fraction(b), f"{what}: {node}"
-                for value, claim in zip([*y, *(-v for v in y)], bound.flatten().tolist(), strict=True):
-                    assert Fraction(claim) <= value, what
-                    count += 1
-    assert count >= 5 * 4 * 6
+    assert check_claims(graph, dtype, (low, high), points, toy_step) >= 5 * 4 * 6
 
 
 # ---- slopes that learn ---------------------------------------------------------------------------------------------
@@ -191,13 +134,6 @@ def test_joint_slopes_improve_the_margin() -> None:
 
 
 # ---- verdicts ------------------------------------------------------------------------------------------------------
-
-
-def property_of(graph: Graph, box: Bounds, threshold: float) -> zonocuda.Spec:
-    """That y_0 does not fall to ``threshold``."""
-    return spec(
-        box[0][0], box[1][0], [[LinearConstraint({0: Fraction(1)}, {}, Fraction(-threshold))]], graph.output_shape[0]
-    )
 
 
 @EACH_NETWORK

@@ -15,7 +15,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, AveragePool, Cast, Concat, Graph, Node, Reduce, Relu, interpret
+from zonocuda.graph import Add, Affine, AveragePool, Bilinear, Cast, Concat, Graph, Node, Reduce, Relu, interpret
 
 Vector = list[Fraction]
 Matrix = list[dict[int, Fraction]]
@@ -89,6 +89,10 @@ def value_step(graph: Graph, node: Node, values: tuple[Vector, ...]) -> Vector:
         return [max(v, Fraction(0)) for v in values[0]]
     if isinstance(node.op, Cast):
         return [rounded(v, node.op.target) for v in values[0]]
+    if isinstance(node.op, Bilinear):
+        half, terms = len(values[0]) // 2, node.op.terms
+        products = [x * y for x, y in zip(values[0][:half], values[0][half:], strict=True)]
+        return [sum(products[i : i + terms], Fraction(0)) for i in range(0, half, terms)]
     return linear_step(graph, node, values, constant=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +20,12 @@ from zonocuda.verifier import Verdict, VerifyResult, verify
 CPU = torch.device("cpu")
 
 
-def proof(progress: Callable[[], object]) -> VerifyResult:
+def proof(progress: Callable[[], object], **options: Any) -> VerifyResult:
     """A property that holds, with something that happens whenever the proof says how far it is."""
     graph = conv(0)
     low, high = (b[0] for b in random_box(graph, width=0.01, seed=3))
     problem = spec(low, high, [[constraint({0: 1.0}, 1e6)]], 3)
-    return verify(graph, problem, dtype=torch.float32, progress=lambda phase, done, total: progress())
+    return verify(graph, problem, dtype=torch.float32, progress=lambda phase, done, total: progress(), **options)
 
 
 @pytest.fixture
@@ -67,6 +68,17 @@ def test_a_proof_under_which_the_arithmetic_changed_is_no_proof(change: Callable
     result = proof(change)
     assert result.verdict is Verdict.UNKNOWN
     assert reason in result.reason
+
+
+@pytest.mark.usefixtures("restored", "no_search")
+@pytest.mark.parametrize("change", [less_precision, flush])
+def test_what_was_found_in_changed_arithmetic_is_not_gone_on_with(change: Callable[[], None], tmp_path: Path) -> None:
+    assert proof(change, checkpoint=tmp_path).verdict is Verdict.UNKNOWN
+    torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
+    again = proof(lambda: None, checkpoint=tmp_path, resume=True)
+    assert again.verdict is Verdict.VERIFIED
+    assert not again.resumed
 
 
 @pytest.mark.usefixtures("restored")

@@ -275,6 +275,25 @@ def test_the_derivatives_are_those_of_the_bound() -> None:
     assert torch.autograd.gradcheck(bound, free)
 
 
+@pytest.mark.parametrize("count", [1, 5, 13])
+def test_parts_that_go_together_are_bounded_as_each_alone(count: int) -> None:
+    graph = NETWORKS["residual"](2)  # convolutions, whose passes carry usual numbers of rows
+    low, high = random_box(graph, width=0.4)
+    part = region(low[0], high[0], [[constraint({0: 1.0, 1: -0.5})], [constraint({1: 1.0})]])
+    search = course(graph, part, torch.float64)
+    bounder = search.rows_on(search.inputs)
+    roots = search.roots(bounder, ROOT)
+    chosen = roots.at(torch.arange(count) % len(roots))
+    neurons = torch.arange(count) % bounder.problem.count
+    parts = chosen.split(neurons)
+    together, estimated = bounder.bound(parts).parts, bounder.estimate(parts)
+    assert len(together) == len(estimated) == 2 * count
+    for number in range(2 * count):
+        alone = parts.at(slice(number, number + 1))
+        torch.testing.assert_close(estimated[number], bounder.estimate(alone)[0], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together.bound[number], bounder.bound(alone).parts.bound[0], rtol=1e-6, atol=1e-6)
+
+
 # ---- lemmas ----------------------------------------------------------------------------------------------------------
 
 
@@ -292,7 +311,7 @@ def test_lemmas_enclose_and_are_no_looser(name: str, dtype: torch.dtype) -> None
     used, boxes = [arithmetic], [(box[0], box[1])]
     if dtype is torch.float32:  # to climb in; proofs are in float64
         used, boxes = [*used, Arithmetic.of(graph, torch.float64, CPU)], [*boxes, (box[0].double(), box[1].double())]
-    found = find_lemmas(used, boxes, before, LemmaEffort(8, 3), costs, lambda node: None, lambda: True)
+    found = find_lemmas(used, boxes, before, LemmaEffort(8, 3), costs, lambda node: None, lambda share: True)
     assert found.finished
     for relu, (lower, upper) in found.inputs.items():
         assert bool((lower >= before[relu][0]).all())
@@ -324,8 +343,31 @@ def test_lemmas_prove_what_a_relaxation_does_not_see() -> None:
         return torch.ones(inputs[relu][0].numel())
 
     box = -torch.ones(1, 2), torch.ones(1, 2)
-    found = find_lemmas([arithmetic], [box], before, LemmaEffort(4, 3), costs, lambda node: None, lambda: True)
+    found = find_lemmas([arithmetic], [box], before, LemmaEffort(4, 3), costs, lambda node: None, lambda share: True)
     lower, upper = found.inputs[b.graph().relus[1].name]
     assert -0.51 <= float(lower) <= -0.5
     assert 0.5 <= float(upper) <= 0.51
     assert found.improved >= 1
+
+
+def test_a_layer_whose_time_is_up_leaves_the_others_theirs() -> None:
+    graph = fc(3, (4, 12, 12, 12, 2))
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    box = -torch.ones(1, 4).double(), torch.ones(1, 4).double()
+    before = reduced_bounds(arithmetic.graph, box, arithmetic.rounding)
+    asked: list[float] = []
+
+    def proceed(share: float) -> bool:
+        asked.append(share)
+        return share == 1.0  # that of the last layer
+
+    def costs(inputs: Any, relu: str) -> Tensor:
+        return torch.ones(inputs[relu][0].numel()).double()
+
+    found = find_lemmas([arithmetic], [box], before, LemmaEffort(8, 3), costs, lambda node: None, proceed)
+    assert found.finished
+    assert found.bounded > 0
+    assert found.improved > 0
+    shares = [share for share in asked if share < 1.0]
+    assert shares == sorted(shares)
+    assert asked[-1] == 1.0

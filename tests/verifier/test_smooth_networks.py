@@ -12,7 +12,7 @@ from torch import Tensor
 
 import zonocuda
 from tests.relaxations.functions import CASES, Case
-from tests.relaxations.test_toy import both_ends, claims, property_of
+from tests.relaxations.ways import both_ends, claims, property_of
 from tests.verifier.graphs import Builder, conv, fc, random_box, residual, sample_box
 from zonocuda.bounds.dual.neurons import neuron_bounds
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
@@ -219,3 +219,15 @@ def test_a_logarithm_that_may_leave_its_domain_is_never_verified() -> None:
     assert result.verdict is not Verdict.VERIFIED
     inside = box[0] / 2, box[1] / 2
     assert verify(graph, property_of(graph, inside, -1e6), timeout=10).verdict is Verdict.VERIFIED
+
+
+def test_a_proof_by_splitting_has_no_certificate_either() -> None:
+    graph = all_of(Case("tanh"), fc(8))
+    box = single_box(graph, 1.0, 0)
+    least = float(graph(sample_box(box[0], box[1], 5000)[:, 0])[:, 0].min())
+    split = verify(graph, property_of(graph, box, least - 0.1), split="input", timeout=60, certificate=True)
+    assert split.verdict is Verdict.VERIFIED
+    assert split.splits
+    assert split.certificate is not None
+    assert split.certificate.reason.startswith("certificates of op tanh")
+    assert not split.certificate.regions

@@ -1,5 +1,6 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
+from zonocuda.graph.bilinear import Bilinear
 from zonocuda.graph.elementwise import ENTRIES, Elementary
 from zonocuda.graph.graph import Graph, Node, Part, interpret, prune
 from zonocuda.graph.magnitude import absolute, constants, divisor, fan_in, fan_out
@@ -32,6 +33,7 @@ __all__ = [
     "Add",
     "Affine",
     "AveragePool",
+    "Bilinear",
     "Cast",
     "Concat",
     "Conv",

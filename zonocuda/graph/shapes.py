@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from zonocuda.graph.bilinear import Bilinear
 from zonocuda.graph.elementwise import Elementary
 from zonocuda.graph.ops import (
     Add,
@@ -81,6 +82,12 @@ def _same(op: Op, shapes: Sequence[Shape]) -> Shape:
 
 def _add(op: Op, shapes: Sequence[Shape]) -> Shape | None:
     return shapes[0] if len(shapes) == 2 and shapes[0] == shapes[1] else None
+
+
+def _product(op: Bilinear, shapes: Sequence[Shape]) -> Shape | None:
+    (shape,) = shapes
+    fits = len(shape) == 1 and op.terms > 0 and shape[0] % (2 * op.terms) == 0
+    return (shape[0] // (2 * op.terms),) if fits else None
 
 
 def _scale_shift(op: ScaleShift, shapes: Sequence[Shape]) -> Shape | None:
@@ -187,6 +194,7 @@ _RULES: dict[type[Op], Callable[..., Shape | None]] = {
     Gather: _gather,
     Linear: _linear,
     Pad: _pad,
+    Bilinear: _product,
     Reduce: _reduce,
     Relu: _same,
     Reshape: _reshape,

@@ -1,7 +1,7 @@
 """Operators of a network that its graph writes with several nodes, whole, for execution alone.
 
-Bounds are of the nodes: affine maps and ReLUs that compute the same function of real numbers. In floating point those
-would round where the operator itself rounds nothing, or once (:class:`zonocuda.graph.Part`).
+Bounds are of the nodes: affine maps, ReLUs and products that compute the same function of real numbers. In floating
+point those would round where the operator itself rounds nothing, or once (:class:`zonocuda.graph.Part`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from zonocuda.graph.ops import Op
+from zonocuda.graph.ops import Op, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,81 @@ class Absolute(Op):
 
     def apply(self, *inputs: Tensor) -> Tensor:
         return inputs[0].abs()
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply(Op):
+    """x * y; they broadcast."""
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] * inputs[1]
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixProduct(Op):
+    """x @ y."""
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] @ inputs[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Divide(Op):
+    """x / y, or ``constant`` / y; for ``is_root`` by the square root of y."""
+
+    constant: Tensor | None
+    is_root: bool
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        x = inputs[0] if self.constant is None else self.constant.to(inputs[0].dtype)
+        return x / (inputs[-1].sqrt() if self.is_root else inputs[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(Op):
+    """e^x_i / sum_j e^x_j along a feature dimension, or its logarithm."""
+
+    dim: int
+    log: bool
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        function = torch.log_softmax if self.log else torch.softmax
+        return function(inputs[0], self.dim + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedSoftmax(Op):
+    """The softmax along the last dimension of what is ``allowed``, and 0 elsewhere."""
+
+    allowed: Tensor
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].masked_fill(~self.allowed, -torch.inf).softmax(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class LogSumExp(Op):
+    """log sum e^x over feature dimensions."""
+
+    dims: Shape
+    keepdim: bool
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].logsumexp([d + 1 for d in self.dims], self.keepdim)
+
+
+@dataclass(frozen=True, eq=False)
+class Standardise(Op):
+    """d / sqrt(mean d^2 + eps) over feature dimensions, for d = x - mean x, or x where it is not ``centered``."""
+
+    dims: Shape
+    eps: float
+    centered: bool
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        (x,), dims = inputs, [d + 1 for d in self.dims]
+        d = x - x.mean(dims, keepdim=True) if self.centered else x
+        return d / (d.square().mean(dims, keepdim=True) + self.eps).sqrt()
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zonocuda.graph import HOPELESS, Affine, Graph, Node, Op, absolute, constants, interpret
+from zonocuda.graph import HOPELESS, Affine, Graph, Node, Op, ScaleShift, absolute, constants, interpret
 from zonocuda.importers.errors import NetworkMismatchError, NetworkOverflowError
 from zonocuda.importers.onnx.file import node_names, parse_onnx
 from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
@@ -103,6 +103,8 @@ class Comparison:
         error = result.error + op.roundings * torch.finfo(torch.float64).eps * absolute(op).apply(reach)
         if op.doubt:
             doubts: dict[str, Any] = {name: torch.zeros_like(t) for name, t in constants(op).items()}
+            if isinstance(op, ScaleShift) and op.scale is None:
+                doubts["scale"] = torch.zeros_like(op.doubt["shift"])
             doubts.update(op.doubt)
             error = error + dataclasses.replace(op, **doubts).apply(reach)
         return Bounded(result.value, error)

@@ -67,7 +67,7 @@ def power(builder: GraphBuilder, name: str, x: Value, exponent: float) -> Value:
     roots: dict[float, FunctionName] = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
     if exponent in roots:
         return elementary(builder, name, x, roots[exponent])
-    if exponent != int(exponent) or not 2 <= exponent <= LARGEST_POWER:
+    if not 2 <= exponent <= LARGEST_POWER or exponent != int(exponent):
         refuse(f"an exponent of {exponent:.6g} is not supported; 1/2, -1/2, -1 and integers from 1 to 1024 are")
     return elementary(builder, name, x, "power", float(exponent))
 
@@ -77,7 +77,7 @@ def softplus(builder: GraphBuilder, name: str, x: Value, beta: float, threshold:
     of it: log(1 + e^-t) is less than e^-t."""
     if not beta > 0:
         refuse(f"its beta must be positive, got {beta:.6g}")
-    if not math.exp(-threshold) <= torch.finfo(x.dtype).eps * max(1.0, threshold):
+    if not math.exp(min(-threshold, 1.0)) <= torch.finfo(x.dtype).eps * max(1.0, threshold):
         refuse(f"it jumps at its threshold of {threshold:.6g}, by more than {x.dtype} rounds; use a larger one")
     if beta == 1:
         return elementary(builder, name, x, "softplus")

@@ -42,7 +42,7 @@ Taps = tuple[tuple[int, ...], ...]
 """Windows along a dimension: the output position i is about the input positions tap[i]."""
 
 
-def _written(builder: GraphBuilder, whole: Op, inputs: Sequence[Value], write: Callable[[], Value]) -> Value:
+def written(builder: GraphBuilder, whole: Op, inputs: Sequence[Value], write: Callable[[], Value]) -> Value:
     """What ``write`` appends, as the parts of one operator."""
     since = builder.count
     out = write()
@@ -55,7 +55,7 @@ def _written(builder: GraphBuilder, whole: Op, inputs: Sequence[Value], write: C
 
 def extreme(builder: GraphBuilder, name: str, values: Sequence[Value], sign: int) -> Value:
     """The largest (``sign`` 1) or least (-1) of values that broadcast against each other."""
-    return _written(builder, Extreme(sign), values, lambda: _tree(builder, name, values, sign))
+    return written(builder, Extreme(sign), values, lambda: _tree(builder, name, values, sign))
 
 
 def _tree(builder: GraphBuilder, name: str, values: Sequence[Value], sign: int) -> Value:
@@ -107,7 +107,7 @@ def clip(builder: GraphBuilder, name: str, x: Value, least: Numbers | None, most
         rest = negate(builder, f"{name}/rest", above, enclosure.add(upper, lower, -1))
         return negate(builder, name, relu(builder, f"{name}/left", rest), upper)
 
-    return _written(builder, whole, [x], write)
+    return written(builder, whole, [x], write)
 
 
 def _limit(builder: GraphBuilder, constant: Numbers, x: Value, sign: int) -> tuple[Enclosure | None, bool]:
@@ -183,7 +183,7 @@ def leaky_relu(builder: GraphBuilder, name: str, x: Value, slope: Numbers) -> Va
         share = builder.emit(f"{name}/share", scale, y, part=Part(products=1))
         return add(builder, name, share, positive)
 
-    return _written(builder, Leaky(s.held()), [x], write)
+    return written(builder, Leaky(s.held()), [x], write)
 
 
 def absolute(builder: GraphBuilder, name: str, x: Value) -> Value:
@@ -194,7 +194,7 @@ def absolute(builder: GraphBuilder, name: str, x: Value) -> Value:
         twice = scale_shift(builder, f"{name}/twice", relu(builder, f"{name}/positive", x), two, None)
         return add(builder, name, twice, x, -1)
 
-    return _written(builder, Absolute(), [x], write)
+    return written(builder, Absolute(), [x], write)
 
 
 # ---- over windows ----------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def _over(builder: GraphBuilder, name: str, x: Value, axes: Sequence[tuple[int, 
             y = step(builder, own, y, dim, taps, sign)
         return y
 
-    return _written(builder, Extremes(used, sign), [x], write)
+    return written(builder, Extremes(used, sign), [x], write)
 
 
 def _along(builder: GraphBuilder, name: str, x: Value, dim: int, taps: Taps, sign: int) -> Value:
@@ -359,4 +359,4 @@ def choose(builder: GraphBuilder, name: str, condition: Tensor, x: Value | Numbe
         left, right = (scale_shift(builder, f"{name}/{part}", wide, own, None) for part, wide, own in parts)
         return add(builder, name, left, right)
 
-    return _written(builder, Choice(mask, *fixed), values, write)
+    return written(builder, Choice(mask, *fixed), values, write)

@@ -63,6 +63,10 @@ class BeforeFinal:
     whole: OnnxRuntimeModel
     final: Final
 
+    def with_final(self) -> Network:
+        """The whole network, whose last operator is a layer like others."""
+        return _network(parse_onnx(self.whole.content, self.whole.name), self.before.path)
+
 
 def load_network(source: str | Path | onnx.ModelProto) -> Network:
     """Load an ``.onnx`` or ``.onnx.gz`` file, or a model in memory.

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zonocuda.functions import FunctionName
 from zonocuda.graph import (
     Add,
     Affine,
+    Bilinear,
     Cast,
     Concat,
     Elementary,
@@ -34,6 +36,9 @@ conversion); a division by a count (1). Batch normalisation executed as x * s + 
 FUNCTION_ROUNDINGS = 64
 """Roundings of 1 + |x| + |f(x)| that stand for a smooth function, executed by whatever formula: no library guarantees
 any, and those of ONNX Runtime and torch that were seen are off by less than a tenth of it."""
+
+RELATIVE: tuple[FunctionName, ...] = ("exp", "power", "reciprocal", "sqrt", "rsqrt")
+"""Functions whose executions are off by a share of f(x) alone."""
 
 _EXACT = (Reshape, Transpose, Gather, Expand)
 
@@ -62,9 +67,10 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
 
     of A x + b (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); m * tiny is for products that
     underflow or are flushed to zero. max(x, 0) is 1-Lipschitz and keeps e. A sum of two branches adds both errors
-    and one rounding. A smooth function changes by what e can change it, and is off by FUNCTION_ROUNDINGS. Moving
-    values about is exact, and a cast rounds once, to its own type. Float64 evaluates the bound; its own error, of the
-    order of m * 2^-53 relative, is for the caller to cover.
+    and one rounding. A sum of products of two values changes by at most sum |x| e_y + |y| e_x + e_x e_y. A smooth
+    function changes by what e can change it, and is off by FUNCTION_ROUNDINGS. Moving values about is exact, and a cast
+    rounds once, to its own type. Float64 evaluates the bound; its own error, of the order of m * 2^-53 relative, is for
+    the caller to cover.
     """
     op = node.op
     if isinstance(op, Cast):
@@ -81,13 +87,19 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
     if isinstance(op, Relu):
         return Bounded(op.apply(inputs[0].value), inputs[0].error)
     if isinstance(op, Elementary):
-        x = inputs[0]
-        value, error = op.apply(x.value), op.change(x.value, x.error)
-        return Bounded(value, error + _rounding(FUNCTION_ROUNDINGS, 1 + x.value.abs() + value.abs() + error, dtype))
+        x, value = inputs[0], op.apply(inputs[0].value)
+        change = op.change(x.value, x.error)
+        error = torch.where(change.isnan() & ~value.isnan(), torch.inf, change)  # f ends within what x may be
+        size = value.abs() + error if op.function in RELATIVE else 1 + x.value.abs() + value.abs() + error
+        return Bounded(value, error + _rounding(FUNCTION_ROUNDINGS, size, dtype))
     if isinstance(op, Add):
         error = inputs[0].error + inputs[1].error
         size = inputs[0].value.abs() + inputs[1].value.abs() + error
         return Bounded(op.apply(inputs[0].value, inputs[1].value), error + _rounding(2, size, dtype))
+    if isinstance(op, Bilinear):
+        size, value = inputs[0].value.abs(), op.apply(inputs[0].value)
+        most = op.apply(size + inputs[0].error)
+        return Bounded(value, most - op.apply(size) + _rounding(op.terms + EXTRA_ROUNDINGS, most, dtype))
     if isinstance(op, Concat):
         return Bounded(op.apply(*(x.value for x in inputs)), op.apply(*(x.error for x in inputs)))
     raise NotImplementedError(f"importers.rounding: no error bound for op {op.kind}")

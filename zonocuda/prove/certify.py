@@ -42,6 +42,12 @@ class NoCertificateError(Exception):
     """Why a proof has no certificate, in one line."""
 
 
+def obstacle(network: Graph) -> str:
+    """Why no proof about a network has a certificate: an activation that the checker does not know; else empty."""
+    unknown = next((node for node in activations(network) if not rule_of(node).is_certified), None)
+    return "" if unknown is None else f"certificates of op {unknown.op.kind} (node {unknown.name!r}) are not supported"
+
+
 def add_region(
     certificate: Certificate, make: Callable[[], RegionRecord], combinations: tuple[Combination, ...] = ()
 ) -> Certificate:
@@ -75,7 +81,7 @@ def region_record(network: Graph, position: int, proof: RegionProof) -> RegionRe
     assert proof.sweep is not None, "a proof begins with a sweep"
     assert proof.prover is not None, "and goes on with a prover"
     prover, first = proof.prover, proof.sweep.inputs
-    nodes = _certified(network)
+    nodes = activations(network)
     if prover.climbed is None:
         records = tuple(_shared(node, first[node.name], first[node.name]) for node in nodes)
         rows = tuple(_row(prover.rows, r, prover.bounds, prover.slack) for r in _chosen(prover.rows, prover.bounds))
@@ -89,9 +95,8 @@ def region_record(network: Graph, position: int, proof: RegionProof) -> RegionRe
     raise NoCertificateError(f"region {position}: the proof was not found again with slopes as they are written")
 
 
-def leaf_record(network: Graph, refuted: Refuted) -> RegionRecord:
-    """The certificate of a region that one pass refutes; raises NoCertificateError."""
-    _certified(network)
+def leaf_record(refuted: Refuted) -> RegionRecord:
+    """The certificate of a region that one pass refutes."""
     return RegionRecord(refuted.position, False, (), (), forest=refuted.forest)
 
 
@@ -99,20 +104,10 @@ def root_record(network: Graph, position: int, proof: RegionProof) -> tuple[Regi
     """The bounds of every activation's input on a region's box, written down, and what they are, in float64; without
     any row. Arguments and errors are those of :func:`region_record`."""
     assert proof.prover is not None, "a proof begins with a prover"
-    _certified(network)
     climbed = proof.prover.climbed
     arithmetic = Arithmetic.of(network, torch.float64, proof.prover.rows.constant.device)
     records, inputs = _Refined(arithmetic, position, proof).layers(climbed.intermediate if climbed else 0)
     return RegionRecord(position, True, records, ()), inputs
-
-
-def _certified(network: Graph) -> list[Node]:
-    """The activations, which must be such that the checker knows."""
-    nodes = activations(network)
-    unknown = next((node for node in nodes if not rule_of(node).is_certified), None)
-    if unknown is not None:
-        raise NoCertificateError(f"certificates of op {unknown.op.kind} (node {unknown.name!r}) are not supported")
-    return list(nodes)
 
 
 def _wide(bounds: Bounds) -> Bounds:

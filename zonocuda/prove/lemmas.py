@@ -1,16 +1,23 @@
 """Better bounds of the inputs of activations, by small searches of their own: lemmas of a proof.
 
 Layer by layer, so that each uses those before it: both bounds of every unstable neuron are rows whose slopes climb;
-then those neurons that cost the open rows of a property most, by what their relaxation takes off a row's bound, are
-searched: every row splits its worst leaf, as often as the effort says, and its bound is the least over its leaves.
-Each of them is proven with rounding counted, and is a bound of the whole box like any other.
+then those of which a better bound would gain the open rows of a property most are searched: each splits its worst
+leaf, as often as the effort says, and its bound is the least over its leaves. Each of them is proven with rounding
+counted, and is a bound of the whole box like any other.
+
+What the relaxation of a neuron takes off a row's bound is |v| u (-l) / (u - l) where v < 0; its derivatives are
+|v| u^2 / (u - l)^2 in l and |v| l^2 / (u - l)^2 in u. A search improves a bound by some part of the width, so that it
+gains cost u / (-l) by a better l, and cost (-l) / u by a better u, up to a factor, and no more than the cost: mostly
+one of both is worth a search, and the other is not.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +31,7 @@ from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
-from zonocuda.prove.sign_bounds import LEMMA, SignBounds
+from zonocuda.prove.sign_bounds import LEMMA, Pace, SignBounds
 from zonocuda.prove.sign_record import LemmaProof, SignLeaves, places
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations
@@ -32,8 +39,12 @@ from zonocuda.tighten.refine import depends_on_activation
 
 ROWS = 256
 """That climb together."""
+CLIMB, MORE = Pace(8, 0.2, 0.1), Pace(12, 0.05, 0.1)
+"""Of all rows, and of those that are searched, before they are."""
 BYTES = 2**28
 """Of the leaves that are kept at a time."""
+MOST = 4.0
+"""How many times the gain by a bound may exceed its neuron's cost, in units of what a search gains."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +52,17 @@ class LemmaEffort:
     """How much to spend.
 
     Attributes:
-        neurons: of each layer that are searched, at most.
-        rounds: splits of each of their rows.
+        bounds: of each layer's neurons, lower or upper ones, that are searched, at most.
+        rounds: splits of each of them.
     """
 
-    neurons: int
+    bounds: int
     rounds: int
 
     @property
     def work(self) -> int:
         """Splits of a layer."""
-        return self.neurons * self.rounds
+        return self.bounds * self.rounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +74,14 @@ class Lemmas:
         improved: bounds of neurons that a search improved.
         bounded: parts that were bounded.
         finished: whether every layer had its turn.
+        searching: the share of the seconds that searches took; the rest went to the rows that climb.
     """
 
     inputs: dict[str, Bounds]
     improved: int
     bounded: int
     finished: bool
+    searching: float = 0.0
 
 
 Costs = Callable[[Mapping[str, Bounds], str], Tensor | None]
@@ -83,7 +96,7 @@ def find_lemmas(
     effort: LemmaEffort,
     costs: Costs,
     on_node: Visit,
-    proceed: Callable[[], bool],
+    proceed: Callable[[float], bool],
     record: Callable[[LemmaProof], None] | None = None,
     note: Callable[[Lemmas, str], None] = lambda found, layer: None,
     after: str = "",
@@ -98,40 +111,52 @@ def find_lemmas(
         effort: how much to spend.
         costs: which neurons matter.
         on_node: called before each node of each pass; may raise to stop.
-        proceed: asked before every batch; False ends it.
+        proceed: asked before every batch, with the share of all time that the searches of this layer and those before
+            it may take (rows pass through all layers before theirs, so that the last ones take most); False ends the
+            search of this layer.
         record: is given the proofs of all bounds that are better than those given, as they can be written down.
         note: is given what was found so far after each layer, and the name of its activation.
         after: the activation of the layer to go on behind; empty to begin with the first one.
     """
     known, improved, bounded = dict(inputs), 0, 0
     nodes = activations(arithmetics[0].graph)
+    begin, searching = time.monotonic(), 0.0
+
+    def found(finished: bool) -> Lemmas:
+        spent = time.monotonic() - begin
+        return Lemmas(known, improved, bounded, finished, searching / spent if spent > 0 else 0.0)
+
     first = next((number for number, node in enumerate(nodes, 1) if node.name == after), 0)
-    for node in nodes[first:]:
+    for number, node in enumerate(nodes[first:], first):
+        share = (number + 1) * (number + 2) / (len(nodes) * (len(nodes) + 1))
         left = compact(arithmetics[0].graph, known)
         index = free_neurons(node, left.inputs[node.name])
         if not len(index) or not depends_on_activation(left.graph, left.graph[node.name]):
             continue
-        layer = _Layer(arithmetics, boxes, left, left.graph[node.name], on_node, proceed, record is not None)
+        go_on = partial(proceed, share)
+        layer = _Layer(arithmetics, boxes, left, left.graph[node.name], on_node, go_on, record is not None)
         try:
             layer.climb(index)
             known = left.widen(layer.inputs)
-            if not proceed():
-                return Lemmas(known, improved, bounded, False)
+            if not proceed(1.0):
+                return found(False)
             cost = costs(known, node.name)
             if cost is None:
-                return Lemmas(known, improved, bounded, True)
-            wanted = layer.still(_narrow(cost, left, node), effort.neurons)
-            improved += layer.search(wanted, effort.rounds)
+                return found(True)
+            since = time.monotonic()
+            improved += layer.search(layer.promising(_narrow(cost, left, node), effort.bounds), effort.rounds)
+            searching += time.monotonic() - since
         except SearchStopped:
-            return Lemmas(left.widen(layer.inputs), improved, bounded + layer.bounded, False)
+            known, bounded = left.widen(layer.inputs), bounded + layer.bounded
+            return found(False)
         finally:
             if record is not None:
                 for proof in layer.proofs():
                     record(proof)
         bounded += layer.bounded
         known = left.widen(layer.inputs)
-        note(Lemmas(known, improved, bounded, False), node.name)
-    return Lemmas(known, improved, bounded, True)
+        note(found(False), node.name)
+    return found(True)
 
 
 def in_dtype(inputs: Mapping[str, Bounds], dtype: torch.dtype) -> dict[str, Bounds]:
@@ -171,7 +196,7 @@ class _Layer:
         judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
         self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
         every = torch.arange(2 * len(index), device=index.device)
-        self.roots = SignParts.cat([self.bounder.roots(part, part) for part in torch.split(every, ROWS)])
+        self.roots = SignParts.cat([self.bounder.roots(part, part, CLIMB) for part in torch.split(every, ROWS)])
         self.note(every, self.roots.bound)
         if self.written:
             self.keep(every, self.roots.packed(), self.roots.bound.unsqueeze(1))
@@ -208,20 +233,21 @@ class _Layer:
         self.inputs[self.node.name] = unflatten_rows(lower, self.source.shape), unflatten_rows(upper, self.source.shape)
         return better
 
-    def still(self, costs: Tensor, most: int) -> Tensor:
-        """Of the neurons that are still unstable, those that cost most, as positions in ``index``."""
+    def promising(self, costs: Tensor, most: int) -> Tensor:
+        """The rows of those bounds from which most is to be gained, of neurons that are unstable and cost something."""
         lower, upper = (flatten_rows(b)[0, self.index] for b in self.inputs[self.node.name])
-        cost = torch.where((lower < 0) & (upper > 0), costs[self.index], -1.0)
-        order = cost.argsort(descending=True, stable=True)[:most]
-        return order[cost[order] > 0]
+        cost = torch.where((lower < 0) & (upper > 0), costs[self.index], 0.0)
+        gain = torch.cat([cost * (upper / -lower).clamp(max=MOST), cost * (-lower / upper).clamp(max=MOST)])
+        order = gain.nan_to_num(0.0).argsort(descending=True, stable=True)[:most]
+        return order[gain[order] > 0]
 
-    def search(self, wanted: Tensor, rounds: int) -> int:
-        """Small trees for both rows of some neurons; returns how many bounds they improved."""
-        rows = torch.cat([wanted, wanted + len(self.index)])
+    def search(self, rows: Tensor, rounds: int) -> int:
+        """Small trees for some rows; returns how many bounds they improved."""
         step = max(1, BYTES // (self.roots.part_bytes * (rounds + 1)))
         improved = 0
         for part in torch.split(rows, step) if len(rows) else ():
-            found = deepen(self.roots.at(part), self.bounder, rounds, ROWS, self.proceed)
+            roots = SignParts.cat([self.bounder.climb(self.roots.at(p), MORE).parts for p in torch.split(part, ROWS)])
+            found = deepen(roots, self.bounder, rounds, ROWS, self.proceed)
             self.bounded += found.bounded
             improved += self.note(part, found.bound)
             if self.written:

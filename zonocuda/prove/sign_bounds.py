@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.dual.dual_pass import standard_rows
 from zonocuda.bounds.dual.signs import Reached, SignProblem
 from zonocuda.bounds.interval import outward
 from zonocuda.branch import SignBounded, SignParts, refuted
@@ -120,9 +121,12 @@ class SignBounds:
 
     def estimate(self, parts: SignParts) -> Tensor:
         """Bounds with the slopes and multipliers as they are, whose rounding is not counted."""
+        count = len(parts)
+        filled = torch.arange(self._usual(count), device=parts.row.device).clamp(max=count - 1)
         with torch.no_grad():
-            flow = self.problem.flow(parts.row, False)
-            return self.problem.run(flow, parts.signs.to(parts.bound), parts.slopes, parts.multipliers).lower
+            flow = self.problem.flow(parts.row[filled], False)
+            signs, slopes, multipliers = (t[filled] for t in (parts.signs, parts.slopes, parts.multipliers))
+            return self.problem.run(flow, signs.to(parts.bound), slopes, multipliers).lower[:count]
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
@@ -135,9 +139,11 @@ class SignBounds:
     def _ascend(self, parts: SignParts, pace: Pace) -> tuple[Tensor, Tensor]:
         """Slopes and multipliers ``[S, U]`` after the steps."""
         best = parts.slopes.clone(), parts.multipliers.clone()
-        rows, signs = parts.row, parts.signs.to(parts.bound)
-        going = torch.arange(len(rows), device=rows.device)
-        now = [t.detach().clone() for t in best]
+        count = len(parts)
+        # Some go twice, to keep to a usual number of rows.
+        going = torch.arange(self._usual(count), device=parts.row.device).clamp(max=count - 1)
+        rows, signs = parts.row[going], parts.signs[going].to(parts.bound)
+        now = [t.detach()[going] for t in best]
         first, second = ([torch.zeros_like(t) for t in now] for _ in range(2))
         rates = [pace.slopes * torch.ones_like(self._units), pace.multipliers * self._units]
         goal = SPARE * self.slack
@@ -152,12 +158,13 @@ class SignBounds:
             with torch.no_grad():
                 now = [t.detach() for t in now]
                 count = int(wanted.sum())
-                if 4 * count <= 3 * len(going):  # those that seem proven leave
+                rest = self._usual(count)
+                if 4 * rest <= 3 * len(going):  # those that seem proven leave
                     for kept, value in zip(best, now, strict=True):
                         kept[going] = value
                     if not count:
                         return best
-                    index = wanted.nonzero().squeeze(1)
+                    index = (~wanted).to(torch.uint8).argsort(stable=True)[:rest]
                     going, signs = going[index], signs[index]
                     now, first, second = ([t[index] for t in ts] for ts in (now, first, second))
                     gradients = tuple(None if g is None else g[index] for g in gradients)
@@ -177,6 +184,10 @@ class SignBounds:
         for kept, value in zip(best, now, strict=True):
             kept[going] = value
         return best
+
+    def _usual(self, count: int) -> int:
+        """How many rows to carry for ``count``: see :func:`zonocuda.bounds.dual.dual_pass.standard_rows`."""
+        return standard_rows(self.problem.graph, self.problem.like.device, count)
 
     def _prove(self, parts: SignParts) -> SignBounded:
         """Bounds with rounding counted, wishes, and the points where the rows are least."""

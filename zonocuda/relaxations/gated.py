@@ -24,6 +24,8 @@ BLUR = 2.0**-98
 """Inflection points are those of float64 within 2^-50, and |f'''| < 1 there: M delta <= 2^-100."""
 FAR = 40.0
 """Beyond -FAR and FAR every gate is 0 or 1, but for e^-40 or less."""
+LARGEST_SLOPE = 3e38
+"""That float32 holds; lines need not be steeper."""
 NODES = 512
 STEPS = 3
 
@@ -209,7 +211,7 @@ def elu(alpha: float) -> Curve:
         "elu",
         slope,
         lambda s, piece: (s / alpha).clamp(min=0).log(),
-        (0.0, max(1.0, alpha)),
+        (0.0, min(max(1.0, alpha), LARGEST_SLOPE)),
         breaks=(0.0,),
         bends=(CONVEX, STRAIGHT),
         parameter=alpha,

@@ -3,6 +3,10 @@
 A :class:`Rule` says it: an interval for f on [l, u], and for any slope two lines around it. Sweeps, dual passes, error
 counts, ascents and searches ask the rule of a node (:mod:`zonocuda.relaxations.table`) and name no activation. From
 ``range``, ``initial`` and ``lines`` all the rest follows; a rule overrides what it can do better.
+
+A function of several numbers (:attr:`Rule.terms`) reads them from one feature dimension. Bounds, slopes and what is
+settled are then those of what it reads, offsets and radii those of its values: :meth:`Rule.fold` leads from the
+one to the other, and :meth:`Rule.unfold` back.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from zonocuda.domains import kernels
+from zonocuda.domains import Diagonal, Zonotope, kernels
+from zonocuda.domains.hosted import kept
 
 Bounds = tuple[Tensor, Tensor]
 """Lower and upper bounds, of one shape."""
@@ -68,7 +73,7 @@ class Growth(NamedTuple):
     """What an activation does to the error of a zonotope, elementwise.
 
     Attributes:
-        slope: at least the magnitude of the band's slope.
+        slope: at least the magnitude of the band's slope, of what it reads; the others are of its values.
         offset: at least |middle| + radius of the band, and 0 where nothing is charged.
         charged: where the step rounds or adds anything; elsewhere the error stays as it is.
         zero: where the value is 0, without error.
@@ -114,6 +119,13 @@ class Rule(ABC):
     """Whether f is the identity where x >= 0 and 0 where x <= 0, so that a neuron can be split at 0
     (:mod:`zonocuda.bounds.dual.signs`)."""
 
+    is_partial: bool = False
+    """Whether f is finite on a part of the line only, so that bounds have to keep its input there."""
+
+    terms: int = 1
+    """Of how many numbers each value is a function; where it is more than one, input and output have one feature
+    dimension each."""
+
     has_best_above: ClassVar[bool] = False
     """Whether of all upper lines that of the minimum-area slope is the lowest, everywhere on [l, u]."""
 
@@ -139,6 +151,29 @@ class Rule(ABC):
             slope: None for the minimum-area one, which moves with l and u.
             terms: how many terms the sums had that l and u were computed as.
         """
+
+    # ---- of several numbers ------------------------------------------------------------------------------------------
+
+    def fold(self, x: Tensor) -> Tensor:
+        """The sums, for each value of the activation, over the numbers that it is a function of; ``[..., inputs]``."""
+        return x
+
+    def unfold(self, v: Tensor) -> Tensor:
+        """The adjoint of :meth:`fold`: for each number the value that it belongs to."""
+        return v
+
+    def scaled(self, value: Zonotope, slope: Tensor, in_place: bool = False) -> Zonotope:
+        """The zonotope of slope x, folded."""
+        blocks = tuple(kept(block.scale(slope, in_place)) for block in value.blocks)
+        image = Zonotope(slope * value.center, blocks)
+        return image if self.terms == 1 else image.affine(self.fold, self.fold)
+
+    def image(self, value: Zonotope, band: Band, origin: str, in_place: bool = False) -> Zonotope:
+        """The zonotope of a band around f; see :meth:`zonocuda.domains.Zonotope.within`."""
+        if self.terms == 1:
+            return value.within(*band, origin, in_place)
+        folded = self.scaled(value, band.slope, in_place)
+        return Zonotope(folded.center + band.middle, (*folded.blocks, Diagonal.of(band.radius, origin)))
 
     # ---- what follows ------------------------------------------------------------------------------------------------
 
@@ -222,7 +257,7 @@ class Rule(ABC):
         """What the zonotope's error becomes behind :meth:`band`, which is ``band`` where that is known."""
         band = self.band(lower, upper, slope) if band is None else band
         offset = counted.above(band.middle.abs() + band.radius, 2)
-        everywhere = torch.ones_like(lower, dtype=torch.bool)
+        everywhere = torch.ones_like(offset, dtype=torch.bool)
         return Growth(band.slope.abs(), offset, everywhere, self.zero(lower, upper))
 
     def charged(self, lower: Tensor, upper: Tensor) -> Tensor:
@@ -263,4 +298,4 @@ def _raised(x: Tensor) -> Tensor:
     """The next number above, with the derivative of ``x``."""
     held = x.detach()
     step = torch.nextafter(held, torch.full_like(held, math.inf)) - held
-    return x + torch.where(step.isfinite(), step, torch.zeros_like(step))
+    return x + step.masked_fill(held == math.inf, 0)

@@ -22,10 +22,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zonocuda.functions import FunctionName
 from zonocuda.relaxations.curve import CONCAVE, CONVEX, MIXED, Curve, Parts
 from zonocuda.relaxations.rule import Bounds, Lines, Rule, Start
 from zonocuda.relaxations.starts import Aim, balanced
 from zonocuda.roundoff import outward
+
+PARTIAL: tuple[FunctionName, ...] = ("log", "log1p", "sqrt", "rsqrt", "reciprocal")
 
 _U = 2.0**-53
 _TINY = 2.0**-1060
@@ -39,6 +42,7 @@ class SmoothRule(Rule):
     def __init__(self, curve: Curve) -> None:
         self.curve = curve
         self.limits = curve.limits
+        self.is_partial = curve.function in PARTIAL
 
     # ---- the rule ----------------------------------------------------------------------------------------------------
 
@@ -51,11 +55,12 @@ class SmoothRule(Rule):
         return self._differentiable_range(low, high, lower, upper, slopes)
 
     def settled(self, lower: Tensor, upper: Tensor) -> Tensor:
-        same = self.curve.same_from
-        return self.zero(lower, upper) | ((lower >= same) & (upper >= same))
+        zero, same = self.zero(lower, upper), self.curve.same_from
+        return zero if same == math.inf else zero | ((lower >= same) & (upper >= same))
 
     def zero(self, lower: Tensor, upper: Tensor) -> Tensor:
-        return (lower <= self.curve.zero_to) & (upper <= self.curve.zero_to)
+        most = self.curve.zero_to
+        return super().zero(lower, upper) if most == -math.inf else (lower <= most) & (upper <= most)
 
     def initial(self, lower: Tensor, upper: Tensor, start: Start = "minimum_area") -> Tensor:
         with torch.no_grad():

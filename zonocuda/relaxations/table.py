@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zonocuda.graph import Elementary, Graph, Node, Op, Relu
+from zonocuda.graph import Bilinear, Elementary, Graph, Node, Op, Relu
+from zonocuda.relaxations.bilinear import BilinearRule
 from zonocuda.relaxations.elementary import elementary_rule
 from zonocuda.relaxations.relu import ReluRule
 from zonocuda.relaxations.rule import Rule
@@ -13,6 +14,7 @@ from zonocuda.relaxations.rule import Rule
 RULES: dict[type[Op], Callable[[Any], Rule]] = {
     Elementary: elementary_rule,
     Relu: lambda op: ReluRule(),
+    Bilinear: lambda op: BilinearRule(op.terms),
 }
 """By the type of an operator, its rule, made for the operator."""
 

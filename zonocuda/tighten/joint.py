@@ -212,7 +212,7 @@ class JointSearch:
 
     def _moved(self) -> dict[str, Tensor]:
         """The slopes as the last step left them; none before the first."""
-        shapes = {node.name: node.shape for node in activations(self.graph)}
+        shapes = {node.name: self.graph[node.inputs[0]].shape for node in activations(self.graph)}
         return {name: free.value.detach().reshape(-1, *shapes[name]) for name, free in self._free.items()}
 
     def _swept(self, slopes: Mapping[str, Tensor]) -> Point:

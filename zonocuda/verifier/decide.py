@@ -23,6 +23,7 @@ from zonocuda.precision import (
     plain_torch,
 )
 from zonocuda.prove.certificate import Certificate
+from zonocuda.prove.certify import obstacle
 from zonocuda.prove.prover import Effort, check_effort
 from zonocuda.prove.stages import Course, Progress
 from zonocuda.relaxations import use_kink
@@ -191,7 +192,9 @@ def verify(
         ),
     )
     with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
-        wanted = Certificate("" if execution is None else "certificates are of proofs in real arithmetic alone")
+        wanted = Certificate(
+            obstacle(subject.graph) if execution is None else "certificates are of proofs in real arithmetic alone"
+        )
         if subject.final is not None:
             wanted = Certificate(f"proofs that leave out a final {subject.final.kind} have no certificate")
         run = Verification(

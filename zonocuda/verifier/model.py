@@ -19,7 +19,6 @@ from zonocuda.importers import (
     Network,
     NetworkMismatchError,
     NetworkOverflowError,
-    UnsupportedNetworkError,
     call_each,
     check_against_module,
     finite_against_module,
@@ -75,7 +74,7 @@ class Subject:
             model: the network.
             input_shape: feature shape of a module's input, without the batch; others know theirs.
             spec: what is asked about the network, if it is a property: where that compares two outputs in every row,
-                a final Softmax or the like is left out (:mod:`zonocuda.importers.final`).
+                a final Softmax or the like is left out (:mod:`zonocuda.importers.final`); else it is a layer.
 
         Raises:
             TypeError: no network.
@@ -85,10 +84,11 @@ class Subject:
             model = load_network(model) if spec is None else load_for_comparisons(model)
         if isinstance(model, ExportedProgram):
             model = model.module()
-        if isinstance(model, BeforeFinal):
-            _check_comparisons(model.final, spec, f"{model.whole.name}: ")
+        if isinstance(model, BeforeFinal) and _keeps(model.final, spec):
             subject = Subject.of(model.before, input_shape)
             return replace(subject, execute=model.whole, final=model.final)
+        if isinstance(model, BeforeFinal):
+            model = model.with_final()
         if isinstance(model, Network):
             versions = {"onnxruntime": onnxruntime.__version__}
             return Subject(
@@ -117,11 +117,8 @@ class Subject:
         assert isinstance(model, nn.Sequential)
         subject = _module_subject(without_last_module(model), input_shape)
         final = of_module(last, subject.graph.output_shape)
-        if final is None:
-            raise UnsupportedNetworkError(
-                f"the network's last layer, {last}, has no dimension or normalises over the batch; give it one"
-            )
-        _check_comparisons(final, spec)
+        if final is None or not _keeps(final, spec):
+            return _module_subject(model, input_shape)
         return replace(subject, execute=_module_execution(model), final=final)
 
     def output(self, x: Tensor) -> Tensor:
@@ -175,21 +172,11 @@ def _module_execution(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: call_each(module, x.to(own.device, own.dtype)).cpu()
 
 
-def _check_comparisons(final: Final, spec: Spec | None, place: str = "") -> None:
-    """Refuses a property that a final function does not keep.
-
-    Raises:
-        UnsupportedNetworkError: a row that is no comparison of two outputs, with the remedy.
-    """
-    rows = [] if spec is None else [row for region in spec.regions for rows in region.disjuncts for row in rows]
-    wrong = next((row for row in rows if not _compares(final, row)), None)
-    if spec is None or wrong is not None:
-        row = "" if wrong is None else f"; {str(wrong)[:100]!r} is another"
-        raise UnsupportedNetworkError(
-            f"{place}the network ends in {final.kind}, which is left out where every row compares two outputs of one "
-            f"{final.kind} (Y_i - Y_j <= 0){row}. State the property about what {final.kind} reads, and verify the "
-            "network without it"
-        )
+def _keeps(final: Final, spec: Spec | None) -> bool:
+    """Whether a final function keeps what a property asks: every row compares two outputs of one function."""
+    return spec is not None and all(
+        _compares(final, row) for region in spec.regions for rows in region.disjuncts for row in rows
+    )
 
 
 def _compares(final: Final, row: LinearConstraint) -> bool:

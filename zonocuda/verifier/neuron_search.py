@@ -46,12 +46,14 @@ LATER = 8192
 """up to so many parts."""
 TRIED = 3
 """Neurons of which both parts are bounded before one is split."""
-EFFORTS = (LemmaEffort(64, 8), LemmaEffort(128, 16), LemmaEffort(256, 32), LemmaEffort(512, 64))
+EFFORTS = (LemmaEffort(128, 8), LemmaEffort(256, 16), LemmaEffort(512, 32), LemmaEffort(1024, 64))
 """Of lemmas, one after the other."""
-SHARE = 0.6
+SHARE = 0.75
 """Of the time that is left, what lemmas may take."""
 WORTH = 0.1
 """How much of a row's lacking bound lemmas should bring, to be continued."""
+WITHIN = 2.0
+"""How many times what a short search brings a row's bound may lack, for one to begin after lemmas."""
 MEASURE = Pace(0, 0.0, 0.0)
 """Of roots that tell no more than what rounding takes, and how large rows are."""
 COSTS = Pace(10, 0.1, 0.1)
@@ -71,9 +73,10 @@ class CourseState:
         stage: see ``Stage``.
         layer: the last ReLU that the lemmas under way are done with; empty where there is none.
         rounds: of lemmas that are done.
-        spent: seconds of the last one.
+        spent: seconds of the last one, without its searches.
         bounded, depth, lemmas: counted so far; of ``tree`` without its own.
         margin: the worst bound of an open disjunct on the whole box.
+        brought: how much nearer to zero short searches brought it.
         tree: what is open; None where no search with these bounds has begun.
     """
 
@@ -86,6 +89,7 @@ class CourseState:
     depth: int
     lemmas: int
     margin: float
+    brought: float
     tree: SignState | None
 
 
@@ -133,13 +137,15 @@ class NeuronCourse:
         self.search, self.inputs = search, dict(search.inputs)
         self.begin = time.monotonic()
         self.bounded = self.depth = self.lemmas = 0
+        self.lemma_parts = 0  # of those bounded
         self.counted = 0  # of the tree's parts, those that ``bounded`` has
         self.rounds = 0  # of lemmas
-        self.spent = 0.0  # seconds of the last one
+        self.spent = 0.0  # seconds of the last one, without its searches, whose time is cut to what there is
         self.stage: Stage = "look"
         self.layer = ""
         self.tree: SignSearch[Counterexample] | None = None
         self.margin = -math.inf  # the worst bound of an open disjunct on the whole box
+        self.brought = 0.0  # how much nearer to zero short searches brought it
         self.settings = SignSettings(batch_of(search.arithmetics[0].graph), TRIED, search.memory)
         self.box = search.arithmetics[0].box(search.region)
         disjuncts = search.arithmetics[0].rows(search.region, self.box).disjuncts
@@ -171,15 +177,14 @@ class NeuronCourse:
         outcome = None if self.stage == "find" else self.look()
         while self.rounds < len(EFFORTS) and self.stage != "last":
             effort = EFFORTS[self.rounds]
-            if outcome is not None:  # else the lemmas were begun before
-                growth = effort.work / EFFORTS[self.rounds - 1].work if self.rounds else 0.0
-                if not self.goes_on(outcome) or growth * self.spent > SHARE * self.left:
-                    break
+            dear = 2 * self.spent > SHARE * self.left
+            if outcome is not None and (dear or not self.goes_on(outcome)):  # else the lemmas were begun before
+                break
             before, started = self.margin, time.monotonic()
             self.stage = "find"
-            self.find(effort)
+            searching = self.find(effort)
             self.rounds += 1
-            self.spent = time.monotonic() - started
+            self.spent = (1 - searching) * (time.monotonic() - started)
             self.stage, self.layer, self.tree = "look", "", None
             outcome = self.look()
             if not self.margin - before > WORTH * abs(before):
@@ -193,7 +198,7 @@ class NeuronCourse:
         """Between two batches, where no counterexample was found."""
         tree = None if self.tree is None or self.stage == "find" else self.tree.state()
         bounded = self.bounded if tree is None else self.bounded + tree.bounded - self.counted
-        counts = self.rounds, self.spent, bounded, self.depth, self.lemmas, self.margin
+        counts = self.rounds, self.spent, bounded, self.depth, self.lemmas, self.margin, self.brought
         return CourseState(dict(self.inputs), self.stage, self.layer, *counts, tree)
 
     def resume(self, state: CourseState) -> None:
@@ -211,7 +216,8 @@ class NeuronCourse:
         self.inputs, self.layer, self.begun = dict(state.inputs), state.layer, state.tree
         self.stage = next(stage for stage in get_args(Stage) if stage == state.stage)
         self.rounds, self.spent, self.bounded = max(0, state.rounds), state.spent, state.bounded
-        self.depth, self.lemmas, self.margin = state.depth, state.lemmas, state.margin
+        self.depth, self.lemmas = state.depth, state.lemmas
+        self.margin, self.brought = state.margin, state.brought
 
     def checked(self, parts: SignParts, like: SignParts) -> SignParts:
         """Open parts that were read; ``like`` are some of this search.
@@ -282,9 +288,13 @@ class NeuronCourse:
         return SignParts.cat([bounder.roots(rows[run], groups[run], pace) for run in runs])
 
     def look(self) -> SignOutcome[Counterexample]:
-        """A short search with the bounds of the ReLUs' inputs as they are."""
-        search = self.tree = self.plant() if self.begun is None else self.replant(self.begun)
+        """A short search with the bounds of the ReLUs' inputs as they are, if it has a chance to be the last."""
+        begun = self.begun
+        search = self.tree = self.plant() if begun is None else self.replant(begun)
+        if begun is None and self.rounds and -self.margin > WITHIN * self.brought:
+            return self.go_on(search, 0)
         outcome = self.go_on(search, FIRST)
+        self.brought = max(outcome.worst - self.margin, self.brought / 2)
         while self.goes_on(outcome) and outcome.bounded < LATER and outcome.worst > NEAR * self.margin:
             outcome = self.go_on(search, outcome.bounded + FIRST)
         return outcome
@@ -335,9 +345,9 @@ class NeuronCourse:
 
     # ---- lemmas ------------------------------------------------------------------------------------------------------
 
-    def find(self, effort: LemmaEffort) -> None:
-        """Lemmas, for as long as their share of the time lasts."""
-        end = time.monotonic() + SHARE * self.left
+    def find(self, effort: LemmaEffort) -> float:
+        """Lemmas, for as long as their share of the time lasts; returns the share of it that their searches took."""
+        begin, budget = time.monotonic(), SHARE * self.left
         arithmetics = self.search.arithmetics
         boxes = [arithmetic.box(self.search.region) for arithmetic in arithmetics]
         bounded, lemmas = self.bounded, self.lemmas
@@ -354,14 +364,16 @@ class NeuronCourse:
             effort,
             self.costs,
             self.on_node,
-            lambda: time.monotonic() < end and not self.search.stopped(),
+            lambda share: time.monotonic() - begin < share * budget and not self.search.stopped(),
             self.lemma if self.written else None,
             note,
             self.layer,
         )
         note(found, self.layer)
+        self.lemma_parts += found.bounded
         if not found.finished and self.left <= 0:
             raise SearchStopped
+        return found.searching
 
     def costs(self, inputs: Mapping[str, Bounds], name: str) -> Tensor | None:
         """What the relaxation of each neuron of a ReLU costs the open rows, at most; None where none is open."""

@@ -149,7 +149,7 @@ class Verification:
             for one in self.read_rightly(found):
                 refuted.add(one.position)
                 self.margins += one.margins
-                self.certify(partial(leaf_record, self.subject.graph, one), ())
+                self.certify(partial(leaf_record, one), ())
             self.course.progress("regions", len(refuted), len(regions))
 
     def read_rightly(self, found: Sequence[Refuted]) -> list[Refuted]:

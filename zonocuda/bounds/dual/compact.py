@@ -102,6 +102,7 @@ def _between_linear_layers(graph: Graph) -> list[tuple[Node, str]]:
         (node, node.inputs[0])
         for node in activations(graph)
         if len(node.shape) == 1
+        and rule_of(node).terms == 1
         and isinstance(graph[node.inputs[0]].op, Linear)
         and len(readers[node.inputs[0]]) == 1
         and graph.output not in (node.name, node.inputs[0])

@@ -291,7 +291,7 @@ class _Chunk:
         self.low, self.high = self.low + found.low, self.high + found.high
         if found.size is not None:
             self.mixed = found.size if self.mixed is None else self.mixed + found.size
-        image = unflatten_rows(found.rows.flatten(0, 1), node.shape)
+        image = unflatten_rows(found.rows.flatten(0, 1), shared.graph[node.inputs[0]].shape)
         self.flow.tally.activation(node, image, self.flow.measure(image), found.magnitude(both=True))
         return image
 

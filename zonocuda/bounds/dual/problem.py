@@ -93,7 +93,7 @@ class RowProblem:
                 matrix, *self.input_bounds(node), given.negative, given.nonnegative, counted=counted
             )
             flow.add(found.low)
-            image = unflatten_rows(found.rows.flatten(0, 1), node.shape)
+            image = unflatten_rows(found.rows.flatten(0, 1), flow.nodes[node.inputs[0]].shape)
             flow.tally.activation(node, image, flow.measure(image), found.magnitude(both=False))
             return image
 

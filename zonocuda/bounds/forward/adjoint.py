@@ -154,6 +154,7 @@ class Adjoint:
             def activation(node: Node, gc: Tensor) -> Tensor:
                 crossed, center = self.crossed[node.name], centers[node.inputs[0]]
                 found[node.name] = gc, self._radius_gradient(node)
+                gc = crossed.rule.unfold(gc)
                 self.a[node.name] = a = gc * center
                 if crossed.wants_all_symbols():
                     a = self._complete(node, a)
@@ -173,7 +174,7 @@ class Adjoint:
         def step(node: Node, values: tuple[Tensor, ...]) -> Tensor:
             if has_rule(node):
                 slope, middle, _ = self.bands[node.name]
-                return slope * values[0] + middle
+                return self.crossed[node.name].rule.fold(slope * values[0]) + middle
             return node.op.apply(*values)
 
         interpret(self.graph, self.zonotope.center, step, lambda node, value: centers.update({node.name: value}))
@@ -289,8 +290,8 @@ class _Chain:
             else:
                 (block,) = inputs[0].blocks
                 multiplier = self.adjoint.bands[node.name].slope.detach().requires_grad_()
-                image = replace(inputs[0], blocks=(block.scale(multiplier),))
-                start = torch.zeros_like(image.center)
+                image = self.adjoint.crossed[node.name].rule.scaled(inputs[0], multiplier)
+                start = torch.zeros_like(inputs[0].center)
                 radius = block.add_radius(start) if node.name in self.adjoint.widths else None
                 link = _Link(node, leaves, image, multiplier, radius)
         self.links.append(link)

@@ -4,6 +4,10 @@ Written b + relu(a - b), a maximum has a zonotope that may reach beyond that: it
 where b is small. In a tree of maxima the next difference then looks larger than it is. So the sweep also carries
 intervals from the values of ReLUs through what moves them and through maxima and minima, to differences that a ReLU
 reads, whose bounds it intersects with them.
+
+A function that is finite on a part of the line only, such as 1 / x, needs bounds on one side of its pole, which
+intervals may have where a zonotope has not: a sum of squares is positive. Where there is such a function, intervals go
+through every node.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import torch
 
 from zonocuda.bounds.interval import Bounds
 from zonocuda.graph import Add, Concat, Expand, Gather, Graph, Node, Reshape, Transpose
+from zonocuda.relaxations import activations, rule_of
 
 
 class Extremes:
@@ -26,12 +31,14 @@ class Extremes:
 
     def __init__(self, graph: Graph, interval: Callable[[Node, Sequence[Bounds]], Bounds]) -> None:
         self.pairs = graph.extremes
+        self._everywhere = any(rule_of(node).is_partial for node in activations(graph))
+        self.is_needed = self._everywhere or bool(self.pairs)
         self._interval = interval
         self._known: dict[str, Bounds] = {}
 
     def begin(self, name: str, bounds: Bounds) -> None:
-        """Bounds of the value of the input, or of a ReLU."""
-        if self.pairs:
+        """Bounds of the value of the input, or of an activation."""
+        if self.is_needed:
             self._known[name] = bounds
 
     def pass_on(self, node: Node) -> None:
@@ -47,8 +54,10 @@ class Extremes:
             self._known[node.name] = op.apply(*lowers), op.apply(*uppers)
         elif isinstance(op, Gather | Reshape | Transpose | Expand) and known:
             self._known[node.name] = op.apply(known[0][0]), op.apply(known[0][1])
-        elif isinstance(op, Add) and op.sign == -1 and len(known) == 2 and node.part is not None:
-            self._known[node.name] = self._interval(node, known)
+        elif known and len(known) == len(node.inputs):
+            difference = isinstance(op, Add) and op.sign == -1 and node.part is not None
+            if self._everywhere or difference:
+                self._known[node.name] = self._interval(node, known)
 
     def tightened(self, name: str, bounds: Bounds) -> Bounds:
         """Bounds of a node's value and what is known of it, both of which hold."""

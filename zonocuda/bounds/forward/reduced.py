@@ -61,9 +61,9 @@ def reduced_bounds(
         found[node.name] = bounds
         rule = rule_of(node)
         slope, middle, radius = band = rule.band(*bounds, None)
-        blocks = tuple(block.scale(slope) for block in first.zonotope.blocks)
         grown = errors.activation(node, error, bounds, None, symbols, band)
-        image = replace(first.zonotope, center=slope * first.zonotope.center + middle, blocks=blocks)
+        image = rule.scaled(first.zonotope, slope)
+        image = replace(image, center=image.center + middle)
         return _Value(image, errors.merged_offset(grown, radius), rule.range(*bounds))
 
     start = Zonotope.from_box(*box)

@@ -180,9 +180,9 @@ class _Run:
 
     def observe(self, node: Node, value: Value) -> None:
         """Notes a node's value."""
-        if has_rule(node) and self.extremes.pairs:
+        if has_rule(node) and self.extremes.is_needed:
             self.extremes.begin(node.name, rule_of(node).range(*self.inputs[node.name]))
-        elif self.extremes.pairs:
+        elif self.extremes.is_needed:
             self.extremes.pass_on(node)
         if self.all_layers:
             self.layers[node.name] = _bounds(value)
@@ -277,7 +277,7 @@ class _Run:
         if way == "box":
             return self.box_of(node, image)
         band = rule.band(*bounds, slope, values[0].symbols) if band is None else band
-        return values[0].within(*band, node.name, in_place)
+        return rule.image(values[0], band, node.name, in_place)
 
     def dual(self, node: Node, known: Bounds) -> Bounds:
         """Interval bounds of an activation's value; the neurons that are not settled get bounds of their own by the

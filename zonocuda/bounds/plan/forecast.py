@@ -31,7 +31,7 @@ from zonocuda.graph import (
     Reshape,
     ScaleShift,
 )
-from zonocuda.relaxations import has_rule
+from zonocuda.relaxations import has_rule, rule_of
 
 SCRATCH_BYTES = 64 * 2**20
 """What a layer needs beside its image: chunks of it in other layouts."""
@@ -80,7 +80,8 @@ def forecast(node: Node, values: Sequence[Zonotope], in_place: bool, on_host: bo
         for block in value.blocks:
             part = _image(node, present(block), value.features, in_place)
             copy = _copy_bytes(block)
-            if (has_rule(node) or isinstance(node.op, ScaleShift)) and copy:  # in place of which the image is made
+            takes_place = _is_elementwise(node) or isinstance(node.op, ScaleShift)  # of the copy
+            if takes_place and copy:
                 part = part.on_host(copy, 0) if on_host else part
             elif on_host and not isinstance(node.op, Reshape | Cast):
                 free = in_place and allocates(node.op) and copy and holders.leave(block)
@@ -158,7 +159,7 @@ def _image(node: Node, block: Stored, features: tuple[int, ...], in_place: bool)
         case Linear():
             work = 0 if isinstance(block, Diagonal) else 2 * rows * prod(features) * op.weight.shape[0]
             return Part(outputs * each, 0, freed, work)
-        case _ if has_rule(node) or isinstance(op, ScaleShift):
+        case _ if _is_elementwise(node) or isinstance(op, ScaleShift):
             return Part(0 if in_place or isinstance(block, Diagonal) else own, 0, 0, rows * prod(features))
         case Reshape() | Cast():
             return Part(0)
@@ -167,10 +168,18 @@ def _image(node: Node, block: Stored, features: tuple[int, ...], in_place: bool)
             window[dim - 1] = -(-window[dim - 1] // maps.progression(index))
             numbers = rows * features[0] * prod(window)
             return Part(numbers * each, numbers * each, 0, 2 * numbers)
+        case _ if has_rule(node):  # scaled, and summed into new memory
+            scaled = undense + (0 if in_place else own)
+            return Part(outputs * each, scaled, 0, 2 * rows * prod(features))
         case Affine() | Concat():
             kept = freed if allocates(op) else 0
             return Part(outputs * each, undense, kept, 2 * outputs)
     raise NotImplementedError(f"forecast: op {op.kind}")
+
+
+def _is_elementwise(node: Node) -> bool:
+    """Whether a node is an activation of single numbers, whose image may take its input's place."""
+    return has_rule(node) and rule_of(node).terms == 1
 
 
 def _convolution(

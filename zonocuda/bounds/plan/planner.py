@@ -174,7 +174,7 @@ class Planner:
         if self.direction == "dual":
             self.change_to_dual(node, "asked for")
             return True
-        share = unstable() / max(1, self.batch * prod(node.shape))
+        share = min(1.0, unstable() / max(1, self.batch * prod(node.shape)))
         after = self.graph.position[node.name] + 1
         forward = self.work.forward(after, symbols + int(share * prod(node.shape)), share)
         if not WORTH_ASKING <= forward <= self._ask_below:

@@ -17,7 +17,8 @@ c + sum_k eps_k G_k; and |c| + sum_k |G_k| <= s. With r the radius sum_k |G_k|:
 
   Of 4 u q, q alone is needed where the band is proven; a ReLU's t = mu = q / 2 was computed with three roundings, 6 u
   mu (its center and its radius may both be too small). Where f is the identity e and s stay, where it is 0 there are
-  none.
+  none. A function of n numbers sums n products for |lam c|, |lam| e, |lam| s: the center costs gamma_{n+1}, the
+  generators gamma_n.
 * a sum of two: e' = e_1 + e_2 + u (s_1 + s_2).
 * bounds: the computed radius is at least r (1 - gamma_K), over K symbols, and l = c - r - e rounds once more for each
   subtraction. (``nextafter`` of c - r alone is short by 7 to 46 units in the last place at 1e4 to 1e5 symbols.)
@@ -85,9 +86,13 @@ class ForwardErrors:
         self, node: Node, error: Error, bounds: Bounds, slope: Tensor | None, symbols: int, band: Band | None = None
     ) -> Error:
         """An activation on proven bounds, with a slope (None for the minimum-area one), and its band, if known."""
-        lam, offset, charged, zero = rule_of(node).growth(*bounds, slope, self.rounding, band)
-        rounded = self._gamma(2, symbols) * self.rounding.lift(lam * error.size + 2 * offset)
-        grown = self._grown(lam * error.error + rounded, lam * error.size + offset, 6)
+        rule = rule_of(node)
+        lam, offset, charged, zero = rule.growth(*bounds, slope, self.rounding, band)
+        before, size = (rule.fold(lam * t) for t in (error.error, error.size))
+        rounded = self._gamma(rule.terms + 1, rule.terms * symbols) * self.rounding.lift(size + 2 * offset)
+        grown = self._grown(before + rounded, size + offset, 5 + rule.terms)
+        if rule.terms > 1:
+            return grown
         return Error(
             torch.where(charged, grown.error, error.error).masked_fill(zero, 0),
             torch.where(charged, grown.size, error.size).masked_fill(zero, 0),

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph.ops import Pads, Shape
-from zonocuda.importers import functions, lowering
-from zonocuda.importers.aten import piecewise, smooth
+from zonocuda.importers import functions, lowering, lowering_products
+from zonocuda.importers.aten import normal, piecewise, smooth
 from zonocuda.importers.aten.moves import MOVES, move
 from zonocuda.importers.aten.node import AtenNode
 from zonocuda.importers.aten.products import PRODUCTS
@@ -84,21 +84,16 @@ def _sum(node: AtenNode, first: str, second: str, sign: int) -> Value:
 
 def _mul(node: AtenNode) -> Value:
     if node.is_value("self") and node.is_value("other"):
-        found = functions.recognised_product(node.builder, node.name, node.value("self"), node.value("other"))
-        if found is not None:
-            return found
-        refuse("a product of two tensors that depend on the input is not affine")
+        a, b = node.value("self"), node.value("other")
+        found = functions.recognised_product(node.builder, node.name, a, b)
+        return lowering_products.multiply(node.builder, node.name, a, b) if found is None else found
     x, constant = ("self", "other") if node.is_value("self") else ("other", "self")
     return lowering.scale_shift(node.builder, node.name, node.value(x), node.numbers(constant), None)
 
 
 def _div(node: AtenNode) -> Value:
-    if node.is_value("self") and node.is_value("other"):
-        found = functions.recognised_quotient(node.builder, node.name, node.value("self"), node.value("other"))
-        if found is not None:
-            return found
     if node.is_value("other"):
-        refuse("a division by a tensor that depends on the input is not affine")
+        return normal.quotient(node)
     factor = lowering.reciprocal(node.constant("other"))
     return lowering.scale_shift(node.builder, node.name, node.value("self"), factor, None, roundings=1)
 
@@ -231,13 +226,6 @@ def _whole(node: AtenNode) -> Value:
     refuse("it works on all dimensions, the batch included; name those of a sample")
 
 
-def _softmax(node: AtenNode) -> Value:
-    refuse(
-        "it is not affine; verify the module without it (as the last layer of a Sequential, zonocuda.verify leaves it "
-        "out where the property compares outputs)"
-    )
-
-
 def _reduce(node: AtenNode, mean: bool) -> Value:
     x = node.value("self")
     return lowering.reduce(node.builder, node.name, x, node.dims("dim", x), mean, node["keepdim"])
@@ -360,7 +348,6 @@ _FUNCTIONS: dict[Converter, str] = {
     _adaptive_average_pool: "adaptive_avg_pool1d.default adaptive_avg_pool2d.default adaptive_avg_pool3d.default "
     "_adaptive_avg_pool2d.default _adaptive_avg_pool3d.default",
     _whole: "sum.default mean.default",
-    _softmax: "softmax.int log_softmax.int _softmax.default _log_softmax.default",
     _mean: "mean.dim",
     _total: "sum.dim_IntList",
     _reshape: "view.default _unsafe_view.default reshape.default flatten.using_ints unflatten.int unsqueeze.default",
@@ -383,7 +370,8 @@ CONVERTERS: dict[str, Converter] = {
     **RESIZES,
     **{
         f"aten.{name}": function
-        for function, names in (*_FUNCTIONS.items(), *piecewise.FUNCTIONS.items(), *smooth.FUNCTIONS.items())
+        for functions_ in (_FUNCTIONS, piecewise.FUNCTIONS, smooth.FUNCTIONS, normal.FUNCTIONS)
+        for function, names in functions_.items()
         for name in names.split()
     },
 }

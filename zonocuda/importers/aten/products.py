@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from zonocuda.graph import ConvTranspose
-from zonocuda.importers import lowering, products
+from zonocuda.importers import lowering, lowering_products, products
 from zonocuda.importers.aten.node import AtenNode
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.call import rounded
@@ -17,14 +17,14 @@ from zonocuda.importers.errors import refuse
 
 
 def matmul(node: AtenNode) -> Value:
-    """A product with a constant on either side."""
+    """A product of two values, or with a constant on either side."""
     right = "mat2" if node.get("mat2", None) is not None else "vec" if node.get("vec", None) is not None else "other"
     return _product(node, node.name, "self", right)
 
 
 def _product(node: AtenNode, name: str, left: str, right: str) -> Value:
     if node.is_value(left) and node.is_value(right):
-        refuse("a product of two tensors that depend on the input is not affine")
+        return lowering_products.matmul(node.builder, name, node.value(left), node.value(right))
     if node.is_value(left):
         return products.matmul_right(node.builder, name, node.value(left), node.weights(right))
     return products.matmul_left(node.builder, name, node.weights(left), node.value(right))

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.nn.parameter import is_lazy
 
+from zonocuda.importers.aten.attention import batch_first_attention
 from zonocuda.importers.errors import NetworkMismatchError, UnsupportedNetworkError, one_line
 from zonocuda.precision import callers_device, full_precision, plain_torch, summed_products
 
@@ -39,7 +40,7 @@ def export(
     check_module(model, name)
     reasons: list[Exception] = []
     for batch in batches:
-        with LOCK, full_precision(), summed_products(), callers_device(), _quiet():
+        with LOCK, full_precision(), summed_products(), callers_device(), batch_first_attention(), _quiet():
             try:
                 program = torch.export.export(model, (example(model, (batch, *input_shape)),), strict=False)
                 return program.run_decompositions({}), batch

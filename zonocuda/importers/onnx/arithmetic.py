@@ -6,10 +6,11 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from zonocuda.importers import functions, lowering, products
+from zonocuda.importers import functions, lowering, lowering_products, products
 from zonocuda.importers.builder import Value
 from zonocuda.importers.constants.enclosure import Numbers
 from zonocuda.importers.errors import refuse
+from zonocuda.importers.onnx import normal
 from zonocuda.importers.onnx.node import OnnxNode
 
 
@@ -86,9 +87,9 @@ def _times(node: OnnxNode, constant: Numbers, factor: float) -> Numbers:
 
 
 def matmul(node: OnnxNode) -> Value:
-    """Product with a constant on either side."""
+    """Product of two branches, or with a constant on either side."""
     if node.is_value(0) and node.is_value(1):
-        refuse("a product of two tensors that depend on the input is not affine")
+        return lowering_products.matmul(node.builder, node.name, node.value(0), node.value(1))
     if node.is_value(0):
         return products.matmul_right(node.builder, node.name, node.value(0), node.numbers(1))
     return products.matmul_left(node.builder, node.name, node.numbers(0), node.value(1))
@@ -112,20 +113,20 @@ def sub(node: OnnxNode) -> Value:
 
 
 def mul(node: OnnxNode) -> Value:
-    """Product with a constant, elementwise, or of a value with a function of it."""
+    """Product of two branches, or of one and a constant, elementwise."""
     if node.is_value(0) and node.is_value(1):
         found = functions.recognised_product(node.builder, node.name, node.value(0), node.value(1))
         if found is not None:
             return found
-        refuse("a product of two tensors that depend on the input is not affine")
+        return lowering_products.multiply(node.builder, node.name, node.value(0), node.value(1))
     x, constant = (0, 1) if node.is_value(0) else (1, 0)
     return lowering.scale_shift(node.builder, node.name, node.value(x), node.numbers(constant), None)
 
 
 def div(node: OnnxNode) -> Value:
-    """Quotient by a constant, elementwise."""
+    """Quotient, elementwise."""
     if node.is_value(1):
-        refuse("a division by a tensor that depends on the input is not affine")
+        return normal.quotient(node)
     factor = lowering.reciprocal(node.tensor(1))
     return lowering.scale_shift(node.builder, node.name, node.value(0), factor, None, roundings=1)
 

@@ -198,12 +198,8 @@ def _check_operators(file: OnnxFile) -> None:
     for node in file.nodes:
         if node.domain not in ("", "ai.onnx") or node.op_type not in FOLDABLE | CONVERTERS.keys():
             tensor = next((name for name in node.output if name), "")
-            hint = ""
-            if node.op_type in ("Softmax", "LogSoftmax"):
-                hint = "; at the end of a network a property that compares outputs needs none: see zonocuda.verify"
             raise UnsupportedNetworkError(
-                f"importers.onnx: {file.name}: {_describe(node, node.name or tensor)} is not supported{hint}; "
-                f"{_SUPPORTED}"
+                f"importers.onnx: {file.name}: {_describe(node, node.name or tensor)} is not supported; {_SUPPORTED}"
             )
 
 

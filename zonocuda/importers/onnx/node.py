@@ -142,6 +142,13 @@ class OnnxNode:
         found: float | int | bool = array.reshape(()).item()
         return found
 
+    def exact_scalar(self, position: int) -> float | int | bool:
+        """As :meth:`scalar`, of a constant that no rounding has made what it is."""
+        found = self._inputs[position] if self.has(position) else None
+        if isinstance(found, Enclosure) and not found.is_exact:
+            refuse(f"its input {position} is computed with rounding: what number it stands for is not known exactly")
+        return self.scalar(position)
+
     def axes(self, position: int) -> list[int] | None:
         """The axes, an attribute in old operator sets and an input in new ones; None where there are none."""
         attribute = self.attribute("axes")

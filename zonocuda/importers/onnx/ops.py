@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zonocuda.importers.builder import Value
-from zonocuda.importers.onnx import arithmetic, piecewise, resize, shapes, smooth, windows
+from zonocuda.importers.onnx import arithmetic, normal, piecewise, resize, shapes, smooth, windows
 from zonocuda.importers.onnx.node import Constant, OnnxNode
 
 Converter = Callable[[OnnxNode], Value | Constant | tuple[Value, ...]]
 
 CONVERTERS: dict[str, Converter] = {
+    **normal.CONVERTERS,
     **smooth.CONVERTERS,
     "Abs": piecewise.absolute,
     "Add": arithmetic.add,

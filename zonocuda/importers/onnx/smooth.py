@@ -43,7 +43,10 @@ def power(node: OnnxNode) -> Value:
     """A power with a constant exponent."""
     if node.is_value(1):
         refuse("an exponent that depends on the network's input is not supported")
-    return functions.power(node.builder, node.name, node.value(0), float(node.scalar(1)))
+    exponent = float(node.exact_scalar(1))
+    if node.constant(1).ndim > node.rank(node.value(0)):
+        refuse("an exponent of more dimensions than what it is the exponent of is not supported")
+    return functions.power(node.builder, node.name, node.value(0), exponent)
 
 
 def _plain(function: FunctionName) -> Callable[[OnnxNode], Value]:

@@ -1,0 +1,26 @@
+"""Products of two values of a network that both depend on its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zonocuda.graph.ops import Op
+
+
+@dataclass(frozen=True, eq=False)
+class Bilinear(Op):
+    """z_i = sum_t x_it y_it, for x and y ``[N, terms]`` each, which are the two halves of one feature dimension of
+    2 N terms numbers; z has one feature dimension of N.
+
+    With one term it is the product of x and y, elementwise. Whoever has them apart concatenates them, expanded so that
+    each pair of factors is there (:mod:`zonocuda.importers.lowering_products`).
+    """
+
+    terms: int = 1
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        x, y = inputs[0].chunk(2, 1)
+        product = x * y
+        return product if self.terms == 1 else product.reshape(len(x), x.shape[1] // self.terms, self.terms).sum(2)
