@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.verifier.exact import evaluate, exactly
+from tests.verifier.exact import evaluate, exactly, gamma
 from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, region, sample_box
+from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Settings, Subproblems, search, worst_bound
-from zonocuda.graph import Graph, Relu, Reshape, ScaleShift
+from zonocuda.graph import Cast, Elementary, Graph, Linear, Relu, Reshape, ScaleShift
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense import DenseNetwork
 from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.specs import LinearConstraint
 
 CPU = torch.device("cpu")
 ROWS = [[constraint({0: 1.0}, 0.1)], [constraint({0: -0.3, 1: 1.0}), constraint({1: -1.0}, 0.7)]]
@@ -136,6 +140,117 @@ def test_float32_and_magnitudes_beyond_all_bounds_are_left_to_others() -> None:
     wide = box[0].double(), box[1].double() * 1e30
     assert DenseNetwork.of(Arithmetic.of(chain(0, 1e30), torch.float64, CPU).rounding, wide) is None
     assert DenseNetwork.of(Arithmetic.of(chain(0), torch.float64, CPU).rounding, wide) is not None
+
+
+@pytest.mark.parametrize("what", ["execution", "doubt", "cast", "function", "inner output"])
+def test_what_its_count_of_roundings_says_nothing_about_is_left_to_others(what: str) -> None:
+    b, weight = Builder(2), torch.ones(2, 2).double()
+    b(Linear(weight, doubt={"weight": weight * 1e-3} if what == "doubt" else {}))
+    b(Cast(torch.float16) if what == "cast" else Relu())
+    b(Elementary("tanh") if what == "function" else Relu())
+    graph = b.graph()
+    if what == "inner output":
+        graph = Graph(graph.nodes, graph.nodes[2].name)
+    execution = Execution.of(graph, torch.float32) if what == "execution" else None
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU, execution)
+    box = -torch.ones(1, 2).double(), torch.ones(1, 2).double()
+    assert DenseNetwork.of(arithmetic.rounding, box) is None
+    plain = Arithmetic.of(fc(0, (2, 2, 2)), torch.float64, CPU)
+    assert DenseNetwork.of(plain.rounding, box) is not None
+
+
+def test_constants_hardly_known_and_layers_as_wide_as_a_matrix_is_large_are_left_to_others() -> None:
+    def held(weight: Tensor, roundings: int = 0) -> DenseNetwork | None:
+        b = Builder(weight.shape[1])
+        b(Linear(weight, roundings=roundings))
+        b(Relu())
+        box = tuple(torch.full((1, weight.shape[1]), end).double() for end in (-1.0, 1.0))
+        return DenseNetwork.of(Arithmetic.of(b.graph(), torch.float64, CPU).rounding, box)  # type: ignore[arg-type]
+
+    weight = torch.ones(4, 1).double()
+    assert held(weight, 2**20) is not None
+    assert held(weight, 2**30) is None
+    assert held(torch.ones(4100, 1).double()) is None
+    assert held(torch.ones(1, 4100).double()) is None
+
+
+def moved(graph: Graph, x: list[Fraction], share: Fraction, signs: random.Random) -> list[list[Fraction]]:
+    """Inputs of the ReLUs, and the output, of the network whose constants are off by a ``share`` of themselves: for
+    each number so that it becomes as large, or as small, as possible."""
+    seen = []
+    for node in graph.nodes[1:]:
+        if isinstance(node.op, Relu):
+            seen.append(x)
+            x = [max(v, Fraction(0)) for v in x]
+            continue
+        assert isinstance(node.op, Linear)
+        assert node.op.bias is not None
+        matrix = torch.cat([node.op.weight, node.op.bias.unsqueeze(1)], 1).tolist()
+        terms = [[Fraction(w) * v for w, v in zip(row, [*x, Fraction(1)], strict=True)] for row in matrix]
+        x = [sum(row, Fraction(0)) + signs.choice((-1, 1)) * share * sum(map(abs, row)) for row in terms]
+    return [*seen, x]
+
+
+@pytest.mark.parametrize("large", ["nothing", "input", "between", "offset", "constant", "direct"])
+@pytest.mark.parametrize(("count", "maps", "width"), [(2**20, 1, 0.0), (2**20, 2, 0.3), (0, 1, 0.0), (0, 2, 1e-9)])
+def test_bounds_hold_for_every_network_that_the_constants_may_stand_for(
+    large: str, count: int, maps: int, width: float
+) -> None:
+    """Whichever numbers are large and cancel, so that no other charge hides theirs."""
+    for seed in range(4):
+        b, at = Builder(3, seed=seed), 1e6 if large in ("input", "direct") else 0.0
+        for inputs, outputs in ((3, 5), (5, 4), (4, 4), (4, 2)):
+            for size in (inputs, outputs)[-maps:]:
+                op = Linear(b.random(size, inputs), b.random(size), roundings=count)
+                assert op.bias is not None
+                if len(b.nodes) == 1:
+                    op.bias.sub_(op.weight.sum(1) * at)
+                if large == "offset" and size == 2:
+                    op.bias.add_(1e6)
+                if large == "between" and inputs == 5:  # of two maps, which take it off again
+                    op.bias.add_(-1e6 * op.weight.sum(1) if size == outputs else 1e6)
+                b(op)
+            b(Relu())
+        graph = Graph(tuple(b.nodes[:-1]), b.nodes[-2].name)
+        arithmetic, end = Arithmetic.of(graph, torch.float64, CPU), torch.ones(3).double()
+        share, constant = Fraction(1e-6 if large == "direct" else 1), Fraction(1e6 if large == "constant" else 0.1)
+        wanted = [
+            [LinearConstraint({k: sign * share}, {0: sign * (1 - share)}, sign * constant)]
+            for k in (0, 1)
+            for sign in (1, -1)
+        ]
+        part = region(at - end, at + end, wanted)
+        box = arithmetic.box(part)
+        rows, network = arithmetic.rows(part, box), DenseNetwork.of(arithmetic.rounding, box)
+        assert network is not None
+        bounder = DenseBounder(network, rows, partial(BoxBounder, arithmetic, rows))
+        low = (at + b.random(3).clamp(-0.9, 0.6)).unsqueeze(0)
+        high = low + width
+        found, known, signs = bounder.bound(low, high), bounder.inputs(low, high), random.Random(seed)
+        for x in [*low, *high] * 6:
+            *before, y = moved(graph, exactly(x), gamma(count), signs)
+            for (below, above), values in zip(known, before, strict=True):
+                ends_of = zip(below[0].tolist(), values, above[0].tolist(), strict=True)
+                assert all(a <= value <= c for a, value, c in ends_of)
+            for r, bound in enumerate(found.lower[0].tolist()):
+                terms = zip(exactly(torch.cat([rows.output[r], rows.input[r]])), [*y, *exactly(x)], strict=True)
+                assert bound <= sum((c * v for c, v in terms), exactly(rows.constant[r : r + 1])[0])
+
+
+@pytest.mark.parametrize("is_offset", [False, True])
+def test_a_product_of_maps_that_underflows_and_is_made_large_again_counts_for_what_it_may_be(is_offset: bool) -> None:
+    b = Builder(1)
+    for position, factor in enumerate((1e-200, 1e-130, 1e150)):
+        number = torch.tensor([[-factor]], dtype=torch.float64)
+        b(Linear(torch.zeros_like(number), number[0]) if is_offset and not position else Linear(number))
+    graph, end = b.graph(), torch.ones(1).double()  # -1e-180 x, or -1e-180
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    part = region(end / 2, end, [[constraint({0: 1.0}, 1e-181)]])
+    box = arithmetic.box(part)
+    rows, network = arithmetic.rows(part, box), DenseNetwork.of(arithmetic.rounding, box)
+    assert network is not None
+    bound = DenseBounder(network, rows, lambda: BoxBounder(arithmetic, rows)).bound(*box).lower
+    assert Fraction(float(bound)) <= evaluate(graph, exactly(end))[0] + exactly(rows.constant)[0] < 0
 
 
 @pytest.mark.parametrize("cuts", [True, False])

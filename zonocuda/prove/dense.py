@@ -20,10 +20,10 @@ middle and radius, and (1) are at most half of d_k. The root's own intervals hav
 every box in it as computed; they give X_k >= |f(z_k)| and U_k >= |l|, |u| for any bounds of z_k.
 
 *Reduced zonotopes*: for every x_0 of a box there is one e in [-1, 1]^n with |z_k - c - G e| <= r. As computed,
-|c| + sum |G| + r <= Z_k with Z_k = A_k Y_{k-1} + B_k, Y_0 = X_0 and Y_k = Z_k + U_k: slopes are at most 1 and offsets
-at most U_k. r = A r' + h_k with h_k = 4 g Z_k is enough: the sums for c and G cost g Z_k at most, (1) as much, the
-activation before (a product and a sum for each number) 8 u Y_{k-1}, which A takes to less than g Z_k, and sum |G| + r
-and c -+ that, another g Z_k.
+|c| + sum |G| + r <= Z_k with Z_k = A_k Y_{k-1} + B_k, Y_0 = X_0 and Y_k = Z_k + U_k: slopes are at most 1, offsets at
+most U_k, and h_k less than what Z_k was rounded up by, as g <= 2^-23. r = A r' + h_k with h_k = 4 g Z_k is enough: the
+sums for c and G cost g Z_k at most, (1) as much, the activation before (a product and a sum for each number)
+8 u Y_{k-1}, which A takes to less than g Z_k, and sum |G| + r and c -+ that, another g Z_k.
 
 *Dual rows*, |v| <= V in the root's magnitudes, V_{k-1} = V_k A_k since slopes are at most 1. As v . z_k >= s is an
 inequality for the v that is held, errors do not compound: a layer costs g V_k (A_k X_{k-1} + B_k), an activation
@@ -50,11 +50,15 @@ from zonocuda.relaxations import Rule, has_rule, rule_of
 
 MOST = 2**20
 """Numbers of all matrices together: beyond them a box costs so much that counting its roundings costs little."""
+WIDEST = 2**12
+"""Numbers between two operators: matrices of the identity are square, and products of narrow matrices may be."""
 TINY = 1e-200
 """Added to all magnitudes."""
 LARGEST = 1e60
 """Of magnitudes: no product of two overflows, and with one nothing that underflows becomes TINY."""
 _UP = 1 + 2.0**-20
+_MOST_UNIT = 2.0**-23
+"""Of g: :data:`_UP` has 4 g and the roundings of a sum to cover."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,19 +99,20 @@ class _Affine:
     roundings: int
 
     def then(self, other: _Affine) -> _Affine:
-        """Both, one after the other: products and sums of so many terms are some roundings more."""
+        """Both, one after the other: products and sums of so many terms are some roundings more. What underflows is
+        far below u TINY: a product may be zero though none of its factors is, and the next map make it large again."""
         count = self.roundings + other.roundings + len(self.offset) + 4
         return _Affine(
             other.weight @ self.weight,
             other.weight @ self.offset + other.offset,
-            _up(other.size @ self.size),
-            _up(other.size @ self.offset_size + other.offset_size),
+            _up(other.size @ self.size) + TINY,
+            _up(other.size @ self.offset_size + other.offset_size) + TINY,
             count,
         )
 
 
 def _up(x: Tensor) -> Tensor:
-    """A nonnegative expression, rounded up where it is not zero by structure."""
+    """A nonnegative expression, rounded up, but for what underflows in it."""
     return x * _UP
 
 
@@ -141,6 +146,8 @@ class DenseNetwork:
         widest = max(max(one.size.shape) for one, _ in stages)
         count = max(one.roundings for one, _ in stages)
         unit = rounding.gamma(4 * widest + 16 * len(stages) + 4 * count + 128)
+        if unit > _MOST_UNIT:
+            return None
         first = known = _up(torch.maximum(lower.abs(), upper.abs())) + TINY
         wide = known
         low, high = lower, upper
@@ -207,12 +214,12 @@ def _stages(rounding: Rounding, like: Tensor) -> list[tuple[_Affine, Node | None
     stages: list[tuple[_Affine, Node | None]] = []
     current: _Affine | None = None
     before = nodes[0]
-    if not isinstance(before.op, Input):
+    if not isinstance(before.op, Input) or inputs > WIDEST:
         return None
     for node in nodes[1:]:
-        if tuple(node.inputs) != (before.name,):
-            return None
         width = prod(before.shape)
+        if tuple(node.inputs) != (before.name,) or prod(node.shape) > WIDEST:
+            return None
         if has_rule(node):
             if not rule_of(node).has_signs:
                 return None
