@@ -141,10 +141,11 @@ def test_a_property_violated_by_less_than_rounding_is_not_verified() -> None:
 
 
 def test_every_kind_of_operator_was_planted_in() -> None:
+    """But smooth functions and products, which tests/relaxations and test_smooth_networks, test_transformers attack."""
     from zonocuda import graph as ops
 
     kinds = {type(node.op).__name__ for make in (*NETWORKS.values(), casting) for node in make(0).nodes}
-    abstract = {"Op", "Affine", "Rearrangement", "Graph", "Node", "Part"}
+    abstract = {"Bilinear", "Elementary", "Op", "Affine", "Rearrangement", "Graph", "Node", "Part"}
     exported = {name for name in ops.__all__ if isinstance(getattr(ops, name), type)}
     assert kinds == exported - abstract
 

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("flint", reason="python-flint is not installed")
+
 from tests.cli import files
 from tests.verifier.checkpoint_cases import CASES, small_batches
 from tests.verifier.graphs import constraint

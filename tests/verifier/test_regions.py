@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+
+pytest.importorskip("flint", reason="python-flint is not installed")
+
 from torch import Tensor, nn
 
 from tests.cli import files

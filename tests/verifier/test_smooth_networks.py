@@ -7,6 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+
+pytest.importorskip("flint", reason="python-flint is not installed")
+
 from flint import arb
 from torch import Tensor
 

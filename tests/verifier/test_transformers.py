@@ -12,6 +12,9 @@ from functools import cache
 import onnx
 import pytest
 import torch
+
+pytest.importorskip("flint", reason="python-flint is not installed")
+
 from flint import arb
 from torch import Tensor, nn
 
