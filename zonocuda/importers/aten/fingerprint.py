@@ -331,8 +331,9 @@ class _Walk:
                 self.value(f"{function.__module__}.{name}", content)
 
 
-def _trusted(module: str) -> bool:
-    return module.partition(".")[0] in _TRUSTED
+def _trusted(module: object) -> bool:
+    """Whether a module of that name is Python's or torch's; some types of the interpreter have no name there."""
+    return isinstance(module, str) and module.partition(".")[0] in _TRUSTED
 
 
 def _slots(cls: type) -> bool:
