@@ -43,7 +43,11 @@ def test_no_verdict_changes_while_workers_are_killed(seed: int) -> None:
         try:
             for record in execute(plan, executor):
                 records.append(record)
-                if len(records) == len(instances) - 2:
+                if len(records) == 2:  # one of the two workers, at least, is in the middle of something
+                    for pid in tuple(pids):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                if len(records) == len(instances) // 2:
                     stop.set()
         finally:
             stop.set()
