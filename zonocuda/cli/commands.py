@@ -55,6 +55,7 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
             effort=options.effort,
             semantics=options.semantics,
             split=options.split,
+            leaf=options.leaf,
             certificate="--certificate" in outputs,
             checkpoint=options.checkpoint,
             resume=options.resume,

@@ -110,6 +110,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         options.semantics,
         options.split,
         options.certificates,
+        options.leaf,
     )
     if options.certificates and options.out is None:
         raise ValueError("--certificates: needs --out, where they are written to")

@@ -24,6 +24,7 @@ from zonocuda.specs import Spec, load_vnnlib
 from zonocuda.verifier import VerifyResult, verify
 from zonocuda.verifier.arguments import Precision, Semantics, check_choice, check_semantics, resolve_device
 from zonocuda.verifier.documents import json_text, numbers, verify_document
+from zonocuda.verifier.leaf import LEAVES, Leaf
 from zonocuda.verifier.splitting import SPLITS, Split
 
 _KEPT = 1 << 28
@@ -60,6 +61,7 @@ def check_settings(settings: Settings) -> None:
     check_choice("run", "backend", settings.backend, get_args(Backend))
     check_choice("run", "dtype", settings.dtype, _PRECISIONS)
     check_choice("run", "split", settings.split, SPLITS)
+    check_choice("run", "leaf", settings.leaf, LEAVES)
     check_effort(settings.effort)
     check_semantics(settings.semantics)
     resolve_device(settings.device)
@@ -86,6 +88,7 @@ def decide(net: str, spec: str, timeout: float | None, settings: Settings) -> Ou
             effort=check_effort(settings.effort),
             semantics=cast(Semantics, settings.semantics),
             split=cast(Split, settings.split),
+            leaf=cast(Leaf, settings.leaf),
             certificate=settings.certificates,
         )
         ended = time.monotonic()
