@@ -183,7 +183,7 @@ def verify(
                 "semantics": semantics,
                 "effort": effort,
                 "split": split,
-                "dtype": dtype,
+                "dtype": ", ".join(map(str, dtypes)),
                 "direction": direction,
                 "kink": kink,
                 "seed": seed,
