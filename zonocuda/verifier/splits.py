@@ -81,6 +81,7 @@ def split_neurons(
                 position, lambda: replace(kept, neurons=replace(start, course=make()))
             ),
             stopped=run.checkpoints.is_asked,
+            leaf=run.leaf,
         )
         course = NeuronCourse(search)
         found, stats = course.run()
