@@ -19,6 +19,7 @@ from zonocuda.specs import Box, LinearConstraint, Region, Spec, load_vnnlib
 Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
 """Whose arithmetic a proof is about: real numbers, or what a machine executes."""
 
+EXECUTOR_CALLS = ("workers", "put", "submit", "as_completed", "cancel")
 Precision = Literal["auto"] | torch.dtype
 """A dtype of bounds; ``auto`` is float32, and float64 where that does not suffice."""
 
@@ -125,6 +126,19 @@ def check_checkpoint(checkpoint: object, resume: object) -> None:
         raise TypeError(f"verify: resume must be True or False, got {resume!r}"[:200])
     if resume and checkpoint is None:
         raise ValueError("verify: resume needs a checkpoint to go on with")
+
+
+def check_executor(executor: object) -> None:
+    """Raises TypeError unless it is an executor, or None."""
+    if executor is None:
+        return
+    lacking = [call for call in EXECUTOR_CALLS if not hasattr(executor, call)]
+    if isinstance(executor, str) or lacking:
+        raise TypeError(
+            f"verify: executor must be an Executor, such as zonocuda.fleet.LocalExecutor(2), or None, got {executor!r}"[
+                :200
+            ]
+        )
 
 
 def check_count(caller: str, name: str, value: object, least: int, most: int = 2**63 - 1) -> None:

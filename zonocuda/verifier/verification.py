@@ -19,6 +19,7 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
+from zonocuda.executors import Executor
 from zonocuda.graph import Cast, Graph
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
@@ -58,6 +59,7 @@ class Verification:
     execution: Execution | None = None
     certificate: Certificate | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    executor: Executor | None = None
     split_record: Callable[[], RegionRecord] | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
