@@ -110,6 +110,11 @@ def test_a_module_imports_only_the_rooms_below_its_own(path: Path) -> None:
     assert not wrong, f"zonocuda.{room} may not import {sorted(wrong)}"
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_has_at_most_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, "split it by concept, or delete"
+
+
 @pytest.mark.parametrize("room", FLOORS)
 def test_the_floors_of_a_room_are_known(room: str) -> None:
     folders = {path.name for path in (PACKAGE / room).iterdir() if (path / "__init__.py").is_file()}
