@@ -38,6 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "host_memory": set(),
     "archive": set(),
     "checkpoint": {"archive"},  # whatever it holds
+    "executors": set(),  # whatever they run
     "reference": {"kink", "ties", "functions", "windows", "in_place"},
     "ops": {"kink", "ties", "functions", "windows", "in_place", "_C"},
     "graph": {"convolution", "functions", "reference", "brief"},
@@ -60,6 +61,7 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
     },
     "verifier": {
+        "executors",
         "checkpoint",
         "prove",
         "tighten",
@@ -76,7 +78,7 @@ ROOMS: dict[str, set[str]] = {
         "precision",
         "host_memory",
     },
-    "fleet": {"verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory", "version"},
+    "fleet": {"executors", "verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory", "version"},
     "nonsmooth": {"ops", "ties"},
     "checker": {"archive", "graph", "specs", "importers"},  # nothing of what it checks
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,8 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
-from zonocuda.graph import Cast, Graph
+from zonocuda.executors import Executor
+from zonocuda.graph import Cast
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
@@ -37,6 +38,7 @@ from zonocuda.specs import Region, Spec
 from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
 from zonocuda.verifier.contrast import contrast
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
+from zonocuda.verifier.leaf import Leaf
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats, Verdict
 from zonocuda.verifier.splits import read_mixtures, split_box, split_neurons
@@ -58,6 +60,8 @@ class Verification:
     execution: Execution | None = None
     certificate: Certificate | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    leaf: Leaf = "lp"
+    executor: Executor | None = None
     split_record: Callable[[], RegionRecord] | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
@@ -128,7 +132,7 @@ class Verification:
         self.splits += known.splits
         self.contradictory |= known.contradictory
         if self.certificate is not None and known.record is not None and not self.certificate.reason:
-            self.certificate = Certificate("", (*self.certificate.regions, known.record))
+            self.certificate = replace(self.certificate, regions=(*self.certificate.regions, known.record))
 
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
@@ -216,7 +220,7 @@ class Verification:
             reason = self.prove(position, region, proof)
             if proof.proven:
                 self.contradictory |= bool(refuting)
-                self.certify(lambda: region_record(self.wide_network(), position, proof), self.combinations)
+                self.certify(lambda: region_record(position, proof), self.combinations)
             elif not reason and self.counterexample is None and self.split_record is not None:
                 self.certify(self.split_record, self.combinations)
                 self.split_record = None
@@ -231,10 +235,6 @@ class Verification:
         if self.certificate is not None:
             with self.course.phase("certificate"), summed_products():
                 self.certificate = add_region(self.certificate, make, combinations)
-
-    def wide_network(self) -> Graph:
-        """The network with its constants in float64, on the device of the proofs."""
-        return self.subject.graph.to(torch.float64, self.device)
 
     def obstacle(self, region: Region) -> str:
         """Why outputs may not be numbers: an execution, or a cast, that may overflow; else empty."""
