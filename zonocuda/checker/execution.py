@@ -16,7 +16,8 @@ constants alone, STEPS for the one. So
     y~ = A x~ + b + d,   |d| <= gamma_p |A| |x~| + gamma_q |b| + flushed,
 
 with p = D where x~ enters the chain at this node and STEPS where it comes from the node before in the chain, q = D; at
-a sum of two likewise with the two terms.
+a sum of two likewise with the two terms. Where a concatenation has joined values of the chain with numbers that are
+held, all that meets them next enters there, D: a machine may begin a layer's sum with it.
 
 *Flushed.* An operation whose result, or one of whose operands, is flushed is off by eta at most, the smallest normal
 number, times what the monomials that it is part of are multiplied with otherwise: by constants, with 2^32 for every
@@ -200,7 +201,9 @@ class Execution:
             return None if held else Share(0, whole + STEPS, flushed, link.sources)
         if _moves(op):
             return None
-        inside = [self._reads_chain(name, links[name]) and links[name].is_inside for name in node.inputs]
+        goes_on = [self._reads_chain(name, links[name]) for name in node.inputs]
+        mixed = any(on and not links[name].is_inside for on, name in zip(goes_on, node.inputs, strict=True))
+        inside = [on and not mixed for on in goes_on]  # a branch of a sum may be folded into what is mixed
         if isinstance(op, Add):
             first, second = inside
             counts = STEPS if first and not second else whole, STEPS if second and not first else whole
