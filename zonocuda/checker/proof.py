@@ -84,7 +84,7 @@ def region_proof(network: Network, region: Region, entry: object, sources: Sourc
         return "combinations of rows refute every disjunct"
     if entry.get("forest") is not None:
         return _split(network, region, entry, list(disjuncts.values()), sources)
-    return _bounded(network, region, region_claim(entry, network.sizes, sources.archive), disjuncts, sources)
+    return _bounded(network, region, region_claim(entry, network.maps.layers, sources.archive), disjuncts, sources)
 
 
 def _left(network: Network, region: Region, entry: object) -> dict[int, Rows]:
@@ -145,7 +145,9 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
     forest = read_forest(arrays, list(network.sizes.values()), len(box[0]), len(disjuncts))
     root: Sets | None = None
     if entry.get("activations"):
-        claim = region_claim(entry, network.sizes, archive)
+        if not network.maps.is_piecewise:
+            raise CertificateError("forest: activations beside ReLUs have no bounds of a whole box beside a forest")
+        claim = region_claim(entry, network.maps.layers, archive)
         with np.errstate(all="ignore"):
             root = RootDerivation(net, box[0][None], box[1][None], claim, sample).run()
     try:
