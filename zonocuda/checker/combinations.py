@@ -44,15 +44,14 @@ class Claimed:
         outputs = {i: c for (kind, i), c in sums.items() if kind == "y"}
         return LinearConstraint(outputs, {j: c for (kind, j), c in sums.items() if kind == "x"}, constant, strict)
 
-    def is_refuted(self, region: Region, nonnegative: frozenset[int]) -> bool:
-        """Whether the sum, less the weighted outputs, all of them ``nonnegative``, never holds on the box."""
+    def is_refuted(self, region: Region, box: tuple[list[float], list[float]], nonnegative: frozenset[int]) -> bool:
+        """Whether the sum, less the weighted outputs, all of them ``nonnegative``, never holds on a box."""
         row = self.row(region)
         if not nonnegative.issuperset(self.outputs) or dict(row.outputs) != self.outputs:
             return False
         least = row.constant
         for j, c in row.inputs.items():
-            end = region.box.lower[j] if c > 0 else region.box.upper[j]
-            least += c * Fraction(float(end))
+            least += c * Fraction(box[0][j] if c > 0 else box[1][j])
         return least >= 0 if row.strict else least > 0
 
 

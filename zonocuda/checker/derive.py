@@ -3,6 +3,7 @@ open."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zonocuda.checker.arithmetic import balls
-from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim
+from zonocuda.checker.certificate import OwnSlopes, RegionClaim
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.floats import Floats
 from zonocuda.checker.intervals import interval
 from zonocuda.checker.lines import Lines
+from zonocuda.checker.region import Progress
+from zonocuda.checker.rows import Begun, Row
 from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.checker.zonotope import zonotope_bounds
 from zonocuda.graph import Bilinear, Elementary, Node, Relu
@@ -74,6 +77,7 @@ class Derivation:
         """
         self.net, self.cuts, self.root, self.sample = net, cuts, root, sample
         self.nonnegative, self.mask = nonnegative, mask
+        self.passes = 0
         self.sets = Sets(net, lower, upper)
         self.ends: dict[str, tuple[Floats, Floats]] = {}
         self.empty: NDArray[np.bool_] = np.asarray((lower > upper).any(1))
@@ -96,9 +100,9 @@ class Derivation:
                 self.ends[pre] = low, high
                 self.sets.sizes[pre] = np.maximum(np.abs(low), np.abs(high))
             before = [self.ends[name] for name in node.inputs]
-            low, high = interval(self.net, node, before, self.sets.lower, self.sets.upper)
+            low, high = interval(self.net, node, before, self.sets.lower, self.sets.upper, self.sets.sizes)
             if self.sample is not None and self.sample.is_whole and before:
-                self.sample.confirm_interval(node, before, low, high)
+                self.sample.confirm_interval(node, before, low, high, self.sets.sizes)
             if node.name in self.net.maps.extremes:
                 a, b, larger = self.net.maps.extremes[node.name]
                 pick = np.maximum if larger else np.minimum
@@ -158,6 +162,7 @@ class Derivation:
             return v
 
         sets = np.tile(which, sides)
+        self.passes += len(sets)
         found = carry(self.sets, sets, [(name, rows)], pick)
         lower, upper = self.sets.lower[sets], self.sets.upper[sets]
         least = found.least(lower, upper, self.net.operations)
@@ -202,11 +207,17 @@ class RootDerivation(Derivation):
     """The bounds on a region's box, with the slopes of a certificate: see :mod:`zonocuda.checker.region`."""
 
     def __init__(
-        self, net: FloatNet, lower: Floats, upper: Floats, claim: RegionClaim, sample: Sample | None = None
+        self,
+        net: FloatNet,
+        lower: Floats,
+        upper: Floats,
+        claim: RegionClaim,
+        sample: Sample | None = None,
+        progress: Progress = lambda phase, done, total: None,
     ) -> None:
-        """Bounds of one set, with the slopes of ``claim``."""
+        """Bounds of one set, with the slopes of ``claim``; ``progress`` is told how many ReLUs are done."""
         super().__init__(net, lower, upper, sample=sample)
-        self.claim = claim
+        self.claim, self.progress = claim, progress
         self.listed = {name: one.neurons for name, one in claim.activations.items()}
 
     def prepare(self) -> None:
@@ -214,6 +225,7 @@ class RootDerivation(Derivation):
 
     def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """By the first pass, and by the rows that the certificate has, or by a second pass."""
+        self.progress("check", self.net.names.index(node.name), len(self.net.names))
         if self.net.maps.is_exact(node.inputs[0]):
             return low, high
         claim = self.claim.activations[node.name]
@@ -256,5 +268,35 @@ class RootDerivation(Derivation):
         """Each row with slopes of its own."""
         if name not in self.own:
             return self.second_pass(name, which, chosen)
-        own = self.own[name].nonnegative[self.rows[chosen]] * SLOPE_UNIT
-        return self._with(name, (self.claim.activations[name].negative, own))
+        claim, own = self.claim.activations[name], self.own[name]
+        chosen = self.rows[chosen]
+        negative = claim.negative if own.negative is None else claim.scaled(own.negative[chosen])
+        return self._with(name, (negative, claim.scaled(own.nonnegative[chosen])))
+
+    def row_bounds(self, rows: Sequence[tuple[Row, Mapping[str, OwnSlopes] | None]]) -> list[float]:
+        """Lower bounds of rows, each with slopes of its own, or by the better one of both passes."""
+        best = np.full(len(rows), -np.inf)
+        own = np.array([slopes is not None for _, slopes in rows], dtype=bool)
+
+        def with_own(name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
+            claim = self.claim.activations[name]
+            shared = OwnSlopes(claim.nonnegative, claim.negative)
+            given = [(rows[int(index[k])][1] or {}).get(name, shared) for k in chosen]
+            negative = np.stack([claim.negative if one.negative is None else one.negative for one in given])
+            return self._with(name, (negative, np.stack([one.nonnegative for one in given])))
+
+        for some, pick in ((~own, self.first_pass), (~own, self.second_pass), (own, with_own)):
+            index = np.flatnonzero(some)
+            if not len(index):
+                continue
+            begun = Begun(self.net, self.sets, np.zeros(len(index), dtype=np.intp), [rows[int(k)][0] for k in index])
+            self.passes += len(index)
+            found = carry(self.sets, begun.which, begun.start, pick)
+            lower, upper = self.sets.lower[begun.which], self.sets.upper[begun.which]
+            least = found.least(lower, upper, self.net.operations)
+            if self.sample is not None:
+                for k in self.sample.chosen(len(index)):
+                    start = begun.exact(k)
+                    self.sample.confirm(self.sets, begun.which, lower[k], upper[k], start, pick, k, least[k], np.inf)
+            best[index] = np.fmax(best[index], begun.finished(least, np.arange(len(index))))
+        return [float(bound) for bound in best]

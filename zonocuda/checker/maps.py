@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cached_property
 from math import prod
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from zonocuda.checker.affine import Map, explicit
 from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
 from zonocuda.checker.certificate import Layer
+from zonocuda.checker.execution import Execution, sized
 from zonocuda.checker.functions import each, least, most
 from zonocuda.checker.products import corners, split
 from zonocuda.graph import (
@@ -50,8 +52,9 @@ def is_activation(op: Op) -> bool:
 class Maps:
     """The affine operators of a network, made once."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, execution: Execution | None = None) -> None:
+        """``execution``: where values are those of a machine, how it computes them."""
+        self.graph, self.execution = graph, execution
         self.nodes = {node.name: node for node in graph.nodes}
         self.size = {node.name: prod(node.shape) for node in graph.nodes}
         self._maps: dict[str, tuple[Map, Map]] = {}
@@ -69,6 +72,12 @@ class Maps:
             node.name: Layer(node.op.kind, self.size[node.inputs[0]], not isinstance(node.op, Elementary))
             for node in self.activations
         }
+
+    def under(self, execution: Execution | None) -> Maps:
+        """The same operators, as a machine executes them."""
+        result = Maps(self.graph, execution)
+        result._maps = self._maps
+        return result
 
     def of(self, node: Node) -> tuple[Map, Map]:
         """The operator of a node, and its absolute value."""
@@ -95,11 +104,40 @@ class Maps:
             inner = self.nodes[self.nodes[node.inputs[1]].inputs[0]]
             if isinstance(inner.op, Add) and inner.op.sign == -1:
                 first, second = inner.inputs
+                if self.rounds(node) or self.rounds(inner):
+                    continue
                 if node.op.sign == 1 and node.inputs[0] == second:
                     found[node.name] = first, second, True
                 if node.op.sign == -1 and node.inputs[0] == first:
                     found[node.name] = second, first, False
         return found
+
+    def rounds(self, node: Node) -> bool:
+        """Whether a machine's value may be another than that of the node's operator."""
+        return self.execution is not None and node.name in self.execution.shares
+
+    def departure(self, node: Node, size: Callable[[str], Array]) -> Array | None:
+        """How far it may be ``[N]``, for values of at most the absolute ``size``; None where it is the same."""
+        if self.execution is None or not self.rounds(node):
+            return None
+        first = size(node.inputs[0])
+        if isinstance(node.op, Add):
+            return self.execution.departure(node.name, first, size(node.inputs[1]), size)
+        map_, magnitude = self.of(node)
+        second = None if map_.bias is None else np.abs(map_.bias)
+        return self.execution.departure(node.name, upper(magnitude.linear(first)), second, size)
+
+    def overflow(self, size: Callable[[str], Array]) -> str:
+        """Why a machine's values may overflow, for at most the absolute ``size`` of the input and behind ReLUs; empty
+        if they do not."""
+
+        def absolute(node: Node, x: Array) -> Array:
+            map_, magnitude = self.of(node)
+            y = magnitude.linear(x)
+            return upper(y if map_.bias is None else y + np.abs(map_.bias))
+
+        name = "" if self.execution is None else self.execution.overflow(size, absolute)
+        return f"as executed, values may overflow at {name!r}" if name else ""
 
     def is_exact(self, name: str) -> bool:
         """Whether intervals lose nothing up to a node: one operator that adds inputs up, between some that do not."""
@@ -197,6 +235,13 @@ def _float(value: arb, side: float) -> float:
     if arb(near) == end:
         return near
     return side if near != near or not end.is_finite() else float(np.nextafter(near, side))
+
+
+def executed_interval(maps: Maps, node: Node, ends: Mapping[str, Ends]) -> Ends:
+    """The same of a node whose inputs have bounds ``ends``, as do the nodes before, of a machine's value."""
+    low, high = interval(maps, node, [ends[name] for name in node.inputs])
+    error = maps.departure(node, lambda name: sized(*ends[name]))
+    return (low, high) if error is None else (lower(low - error), upper(high + error))
 
 
 def ratio(value: Fraction) -> Any:

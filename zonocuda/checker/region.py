@@ -17,9 +17,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from flint import arb
 
 from zonocuda.checker.arithmetic import ONE, Array, balls, lower, upper, zeros
 from zonocuda.checker.certificate import ActivationSlopes, OwnSlopes, RegionClaim
+from zonocuda.checker.execution import box_of, sized
 from zonocuda.checker.maps import Ends, Maps, cast_error, interval, is_activation, ratio
 from zonocuda.checker.passes import Passes
 from zonocuda.checker.relaxed import Chosen, Relaxed, relaxed
@@ -40,14 +42,18 @@ class RegionCheck(Passes):
         self, maps: Maps, region: Region, claim: RegionClaim, progress: Progress = lambda phase, done, total: None
     ) -> None:
         """Bounds every activation's input; ``progress`` is told how many nodes are done."""
-        super().__init__(maps, (balls(region.box.lower.tolist()), balls(region.box.upper.tolist())))
+        lower_, upper_ = box_of(region.box, maps.execution)
+        super().__init__(maps, (balls(lower_.tolist()), balls(upper_.tolist())))
         self.claim = claim
+        self.sizes: dict[str, Array] = {}
         self.relaxed: dict[str, Relaxed] = {}
         self.missed = 0
         ends: dict[str, Ends] = {}
         for done, node in enumerate(maps.graph.nodes):
             progress("check", done, len(maps.graph.nodes))
             ends[node.name] = self._bounds(node, ends)
+            self.sizes[node.name] = sized(*ends[node.name])
+        self.overflow = maps.overflow(lambda name: self.sizes[name])
 
     # ---- forward: intervals, and passes for what they leave open ----------------------------------------------------
 
@@ -58,9 +64,15 @@ class RegionCheck(Passes):
         if is_activation(node.op):
             before = [self._tightened(node, *before[0])]
             self.relaxed[node.name] = self._relaxed(node, before[0])
-        if isinstance(node.op, Cast):
-            self.casts[node.name] = cast_error(node.op, *before[0])
+            self.sizes[node.inputs[0]] = sized(*before[0])
+        error = self.maps.departure(node, lambda name: self.sizes[name])
         low, high = interval(self.maps, node, before)
+        if error is not None:
+            low, high = lower(low - error), upper(high + error)
+        if isinstance(node.op, Cast):  # of which the interval knows
+            error = cast_error(node.op, *before[0])
+        if error is not None:
+            self.departures[node.name] = error
         if node.name in self.maps.extremes:  # of two, which lies between the extremes of their ends
             a, b, larger = self.maps.extremes[node.name]
             ends_of_two = [zip(*pair, strict=True) for pair in zip(ends[a], ends[b], strict=True)]
@@ -142,7 +154,7 @@ class RegionCheck(Passes):
         low, high = ends
         listed = np.full(len(low), -1)
         listed[claim.neurons] = np.arange(len(claim.neurons))
-        self.missed += sum(not _within(claim, listed[j], low[j], high[j]) for j in claim.neurons)
+        self.missed += sum(not is_within(claim, listed[j], low[j], high[j]) for j in claim.neurons)
         return relaxed(node.op, ends, listed)
 
     # ---- backward ---------------------------------------------------------------------------------------------------
@@ -167,6 +179,8 @@ class RegionCheck(Passes):
             for j, c in row.inputs.items():
                 x[0, j] = ratio(c)
             bound = (self._carry(graph.output, v, pick, x)[0][0] + ratio(row.constant)).lower()
+            if self.maps.execution is not None:  # the output may be flushed
+                bound = (bound - np.abs(v).sum() * arb(self.maps.execution.eta)).lower()
             best = bound if best is None or bound > best else best
         return best
 
@@ -180,7 +194,7 @@ class RegionCheck(Passes):
         return self.relaxed[name].image(v, self._pick(name, first))
 
 
-def _within(claim: ActivationSlopes, k: int, low: Any, high: Any) -> bool:
+def is_within(claim: ActivationSlopes, k: int, low: Any, high: Any) -> bool:
     """Whether what was found is as good as what is claimed, up to a relative 1e-6 of the claim."""
     size = 1e-6 * max(abs(claim.lower[k]), abs(claim.upper[k]))
     return bool(low >= claim.lower[k] - size) and bool(high <= claim.upper[k] + size)
