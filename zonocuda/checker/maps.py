@@ -26,6 +26,7 @@ from zonocuda.graph import (
     Rearrangement,
     Relu,
     ScaleShift,
+    interpret,
 )
 
 BALLS_AT_ONCE = 2**21
@@ -74,6 +75,17 @@ class Maps:
                 if node.op.sign == -1 and node.inputs[0] == first:
                     found[node.name] = second, first, False
         return found
+
+    def is_magnitude(self, node: Node) -> bool:
+        """Whether a node is 2 relu(x) - x."""
+        if not isinstance(node.op, Add) or node.op.sign == 1:
+            return False
+        twice = self.nodes[node.inputs[0]]
+        if not isinstance(twice.op, ScaleShift) or twice.op.shift is not None or twice.op.scale is None:
+            return False
+        positive = self.nodes[twice.inputs[0]]
+        is_two = not twice.op.roundings and not twice.op.doubt and bool((twice.op.scale == 2).all())
+        return is_two and isinstance(positive.op, Relu) and positive.inputs[0] == node.inputs[1]
 
     def is_exact(self, name: str) -> bool:
         """Whether intervals lose nothing up to a node: one operator that adds inputs up, between some that do not."""
@@ -146,6 +158,41 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
             low[places], high[places] = a, b
         return low, high
     raise NotImplementedError(f"zonocuda check: op {op.kind} is not supported")
+
+
+def of_two(found: Ends, first: Ends, second: Ends, larger: bool) -> Ends:
+    """Bounds ``found`` of the larger, or smaller, of two values, which lies between the extremes of their ends."""
+    pairs = (zip(*pair, strict=True) for pair in zip(first, second, strict=True))
+    known = [[x.max(y) if larger else x.min(y) for x, y in pair] for pair in pairs]
+    low = lower(balls(x.max(y) for x, y in zip(found[0], known[0], strict=True)))
+    return low, upper(balls(x.min(y) for x, y in zip(found[1], known[1], strict=True)))
+
+
+def attained(maps: Maps, ends: Ends) -> Ends:
+    """Bounds of the output for inputs between ``ends``, exact where a sum reads nothing but zeros and its offset, and
+    for magnitudes and extremes: no middle of an interval is rounded."""
+    known = {maps.graph.nodes[0].name: ends}
+
+    def visit(node: Node, before: tuple[Ends, ...]) -> Ends:
+        if isinstance(node.op, Affine):
+            map_ = maps.of(node)[0]
+            low, high = map_.ends(*before[0])
+            if map_.bias is not None:
+                low, high = low + map_.bias, high + map_.bias
+            found = lower(low), upper(high)
+        else:
+            found = interval(maps, node, list(before))
+        if node.name in maps.extremes:
+            first, second, larger = maps.extremes[node.name]
+            found = of_two(found, known[first], known[second], larger)
+        elif maps.is_magnitude(node):
+            low, high = before[1]
+            low, high = of_two(found, (low, high), (-high, -low), True)
+            found = balls(value.max(ZERO) for value in low), high
+        known[node.name] = found
+        return found
+
+    return interpret(maps.graph, ends, visit)
 
 
 def ratio(value: Fraction) -> Any:

@@ -16,11 +16,10 @@ from zonocuda.checker.combinations import read_combinations
 from zonocuda.checker.derive import RootDerivation
 from zonocuda.checker.exact import Disagreement, Sample
 from zonocuda.checker.forest import read_forest
-from zonocuda.checker.maps import Maps, interval
+from zonocuda.checker.maps import Ends, Maps, attained
 from zonocuda.checker.region import Progress, RegionCheck
 from zonocuda.checker.sets import FloatNet, Sets
 from zonocuda.checker.trees import ForestCheck
-from zonocuda.graph import interpret
 from zonocuda.specs import LinearConstraint, Region
 
 SHARE = 1 / 1000
@@ -90,17 +89,14 @@ def region_proof(network: Network, region: Region, entry: object, sources: Sourc
 def _left(network: Network, region: Region, entry: object) -> dict[int, Rows]:
     """The disjuncts that combinations of rows do not refute, with the rows that they add."""
     combinations = read_combinations(entry, region)
-    nonnegative: frozenset[int] = frozenset()
-    if any(one.outputs for one in combinations):
-        maps = network.maps
-        ends = balls(region.box.lower.tolist()), balls(region.box.upper.tolist())
-        low, _ = interpret(maps.graph, ends, lambda node, before: interval(maps, node, list(before)))
-        nonnegative = frozenset(i for i, value in enumerate(low) if value >= 0)
+    ends: Ends = (balls(()), balls(()))
+    if any(one.refutes and one.outputs for one in combinations):
+        ends = attained(network.maps, (balls(region.box.lower.tolist()), balls(region.box.upper.tolist())))
     disjuncts: dict[int, Rows] = dict(enumerate(region.disjuncts))
     for one in combinations:
         if not one.refutes:
             disjuncts[one.disjunct] = (*disjuncts[one.disjunct], one.row(region))
-        elif one.is_refuted(region, nonnegative):
+        elif one.is_refuted(region, ends):
             del disjuncts[one.disjunct]
         else:
             raise CertificateError(f"the combination of rows of disjunct {one.disjunct} refutes nothing")

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, zeros
 from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim, ReluSlopes
-from zonocuda.checker.maps import Ends, Maps, cast_error, interval, ratio
+from zonocuda.checker.maps import Ends, Maps, cast_error, interval, of_two, ratio
 from zonocuda.checker.passes import Passes
 from zonocuda.graph import Cast, Input, Node, Relu
 from zonocuda.specs import LinearConstraint, Region
@@ -74,14 +74,11 @@ class RegionCheck(Passes):
             self.relus[node.name] = self._relaxed(node.name, before[0])
         if isinstance(node.op, Cast):
             self.casts[node.name] = cast_error(node.op, *before[0])
-        low, high = interval(self.maps, node, before)
-        if node.name in self.maps.extremes:  # of two, which lies between the extremes of their ends
-            a, b, larger = self.maps.extremes[node.name]
-            ends_of_two = [zip(*pair, strict=True) for pair in zip(ends[a], ends[b], strict=True)]
-            known = [balls(x.max(y) if larger else x.min(y) for x, y in pairs) for pairs in ends_of_two]
-            low = lower(balls(x.max(y) for x, y in zip(low, known[0], strict=True)))
-            high = upper(balls(x.min(y) for x, y in zip(high, known[1], strict=True)))
-        return low, high
+        found = interval(self.maps, node, before)
+        if node.name in self.maps.extremes:
+            first, second, larger = self.maps.extremes[node.name]
+            found = of_two(found, ends[first], ends[second], larger)
+        return found
 
     def _tightened(self, node: Node, low: Array, high: Array) -> Ends:
         """Bounds of a ReLU's input: of intervals, and of passes for neurons that are open after them, or listed."""
