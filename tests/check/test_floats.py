@@ -142,5 +142,5 @@ def test_intervals_enclose_those_of_balls() -> None:
         ends = {graph.nodes[0].name: (low, high)}
         for node in graph.nodes[1:]:
             before = [ends[name] for name in node.inputs]
-            ends[node.name] = interval(net, node, before, low, high)
-            sample.confirm_interval(node, before, *ends[node.name])
+            ends[node.name] = interval(net, node, before, low, high, {})
+            sample.confirm_interval(node, before, *ends[node.name], {})

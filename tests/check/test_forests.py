@@ -79,7 +79,8 @@ def checked(graph: Graph, property_: Spec, certificate: Certificate, path: Path,
     certificate.save(path)
     document = read_document(path)
     try:
-        return check_proof(document.fields["certificate"], graph, property_, None, Sources(document.archive, **how))
+        fields, sources = document.fields, Sources(document.archive, **how)
+        return check_proof(fields["certificate"], graph, property_, None, sources, fields["ran"]["semantics"])
     except CertificateError as error:
         return Checked(False, str(error), ())
     finally:

@@ -47,15 +47,14 @@ class Claimed:
         outputs = {i: c for (kind, i), c in sums.items() if kind == "y"}
         return LinearConstraint(outputs, {j: c for (kind, j), c in sums.items() if kind == "x"}, constant, strict)
 
-    def is_refuted(self, region: Region, ends: tuple[Array, Array]) -> bool:
-        """Whether the sum, for outputs between ``ends``, never holds on the box."""
+    def is_refuted(self, region: Region, box: tuple[list[float], list[float]], ends: tuple[Array, Array]) -> bool:
+        """Whether the sum, for outputs between ``ends``, never holds on a box."""
         row = self.row(region)
         if dict(row.outputs) != self.outputs:
             return False
         least = row.constant
         for j, c in row.inputs.items():
-            end = region.box.lower[j] if c > 0 else region.box.upper[j]
-            least += c * Fraction(float(end))
+            least += c * Fraction(box[0][j] if c > 0 else box[1][j])
         total = sum((ratio(c) * ends[0 if c > 0 else 1][i] for i, c in self.outputs.items()), ratio(least))
         return bool(total >= 0) if row.strict else bool(total > 0)
 

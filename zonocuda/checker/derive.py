@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.floats import Floats
 from zonocuda.checker.intervals import interval
+from zonocuda.checker.region import Progress
+from zonocuda.checker.rows import Begun, Row
 from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.checker.zonotope import zonotope_bounds
 from zonocuda.graph import Node, Relu
@@ -72,6 +75,7 @@ class Derivation:
         """
         self.net, self.cuts, self.root, self.sample = net, cuts, root, sample
         self.nonnegative, self.mask = nonnegative, mask
+        self.passes = 0
         self.sets = Sets(net, lower, upper)
         self.ends: dict[str, tuple[Floats, Floats]] = {}
         self.empty: NDArray[np.bool_] = np.asarray((lower > upper).any(1))
@@ -91,9 +95,9 @@ class Derivation:
                 self.ends[pre] = low, high
                 self.sets.sizes[pre] = np.maximum(np.abs(low), np.abs(high))
             before = [self.ends[name] for name in node.inputs]
-            low, high = interval(self.net, node, before, self.sets.lower, self.sets.upper)
+            low, high = interval(self.net, node, before, self.sets.lower, self.sets.upper, self.sets.sizes)
             if self.sample is not None and self.sample.is_whole and before:
-                self.sample.confirm_interval(node, before, low, high)
+                self.sample.confirm_interval(node, before, low, high, self.sets.sizes)
             if node.name in self.net.maps.extremes:
                 a, b, larger = self.net.maps.extremes[node.name]
                 pick = np.maximum if larger else np.minimum
@@ -150,6 +154,7 @@ class Derivation:
             return v
 
         sets = np.tile(which, sides)
+        self.passes += len(sets)
         found = carry(self.sets, sets, [(name, rows)], pick)
         lower, upper = self.sets.lower[sets], self.sets.upper[sets]
         least = found.least(lower, upper, self.net.operations)
@@ -194,11 +199,17 @@ class RootDerivation(Derivation):
     """The bounds on a region's box, with the slopes of a certificate: see :mod:`zonocuda.checker.region`."""
 
     def __init__(
-        self, net: FloatNet, lower: Floats, upper: Floats, claim: RegionClaim, sample: Sample | None = None
+        self,
+        net: FloatNet,
+        lower: Floats,
+        upper: Floats,
+        claim: RegionClaim,
+        sample: Sample | None = None,
+        progress: Progress = lambda phase, done, total: None,
     ) -> None:
-        """Bounds of one set, with the slopes of ``claim``."""
+        """Bounds of one set, with the slopes of ``claim``; ``progress`` is told how many ReLUs are done."""
         super().__init__(net, lower, upper, sample=sample)
-        self.claim = claim
+        self.claim, self.progress = claim, progress
         self.listed = {name: one.neurons for name, one in claim.relus.items()}
 
     def prepare(self) -> None:
@@ -206,6 +217,7 @@ class RootDerivation(Derivation):
 
     def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """By the first pass, and by the rows that the certificate has, or by a second pass."""
+        self.progress("check", self.net.names.index(node.name), len(self.net.names))
         if self.net.maps.is_exact(node.inputs[0]):
             return low, high
         claim = self.claim.relus[node.name]
@@ -250,3 +262,30 @@ class RootDerivation(Derivation):
             return self.second_pass(name, which, chosen)
         own = self.own[name][self.rows[chosen]] * SLOPE_UNIT
         return self._with(name, (self.claim.relus[name].negative, own))
+
+    def row_bounds(self, rows: Sequence[tuple[Row, Mapping[str, Floats] | None]]) -> list[float]:
+        """Lower bounds of rows, each with slopes of its own where v >= 0, or by the better one of both passes."""
+        best = np.full(len(rows), -np.inf)
+        own = np.array([slopes is not None for _, slopes in rows], dtype=bool)
+
+        def with_own(name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
+            claim = self.claim.relus[name]
+            given = (rows[int(index[k])][1] or {} for k in chosen)
+            slopes = np.stack([one.get(name, claim.nonnegative) for one in given])
+            return self._with(name, (claim.negative, slopes))
+
+        for some, pick in ((~own, self.first_pass), (~own, self.second_pass), (own, with_own)):
+            index = np.flatnonzero(some)
+            if not len(index):
+                continue
+            begun = Begun(self.net, self.sets, np.zeros(len(index), dtype=np.intp), [rows[int(k)][0] for k in index])
+            self.passes += len(index)
+            found = carry(self.sets, begun.which, begun.start, pick)
+            lower, upper = self.sets.lower[begun.which], self.sets.upper[begun.which]
+            least = found.least(lower, upper, self.net.operations)
+            if self.sample is not None:
+                for k in self.sample.chosen(len(index)):
+                    start = begun.exact(k)
+                    self.sample.confirm(self.sets, begun.which, lower[k], upper[k], start, pick, k, least[k], np.inf)
+            best[index] = np.fmax(best[index], begun.finished(least, np.arange(len(index))))
+        return [float(bound) for bound in best]

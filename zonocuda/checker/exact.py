@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -27,9 +28,12 @@ class ExactRows(Passes):
         self.sets, self.number = sets, number
         for node in maps.graph.nodes:
             if isinstance(node.op, Cast) and node.inputs[0] in sets.sizes:
-                size = sets.sizes[node.inputs[0]]
-                ends = balls(size[number if len(size) > 1 else 0].tolist())
-                self.casts[node.name] = cast_error(node.op, -ends, ends)
+                ends = _sizes(sets.sizes, node.inputs[0], number)
+                self.departures[node.name] = cast_error(node.op, -ends, ends)
+            elif maps.rounds(node) and node.name in sets.sizes:
+                error = maps.departure(node, lambda name: _sizes(sets.sizes, name, number))
+                assert error is not None, "it rounds"
+                self.departures[node.name] = error
 
     def row(self, start: Start, pick: Pick, chosen: int) -> Ends:
         """Exact lower and upper bounds of one row, which begins at several nodes (``[1, N]`` at each) and takes the
@@ -56,6 +60,12 @@ class ExactRows(Passes):
             below += value.min(ZERO) * twice
             above += value.max(ZERO) * twice
         return image, balls([below]), balls([above])
+
+
+def _sizes(sizes: Mapping[str, Floats], name: str, number: int) -> Array:
+    """Of the values of a node, in one of the sets."""
+    size = sizes[name]
+    return balls(size[number if len(size) > 1 else 0].tolist())
 
 
 class Disagreement(Exception):  # noqa: N818 - it is about the machine
@@ -91,8 +101,15 @@ class Sample:
         """Whether every row is carried again."""
         return self.share >= 1 and self.most == np.inf
 
-    def confirm_interval(self, node: Node, before: Sequence[tuple[Floats, Floats]], low: Floats, high: Floats) -> None:
-        """Compares the intervals ``[S, N]`` of a node with those of balls.
+    def confirm_interval(
+        self,
+        node: Node,
+        before: Sequence[tuple[Floats, Floats]],
+        low: Floats,
+        high: Floats,
+        sizes: Mapping[str, Floats],
+    ) -> None:
+        """Compares the intervals ``[S, N]`` of a node with those of balls; ``sizes`` are of the nodes before.
 
         Raises:
             Disagreement: they do not enclose them.
@@ -102,6 +119,9 @@ class Sample:
             if any(not all(a.is_finite() and b.is_finite() and a <= b for a, b in zip(*e, strict=True)) for e in ends):
                 continue  # an empty set, or one of which nothing is known
             exact = interval(self.maps, node, ends)
+            error = self.maps.departure(node, partial(_sizes, sizes, number=number))
+            if error is not None:
+                exact = exact[0] - error, exact[1] + error
             for a, b, x, y in zip(*exact, low[number].tolist(), high[number].tolist(), strict=True):
                 if not (x != x or y != y or (a >= x and b <= y)):
                     raise Disagreement(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,9 +12,27 @@ from zonocuda.graph import Add, Affine, Cast, Concat, Input, Node, Relu
 
 
 def interval(
+    net: FloatNet,
+    node: Node,
+    before: Sequence[tuple[Floats, Floats]],
+    lower: Floats,
+    upper: Floats,
+    sizes: Mapping[str, Floats],
+) -> tuple[Floats, Floats]:
+    """Bounds ``[S, N]`` of a node's value from those of its inputs; of the input, the boxes ``lower``, ``upper``.
+
+    ``sizes`` bounds the absolute values of all nodes before, where they are a machine's.
+    """
+    low, high = _real_interval(net, node, before, lower, upper)
+    error = net.departure(node, sizes)
+    if error is None:
+        return low, high
+    return np.nextafter(low - error, -np.inf), np.nextafter(high + error, np.inf)
+
+
+def _real_interval(
     net: FloatNet, node: Node, before: Sequence[tuple[Floats, Floats]], lower: Floats, upper: Floats
 ) -> tuple[Floats, Floats]:
-    """Bounds ``[S, N]`` of a node's value from those of its inputs; of the input, the boxes ``lower``, ``upper``."""
     op = node.op
     if isinstance(op, Input):
         return lower, upper

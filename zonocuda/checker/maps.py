@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cached_property
 from math import prod
@@ -13,6 +14,7 @@ from flint import arb
 
 from zonocuda.checker.affine import Map, explicit
 from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
+from zonocuda.checker.execution import Execution, sized
 from zonocuda.graph import (
     Add,
     Affine,
@@ -26,7 +28,6 @@ from zonocuda.graph import (
     Rearrangement,
     Relu,
     ScaleShift,
-    interpret,
 )
 
 BALLS_AT_ONCE = 2**21
@@ -39,11 +40,18 @@ Ends = tuple[Array, Array]
 class Maps:
     """The affine operators of a network, made once."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, execution: Execution | None = None) -> None:
+        """``execution``: where values are those of a machine, how it computes them."""
+        self.graph, self.execution = graph, execution
         self.nodes = {node.name: node for node in graph.nodes}
         self.size = {node.name: prod(node.shape) for node in graph.nodes}
         self._maps: dict[str, tuple[Map, Map]] = {}
+
+    def under(self, execution: Execution | None) -> Maps:
+        """The same operators, as a machine executes them."""
+        result = Maps(self.graph, execution)
+        result._maps = self._maps
+        return result
 
     def of(self, node: Node) -> tuple[Map, Map]:
         """The operator of a node, and its absolute value."""
@@ -70,6 +78,8 @@ class Maps:
             inner = self.nodes[self.nodes[node.inputs[1]].inputs[0]]
             if isinstance(inner.op, Add) and inner.op.sign == -1:
                 first, second = inner.inputs
+                if self.rounds(node) or self.rounds(inner):
+                    continue
                 if node.op.sign == 1 and node.inputs[0] == second:
                     found[node.name] = first, second, True
                 if node.op.sign == -1 and node.inputs[0] == first:
@@ -84,8 +94,37 @@ class Maps:
         if not isinstance(twice.op, ScaleShift) or twice.op.shift is not None or twice.op.scale is None:
             return False
         positive = self.nodes[twice.inputs[0]]
+        if self.rounds(node) or self.rounds(twice):
+            return False
         is_two = not twice.op.roundings and not twice.op.doubt and bool((twice.op.scale == 2).all())
         return is_two and isinstance(positive.op, Relu) and positive.inputs[0] == node.inputs[1]
+
+    def rounds(self, node: Node) -> bool:
+        """Whether a machine's value may be another than that of the node's operator."""
+        return self.execution is not None and node.name in self.execution.shares
+
+    def departure(self, node: Node, size: Callable[[str], Array]) -> Array | None:
+        """How far it may be ``[N]``, for values of at most the absolute ``size``; None where it is the same."""
+        if self.execution is None or not self.rounds(node):
+            return None
+        first = size(node.inputs[0])
+        if isinstance(node.op, Add):
+            return self.execution.departure(node.name, first, size(node.inputs[1]), size)
+        map_, magnitude = self.of(node)
+        second = None if map_.bias is None else np.abs(map_.bias)
+        return self.execution.departure(node.name, upper(magnitude.linear(first)), second, size)
+
+    def overflow(self, size: Callable[[str], Array]) -> str:
+        """Why a machine's values may overflow, for at most the absolute ``size`` of the input and behind ReLUs; empty
+        if they do not."""
+
+        def absolute(node: Node, x: Array) -> Array:
+            map_, magnitude = self.of(node)
+            y = magnitude.linear(x)
+            return upper(y if map_.bias is None else y + np.abs(map_.bias))
+
+        name = "" if self.execution is None else self.execution.overflow(size, absolute)
+        return f"as executed, values may overflow at {name!r}" if name else ""
 
     def is_exact(self, name: str) -> bool:
         """Whether intervals lose nothing up to a node: one operator that adds inputs up, between some that do not."""
@@ -160,6 +199,13 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
     raise NotImplementedError(f"zonocuda check: op {op.kind} is not supported")
 
 
+def executed_interval(maps: Maps, node: Node, ends: Mapping[str, Ends]) -> Ends:
+    """The same of a node whose inputs have bounds ``ends``, as do the nodes before, of a machine's value."""
+    low, high = interval(maps, node, [ends[name] for name in node.inputs])
+    error = maps.departure(node, lambda name: sized(*ends[name]))
+    return (low, high) if error is None else (lower(low - error), upper(high + error))
+
+
 def of_two(found: Ends, first: Ends, second: Ends, larger: bool) -> Ends:
     """Bounds ``found`` of the larger, or smaller, of two values, which lies between the extremes of their ends."""
     pairs = (zip(*pair, strict=True) for pair in zip(first, second, strict=True))
@@ -168,31 +214,30 @@ def of_two(found: Ends, first: Ends, second: Ends, larger: bool) -> Ends:
     return low, upper(balls(x.min(y) for x, y in zip(found[1], known[1], strict=True)))
 
 
-def attained(maps: Maps, ends: Ends) -> Ends:
-    """Bounds of the output for inputs between ``ends``, exact where a sum reads nothing but zeros and its offset, and
-    for magnitudes and extremes: no middle of an interval is rounded."""
-    known = {maps.graph.nodes[0].name: ends}
-
-    def visit(node: Node, before: tuple[Ends, ...]) -> Ends:
-        if isinstance(node.op, Affine):
+def attained(maps: Maps, box: Ends) -> dict[str, Ends]:
+    """Bounds of all nodes' values, or a machine's, exact where a sum reads nothing but zeros and its offset and rounds
+    nothing, and for magnitudes and extremes: no middle of an interval is rounded."""
+    ends = {maps.graph.nodes[0].name: box}
+    for node in maps.graph.nodes[1:]:
+        before = [ends[name] for name in node.inputs]
+        if isinstance(node.op, Affine) and not isinstance(node.op, Cast):
             map_ = maps.of(node)[0]
             low, high = map_.ends(*before[0])
             if map_.bias is not None:
                 low, high = low + map_.bias, high + map_.bias
-            found = lower(low), upper(high)
+            error = maps.departure(node, lambda name: sized(*ends[name]))
+            found = (lower(low), upper(high)) if error is None else (lower(low - error), upper(high + error))
         else:
-            found = interval(maps, node, list(before))
+            found = executed_interval(maps, node, ends)
         if node.name in maps.extremes:
             first, second, larger = maps.extremes[node.name]
-            found = of_two(found, known[first], known[second], larger)
+            found = of_two(found, ends[first], ends[second], larger)
         elif maps.is_magnitude(node):
             low, high = before[1]
             low, high = of_two(found, (low, high), (-high, -low), True)
             found = balls(value.max(ZERO) for value in low), high
-        known[node.name] = found
-        return found
-
-    return interpret(maps.graph, ends, visit)
+        ends[node.name] = found
+    return ends
 
 
 def ratio(value: Fraction) -> Any:

@@ -21,14 +21,14 @@ class Passes:
     Attributes:
         maps: the network.
         box: exact ends of the inputs.
-        casts: by node, how far a cast may round.
+        departures: by node, how far its value may be from that of its operator.
         passes: how many rows were carried.
     """
 
     def __init__(self, maps: Maps, box: Ends) -> None:
         self.maps, self.box = maps, box
         self.middle, self.radius = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
-        self.casts: dict[str, Array] = {}
+        self.departures: dict[str, Array] = {}
         self.passes = 0
 
     def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
@@ -63,13 +63,14 @@ class Passes:
             if node.name not in pending or isinstance(node.op, Input):
                 continue
             v = pending.pop(node.name)
+            if node.name in self.departures:
+                error = np.abs(v) @ self.departures[node.name]
+                low, high = low - error, high + error
             if isinstance(node.op, Relu):
                 image, below, above = self.through(node.name, v, first)
                 low, high = low + below, high + above
                 send(node.inputs[0], image)
             elif isinstance(node.op, Cast):
-                error = np.abs(v) @ self.casts[node.name]
-                low, high = low - error, high + error
                 send(node.inputs[0], v)
             elif isinstance(node.op, Add):
                 send(node.inputs[0], v)

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from flint import arb
 
-from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, zeros
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
 from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim, ReluSlopes
+from zonocuda.checker.execution import box_of, sized
 from zonocuda.checker.maps import Ends, Maps, cast_error, interval, of_two, ratio
 from zonocuda.checker.passes import Passes
 from zonocuda.graph import Cast, Input, Node, Relu
@@ -54,14 +56,18 @@ class RegionCheck(Passes):
         self, maps: Maps, region: Region, claim: RegionClaim, progress: Progress = lambda phase, done, total: None
     ) -> None:
         """Bounds every ReLU's input; ``progress`` is told how many nodes are done."""
-        super().__init__(maps, (balls(region.box.lower.tolist()), balls(region.box.upper.tolist())))
+        lower_, upper_ = box_of(region.box, maps.execution)
+        super().__init__(maps, (balls(lower_.tolist()), balls(upper_.tolist())))
         self.claim = claim
+        self.sizes: dict[str, Array] = {}
         self.relus: dict[str, _Relaxed] = {}
         self.missed = 0
         ends: dict[str, Ends] = {}
         for done, node in enumerate(maps.graph.nodes):
             progress("check", done, len(maps.graph.nodes))
             ends[node.name] = self._bounds(node, ends)
+            self.sizes[node.name] = sized(*ends[node.name])
+        self.overflow = maps.overflow(lambda name: self.sizes[name])
 
     # ---- forward: intervals, and passes for what they leave open ----------------------------------------------------
 
@@ -72,13 +78,19 @@ class RegionCheck(Passes):
         if isinstance(node.op, Relu):
             before = [self._tightened(node, *before[0])]
             self.relus[node.name] = self._relaxed(node.name, before[0])
-        if isinstance(node.op, Cast):
-            self.casts[node.name] = cast_error(node.op, *before[0])
-        found = interval(self.maps, node, before)
+            self.sizes[node.inputs[0]] = sized(*before[0])
+        error = self.maps.departure(node, lambda name: self.sizes[name])
+        low, high = interval(self.maps, node, before)
+        if error is not None:
+            low, high = lower(low - error), upper(high + error)
+        if isinstance(node.op, Cast):  # of which the interval knows
+            error = cast_error(node.op, *before[0])
+        if error is not None:
+            self.departures[node.name] = error
         if node.name in self.maps.extremes:
             first, second, larger = self.maps.extremes[node.name]
-            found = of_two(found, ends[first], ends[second], larger)
-        return found
+            return of_two((low, high), ends[first], ends[second], larger)
+        return low, high
 
     def _tightened(self, node: Node, low: Array, high: Array) -> Ends:
         """Bounds of a ReLU's input: of intervals, and of passes for neurons that are open after them, or listed."""
@@ -153,7 +165,7 @@ class RegionCheck(Passes):
         listed[claim.neurons] = np.arange(len(claim.neurons))
         relaxed = np.flatnonzero((listed >= 0) | ~(dead | active))
         default = {int(j): _slope(float((high[j] / (high[j] - low[j])).mid())) for j in relaxed if listed[j] < 0}
-        self.missed += sum(not _within(claim, listed[j], low[j], high[j]) for j in claim.neurons)
+        self.missed += sum(not is_within(claim, listed[j], low[j], high[j]) for j in claim.neurons)
         return _Relaxed(ends, np.flatnonzero(dead & (listed < 0)), relaxed, listed, default)
 
     # ---- backward ---------------------------------------------------------------------------------------------------
@@ -178,6 +190,8 @@ class RegionCheck(Passes):
             for j, c in row.inputs.items():
                 x[0, j] = ratio(c)
             bound = (self._carry(graph.output, v, pick, x)[0][0] + ratio(row.constant)).lower()
+            if self.maps.execution is not None:  # the output may be flushed
+                bound = (bound - np.abs(v).sum() * arb(self.maps.execution.eta)).lower()
             best = bound if best is None or bound > best else best
         return best
 
@@ -214,7 +228,7 @@ def _slope(value: float) -> float:
     return value if 0 <= value <= 1 else 0.0
 
 
-def _within(claim: ReluSlopes, k: int, low: Any, high: Any) -> bool:
+def is_within(claim: ReluSlopes, k: int, low: Any, high: Any) -> bool:
     """Whether what was found is as good as what is claimed, up to a relative 1e-6 of the claim."""
     size = 1e-6 * max(abs(claim.lower[k]), abs(claim.upper[k]))
     return bool(low >= claim.lower[k] - size) and bool(high <= claim.upper[k] + size)

@@ -13,7 +13,7 @@ u |v'| (and an underflow) of v lam. NaN and infinity are never above anything he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,21 @@ class FloatNet:
         self.rows = max(1, NUMBERS_AT_ONCE // max(widest, spread))
         self.relus = {node.name: node for node in self.graph.relus}
         self.names = list(self.relus)
+
+    def departure(self, node: Node, sizes: Mapping[str, Floats]) -> Floats | None:
+        """How far a machine's value may be from that of a node's operator ``[S, N]``, for values of at most the
+        absolute ``sizes``; None where it is the same."""
+        execution = self.maps.execution
+        if execution is None or not self.maps.rounds(node):
+            return None
+        share = execution.shares[node.name]
+        first, second = sizes[node.inputs[0]], sizes[node.inputs[-1]]
+        if isinstance(node.op, Affine):
+            map_ = self.affine[node.name]
+            first, second = map_.reach(first), np.abs(map_.bias) + map_.bias_error
+        most = np.max([sizes[name].max(1) for name in share.sources], axis=0).clip(min=1)[:, None]
+        costs = execution.gamma(share.first) * first, execution.gamma(share.second) * second, share.flushed * most
+        return above(sum(costs[1:], costs[0]), 8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +116,7 @@ class Sets:
         lower, upper: the boxes ``[S, N]``.
         relus: by ReLU, of its input.
         sizes: by node, a bound of the absolute values.
-        errors: by affine node or cast, what rounding costs for each |v_i|.
+        errors: by affine node or cast, and by sums that a machine rounds, what rounding costs for each |v_i|.
         lost: by node, what may underflow on the way through it, in all.
     """
 
@@ -121,15 +136,19 @@ class Sets:
         self.sizes[node.name] = np.maximum(np.abs(low), np.abs(high))
         if not before:
             return
-        size = self.sizes[before[0]]
+        size, departure = self.sizes[before[0]], self.net.departure(node, self.sizes)
         self.lost[node.name] = above(size.sum(1) * TINY, self.net.operations)
         if isinstance(node.op, Affine):
             map_ = self.net.affine[node.name]
             own = gamma(self.net.size[node.name] + 1) * np.abs(map_.bias) + map_.bias_error
             if isinstance(node.op, Cast):
                 own = own + cast_error(node.op, size)
+            if departure is not None:
+                own = own + departure
             self.errors[node.name] = above(map_.error(size) + own, 4)
             self.lost[node.name] = map_.lost(size)
+        elif departure is not None:
+            self.errors[node.name] = departure
 
 
 def cast_error(op: Cast, size: Floats) -> Floats:
@@ -235,6 +254,8 @@ def _chunk(sets: Sets, which: Index, chosen: Index, start: list[tuple[str, Float
             error = error + U * (np.abs(image) * _of(sets.sizes[node.inputs[0]], which)).sum(1)
             send(node.inputs[0], image)
         elif isinstance(node.op, Add):
+            if node.name in sets.errors:
+                error = error + (np.abs(v) * _of(sets.errors[node.name], which)).sum(1)
             send(node.inputs[0], v)
             send(node.inputs[1], v if node.op.sign == 1 else -v)
         elif isinstance(node.op, Concat):

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.checker.arithmetic import Array, zeros
 from zonocuda.checker.certificate import SLOPE_UNIT, CertificateError
 from zonocuda.checker.derive import Cuts, Derivation, restricted
 from zonocuda.checker.exact import ExactRows, Sample
-from zonocuda.checker.floats import Floats, U, above
+from zonocuda.checker.floats import Floats
 from zonocuda.checker.forest import Cut, Forest, Leaf, Lemma, Pair, Walk, walk
 from zonocuda.checker.maps import ratio
 from zonocuda.checker.parallel import in_order
 from zonocuda.checker.region import Progress
+from zonocuda.checker.rows import Begun, Row
 from zonocuda.checker.sets import FloatNet, Index, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.specs import LinearConstraint
 
@@ -29,17 +29,6 @@ CLOSE = 2.0**-24
 """Bounds that lack no more than this part of what they are the sum of are tried in balls."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """A row, begun at nodes of the network: exact coefficients by place, and the constant."""
-
-    at: tuple[tuple[str, dict[int, Fraction]], ...]
-    constant: Fraction
-    strict: bool = False
-    is_claim: bool = True
-    """Whether it is claimed to be positive."""
-
-
 @dataclass(frozen=True)
 class _Job:
     """A pair of a leaf: the number of its leaf, of its set in the batch, and what is carried."""
@@ -48,7 +37,7 @@ class _Job:
     set: int
     box: int
     pair: Pair
-    row: _Row
+    row: Row
 
 
 Found = tuple[int, Pair, float, bool]
@@ -95,7 +84,7 @@ class ForestCheck:
         self.worst = np.inf
         self.units = forest.nonnegative * SLOPE_UNIT
         self.below = None if forest.negative is None else forest.negative * SLOPE_UNIT
-        self._rows: dict[Any, _Row] = {}
+        self._rows: dict[Any, Row] = {}
 
     def run(self) -> str:
         """Why the disjuncts are not refuted; empty if they are."""
@@ -138,14 +127,14 @@ class ForestCheck:
                 low[0, lemma.neuron] = max(low[0, lemma.neuron], bound)
         self.root.relus[name] = Relaxed.of(low, high)
 
-    def lemma_row(self, lemma: Lemma) -> _Row:
+    def lemma_row(self, lemma: Lemma) -> Row:
         """z, or -z, for the input z of a neuron."""
         pre = self.net.relus[self.names[lemma.relu]].inputs[0]
-        return _Row(((pre, {lemma.neuron: Fraction(-1 if lemma.upper else 1)}),), Fraction(0), is_claim=False)
+        return Row(((pre, {lemma.neuron: Fraction(-1 if lemma.upper else 1)}),), Fraction(0), is_claim=False)
 
     # ---- rows of the specification ----------------------------------------------------------------------------------
 
-    def row_of(self, leaf: int, pair: Pair) -> _Row:
+    def row_of(self, leaf: int, pair: Pair) -> Row:
         """The combination of the rows of a disjunct that a pair names."""
         key = pair.disjunct, pair.rows
         if key not in self._rows:
@@ -163,12 +152,12 @@ class ForestCheck:
                     for i, c in coefficients.items():
                         total[i] = total.get(i, Fraction(0)) + w * c
             at = ((self.net.graph.output, outputs), (self.net.source, inputs))
-            self._rows[key] = _Row(at, constant, strict)
+            self._rows[key] = Row(at, constant, strict)
         return self._rows[key]
 
     # ---- batches ----------------------------------------------------------------------------------------------------
 
-    def bounds(self, leaves: Sequence[Leaf], row_of: Callable[[int, Pair], _Row]) -> Iterator[Found]:
+    def bounds(self, leaves: Sequence[Leaf], row_of: Callable[[int, Pair], Row]) -> Iterator[Found]:
         """What is found of every pair of every leaf."""
         keys: dict[Any, list[int]] = {}
         for number, leaf in enumerate(leaves):
@@ -256,7 +245,7 @@ class ForestCheck:
         with np.errstate(all="ignore"):
             found = carry(sets, rows.which, rows.start, rows.pick).at(carried)
             least = found.least(lower, upper, self.net.operations)
-            bounds = rows.finished(least, carried, lower, upper)
+            bounds = rows.finished(least, carried)
             close = bounds > -CLOSE * found.scale
         gone = empty[rows.which[carried]] | (lower > upper).any(1)
         for k in sample.chosen(len(jobs)):
@@ -267,20 +256,15 @@ class ForestCheck:
         closed = [0, 0]
         for k, job in enumerate(jobs):
             bound, row = float(bounds[k]), int(carried[k])
-            proven = bool(gone[k]) or _never(bound, job.row)
+            proven = bool(gone[k]) or job.row.never_holds(bound)
             closed[0] += proven and job.row.is_claim
             if job.row.is_claim and not proven and close[k]:
                 exact = ExactRows(self.net.maps, sets, job.set, lower[k], upper[k])
                 total = exact.row(rows.exact(row), rows.pick, row)[0][0] + ratio(rows.constants[row])
-                proven = _never(total.lower(), job.row)
+                proven = job.row.never_holds(total.lower())
                 closed[1] += proven
             result.append((job.leaf, job.pair, np.inf if gone[k] else bound, proven))
         return _Batch(result, closed, sample.confirmed)
-
-
-def _never(bound: Any, row: _Row) -> bool:
-    """Whether a row with a lower bound never holds; false for NaN, and for an infinity."""
-    return bool(bound > 0 or (row.strict and bound >= 0)) and bool(bound < np.inf)
 
 
 def _multipliers(pair: Pair, leaf: Leaf) -> tuple[tuple[Cut, float], ...]:
@@ -288,8 +272,8 @@ def _multipliers(pair: Pair, leaf: Leaf) -> tuple[tuple[Cut, float], ...]:
     return tuple((leaf.cuts[split], beta) for split, beta in pair.multipliers if beta)
 
 
-class Rows:
-    """Rows of one batch, as they are begun: at the nodes where their coefficients are, and where multipliers are.
+class Rows(Begun):
+    """Rows of one batch, with their multipliers, and slopes.
 
     For z >= t on the set and beta >= 0, a row is at least itself less beta (z - t); for z <= t, less beta (t - z).
     """
@@ -298,60 +282,19 @@ class Rows:
         self, check: ForestCheck, sets: Sets, jobs: Sequence[_Job], multipliers: Sequence[tuple[tuple[Cut, float], ...]]
     ) -> None:
         """One row for each job."""
-        self.check, self.sets = check, sets
-        self.which = np.array([job.set for job in jobs], dtype=np.intp)
+        self.check = check
         self.slopes = np.array([job.pair.slopes for job in jobs], dtype=np.intp)
-        self.coefficients: list[dict[str, dict[int, Fraction]]] = []
-        self.constants: list[Fraction] = []
-        for job, some in zip(jobs, multipliers, strict=True):
-            at: dict[str, dict[int, Fraction]] = {}
-            constant = job.row.constant
-            pieces = [*job.row.at]
-            for cut, beta in some:
-                signed = Fraction(beta) if cut.above else -Fraction(beta)
-                pieces.append((check.net.relus[check.names[cut.relu]].inputs[0], {cut.neuron: -signed}))
-                constant += signed * Fraction(cut.point)
-            for name, coefficients in pieces:
-                total = at.setdefault(name, {})
-                for j, c in coefficients.items():
-                    total[j] = total.get(j, Fraction(0)) + c
-            self.coefficients.append(at)
-            self.constants.append(constant)
-        names = dict.fromkeys(name for at in self.coefficients for name, total in at.items() if total)
-        self.start = [(name, self._begin(name)) for name in names or {check.net.graph.output: None}]
+        which = np.array([job.set for job in jobs], dtype=np.intp)
+        rows = [self._multiplied(job.row, some) for job, some in zip(jobs, multipliers, strict=True)]
+        super().__init__(check.net, sets, which, rows)
 
-    def _begin(self, name: str) -> Callable[[Index], Floats]:
-        def rows(index: Index) -> Floats:
-            v = np.zeros((len(index), self.check.net.size[name]))
-            for r, row in enumerate(index):
-                for j, c in self.coefficients[row].get(name, {}).items():
-                    v[r, j] = _near(c)
-            return v
-
-        return rows
-
-    def finished(self, least: Floats, carried: Index, lower: Floats, upper: Floats) -> Floats:
-        """Bounds of rows with their constants, from those ``[P]`` of what was carried: of the rows ``carried``."""
-        constant = np.array([_near(c) for c in self.constants])
-        lost = np.array([_away(c) for c in self.constants])
-        for row, at in enumerate(self.coefficients):
-            for name, total in at.items():
-                for j, c in total.items():
-                    if _away(c):
-                        size = self.sets.sizes[name]
-                        lost[row] += _away(c) * size[self.which[row] if len(size) > 1 else 0, j] * 2
-        total = least + constant[carried]
-        return np.asarray(np.nextafter(total - above(lost[carried] + U * np.abs(total), 64), -np.inf))
-
-    def exact(self, row: int) -> list[tuple[str, Array]]:
-        """One row in balls, as it is begun."""
-        result = []
-        for name, _ in self.start:
-            v = zeros(1, self.check.net.size[name])
-            for j, c in self.coefficients[row].get(name, {}).items():
-                v[0, j] = ratio(c)
-            result.append((name, v))
-        return result
+    def _multiplied(self, row: Row, multipliers: Sequence[tuple[Cut, float]]) -> Row:
+        at, constant = [*row.at], row.constant
+        for cut, beta in multipliers:
+            signed = Fraction(beta) if cut.above else -Fraction(beta)
+            at.append((self.check.net.relus[self.check.names[cut.relu]].inputs[0], {cut.neuron: -signed}))
+            constant += signed * Fraction(cut.point)
+        return replace(row, at=tuple(at), constant=constant)
 
     def pick(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
         """Slopes of the bounds, or of the table where a row has its own."""
@@ -375,22 +318,5 @@ class Rows:
         return Slopes(negative, nonnegative), offset
 
 
-_ZERO = _Row((), Fraction(0))
+_ZERO = Row((), Fraction(0))
 """The row of a leaf that no input reaches."""
-
-
-def _near(value: Fraction) -> float:
-    """A float near a rational number; NaN beyond their range."""
-    try:
-        return float(value)
-    except OverflowError:
-        return np.nan
-
-
-def _away(value: Fraction) -> float:
-    """At least how far it is from it."""
-    near = _near(value)
-    if near != near:
-        return np.inf
-    error = abs(value - Fraction(near))
-    return float(np.nextafter(float(error), np.inf)) if error else 0.0

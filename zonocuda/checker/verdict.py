@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 import flint
 import numpy as np
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from zonocuda.checker.arguments import Claimed, HasDocument, compare_digest, document_of, network_of, spec_of
 from zonocuda.checker.arithmetic import PRECISION, balls, precisely
 from zonocuda.checker.certificate import FORMATS, OLDEST, CertificateError, Document, upgraded
+from zonocuda.checker.execution import SEMANTICS, executed
 from zonocuda.checker.maps import Ends, Maps, interval, ratio
 from zonocuda.checker.parallel import check_jobs
 from zonocuda.checker.proof import Network as Net
@@ -71,7 +72,8 @@ def check(
     """Proves a verdict again.
 
     ``verified``: for every region that is not empty, bounds of every ReLU's input and of the certificate's rows are
-    derived anew in ball arithmetic, from the specification and the network themselves and the certificate's slopes.
+    derived anew, in float64 with a-priori errors and in balls where these leave something open, from the specification
+    and the network themselves and the certificate's slopes; for executed semantics with what a machine may round.
     Confirmed where every disjunct has a row with a positive bound (or 0, for a strict row), or a combination of rows
     that contradicts itself. ``falsified``: ONNX Runtime executes the network at
     the counterexample; confirmed where that violates the specification at a point of its float32 box.
@@ -83,8 +85,8 @@ def check(
             the network somebody means, nobody compares then.
         spec: the property: a VNN-LIB file, or a Spec.
         progress: is told how far each region is.
-        exact: whether every number of a proof by splitting is computed in balls, too; else those that float64 with
-            a-priori errors leaves open, and some at random.
+        exact: whether every number of a proof is computed in balls; else those that float64 with a-priori errors
+            leaves open, and some at random.
         jobs: how many processes share the leaves of a proof by splitting, each of them one batch at a time.
 
     Raises:
@@ -120,9 +122,9 @@ def _check(
     if verdict not in ("verified", "falsified"):
         raise CertificateError(f"{name}: nothing to check: the verdict is {_quoted(verdict)!r}")
     semantics = ran.get("semantics") if isinstance(ran, dict) else None
-    if semantics != "real":
+    if not isinstance(semantics, str) or semantics not in SEMANTICS:
         raise CertificateError(
-            f"{name}: semantics {_quoted(semantics)!r}: only proofs in real arithmetic ('real') can be checked"
+            f"{name}: semantics {_quoted(semantics)!r} cannot be checked; {', '.join(SEMANTICS)} can"
         )
     network, property_ = network_of(net), spec_of(spec)
     graph = network.graph
@@ -140,7 +142,7 @@ def _check(
         )
     try:
         model = None if network.content is None else parse_onnx(network.content, network.name)
-        return check_proof(document.get("certificate"), graph, property_, model, sources)
+        return check_proof(document.get("certificate"), graph, property_, model, sources, semantics)
     except CertificateError as error:
         raise CertificateError(f"{name}: {error}") from error
 
@@ -159,14 +161,17 @@ def check_proof(
     spec: Spec,
     file: OnnxFile | None = None,
     sources: Sources | None = None,
+    semantics: str = "real",
 ) -> Checked:
-    """Proves a property again from the object ``certificate`` of a document.
+    """Proves a property again from the object ``certificate`` of a document; ``semantics`` says whose values it is
+    about.
 
     With the ``file`` that the graph was read from, the graph is compared with what the standard says of it first
     (:mod:`zonocuda.checker.standard`): a network that was read wrongly confirms nothing.
 
     Raises:
-        CertificateError: no certificate, one without data, or a network of more than MAX_NUMBERS numbers.
+        CertificateError: no certificate, one without data, a network of more than MAX_NUMBERS numbers, or one about
+            whose execution nothing is known.
     """
     if not isinstance(certificate, dict) or certificate.get("format") not in FORMATS:
         raise CertificateError(f"holds no certificate of format {' or '.join(FORMATS)}")
@@ -183,7 +188,10 @@ def check_proof(
         wrong = "" if file is None else difference(file, maps)
         if wrong:
             return Checked(False, wrong, ())
-        return _proof(certificate, maps, spec, sources or Sources())
+        execution = executed(semantics, graph)
+        if semantics == "float32" and file is not None and file.element_type != TensorProto.FLOAT:
+            return Checked(False, "semantics 'float32': the network computes in another type", ())
+        return _proof(certificate, maps.under(execution), spec, sources or Sources())
 
 
 def _constants(graph: Graph) -> tuple[list[Any], list[torch.Tensor]]:
@@ -205,7 +213,9 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources
         if type(number) is not int or number in by_region:
             return Checked(False, "certificate: regions[].region is no number, or there twice", ())
         by_region[number] = upgraded(entry) if certificate["format"] == OLDEST else entry
-    details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), in real arithmetic"]
+    execution = maps.execution
+    whose = "in real arithmetic" if execution is None else f"as executed in {execution.name}, sums in any order"
+    details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), {whose}"]
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", tuple(details))
     network = Net(maps)

@@ -7,7 +7,7 @@ once (:mod:`zonocuda.checker.floats`). Intervals go along, and both are intersec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,9 +46,14 @@ def zonotope_bounds(net: FloatNet, lower: Floats, upper: Floats, clip: Clip) -> 
     """Bounds ``[S, N]`` of every ReLU's input on boxes ``[S, N0]``, by the ReLU's name."""
     found: dict[str, Ends] = {}
     values: dict[str, _Value] = {}
+    sizes: dict[str, Floats] = {}  # of what a machine rounds
     for node in net.graph.nodes:
         before = [values[name] for name in node.inputs]
-        ends = interval(net, node, [value.ends for value in before], lower, upper)
+        for name, value in zip(node.inputs, before, strict=True):
+            if net.maps.execution is not None and name not in sizes:
+                sizes[name] = np.maximum(*map(np.abs, value.bounds()))
+        ends = interval(net, node, [value.ends for value in before], lower, upper, sizes)
+        departure = net.departure(node, sizes)
         if isinstance(node.op, Input):
             center = lower + (upper - lower) / 2
             radius = above(np.maximum(upper - center, center - lower), 2)
@@ -66,6 +71,9 @@ def zonotope_bounds(net: FloatNet, lower: Floats, upper: Floats, clip: Clip) -> 
             values[node.name] = _joined(net, node, before, ends)
         else:
             values[node.name] = _image(net, node, before[0], ends)
+        if departure is not None:
+            own = values[node.name]
+            values[node.name] = replace(own, error=above(own.error + departure, 2))
     return found
 
 

@@ -16,11 +16,12 @@ from zonocuda.cli import report
 from zonocuda.cli.arrays import load_array
 from zonocuda.cli.output import Outputs
 from zonocuda.domains import Zonotope, use_backend
+from zonocuda.fleet.settings import Settings
 from zonocuda.fleet.vnncomp import results_text
+from zonocuda.fleet.work import verify_with
 from zonocuda.importers import BeforeFinal, load_for_comparisons, load_network
 from zonocuda.specs import load_vnnlib
-from zonocuda.verifier import verify as decide
-from zonocuda.verifier.arguments import Precision, check_sizes, describe_device, resolve_device
+from zonocuda.verifier.arguments import check_sizes, describe_device, resolve_device
 from zonocuda.verifier.bounds import compute_bounds
 from zonocuda.verifier.documents import digests_of, json_text
 from zonocuda.version import __version__
@@ -28,7 +29,6 @@ from zonocuda.version import __version__
 NOT_CONFIRMED = 1
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_PRECISIONS: dict[str, Precision] = {"auto": "auto", **_DTYPES}
 
 
 def verify(options: argparse.Namespace, outputs: Outputs) -> None:
@@ -42,20 +42,11 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
     except ValueError as error:
         raise ValueError(f"{options.spec} does not fit {options.net}: {error}") from error
     with _ProgressBar() as bar:
-        result = decide(
+        result = verify_with(
+            Settings.of_options(vars(options), "--certificate" in outputs),
             network,
             spec,
             timeout=options.timeout,
-            device=options.device,
-            dtype=_PRECISIONS[options.dtype],
-            backend=options.backend,
-            direction=options.direction,
-            memory_budget=options.memory_budget,
-            seed=options.seed,
-            effort=options.effort,
-            semantics=options.semantics,
-            split=options.split,
-            certificate="--certificate" in outputs,
             checkpoint=options.checkpoint,
             resume=options.resume,
             progress=bar.update,

@@ -105,10 +105,14 @@ class ForestSize:
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """Of all regions that needed a proof; ``reason`` says why there is none, and is empty where there is one."""
+    """Of all regions that needed a proof; ``reason`` says why there is none, and is empty where there is one.
+
+    ``semantics``: whose values it is about.
+    """
 
     reason: str
     regions: tuple[RegionRecord, ...] = ()
+    semantics: str = "real"
 
     def __repr__(self) -> str:
         return f"Certificate({self.reason or f'of {len(self.regions)} region(s)'})"
@@ -139,6 +143,6 @@ class Certificate:
         """
         from zonocuda.prove.certificate_file import write
 
-        told = {"verdict": "verified", "reason": "", "ran": {"semantics": "real"}, **fields}
+        told = {"verdict": "verified", "reason": "", "ran": {"semantics": self.semantics}, **fields}
         with Path(path).open("wb") as file:
             write(file, told, self)

@@ -42,8 +42,11 @@ class NoCertificateError(Exception):
     """Why a proof has no certificate, in one line."""
 
 
-def obstacle(network: Graph) -> str:
-    """Why no proof about a network has a certificate: an activation that the checker does not know; else empty."""
+def obstacle(network: Graph, is_executed: bool = False) -> str:
+    """Why no proof about a network has a certificate: an activation that the checker does not know, or constants that
+    it computes itself, where values are those of an execution; else empty."""
+    if is_executed and network.executed:
+        return "certificates about the execution of a network that computes constants are not supported"
     unknown = next((node for node in activations(network) if not rule_of(node).is_certified), None)
     return "" if unknown is None else f"certificates of op {unknown.op.kind} (node {unknown.name!r}) are not supported"
 
@@ -63,30 +66,30 @@ def add_region(
     try:
         record = replace(make(), combinations=combinations)
     except NoCertificateError as error:
-        return Certificate(str(error))
+        return replace(certificate, reason=str(error), regions=())
     except TimeoutReached:
-        return Certificate("the proof left no time to write it down")
+        return replace(certificate, reason="the proof left no time to write it down", regions=())
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return Certificate("writing the proof down took more memory than there was")
-    return Certificate("", (*certificate.regions, record))
+        return replace(certificate, reason="writing the proof down took more memory than there was", regions=())
+    return replace(certificate, regions=(*certificate.regions, record))
 
 
-def region_record(network: Graph, position: int, proof: RegionProof) -> RegionRecord:
+def region_record(position: int, proof: RegionProof) -> RegionRecord:
     """The certificate of a region's proof, which is complete; raises NoCertificateError.
 
-    ``network`` has its constants in float64, on the device of the proof; ``position`` is that of the region.
+    ``position`` is that of the region.
     """
     assert proof.sweep is not None, "a proof begins with a sweep"
     assert proof.prover is not None, "and goes on with a prover"
     prover, first = proof.prover, proof.sweep.inputs
-    nodes = activations(network)
+    arithmetic = proof.arithmetic(torch.float64)
+    nodes = activations(arithmetic.graph)
     if prover.climbed is None:
         records = tuple(_shared(node, first[node.name], first[node.name]) for node in nodes)
         rows = tuple(_row(prover.rows, r, prover.bounds, prover.slack) for r in _chosen(prover.rows, prover.bounds))
         return RegionRecord(position, False, records, rows)
-    arithmetic = Arithmetic.of(network, torch.float64, proof.sweep.bounds[0].device)
     again = _Refined(arithmetic, position, proof)
     for iterations in sorted({rung.intermediate for rung in LADDERS["max"]}):
         record = again.record(iterations) if iterations >= prover.climbed.intermediate else None
@@ -100,13 +103,13 @@ def leaf_record(refuted: Refuted) -> RegionRecord:
     return RegionRecord(refuted.position, False, (), (), forest=refuted.forest)
 
 
-def root_record(network: Graph, position: int, proof: RegionProof) -> tuple[RegionRecord, dict[str, Bounds]]:
+def root_record(position: int, proof: RegionProof) -> tuple[RegionRecord, dict[str, Bounds]]:
     """The bounds of every activation's input on a region's box, written down, and what they are, in float64; without
     any row. Arguments and errors are those of :func:`region_record`."""
     assert proof.prover is not None, "a proof begins with a prover"
     climbed = proof.prover.climbed
-    arithmetic = Arithmetic.of(network, torch.float64, proof.prover.rows.constant.device)
-    records, inputs = _Refined(arithmetic, position, proof).layers(climbed.intermediate if climbed else 0)
+    again = _Refined(proof.arithmetic(torch.float64), position, proof)
+    records, inputs = again.layers(climbed.intermediate if climbed else 0)
     return RegionRecord(position, True, records, ()), inputs
 
 

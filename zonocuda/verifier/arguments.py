@@ -19,7 +19,7 @@ from zonocuda.specs import Box, LinearConstraint, Region, Spec, load_vnnlib
 Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
 """Whose arithmetic a proof is about: real numbers, or what a machine executes."""
 
-Precision = Literal["auto"] | torch.dtype
+Precision = Literal["auto", "float32", "float64"] | torch.dtype
 """A dtype of bounds; ``auto`` is float32, and float64 where that does not suffice."""
 
 SMALL = 5e8
@@ -41,9 +41,11 @@ def resolve_dtypes(dtype: Precision, network: Graph) -> tuple[torch.dtype, ...]:
         )
         is_small = products * math.prod(network.input_shape) < SMALL
         return (torch.float64,) if is_small else (torch.float32, torch.float64)
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"verify: dtype must be float32 or float64, or 'auto', got {dtype}")
-    return (dtype,)
+    named = {"float32": torch.float32, "float64": torch.float64}
+    chosen = named.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if chosen not in (torch.float32, torch.float64):
+        raise ValueError(f"verify: dtype must be float32 or float64, or 'auto', got {dtype!r}")
+    return (chosen,)
 
 
 def check_semantics(semantics: str) -> None:

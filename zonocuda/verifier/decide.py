@@ -166,7 +166,8 @@ def verify(
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(seconds_left)
-    subject, execution = executed(Subject.of(model, input_shape or spec.input_shape, spec), semantics)
+    read = Subject.of(model, input_shape or spec.input_shape, spec)
+    subject, execution = executed(read, semantics)
     if execution is not None and direction == "auto":
         direction = "dual"
     course = Course(direction, memory_budget, deadline, progress)
@@ -183,7 +184,7 @@ def verify(
                 "semantics": semantics,
                 "effort": effort,
                 "split": split,
-                "dtype": dtype,
+                "dtype": ", ".join(map(str, dtypes)),
                 "direction": direction,
                 "kink": kink,
                 "seed": seed,
@@ -192,11 +193,10 @@ def verify(
         ),
     )
     with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
-        wanted = Certificate(
-            obstacle(subject.graph) if execution is None else "certificates are of proofs in real arithmetic alone"
-        )
+        why_none = obstacle(read.graph, execution is not None)
         if subject.final is not None:
-            wanted = Certificate(f"proofs that leave out a final {subject.final.kind} have no certificate")
+            why_none = f"proofs that leave out a final {subject.final.kind} have no certificate"
+        wanted = Certificate(why_none, semantics=semantics)
         run = Verification(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )

@@ -20,7 +20,6 @@ from zonocuda.bounds.dual.dual_pass import flatten_positions
 from zonocuda.bounds.dual.slopes import free_neurons
 from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.branch import SearchStopped, SignOutcome, SignParts
-from zonocuda.graph import Graph
 from zonocuda.prove.certificate import RegionRecord
 from zonocuda.prove.certify import NoCertificateError, root_record
 from zonocuda.prove.forest import ForestRecord
@@ -38,11 +37,10 @@ HAIR = 2.0**-30
 """Of a neuron's bounds, what is taken for rounding."""
 
 
-def record_neurons(network: Graph, search: NeuronSearch, rounds: int, proof: RegionProof, end: float) -> RegionRecord:
+def record_neurons(search: NeuronSearch, rounds: int, proof: RegionProof, end: float) -> RegionRecord:
     """The proof that a search found, as it is written down.
 
     Args:
-        network: its constants in float64, on the device of the search.
         search: one that ended with a proof.
         rounds: of lemmas that it took.
         proof: of the same region, which was left open before.
@@ -51,7 +49,7 @@ def record_neurons(network: Graph, search: NeuronSearch, rounds: int, proof: Reg
     Raises:
         NoCertificateError: the proof was not found again, or takes too much memory.
     """
-    root, inputs = root_record(network, search.position, proof)
+    root, inputs = root_record(search.position, proof)
     narrow = {name: _likely(bounds, search.arithmetics[0].dtype) for name, bounds in inputs.items()}
     groups = range(len(proof.region.disjuncts))
     again = replace(search, inputs=narrow, open=groups, attack=lambda points: None, end=end, state=None)

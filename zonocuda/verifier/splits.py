@@ -89,7 +89,7 @@ def split_neurons(
 
     def record() -> RegionRecord:
         end = end_of(run.course.deadline.remaining())
-        return record_neurons(run.wide_network(), search, course.rounds, proof, end)
+        return record_neurons(search, course.rounds, proof, end)
 
     return found, stats, record
 

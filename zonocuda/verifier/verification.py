@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,7 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
-from zonocuda.graph import Cast, Graph
-from zonocuda.host_memory import is_out_of_memory
+from zonocuda.graph import Cast
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
@@ -36,6 +35,7 @@ from zonocuda.prove.weights import optimised
 from zonocuda.relaxations import activations
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
+from zonocuda.verifier.contrast import contrast
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats, Verdict
@@ -128,7 +128,7 @@ class Verification:
         self.splits += known.splits
         self.contradictory |= known.contradictory
         if self.certificate is not None and known.record is not None and not self.certificate.reason:
-            self.certificate = Certificate("", (*self.certificate.regions, known.record))
+            self.certificate = replace(self.certificate, regions=(*self.certificate.regions, known.record))
 
     def refuted_regions(self) -> set[int]:
         """Of many regions, those that one pass of bounds refutes."""
@@ -196,7 +196,7 @@ class Verification:
         self.course.progress("falsify", position, len(self.spec.regions))
         known = self.checkpoints.of(position)
         if known is None and self.search(position, region, **self.first_search(region), seed=self.seed):
-            return "counterexample found by gradient descent" + self.contrast(position, region)
+            return "counterexample found by gradient descent" + contrast(self, position, region)
         if len(refuting) == len(region.disjuncts):
             obstacle = self.obstacle(region) if any(one.outputs for one in refuting) else ""
             if obstacle:
@@ -216,7 +216,7 @@ class Verification:
             reason = self.prove(position, region, proof)
             if proof.proven:
                 self.contradictory |= bool(refuting)
-                self.certify(lambda: region_record(self.wide_network(), position, proof), self.combinations)
+                self.certify(lambda: region_record(position, proof), self.combinations)
             elif not reason and self.counterexample is None and self.split_record is not None:
                 self.certify(self.split_record, self.combinations)
                 self.split_record = None
@@ -232,10 +232,6 @@ class Verification:
             with self.course.phase("certificate"), summed_products():
                 self.certificate = add_region(self.certificate, make, combinations)
 
-    def wide_network(self) -> Graph:
-        """The network with its constants in float64, on the device of the proofs."""
-        return self.subject.graph.to(torch.float64, self.device)
-
     def obstacle(self, region: Region) -> str:
         """Why outputs may not be numbers: an execution, or a cast, that may overflow; else empty."""
         if self.execution is None and not any(isinstance(node.op, Cast) for node in self.subject.graph.nodes):
@@ -249,7 +245,7 @@ class Verification:
         lower, upper = (b.tolist() for b in box_of(region, self.execution))
         attained = any(row.strict for rows in region.disjuncts for row in rows)  # else bounds tell, and by how much
         dtype = None if self.execution is None else self.execution.dtype
-        if attained:
+        if attained and (self.execution is None or self.certificate is None):  # whose check counts all that may round
             ends = known_ends(self.subject.graph, (lower, upper), dtype)
         else:
             ends = self.ends = known_ends(self.subject.graph, None, dtype) if self.ends is None else self.ends
@@ -287,33 +283,6 @@ class Verification:
             self.combinations = (*(one for one in self.combinations if one.disjunct not in changed), *found)
             proof.extend(left_open(region, self.combinations))
             proof.climb(ladder)
-
-    def contrast(self, position: int, region: Region) -> str:
-        """What real arithmetic has against a counterexample of executed arithmetic: a proof, where there is one.
-
-        Only a point that float64 does not call unsafe, or outside the exact box, can owe to rounding alone; for others
-        none is tried.
-        """
-        found = self.counterexample
-        assert found is not None
-        if self.execution is not None:
-            return ""
-        graph, x = self.subject.graph.to(torch.float64, "cpu"), found.x.double()
-        flat = x.flatten()
-        inside = bool(((flat >= region.box.lower) & (flat <= region.box.upper)).all())
-        if inside and region.is_unsafe(flat.tolist(), graph(x.unsqueeze(0)).flatten().tolist()):
-            return ""
-        proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
-        try:
-            proof.begin(is_last=True)
-        except (TimeoutReached, MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-            if not isinstance(error, TimeoutReached) and not is_out_of_memory(error):
-                raise
-            return ""  # the counterexample stands
-        self.margins += proof.margins(position)
-        if not proof.proven:
-            return ""
-        return "; of rounding alone: over the reals, on the enclosing box, the property is proven"
 
     def prove(self, position: int, region: Region, proof: RegionProof) -> str:
         """Proofs from cheap to dear, and a longer search between them."""

@@ -12,7 +12,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from zonocuda.fleet.executor import Shared
+from zonocuda.executors.protocol import Shared
 
 _PATIENCE = 0.5
 """Seconds between two looks at whether the parent lives."""
