@@ -19,6 +19,7 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
+from zonocuda.executors import Executor
 from zonocuda.graph import Cast
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
@@ -37,6 +38,7 @@ from zonocuda.specs import Region, Spec
 from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
 from zonocuda.verifier.contrast import contrast
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
+from zonocuda.verifier.leaf import Leaf
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats, Verdict
 from zonocuda.verifier.splits import read_mixtures, split_box, split_neurons
@@ -58,6 +60,8 @@ class Verification:
     execution: Execution | None = None
     certificate: Certificate | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    leaf: Leaf = "lp"
+    executor: Executor | None = None
     split_record: Callable[[], RegionRecord] | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
