@@ -25,7 +25,7 @@ Row = tuple[LinearConstraint, ...]
 BLOCK = 1 << 16
 """Bounds that are compared together."""
 
-Places = NDArray[np.int64] | slice
+Places = NDArray[Any] | slice
 """Of bounds: all of them for a slice, which copies nothing."""
 
 

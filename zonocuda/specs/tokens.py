@@ -84,7 +84,8 @@ class _Stream:
     def joined(parts: list[_Stream]) -> _Stream:
         """All tokens, one part after the other; empties the list, so that no token is held twice."""
         stop = sum(len(part.kind) for part in parts)
-        whole = _Stream(np.empty(stop, dtype=np.int8), *(np.empty(stop, dtype=np.int32) for _ in range(4)))
+        begin, end, value, size = (np.empty(stop, dtype=np.int32) for _ in range(4))
+        whole = _Stream(np.empty(stop, dtype=np.int8), begin, end, value, size)
         while parts:
             part = parts.pop()
             start = stop - len(part.kind)
@@ -158,8 +159,8 @@ def _chunk(
     if read is None:
         return None
     value[numeric] = -1 - numbers - np.arange(len(numeric), dtype=np.int32)
-    ends = (end.astype(np.int32) for end in (first + begin, first + begin + length))
-    stream = _Stream(kind, *ends, value, np.ones(len(begin), dtype=np.int32))
+    places, stops = (first + begin).astype(np.int32), (first + begin + length).astype(np.int32)
+    stream = _Stream(kind, places, stops, value, np.ones(len(begin), dtype=np.int32))
     at = stream.matches(_OPEN, _MINUS, _NUMBER, _CLOSE)
     if len(at):
         read = read.negated(-1 - value[at + 2] - numbers)
