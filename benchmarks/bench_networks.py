@@ -24,8 +24,8 @@ from benchmarks.machine import Machine, is_memory_changed
 from benchmarks.networks import PROBLEMS, Problem, cases, has_data
 from benchmarks.table import Cost, facts
 from benchmarks.yardstick import dense_sweep
-from zonocuda.bounds.dual.neurons import neuron_bounds
-from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.dual.neurons import Relaxed, neuron_bounds
+from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
 from zonocuda.bounds.interval import interval, unsettled
 from zonocuda.bounds.plan.forecast import Work, block_bytes, forecast
 from zonocuda.bounds.plan.planner import Direction
@@ -45,11 +45,11 @@ def ours(case: Case, direction: Direction) -> tuple[Bounds, Sweep]:
     """Bounds of the margins ``[classes - 1]``; where the sweep ended in the dual, by dual passes for them too."""
     graph, lower, upper = case
     box = lower.unsqueeze(0), upper.unsqueeze(0)
-    result = sweep(graph, Zonotope.from_box(*box), direction=direction)
+    result = sweep(graph, Zonotope.from_box(*box), Means(direction))
     low, high = result.bounds
     if result.output is None:
         index = torch.arange(low.shape[1])
-        low, high = neuron_bounds(graph, graph.output, index, box, result.inputs)
+        low, high = neuron_bounds(Relaxed(graph, box, result.inputs), graph.output, index)
     return (low[0], high[0]), result
 
 

@@ -43,7 +43,7 @@ from benchmarks.tightness_cases import (
 from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import initial_slopes
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.domains import Zonotope
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision
@@ -71,7 +71,7 @@ class Mode:
 def minimum_area(case: Case) -> Tensor:
     """The forward sweep's."""
     zonotope = Zonotope.from_box(*case.box)
-    output = sweep(case.graph, zonotope, direction="forward").output
+    output = sweep(case.graph, zonotope).output
     assert output is not None, "a forward sweep ends in a zonotope"
     return case.rows.image(zonotope, output).bounds()[0]
 
@@ -80,7 +80,7 @@ def dual(intermediate: int | None, steps: int, start: Start = "adaptive") -> Poi
     """A sweep, a refinement with ``intermediate`` steps (None: none), and the rows with ``steps`` steps."""
 
     def bound(case: Case) -> Tensor:
-        inputs = sweep(case.graph, Zonotope.from_box(*case.box), direction="auto").inputs
+        inputs = sweep(case.graph, Zonotope.from_box(*case.box), Means("auto")).inputs
         if intermediate is not None:
             inputs = refine(case.graph, case.box, inputs, Ascent(iterations=intermediate)).inputs
         left = compact(case.graph, inputs)
@@ -190,7 +190,7 @@ def course(only: str) -> list[dict[str, Any]]:
 def proven(case: Case) -> bool:
     """Whether the proofs of ``effort="standard"``, without a search for counterexamples, prove all rows positive."""
     zonotope = Zonotope.from_box(*case.box)
-    swept = sweep(case.graph, zonotope, direction="auto")
+    swept = sweep(case.graph, zonotope, Means("auto"))
     rows = case.rows
     forward = None if swept.output is None else rows.image(zonotope, swept.output).bounds()[0].squeeze(0)
     prover = Prover(case.graph, rows, case.box, swept.inputs, forward, lambda node: None)
@@ -238,7 +238,7 @@ def kinks(only: str) -> list[dict[str, Any]]:
 
 def _totals(case: Case, rule: KinkRule) -> list[float]:
     with full_precision(), torch.no_grad():
-        inputs = sweep(case.graph, Zonotope.from_box(*case.box), direction="auto").inputs
+        inputs = sweep(case.graph, Zonotope.from_box(*case.box), Means("auto")).inputs
         left = compact(case.graph, inputs)
         problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.inputs)
         begin = {

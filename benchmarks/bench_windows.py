@@ -76,7 +76,7 @@ def bench_chain(
     graph, lower, upper = boxes[chain]
 
     def structured() -> object:
-        return sweep(graph, Zonotope.from_box(lower.unsqueeze(0), upper.unsqueeze(0)), direction="forward").bounds
+        return sweep(graph, Zonotope.from_box(lower.unsqueeze(0), upper.unsqueeze(0))).bounds
 
     call: Callable[[], object] = structured if method == "structured" else lambda: dense_sweep(graph, lower, upper)
     benchmark.group = f"chain of convolutions, 3x{chain.side}x{chain.side}"

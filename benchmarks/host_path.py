@@ -22,10 +22,10 @@ from torch import Tensor
 from benchmarks.networks import PROBLEMS, cases
 from benchmarks.pretended_device import DEVICE, PretendedDevice
 from zonocuda.bounds.dual.dual_pass import DualPass
-from zonocuda.bounds.dual.neurons import neuron_bounds, send_unit_rows
+from zonocuda.bounds.dual.neurons import Relaxed, neuron_bounds, send_unit_rows
 from zonocuda.bounds.dual.problem import RowProblem
 from zonocuda.bounds.dual.slopes import initial_slopes
-from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
 from zonocuda.bounds.plan.planner import Direction
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.ledger import Ledger
@@ -79,7 +79,7 @@ class Runs:
         self.device.clear()
         rounding = self.rounding if proof else None
         with torch.no_grad():
-            return sweep(self.graph, zonotope, direction=direction, memory_budget=BUDGET, rounding=rounding)
+            return sweep(self.graph, zonotope, Means(direction, BUDGET), rounding=rounding)
 
     def sweep(self, direction: Direction = "forward", proof: bool = False) -> Count:
         """The sweep; ``proof``: rounding is counted."""
@@ -94,7 +94,7 @@ class Runs:
             self.device.clear()
             with torch.no_grad():
                 ledger = Ledger(self.rounding, self.box, inputs) if proof else None
-                neuron_bounds(self.graph, self.graph.output, index, self.box, inputs, ledger=ledger)
+                neuron_bounds(Relaxed(self.graph, self.box, inputs, ledger=ledger), self.graph.output, index)
 
         return self._counted(run)
 

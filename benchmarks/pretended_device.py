@@ -158,7 +158,8 @@ def _has_mask(indices: Sequence[Tensor | None]) -> bool:
 
 
 class _Functions(TorchFunctionMode):
-    """Makes tensors of Python's numbers, which torch does below all operations: on a GPU a copy from the host."""
+    """Makes tensors of Python's numbers, and of lists that are indices, which torch does below all operations: on a GPU
+    a copy from the host."""
 
     def __init__(self, device: PretendedDevice) -> None:
         super().__init__()
@@ -166,6 +167,8 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         named = dict(kwargs or {})
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Pretended):
+            return func(args[0], self._index(args[1]), *args[2:])
         like = args[0] if func is Tensor.new_tensor and isinstance(args[0], Pretended) else None
         made = func in (torch.tensor, torch.as_tensor) and torch.device(named.get("device") or "cpu") == DEVICE
         if like is None and (not made or isinstance(args[0], Pretended)):
@@ -175,3 +178,12 @@ class _Functions(TorchFunctionMode):
         if like is None:
             return Pretended(func(*args, **named))
         return Pretended(torch.tensor(args[1], dtype=named.get("dtype", like.dtype), device=named["device"]))
+
+    def _index(self, index: Any) -> Any:
+        """An index with its lists as tensors of the device."""
+        if isinstance(index, tuple):
+            return tuple(self._index(one) for one in index)
+        if not isinstance(index, list):
+            return index
+        self.device.wait("copy between host and device")
+        return Pretended(torch.tensor(index, device="cpu"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
 from zonocuda.bounds.plan.planner import Direction
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
@@ -47,7 +47,7 @@ def radius_for(
         distance = radius * (torch.ones_like(image) if mask is None else mask)
         box = Zonotope.from_box((image - distance).unsqueeze(0), (image + distance).unsqueeze(0))
         with torch.no_grad():
-            return unstable_share(sweep(graph, box, direction=direction, memory_budget=memory_budget))
+            return unstable_share(sweep(graph, box, Means(direction, memory_budget)))
 
     while (found := measured(high)) < share * (1 - tolerance):
         low, high = high, 2 * high

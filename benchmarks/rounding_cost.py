@@ -29,7 +29,7 @@ import torch
 from tests import networks
 from tests.data import data_root
 from zonocuda.bounds.dual.dual_pass import proceed
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.interval import outward
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.forward_error import ForwardErrors
@@ -78,7 +78,7 @@ def prove(network: Graph, dtype: torch.dtype, regions: tuple[Region, ...], count
             )
             rows = Rows.of(region, low.numel(), prod(graph.output_shape), low)
             zonotope = Zonotope.from_box(low, high)
-            result = sweep(graph, zonotope, direction="auto", rounding=rounding)
+            result = sweep(graph, zonotope, Means("auto"), rounding=rounding)
             forward = None
             if result.output is not None:
                 if rounding is None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import commit_info, device_name, machine_info, peak_growth
 from benchmarks.radius import radius_for, unstable_share
-from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
 from zonocuda.bounds.plan.planner import Direction
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph
@@ -107,7 +107,7 @@ def run(graph: Graph, box: tuple[Tensor, Tensor], direction: Direction, budget: 
     def call() -> Sweep:
         with torch.no_grad():
             zonotope = Zonotope.from_box(box[0].unsqueeze(0), box[1].unsqueeze(0))
-            return sweep(graph, zonotope, direction=direction, memory_budget=budget)
+            return sweep(graph, zonotope, Means(direction, budget))
 
     result, peak = peak_growth(call)
     seconds = time.perf_counter() - start

@@ -38,6 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "host_memory": set(),
     "archive": set(),
     "checkpoint": {"archive"},  # whatever it holds
+    "executors": set(),  # whatever they run
     "reference": {"kink", "ties", "functions", "windows", "in_place"},
     "ops": {"kink", "ties", "functions", "windows", "in_place", "_C"},
     "graph": {"convolution", "functions", "reference", "brief"},
@@ -60,6 +61,7 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
     },
     "verifier": {
+        "executors",
         "checkpoint",
         "prove",
         "tighten",
@@ -76,7 +78,7 @@ ROOMS: dict[str, set[str]] = {
         "precision",
         "host_memory",
     },
-    "fleet": {"verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory", "version"},
+    "fleet": {"executors", "verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory", "version"},
     "nonsmooth": {"ops", "ties"},
     "checker": {"archive", "graph", "specs", "importers"},  # nothing of what it checks
 }
@@ -106,6 +108,11 @@ def test_a_module_imports_only_the_rooms_below_its_own(path: Path) -> None:
         return
     wrong = set(imported_rooms(path.read_text(encoding="utf-8"), package_of(path))) - ROOMS[room] - {room}
     assert not wrong, f"zonocuda.{room} may not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_has_at_most_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, "split it by concept, or delete"
 
 
 @pytest.mark.parametrize("room", FLOORS)

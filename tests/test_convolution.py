@@ -231,7 +231,7 @@ def test_a_sweep_of_a_residual_network_has_a_launch_for_hundreds_of_images(monke
     monkeypatch.setitem(memory.CHUNK_BYTES, "cpu", memory.CHUNK_BYTES["cuda"])
     monkeypatch.setattr(convolution, "unfolds", lambda x: True)
     with torch.no_grad(), summed_products(), Images() as counted:
-        sweep(graph, Zonotope.from_box(lower, upper), direction="forward")
+        sweep(graph, Zonotope.from_box(lower, upper))
     assert problem.name == "cifar10_resnet_4b"
     assert images > 30_000
     assert counted.calls["convolution"] == 0

@@ -13,7 +13,7 @@ from benchmarks.networks import PROBLEMS, cases
 from benchmarks.pretended_device import DEVICE, PretendedDevice
 from tests.data import data_root
 from zonocuda import compute_bounds, optimize_bounds
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.domains import Dense, Symbols, Zonotope, memory
 from zonocuda.graph import Graph
@@ -101,7 +101,7 @@ def test_a_refinement_waits_twice_for_each_relu_and_once_a_step(problem: tuple[G
     with PretendedDevice() as device:
         graph, box = graph.to(torch.float32, DEVICE), (lower.to(DEVICE), upper.to(DEVICE))
         with torch.no_grad():
-            inputs = sweep(graph, Zonotope.from_box(*box), memory_budget=2**36).inputs
+            inputs = sweep(graph, Zonotope.from_box(*box), Means(memory_budget=2**36)).inputs
         device.clear()
         refine(graph, box, inputs, Ascent(iterations=steps), rounding=Rounding.of(graph, graph, torch.float32))
     open_ = RELUS * (RELUS + 1) // 2  # of each ReLU, and of those before it once for each pass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from zonocuda.executors.protocol import Done, Shared, WhenLost
 from zonocuda.fleet.digest import file_sha256, network_sha256
-from zonocuda.fleet.executor import Done, Shared
 from zonocuda.fleet.outcome import Outcome
 from zonocuda.fleet.settings import Settings
 
@@ -25,11 +25,21 @@ class InlineExecutor:
         self.shared: list[object] = []
         self.count = 0
 
+    @property
+    def workers(self) -> int:
+        return 1
+
     def put(self, value: object) -> Shared:
         self.shared.append(value)
         return Shared(len(self.shared) - 1)
 
-    def submit(self, function: Callable[..., Any], *arguments: object, limit: float | None = None) -> int:
+    def submit(
+        self,
+        function: Callable[..., Any],
+        *arguments: object,
+        limit: float | None = None,
+        when_lost: WhenLost = "alone",
+    ) -> int:
         self.count += 1
         self.tasks[self.count] = (function, arguments, limit)
         return self.count

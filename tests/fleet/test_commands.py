@@ -20,7 +20,7 @@ from tests.cli import files
 from tests.fleet.conftest import EXPECTED
 from zonocuda.cli.live import LiveTable
 from zonocuda.cli.main import main
-from zonocuda.fleet.executor import Notice
+from zonocuda.executors.protocol import Notice
 from zonocuda.fleet.record import Record
 from zonocuda.fleet.runner import make_plan
 from zonocuda.fleet.settings import Settings

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.fleet import tasks
+from zonocuda.executors.protocol import Notice, WorkerStartError
 from zonocuda.fleet import LocalExecutor
-from zonocuda.fleet.executor import Notice, WorkerStartError
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,6 +95,16 @@ def test_a_task_that_kills_its_worker_twice_is_an_error_and_the_others_are_done(
     assert why in done[bad].error
     assert done[bad].error.endswith("also alone")
     assert why in done[bad].lost[0]
+
+
+def test_a_lost_task_that_is_not_to_be_tried_again_ends_and_says_so(two: LocalExecutor, tmp_path: Path) -> None:
+    lost = two.submit(tasks.die_once, signal.SIGKILL, tmp_path / "flag", when_lost="end")
+    good = two.submit(tasks.double, 1)
+    done = {d.task: d for d in two.as_completed()}
+    assert done[good].value == 2
+    assert done[lost].is_lost
+    assert "was killed" in done[lost].error
+    assert done[lost].lost == ()
 
 
 def test_a_task_beyond_its_limit_is_stopped_and_said_to_be_late(two: LocalExecutor) -> None:

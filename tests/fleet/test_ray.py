@@ -15,8 +15,8 @@ import pytest
 
 import zonocuda
 from tests.fleet import tasks
-from zonocuda.fleet.executor import Notice
-from zonocuda.fleet.on_ray import RayExecutor
+from zonocuda.executors.on_ray import RayExecutor
+from zonocuda.executors.protocol import Notice
 
 ray = pytest.importorskip("ray", reason="no Ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="no cluster of Ray's tests")

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.inline import InlineExecutor, verdict_in_the_property
+from zonocuda.executors.protocol import Done
 from zonocuda.fleet import record as lines
-from zonocuda.fleet.executor import Done
 from zonocuda.fleet.record import Record
 from zonocuda.fleet.runner import execute, make_plan
 from zonocuda.fleet.settings import Settings

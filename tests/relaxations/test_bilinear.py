@@ -12,10 +12,10 @@ from torch import Tensor
 import zonocuda
 from tests.relaxations.ways import both_ends, check_claims, property_of
 from tests.verifier.graphs import Builder, random_box, sample_box
-from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.dual.neurons import Relaxed, neuron_bounds
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Bilinear, Concat, Graph, Linear, Relu
 from zonocuda.relaxations.bilinear import BilinearRule
@@ -169,10 +169,10 @@ def test_the_dual_with_one_r_for_both_signs_is_the_forward_zonotope(terms: int) 
     result = sweep(graph, Zonotope.from_box(*box))
     assert result.output is not None
     low, high = result.output.bounds()
-    found = neuron_bounds(graph, graph.output, torch.arange(3), box, result.inputs)
+    found = neuron_bounds(Relaxed(graph, box, result.inputs), graph.output, torch.arange(3))
     torch.testing.assert_close(found, (low, high), rtol=1e-11, atol=1e-11)
     assert sum(isinstance(graph[name].op, Bilinear) for name in result.inputs) == 2
-    by_dual = sweep(graph, Zonotope.from_box(*box), direction="dual")
+    by_dual = sweep(graph, Zonotope.from_box(*box), Means("dual"))
     for name, bounds in result.inputs.items():
         torch.testing.assert_close(by_dual.inputs[name], bounds, rtol=1e-9, atol=1e-9)
 

@@ -12,7 +12,7 @@ from tests.relaxations.toy import Toy, exact, known, toyed
 from tests.relaxations.ways import both_ends, check_claims, property_of
 from tests.verifier.exact import Vector, value_step
 from tests.verifier.graphs import conv, fc, random_box, residual, sample_box
-from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.dual.neurons import Relaxed, neuron_bounds
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import initial_slopes
 from zonocuda.bounds.forward.sweep import sweep
@@ -53,7 +53,7 @@ def test_the_dual_with_minimum_area_slopes_is_the_forward_zonotope(name: str, ev
     low, high = (b.flatten(1) for b in result.output.bounds())
     for node in (graph.output, *(n.inputs[0] for n in graph.nodes if isinstance(n.op, Toy))):
         index = torch.arange(torch.Size(graph[node].shape).numel())
-        found = neuron_bounds(graph, node, index, box, result.inputs)
+        found = neuron_bounds(Relaxed(graph, box, result.inputs), node, index)
         of_toy = [n.name for n in graph.nodes if n.inputs[:1] == (node,) and n.name in result.inputs]
         wanted = (low, high) if node == graph.output else tuple(b.flatten(1) for b in result.inputs[of_toy[0]])
         for one, other in zip(found, wanted, strict=True):

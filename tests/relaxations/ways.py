@@ -14,7 +14,7 @@ from zonocuda import Spec
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import initial_slopes
 from zonocuda.bounds.forward.reduced import reduced_bounds
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.forward_error import ForwardErrors
@@ -56,7 +56,7 @@ def claims(network: Graph, dtype: torch.dtype, box: Bounds) -> Iterator[tuple[st
     assert forward.output is not None
     assert forward.errors is not None
     yield "forward", dict(forward.inputs), ForwardErrors(rounding).rows(rows, zonotope, forward.output, forward.errors)
-    by_dual = sweep(graph, zonotope, direction="dual", rounding=rounding)
+    by_dual = sweep(graph, zonotope, Means("dual"), rounding=rounding)
     reduced = reduced_bounds(graph, box, rounding)
     for kind, inputs in (("dual", dict(by_dual.inputs)), ("reduced", reduced)):
         for start in ("minimum_area", "adaptive"):

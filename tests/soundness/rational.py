@@ -12,12 +12,12 @@ from torch import Tensor
 
 from tests.verifier.exact import Vector, exactly, value_step
 from zonocuda.bounds.dual.dual_pass import flatten_positions
-from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.dual.neurons import EarlyEnd, Relaxed, neuron_bounds
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
 from zonocuda.bounds.forward.reduced import reduced_bounds
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.executed import Execution
@@ -102,15 +102,16 @@ def claims(
     with torch.no_grad(), full_precision(), summed_products():
         zonotope = Zonotope.from_box(*box)
         forward = sweep(graph, zonotope, rounding=rounding)
-        backward = sweep(graph, zonotope, direction="dual", rounding=rounding)
+        backward = sweep(graph, zonotope, Means("dual"), rounding=rounding)
         for name, (lower, upper) in forward.inputs.items():
             bounds.append(("forward", name, lower, upper))
             bounds.append(("backward", name, *backward.inputs[name]))
             everything = torch.arange(lower[0].numel())
-            known = {} if name == graph.relus[-1].name else None
+            early = EarlyEnd() if name == graph.relus[-1].name else None
             ledger = None if rounding is None else Ledger(rounding, box, forward.inputs)
             source = graph[name].inputs[0]
-            again = neuron_bounds(graph, source, everything, box, forward.inputs, known=known, ledger=ledger)
+            relaxed = Relaxed(graph, box, forward.inputs, ledger=ledger)
+            again = neuron_bounds(relaxed, source, everything, early=early)
             bounds.append(("neurons", name, *again))
         assert forward.output is not None
         if rounding is None:

@@ -159,6 +159,7 @@ def test_a_dtype_that_is_asked_for_is_the_only_one(dtype: torch.dtype) -> None:
         check(result, verdict)
         assert result.ran.dtype == result.margins[0].dtype == name
         assert set(result.ran.settled) <= {name}
+        assert run(IDENTITY, [constraint({0: 1}, constant)], dtype=name).ran.dtype == name
 
 
 @pytest.mark.usefixtures("begins_narrow", "proofs_alone")

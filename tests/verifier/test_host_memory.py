@@ -14,7 +14,7 @@ from tests.devices import use_device
 from tests.peak import Meter
 from tests.verifier.graphs import NETWORKS, Builder, random_box
 from tests.verifier.test_planner import check_encloses, swept
-from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
 from zonocuda.bounds.plan import forecast as forecast_module
 from zonocuda.bounds.plan import planner as planner_module
 from zonocuda.bounds.plan.planner import Direction
@@ -125,7 +125,7 @@ def test_generators_that_the_caller_owns_are_neither_moved_nor_overwritten(budge
     given = Zonotope.from_generators(box.center, box.blocks[0].dense(box.features))
     before = given.blocks[0].dense(given.features).clone()
     with torch.no_grad():
-        result = sweep(graph, given, memory_budget=budget)
+        result = sweep(graph, given, Means(memory_budget=budget))
     assert "to host memory" in actions(result)
     assert torch.equal(given.blocks[0].dense(given.features), before)
     check_encloses(graph, (lower, upper), result)
@@ -155,7 +155,7 @@ def largest_value(result: Sweep) -> int:
 
 def metered(graph: Graph, zonotope: Zonotope, budget: int, direction: Direction = "forward") -> tuple[Sweep, Meter]:
     with torch.no_grad(), Meter() as meter:
-        result = sweep(graph, zonotope, direction=direction, memory_budget=budget)
+        result = sweep(graph, zonotope, Means(direction, budget))
     return result, meter
 
 
@@ -166,8 +166,8 @@ def test_parts_cost_no_rounding() -> None:
     graph, box = graph.to(torch.float32, "cpu"), (box[0].float(), box[1].float())
     zonotope, rounding = Zonotope.from_box(*box), Rounding.of(graph, graph, torch.float32)
     with torch.no_grad():
-        free = sweep(graph, zonotope, memory_budget=HOST, rounding=rounding)
-        result = sweep(graph, zonotope, memory_budget=most(free) // 3, rounding=rounding)
+        free = sweep(graph, zonotope, Means(memory_budget=HOST), rounding=rounding)
+        result = sweep(graph, zonotope, Means(memory_budget=most(free) // 3), rounding=rounding)
     assert any("parts" in action for action in actions(result))
     assert not reduced(result)
     assert free.errors is not None
@@ -356,7 +356,7 @@ def test_peak_memory_of_a_gpu_stays_within_the_plan() -> None:
         for budget in (2**40, 2**31):
             torch.cuda.reset_peak_memory_stats(device)
             before = torch.cuda.memory_allocated(device)
-            result = sweep(graph, Zonotope.from_box(x - 1e-3, x + 1e-3), memory_budget=budget)
+            result = sweep(graph, Zonotope.from_box(x - 1e-3, x + 1e-3), Means(memory_budget=budget))
             peak = torch.cuda.max_memory_allocated(device) - before
             assert peak <= 1.1 * most(result)
             assert most(result) <= budget

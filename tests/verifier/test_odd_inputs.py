@@ -79,7 +79,7 @@ VERIFY: dict[str, tuple[dict[str, Any], str]] = {
     "device mps": ({"device": "mps"}, "must be auto, cpu or cuda"),
     "device 3.5": ({"device": 3.5}, "must be auto, cpu or cuda"),
     "device None": ({"device": None}, "must be auto, cpu or cuda"),
-    "dtype as text": ({"dtype": "float32"}, "dtype must be float32 or float64, or 'auto'"),
+    "dtype of half as text": ({"dtype": "float16"}, "dtype must be float32 or float64, or 'auto'"),
     "dtype float16": ({"dtype": torch.float16}, "dtype must be float32 or float64, or 'auto'"),
     "dtype None": ({"dtype": None}, "dtype must be float32 or float64, or 'auto'"),
     "backend": ({"backend": "x"}, "backend must be one of auto, native, reference"),

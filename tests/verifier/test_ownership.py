@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.verifier.graphs import NETWORKS, as_dense, random_box
 from tests.verifier.naive import gamma, generators, propagate, rounding
 from tests.verifier.whole import WholeBuilder, halves, whole_input
-from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
 from zonocuda.bounds.plan.ownership import Ownership
 from zonocuda.domains import Dense, Zonotope, memory, use_backend, windowed
 from zonocuda.graph import Add, AveragePool, Concat, Expand, Gather, Graph, Node, Pad, Reduce, Relu, Reshape, Transpose
@@ -280,7 +280,7 @@ def test_stopping_a_sweep_gives_its_memory_back_and_hurts_nothing() -> None:
             raise TimeoutError
 
     with torch.no_grad(), pytest.raises(TimeoutError):
-        sweep(graph, start, on_node=interrupt)
+        sweep(graph, start, Means(on_node=interrupt))
     before = torch.ones(4)
     assert memory.empty((4,), before).untyped_storage().nbytes() == 16  # no pool is left behind
     check(graph, start)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tests.importers.onnx_models import Case, floats, op, save
 from zonocuda import Spec, Zonotope, optimize_bounds, verify
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.transform import transform
 from zonocuda.cli.main import main
 from zonocuda.graph import Graph, Node, Relu, interpret
@@ -212,7 +212,7 @@ def test_a_tree_of_maxima_knows_that_each_is_no_larger_than_its_inputs() -> None
     graph = from_module(nn.MaxPool2d(2), (1, 2, 2)).to(torch.float64)
     ends = torch.zeros(1, 1, 2, 2, dtype=torch.float64), torch.ones(1, 1, 2, 2, dtype=torch.float64)
     for direction in ("forward", "dual"):
-        inputs = sweep(graph, Zonotope.from_box(*ends), direction=direction).inputs  # type: ignore[arg-type]
+        inputs = sweep(graph, Zonotope.from_box(*ends), Means(direction)).inputs  # type: ignore[arg-type]
         low, high = inputs[graph.relus[-1].name]
         assert low.item() >= -1
         assert high.item() <= 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.verifier.graphs import NETWORKS, Builder, random_box, sample_box, vertices
-from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
 from zonocuda.bounds.interval import unsettled
 from zonocuda.bounds.plan import forecast as forecast_module
 from zonocuda.bounds.plan.budget import free_memory, memory_budget
@@ -37,7 +37,7 @@ def swept(
     graph: Graph, box: tuple[torch.Tensor, torch.Tensor], direction: Direction, budget: int | None = GENEROUS
 ) -> Sweep:
     with torch.no_grad():
-        return sweep(graph, Zonotope.from_box(*box), direction=direction, memory_budget=budget)
+        return sweep(graph, Zonotope.from_box(*box), Means(direction, budget))
 
 
 def check_encloses(graph: Graph, box: tuple[torch.Tensor, torch.Tensor], result: Sweep) -> None:
@@ -155,18 +155,18 @@ def test_a_zonotope_that_is_no_box_goes_forward_or_says_so() -> None:
     graph = NETWORKS["fc"](0)
     given = Zonotope.from_generators(torch.zeros(1, 4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[None])
     with pytest.raises(ValueError, match="direction='dual' needs a box"):
-        sweep(graph, given, direction="dual")
-    assert sweep(graph, given, direction="auto").output is not None
+        sweep(graph, given, Means("dual"))
+    assert sweep(graph, given, Means("auto")).output is not None
 
 
 def test_what_is_no_direction_or_no_budget_is_refused() -> None:
     graph = NETWORKS["fc"](0)
     zonotope = Zonotope.from_box(*box_of(graph, 0))
     with pytest.raises(ValueError, match="direction must be auto, forward or dual"):
-        sweep(graph, zonotope, direction="backward")  # type: ignore[arg-type]
+        sweep(graph, zonotope, Means("backward"))  # type: ignore[arg-type]
     for budget in (0, -5):
         with pytest.raises(ValueError, match="memory_budget must be a positive number of bytes"):
-            sweep(graph, zonotope, memory_budget=budget)
+            sweep(graph, zonotope, Means(memory_budget=budget))
 
 
 def test_the_planner_prefers_what_costs_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_noise_of_what_was_cut_is_noise_of_the_input(name: str, monkeypatch: pyt
     zonotope = Zonotope.from_box(*box_of(graph, 1))
     needed = max(step.bytes for step in swept(graph, box_of(graph, 1), "forward").plan)
     with torch.no_grad():
-        output = sweep(graph, zonotope, memory_budget=2 * needed).output
+        output = sweep(graph, zonotope, Means(memory_budget=2 * needed)).output
     assert output is not None
     noise = output.noise(3)
     (block,) = zonotope.blocks

@@ -17,10 +17,10 @@ import zonocuda
 from tests.relaxations.functions import CASES, Case
 from tests.relaxations.ways import both_ends, claims, property_of
 from tests.verifier.graphs import Builder, conv, fc, random_box, residual, sample_box
-from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.dual.neurons import Relaxed, neuron_bounds
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import initial_slopes
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.graph import Add, Elementary, Graph, Linear, Node, Relu, interpret
 from zonocuda.importers import UnsupportedNetworkError
@@ -108,7 +108,7 @@ def test_the_dual_with_minimum_area_slopes_is_the_forward_zonotope(name: str, se
     assert result.output is not None
     low, high = (b.flatten(1) for b in result.output.bounds())
     index = torch.arange(low.shape[1])
-    found = neuron_bounds(graph, graph.output, index, box, result.inputs)
+    found = neuron_bounds(Relaxed(graph, box, result.inputs), graph.output, index)
     for one, other in zip(found, (low, high), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     rows = both_ends(graph, box[0])
@@ -121,7 +121,7 @@ def test_a_sweep_by_dual_passes_finds_the_bounds_of_the_forward_one() -> None:
     """Nobody leaves a pass when its sign is known, which tells little about a function that bends everywhere."""
     graph = all_of(Case("tanh"), fc(2, (10, 20, 20, 20, 5)))
     zonotope = Zonotope.from_box(*random_box(graph, 2, 0.1))
-    forward, dual = (sweep(graph, zonotope, direction=way) for way in ("forward", "dual"))  # type: ignore[arg-type]
+    forward, dual = (sweep(graph, zonotope, Means(way)) for way in ("forward", "dual"))  # type: ignore[arg-type]
     for name, bounds in forward.inputs.items():
         torch.testing.assert_close(dual.inputs[name], bounds, rtol=1e-10, atol=1e-10)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import zonocuda
 from zonocuda.bounds.dual.dual_pass import DualPass
-from zonocuda.bounds.dual.neurons import neuron_bounds
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.dual.neurons import Relaxed, neuron_bounds
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.interval import interval
 from zonocuda.bounds.plan.forecast import Work, forecast
 from zonocuda.bounds.plan.ownership import Ownership
@@ -95,10 +95,10 @@ def ledger(graph: Graph) -> Ledger:
 PASSES: dict[str, Callable[[Graph], object]] = {
     "zonotope": lambda g: transform(g["odd"], [zonotope()]),
     "sweep": lambda g: sweep(g, zonotope()),
-    "budgeted sweep": lambda g: sweep(g, zonotope(), memory_budget=1 << 20),
+    "budgeted sweep": lambda g: sweep(g, zonotope(), Means(memory_budget=1 << 20)),
     "interval": lambda g: interval(g["odd"], [BOX]),
     "dual": run_dual,
-    "neurons": lambda g: neuron_bounds(g, "second", torch.tensor([0]), BOX, {}),
+    "neurons": lambda g: neuron_bounds(Relaxed(g, BOX, {}), "second", torch.tensor([0])),
     "memory of the image": lambda g: forecast(g["odd"], [zonotope()], in_place=False),
     "operations": Work,
     "ownership": lambda g: [Ownership(g, True).may_overwrite(node) for node in g.nodes],

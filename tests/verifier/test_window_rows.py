@@ -7,7 +7,7 @@ import torch
 
 from tests.soundness.rational import claims
 from tests.verifier.graphs import NETWORKS, Builder, constraint, random_box
-from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.dual.neurons import EarlyEnd, Relaxed, neuron_bounds
 from zonocuda.bounds.dual.window_rows import WindowRows
 from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Dense, Symbols, Windowed, Zonotope, windowed
@@ -72,10 +72,10 @@ GRAPHS = {**NETWORKS, "branches": branches, "twice": twice, "strided": strided}
 
 
 @pytest.mark.parametrize("name", sorted(GRAPHS))
-@pytest.mark.parametrize("known", [None, {}], ids=["whole way", "early end"])
+@pytest.mark.parametrize("early", [None, EarlyEnd(keep_best=False)], ids=["whole way", "early end"])
 @pytest.mark.parametrize("share", [0.35, 1e9])
 def test_windows_and_whole_maps_give_the_same_bounds(
-    name: str, known: dict[str, tuple[torch.Tensor, torch.Tensor]] | None, share: float, monkeypatch: pytest.MonkeyPatch
+    name: str, early: EarlyEnd | None, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = GRAPHS[name](3)
     box = random_box(graph, batch=2, seed=5)
@@ -86,7 +86,7 @@ def test_windows_and_whole_maps_give_the_same_bounds(
             found = []
             for used in (-1.0, share):
                 monkeypatch.setattr(windowed, "DENSE_SHARE", used)
-                found.append(neuron_bounds(graph, node.name, every, box, inputs, known=known, keep_best=False))
+                found.append(neuron_bounds(Relaxed(graph, box, inputs), node.name, every, early=early))
             for whole, windows in zip(*found, strict=True):
                 torch.testing.assert_close(windows, whole, rtol=1e-11, atol=1e-11)
 

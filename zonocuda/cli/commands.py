@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -14,13 +15,17 @@ from tqdm import tqdm
 
 from zonocuda.cli import report
 from zonocuda.cli.arrays import load_array
-from zonocuda.cli.output import Outputs
+from zonocuda.cli.output import Outputs, printable
+from zonocuda.cli.program import children
 from zonocuda.domains import Zonotope, use_backend
+from zonocuda.executors import Executor, Notice
+from zonocuda.fleet.runner import search_executor
+from zonocuda.fleet.settings import Settings
 from zonocuda.fleet.vnncomp import results_text
+from zonocuda.fleet.work import verify_with
 from zonocuda.importers import BeforeFinal, load_for_comparisons, load_network
 from zonocuda.specs import load_vnnlib
-from zonocuda.verifier import verify as decide
-from zonocuda.verifier.arguments import Precision, check_sizes, describe_device, resolve_device
+from zonocuda.verifier.arguments import check_sizes, describe_device, resolve_device
 from zonocuda.verifier.bounds import compute_bounds
 from zonocuda.verifier.documents import digests_of, json_text
 from zonocuda.version import __version__
@@ -28,7 +33,6 @@ from zonocuda.version import __version__
 NOT_CONFIRMED = 1
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_PRECISIONS: dict[str, Precision] = {"auto": "auto", **_DTYPES}
 
 
 def verify(options: argparse.Namespace, outputs: Outputs) -> None:
@@ -41,23 +45,15 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
         check_sizes((network.before if isinstance(network, BeforeFinal) else network).graph, spec)
     except ValueError as error:
         raise ValueError(f"{options.spec} does not fit {options.net}: {error}") from error
-    with _ProgressBar() as bar:
-        result = decide(
+    with _ProgressBar() as bar, _executor(options, outputs) as executor:
+        result = verify_with(
+            Settings.of_options(vars(options), "--certificate" in outputs),
             network,
             spec,
             timeout=options.timeout,
-            device=options.device,
-            dtype=_PRECISIONS[options.dtype],
-            backend=options.backend,
-            direction=options.direction,
-            memory_budget=options.memory_budget,
-            seed=options.seed,
-            effort=options.effort,
-            semantics=options.semantics,
-            split=options.split,
-            certificate="--certificate" in outputs,
             checkpoint=options.checkpoint,
             resume=options.resume,
+            executor=executor,
             progress=bar.update,
         )
     result = replace(result, files=files, digests=digests)
@@ -69,6 +65,18 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
         outputs.say(*report.plain_lines(result, spec, list(outputs.places.values())))
     if options.verbose:
         outputs.say(*report.detail_lines(result))
+
+
+def _executor(options: argparse.Namespace, outputs: Outputs) -> AbstractContextManager[Executor | None]:
+    """What a search is shared out over, if anything."""
+    if options.executor is None and options.workers is None:
+        return nullcontext()
+
+    def notice(event: Notice) -> None:
+        if event.kind == "lost" and not options.quiet:
+            outputs.say(printable(f"{event.text}; its packet is searched again"))
+
+    return search_executor(options.executor or "local", options.workers, options.device, notice, children)
 
 
 def check(options: argparse.Namespace, outputs: Outputs) -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 from zonocuda.cli.live import LiveTable
 from zonocuda.cli.output import Outputs, printable
 from zonocuda.cli.program import children
+from zonocuda.executors.protocol import Executor, Notice
 from zonocuda.fleet.compare import KINDS, Pair, cactus, comparison, paired, read_results
-from zonocuda.fleet.executor import Executor, Notice
 from zonocuda.fleet.page import page
 from zonocuda.fleet.record import ERROR, VERDICTS, Job, Record
 from zonocuda.fleet.runner import Plan, execute, local_executor, make_plan, ray_executor
@@ -99,18 +99,7 @@ def report(options: argparse.Namespace, outputs: Outputs) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    settings = Settings(
-        options.device,
-        options.dtype,
-        options.backend,
-        options.direction,
-        options.memory_budget,
-        options.seed,
-        options.effort,
-        options.semantics,
-        options.split,
-        options.certificates,
-    )
+    settings = Settings.of_options(vars(options), options.certificates)
     if options.certificates and options.out is None:
         raise ValueError("--certificates: needs --out, where they are written to")
     if settings.device == "cuda" or "16" in settings.semantics:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zonocuda.cli.output import printable
-from zonocuda.fleet.executor import Notice
+from zonocuda.executors.protocol import Notice
 from zonocuda.fleet.record import VERDICTS, Job, Record
 from zonocuda.fleet.runner import Plan
 

@@ -26,6 +26,22 @@ def as_tensor(value: Any, caller: str) -> Tensor:
     return tensor
 
 
+def box(lower: Any, upper: Any) -> tuple[Tensor, Tensor]:
+    """The bounds of ``Zonotope.from_box``.
+
+    Raises:
+        ValueError, TypeError: see there.
+    """
+    lower, upper = as_tensor(lower, "from_box"), as_tensor(upper, "from_box")
+    if not lower.dim():
+        raise ValueError("from_box: bounds must have shape [B, *features], got []")
+    if lower.shape != upper.shape:
+        raise ValueError(f"from_box: lower {list(lower.shape)} and upper {list(upper.shape)} differ in shape")
+    if not bool((lower <= upper).all()) or not bool((lower.isfinite() & upper.isfinite()).all()):
+        raise ValueError("from_box: bounds must be finite, with lower <= upper")
+    return lower, upper
+
+
 def ball(x: Any, eps: Any, clip: Any) -> tuple[Tensor, Tensor]:
     """The bounds of ``Zonotope.from_ball``.
 

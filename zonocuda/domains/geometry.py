@@ -83,3 +83,14 @@ class Convolution:
     def pooling(kernel: Pair, stride: Pair, channels: int) -> Convolution:
         """The geometry of an average pooling: one group for each channel."""
         return Convolution(kernel, stride, groups=channels)
+
+
+def pair(value: int | Pair) -> Pair:
+    """One number for both axes, or one for each."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def pads_of(padding: int | Pair | tuple[Pair, Pair]) -> tuple[Pair, Pair]:
+    """(begin, end) on each axis."""
+    rows, columns = (padding, padding) if isinstance(padding, int) else padding
+    return pair(rows), pair(columns)

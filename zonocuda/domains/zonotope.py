@@ -12,14 +12,15 @@ from torch import Tensor
 
 from zonocuda.brief import brief_repr
 from zonocuda.domains import maps, memory
-from zonocuda.domains.arrays import as_tensor, ball
+from zonocuda.domains.arrays import ball, box
 from zonocuda.domains.backend import kernels
 from zonocuda.domains.blocks import Block, Holders, add_blocks, leaves, present
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
-from zonocuda.domains.geometry import Convolution
+from zonocuda.domains.geometry import Convolution, pads_of, pair
 from zonocuda.domains.hosted import Hosted, Stored, fetched, kept, scaled, through
 from zonocuda.domains.plot import plot_zonotope
+from zonocuda.domains.sampling import draw, values
 from zonocuda.domains.symbols import Symbols
 from zonocuda.kink import KinkRule, kink_tolerance
 from zonocuda.windows import Pair
@@ -63,14 +64,7 @@ class Zonotope:
         Raises:
             ValueError: shapes that differ, or a bound that is NaN, infinite or crosses the other.
         """
-        lower, upper = as_tensor(lower, "from_box"), as_tensor(upper, "from_box")
-        if not lower.dim():
-            raise ValueError("from_box: bounds must have shape [B, *features], got []")
-        if lower.shape != upper.shape:
-            raise ValueError(f"from_box: lower {list(lower.shape)} and upper {list(upper.shape)} differ in shape")
-        if not bool((lower <= upper).all()) or not bool((lower.isfinite() & upper.isfinite()).all()):
-            raise ValueError("from_box: bounds must be finite, with lower <= upper")
-        return Zonotope.around(lower, upper, "input")
+        return Zonotope.around(*box(lower, upper), "input")
 
     @staticmethod
     def around(lower: Tensor, upper: Tensor, origin: str = "box") -> Zonotope:
@@ -158,14 +152,7 @@ class Zonotope:
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> dict[Symbols, Tensor]:
         """``n`` random values ``[n, B, K]`` in [-1, 1] for every group of symbols; every second draw is a vertex."""
-        batch = self.center.shape[0]
-        draws = {}
-        for block in self.blocks:
-            shape = (n, batch, block.symbols.count)
-            eps = torch.rand(shape, dtype=self.center.dtype, device=self.center.device, generator=generator) * 2 - 1
-            eps[::2] = torch.where(eps[::2] < 0, -1.0, 1.0).to(eps.dtype)
-            draws[block.symbols] = eps
-        return draws
+        return draw(self, n, generator)
 
     def at(self, noise: Mapping[Symbols, Tensor]) -> Tensor:
         """The points c + sum_k eps_k G_k, ``[n, B, *features]``, for values ``[n, B, K]`` of every group."""
@@ -173,7 +160,7 @@ class Zonotope:
         for block in self.blocks:
             rows = block.dense(self.features)
             rows = rows.reshape(*rows.shape[:2], points.shape[-1])
-            points = points + torch.einsum("nbk,bkf->nbf", _values(noise, block.symbols), rows)
+            points = points + torch.einsum("nbk,bkf->nbf", values(noise, block.symbols), rows)
         return points.reshape(-1, *self.center.shape)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -278,7 +265,7 @@ class Zonotope:
         ``padding`` is one number, one for each axis, or (begin, end) for each axis. Diagonal blocks become scaled
         kernels and windows larger windows, dense where they cover more than a third of the map.
         """
-        how = Convolution((weight.shape[2], weight.shape[3]), _pair(stride), _pads(padding), _pair(dilation), groups)
+        how = Convolution((weight.shape[2], weight.shape[3]), pair(stride), pads_of(padding), pair(dilation), groups)
         rows = sum(block.symbols.count for block in self.blocks if isinstance(present(block), Dense))
         matrix = maps.product_of(weight, how, self.features, len(self.center) * rows)
         return self._map(
@@ -289,7 +276,7 @@ class Zonotope:
 
     def avg_pool2d(self, kernel: int | Pair, stride: int | Pair | None = None, consume: bool = False) -> Zonotope:
         """Mean over windows of features ``[C, H, W]``, without padding; ``stride`` is the kernel if not given."""
-        size, step = _pair(kernel), _pair(kernel if stride is None else stride)
+        size, step = pair(kernel), pair(kernel if stride is None else stride)
         return self._map(
             lambda x: F.avg_pool2d(x, size, step),
             lambda block: maps.average_pool(block, self.features, size, step),
@@ -408,29 +395,3 @@ class Zonotope:
         """
         blocks = tuple(kept(block.scale(slope, in_place)) for block in self.blocks)
         return Zonotope(slope * self.center + middle, (*blocks, Diagonal.of(radius, origin)))
-
-
-def _values(noise: Mapping[Symbols, Tensor], symbols: Symbols) -> Tensor:
-    """The values ``[n, B, K]`` of a group, of a part of a group that was cut, or of a group from those of its parts."""
-    if symbols in noise:
-        return noise[symbols]
-    if symbols.parts and all(_has_values(noise, part) for part in symbols.parts):
-        return torch.cat([_values(noise, part) for part in symbols.parts], -1)
-    if symbols.parent is None:
-        return noise[symbols]
-    return _values(noise, symbols.parent)[..., symbols.offset : symbols.offset + symbols.count]
-
-
-def _has_values(noise: Mapping[Symbols, Tensor], symbols: Symbols) -> bool:
-    """Whether a group, or every part of it, has values."""
-    return symbols in noise or (bool(symbols.parts) and all(_has_values(noise, part) for part in symbols.parts or ()))
-
-
-def _pair(value: int | Pair) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _pads(padding: int | Pair | tuple[Pair, Pair]) -> tuple[Pair, Pair]:
-    """(begin, end) on each axis."""
-    rows, columns = (padding, padding) if isinstance(padding, int) else padding
-    return _pair(rows), _pair(columns)

@@ -3,9 +3,9 @@
 What the parent process loads from here is light: torch and the verifier are loaded by the workers.
 """
 
-from zonocuda.fleet.executor import Done, Executor
+from zonocuda.executors.local import LocalExecutor
+from zonocuda.executors.protocol import Done, Executor
 from zonocuda.fleet.instances import Instance, read_instances
-from zonocuda.fleet.local import LocalExecutor
 from zonocuda.fleet.record import Record
 from zonocuda.fleet.runner import run
 from zonocuda.fleet.settings import Settings

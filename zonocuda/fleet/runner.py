@@ -12,17 +12,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zonocuda.executors.local import LocalExecutor
+from zonocuda.executors.protocol import Done, Executor, Notice
 from zonocuda.fleet.digest import file_sha256, network_sha256
-from zonocuda.fleet.executor import Done, Executor, Notice
 from zonocuda.fleet.instances import Given, check_seconds, read_instances
-from zonocuda.fleet.local import LocalExecutor
 from zonocuda.fleet.outcome import Outcome
 from zonocuda.fleet.record import ERROR, Job, Record
 from zonocuda.fleet.settings import Settings
 from zonocuda.fleet.store import LOGS, Store
 
 if TYPE_CHECKING:
-    from zonocuda.fleet.on_ray import RayExecutor
+    from zonocuda.executors.on_ray import RayExecutor
 
 EXECUTORS = ("local", "ray")
 GRACE = 120.0
@@ -212,10 +212,25 @@ def local_executor(
 
 def ray_executor(jobs: int | None, memory: int | None, device: str, notify: Callable[[Notice], None]) -> RayExecutor:
     """Ray's workers, each with a GPU where the device is one, on one thread where not."""
-    from zonocuda.fleet.on_ray import RayExecutor
+    from zonocuda.executors.on_ray import RayExecutor
 
     gpus = 1.0 if device == "cuda" else 0.0
     return RayExecutor(gpus=gpus, memory=memory, jobs=jobs, prepare=partial(_prepare, 1, None), notify=notify)
+
+
+def search_executor(
+    kind: Literal["local", "ray"],
+    workers: int | None,
+    device: str,
+    notify: Callable[[Notice], None],
+    pids: set[int] | None = None,
+) -> LocalExecutor | RayExecutor:
+    """What shares one search out: so many workers, or as :func:`run` has them by default."""
+    if kind == "ray":
+        return ray_executor(workers, None, device, notify)
+    count = workers or default_jobs(device)
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    return LocalExecutor(count, prepare=partial(_prepare, threads, None), notify=notify, pids=pids)
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -24,6 +25,7 @@ class Settings:
     semantics: str = "real"
     split: str = "auto"
     certificates: bool = False
+    leaf: str = "lp"
 
     @staticmethod
     def of(given: dict[str, Any]) -> Settings:
@@ -44,6 +46,12 @@ class Settings:
             elif type(value) is not type(known[name]):
                 raise TypeError(f"run: {name} must be a {type(known[name]).__name__}, got {value!r}"[:200])
         return Settings(**given)
+
+    @staticmethod
+    def of_options(given: Mapping[str, Any], certificates: bool) -> Settings:
+        """The settings of a command line's options, which have the same names."""
+        names = (field.name for field in fields(Settings) if field.name != "certificates")
+        return Settings(**{name: given[name] for name in names}, certificates=certificates)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""

@@ -22,14 +22,14 @@ from zonocuda.importers import BeforeFinal, Network, load_for_comparisons
 from zonocuda.prove.prover import check_effort
 from zonocuda.specs import Spec, load_vnnlib
 from zonocuda.verifier import VerifyResult, verify
-from zonocuda.verifier.arguments import Precision, Semantics, check_choice, check_semantics, resolve_device
+from zonocuda.verifier.arguments import check_choice, check_semantics, resolve_device
 from zonocuda.verifier.documents import json_text, numbers, verify_document
-from zonocuda.verifier.splitting import SPLITS, Split
+from zonocuda.verifier.leaf import LEAVES
+from zonocuda.verifier.model import Model
+from zonocuda.verifier.splitting import SPLITS
 
 _KEPT = 1 << 28
 """Bytes of the files of the networks that a worker keeps."""
-
-_PRECISIONS: dict[str, Precision] = {"auto": "auto", "float32": torch.float32, "float64": torch.float64}
 
 _Loaded = Network | BeforeFinal
 _networks: OrderedDict[str, _Loaded] = OrderedDict()
@@ -58,11 +58,18 @@ def check_settings(settings: Settings) -> None:
     """Raises ValueError for what ``verify`` refuses whatever the instance."""
     check_choice("run", "direction", settings.direction, get_args(Direction))
     check_choice("run", "backend", settings.backend, get_args(Backend))
-    check_choice("run", "dtype", settings.dtype, _PRECISIONS)
+    check_choice("run", "dtype", settings.dtype, ("auto", "float32", "float64"))
     check_choice("run", "split", settings.split, SPLITS)
+    check_choice("run", "leaf", settings.leaf, LEAVES)
     check_effort(settings.effort)
     check_semantics(settings.semantics)
     resolve_device(settings.device)
+
+
+def verify_with(settings: Settings, model: Model, spec: Spec, **more: Any) -> VerifyResult:
+    """:func:`zonocuda.verify` with some settings, and ``more`` of its arguments."""
+    given = settings.to_json()
+    return verify(model, spec, certificate=given.pop("certificates"), **given, **more)
 
 
 def decide(net: str, spec: str, timeout: float | None, settings: Settings) -> Outcome:
@@ -73,21 +80,7 @@ def decide(net: str, spec: str, timeout: float | None, settings: Settings) -> Ou
         digests = network_sha256(Path(net)), file_sha256(Path(spec))
         network, read = _load(Path(net), digests[0]), load_vnnlib(spec)
         loaded = time.monotonic()
-        result = verify(
-            network,
-            read,
-            timeout=timeout,
-            device=settings.device,
-            dtype=_PRECISIONS[settings.dtype],
-            backend=cast(Backend, settings.backend),
-            direction=cast(Direction, settings.direction),
-            memory_budget=settings.memory_budget,
-            seed=settings.seed,
-            effort=check_effort(settings.effort),
-            semantics=cast(Semantics, settings.semantics),
-            split=cast(Split, settings.split),
-            certificate=settings.certificates,
-        )
+        result = verify_with(settings, network, read, timeout=timeout)
         ended = time.monotonic()
         proof = result.proof(net, spec) if settings.certificates else b""
         document = verify_document(replace(result, certificate=None), net, spec)

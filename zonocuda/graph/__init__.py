@@ -8,11 +8,8 @@ from zonocuda.graph.ops import (
     HOPELESS,
     Add,
     Affine,
-    AveragePool,
     Cast,
     Concat,
-    Conv,
-    ConvTranspose,
     Expand,
     Gather,
     Input,
@@ -26,6 +23,7 @@ from zonocuda.graph.ops import (
     ScaleShift,
     Transpose,
 )
+from zonocuda.graph.windowed_ops import AveragePool, Conv, ConvTranspose
 
 __all__ = [
     "ENTRIES",

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from zonocuda.graph.ops import (
     Affine,
-    AveragePool,
-    Conv,
-    ConvTranspose,
     Expand,
     Gather,
     Linear,
@@ -23,6 +20,7 @@ from zonocuda.graph.ops import (
     ScaleShift,
     Shape,
 )
+from zonocuda.graph.windowed_ops import AveragePool, Conv, ConvTranspose
 
 _KNOWN = (Linear, Conv, ConvTranspose, AveragePool, Reduce, ScaleShift, Rearrangement, Gather, Expand)
 """Operators whose A and b have one number, or a nonnegative one of their own, at every place."""

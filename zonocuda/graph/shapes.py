@@ -13,10 +13,8 @@ from zonocuda.graph.bilinear import Bilinear
 from zonocuda.graph.elementwise import Elementary
 from zonocuda.graph.ops import (
     Add,
-    AveragePool,
     Cast,
     Concat,
-    Conv,
     Expand,
     Gather,
     Linear,
@@ -29,6 +27,7 @@ from zonocuda.graph.ops import (
     Shape,
     Transpose,
 )
+from zonocuda.graph.windowed_ops import AveragePool, Conv
 
 
 def output_shape(op: Op, shapes: Sequence[Shape]) -> Shape:

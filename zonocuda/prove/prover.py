@@ -248,10 +248,9 @@ class Prover:
         return self._members(self.rows.refuted(self.bounds)).nonzero().squeeze(1)
 
     def _members(self, refuted: Sequence[bool]) -> Tensor:
+        open_ = [r for members, ok in zip(self.rows.disjuncts, refuted, strict=True) if not ok for r in members]
         mask = torch.zeros(self.rows.count, dtype=torch.bool, device=self.best.device)
-        for members, ok in zip(self.rows.disjuncts, refuted, strict=True):
-            if not ok:
-                mask[list(members)] = True
+        mask[torch.tensor(open_, dtype=torch.int64, device=mask.device)] = True
         return mask
 
     def _finished(self, index: Tensor, best: Tensor) -> Tensor:

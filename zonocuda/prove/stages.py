@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.deadline import Deadline
-from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
 from zonocuda.bounds.interval import Bounds, all_finite, outward
 from zonocuda.bounds.plan.planner import Direction
 from zonocuda.bounds.rounding.arithmetic import Rounding
@@ -367,11 +367,5 @@ class RegionProof:
                 done = position[node.name]
                 course.progress("forward", done, len(graph.nodes))
 
-        return sweep(
-            graph,
-            zonotope,
-            direction=course.direction,
-            memory_budget=course.memory_budget,
-            on_node=on_node,
-            rounding=arithmetic.rounding,
-        )
+        means = Means(course.direction, course.memory_budget, on_node)
+        return sweep(graph, zonotope, means, rounding=arithmetic.rounding)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.slopes import Slopes
 from zonocuda.bounds.forward.adjoint import Adjoint, Crossed, OutputGradient
-from zonocuda.bounds.forward.sweep import Sweep, sweep
+from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
 from zonocuda.bounds.interval import Bounds
 from zonocuda.domains import Dense, Symbols, Zonotope
 from zonocuda.graph import Graph
@@ -69,7 +69,7 @@ def sweep_to(graph: Graph, zonotope: Zonotope, slopes: Mapping[str, Tensor], mem
         ValueError: symbols had to be merged to keep to the budget: what was merged has no derivative.
     """
     with torch.no_grad():
-        result = sweep(graph, zonotope, slopes=slopes, memory_budget=memory_budget)
+        result = sweep(graph, zonotope, Means(memory_budget=memory_budget), slopes=slopes)
         _refuse_coarse(result, memory_budget)
         symbols = {stats.name: sum(stats.symbols.values()) for stats in result.stats}
         crossed = {}

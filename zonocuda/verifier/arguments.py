@@ -19,7 +19,7 @@ from zonocuda.specs import Box, LinearConstraint, Region, Spec, load_vnnlib
 Semantics = Literal["real", "float32", "float64", "float16", "bfloat16"]
 """Whose arithmetic a proof is about: real numbers, or what a machine executes."""
 
-Precision = Literal["auto"] | torch.dtype
+Precision = Literal["auto", "float32", "float64"] | torch.dtype
 """A dtype of bounds; ``auto`` is float32, and float64 where that does not suffice."""
 
 SMALL = 5e8
@@ -41,9 +41,11 @@ def resolve_dtypes(dtype: Precision, network: Graph) -> tuple[torch.dtype, ...]:
         )
         is_small = products * math.prod(network.input_shape) < SMALL
         return (torch.float64,) if is_small else (torch.float32, torch.float64)
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"verify: dtype must be float32 or float64, or 'auto', got {dtype}")
-    return (dtype,)
+    named = {"float32": torch.float32, "float64": torch.float64}
+    chosen = named.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if chosen not in (torch.float32, torch.float64):
+        raise ValueError(f"verify: dtype must be float32 or float64, or 'auto', got {dtype!r}")
+    return (chosen,)
 
 
 def check_semantics(semantics: str) -> None:
@@ -125,6 +127,22 @@ def check_checkpoint(checkpoint: object, resume: object) -> None:
         raise TypeError(f"verify: resume must be True or False, got {resume!r}"[:200])
     if resume and checkpoint is None:
         raise ValueError("verify: resume needs a checkpoint to go on with")
+
+
+EXECUTOR_CALLS = ("workers", "put", "submit", "as_completed", "cancel")
+
+
+def check_executor(executor: object) -> None:
+    """Raises TypeError unless it is an executor, or None."""
+    if executor is None:
+        return
+    lacking = [call for call in EXECUTOR_CALLS if not hasattr(executor, call)]
+    if isinstance(executor, str) or lacking:
+        raise TypeError(
+            f"verify: executor must be an Executor, such as zonocuda.fleet.LocalExecutor(2), or None, got {executor!r}"[
+                :200
+            ]
+        )
 
 
 def check_count(caller: str, name: str, value: object, least: int, most: int = 2**63 - 1) -> None:

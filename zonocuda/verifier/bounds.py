@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.dual.neurons import neuron_bounds
-from zonocuda.bounds.forward.sweep import LayerStats, sweep
+from zonocuda.bounds.dual.neurons import Relaxed, neuron_bounds
+from zonocuda.bounds.forward.sweep import LayerStats, Means, sweep
 from zonocuda.bounds.plan.planner import Direction, Step
 from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend
@@ -133,18 +133,13 @@ def compute_bounds(
             with torch.no_grad():
                 low, high = zonotope.bounds()
                 subject.check(low.amin(0), high.amax(0))
-        result = sweep(
-            graph,
-            zonotope,
-            direction=direction,
-            memory_budget=memory_budget,
-            slopes=slopes,
-            all_layers=layers == "all",
-        )
+        result = sweep(graph, zonotope, Means(direction, memory_budget), slopes=slopes, all_layers=layers == "all")
         lower, upper = result.bounds
         if result.output is None:
             everything = torch.arange(prod(graph.output_shape), device=lower.device)
-            low, high = neuron_bounds(graph, graph.output, everything, zonotope.bounds(), result.inputs, slopes)
+            low, high = neuron_bounds(
+                Relaxed(graph, zonotope.bounds(), result.inputs, slopes), graph.output, everything
+            )
             lower, upper = low.reshape(lower.shape), high.reshape(upper.shape)
     return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats, result.plan)
 

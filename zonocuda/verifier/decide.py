@@ -13,6 +13,7 @@ from zonocuda.bounds.deadline import Deadline, TimeoutReached
 from zonocuda.bounds.plan.planner import Direction
 from zonocuda.checkpoint import CheckpointError
 from zonocuda.domains import Backend, current_backend, use_backend
+from zonocuda.executors import Executor
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import (
@@ -35,6 +36,7 @@ from zonocuda.verifier.arguments import (
     check_checkpoint,
     check_choice,
     check_count,
+    check_executor,
     check_semantics,
     check_sizes,
     describe_device,
@@ -45,9 +47,11 @@ from zonocuda.verifier.arguments import (
 )
 from zonocuda.verifier.checkpoint import Checkpoints, identity
 from zonocuda.verifier.documents import digests_of
+from zonocuda.verifier.leaf import LEAVES, Leaf
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.result import Ran, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
+from zonocuda.verifier.sharing import PacketError
 from zonocuda.verifier.splitting import (
     SPLITS,
     Split,
@@ -74,9 +78,11 @@ def verify(
     effort: Effort = "standard",
     semantics: Semantics = "real",
     split: Split = "auto",
+    leaf: Leaf = "lp",
     certificate: bool = False,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    executor: Executor | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> VerifyResult:
     """Decides whether a property holds for a network.
@@ -124,12 +130,18 @@ def verify(
         split: ``input`` splits the box, ``neuron`` the inputs by the signs of neurons, for 60 s a region where there is
             no timeout; ``auto`` the box where at most 20 inputs vary, else neurons; ``none`` nothing; effort ``fast``
             never does.
+        leaf: where neurons are split: ``lp`` lets linear programs find slopes and multipliers for parts with few
+            unstable neurons, ``milp`` a mixed one look for a counterexample, too, which may help with small networks;
+            ``none`` does without. Nothing of what a solver says is believed (docs/splitting.md).
         certificate: whether a proof's result holds what is needed to check it again
             (:mod:`zonocuda.prove.certify`).
         checkpoint: a directory to keep the state of searches in (docs/splitting.md): every few seconds, and where
             SIGINT or SIGTERM ends the program in a search. What is kept is believed as the process's own memory is.
         resume: whether to go on with what is kept there, perhaps with another timeout, device or memory budget; without
             anything there, the verification begins.
+        executor: shares searches that last longer than a second out over its workers (:mod:`zonocuda.verifier.sharing`,
+            docs/fleet.md), whichever these are: the verdict, and the certificate, do not depend on it. Nothing else may
+            be in it.
         progress: is told how far each phase is.
 
     Raises:
@@ -158,11 +170,13 @@ def verify(
     if not isinstance(certificate, bool):
         raise TypeError(f"verify: certificate must be True or False, got {certificate!r}"[:200])
     check_checkpoint(checkpoint, resume)
+    check_executor(executor)
     if not callable(progress):
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
     check_semantics(semantics)
     check_choice("verify", "split", split, SPLITS)
+    check_choice("verify", "leaf", leaf, LEAVES)
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(seconds_left)
@@ -184,7 +198,8 @@ def verify(
                 "semantics": semantics,
                 "effort": effort,
                 "split": split,
-                "dtype": dtype,
+                "leaf": leaf,
+                "dtype": ", ".join(map(str, dtypes)),
                 "direction": direction,
                 "kink": kink,
                 "seed": seed,
@@ -200,7 +215,8 @@ def verify(
         run = Verification(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
-        run.checkpoints = checkpoints
+        run.leaf = leaf
+        run.checkpoints, run.executor = checkpoints, executor
         checkpoints.confirm = lambda: confirm_arithmetic(where)
         try:
             try:
@@ -211,7 +227,7 @@ def verify(
             checkpoints.flush()
             if verdict is Verdict.VERIFIED:
                 confirm_arithmetic(where)
-        except ArithmeticChangedError as error:
+        except (ArithmeticChangedError, PacketError) as error:
             verdict, reason = Verdict.UNKNOWN, str(error)
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoints.path}: {error}") from error

@@ -32,6 +32,7 @@ from zonocuda.prove.sign_record import LemmaProof
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
 from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.leaf import Leaf, with_mixed
 from zonocuda.verifier.result import SplitStats
 
 BATCH = 256
@@ -108,6 +109,7 @@ class NeuronSearch:
         state: to go on with; None to begin.
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
+        leaf: ``lp``: small parts may have a linear program; ``milp``: and a mixed one looks for a counterexample.
     """
 
     region: Region
@@ -121,6 +123,7 @@ class NeuronSearch:
     state: CourseState | None = None
     keep: Callable[[Callable[[], CourseState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
+    leaf: Leaf = "lp"
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Until it is decided, or the time is up."""
@@ -174,7 +177,7 @@ class NeuronCourse:
 
     def look_and_learn(self) -> SignOutcome[Counterexample]:
         """Short searches and lemmas in turn; ``tree`` is the last search."""
-        outcome = None if self.stage == "find" else self.look()
+        outcome = None if self.stage == "find" else with_mixed(self, self.look())
         while self.rounds < len(EFFORTS) and self.stage != "last":
             effort = EFFORTS[self.rounds]
             dear = 2 * self.spent > SHARE * self.left
@@ -276,7 +279,7 @@ class NeuronCourse:
 
             problem = SignProblem(left.graph, flow, box, left.inputs, ledger, self.on_node)
             wide = (lambda: bounds(number + 1)) if number + 1 < len(self.search.arithmetics) else None
-            return SignBounds(problem, CHILD, wide, written=self.written)
+            return SignBounds(problem, CHILD, wide, written=self.written, programs=self.search.leaf != "none")
 
         return bounds(0)
 

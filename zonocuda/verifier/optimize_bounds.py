@@ -15,7 +15,7 @@ from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.dual_pass import DualPass
 from zonocuda.bounds.dual.problem import RowProblem
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.interval import Bounds
 from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend
@@ -222,7 +222,7 @@ def _dual(
     """The mode ``dual``."""
     seconds: dict[str, float] = {}
     clock = time.monotonic()
-    relus = dict(sweep(graph, zonotope, direction="auto", memory_budget=memory_budget).inputs)
+    relus = dict(sweep(graph, zonotope, Means("auto", memory_budget)).inputs)
     clock = _lap(seconds, "sweep", clock)
     if intermediate is not None:
         relus = refine(graph, zonotope, relus, replace(ascent, iterations=intermediate)).inputs

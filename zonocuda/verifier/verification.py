@@ -19,8 +19,8 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
+from zonocuda.executors import Executor
 from zonocuda.graph import Cast
-from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
@@ -36,7 +36,9 @@ from zonocuda.prove.weights import optimised
 from zonocuda.relaxations import activations
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
+from zonocuda.verifier.contrast import contrast
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
+from zonocuda.verifier.leaf import Leaf
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats, Verdict
 from zonocuda.verifier.splits import read_mixtures, split_box, split_neurons
@@ -58,6 +60,8 @@ class Verification:
     execution: Execution | None = None
     certificate: Certificate | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    leaf: Leaf = "lp"
+    executor: Executor | None = None
     split_record: Callable[[], RegionRecord] | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None
@@ -196,7 +200,7 @@ class Verification:
         self.course.progress("falsify", position, len(self.spec.regions))
         known = self.checkpoints.of(position)
         if known is None and self.search(position, region, **self.first_search(region), seed=self.seed):
-            return "counterexample found by gradient descent" + self.contrast(position, region)
+            return "counterexample found by gradient descent" + contrast(self, position, region)
         if len(refuting) == len(region.disjuncts):
             obstacle = self.obstacle(region) if any(one.outputs for one in refuting) else ""
             if obstacle:
@@ -281,33 +285,6 @@ class Verification:
             self.combinations = (*(one for one in self.combinations if one.disjunct not in changed), *found)
             proof.extend(left_open(region, self.combinations))
             proof.climb(ladder)
-
-    def contrast(self, position: int, region: Region) -> str:
-        """What real arithmetic has against a counterexample of executed arithmetic: a proof, where there is one.
-
-        Only a point that float64 does not call unsafe, or outside the exact box, can owe to rounding alone; for others
-        none is tried.
-        """
-        found = self.counterexample
-        assert found is not None
-        if self.execution is not None:
-            return ""
-        graph, x = self.subject.graph.to(torch.float64, "cpu"), found.x.double()
-        flat = x.flatten()
-        inside = bool(((flat >= region.box.lower) & (flat <= region.box.upper)).all())
-        if inside and region.is_unsafe(flat.tolist(), graph(x.unsqueeze(0)).flatten().tolist()):
-            return ""
-        proof = RegionProof(region, self.dtypes, self.arithmetic, self.course)
-        try:
-            proof.begin(is_last=True)
-        except (TimeoutReached, MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-            if not isinstance(error, TimeoutReached) and not is_out_of_memory(error):
-                raise
-            return ""  # the counterexample stands
-        self.margins += proof.margins(position)
-        if not proof.proven:
-            return ""
-        return "; of rounding alone: over the reals, on the enclosing box, the property is proven"
 
     def prove(self, position: int, region: Region, proof: RegionProof) -> str:
         """Proofs from cheap to dear, and a longer search between them."""

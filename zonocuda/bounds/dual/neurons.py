@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
@@ -27,19 +28,74 @@ from zonocuda.graph import Graph, Input, Linear, Node
 from zonocuda.relaxations import Lines, activations, rule_of
 
 
+@dataclass(frozen=True, eq=False)
+class Relaxed:
+    """A network on boxes, with lines for its activations: what a dual pass goes through.
+
+    Attributes:
+        graph: the network, in the box's dtype and on its device.
+        box: lower and upper bounds of the input, ``[B, *input features]``.
+        inputs: bounds ``[B, *features]`` of the input of every activation that is reached, by the activation's name.
+        slopes: by activation, a slope that broadcasts to ``[B, *features]``; the minimum-area slope elsewhere.
+        ledger: where given, what rounding costs is part of the bounds.
+    """
+
+    graph: Graph
+    box: Bounds
+    inputs: Mapping[str, Bounds]
+    slopes: Mapping[str, Tensor] | None = None
+    ledger: Ledger | None = None
+    _flat: dict[str, tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=dict, init=False, repr=False)
+    _lines: dict[str, Lines] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def terms(self) -> int:
+        """Of how many terms a bound is the sum: one for each input."""
+        return self.box[0][0].numel()
+
+    def slope(self, node: Node) -> Tensor | None:
+        """The slopes of an activation, ``[B, *features]``; None for the minimum-area ones."""
+        given = (self.slopes or {}).get(node.name)
+        return None if given is None else given.expand(self.inputs[node.name][0].shape)
+
+    def flat(self, node: Node) -> tuple[Tensor, Tensor, Tensor | None]:
+        """l and u ``[B, N]`` of an activation, in the order of the rows, and :meth:`slope` as ``[B, 1, N]``."""
+        if node.name not in self._flat:
+            (lower, upper), slope = self.inputs[node.name], self.slope(node)
+            flat = None if slope is None else flatten_rows(slope).unsqueeze(1)
+            self._flat[node.name] = (flatten_rows(lower), flatten_rows(upper), flat)
+        return self._flat[node.name]
+
+    def lines(self, node: Node) -> Lines:
+        """The lines around an activation, ``[B, *features]``."""
+        if node.name not in self._lines:
+            self._lines[node.name] = rule_of(node).lines(*self.inputs[node.name], self.slope(node), self.terms)
+        return self._lines[node.name]
+
+
+@dataclass(frozen=True, eq=False)
+class EarlyEnd:
+    """A pass may end before the input, for neurons whose sign is all that is asked for.
+
+    Attributes:
+        known: bounds of the value of some nodes, beside those that the box and the activations' inputs imply.
+        keep_best: whether the best bounds seen are kept; else those of neurons that do not leave the pass are what it
+            ends with, which are the forward zonotope's. (A better bound of one neuron can make the next layer's worse:
+            the minimum-area slope depends on it.)
+    """
+
+    known: Mapping[str, Bounds] = field(default_factory=dict)
+    keep_best: bool = True
+
+
 def neuron_bounds(
-    graph: Graph,
+    relaxed: Relaxed,
     name: str,
     index: Tensor,
-    box: Bounds,
-    inputs: Mapping[str, Bounds],
-    slopes: Mapping[str, Tensor] | None = None,
     *,
-    known: Mapping[str, Bounds] | None = None,
-    keep_best: bool = True,
+    early: EarlyEnd | None = None,
     rows_per_pass: int | None = None,
     on_node: Visit = proceed,
-    ledger: Ledger | None = None,
 ) -> Bounds:
     """Bounds of chosen neurons of a node over a box, by one backward pass for both sides.
 
@@ -53,26 +109,17 @@ def neuron_bounds(
 
     With minimum-area slopes this equals the forward zonotope's bound for the same bounds of the activations' inputs.
 
-    With ``known`` the pass also bounds what is left, v . y and the constants, at every activation that it reaches while
-    all
-    rows belong to nodes y with known bounds, and keeps the best. A neuron whose sign is known in every batch element
-    then leaves the pass; its bounds are what was found so far.
+    With an early end the pass also bounds what is left, v . y and the constants, at every activation that it reaches
+    while all rows belong to nodes y with known bounds, and keeps the best. A neuron whose sign is known in every batch
+    element then leaves the pass; its bounds are what was found so far.
 
     Args:
-        graph: the network, in the box's dtype and on its device.
+        relaxed: the network and its box, with bounds of the input of every activation before the node.
         name: the node whose neurons are bounded.
         index: positions ``[K]`` (int64) in the node's flattened features.
-        box: lower and upper bounds of the input, ``[B, *input features]``.
-        inputs: bounds ``[B, *features]`` of the input of every activation before the node, by the activation's name.
-        slopes: by activation, a slope that broadcasts to ``[B, *features]``; the minimum-area slope elsewhere.
-        known: None for no early end; else bounds of the value of some nodes, beside those that ``inputs`` and ``box``
-            imply (for activations, their inputs, and the network's input).
-        keep_best: with ``known``, the best bounds seen; else, for neurons that did not leave the pass, those that it
-            ends with, which are the forward zonotope's. (A better bound of one neuron can make the next layer's worse:
-            the minimum-area slope depends on it.)
+        early: None for no early end.
         rows_per_pass: how many neurons go together; by default as many as keep a layer's rows within PASS_BYTES.
         on_node: called before each node of each pass; may raise to stop.
-        ledger: where given, what rounding costs is part of the bounds.
 
     Returns:
         Lower and upper bounds ``[B, K]``; NaN wherever a NaN entered.
@@ -80,71 +127,45 @@ def neuron_bounds(
     Raises:
         KeyError: an unknown node, or an activation on the way without bounds.
     """
-    batch, count = box[0].shape[0], len(index)
-    low, high = (box[0].new_empty(batch, count) for _ in range(2))
-    if batch == 0 or count == 0:
+    graph, like = relaxed.graph, relaxed.box[0]
+    low, high = (like.new_empty(len(like), len(index)) for _ in range(2))
+    if len(like) == 0 or len(index) == 0:
         return low, high
-    shared = _Shared(graph, box, inputs, dict(slopes or {}), None if known is None else dict(known), ledger)
-    step = rows_per_pass or neurons_per_pass(graph, graph[name], box[0])
-    for first in range(0, count, step):
+    known = _Known(relaxed, early)
+    step = rows_per_pass or neurons_per_pass(graph, graph[name], like)
+    for first in range(0, len(index), step):
         part = slice(first, first + step)
-        low[:, part], high[:, part] = _Chunk(shared, graph[name], index[part], on_node).bounds(keep_best)
+        low[:, part], high[:, part] = _Chunk(known, graph[name], index[part], on_node).bounds()
     return low, high
 
 
-class _Shared:
-    """What all passes of one call have in common: bounds and slopes, flat, in the order of the rows."""
+class _Known:
+    """Known bounds of nodes' values, and what is done with them."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        box: Bounds,
-        inputs: Mapping[str, Bounds],
-        slopes: Mapping[str, Tensor],
-        known: dict[str, Bounds] | None,
-        ledger: Ledger | None,
-    ) -> None:
-        self.graph, self.box, self.inputs, self.slopes, self.known = graph, box, inputs, slopes, known
-        self.ledger = ledger
-        self.terms = box[0][0].numel()  # a bound is a sum over the inputs
-        self._flat: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
-        self._lines: dict[str, Lines] = {}
-        self._ranges: dict[str, Bounds | None] = {}
-        self._activation_of = {node.inputs[0]: node.name for node in activations(graph)}
+    def __init__(self, relaxed: Relaxed, early: EarlyEnd | None) -> None:
+        self.relaxed, self.ends_early = relaxed, early is not None
+        self.keep_best = early is None or early.keep_best
+        self.more: Mapping[str, Bounds] = {} if early is None else early.known
+        self._flat: dict[str, Bounds | None] = {}
+        self._activation_of = {node.inputs[0]: node.name for node in activations(relaxed.graph)}
 
-    def flat(self, node: Node) -> tuple[Tensor, Tensor, Tensor | None]:
-        """l and u ``[B, N]`` of an activation, and its slopes ``[B, 1, N]``; None for the minimum-area ones."""
-        if node.name not in self._flat:
-            lower, upper = self.inputs[node.name]
-            slope = self.slopes.get(node.name)
-            flat = None if slope is None else flatten_rows(slope.expand(lower.shape)).unsqueeze(1)
-            self._flat[node.name] = (flatten_rows(lower), flatten_rows(upper), flat)
-        return self._flat[node.name]
+    def flat(self, name: str) -> Bounds | None:
+        """Of a node, ``[B, N]``, in the order of the rows; None where there are none."""
+        if name not in self._flat:
+            found = self.of(name)
+            self._flat[name] = None if found is None else (flatten_rows(found[0]), flatten_rows(found[1]))
+        return self._flat[name]
 
-    def lines(self, node: Node) -> Lines:
-        """The lines around an activation, ``[B, *features]``."""
-        if node.name not in self._lines:
-            bounds, slope = self.inputs[node.name], self.slopes.get(node.name)
-            given = None if slope is None else slope.expand(bounds[0].shape)
-            self._lines[node.name] = rule_of(node).lines(*bounds, given, self.terms)
-        return self._lines[node.name]
-
-    def range(self, name: str) -> Bounds | None:
-        """Known bounds of the value of a node, ``[B, N]``; None where there are none."""
-        if name not in self._ranges:
-            found = self.find_range(name)
-            self._ranges[name] = None if found is None else (flatten_rows(found[0]), flatten_rows(found[1]))
-        return self._ranges[name]
-
-    def find_range(self, name: str) -> Bounds | None:
-        """Known bounds of the value of a node, ``[B, *features]``; None where there are none."""
-        if name == self.graph.nodes[0].name:
-            return self.box
-        if self.known is not None and name in self.known:
-            return self.known[name]
-        if name in self.inputs:
-            return rule_of(self.graph[name]).range(*self.inputs[name])
-        return self.inputs.get(self._activation_of.get(name, ""))
+    def of(self, name: str) -> Bounds | None:
+        """Of a node, ``[B, *features]``; None where there are none."""
+        inputs = self.relaxed.inputs
+        if name == self.relaxed.graph.nodes[0].name:
+            return self.relaxed.box
+        if name in self.more:
+            return self.more[name]
+        if name in inputs:
+            return rule_of(self.relaxed.graph[name]).range(*inputs[name])
+        return inputs.get(self._activation_of.get(name, ""))
 
 
 def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | None = None) -> None:
@@ -196,14 +217,14 @@ class _Total:
 class _Chunk:
     """One pass of some rows."""
 
-    def __init__(self, shared: _Shared, node: Node, index: Tensor, on_node: Visit) -> None:
-        self.shared, self.on_node = shared, on_node
-        self.batch = shared.box[0].shape[0]
-        like = shared.box[0]
+    def __init__(self, known: _Known, node: Node, index: Tensor, on_node: Visit) -> None:
+        self.known, self.relaxed, self.on_node = known, known.relaxed, on_node
+        graph, like, ledger = self.relaxed.graph, self.relaxed.box[0], self.relaxed.ledger
+        self.batch = like.shape[0]
         self.count = len(index)
-        rows = standard_rows(shared.graph, like.device, self.count)
+        rows = standard_rows(graph, like.device, self.count)
         filled = torch.cat([index, index[-1:].expand(rows - self.count)])
-        self.flow = DualPass(shared.graph, self.batch, rows, like, shared.ledger)
+        self.flow = DualPass(graph, self.batch, rows, like, ledger)
         self.low = like.new_zeros(self.batch, len(filled))
         self.high = like.new_zeros(self.batch, len(filled))
         self.mixed: Tensor | None = None  # the magnitudes of offsets whose terms have both signs
@@ -212,22 +233,23 @@ class _Chunk:
         self.upper = like.new_full((self.batch, len(filled)), torch.inf)
         self.windows: WindowRows | None = None
         if len(node.shape) == 3 and not isinstance(node.op, Input):
-            self.windows = WindowRows(shared.graph, node, filled, self.batch, like, shared.ledger)
+            self.windows = WindowRows(graph, node, filled, self.batch, like, ledger)
         else:
             send_unit_rows(self.flow, node, filled)
 
-    def bounds(self, keep_best: bool) -> Bounds:
+    def bounds(self) -> Bounds:
         """Carries the rows to the input."""
         left = self._run_windows()
         v = self.flow.run(self._activation, self.on_node) if left else None
         if left and len(self.open):
             total = _Total(self.flow, self.low, self.high, self.mixed)
             if v is not None:
-                ends = self._extremes(self.shared.graph.nodes[0].name, v)
+                name = self.relaxed.graph.nodes[0].name
+                ends = self._extremes(name, v)
                 assert ends is not None, "the input's range is the box"
-                total.add(self.shared.graph.nodes[0].name, ends, self.flow.measure(v))
+                total.add(name, ends, self.flow.measure(v))
             low, high = total.bounds()
-            if keep_best:
+            if self.known.keep_best:
                 self._improve(low, high)
             else:
                 self.lower[:, self.open], self.upper[:, self.open] = low, high
@@ -257,12 +279,12 @@ class _Chunk:
 
     def _window_activation(self, node: Node, block: Windowed) -> Windowed | None:
         """One activation on windows; None when no row is left."""
-        if self.shared.known is not None:
+        if self.known.ends_early:
             if not self._end_decided():
                 return None
             assert self.windows is not None
             block = self.windows.windows()[node.name]
-        lines = self.shared.lines(node)
+        lines = self.relaxed.lines(node)
         above = block.scale(lines.above).patches
         if lines.below is None:  # above >= 0: its terms have the sign of v
             low, high, size = above.clamp(max=0), above.clamp(min=0), above.abs()
@@ -281,17 +303,17 @@ class _Chunk:
 
     def _activation(self, node: Node, v: Tensor) -> Tensor | None:
         """One activation; None when no row is left."""
-        if self.shared.known is not None:
+        if self.known.ends_early:
             if not self._end_decided():
                 return None
             v = self.flow.pending[node.name]
-        shared, counted = self.shared, self.shared.ledger is not None
-        lower, upper, slope = shared.flat(node)
-        found = rule_of(node).dual(self._rows(v), lower, upper, slope, None, shared.terms, counted)
+        relaxed, counted = self.relaxed, self.relaxed.ledger is not None
+        lower, upper, slope = relaxed.flat(node)
+        found = rule_of(node).dual(self._rows(v), lower, upper, slope, None, relaxed.terms, counted)
         self.low, self.high = self.low + found.low, self.high + found.high
         if found.size is not None:
             self.mixed = found.size if self.mixed is None else self.mixed + found.size
-        image = unflatten_rows(found.rows.flatten(0, 1), shared.graph[node.inputs[0]].shape)
+        image = unflatten_rows(found.rows.flatten(0, 1), relaxed.graph[node.inputs[0]].shape)
         self.flow.tally.activation(node, image, self.flow.measure(image), found.magnitude(both=True))
         return image
 
@@ -310,7 +332,7 @@ class _Chunk:
         decided = ((self.lower >= 0) | (self.upper <= 0)).all(0)[self.open]
         wanted = int((~decided).sum())
         rest = standard_rows(
-            self.shared.graph, self.low.device, wanted
+            self.relaxed.graph, self.low.device, wanted
         )  # some decided rows stay, to keep to a usual number
         if rest < len(self.open):
             index = decided.to(torch.uint8).argsort(stable=True)[:rest]
@@ -323,7 +345,7 @@ class _Chunk:
     def _extremes(self, name: str, v: Tensor | Windowed) -> Bounds | None:
         """The range of the rows of a node, for known bounds of its value; None where there are none."""
         if isinstance(v, Windowed):
-            ends = self.shared.find_range(name)
+            ends = self.known.of(name)
             return None if ends is None else window_extremes(v, ends)
-        flat = self.shared.range(name)
+        flat = self.known.flat(name)
         return None if flat is None else extremes(self._rows(v), flat)

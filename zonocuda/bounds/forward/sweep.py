@@ -9,13 +9,14 @@ bounds of the open ones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.dual.neurons import neuron_bounds
+from zonocuda.bounds.dual.dual_pass import Visit, proceed
+from zonocuda.bounds.dual.neurons import EarlyEnd, Relaxed, neuron_bounds
 from zonocuda.bounds.forward.extremes import Extremes
 from zonocuda.bounds.interval import Bounds, interval, unsettled
 from zonocuda.bounds.plan.ownership import Ownership
@@ -78,15 +79,31 @@ class Sweep:
     errors: tuple[Error, Error] | None = None
 
 
+@dataclass(frozen=True)
+class Means:
+    """By what means a sweep finds its bounds.
+
+    Attributes:
+        direction: ``forward`` carries the zonotope to the output; ``dual`` changes to dual passes after the first
+            activation's bounds; ``auto`` changes where the rest costs less so, in operations, or where the budget asks
+            for it. The dual needs a box: a zonotope with one diagonal block.
+        memory_budget: bytes that the generators may take; by default a share of what is free. See
+            :mod:`zonocuda.bounds.plan.planner` for what happens where they would not fit.
+        on_node: called before each node, of the sweep and of its dual passes; may raise to stop the sweep.
+    """
+
+    direction: Direction = "forward"
+    memory_budget: int | None = None
+    on_node: Visit = proceed
+
+
 def sweep(
     graph: Graph,
     zonotope: Zonotope,
+    means: Means | None = None,
     *,
-    direction: Direction = "forward",
-    memory_budget: int | None = None,
     slopes: Mapping[str, Tensor] | None = None,
     all_layers: bool = False,
-    on_node: Callable[[Node], None] = lambda node: None,
     rounding: Rounding | None = None,
 ) -> Sweep:
     """Bounds the input of every activation for inputs in ``zonotope`` ``[B, *input features]``.
@@ -94,33 +111,28 @@ def sweep(
     Args:
         graph: the network, in the zonotope's dtype and on its device.
         zonotope: the set of inputs.
-        direction: ``forward`` carries the zonotope to the output; ``dual`` changes to dual passes after the first
-            activation's bounds; ``auto`` changes where the rest costs less so, in operations, or where the budget asks
-            for it. The dual needs a box: a zonotope with one diagonal block.
-        memory_budget: bytes that the generators may take; by default a share of what is free. See
-            :mod:`zonocuda.bounds.plan.planner` for what happens where they would not fit.
+        means: forward or by dual passes, in what memory, and who may stop it; by default those of :class:`Means`.
         slopes: a slope lam for some of the activations, by name, each broadcasting to ``[B, *features]``; the
             minimum-area slope elsewhere.
         all_layers: also bound the value of every node.
-        on_node: called before each node, of the sweep and of its dual passes; may raise to stop the sweep.
         rounding: where given, what rounding costs is part of the bounds of the activations' inputs, which are then
-        proven.
+            proven.
 
     Raises:
         ValueError: a zonotope whose feature shape is not the network's, a slope for a node that is no activation, or
-            ``direction="dual"`` for a zonotope that is no box.
+            the direction ``dual`` for a zonotope that is no box.
     """
     if zonotope.features != graph.input_shape:
         raise ValueError(
             f"sweep: the zonotope has features {list(zonotope.features)}, the network's input {list(graph.input_shape)}"
         )
-    given = dict(slopes or {})
+    given, means = dict(slopes or {}), means or Means()
     unknown = set(given) - {node.name for node in activations(graph)}
     if unknown:
         raise ValueError(f"sweep: slopes were given for {sorted(unknown)}, which are no activations of the network")
     with memory.recycled() as pool:
-        planner = Planner(graph, zonotope, direction, memory_budget, pool)
-        return _Run(graph, zonotope, planner, given, all_layers, on_node, rounding).run()
+        planner = Planner(graph, zonotope, means.direction, means.memory_budget, pool)
+        return _Run(graph, zonotope, planner, means, given, all_layers, rounding).run()
 
 
 class _Run:
@@ -131,13 +143,13 @@ class _Run:
         graph: Graph,
         zonotope: Zonotope,
         planner: Planner,
+        means: Means,
         slopes: Mapping[str, Tensor],
         all_layers: bool,
-        on_node: Callable[[Node], None],
         rounding: Rounding | None,
     ) -> None:
         self.graph, self.zonotope, self.planner = graph, zonotope, planner
-        self.slopes, self.all_layers, self.on_node = slopes, all_layers, on_node
+        self.means, self.slopes, self.all_layers = means, slopes, all_layers
         self.ownership = Ownership(graph, enabled=not torch.is_grad_enabled())
         self.alive: dict[str, Value] = {}
         self.inputs: dict[str, Bounds] = {}
@@ -189,7 +201,7 @@ class _Run:
 
     def image(self, node: Node, values: tuple[Value, ...]) -> Value:
         """The value of a node."""
-        self.on_node(node)
+        self.means.on_node(node)
         in_place = self.ownership.may_overwrite(node)
         zonotopes = [value for value in values if isinstance(value, Zonotope)]
         if len(zonotopes) == len(values) and not self.planner.is_dual:
@@ -286,18 +298,9 @@ class _Run:
         index = unsettled(node, lower, upper).nonzero().squeeze(1)
         if len(index):
             assert self.box is not None, "the planner changes to the dual for boxes alone"
-            low, high = neuron_bounds(
-                self.graph,
-                node.inputs[0],
-                index,
-                self.box,
-                self.inputs,
-                self.slopes,
-                known={} if rule_of(node).has_signs else None,  # where all that is asked for is a sign
-                keep_best=False,
-                on_node=self.on_node,
-                ledger=self.ledger,
-            )
+            relaxed = Relaxed(self.graph, self.box, self.inputs, self.slopes, self.ledger)
+            early = EarlyEnd(keep_best=False) if rule_of(node).has_signs else None  # all that is asked for is a sign
+            low, high = neuron_bounds(relaxed, node.inputs[0], index, early=early, on_node=self.means.on_node)
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)
             lower, upper = self.extremes.tightened(node.inputs[0], (lower, upper))
         self.inputs[node.name] = (lower, upper)

@@ -10,28 +10,23 @@ import math
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from zonocuda.fleet.executor import Done, Notice, Shared
-from zonocuda.fleet.serve import call
+from zonocuda.executors.protocol import Done, Notice, Shared, Task, Waiting, WhenLost
+from zonocuda.executors.serve import call
 
 _PATIENCE = 1.0
 """Seconds after which the cluster's size is looked at again."""
 
 
 @dataclass
-class _Task:
-    number: int
-    function: Callable[..., Any]
-    arguments: tuple[object, ...]
-    limit: float | None
-    slot: int = 0
-    until: float = math.inf
-    lost: list[str] = field(default_factory=list)
+class _Running:
+    task: Task
+    slot: int
+    until: float
 
 
 _prepared = False
@@ -47,7 +42,7 @@ def _run(prepare: Callable[[], object], function: Callable[..., Any], *arguments
 
 
 class RayExecutor:
-    """An :class:`~zonocuda.fleet.executor.Executor` on Ray; leaving its ``with`` block cancels what still runs.
+    """An :class:`~zonocuda.executors.protocol.Executor` on Ray; leaving its ``with`` block cancels what still runs.
 
     Args:
         cpus, gpus: that each task takes.
@@ -90,10 +85,8 @@ class RayExecutor:
         self._jobs = jobs
         self._prepare = ray.put(prepare)
         self._shared: list[Any] = []
-        self._waiting: deque[_Task] = deque()
-        self._alone: deque[_Task] = deque()
-        self._running: dict[Any, _Task] = {}
-        self._submitted = 0
+        self._waiting = Waiting()
+        self._running: dict[Any, _Running] = {}
         self.notify = notify
 
     def __enter__(self) -> RayExecutor:
@@ -109,40 +102,48 @@ class RayExecutor:
         for reference in [*self._running]:
             self._stop(reference)
         self._waiting.clear()
-        self._alone.clear()
         if self._starts:
             self._ray.shutdown()
 
     # ---- the four calls ----------------------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> int:
+        """See :class:`Executor`: what the cluster has room for now."""
+        return self._slots()
 
     def put(self, value: object) -> Shared:
         """See :class:`Executor`: once in the object store."""
         self._shared.append(self._ray.put(value))
         return Shared(len(self._shared) - 1)
 
-    def submit(self, function: Callable[..., Any], *arguments: object, limit: float | None = None) -> int:
+    def submit(
+        self,
+        function: Callable[..., Any],
+        *arguments: object,
+        limit: float | None = None,
+        when_lost: WhenLost = "alone",
+    ) -> int:
         """See :class:`Executor`."""
-        self._submitted += 1
-        self._waiting.append(_Task(self._submitted, function, arguments, limit))
-        return self._submitted
+        return self._waiting.add(function, arguments, limit, when_lost)
 
     def cancel(self, task: int) -> None:
         """See :class:`Executor`."""
-        self._waiting = deque(waiting for waiting in self._waiting if waiting.number != task)
-        self._alone = deque(waiting for waiting in self._alone if waiting.number != task)
-        for reference in [r for r, running in self._running.items() if running.number == task]:
+        self._waiting.drop(task)
+        for reference in [r for r, running in self._running.items() if running.task.number == task]:
             self._stop(reference)
 
     def as_completed(self) -> Iterator[Done]:
         """See :class:`Executor`."""
-        while self._waiting or self._alone or self._running:
+        while self._waiting or self._running:
             self._hand_out()
-            until = min((task.until for task in self._running.values()), default=math.inf)
+            until = min((running.until for running in self._running.values()), default=math.inf)
             patience = max(0.0, min(_PATIENCE, until - time.monotonic()))
             ready, _ = self._ray.wait([*self._running], num_returns=1, timeout=patience) if self._running else ([], [])
             if not self._running:
                 time.sleep(_PATIENCE)  # the cluster has no room at all now
-            late = [r for r, task in self._running.items() if task.until <= time.monotonic() and r not in ready]
+            now = time.monotonic()
+            late = [r for r, running in self._running.items() if running.until <= now and r not in ready]
             for reference in (*ready, *late):
                 if reference not in self._running:  # cancelled by who got the last one
                     continue
@@ -159,41 +160,38 @@ class RayExecutor:
         return slots if self._jobs is None else min(slots, self._jobs)
 
     def _hand_out(self) -> None:
-        slots = self._slots()
-        while self._waiting and len(self._running) < slots:
-            self._start(self._waiting.popleft())
-        if self._alone and slots and not self._waiting and not self._running:
-            self._start(self._alone.popleft())
+        slots, waiting = self._slots(), self._waiting
+        while waiting.first and len(self._running) < slots:
+            self._start(waiting.first.popleft())
+        if waiting.alone and slots and not waiting.first and not self._running:
+            self._start(waiting.alone.popleft())
 
-    def _start(self, task: _Task) -> None:
+    def _start(self, task: Task) -> None:
         taken = {running.slot for running in self._running.values()}
-        task.slot = next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
-        task.until = math.inf if task.limit is None else time.monotonic() + task.limit
+        slot = next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
+        until = math.inf if task.limit is None else time.monotonic() + task.limit
         given = [self._shared[a.number] if isinstance(a, Shared) else a for a in task.arguments]
-        self._running[self._call.remote(self._prepare, task.function, *given)] = task
-        self.notify(Notice("started", task.number, task.slot))
+        self._running[self._call.remote(self._prepare, task.function, *given)] = _Running(task, slot, until)
+        self.notify(Notice("started", task.number, slot))
 
     def _end(self, reference: Any) -> Done | None:
-        task = self._running.pop(reference)
+        running = self._running.pop(reference)
+        task = running.task
         try:
             error, value = self._ray.get(reference)
-            return Done(task.number, value, error, lost=tuple(task.lost))
+            return task.done(value, error)
         except self._ray.exceptions.RayTaskError as fault:  # of what prepares, or of pickling
             why = f"{type(fault.cause or fault).__name__}: {' '.join(str(fault.cause or fault).split())}"
-            return Done(task.number, error=why[:2000], lost=tuple(task.lost))
+            return task.done(None, why[:2000])
         except self._ray.exceptions.RayError as fault:
             why = f"the worker was lost ({type(fault).__name__})"
-        self.notify(Notice("lost", task.number, task.slot, why))
-        if task.lost:
-            return Done(task.number, error=f"{why}, also alone", lost=tuple(task.lost))
-        task.lost.append(why)
-        self._alone.append(task)
-        return None
+        self.notify(Notice("lost", task.number, running.slot, why))
+        return self._waiting.lose(task, why)
 
     def _stop_late(self, reference: Any) -> Done:
-        task = self._running[reference]
+        task = self._running[reference].task
         self._stop(reference)
-        return Done(task.number, error=f"it was stopped after {task.limit:g} s", is_late=True, lost=tuple(task.lost))
+        return task.late()
 
     def _stop(self, reference: Any) -> None:
         del self._running[reference]

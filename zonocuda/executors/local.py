@@ -2,7 +2,7 @@
 
 Each worker has a socket of its own, so that one that dies takes nothing with it but its task: no queue is shared, and
 no lock. It is a new interpreter, not a fork, in a session of its own (a terminal's Ctrl-C does not reach it), which
-ends when its parent does (:mod:`zonocuda.fleet.serve`).
+ends when its parent does (:mod:`zonocuda.executors.serve`).
 """
 
 from __future__ import annotations
@@ -24,19 +24,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from zonocuda.fleet.executor import Done, Notice, Shared, WorkerStartError
+from zonocuda.executors.protocol import Done, Notice, Shared, Task, Waiting, WhenLost, WorkerStartError
+from zonocuda.executors.serve import receive, send
 
 _FAILED_STARTS = 5
 """Workers in a row that may end before they are ready."""
-
-
-@dataclass
-class _Task:
-    number: int
-    function: Callable[..., Any]
-    arguments: tuple[object, ...]
-    limit: float | None
-    lost: list[str] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -46,13 +38,13 @@ class _Worker:
     connection: Connection[Any, Any]
     log: IO[bytes]
     is_ready: bool = False
-    task: _Task | None = None
+    task: Task | None = None
     until: float = math.inf
     known: set[int] = field(default_factory=set)
 
 
 class LocalExecutor:
-    """An :class:`~zonocuda.fleet.executor.Executor` of processes; leave its ``with`` block to end them.
+    """An :class:`~zonocuda.executors.protocol.Executor` of processes; leave its ``with`` block to end them.
 
     Args:
         jobs: how many processes at once.
@@ -82,10 +74,9 @@ class LocalExecutor:
         self._logs = logs
         self._pids = set[int]() if pids is None else pids
         self._workers: list[_Worker] = []
-        self._waiting: deque[_Task] = deque()
-        self._alone: deque[_Task] = deque()
+        self._waiting = Waiting()
         self._shared: list[object] = []
-        self._submitted = self._started = self._failed_starts = 0
+        self._started = self._failed_starts = 0
 
     def __enter__(self) -> LocalExecutor:
         return self
@@ -98,27 +89,34 @@ class LocalExecutor:
     def close(self) -> None:
         """Ends all processes, and drops all tasks."""
         self._waiting.clear()
-        self._alone.clear()
         while self._workers:
             self._end(self._workers[-1])
 
     # ---- the four calls ----------------------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> int:
+        """See :class:`Executor`."""
+        return self.jobs
 
     def put(self, value: object) -> Shared:
         """See :class:`Executor`."""
         self._shared.append(value)
         return Shared(len(self._shared) - 1)
 
-    def submit(self, function: Callable[..., Any], *arguments: object, limit: float | None = None) -> int:
+    def submit(
+        self,
+        function: Callable[..., Any],
+        *arguments: object,
+        limit: float | None = None,
+        when_lost: WhenLost = "alone",
+    ) -> int:
         """See :class:`Executor`."""
-        self._submitted += 1
-        self._waiting.append(_Task(self._submitted, function, arguments, limit))
-        return self._submitted
+        return self._waiting.add(function, arguments, limit, when_lost)
 
     def cancel(self, task: int) -> None:
         """See :class:`Executor`."""
-        self._waiting = deque(waiting for waiting in self._waiting if waiting.number != task)
-        self._alone = deque(waiting for waiting in self._alone if waiting.number != task)
+        self._waiting.drop(task)
         for worker in [w for w in self._workers if w.task is not None and w.task.number == task]:
             self._end(worker)
 
@@ -128,7 +126,7 @@ class LocalExecutor:
         Raises:
             WorkerStartError: several workers in a row ended before they could take a task.
         """
-        while self._waiting or self._alone or any(w.task for w in self._workers):
+        while self._waiting or any(w.task for w in self._workers):
             self._start_workers()
             self._hand_out()
             patience = min((w.until for w in self._workers), default=math.inf) - time.monotonic()
@@ -144,7 +142,7 @@ class LocalExecutor:
 
     def _start_workers(self) -> None:
         busy = sum(w.task is not None for w in self._workers)
-        wanted = min(self.jobs, len(self._waiting) + busy) or 1  # one where all that is left must be alone
+        wanted = min(self.jobs, len(self._waiting.first) + busy) or 1  # one where all that is left must be alone
         while len(self._workers) < wanted:
             self._start()
 
@@ -158,7 +156,7 @@ class LocalExecutor:
         ours, theirs = socket.socketpair()
         with theirs:
             program = (
-                f"import sys; sys.path[:] = {sys.path!r}; from zonocuda.fleet.serve import serve; "
+                f"import sys; sys.path[:] = {sys.path!r}; from zonocuda.executors.serve import serve; "
                 f"serve({theirs.fileno()}, {os.getpid()})"
             )
             try:
@@ -178,7 +176,7 @@ class LocalExecutor:
         worker = _Worker(number, process, Connection(ours.detach()), log)
         self._workers.append(worker)
         with contextlib.suppress(OSError):  # it has died: so says its socket, too
-            worker.connection.send(self._prepare)
+            send(worker.connection, self._prepare)
 
     def _end(self, worker: _Worker, has_died: bool = False) -> str:
         """Stops a worker; why it had ended, if it had."""
@@ -206,23 +204,23 @@ class LocalExecutor:
 
     def _hand_out(self) -> None:
         for worker in self._workers:
-            if worker.is_ready and worker.task is None and self._waiting:
-                self._give(worker, self._waiting)
-        if self._alone and not self._waiting and not any(w.task for w in self._workers):
+            if worker.is_ready and worker.task is None and self._waiting.first:
+                self._give(worker, self._waiting.first)
+        if self._waiting.alone and not self._waiting.first and not any(w.task for w in self._workers):
             for worker in self._workers[1:]:  # their memory, too, is in the way
                 self._end(worker)
             if self._workers and self._workers[0].is_ready:
-                self._give(self._workers[0], self._alone)
+                self._give(self._workers[0], self._waiting.alone)
 
-    def _give(self, worker: _Worker, tasks: deque[_Task]) -> None:
+    def _give(self, worker: _Worker, tasks: deque[Task]) -> None:
         """Hands a worker the first of some tasks, which stays where it is if the worker has died."""
         task = tasks[0]
         try:
             for argument in task.arguments:
                 if isinstance(argument, Shared) and argument.number not in worker.known:
                     worker.known.add(argument.number)
-                    worker.connection.send(("put", argument.number, self._shared[argument.number]))
-            worker.connection.send(("task", task.number, task.function, task.arguments))
+                    send(worker.connection, ("put", argument.number, self._shared[argument.number]))
+            send(worker.connection, ("task", task.number, task.function, task.arguments))
         except OSError:
             worker.is_ready = False  # it has died: so says its socket, next
             return
@@ -233,7 +231,7 @@ class LocalExecutor:
 
     def _hear(self, worker: _Worker) -> Done | None:
         try:
-            message = worker.connection.recv()
+            message = receive(worker.connection)
         except (EOFError, OSError):
             return self._lose(worker)
         if message[0] == "ready":
@@ -244,7 +242,7 @@ class LocalExecutor:
         task, worker.task, worker.until = worker.task, None, math.inf
         if task is None or task.number != number:
             raise RuntimeError(f"worker {worker.number} answered task {number}, which it was not given")
-        return Done(number, value, error, lost=tuple(task.lost))
+        return task.done(value, error)
 
     def _lose(self, worker: _Worker) -> Done | None:
         """What a worker's death means for its task: another attempt, or the end."""
@@ -257,15 +255,11 @@ class LocalExecutor:
         if task is None:
             return None
         self.notify(Notice("lost", task.number, worker.number, why))
-        if task.lost:
-            return Done(task.number, error=f"{why}, also alone", lost=tuple(task.lost))
-        task.lost.append(why)
-        self._alone.append(task)
-        return None
+        return self._waiting.lose(task, why)
 
     def _stop_if_late(self, worker: _Worker) -> Done | None:
         task = worker.task
         if task is None or time.monotonic() < worker.until:
             return None
         self._end(worker)
-        return Done(task.number, error=f"it was stopped after {task.limit:g} s", is_late=True, lost=tuple(task.lost))
+        return task.late()
