@@ -25,6 +25,10 @@ class InlineExecutor:
         self.shared: list[object] = []
         self.count = 0
 
+    @property
+    def workers(self) -> int:
+        return 1
+
     def put(self, value: object) -> Shared:
         self.shared.append(value)
         return Shared(len(self.shared) - 1)

@@ -67,11 +67,11 @@ class RecorderState:
 class Recorder:
     """What a search tells about its boxes; each has a number, its ``node``."""
 
-    def __init__(self, disjuncts: Sequence[Sequence[int]]) -> None:
-        """Of a search that begins with one box, the node 0."""
+    def __init__(self, disjuncts: Sequence[Sequence[int]], roots: int = 1) -> None:
+        """Of a search that begins with so many boxes, the nodes from 0 on; a tree has one."""
         self.disjuncts = [list(rows) for rows in disjuncts]
-        self._split: list[tuple[int, float, int]] = [(_NONE, 0.0, _NONE)]  # coordinate, where, and the lower child
-        self._leaf: list[tuple[int, int, tuple[int, ...]] | None] = [None]  # node of its bounds, note, rows
+        self._split: list[tuple[int, float, int]] = [(_NONE, 0.0, _NONE)] * roots  # coordinate, where, lower child
+        self._leaf: list[tuple[int, int, tuple[int, ...]] | None] = [None] * roots  # node of its bounds, note, rows
         self._notes: list[NDArray[np.uint8]] = []
         self._count = 0
 
@@ -114,6 +114,26 @@ class Recorder:
         result._leaf = [None if leaf[0] < 0 else leaf for leaf in leaves]
         result._notes, result._count = ([state.notes], len(state.notes)) if len(state.notes) else ([], 0)
         return result
+
+    def graft(self, nodes: Sequence[int], told: RecorderState) -> int:
+        """Takes over what a recorder of another search was told, whose first boxes are the leaves ``nodes`` here.
+
+        Returns:
+            What the numbers of its other nodes are larger by here.
+        """
+        more, notes = len(self._split) - len(nodes), self._count
+        if len(told.notes):
+            self._notes.append(told.notes)
+            self._count += len(told.notes)
+        self._split += [(_NONE, 0.0, _NONE)] * (len(told.child) - len(nodes))
+        self._leaf += [None] * (len(told.child) - len(nodes))
+        columns = (told.inputs, told.at, told.child, told.owner, told.note, told.rows)
+        for k, (j, at, child, owner, note, rows) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+            here = nodes[k] if k < len(nodes) else k + more
+            place = nodes[owner] if 0 <= owner < len(nodes) else owner + more
+            self._split[here] = j, at, child + more if child >= 0 else _NONE
+            self._leaf[here] = None if owner < 0 else (place, note + notes if note >= 0 else _NONE, tuple(rows))
+        return more
 
     def refuted(self, node: Tensor, lower: Tensor, notes: Tensor | None) -> None:
         """Boxes ``node`` ``[S]`` are refuted by the rows' bounds ``lower`` ``[S, R]``."""

@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -14,8 +15,11 @@ from tqdm import tqdm
 
 from zonocuda.cli import report
 from zonocuda.cli.arrays import load_array
-from zonocuda.cli.output import Outputs
+from zonocuda.cli.output import Outputs, printable
+from zonocuda.cli.program import children
 from zonocuda.domains import Zonotope, use_backend
+from zonocuda.executors import Executor, Notice
+from zonocuda.fleet.runner import search_executor
 from zonocuda.fleet.settings import Settings
 from zonocuda.fleet.vnncomp import results_text
 from zonocuda.fleet.work import verify_with
@@ -41,7 +45,7 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
         check_sizes((network.before if isinstance(network, BeforeFinal) else network).graph, spec)
     except ValueError as error:
         raise ValueError(f"{options.spec} does not fit {options.net}: {error}") from error
-    with _ProgressBar() as bar:
+    with _ProgressBar() as bar, _executor(options, outputs) as executor:
         result = verify_with(
             Settings.of_options(vars(options), "--certificate" in outputs),
             network,
@@ -49,6 +53,7 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
             timeout=options.timeout,
             checkpoint=options.checkpoint,
             resume=options.resume,
+            executor=executor,
             progress=bar.update,
         )
     result = replace(result, files=files, digests=digests)
@@ -60,6 +65,18 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
         outputs.say(*report.plain_lines(result, spec, list(outputs.places.values())))
     if options.verbose:
         outputs.say(*report.detail_lines(result))
+
+
+def _executor(options: argparse.Namespace, outputs: Outputs) -> AbstractContextManager[Executor | None]:
+    """What a search is shared out over, if anything."""
+    if options.executor is None and options.workers is None:
+        return nullcontext()
+
+    def notice(event: Notice) -> None:
+        if event.kind == "lost" and not options.quiet:
+            outputs.say(printable(f"{event.text}; its packet is searched again"))
+
+    return search_executor(options.executor or "local", options.workers, options.device, notice, children)
 
 
 def check(options: argparse.Namespace, outputs: Outputs) -> int:

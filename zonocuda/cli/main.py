@@ -152,6 +152,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep the state of searches in DIR, every few seconds and on SIGTERM or Ctrl-C",
     )
     verify.add_argument("--resume", action="store_true", help="go on with what is in the directory of --checkpoint")
+    verify.add_argument(
+        "--executor",
+        choices=["local", "ray"],
+        help="share searches by splitting out over processes of this machine, or a Ray cluster",
+    )
+    verify.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="how many do (default: the cores, 1 on a GPU, or the cluster's); alone: of this machine",
+    )
     verify.add_argument("--json", metavar="F", help=_JSON_HELP)
     verify.add_argument("--results-file", metavar="F", help="write the verdict to F in the format of VNN-COMP")
     much = verify.add_mutually_exclusive_group()

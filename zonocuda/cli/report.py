@@ -99,7 +99,8 @@ def _details(result: VerifyResult) -> Iterator[str]:
         yield f"margin   {result.margin:.6g} (smallest of {len(result.margins)} rows)"
     for split in result.splits:
         lemmas = f", {split.lemmas} lemmas" if split.lemmas else ""
-        bounded = f"{split.boxes} {split.noun}{lemmas}"
+        packets = f" in {split.packets} packets of {split.work_seconds:.1f} s together" if split.packets else ""
+        bounded = f"{split.boxes} {split.noun}{lemmas}{packets}"
         yield f"split    region {split.region}: {bounded}, {split.depth} deep, {split.open} open"
     size = None if result.certificate is None else result.certificate.forest
     if size is not None:

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from zonocuda.executors.protocol import Done, Notice, Shared, Task, Waiting, WhenLost, WorkerStartError
+from zonocuda.executors.serve import receive, send
 
 _FAILED_STARTS = 5
 """Workers in a row that may end before they are ready."""
@@ -92,6 +93,11 @@ class LocalExecutor:
             self._end(self._workers[-1])
 
     # ---- the four calls ----------------------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> int:
+        """See :class:`Executor`."""
+        return self.jobs
 
     def put(self, value: object) -> Shared:
         """See :class:`Executor`."""
@@ -170,7 +176,7 @@ class LocalExecutor:
         worker = _Worker(number, process, Connection(ours.detach()), log)
         self._workers.append(worker)
         with contextlib.suppress(OSError):  # it has died: so says its socket, too
-            worker.connection.send(self._prepare)
+            send(worker.connection, self._prepare)
 
     def _end(self, worker: _Worker, has_died: bool = False) -> str:
         """Stops a worker; why it had ended, if it had."""
@@ -213,8 +219,8 @@ class LocalExecutor:
             for argument in task.arguments:
                 if isinstance(argument, Shared) and argument.number not in worker.known:
                     worker.known.add(argument.number)
-                    worker.connection.send(("put", argument.number, self._shared[argument.number]))
-            worker.connection.send(("task", task.number, task.function, task.arguments))
+                    send(worker.connection, ("put", argument.number, self._shared[argument.number]))
+            send(worker.connection, ("task", task.number, task.function, task.arguments))
         except OSError:
             worker.is_ready = False  # it has died: so says its socket, next
             return
@@ -225,7 +231,7 @@ class LocalExecutor:
 
     def _hear(self, worker: _Worker) -> Done | None:
         try:
-            message = worker.connection.recv()
+            message = receive(worker.connection)
         except (EOFError, OSError):
             return self._lose(worker)
         if message[0] == "ready":

@@ -107,6 +107,11 @@ class RayExecutor:
 
     # ---- the four calls ----------------------------------------------------------------------------------------------
 
+    @property
+    def workers(self) -> int:
+        """See :class:`Executor`: what the cluster has room for now."""
+        return self._slots()
+
     def put(self, value: object) -> Shared:
         """See :class:`Executor`: once in the object store."""
         self._shared.append(self._ray.put(value))

@@ -63,6 +63,10 @@ class Executor(Protocol):
     submitted and not cancelled is in :meth:`as_completed` once.
     """
 
+    @property
+    def workers(self) -> int:
+        """How many tasks run at once, about."""
+
     def put(self, value: object) -> object:
         """Hands a value to all workers, once; what it returns stands for the value as an argument of tasks."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -32,18 +33,29 @@ def serve(descriptor: int, parent: int) -> None:
     shared: dict[int, object] = {}
     connection = Connection(descriptor)
     try:
-        prepare = connection.recv()
+        prepare = receive(connection)
         prepare()
-        connection.send(("ready",))
+        send(connection, ("ready",))
         while True:
-            kind, number, *content = connection.recv()
+            kind, number, *content = receive(connection)
             if kind == "put":
                 (shared[number],) = content
                 continue
             function, arguments = content
-            connection.send(("done", number, *call(function, arguments, shared)))
+            send(connection, ("done", number, *call(function, arguments, shared)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the parent has hung up
+
+
+def send(connection: Connection[Any, Any], message: object) -> None:
+    """Sends a message, pickled as it is: tensors, too, which :mod:`multiprocessing` would have in memory that
+    processes of one family share."""
+    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+
+def receive(connection: Connection[Any, Any]) -> Any:
+    """The next message."""
+    return pickle.loads(connection.recv_bytes())
 
 
 def call(function: Any, arguments: tuple[object, ...], shared: dict[int, object]) -> tuple[str, object]:

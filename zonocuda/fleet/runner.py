@@ -218,6 +218,21 @@ def ray_executor(jobs: int | None, memory: int | None, device: str, notify: Call
     return RayExecutor(gpus=gpus, memory=memory, jobs=jobs, prepare=partial(_prepare, 1, None), notify=notify)
 
 
+def search_executor(
+    kind: Literal["local", "ray"],
+    workers: int | None,
+    device: str,
+    notify: Callable[[Notice], None],
+    pids: set[int] | None = None,
+) -> LocalExecutor | RayExecutor:
+    """What shares one search out: so many workers, or as :func:`run` has them by default."""
+    if kind == "ray":
+        return ray_executor(workers, None, device, notify)
+    count = workers or default_jobs(device)
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    return LocalExecutor(count, prepare=partial(_prepare, threads, None), notify=notify, pids=pids)
+
+
 def run(
     instances: Given,
     *,

@@ -22,7 +22,7 @@ from zonocuda.importers import BeforeFinal, Network, load_for_comparisons
 from zonocuda.prove.prover import check_effort
 from zonocuda.specs import Spec, load_vnnlib
 from zonocuda.verifier import VerifyResult, verify
-from zonocuda.verifier.arguments import Precision, check_choice, check_semantics, resolve_device
+from zonocuda.verifier.arguments import check_choice, check_semantics, resolve_device
 from zonocuda.verifier.documents import json_text, numbers, verify_document
 from zonocuda.verifier.leaf import LEAVES
 from zonocuda.verifier.model import Model
@@ -30,8 +30,6 @@ from zonocuda.verifier.splitting import SPLITS
 
 _KEPT = 1 << 28
 """Bytes of the files of the networks that a worker keeps."""
-
-_PRECISIONS: dict[str, Precision] = {"auto": "auto", "float32": torch.float32, "float64": torch.float64}
 
 _Loaded = Network | BeforeFinal
 _networks: OrderedDict[str, _Loaded] = OrderedDict()
@@ -60,7 +58,7 @@ def check_settings(settings: Settings) -> None:
     """Raises ValueError for what ``verify`` refuses whatever the instance."""
     check_choice("run", "direction", settings.direction, get_args(Direction))
     check_choice("run", "backend", settings.backend, get_args(Backend))
-    check_choice("run", "dtype", settings.dtype, _PRECISIONS)
+    check_choice("run", "dtype", settings.dtype, ("auto", "float32", "float64"))
     check_choice("run", "split", settings.split, SPLITS)
     check_choice("run", "leaf", settings.leaf, LEAVES)
     check_effort(settings.effort)
@@ -70,7 +68,7 @@ def check_settings(settings: Settings) -> None:
 
 def verify_with(settings: Settings, model: Model, spec: Spec, **more: Any) -> VerifyResult:
     """:func:`zonocuda.verify` with some settings, and ``more`` of its arguments."""
-    given = {**settings.to_json(), "dtype": _PRECISIONS[settings.dtype]}
+    given = settings.to_json()
     return verify(model, spec, certificate=given.pop("certificates"), **given, **more)
 
 

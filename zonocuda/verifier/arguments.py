@@ -129,6 +129,22 @@ def check_checkpoint(checkpoint: object, resume: object) -> None:
         raise ValueError("verify: resume needs a checkpoint to go on with")
 
 
+EXECUTOR_CALLS = ("workers", "put", "submit", "as_completed", "cancel")
+
+
+def check_executor(executor: object) -> None:
+    """Raises TypeError unless it is an executor, or None."""
+    if executor is None:
+        return
+    lacking = [call for call in EXECUTOR_CALLS if not hasattr(executor, call)]
+    if isinstance(executor, str) or lacking:
+        raise TypeError(
+            f"verify: executor must be an Executor, such as zonocuda.fleet.LocalExecutor(2), or None, got {executor!r}"[
+                :200
+            ]
+        )
+
+
 def check_count(caller: str, name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
     """Raises TypeError or ValueError unless an argument is an integer in a range."""
     if isinstance(value, bool) or not isinstance(value, Integral):

@@ -13,6 +13,7 @@ from zonocuda.bounds.deadline import Deadline, TimeoutReached
 from zonocuda.bounds.plan.planner import Direction
 from zonocuda.checkpoint import CheckpointError
 from zonocuda.domains import Backend, current_backend, use_backend
+from zonocuda.executors import Executor
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import (
@@ -35,6 +36,7 @@ from zonocuda.verifier.arguments import (
     check_checkpoint,
     check_choice,
     check_count,
+    check_executor,
     check_semantics,
     check_sizes,
     describe_device,
@@ -49,6 +51,7 @@ from zonocuda.verifier.leaf import LEAVES, Leaf
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.result import Ran, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
+from zonocuda.verifier.sharing import PacketError
 from zonocuda.verifier.splitting import (
     SPLITS,
     Split,
@@ -79,6 +82,7 @@ def verify(
     certificate: bool = False,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    executor: Executor | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> VerifyResult:
     """Decides whether a property holds for a network.
@@ -135,6 +139,9 @@ def verify(
             SIGINT or SIGTERM ends the program in a search. What is kept is believed as the process's own memory is.
         resume: whether to go on with what is kept there, perhaps with another timeout, device or memory budget; without
             anything there, the verification begins.
+        executor: shares searches that last longer than a second out over its workers (:mod:`zonocuda.verifier.sharing`,
+            docs/fleet.md), whichever these are: the verdict, and the certificate, do not depend on it. Nothing else may
+            be in it.
         progress: is told how far each phase is.
 
     Raises:
@@ -163,6 +170,7 @@ def verify(
     if not isinstance(certificate, bool):
         raise TypeError(f"verify: certificate must be True or False, got {certificate!r}"[:200])
     check_checkpoint(checkpoint, resume)
+    check_executor(executor)
     if not callable(progress):
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
@@ -208,7 +216,7 @@ def verify(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
         run.leaf = leaf
-        run.checkpoints = checkpoints
+        run.checkpoints, run.executor = checkpoints, executor
         checkpoints.confirm = lambda: confirm_arithmetic(where)
         try:
             try:
@@ -219,7 +227,7 @@ def verify(
             checkpoints.flush()
             if verdict is Verdict.VERIFIED:
                 confirm_arithmetic(where)
-        except ArithmeticChangedError as error:
+        except (ArithmeticChangedError, PacketError) as error:
             verdict, reason = Verdict.UNKNOWN, str(error)
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoints.path}: {error}") from error

@@ -56,6 +56,8 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
                 "open": split.open,
                 "worst": number(split.worst),
                 "seconds": split.seconds,
+                "packets": split.packets,
+                "work_seconds": split.work_seconds,
             }
             for split in result.splits
         ],

@@ -54,6 +54,8 @@ class SplitStats:
         seconds: what it took.
         split: what was split: ``input`` or ``neuron``.
         lemmas: bounds of neurons that searches of their own improved.
+        packets: of parts that workers of an executor searched.
+        work_seconds: what the packets took, all together.
     """
 
     region: int
@@ -65,6 +67,8 @@ class SplitStats:
     seconds: float
     split: str = "input"
     lemmas: int = 0
+    packets: int = 0
+    work_seconds: float = 0.0
 
     @property
     def noun(self) -> str:

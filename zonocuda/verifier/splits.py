@@ -7,14 +7,19 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from zonocuda.checkpoint import CheckpointError
+from zonocuda.domains import Backend, current_backend
 from zonocuda.prove.certificate import RegionRecord
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.prover import Prover
 from zonocuda.prove.stages import RegionProof
 from zonocuda.specs import Region
+from zonocuda.verifier.box_packets import sharer
 from zonocuda.verifier.checkpoint import NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.ground import Ground
 from zonocuda.verifier.neuron_record import record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats
@@ -47,10 +52,19 @@ def split_box(
             state=None if known is None else known.boxes,
             keep=lambda make: run.checkpoints.offer(position, lambda: replace(kept, boxes=make())),
             stopped=run.checkpoints.is_asked,
+            share=None if run.executor is None else sharer(run.executor, partial(_ground, run, proof.dtypes)),
         ).run()
         if found is None:
             run.checkpoints.settle()
     return found, stats, None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
+
+
+def _ground(run: Verification, dtypes: Sequence[torch.dtype], search: RegionSearch) -> Ground:
+    """What workers need of a region and its network."""
+    backend: Backend = "native" if current_backend() == "native" else "reference"
+    subject, replays = run.subject, (run.subject.dtype, run.subject.rounded_box)
+    where = search.region, search.position, tuple(dtypes), str(run.device)
+    return Ground(subject.graph, *where, backend, run.execution, *replays, search.memory)
 
 
 def split_neurons(

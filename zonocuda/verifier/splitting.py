@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from zonocuda.bounds.deadline import Deadline
-from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import (
     MEMORY,
@@ -23,20 +22,17 @@ from zonocuda.branch import (
     Recorder,
     RecorderState,
     SearchState,
-    SearchStopped,
     Settings,
     Subproblems,
     search,
 )
 from zonocuda.checkpoint import CheckpointError, alike, moved
 from zonocuda.graph import Graph, Node
-from zonocuda.prove.boxes import BoxBounder
-from zonocuda.prove.dense import DenseNetwork
-from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.forest import ForestRecord, ForestWriter
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Region
+from zonocuda.verifier.box_methods import BoxMethods
 from zonocuda.verifier.falsify import Counterexample, falsify, replay
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats
@@ -127,6 +123,19 @@ class BoxState:
 
 
 @dataclass(frozen=True, eq=False)
+class SharedOutcome:
+    """What came of a search that was shared out: in so many packets, and seconds of all workers together."""
+
+    outcome: Outcome[Counterexample]
+    packets: int = 0
+    work_seconds: float = 0.0
+
+
+Share = Callable[["RegionSearch", SearchState, int, Recorder | None, Keep], SharedOutcome]
+"""Goes on with a state in the dtype of a number."""
+
+
+@dataclass(frozen=True, eq=False)
 class RegionSearch:
     """A region, and what a search in it needs.
 
@@ -143,6 +152,7 @@ class RegionSearch:
         state: to go on with; None to begin.
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
+        share: shares a search in one dtype out; None searches here.
     """
 
     subject: Subject
@@ -157,6 +167,7 @@ class RegionSearch:
     state: BoxState | None = None
     keep: Callable[[Callable[[], BoxState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
+    share: Share | None = None
 
     def run(self) -> tuple[Counterexample | None, SplitStats, ForestRecord | None]:
         """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at.
@@ -165,57 +176,52 @@ class RegionSearch:
             The counterexample, if there is one; statistics; the proof, where there is one and it is to be recorded.
         """
         begin = time.monotonic()
-        end = end_of(self.remaining())
-
-        def on_node(node: Node | None = None) -> None:
-            if time.monotonic() >= end or self.stopped():
-                raise SearchStopped
-
-        @cache
-        def bounder(number: int) -> BoxBounder:
-            arithmetic = self.arithmetic(self.dtypes[number])
-            rows = arithmetic.rows(self.region, arithmetic.box(self.region))
-            wide = partial(bounder, number + 1) if number + 1 < len(self.dtypes) else None
-            return BoxBounder(arithmetic, rows, wide, on_node, notes=self.record)
-
-        dense = self._dense(partial(bounder, len(self.dtypes) - 1), on_node)
-        first = 0 if dense is None else len(self.dtypes) - 1
-        boxes = Subproblems.of(*_flat(self.arithmetic(self.dtypes[first]).box(self.region)))
-        rows = bounder(first).rows
-        recorder = Recorder(rows.disjuncts) if self.record else None
-        outcome, bounded, depth = None, 0, 0
+        methods = self.methods
+        methods.end = end_of(self.remaining())
+        first, bounded, depth, packets, work = methods.first, 0, 0, 0, 0.0
+        disjuncts = methods.rows(first).disjuncts
+        boxes, outcome = methods.whole(first), None
+        recorder = Recorder(disjuncts) if self.record else None
         begun = None if self.state is None else self._checked(self.state, first)
         if begun is not None:
             first, bounded, depth = begun.number, begun.bounded, begun.depth
-            recorder = None if begun.record is None else Recorder.of(begun.record, rows.disjuncts)
+            recorder = None if begun.record is None else Recorder.of(begun.record, disjuncts)
         for number in range(first, len(self.dtypes)):
             if begun is not None and number == first:
                 state = begun.search
             else:
-                state = SearchState.of(self._within(boxes, bounder(number).arithmetic))
+                state = SearchState.of(methods.within(boxes, number))
             keep = partial(self._keep, number, bounded, depth, recorder)
-            outcome = self._search(state, dense or bounder(number), end, recorder, keep)
+            if self.share is None:
+                outcome = self.search_in(state, number, methods.end, recorder, keep)
+            else:
+                shared = self.share(self, state, number, recorder, keep)
+                outcome, packets, work = shared.outcome, packets + shared.packets, work + shared.work_seconds
             bounded, depth, boxes = bounded + outcome.bounded, max(depth, outcome.depth), outcome.stuck
             if outcome.found is not None or not len(boxes) or outcome.open:
                 break
         assert outcome is not None
         still = outcome.open + len(outcome.stuck)
         seconds = time.monotonic() - begin
-        stats = SplitStats(self.position, bounded, depth, still, outcome.worst, outcome.is_proven, seconds)
+        stats = SplitStats(
+            self.position,
+            bounded,
+            depth,
+            still,
+            outcome.worst,
+            outcome.is_proven,
+            seconds,
+            packets=packets,
+            work_seconds=work,
+        )
         if recorder is None or not outcome.is_proven:
             return outcome.found, stats, None
-        return None, stats, _forest(recorder, rows.disjuncts)
+        return None, stats, _forest(recorder, disjuncts)
 
-    def _dense(self, wide: Callable[[], BoxBounder], on_layer: Callable[[], None]) -> DenseBounder | None:
-        """Bounds by matrices, for networks that are small chains, where float64 may be used."""
-        if self.dtypes[-1] is not torch.float64:
-            return None
-        arithmetic = self.arithmetic(torch.float64)
-        box = arithmetic.box(self.region)
-        network = DenseNetwork.of(arithmetic.rounding, box)
-        if network is None:
-            return None
-        return DenseBounder(network, arithmetic.rows(self.region, box), wide, on_layer, notes=self.record)
+    @cached_property
+    def methods(self) -> BoxMethods:
+        """Its bound methods."""
+        return BoxMethods(self.region, self.dtypes, self.arithmetic, self.record, self.stopped)
 
     def _keep(
         self, number: int, bounded: int, depth: int, record: Recorder | None, make: Callable[[], SearchState]
@@ -230,36 +236,41 @@ class RegionSearch:
         """
         if not first <= state.number < len(self.dtypes) or (state.record is not None) is not self.record:
             raise CheckpointError("is damaged: the search is of another kind")
-        arithmetic = self.arithmetic(self.dtypes[state.number])
-        state = moved(state, arithmetic.device)
-        whole = Subproblems.of(*_flat(arithmetic.box(self.region)))
+        state = moved(state, self.arithmetic(self.dtypes[state.number]).device)
+        whole = self.methods.whole(state.number)
         nodes = 2**62 if state.record is None else len(state.record.child)
         for boxes in (state.search.open, state.search.stuck):
             if not alike(boxes, whole) or not _are_inside(boxes, whole, nodes):
                 raise CheckpointError("is damaged: the boxes are not those of the region")
         return state
 
-    def _within(self, boxes: Subproblems, arithmetic: Arithmetic) -> Subproblems:
-        """Boxes in an arithmetic's floats, in its own box of the region: the rest is nobody's concern."""
-        lower, upper = _flat(arithmetic.box(self.region))
-        low, high = torch.maximum(boxes.lower.to(lower), lower), torch.minimum(boxes.upper.to(upper), upper)
-        inside = replace(boxes, lower=low, upper=high, bound=boxes.bound.to(lower)).plain
-        return inside.at(~(low > high).any(1))
-
-    def _search(
-        self, state: SearchState, bounder: BoxBounder | DenseBounder, end: float, record: Recorder | None, keep: Keep
+    def search_in(
+        self,
+        state: SearchState,
+        number: int,
+        end: float,
+        record: Recorder | None,
+        keep: Keep,
+        attack: Callable[[Tensor], Counterexample | None] | None = None,
     ) -> Outcome[Counterexample]:
-        rows, memory = bounder.rows, self.memory // 2
+        """Goes on with a state in one dtype."""
+        bounder = self.methods.method(number)
+        memory = self.memory // 2
         batch = bounder.batch(min(BATCH_MEMORY, memory))
         choice: Choice = "alternate" if _varying(self.region) <= MAX_INPUTS else "gradient"
         settings = Settings(batch=batch, choice=choice, memory=memory)
-        deadline = Deadline(end - time.monotonic())
-        attack = Attack(self.subject, self.graph, self.region, self.position, rows, deadline)
+        if attack is None:
+            attack = self.attack(number)
 
         def proceed() -> bool:
             return time.monotonic() < end and not self.stopped()
 
-        return search(state, rows.disjuncts, bounder, attack, proceed, settings, record, keep)
+        return search(state, bounder.rows.disjuncts, bounder, attack, proceed, settings, record, keep)
+
+    def attack(self, number: int, seen: int = 0, seed: int = 0) -> Attack:
+        """What looks for counterexamples, until the methods' end."""
+        deadline, rows = Deadline(self.methods.end - time.monotonic()), self.methods.rows(number)
+        return Attack(self.subject, self.graph, self.region, self.position, rows, deadline, seen, seed)
 
 
 def attack_of(
@@ -281,15 +292,19 @@ class Attack:
         position: int,
         like: Rows,
         deadline: Deadline | None = None,
+        seen: int = 0,
+        seed: int = 0,
     ) -> None:
-        """``deadline``: of descents; none is made without one."""
+        """``deadline``: of descents; none is made without one. ``seen``: points that others have looked at."""
         self.subject, self.graph, self.region, self.position, self.deadline = subject, graph, region, position, deadline
         box = region.box
         example = torch.empty((), dtype=torch.float32, device=like.constant.device)
         self.rows = Rows.of(region, like.input.shape[1], like.output.shape[1], example)
         self.low, self.high = (end.to(example.device) for end in (box.float32_lower, box.float32_upper))
         self.members = [list(disjunct) for disjunct in self.rows.disjuncts]
-        self.seen, self.next, self.descents = 0, FIRST_DESCENT, 0
+        self.seen, self.next, self.descents, self.seed = seen, FIRST_DESCENT, 0, seed
+        while self.next <= seen:
+            self.next, self.descents = DESCEND_AFTER * self.next, self.descents + 1
 
     def __call__(self, points: Tensor) -> Counterexample | None:
         """At points ``[n, N]``."""
@@ -318,7 +333,7 @@ class Attack:
                 candidates=CANDIDATES,
                 restarts=STARTS,
                 steps=min(MOST_STEPS, STEPS * 2 ** (self.descents - 1)),
-                seed=self.descents,
+                seed=self.seed + self.descents,
             )
 
 
@@ -337,7 +352,3 @@ def _are_inside(boxes: Subproblems, whole: Subproblems, nodes: int) -> bool:
 
 def _varying(region: Region) -> int:
     return int((region.box.upper > region.box.lower).sum())
-
-
-def _flat(box: Bounds) -> Bounds:
-    return box[0].reshape(len(box[0]), -1), box[1].reshape(len(box[1]), -1)

@@ -19,6 +19,7 @@ from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
+from zonocuda.executors import Executor
 from zonocuda.graph import Cast
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
@@ -60,6 +61,7 @@ class Verification:
     certificate: Certificate | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     leaf: Leaf = "lp"
+    executor: Executor | None = None
     split_record: Callable[[], RegionRecord] | None = None
     margins: list[RowBound] = field(default_factory=list)
     counterexample: Counterexample | None = None

@@ -1,0 +1,210 @@
+"""One search shared out over workers: the verdict and the certificate are those of a search that is not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.verifier.checkpoint_cases import few_inputs, small_batches
+from tests.verifier.unreliable import Unreliable
+from zonocuda.branch import Subproblems
+from zonocuda.checker import check
+from zonocuda.executors import Done, Executor, LocalExecutor, Notice
+from zonocuda.graph import Graph
+from zonocuda.specs import Spec
+from zonocuda.verifier import Verdict, VerifyResult, box_packets, sharing, verify
+from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.sharing import Answer, Packet, PacketError, Sharing
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches are shared out after one batch, in small packets."""
+    monkeypatch.setattr(box_packets, "HEAD", 0.0)
+    monkeypatch.setattr(sharing, "FIRST", 0.02)
+    monkeypatch.setattr(sharing, "LEAST", 0.02)
+
+
+def decide(graph: Graph, problem: Spec, executor: Executor, **options: Any) -> VerifyResult:
+    with small_batches("input"):
+        return verify(graph, problem, device="cpu", timeout=120.0, executor=executor, certificate=True, **options)
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+def test_whichever_packets_are_lost_and_in_whatever_order_they_end_the_proof_is_whole(loss: float, seed: int) -> None:
+    graph, problem = few_inputs()
+    executor = Unreliable(seed, loss)
+    result = decide(graph, problem, executor, split="input")
+    assert result.verdict is Verdict.VERIFIED
+    assert executor.ended == result.splits[0].packets > 3, "the search is not shared out: the test shows nothing"
+    assert bool(executor.lost) is bool(loss)
+    assert check(result, graph, problem).confirmed
+
+
+def test_a_counterexample_cancels_what_is_under_way_and_the_network_has_the_last_word() -> None:
+    graph, problem = few_inputs(spare=-0.3)
+    executor = Unreliable()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zonocuda.verifier.verification.falsify", lambda *a, **k: None)  # the search is left to packets
+        patch.setattr("zonocuda.verifier.verification.replay", lambda *a, **k: None)
+        result = decide(graph, problem, executor, split="input")
+    assert result.verdict is Verdict.FALSIFIED
+    assert executor.ended > 0
+    assert not executor.tasks
+
+
+def parts(*numbers: float) -> Subproblems:
+    """Boxes [k, k]."""
+    ends = torch.tensor(numbers).unsqueeze(1)
+    return Subproblems.of(ends, ends)
+
+
+def refute(problem: dict[str, Any], packet: Packet[Subproblems]) -> Answer[Subproblems]:
+    """A worker on boxes [k, k]: refutes all but negative ones, whose opposite is open then; 7 seems to be unsafe."""
+    values = packet.parts.lower[:, 0]
+    suspects = values[values == 7].unsqueeze(1)
+    left = packet.parts.at(values < 0)
+    left = replace(left, lower=-left.lower, upper=-left.upper)
+    if packet.stops and len(suspects):
+        left = packet.parts.at(slice(0))
+    return Answer(left, len(values), packet.number, suspects, len(values), 0.5, problem["name"])
+
+
+def share(executor: Executor, numbers: list[float], **changed: Any) -> tuple[Any, list[float], Sharing[Subproblems]]:
+    """What is found, all numbers that were refuted, and the search."""
+    refuted: list[float] = []
+
+    def take(packet: Subproblems, answer: Answer[Subproblems]) -> Subproblems:
+        assert answer.more == "toy"
+        opened = (-answer.open.lower[:, 0]).tolist()
+        refuted.extend(k for k in packet.lower[:, 0].tolist() if k not in opened)
+        return answer.open
+
+    given = {"replay": lambda points: None, "end": float("inf"), **changed}
+    search = Sharing(executor, refute, {"name": "toy"}, Subproblems.cat, take=take, **given)
+    return search.run(parts(*numbers)), sorted(refuted), search
+
+
+def test_every_part_is_refuted_once_whatever_is_lost(seed: int) -> None:
+    chance = random.Random(seed)
+    numbers = [float(k) for k in chance.sample(range(-90, 90), 60) if abs(k) != 7]
+    executor = Unreliable(seed, 0.1)
+    found, refuted, search = share(executor, numbers)
+    assert found is None
+    assert refuted == sorted(abs(k) for k in numbers)
+    assert search.bounded == len(numbers) + sum(k < 0 for k in numbers)
+    assert len(search.open) == 0
+    assert search.packets == executor.ended
+
+
+def test_a_point_that_the_network_does_not_confirm_ends_nothing() -> None:
+    asked: list[float] = []
+
+    def replay(points: torch.Tensor) -> Counterexample | None:
+        asked.extend(points.flatten().tolist())
+        return None
+
+    found, refuted, _ = share(Unreliable(), [1.0, 7.0, 2.0, -3.0], replay=replay)
+    assert (found, refuted) == (None, [1.0, 2.0, 3.0, 7.0])
+    assert asked == [7.0, 7.0], "once where the packet stopped, once where it did not"
+
+
+def test_what_time_leaves_open_is_said_to_be_open() -> None:
+    executor = Unreliable()
+    _, refuted, search = share(executor, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 9.0], end=0.0)
+    assert sorted([*refuted, *search.open.lower[:, 0].tolist()]) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 9.0]
+    assert len(search.open) > 0
+    assert not executor.tasks
+
+
+class Answers(Unreliable):
+    """Whose tasks all end in one way."""
+
+    def __init__(self, done: Done) -> None:
+        super().__init__()
+        self.done = done
+
+    def as_completed(self) -> Iterator[Done]:
+        while self.tasks:
+            task = next(iter(self.tasks))
+            del self.tasks[task]
+            yield replace(self.done, task=task)
+
+
+@pytest.mark.parametrize(
+    ("done", "why"),
+    [
+        (Done(0, error="was killed", is_lost=True), "5 workers could not do one packet of 1 parts: was killed"),
+        (Done(0, error="was stopped", is_late=True), "5 workers could not do one packet of 1 parts: was stopped"),
+        (Done(0, error="RuntimeError: out of memory"), "5 workers could not do one packet of 1 parts"),
+        (Done(0, error="ValueError: another program"), "a worker failed: ValueError: another program"),
+    ],
+)
+def test_a_packet_that_no_worker_can_do_leaves_the_verdict_open(done: Done, why: str) -> None:
+    with pytest.raises(PacketError, match=why):
+        share(Answers(done), [1.0])
+    graph, problem = few_inputs()
+    result = decide(graph, problem, Answers(done), split="input")
+    assert result.verdict is Verdict.UNKNOWN
+    assert done.error in result.reason
+
+
+def test_a_search_that_is_shared_out_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """With what came back before; packets under way are open."""
+
+    class Ends(Unreliable):
+        def as_completed(self) -> Iterator[Done]:
+            for number, done in enumerate(super().as_completed()):
+                if number == 4:
+                    raise KeyboardInterrupt
+                yield done
+
+    graph, problem = few_inputs()
+    with pytest.raises(KeyboardInterrupt):
+        decide(graph, problem, Ends(), split="input", checkpoint=tmp_path)
+    result = decide(graph, problem, Unreliable(), split="input", checkpoint=tmp_path, resume=True)
+    assert (result.verdict, result.resumed) == (Verdict.VERIFIED, True)
+    assert check(result, graph, problem).confirmed
+
+
+@pytest.mark.parametrize("executor", ["ray", 2, object()])
+def test_what_is_no_executor_is_refused(executor: Any) -> None:
+    with pytest.raises(TypeError, match="verify: executor must be an Executor"):
+        verify(*few_inputs(), executor=executor)
+
+
+@pytest.mark.slow
+def test_workers_killed_at_random_moments_change_nothing(seed: int) -> None:
+    chance, pids, started, lost = random.Random(seed), set[int](), 0, 0
+    timers: list[threading.Timer] = []
+
+    def kill() -> None:
+        for pid in chance.sample(sorted(pids), min(1, len(pids))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def notify(notice: Notice) -> None:
+        nonlocal started, lost
+        lost, started = lost + (notice.kind == "lost"), started + (notice.kind == "started")
+        if notice.kind == "started" and started % 3 == 1 and len(timers) < 6:  # the others get on
+            timers.append(threading.Timer(chance.uniform(0.0, 0.05), kill))
+            timers[-1].start()
+
+    graph, problem = few_inputs()
+    with LocalExecutor(2, pids=pids, notify=notify) as executor:
+        result = decide(graph, problem, executor, split="input")
+        for timer in timers:
+            timer.join()
+    assert lost > 0, "no worker was killed at work: the test shows nothing"
+    assert result.verdict is Verdict.VERIFIED
+    assert check(result, graph, problem).confirmed
