@@ -23,7 +23,7 @@ from zonocuda.verifier.ground import Ground
 from zonocuda.verifier.neuron_record import record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, end_of
+from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, box_seconds, end_of
 
 if TYPE_CHECKING:
     from zonocuda.verifier.verification import Verification
@@ -46,7 +46,7 @@ def split_box(
             position,
             proof.dtypes,
             run.arithmetic,
-            run.course.deadline.remaining,
+            lambda: box_seconds(run.split, proof.region, run.subject.graph, run.course.deadline.remaining()),
             record=run.certificate is not None and not run.certificate.reason,
             memory=BOX_MEMORY if budget is None else min(BOX_MEMORY, budget),
             state=None if known is None else known.boxes,
