@@ -119,6 +119,13 @@ def build_parser() -> argparse.ArgumentParser:
         "(auto: the box where at most 20 inputs vary, else neurons; without --timeout for 60 s a region)",
     )
     deciding.add_argument(
+        "--leaf",
+        default="lp",
+        choices=["lp", "milp", "none"],
+        help="where neurons are split: linear programs for small parts (lp), and mixed ones that look for a "
+        "counterexample (milp); a solver is never believed",
+    )
+    deciding.add_argument(
         "--semantics",
         default="real",
         choices=["real", "float32", "float64", "float16", "bfloat16"],

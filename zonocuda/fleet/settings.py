@@ -25,6 +25,7 @@ class Settings:
     semantics: str = "real"
     split: str = "auto"
     certificates: bool = False
+    leaf: str = "lp"
 
     @staticmethod
     def of(given: dict[str, Any]) -> Settings:

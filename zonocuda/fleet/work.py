@@ -24,6 +24,7 @@ from zonocuda.specs import Spec, load_vnnlib
 from zonocuda.verifier import VerifyResult, verify
 from zonocuda.verifier.arguments import check_choice, check_semantics, resolve_device
 from zonocuda.verifier.documents import json_text, numbers, verify_document
+from zonocuda.verifier.leaf import LEAVES
 from zonocuda.verifier.model import Model
 from zonocuda.verifier.splitting import SPLITS
 
@@ -59,6 +60,7 @@ def check_settings(settings: Settings) -> None:
     check_choice("run", "backend", settings.backend, get_args(Backend))
     check_choice("run", "dtype", settings.dtype, ("auto", "float32", "float64"))
     check_choice("run", "split", settings.split, SPLITS)
+    check_choice("run", "leaf", settings.leaf, LEAVES)
     check_effort(settings.effort)
     check_semantics(settings.semantics)
     resolve_device(settings.device)

@@ -19,6 +19,7 @@ from zonocuda.bounds.interval import outward
 from zonocuda.branch import SignBounded, SignParts, refuted
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import UNIT
+from zonocuda.prove.leaf_program import LeafOracle
 
 _FIRST, _SECOND = 0.9, 0.999  # how slowly the moments forget
 WISHES = 4
@@ -70,14 +71,17 @@ class SignBounds:
         wishes: int = WISHES,
         judge: SignProblem | None = None,
         written: bool = False,
+        programs: bool = False,
     ) -> None:
         """``judge``: the same problem in a wider dtype, to prove all bounds in; by default ``problem``. With
-        ``written`` bounds are those of slopes that are multiples of 1 / UNIT, and of multipliers in half precision."""
+        ``written`` bounds are those of slopes that are multiples of 1 / UNIT, and of multipliers in half precision;
+        with ``programs`` small parts may get theirs from linear programs (:mod:`zonocuda.prove.leaf_program`)."""
         self.written = written
         self.problem, self.pace, self._wide, self._judge = problem, pace, wide, judge or problem
         self.wishes = max(1, min(wishes, problem.count))
         self.slack = 0.0
         self._units = problem.like.new_ones(problem.count)
+        self._oracle = LeafOracle(problem, self._units, self.as_it_is) if programs else None
 
     def roots(self, rows: Tensor, groups: Tensor, pace: Pace = ROOT) -> SignParts:
         """The whole box for each of some rows, bounded."""
@@ -113,7 +117,12 @@ class SignBounds:
 
     def bound(self, parts: SignParts, thorough: bool = False) -> SignBounded:
         """Proven bounds, after as many steps as the pace says."""
-        return self.climb(parts, LAST if thorough else self.pace)
+        found = self.climb(parts, LAST if thorough else self.pace)
+        return found if self._oracle is None else self._oracle.improve(found, thorough)
+
+    def as_it_is(self, parts: SignParts) -> SignBounded:
+        """Proven bounds with the slopes and multipliers that parts have, as far as they can be kept."""
+        return self._prove(_as_written(parts) if self.written else parts)
 
     def proves(self, parts: SignParts) -> Tensor:
         """``[S]``: whether the slopes and multipliers that parts have refute them."""
@@ -133,8 +142,7 @@ class SignBounds:
     def climb(self, parts: SignParts, pace: Pace) -> SignBounded:
         """Better slopes and multipliers, and what they prove."""
         slopes, multipliers = self._ascend(parts, pace)
-        parts = replace(parts, slopes=slopes, multipliers=multipliers)
-        return self._prove(_as_written(parts) if self.written else parts)
+        return self.as_it_is(replace(parts, slopes=slopes, multipliers=multipliers))
 
     def _ascend(self, parts: SignParts, pace: Pace) -> tuple[Tensor, Tensor]:
         """Slopes and multipliers ``[S, U]`` after the steps."""

@@ -47,6 +47,7 @@ from zonocuda.verifier.arguments import (
 )
 from zonocuda.verifier.checkpoint import Checkpoints, identity
 from zonocuda.verifier.documents import digests_of
+from zonocuda.verifier.leaf import LEAVES, Leaf
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.result import Ran, Verdict, VerifyResult
 from zonocuda.verifier.semantics import executed
@@ -77,6 +78,7 @@ def verify(
     effort: Effort = "standard",
     semantics: Semantics = "real",
     split: Split = "auto",
+    leaf: Leaf = "lp",
     certificate: bool = False,
     checkpoint: str | Path | None = None,
     resume: bool = False,
@@ -128,6 +130,9 @@ def verify(
         split: ``input`` splits the box, ``neuron`` the inputs by the signs of neurons, for 60 s a region where there is
             no timeout; ``auto`` the box where at most 20 inputs vary, else neurons; ``none`` nothing; effort ``fast``
             never does.
+        leaf: where neurons are split: ``lp`` lets linear programs find slopes and multipliers for parts with few
+            unstable neurons, ``milp`` a mixed one look for a counterexample, too, which may help with small networks;
+            ``none`` does without. Nothing of what a solver says is believed (docs/splitting.md).
         certificate: whether a proof's result holds what is needed to check it again
             (:mod:`zonocuda.prove.certify`).
         checkpoint: a directory to keep the state of searches in (docs/splitting.md): every few seconds, and where
@@ -171,6 +176,7 @@ def verify(
     check_effort(effort)
     check_semantics(semantics)
     check_choice("verify", "split", split, SPLITS)
+    check_choice("verify", "leaf", leaf, LEAVES)
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(seconds_left)
@@ -192,6 +198,7 @@ def verify(
                 "semantics": semantics,
                 "effort": effort,
                 "split": split,
+                "leaf": leaf,
                 "dtype": ", ".join(map(str, dtypes)),
                 "direction": direction,
                 "kink": kink,
@@ -208,6 +215,7 @@ def verify(
         run = Verification(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
+        run.leaf = leaf
         run.checkpoints, run.executor = checkpoints, executor
         checkpoints.confirm = lambda: confirm_arithmetic(where)
         try:

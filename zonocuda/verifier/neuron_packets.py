@@ -16,6 +16,7 @@ from zonocuda.executors import Executor
 from zonocuda.prove.sign_bounds import SignBounds
 from zonocuda.verifier.falsify import Counterexample, replay
 from zonocuda.verifier.ground import CPU, Ground, Suspects
+from zonocuda.verifier.leaf import Leaf
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.neuron_search import MEASURE, NeuronCourse, NeuronSearch, NeuronShare
 from zonocuda.verifier.sharing import Answer, Packet, SharedSearch, Sharing
@@ -31,12 +32,14 @@ class NeuronProblem:
         inputs: bounds of the input of every ReLU on the whole box, lemmas included.
         open: the disjuncts that are not refuted.
         written: whether a proof is written down; no counterexample is sought then.
+        leaf: see :class:`NeuronSearch`.
     """
 
     ground: Ground
     inputs: Mapping[str, Bounds]
     open: tuple[int, ...]
     written: bool
+    leaf: Leaf
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,7 @@ class _PacketCourse(NeuronCourse):
                 (lambda points: None) if problem.written else attack,
                 math.inf,
                 ground.memory,
+                leaf=problem.leaf,
             )
         )
         self.bounder: SignBounds = self.rows_on(self.inputs)
@@ -131,7 +135,9 @@ class _NeuronSharing:
         self.course, self.begun = course, tree.state()
         self.stuck, self.worst = self.begun.stuck, self.begun.worst
         search = course.search
-        problem = NeuronProblem(ground, moved(dict(course.inputs), CPU), tuple(search.open), course.written)
+        problem = NeuronProblem(
+            ground, moved(dict(course.inputs), CPU), tuple(search.open), course.written, search.leaf
+        )
         self.sharing = Sharing(
             executor,
             search_signs,

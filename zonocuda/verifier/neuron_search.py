@@ -33,6 +33,7 @@ from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
 from zonocuda.verifier.course_state import CourseState, Stage
 from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.leaf import Leaf, with_mixed
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.sharing import SharedSearch
 
@@ -78,6 +79,7 @@ class NeuronSearch:
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
         share: shares the last search out; None goes on here.
+        leaf: ``lp``: small parts may have a linear program; ``milp``: and a mixed one looks for a counterexample.
     """
 
     region: Region
@@ -92,6 +94,7 @@ class NeuronSearch:
     keep: Callable[[Callable[[], CourseState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
     share: NeuronShare | None = None
+    leaf: Leaf = "lp"
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Until it is decided, or the time is up."""
@@ -150,7 +153,7 @@ class NeuronCourse:
 
     def look_and_learn(self) -> SignOutcome[Counterexample]:
         """Short searches and lemmas in turn; ``tree`` is the last search."""
-        outcome = None if self.stage == "find" else self.look()
+        outcome = None if self.stage == "find" else with_mixed(self, self.look())
         while self.rounds < len(EFFORTS) and self.stage != "last":
             effort = EFFORTS[self.rounds]
             dear = 2 * self.spent > SHARE * self.left
@@ -256,7 +259,7 @@ class NeuronCourse:
 
             problem = SignProblem(left.graph, flow, box, left.inputs, ledger, self.on_node)
             wide = (lambda: bounds(number + 1)) if number + 1 < len(self.search.arithmetics) else None
-            return SignBounds(problem, CHILD, wide, written=self.written)
+            return SignBounds(problem, CHILD, wide, written=self.written, programs=self.search.leaf != "none")
 
         return bounds(0)
 

@@ -100,6 +100,7 @@ def split_neurons(
             share=None
             if run.executor is None
             else neuron_sharer(run.executor, run.subject, lambda search: _ground(run, search, start.dtypes)),
+            leaf=run.leaf,
         )
         course = NeuronCourse(search)
         found, stats = course.run()

@@ -38,6 +38,7 @@ from zonocuda.specs import Region, Spec
 from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
 from zonocuda.verifier.contrast import contrast
 from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
+from zonocuda.verifier.leaf import Leaf
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats, Verdict
 from zonocuda.verifier.splits import read_mixtures, split_box, split_neurons
@@ -59,6 +60,7 @@ class Verification:
     execution: Execution | None = None
     certificate: Certificate | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    leaf: Leaf = "lp"
     executor: Executor | None = None
     split_record: Callable[[], RegionRecord] | None = None
     margins: list[RowBound] = field(default_factory=list)
