@@ -19,7 +19,7 @@ from tests.verifier.checkpoint_cases import few_inputs, small_batches
 from zonocuda.checker import check
 from zonocuda.executors.on_ray import RayExecutor
 from zonocuda.executors.protocol import Notice
-from zonocuda.verifier import box_packets, verify
+from zonocuda.verifier import box_packets, sharing, verify
 
 ray = pytest.importorskip("ray", reason="no Ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="no cluster of Ray's tests")
@@ -94,6 +94,8 @@ def test_one_hard_instance_is_shared_out_and_a_node_that_dies_changes_nothing(
     cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(box_packets, "HEAD", 0.0)
+    for name in ("FIRST", "LEAST"):
+        monkeypatch.setattr(sharing, name, 0.02)
     node, lost, started = cluster.add_node(num_cpus=2), 0, 0
 
     def notify(notice: Notice) -> None:
