@@ -2,10 +2,10 @@
 
     python -m benchmarks.shared_search [NET SPEC] [--workers 1 2] [--timeout 100] [--output F.json]
 
-NET and SPEC are by default 1_1 and prop_3 of acasxu in ZONOCUDA_TEST_DATA. For each number of workers a line: the
-verdict, parts, packets, seconds from the search's first packet to its last answer, those of all packets together, the
-share of the workers' time that no packet had (their start included), and bytes: of the problem, which each worker gets
-once, and of a packet and an answer, on average.
+NET and SPEC are by default 1_1 and prop_3 of acasxu in ZONOCUDA_TEST_DATA. For each number of workers, of one thread
+each (0: in this process), a line: the verdict, parts, packets, seconds from the search's first packet to its last
+answer, those of all packets together, the share of the workers' time that no packet had (their start included), and
+bytes: of the problem, which each worker gets once, and of a packet and an answer, on average.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.machine import commit_info, machine_info
 from tests.data import data_root
 from zonocuda.executors import Done, LocalExecutor, WhenLost
-from zonocuda.fleet.runner import search_executor
+from zonocuda.fleet.runner import _prepare
 from zonocuda.verifier import verify
 
 
@@ -61,12 +64,12 @@ class Counted:
 
 def measured(net: Path, spec: Path, workers: int, timeout: float) -> dict[str, object]:
     """One search; with no workers, in this process."""
+    torch.set_num_threads(1)
     if not workers:
         result = verify(net, spec, device="cpu", timeout=timeout)
         parts, seconds = sum(s.boxes for s in result.splits), sum(s.seconds for s in result.splits)
         return {"workers": 0, "verdict": str(result.verdict), "parts": parts, "seconds": seconds}
-    with search_executor("local", workers, "cpu", lambda notice: None) as inner:
-        assert isinstance(inner, LocalExecutor)
+    with LocalExecutor(workers, prepare=partial(_prepare, 1, None)) as inner:
         executor = Counted(inner)
         result = verify(net, spec, device="cpu", timeout=timeout, executor=executor)
     work, seconds = sum(s.work_seconds for s in result.splits), executor.last - executor.first

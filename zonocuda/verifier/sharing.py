@@ -4,8 +4,8 @@ A packet is searched by a pure function of the problem, which all workers get on
 and what it leaves open when its seconds are up, together cover the packet's parts, on whatever machine, in whatever
 order. So a packet whose worker is lost is handed out again, whole, and nothing of it is counted before it came back.
 
-Seconds of a packet grow where one ends unfinished, and are few where fewer packets wait than workers: parts are then
-soon spread over all of them. No packet takes more than a share of the time that the search has lasted, so that little
+Seconds of a packet grow where one ends unfinished, and are few where nothing else waits: parts are then soon spread
+over all workers. No packet takes more than a share of the time that the search has lasted, so that little
 of it is lost where the last packets end one after the other.
 """
 
