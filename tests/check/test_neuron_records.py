@@ -41,7 +41,7 @@ CASES: dict[str, Callable[[], tuple[Graph, Spec]]] = {
     "lemmas": deep,
     "many": many,
     "relu of a relu": lambda: (concat(3), above(concat(3), 0.5, 3, 0.05)),
-    "residual": lambda: (residual(3), above(residual(3), 0.6, 3, 0.05)),
+    "residual": lambda: (residual(3), above(residual(3), 0.6, 3, 0.03)),
 }
 
 

@@ -20,6 +20,7 @@ from tests.verifier.graphs import conv, fc, random_box, residual
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import initial_slopes
 from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rounding.tally import Tally
 from zonocuda.bounds.rows import Rows
@@ -156,6 +157,21 @@ def test_projected_slopes_stay_and_are_those_that_lines_take(member: Member, dty
         assert torch.equal(given.above, taken.above)
         assert (given.below is None) == (taken.below is None)
         assert given.below is None or torch.equal(given.below, taken.below)
+
+
+@EACH
+@DTYPES
+def test_an_execution_that_is_called_exact_is_and_every_other_is_refused(member: Member, dtype: torch.dtype) -> None:
+    graph = network(fc, member)
+    if not member.rule.is_exact:
+        with pytest.raises(NotImplementedError, match=f"nothing is known about the rounding of node .*{member}"):
+            Execution.of(graph, dtype)
+        return
+    Execution.of(graph, dtype)
+    x = torch.cat([*intervals(member, dtype)[0], torch.tensor([-0.0, 1e-38, -torch.finfo(dtype).max], dtype=dtype)])
+    values = member.op.execute(x.unsqueeze(0))[0]
+    assert values.dtype is dtype
+    assert all(Fraction(y) == member.at(Fraction(a)) for a, y in zip(x.tolist(), values.tolist(), strict=True))
 
 
 @EACH

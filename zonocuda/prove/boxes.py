@@ -30,6 +30,9 @@ from zonocuda.tighten.ascent import Ascent
 from zonocuda.tighten.refine import refine
 
 _ONE_PASS = Ascent(iterations=0)
+SPARE = 2.0
+"""Times what an execution costs a row, that a proof to be written down has to spare: others find other magnitudes, and
+bounds of neurons that are as much wider."""
 BATCH = 512
 """Boxes of a batch, at most."""
 BATCH_BYTES = 2**26
@@ -87,6 +90,8 @@ class BoxBounder:
             initial = initial_slopes(self.graph, inputs, "adaptive")
             slopes = left.narrow_slopes({name: slopes.flat() for name, slopes in initial.items()})
             bounds, weight = problem.bound(lambda node: slopes[node.name])
+            if self.notes and self.rounding.execution is not None:
+                bounds = bounds - SPARE * problem.slack
             bounds = bounds.masked_fill(~_is_finite(inputs, len(lower), lower.device).unsqueeze(1), -torch.inf)
         shape = (len(lower), self.rows.count, lower.shape[1])
         weight = lower.new_zeros(shape) if weight is None else weight.reshape(shape)
