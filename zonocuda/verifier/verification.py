@@ -37,7 +37,7 @@ from zonocuda.relaxations import activations
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
 from zonocuda.verifier.contrast import contrast
-from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
+from zonocuda.verifier.falsify import SHARE, Counterexample, falsify, replay, sample
 from zonocuda.verifier.leaf import Leaf
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats, Verdict
@@ -350,7 +350,7 @@ class Verification:
         rows = Rows.of(region, self.spec.inputs, self.spec.outputs, example)
         with self.course.phase("falsify"), torch.enable_grad():
             self.counterexample = falsify(
-                self.subject, self.search_graph, region, position, rows, self.course.deadline, **how
+                self.subject, self.search_graph, region, position, rows, self.course.deadline.part(SHARE), **how
             )
         return self.counterexample is not None
 
