@@ -66,7 +66,10 @@ def read_combinations(entry: Any, region: Region) -> list[Claimed]:
         CertificateError: one that is malformed, or a second one for a disjunct.
     """
     found: list[Claimed] = []
-    for one in entry.get("combinations", []) if isinstance(entry, dict) else []:
+    listed = entry.get("combinations", []) if isinstance(entry, dict) else []
+    if not isinstance(listed, list):
+        raise CertificateError("combinations: must be a list")
+    for one in listed:
         if not isinstance(one, dict) or type(one.get("refutes")) is not bool:
             raise CertificateError("combinations[]: must be an object that says whether it refutes")
         disjunct = one.get("disjunct")

@@ -11,20 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 from flint import arb
+from numpy.typing import NDArray
 
 from zonocuda.checker.affine import Map, explicit
 from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
+from zonocuda.checker.certificate import Layer
 from zonocuda.checker.execution import Execution, sized
+from zonocuda.checker.functions import each, least, most
+from zonocuda.checker.products import corners, split
 from zonocuda.graph import (
     Add,
     Affine,
+    Bilinear,
     Cast,
     Concat,
+    Elementary,
     Expand,
     Gather,
     Graph,
     Input,
     Node,
+    Op,
     Rearrangement,
     Relu,
     ScaleShift,
@@ -37,6 +44,11 @@ Ends = tuple[Array, Array]
 """Exact lower and upper bounds ``[N]``."""
 
 
+def is_activation(op: Op) -> bool:
+    """Whether an operator is relaxed: neither affine nor a sum of two."""
+    return isinstance(op, Relu | Elementary | Bilinear)
+
+
 class Maps:
     """The affine operators of a network, made once."""
 
@@ -46,6 +58,20 @@ class Maps:
         self.nodes = {node.name: node for node in graph.nodes}
         self.size = {node.name: prod(node.shape) for node in graph.nodes}
         self._maps: dict[str, tuple[Map, Map]] = {}
+        self.activations = [node for node in graph.nodes if is_activation(node.op)]
+
+    @property
+    def is_piecewise(self) -> bool:
+        """Whether all activations are ReLUs."""
+        return all(isinstance(node.op, Relu) for node in self.activations)
+
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """The activations by name, in order."""
+        return {
+            node.name: Layer(node.op.kind, self.size[node.inputs[0]], not isinstance(node.op, Elementary))
+            for node in self.activations
+        }
 
     def under(self, execution: Execution | None) -> Maps:
         """The same operators, as a machine executes them."""
@@ -177,6 +203,13 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
     if isinstance(op, Relu):
         low, high = (balls(ZERO if value <= 0 else value for value in end) for end in before[0])
         return low, high
+    if isinstance(op, Elementary):
+        ends = floats_below(before[0][0]), floats_above(before[0][1])
+        return balls(each(least, op, 0.0, *ends).tolist()), balls(each(most, op, 0.0, *ends).tolist())
+    if isinstance(op, Bilinear):
+        (xl, yl), (xu, yu) = (split(end, op.terms) for end in before[0])
+        low, high = corners((xl, xu), (yl, yu))
+        return lower(low.sum(1)), upper(high.sum(1))
     if isinstance(op, Cast):
         low, high = before[0]
         error = cast_error(op, low, high)
@@ -197,6 +230,24 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
             low[places], high[places] = a, b
         return low, high
     raise NotImplementedError(f"zonocuda check: op {op.kind} is not supported")
+
+
+def floats_below(values: Array) -> NDArray[np.float64]:
+    """Floats below exact numbers; minus infinity for what is none."""
+    return np.array([_float(value, -np.inf) for value in values.ravel()]).reshape(values.shape)
+
+
+def floats_above(values: Array) -> NDArray[np.float64]:
+    """Floats above exact numbers; infinity for what is none."""
+    return np.array([_float(value, np.inf) for value in values.ravel()]).reshape(values.shape)
+
+
+def _float(value: arb, side: float) -> float:
+    end = value.upper() if side > 0 else value.lower()
+    near = float(end.mid())
+    if arb(near) == end:
+        return near
+    return side if near != near or not end.is_finite() else float(np.nextafter(near, side))
 
 
 def executed_interval(maps: Maps, node: Node, ends: Mapping[str, Ends]) -> Ends:

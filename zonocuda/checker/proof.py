@@ -80,6 +80,8 @@ def region_proof(network: Network, region: Region, entry: object, sources: Sourc
         CertificateError: what the certificate has for it is malformed.
     """
     box = region.box
+    if network.maps.execution is not None and not network.maps.is_piecewise:
+        raise NotProven("how a machine executes other activations than ReLUs is not known")
     lower, upper = box_of(box, network.maps.execution)
     if bool((lower > upper).any()) and not box.has_nan:
         return "the box is empty"
@@ -94,7 +96,7 @@ def region_proof(network: Network, region: Region, entry: object, sources: Sourc
         return "combinations of rows refute every disjunct"
     if entry.get("forest") is not None:
         return _split(network, region, entry, list(disjuncts.values()), sources)
-    return _bounded(network, region, region_claim(entry, network.sizes, sources.archive), disjuncts, sources)
+    return _bounded(network, region, region_claim(entry, network.maps.layers, sources.archive), disjuncts, sources)
 
 
 def _left(network: Network, region: Region, entry: object) -> dict[int, Rows]:
@@ -124,11 +126,12 @@ def _refuse(reason: str) -> None:
 
 
 def _bounded(network: Network, region: Region, claim: RegionClaim, disjuncts: dict[int, Rows], sources: Sources) -> str:
-    """A proof by bounds on the whole box: in float64, and in balls where that leaves it open, or they are asked for."""
+    """A proof by bounds on the whole box: in float64, and in balls where that leaves it open, or they are asked for, or
+    not all activations are ReLUs."""
     rows = list({row: None for disjunct in disjuncts.values() for row in disjunct})
     if not all(0 <= number < len(rows) for number in claim.rows):
         raise CertificateError("rows[].row is no row of the specification")
-    if not sources.exact:
+    if not sources.exact and network.maps.is_piecewise:
         try:
             with np.errstate(all="ignore"):
                 return _refuted(*_in_floats(network, region, claim, rows, sources), claim, rows, disjuncts)
@@ -160,7 +163,7 @@ def _in_floats(network: Network, region: Region, claim: RegionClaim, rows: Rows,
         found = root.row_bounds([(Row.of(root.net, rows[number]), one.slopes) for number, one in claim.rows.items()])
     bounds = {rows[number]: arb(bound) for number, bound in zip(claim.rows, found, strict=True)}
     missed = 0
-    for name, one in claim.relus.items():
+    for name, one in claim.activations.items():
         low, high = (end[0, one.neurons].tolist() for end in (sets.relus[name].low, sets.relus[name].high))
         missed += sum(not is_within(one, k, *ends) for k, ends in enumerate(zip(low, high, strict=True)))
     carried = f"{root.passes} rows carried, {sample.confirmed} of them in balls, too"
@@ -217,7 +220,9 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
     forest = read_forest(arrays, list(network.sizes.values()), len(box[0]), len(disjuncts))
     root: Sets | None = None
     if entry.get("activations"):
-        claim = region_claim(entry, network.sizes, archive)
+        if not network.maps.is_piecewise:
+            raise CertificateError("forest: activations beside ReLUs have no bounds of a whole box beside a forest")
+        claim = region_claim(entry, network.maps.layers, archive)
         with np.errstate(all="ignore"), _believed():
             root = RootDerivation(net, box[0][None], box[1][None], claim, sample, sources.progress).run()
     if network.maps.execution is not None:
