@@ -112,6 +112,19 @@ class Maps:
                     found[node.name] = second, first, False
         return found
 
+    def is_magnitude(self, node: Node) -> bool:
+        """Whether a node is 2 relu(x) - x."""
+        if not isinstance(node.op, Add) or node.op.sign == 1:
+            return False
+        twice = self.nodes[node.inputs[0]]
+        if not isinstance(twice.op, ScaleShift) or twice.op.shift is not None or twice.op.scale is None:
+            return False
+        positive = self.nodes[twice.inputs[0]]
+        if self.rounds(node) or self.rounds(twice):
+            return False
+        is_two = not twice.op.roundings and not twice.op.doubt and bool((twice.op.scale == 2).all())
+        return is_two and isinstance(positive.op, Relu) and positive.inputs[0] == node.inputs[1]
+
     def rounds(self, node: Node) -> bool:
         """Whether a machine's value may be another than that of the node's operator."""
         return self.execution is not None and node.name in self.execution.shares
@@ -242,6 +255,40 @@ def executed_interval(maps: Maps, node: Node, ends: Mapping[str, Ends]) -> Ends:
     low, high = interval(maps, node, [ends[name] for name in node.inputs])
     error = maps.departure(node, lambda name: sized(*ends[name]))
     return (low, high) if error is None else (lower(low - error), upper(high + error))
+
+
+def of_two(found: Ends, first: Ends, second: Ends, larger: bool) -> Ends:
+    """Bounds ``found`` of the larger, or smaller, of two values, which lies between the extremes of their ends."""
+    pairs = (zip(*pair, strict=True) for pair in zip(first, second, strict=True))
+    known = [[x.max(y) if larger else x.min(y) for x, y in pair] for pair in pairs]
+    low = lower(balls(x.max(y) for x, y in zip(found[0], known[0], strict=True)))
+    return low, upper(balls(x.min(y) for x, y in zip(found[1], known[1], strict=True)))
+
+
+def attained(maps: Maps, box: Ends) -> dict[str, Ends]:
+    """Bounds of all nodes' values, or a machine's, exact where a sum reads nothing but zeros and its offset and rounds
+    nothing, and for magnitudes and extremes: no middle of an interval is rounded."""
+    ends = {maps.graph.nodes[0].name: box}
+    for node in maps.graph.nodes[1:]:
+        before = [ends[name] for name in node.inputs]
+        if isinstance(node.op, Affine) and not isinstance(node.op, Cast):
+            map_ = maps.of(node)[0]
+            low, high = map_.ends(*before[0])
+            if map_.bias is not None:
+                low, high = low + map_.bias, high + map_.bias
+            error = maps.departure(node, lambda name: sized(*ends[name]))
+            found = (lower(low), upper(high)) if error is None else (lower(low - error), upper(high + error))
+        else:
+            found = executed_interval(maps, node, ends)
+        if node.name in maps.extremes:
+            first, second, larger = maps.extremes[node.name]
+            found = of_two(found, ends[first], ends[second], larger)
+        elif maps.is_magnitude(node):
+            low, high = before[1]
+            low, high = of_two(found, (low, high), (-high, -low), True)
+            found = balls(value.max(ZERO) for value in low), high
+        ends[node.name] = found
+    return ends
 
 
 def ratio(value: Fraction) -> Any:

@@ -19,7 +19,7 @@ from zonocuda.checker.derive import Derivation, RootDerivation
 from zonocuda.checker.exact import Disagreement, Sample
 from zonocuda.checker.execution import box_of, sized
 from zonocuda.checker.forest import read_forest
-from zonocuda.checker.maps import Maps, executed_interval
+from zonocuda.checker.maps import Maps, attained
 from zonocuda.checker.region import Progress, RegionCheck, is_within
 from zonocuda.checker.rows import Row
 from zonocuda.checker.sets import FloatNet, Sets
@@ -104,18 +104,16 @@ def _left(network: Network, region: Region, entry: object) -> dict[int, Rows]:
     combinations = read_combinations(entry, region)
     maps = network.maps
     lower, upper = (end.tolist() for end in box_of(region.box, maps.execution))
-    nonnegative: frozenset[int] = frozenset()
-    if any(one.outputs for one in combinations):
-        ends = {maps.graph.nodes[0].name: (balls(lower), balls(upper))}
-        for node in maps.graph.nodes[1:]:
-            ends[node.name] = executed_interval(maps, node, ends)
-        _refuse(maps.overflow(lambda name: sized(*ends[name])))
-        nonnegative = frozenset(i for i, value in enumerate(ends[maps.graph.output][0]) if value >= 0)
+    ends = balls(()), balls(())
+    if any(one.refutes and one.outputs for one in combinations):
+        known = attained(maps, (balls(lower), balls(upper)))
+        _refuse(maps.overflow(lambda name: sized(*known[name])))
+        ends = known[maps.graph.output]
     disjuncts: dict[int, Rows] = dict(enumerate(region.disjuncts))
     for one in combinations:
         if not one.refutes:
             disjuncts[one.disjunct] = (*disjuncts[one.disjunct], one.row(region))
-        elif one.is_refuted(region, (lower, upper), nonnegative):
+        elif one.is_refuted(region, (lower, upper), ends):
             del disjuncts[one.disjunct]
         else:
             raise CertificateError(f"the combination of rows of disjunct {one.disjunct} refutes nothing")

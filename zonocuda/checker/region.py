@@ -22,7 +22,7 @@ from flint import arb
 from zonocuda.checker.arithmetic import ONE, Array, balls, lower, upper, zeros
 from zonocuda.checker.certificate import ActivationSlopes, OwnSlopes, RegionClaim
 from zonocuda.checker.execution import box_of, sized
-from zonocuda.checker.maps import Ends, Maps, cast_error, interval, is_activation, ratio
+from zonocuda.checker.maps import Ends, Maps, cast_error, interval, is_activation, of_two, ratio
 from zonocuda.checker.passes import Passes
 from zonocuda.checker.relaxed import Chosen, Relaxed, relaxed
 from zonocuda.graph import Cast, Input, Node, Relu
@@ -73,12 +73,9 @@ class RegionCheck(Passes):
             error = cast_error(node.op, *before[0])
         if error is not None:
             self.departures[node.name] = error
-        if node.name in self.maps.extremes:  # of two, which lies between the extremes of their ends
-            a, b, larger = self.maps.extremes[node.name]
-            ends_of_two = [zip(*pair, strict=True) for pair in zip(ends[a], ends[b], strict=True)]
-            known = [balls(x.max(y) if larger else x.min(y) for x, y in pairs) for pairs in ends_of_two]
-            low = lower(balls(x.max(y) for x, y in zip(low, known[0], strict=True)))
-            high = upper(balls(x.min(y) for x, y in zip(high, known[1], strict=True)))
+        if node.name in self.maps.extremes:
+            first, second, larger = self.maps.extremes[node.name]
+            return of_two((low, high), ends[first], ends[second], larger)
         return low, high
 
     def _tightened(self, node: Node, low: Array, high: Array) -> Ends:
