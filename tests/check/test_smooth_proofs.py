@@ -185,7 +185,9 @@ def wrong_one(graph: Graph, property_: Spec) -> Spec:
     return spec(box.lower, box.upper, [[row]], property_.outputs)
 
 
-@pytest.mark.parametrize("name", ["tanh", "gelu", "transformer"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("gelu", marks=pytest.mark.slow), "tanh", pytest.param("transformer", marks=pytest.mark.slow)]
+)
 def test_no_edit_confirms_a_false_property(name: str) -> None:
     graph, property_, certificate = whole(name, 0.15 if name == "gelu" else -0.05)
     wrong = wrong_one(graph, property_)
