@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import tokenize
 import zipfile
 import zlib
@@ -56,7 +57,7 @@ class Archive:
         if Path(path).stat().st_size > longest:
             raise ArchiveError(f"has more than {longest} bytes")
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip, self._path, self._process = zipfile.ZipFile(path), path, os.getpid()
         except _FAULTS as error:
             raise ArchiveError(f"no zip archive ({error})") from error
         members = self._zip.infolist()
@@ -87,6 +88,8 @@ class Archive:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
             raise ArchiveError(f"{name}: must be stored or deflated, and not encrypted")
         try:
+            if self._process != os.getpid():  # a copy of a process shares its place in the file
+                self._zip, self._process = zipfile.ZipFile(self._path), os.getpid()
             with self._zip.open(member) as file:
                 content = file.read(most + 1)
         except _FAULTS as error:

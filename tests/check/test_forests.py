@@ -258,3 +258,34 @@ def test_a_certificate_of_another_network_or_of_a_larger_box_proves_nothing(tmp_
     assert not checked(graph, wide, certificate, tmp_path / "c.zip").confirmed
     other = fc(6, (2, 6, 6, 2))
     assert not checked(other, false_one(other, above(other, 1.5, 5, 0.0)), certificate, tmp_path / "c.zip").confirmed
+
+
+def test_lemmas_of_another_network_and_leaves_of_another_tree_prove_nothing(tmp_path: Path) -> None:
+    graph, property_, certificate = case("lemmas")
+    other = fc(3, (3, 6, 6, 2))
+    wrong = false_one(other, above(other, 1.0, 3, 0.01))
+    assert not checked(other, wrong, certificate, tmp_path / "c.zip").confirmed
+    forest = forest_of(certificate)
+    _, _, plain = case("neurons")
+    mixed = {name: forest_of(plain).arrays[name] for name in ("row_slopes", "multiplied", "splits", "multipliers")}
+    result = checked(graph, property_, with_forest(certificate, changed(forest, **mixed)), tmp_path / "c.zip")
+    assert not result.confirmed
+    assert "forest: " in result.reason
+    count = len(forest.arrays["row_slopes"])
+    for leaf in range(0, count, max(1, count // 3)):  # all leaves with what one of them has
+        same = np.full(count, forest.arrays["row_slopes"][leaf])
+        edited = with_forest(certificate, changed(forest, row_slopes=same))
+        if checked(graph, property_, edited, tmp_path / "c.zip").confirmed:
+            assert checked(graph, property_, edited, tmp_path / "c.zip", exact=True).confirmed
+        assert not checked(graph, false_one(graph, property_), edited, tmp_path / "c.zip").confirmed
+
+
+def test_a_file_that_is_cut_short_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
+    _, _, certificate = case("lemmas")
+    path = tmp_path / "c.zip"
+    certificate.save(path)
+    whole = path.read_bytes()
+    for size in [*range(0, len(whole), max(1, len(whole) // 60)), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(CertificateError):
+            read_document(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,13 @@ import torch
 from tests.check.test_forests import above, checked, false_one, forest_of
 from tests.data import data_root
 from tests.verifier.graphs import concat, fc, residual, spec
+from zonocuda.branch import SignParts
 from zonocuda.checker.forest import read_forest, walk
 from zonocuda.cli.main import main
 from zonocuda.graph import Graph
+from zonocuda.prove import leaf_program
+from zonocuda.prove.leaf_program import LeafOracle
+from zonocuda.prove.sign_bounds import Pace
 from zonocuda.prove.sign_record import SignLeaves, TreeWriter
 from zonocuda.specs import LinearConstraint, Spec
 from zonocuda.verifier import Verdict, verify
@@ -68,6 +73,29 @@ def test_what_splitting_neurons_proves_is_confirmed(
         assert found.confirmed, found
     wrong = false_one(graph, property_)
     assert not checked(graph, wrong, result.certificate, tmp_path / "c.zip").confirmed
+
+
+def test_what_linear_programs_proved_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    solved: list[bool] = []
+
+    program = LeafOracle.program
+
+    def counted(oracle: LeafOracle, part: SignParts) -> Any:
+        found = program(oracle, part)
+        solved.append(found is not None and found.value > 0)
+        return found
+
+    monkeypatch.setattr(LeafOracle, "program", counted)
+    monkeypatch.setattr(leaf_program, "FEW", 1000)
+    monkeypatch.setattr("zonocuda.verifier.neuron_search.CHILD", Pace(0, 0.0, 0.0))  # leaves all to the programs
+    graph, property_ = deep()
+    result = verify(graph, property_, certificate=True, split="neuron", timeout=100.0)
+    assert result.verdict is Verdict.VERIFIED
+    assert result.certificate is not None
+    assert not result.certificate.reason
+    assert sum(solved) > 2
+    assert checked(graph, property_, result.certificate, tmp_path / "c.zip").confirmed
+    assert not checked(graph, false_one(graph, property_), result.certificate, tmp_path / "c.zip").confirmed
 
 
 def test_what_cannot_be_written_down_is_said_and_changes_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.check.certificates import inline
-from tests.check.test_forests import case, false_one
+from tests.check.certificates import inline, threshold
+from tests.check.test_forests import case, checked, false_one
 from zonocuda.checker import trees
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.parallel import in_order
 from zonocuda.checker.proof import Sources
 from zonocuda.checker.verdict import check, check_proof
+from zonocuda.specs import Spec
+from zonocuda.verifier import verify
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3, 50])
@@ -98,6 +100,24 @@ def test_a_forest_is_confirmed_alike_in_any_number_of_processes(kind: str, monke
     wrong = false_one(graph, property_)
     refused = [check_proof(inline(certificate), graph, wrong, None, Sources(jobs=jobs)) for jobs in (1, 2)]
     assert not refused[0].confirmed
+    assert refused[0] == refused[1]
+
+
+def test_regions_are_proven_alike_in_any_number_of_processes(tmp_path: Path) -> None:
+    """Each of which reads the file's arrays for itself."""
+    graph, one = threshold("fc", 2, -1)
+    property_ = Spec(one.inputs, one.outputs, one.regions * 12)
+    certificate = verify(graph, property_, certificate=True).certificate
+    assert certificate is not None
+    found = [checked(graph, property_, certificate, tmp_path / "c.zip", jobs=jobs) for jobs in (1, 2, 5)]
+    assert found[0].confirmed
+    assert len(found[0].details) == 13
+    assert found[0] == found[1] == found[2]
+    (false,) = false_one(graph, one).regions
+    wrong = Spec(one.inputs, one.outputs, (*one.regions * 8, false, *one.regions * 3))
+    refused = [checked(graph, wrong, certificate, tmp_path / "c.zip", jobs=jobs) for jobs in (1, 3)]
+    assert not refused[0].confirmed
+    assert refused[0].reason.startswith("region 8: ")
     assert refused[0] == refused[1]
 
 

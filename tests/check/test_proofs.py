@@ -72,7 +72,7 @@ def test_bounds_are_below_exact_values_for_any_slopes(name: str) -> None:
         (entry,) = random_slopes(certificate, seed)["regions"]
         with precisely():
             maps = Maps(graph)
-            claim = region_claim(entry, {node.name: maps.size[node.name] for node in graph.relus})
+            claim = region_claim(entry, maps.layers)
             bound = RegionCheck(maps, region_, claim).row_bound(region_.disjuncts[0][0], None)
             assert bound.is_finite()
             assert bound <= exact.numerator / bound.__class__(exact.denominator)

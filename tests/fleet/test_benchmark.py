@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import fleet
+from benchmarks import fleet, shared_search
 from tests.cli import files
 
 
@@ -23,6 +23,21 @@ def test_three_ways_are_timed_and_their_verdicts_compared(tmp_path: Path, capsys
     assert document["verdicts_agree"] is True
     assert document["instances"] == 2
     assert 0 < document["seconds_per_task"] < 0.1
+
+
+@pytest.mark.slow
+def test_a_search_that_is_shared_out_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, spec, output = tmp_path / "net.onnx", tmp_path / "open.vnnlib", tmp_path / "result.json"
+    files.fc_model(net, *files.DISTANCE)
+    files.save_spec(spec, [-1, -1], [1, 1], 2, "(= Y_0 0.1)")  # no float is, and no proof says so
+    options = ["--workers", "0", "1", "--timeout", "6", "--output", str(output)]
+    assert shared_search.main([str(net), str(spec), *options]) == 0
+    alone, shared = json.loads(output.read_text())["runs"]
+    assert alone["verdict"] == shared["verdict"]
+    assert shared["packets"] > 0
+    assert 0 <= shared["idle"] <= 1
+    assert shared["work_seconds"] <= shared["seconds"]
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_instances_are_taken_evenly() -> None:

@@ -15,8 +15,11 @@ import pytest
 
 import zonocuda
 from tests.fleet import tasks
+from tests.verifier.checkpoint_cases import few_inputs, small_batches
+from zonocuda.checker import check
 from zonocuda.executors.on_ray import RayExecutor
 from zonocuda.executors.protocol import Notice
+from zonocuda.verifier import box_packets, sharing, verify
 
 ray = pytest.importorskip("ray", reason="no Ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="no cluster of Ray's tests")
@@ -85,6 +88,31 @@ def test_instances_are_verified_on_a_cluster(cluster: Any, small: Path, tmp_path
     with RayExecutor() as executor:
         records = list(zonocuda.run(pairs, executor=executor, timeout=60, out=tmp_path / "out"))
     assert {Path(r.spec).name: r.verdict for r in records} == {"safe.vnnlib": "verified", "unsafe.vnnlib": "falsified"}
+
+
+def test_one_hard_instance_is_shared_out_and_a_node_that_dies_changes_nothing(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(box_packets, "HEAD", 0.0)
+    for name in ("FIRST", "LEAST"):
+        monkeypatch.setattr(sharing, name, 0.02)
+    node, lost, started = cluster.add_node(num_cpus=2), 0, 0
+
+    def notify(notice: Notice) -> None:
+        nonlocal node, lost, started
+        lost, started = lost + (notice.kind == "lost"), started + (notice.kind == "started")
+        if started == 3 and node is not None:  # two of the three are on the node
+            cluster.remove_node(node, allow_graceful=False)
+            node = None
+
+    graph, problem = few_inputs()
+    with RayExecutor(notify=notify) as executor, small_batches("input"):
+        result = verify(graph, problem, device="cpu", split="input", executor=executor, certificate=True, timeout=120.0)
+    assert node is None
+    assert lost > 0, "the node was idle: the test shows nothing"
+    assert result.verified
+    assert result.splits[0].packets > 0
+    assert check(result, graph, problem).confirmed
 
 
 def test_a_signal_ends_the_command_with_one_line(small: Path) -> None:

@@ -272,7 +272,7 @@ def test_what_holds_is_verified_and_a_planted_violation_never_is(terms: int) -> 
     proven = verify(graph, property_of(graph, box, lower - 1e-4), split="none", certificate=True)
     assert proven.verdict is Verdict.VERIFIED
     assert proven.certificate is not None
-    assert "certificates of op Bilinear" in proven.certificate.reason
+    assert not proven.certificate.reason
     planted = verify(graph, property_of(graph, box, least + 1e-3), timeout=10)
     assert planted.verdict in (Verdict.FALSIFIED, Verdict.UNKNOWN)
     split = verify(graph, property_of(graph, box, least - 0.05), split="input", timeout=30)

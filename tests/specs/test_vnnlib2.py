@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -67,6 +68,16 @@ def test_an_element_type_of_floats_means_the_same_exact_decimals(tmp_path: Path,
 def test_tensors_may_have_the_names_of_a_file(tmp_path: Path) -> None:
     text = (HEADER + BOX_2 + "(assert (<= Y[0] 0.1))").replace("X", "input_1").replace("Y", "logits")
     assert_same(load_text(tmp_path, text), load_2(tmp_path, "(<= Y[0] 0.1)"))
+
+
+@needs_package
+def test_the_quoted_name_that_a_tensor_has_in_its_file_may_follow_it(tmp_path: Path) -> None:
+    text = HEADER + BOX_2 + "(assert (<= Y[0] 0.1))"
+    named = re.sub(r"(declare-(?:in|out)put \w+ \w+ \[[\d, ]*\])", r'\1 "/model.0/Gemm_output_0:0"', text)
+    assert named.count('"') == 4
+    assert_same(load_text(tmp_path, named), load_2(tmp_path, "(<= Y[0] 0.1)"))
+    with pytest.raises(VnnlibError, match="syntax error at line 8"):
+        load_text(tmp_path, text + '(assert (<= "Y" 0.1))')
 
 
 @needs_package

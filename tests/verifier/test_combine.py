@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from tests.verifier.graphs import NETWORKS
-from zonocuda.graph import HOPELESS, Affine, Graph, Input, Linear, Node, Reduce, Relu, ScaleShift
+from zonocuda.graph import Graph, Input, Linear, Node, Relu
 from zonocuda.prove.combine import combined, mixture, refutation, refutes
-from zonocuda.prove.signs import nonnegative_outputs
+from zonocuda.prove.ends import known_ends
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, verify
 
@@ -105,7 +103,7 @@ def test_the_check_confirms_a_contradiction(rows: list[LinearConstraint]) -> Non
 )
 def test_a_value_of_a_relu_is_never_negative(rows: list[LinearConstraint]) -> None:
     graph = network()
-    assert nonnegative_outputs(graph) == {0, 1, 2}
+    assert known_ends(graph) == dict.fromkeys(range(3), (0, math.inf))
     certificate = certificate_of(graph, spec(rows))
     assert check_proof(certificate, graph, spec(rows)).confirmed
     without = network(relu_last=False)
@@ -130,7 +128,7 @@ def test_a_bound_that_is_attained_does_not_refute_a_row_that_holds_there() -> No
     ],
 )
 def test_rows_that_some_point_satisfies_are_not_refuted(rows: list[LinearConstraint]) -> None:
-    assert refutation(tuple(rows), [0.0] * 3, [1.0] * 3, frozenset()) is None
+    assert refutation(tuple(rows), [0.0] * 3, [1.0] * 3, {}) is None
 
 
 def test_refutations_are_those_of_brute_force() -> None:
@@ -147,17 +145,17 @@ def test_refutations_are_those_of_brute_force() -> None:
             )
             for _ in range(rng.choice((1, 2, 3, 4)))
         )
-        nonnegative = frozenset(i for i in (0, 1) if rng.random() < 0.3)
-        weights = refutation(rows, [0.0], [1.0], nonnegative)
+        ends = {i: rng.choice(((0.0, math.inf), (-math.inf, 0.5), (-0.5, 1.0))) for i in (0, 1) if rng.random() < 0.4}
+        weights = refutation(rows, [0.0], [1.0], ends)
         satisfied = any(
             all(r.holds([x], [a, b]) for r in rows)
             for x, a, b in product((0.0, 0.5, 1.0), map(float, grid), map(float, grid))
-            if not ((0 in nonnegative and a < 0) or (1 in nonnegative and b < 0))
+            if all(ends[i][0] <= y <= ends[i][1] for i, y in ((0, a), (1, b)) if i in ends)
         )
         assert not (satisfied and weights is not None), rows
         if weights is not None:
             found += 1
-            assert refutes(rows, *weights, [0.0], [1.0])
+            assert refutes(rows, *weights, [0.0], [1.0], ends)
     assert found > 60
 
 
@@ -241,52 +239,7 @@ def test_a_contradiction_beside_disjuncts_that_need_bounds_is_confirmed() -> Non
     assert not check_proof(certificate, graph, spec(*rows[::-1])).confirmed
 
 
-@pytest.mark.parametrize(
-    ("last", "known"),
-    [
-        (Linear(torch.tensor([[1.0, 2.0, 0.0], [1.0, -1.0, 0.0], [0.0, 0.0, 0.0]]), None), {0, 2}),
-        (Linear(torch.eye(3), torch.tensor([0.0, 1e-30, -1e-30])), {0, 1}),
-        (ScaleShift(torch.tensor([1.0, -1.0, 0.0]), None), {0, 2}),
-        (ScaleShift(None, torch.tensor([0.5, -0.5, 0.0])), {0, 2}),
-        (ScaleShift(torch.tensor([1.0, 1.0, 1.0]), None, roundings=3), {0, 1, 2}),
-        (ScaleShift(torch.tensor([1.0, 1.0, 1.0]), None, roundings=HOPELESS), set()),
-        (ScaleShift(torch.ones(3), None, doubt={"scale": torch.full((3,), 2.0, dtype=torch.float64)}), set()),
-        (ScaleShift(torch.tensor([math.inf, 1.0, 1.0]), None), set()),
-        (Reduce((0,), True, True), {0}),
-    ],
-)
-@pytest.mark.parametrize("behind", [True, False])
-def test_sums_of_nonnegative_values_are_nonnegative(last: Affine, known: set[int], behind: bool) -> None:
-    """Behind a ReLU; behind anything else, only what weighs nothing of it."""
-    first = Relu() if behind else ScaleShift(torch.tensor(2.0), None)
-    shape = (1,) if isinstance(last, Reduce) else (3,)
-    graph = Graph((Node("x", Input(), (), (3,)), Node("a", first, ("x",), (3,)), Node("y", last, ("a",), shape)), "y")
-    weighed = {i for i in known if isinstance(last, Linear | ScaleShift) and i == 2 and bool(_weight(last)[2] == 0)}
-    assert nonnegative_outputs(graph) == (known if behind else weighed)
-
-
-def _weight(op: Affine) -> Tensor:
-    held = op.weight if isinstance(op, Linear) else op.scale if isinstance(op, ScaleShift) else None
-    return torch.ones(3) if held is None else held.abs().reshape(3, -1).sum(1)
-
-
-def test_a_distance_is_never_negative_by_its_structure() -> None:
-    """|x| as relu(x) + relu(-x), which no bound with rounding proves, and which is attained."""
-    nodes = (
-        Node("x", Input(), (), (1,)),
-        Node("h", Linear(torch.tensor([[1.0], [-1.0]])), ("x",), (2,)),
-        Node("r", Relu(), ("h",), (2,)),
-        Node("y", Linear(torch.tensor([[1.0, 1.0]])), ("r",), (1,)),
-    )
-    graph = Graph(nodes, "y")
-    box = Box.exact([Fraction(-1)], [Fraction(1)])
-    property_ = Spec(1, 1, (Region(box, ((row({0: 1}, 0, True),),)),))
-    for semantics in ("real", "float32"):
-        assert verify(graph, property_, semantics=semantics).verdict is Verdict.VERIFIED  # type: ignore[arg-type]
-    assert nonnegative_outputs(graph, sums=False) == set()
-
-
-def test_a_proof_with_a_certificate_uses_no_sum_that_its_check_does_not_know() -> None:
+def test_the_check_knows_what_a_proof_knows_of_sums_of_values_of_relus() -> None:
     nodes = (
         Node("x", Input(), (), (1,)),
         Node("h", Linear(torch.tensor([[1.0], [-1.0]]), roundings=1), ("x",), (2,)),
@@ -297,14 +250,6 @@ def test_a_proof_with_a_certificate_uses_no_sum_that_its_check_does_not_know() -
     box = Box.exact([Fraction(-1)], [Fraction(1)])
     property_ = Spec(1, 1, (Region(box, ((row({0: 1}, "0.5"),),)),))
     assert check_proof(certificate_of(graph, property_), graph, property_).confirmed
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_outputs_that_are_called_nonnegative_are(name: str) -> None:
-    graph = NETWORKS[name](0)
-    known = nonnegative_outputs(graph)
-    values = graph(torch.randn(200, *graph.input_shape, dtype=torch.float64)).reshape(200, -1)
-    assert bool((values[:, sorted(known)] >= 0).all())
 
 
 def test_a_value_of_a_relu_that_may_overflow_is_not_verified_as_executed() -> None:

@@ -14,7 +14,7 @@ _PROGRAM = """
 import json, sys, torch
 from zonocuda.domains import Zonotope
 from zonocuda.bounds.plan import planner
-from zonocuda.bounds.forward.sweep import sweep
+from zonocuda.bounds.forward.sweep import Means, sweep
 from tests.peak import peak_growth
 from tests.verifier.graphs import Builder
 from zonocuda.graph import Add, Relu
@@ -38,7 +38,7 @@ def swept(side, channels, budget, given):
     if given:
         zonotope = Zonotope.from_generators(x, zonotope.blocks[0].dense(zonotope.features))
     with torch.no_grad():
-        return peak_growth(lambda: sweep(graph, zonotope, memory_budget=budget))
+        return peak_growth(lambda: sweep(graph, zonotope, Means(memory_budget=budget)))
 
 budget, host, given = (int(word) for word in sys.argv[1:])
 planner.host_budget = lambda device: host

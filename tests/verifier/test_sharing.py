@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.verifier.checkpoint_cases import few_inputs, small_batches
+from tests.verifier.checkpoint_cases import CASES, few_inputs, small_batches
 from tests.verifier.unreliable import Unreliable
 from zonocuda.branch import Subproblems
 from zonocuda.checker import check
 from zonocuda.executors import Done, Executor, LocalExecutor, Notice
 from zonocuda.graph import Graph
+from zonocuda.prove.lemmas import LemmaEffort
 from zonocuda.specs import Spec
-from zonocuda.verifier import Verdict, VerifyResult, box_packets, sharing, verify
+from zonocuda.verifier import Verdict, VerifyResult, box_packets, neuron_search, sharing, verify
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.sharing import Answer, Packet, PacketError, Sharing
 
@@ -48,6 +49,23 @@ def test_whichever_packets_are_lost_and_in_whatever_order_they_end_the_proof_is_
     assert result.verdict is Verdict.VERIFIED
     assert executor.ended == result.splits[0].packets > 3, "the search is not shared out: the test shows nothing"
     assert bool(executor.lost) is bool(loss)
+    assert check(result, graph, problem).confirmed
+
+
+@pytest.mark.parametrize("case", ["neuron", "lemmas"])
+def test_a_search_by_signs_is_shared_out_and_so_is_its_proof(
+    case: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neuron_search, "EFFORTS", (LemmaEffort(4, 2),) if case == "lemmas" else ())
+    for name in ("FIRST", "LATER"):
+        monkeypatch.setattr(neuron_search, name, 2)
+    make, options = CASES[case]
+    graph, problem = make()
+    executor = Unreliable(seed, 0.1)
+    result = verify(graph, problem, device="cpu", timeout=120.0, executor=executor, certificate=True, **options)
+    assert result.verdict is Verdict.VERIFIED
+    assert result.splits[0].packets > 0
+    assert executor.ended > result.splits[0].packets, "the search that is written down is shared out, too"
     assert check(result, graph, problem).confirmed
 
 

@@ -175,13 +175,31 @@ def wide(inputs: int) -> tuple[Graph, Spec]:
 def test_auto_splits_where_few_inputs_vary() -> None:
     few = decide(*wide(splitting.MAX_INPUTS))
     many = decide(*wide(splitting.MAX_INPUTS + 1))
-    for problem, boxes in ((wide(splitting.MAX_INPUTS), True), (wide(splitting.MAX_INPUTS + 1), False)):
+    for inputs, boxes, neurons in (
+        (splitting.FEW_INPUTS, True, False),
+        (splitting.FEW_INPUTS + 1, True, True),
+        (splitting.MAX_INPUTS, True, True),
+        (splitting.MAX_INPUTS + 1, False, True),
+    ):
+        problem = wide(inputs)
         part = problem[1].regions[0]
         assert splitting.wants_split("auto", part) is boxes
-        assert splitting.wants_neurons("auto", part, problem[0]) is not boxes
+        assert splitting.wants_neurons("auto", part, problem[0]) is neurons
     assert few.verdict is many.verdict is Verdict.VERIFIED
     asked = decide(*wide(splitting.MAX_INPUTS + 1), split="input")
     assert asked.verdict is Verdict.VERIFIED
+
+
+def test_neurons_are_split_where_boxes_do_not_end_in_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitting, "BOX_SHARE", 0.0)
+    for inputs, kinds in ((splitting.FEW_INPUTS, ["input"]), (splitting.FEW_INPUTS + 1, ["input", "neuron"])):
+        graph, ends = fc(3, (inputs, 16, 16, 1)), torch.full((inputs,), 0.5).double()
+        least = float(graph(sample_box(-ends, ends, 20_000)).min())
+        problem = spec(-ends, ends, [[constraint({0: 1.0}, 0.3 - least)]], 1)
+        result = decide(graph, problem, timeout=20.0)
+        assert result.verdict is Verdict.VERIFIED
+        assert [stats.split for stats in result.splits] == kinds
+        assert result.splits[-1].is_proven
 
 
 @pytest.mark.parametrize("options", [{"split": "none"}, {"effort": "fast"}])

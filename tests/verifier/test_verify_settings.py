@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,20 @@ def test_time_that_runs_out_in_the_last_search_means_timeout(monkeypatch: pytest
     check(run(IDENTITY, TENTH, timeout=10, split="none"), Verdict.TIMEOUT)
     check(run(IDENTITY, [NEVER], timeout=10, split="none"), Verdict.VERIFIED)
     check(run(IDENTITY, TENTH, timeout=13, split="none"), Verdict.UNKNOWN)
+
+
+def test_searches_for_counterexamples_leave_most_of_the_time_to_proofs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, granted = [0.0], list[float]()
+    monkeypatch.setattr("zonocuda.bounds.deadline.time.monotonic", lambda: clock[0])
+
+    def endless(*args: Any, **options: object) -> None:
+        granted.append(args[5].remaining())
+        clock[0] += granted[-1]
+
+    monkeypatch.setattr(verification, "falsify", endless)
+    check(run(IDENTITY, TENTH, timeout=10, split="none"), Verdict.UNKNOWN)
+    assert len(granted) == 2
+    assert sum(granted) < 10 / 2
 
 
 @pytest.mark.skipif(missing_device("cuda") is None, reason="CUDA is there")

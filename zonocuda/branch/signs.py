@@ -71,6 +71,11 @@ class SignParts:
         return replace(self, slopes=self.slopes.to(self.bound), multipliers=self.multipliers.to(self.bound))
 
     @property
+    def bytes(self) -> int:
+        """Of all parts, packed."""
+        return len(self) * self.part_bytes
+
+    @property
     def part_bytes(self) -> int:
         """Of one part, packed."""
         return self.signs.shape[1] * 5 + self.wishes.shape[1] * 8 + 32

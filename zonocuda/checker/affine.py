@@ -16,7 +16,7 @@ import numpy as np
 from flint import arb_mat
 from numpy.typing import NDArray
 
-from zonocuda.checker.arithmetic import ONE, Array, balls, constants, matrix, product, zeros
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, constants, matrix, product, zeros
 from zonocuda.graph import (
     Affine,
     AveragePool,
@@ -55,6 +55,13 @@ class Block:
         """K^T."""
         return None if self.down is None else self.down.transpose()
 
+    def part(self, sign: int) -> tuple[Block, ...]:
+        """With the positive part of ``sign`` K; nothing where there is none."""
+        if self.matrix is None:
+            return (self,) if sign == 1 else ()
+        positive = balls(((sign * value).max(ZERO) for value in self.matrix.ravel()), self.matrix.shape)
+        return (replace(self, matrix=positive),)
+
 
 @dataclass(frozen=True, eq=False)
 class Map:
@@ -86,6 +93,18 @@ class Map:
         """The same sums with |K| and |s|, without b."""
         blocks = tuple(replace(b, matrix=None if b.matrix is None else np.abs(b.matrix)) for b in self.blocks)
         return Map(blocks, None if self.scale is None else np.abs(self.scale), None, self.sizes)
+
+    def ends(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """Bounds ``[out]`` of s * sum K x for ``low`` <= x <= ``high``: each sum of products with the ends that it is
+        about, so that it is exact where these are zeros."""
+        up, down = (
+            Map(tuple(b for block in self.blocks for b in block.part(sign)), None, None, self.sizes) for sign in (1, -1)
+        )
+        least, most = up.linear(low) - down.linear(high), up.linear(high) - down.linear(low)
+        if self.scale is None:
+            return least, most
+        rises, falls = (balls(value.max(ZERO) for value in s) for s in (self.scale, -self.scale))
+        return rises * least - falls * most, rises * most - falls * least
 
 
 def _apply(blocks: list[tuple[arb_mat | None, Places, Places]], x: Array, size: int) -> Array:

@@ -1,6 +1,7 @@
 """What a certificate claims, read from what ``zonocuda verify`` wrote (docs/certificate.md).
 
-Nothing here is believed: slopes are good in [0, 1] whatever their value, and bounds are only compared.
+Nothing here is believed: slopes are good whatever their value (of ReLUs and products in [0, 1]), and bounds are only
+compared.
 """
 
 from __future__ import annotations
@@ -27,9 +28,6 @@ OLDEST = "zonocuda.certificate/1"
 FORMATS = (OLDEST, "zonocuda.certificate/2", "zonocuda.certificate/3")
 """The last one has forests, and may have its arrays in an archive."""
 
-OPS = {"Relu"}
-"""Activations whose bounds are derived here."""
-
 DOCUMENT = "certificate.json"
 """The member of an archive that holds the document; it names the others."""
 MAX_BYTES = 2**28
@@ -45,27 +43,46 @@ class CertificateError(ValueError):
     """A certificate that is malformed; the message is one line."""
 
 
+@dataclass(frozen=True)
+class Layer:
+    """An activation of the network: the kind of its operator, how many numbers it reads, and whether its slopes lie in
+    [0, 1]."""
+
+    kind: str
+    size: int
+    is_limited: bool
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSlopes:
+    """Slopes ``[*rows, K]`` of rows of their own: where v >= 0, and where v < 0 if they are there."""
+
+    nonnegative: NDArray[Any]
+    negative: NDArray[Any] | None
+
+
 @dataclass(frozen=True, eq=False)
 class Refined:
     """Slopes of rows that each have their own: for M ``neurons``, first of their lower, then of their upper bounds.
 
-    ``slopes`` holds by ReLU ``[2 M, K]``, where v >= 0, in units of SLOPE_UNIT.
+    ``slopes`` holds by activation ``[2 M, K]``, in units (:meth:`ActivationSlopes.scaled`).
     """
 
     neurons: NDArray[np.int64]
-    slopes: Mapping[str, NDArray[np.uint8]]
+    slopes: Mapping[str, OwnSlopes]
 
 
 @dataclass(frozen=True, eq=False)
-class ReluSlopes:
-    """Of the K crossing neurons of one ReLU: claimed bounds, and slopes.
+class ActivationSlopes:
+    """Of the K neurons of one activation that are listed: claimed bounds, and slopes.
 
     Attributes:
-        neurons: ``[K]``, places in the flattened features, ascending.
+        neurons: ``[K]``, places in the flattened features that it reads, ascending.
         lower, upper: ``[K]``, the claim.
         area: ``[K]``, for both signs of v, of the first pass.
         negative, nonnegative: ``[K]``, where v < 0 and where v >= 0, of the second pass and of the rows.
         refined: rows with slopes of their own.
+        least, largest: ``[K]``, what 0 and 1 / SLOPE_UNIT units stand for; None for 0 and 1.
     """
 
     neurons: NDArray[np.int64]
@@ -75,22 +92,32 @@ class ReluSlopes:
     negative: NDArray[np.float64]
     nonnegative: NDArray[np.float64]
     refined: Refined | None
+    least: NDArray[np.float64] | None = None
+    largest: NDArray[np.float64] | None = None
+
+    def scaled(self, units: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Slopes ``[..., K]`` in floats."""
+        share: NDArray[np.float64] = units * np.float64(SLOPE_UNIT)
+        if self.least is None or self.largest is None:
+            return share
+        with np.errstate(all="ignore"):
+            return np.asarray(self.least + share * (self.largest - self.least))
 
 
 @dataclass(frozen=True, eq=False)
 class RowClaim:
-    """A row of the specification: the claimed bound, and slopes ``[K]`` of its own where v >= 0, if it has any."""
+    """A row of the specification: the claimed bound, and slopes ``[K]`` of its own, if it has any."""
 
     lower: float
-    slopes: Mapping[str, NDArray[np.float64]] | None
+    slopes: Mapping[str, OwnSlopes] | None
 
 
 @dataclass(frozen=True, eq=False)
 class RegionClaim:
-    """Of one region: slopes by ReLU, rows by number, and whether neurons need the second pass."""
+    """Of one region: slopes by activation, rows by number, and whether neurons need the second pass."""
 
     second_pass: bool
-    relus: Mapping[str, ReluSlopes]
+    activations: Mapping[str, ActivationSlopes]
     rows: Mapping[int, RowClaim]
 
 
@@ -169,18 +196,18 @@ def upgraded(entry: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in entry.items() if key != "relus"}, "activations": listed}
 
 
-def region_claim(entry: object, sizes: Mapping[str, int], archive: Archive | None = None) -> RegionClaim:
+def region_claim(entry: object, layers: Mapping[str, Layer], archive: Archive | None = None) -> RegionClaim:
     """One element of ``certificate.regions``.
 
     Args:
         entry: the element.
-        sizes: of every ReLU of the network, the number of its neurons, by name.
+        layers: the activations of the network, by name.
         archive: what holds the arrays.
 
     Raises:
-        CertificateError: a field that is missing or has another type or size, or a slope outside [0, 1].
+        CertificateError: a field that is missing or has another type or size, or a slope outside its range.
     """
-    return _Reader(archive).region(entry, sizes)
+    return _Reader(archive).region(entry, layers)
 
 
 class _Reader:
@@ -189,20 +216,21 @@ class _Reader:
     def __init__(self, archive: Archive | None) -> None:
         self.left, self.archive = MAX_ARRAY_BYTES, archive
 
-    def region(self, entry: object, sizes: Mapping[str, int]) -> RegionClaim:
+    def region(self, entry: object, layers: Mapping[str, Layer]) -> RegionClaim:
         """See :func:`region_claim`."""
         fields = _object(entry, "regions[]")
         second = _field(fields, "second_pass", bool)
-        relus: dict[str, ReluSlopes] = {}
+        found: dict[str, ActivationSlopes] = {}
         for one in _field(fields, "activations", list):
-            relu = _object(one, "activations[]")
-            name, op = _field(relu, "name", str), _field(relu, "op", str)
-            if op not in OPS:
-                raise CertificateError(f"activations[]: op {op[:40]!r} is not supported; supported: {', '.join(OPS)}")
-            if name not in sizes or name in relus:
+            given = _object(one, "activations[]")
+            name, op = _field(given, "name", str), _field(given, "op", str)
+            kinds = sorted({layer.kind for layer in layers.values()})
+            if op not in kinds:
+                raise CertificateError(f"activations[]: op {op[:40]!r} is not supported; supported: {', '.join(kinds)}")
+            if name not in layers or layers[name].kind != op or name in found:
                 raise CertificateError(f"activations[]: {name[:40]!r} is no {op} of the network, or there twice")
-            relus[name] = self._relu(relu, sizes[name], relus)
-        if relus.keys() != sizes.keys():
+            found[name] = self._activation(given, layers[name], found, layers)
+        if found.keys() != layers.keys():
             raise CertificateError("activations[]: not every one of the network is there")
         rows: dict[int, RowClaim] = {}
         for one in _field(fields, "rows", list):
@@ -210,51 +238,75 @@ class _Reader:
             number = _field(row, "row", int)
             if number in rows:
                 raise CertificateError(f"rows[]: row {number} is there twice")
-            own = None if row.get("slopes") is None else self._own_slopes(row["slopes"], relus, ())
+            own = None if row.get("slopes") is None else self._own_slopes(row["slopes"], found, (), layers)
             lower = row.get("lower")
             rows[number] = RowClaim(lower if isinstance(lower, float) else math.nan, own)
-        return RegionClaim(second, relus, rows)
+        return RegionClaim(second, found, rows)
 
-    def _relu(self, fields: Mapping[str, Any], size: int, before: Mapping[str, ReluSlopes]) -> ReluSlopes:
-        neurons = self._places(fields.get("neurons"), size)
+    def _activation(
+        self,
+        fields: Mapping[str, Any],
+        layer: Layer,
+        before: Mapping[str, ActivationSlopes],
+        layers: Mapping[str, Layer],
+    ) -> ActivationSlopes:
+        neurons = self._places(fields.get("neurons"), layer.size)
         shape = (len(neurons),)
         lower, upper = (self._array(fields.get(key), "float64", shape) for key in ("lower", "upper"))
         area, negative, nonnegative = (
-            self._slopes(fields.get(key), shape, "float64") for key in ("area", "negative", "nonnegative")
+            self._slopes(fields.get(key), shape, "float64", layer.is_limited)
+            for key in ("area", "negative", "nonnegative")
         )
         refined = None
         if fields.get("refined") is not None:
             entry = _object(fields["refined"], "refined")
-            chosen = self._places(entry.get("neurons"), size)
-            refined = Refined(chosen, self._own_slopes(entry.get("slopes"), before, (2 * len(chosen),)))
-        return ReluSlopes(neurons, lower, upper, area, negative, nonnegative, refined)
+            chosen = self._places(entry.get("neurons"), layer.size)
+            refined = Refined(chosen, self._own_slopes(entry.get("slopes"), before, (2 * len(chosen),), layers))
+        ends: list[NDArray[Any] | None] = [None, None]
+        if not layer.is_limited:
+            ends = [self._slopes(fields.get(key), shape, "float64", False) for key in ("least", "largest")]
+        return ActivationSlopes(neurons, lower, upper, area, negative, nonnegative, refined, *ends)
 
     def _own_slopes(
-        self, entry: object, relus: Mapping[str, ReluSlopes], rows: tuple[int, ...]
-    ) -> dict[str, NDArray[Any]]:
-        """By ReLU, ``[*rows, K]``."""
+        self,
+        entry: object,
+        known: Mapping[str, ActivationSlopes],
+        rows: tuple[int, ...],
+        layers: Mapping[str, Layer],
+    ) -> dict[str, OwnSlopes]:
+        """By activation, ``[*rows, K]``."""
         if not isinstance(entry, list):
             raise CertificateError("slopes: must be a list")
-        result: dict[str, NDArray[Any]] = {}
+        result: dict[str, OwnSlopes] = {}
         for one in entry:
             fields = _object(one, "slopes[]")
             name = _field(fields, "name", str)
-            if name not in relus or name in result:
-                raise CertificateError(f"slopes[]: {name[:40]!r} is no ReLU before, or there twice")
-            shape = (*rows, len(relus[name].neurons))
-            result[name] = self._slopes(fields.get("slopes"), shape, "uint8" if rows else "float64")
+            if name not in known or name in result:
+                raise CertificateError(f"slopes[]: {name[:40]!r} is no activation before, or there twice")
+            shape, dtype = (*rows, len(known[name].neurons)), "uint8" if rows else "float64"
+            sides = [
+                None
+                if key == "negative" and fields.get(key) is None
+                else self._slopes(fields.get(key), shape, dtype, layers[name].is_limited)
+                for key in ("slopes", "negative")
+            ]
+            assert sides[0] is not None, "it is read or refused"
+            result[name] = OwnSlopes(sides[0], sides[1])
         return result
 
-    def _slopes(self, entry: object, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    def _slopes(self, entry: object, shape: tuple[int, ...], dtype: str, is_limited: bool) -> NDArray[Any]:
         values = self._array(entry, dtype, shape)
-        if not bool(((values >= 0) & (values <= (1 / SLOPE_UNIT if dtype == "uint8" else 1))).all()):
-            raise CertificateError("a slope lies outside [0, 1]")
+        if dtype == "uint8" or is_limited:
+            if not bool(((values >= 0) & (values <= (1 / SLOPE_UNIT if dtype == "uint8" else 1))).all()):
+                raise CertificateError("a slope lies outside [0, 1]")
+        elif not bool(np.isfinite(values).all()):
+            raise CertificateError("a slope is no finite number")
         return values
 
     def _places(self, entry: object, size: int) -> NDArray[np.int64]:
         places = self._array(entry, "int32", None, size).astype(np.int64)
         if len(places) and not (places[0] >= 0 and places[-1] < size and bool((np.diff(places) > 0).all())):
-            raise CertificateError("neurons: must be ascending places of the ReLU's features")
+            raise CertificateError("neurons: must be ascending places of the features that are read")
         return places
 
     def _array(self, entry: object, dtype: str, shape: tuple[int, ...] | None, at_most: int = 0) -> NDArray[Any]:

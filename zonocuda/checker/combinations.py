@@ -1,9 +1,9 @@
 """Combinations of a disjunct's rows that a certificate names, in exact arithmetic.
 
 A point that satisfies rows r_k <= 0 satisfies sum_k w_k r_k <= 0 for w_k > 0, and < 0 where one of them is strict.
-Where the outputs y_i of the sum are cancelled by outputs that are nonnegative, what is left is a function of the
-inputs, and refutes the disjunct if it is positive on the whole box (or nonnegative, for a strict sum). A combination
-that does not claim this is one more row of the disjunct, to be bounded like the others.
+Where the outputs y_i of the sum are within ends that intervals show, it refutes the disjunct if its least value on the
+box is positive (or nonnegative, for a strict sum). A combination that does not claim this is one more row of the
+disjunct, to be bounded like the others.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from zonocuda.checker.arithmetic import Array
 from zonocuda.checker.certificate import CertificateError
+from zonocuda.checker.maps import ratio
 from zonocuda.specs import LinearConstraint, Region
 
-_WEIGHT = re.compile(r"([0-9]{1,1000})(?:/([0-9]{1,1000}))?")
+_WEIGHT = re.compile(r"(-?)([0-9]{1,1000})(?:/([0-9]{1,1000}))?")
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """One element of ``combinations``: positive weights of a disjunct's rows and of outputs, and whether it refutes."""
+    """One of ``combinations``: positive weights of a disjunct's rows, what their sum has of outputs, and whether it
+    refutes."""
 
     disjunct: int
     rows: dict[int, Fraction]
@@ -44,15 +47,16 @@ class Claimed:
         outputs = {i: c for (kind, i), c in sums.items() if kind == "y"}
         return LinearConstraint(outputs, {j: c for (kind, j), c in sums.items() if kind == "x"}, constant, strict)
 
-    def is_refuted(self, region: Region, box: tuple[list[float], list[float]], nonnegative: frozenset[int]) -> bool:
-        """Whether the sum, less the weighted outputs, all of them ``nonnegative``, never holds on a box."""
+    def is_refuted(self, region: Region, box: tuple[list[float], list[float]], ends: tuple[Array, Array]) -> bool:
+        """Whether the sum, for outputs between ``ends``, never holds on a box."""
         row = self.row(region)
-        if not nonnegative.issuperset(self.outputs) or dict(row.outputs) != self.outputs:
+        if dict(row.outputs) != self.outputs:
             return False
         least = row.constant
         for j, c in row.inputs.items():
             least += c * Fraction(box[0][j] if c > 0 else box[1][j])
-        return least >= 0 if row.strict else least > 0
+        total = sum((ratio(c) * ends[0 if c > 0 else 1][i] for i, c in self.outputs.items()), ratio(least))
+        return bool(total >= 0) if row.strict else bool(total > 0)
 
 
 def read_combinations(entry: Any, region: Region) -> list[Claimed]:
@@ -62,7 +66,10 @@ def read_combinations(entry: Any, region: Region) -> list[Claimed]:
         CertificateError: one that is malformed, or a second one for a disjunct.
     """
     found: list[Claimed] = []
-    for one in entry.get("combinations", []) if isinstance(entry, dict) else []:
+    listed = entry.get("combinations", []) if isinstance(entry, dict) else []
+    if not isinstance(listed, list):
+        raise CertificateError("combinations: must be a list")
+    for one in listed:
         if not isinstance(one, dict) or type(one.get("refutes")) is not bool:
             raise CertificateError("combinations[]: must be an object that says whether it refutes")
         disjunct = one.get("disjunct")
@@ -88,7 +95,7 @@ def _weights(entry: Any, key: str) -> Iterator[tuple[int, Fraction]]:
         if type(place) is not int or place < 0 or place in seen or match is None:
             raise CertificateError(f"combinations[].{key}s[]: must have a {key}, once, and a weight p/q")
         seen.add(place)
-        above, below = int(match[1]), int(match[2] or 1)
-        if not (above and below):
+        above, below = int(match[2]), int(match[3] or 1)
+        if not (above and below) or (match[1] and key == "row"):
             raise CertificateError("combinations[]: a weight is not positive")
-        yield place, Fraction(above, below)
+        yield place, Fraction(-above if match[1] else above, below)

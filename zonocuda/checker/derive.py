@@ -1,4 +1,5 @@
-"""Bounds of every ReLU's input on sets of inputs, layer by layer: intervals, then rows for what they leave open."""
+"""Bounds of every activation's input on sets of inputs, layer by layer: intervals, then rows for what they leave
+open."""
 
 from __future__ import annotations
 
@@ -10,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zonocuda.checker.arithmetic import balls
-from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim
+from zonocuda.checker.certificate import OwnSlopes, RegionClaim
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.floats import Floats
 from zonocuda.checker.intervals import interval
+from zonocuda.checker.lines import Lines
 from zonocuda.checker.region import Progress
 from zonocuda.checker.rows import Begun, Row
 from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.checker.zonotope import zonotope_bounds
-from zonocuda.graph import Node, Relu
+from zonocuda.graph import Bilinear, Elementary, Node, Relu
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +87,16 @@ class Derivation:
         offset = 0
         self.prepare()
         for node in self.net.graph.nodes:
-            if isinstance(node.op, Relu):
+            if isinstance(node.op, Relu | Elementary | Bilinear):
                 pre = node.inputs[0]
                 low, high = self.tightened(node, *(np.array(end) for end in self.ends[pre]))
                 self.empty = self.empty | (low > high).any(1)
-                columns = slice(offset, offset + low.shape[1])
-                offset = columns.stop
-                self.sets.relus[node.name] = self.relaxed(node, low, high, columns)
+                if isinstance(node.op, Relu):
+                    columns = slice(offset, offset + low.shape[1])
+                    offset = columns.stop
+                    self.sets.relus[node.name] = self.relaxed(node, low, high, columns)
+                else:
+                    self.sets.lines[node.name] = Lines.of(node.op, low, high)
                 self.ends[pre] = low, high
                 self.sets.sizes[pre] = np.maximum(np.abs(low), np.abs(high))
             before = [self.ends[name] for name in node.inputs]
@@ -118,7 +123,9 @@ class Derivation:
         self.first = zonotope_bounds(self.net, self.sets.lower, self.sets.upper, self.clip)
 
     def clip(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-        """Bounds of a ReLU's input with those of the region, and with what splits leave."""
+        """Bounds of an activation's input with those of the region, and with what splits leave."""
+        if not isinstance(node.op, Relu):
+            return low, high
         if self.root is not None:
             known = self.root.relus[node.name]
             low, high = np.fmax(low, known.low), np.fmin(high, known.high)
@@ -127,7 +134,8 @@ class Derivation:
         return low, high
 
     def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-        """Bounds of a ReLU's input: those of zonotopes, and of rows for what these leave open.
+        """Bounds of an activation's input: those of zonotopes, and of rows for what these leave open, of ReLUs the
+        neurons whose sign is not known.
 
         Better intervals, which bounds of the layers before may give, are left aside: bounds get worse by chance where
         other slopes than those of the search follow from them.
@@ -135,7 +143,7 @@ class Derivation:
         low, high = (np.array(end) for end in self.first[node.name])
         if self.net.maps.is_exact(node.inputs[0]):
             return low, high
-        which, neurons = np.nonzero(~((low >= 0) | (high <= 0)))
+        which, neurons = np.nonzero(~((low >= 0) | (high <= 0)) | (not isinstance(node.op, Relu)))
         if len(which):
             self.improve(node, low, high, which, neurons, self.second, both=False)
         return low, high
@@ -143,7 +151,7 @@ class Derivation:
     def improve(
         self, node: Node, low: Floats, high: Floats, which: Index, neurons: Index, pick: Pick, both: bool
     ) -> None:
-        """Bounds neurons of a ReLU's input by rows, and puts what is better into ``low`` and ``high``."""
+        """Bounds neurons of an activation's input by rows, and puts what is better into ``low`` and ``high``."""
         name, count = node.inputs[0], len(which)
         size = self.net.size[name]
         sides = 1 if both else 2
@@ -210,7 +218,7 @@ class RootDerivation(Derivation):
         """Bounds of one set, with the slopes of ``claim``; ``progress`` is told how many ReLUs are done."""
         super().__init__(net, lower, upper, sample=sample)
         self.claim, self.progress = claim, progress
-        self.listed = {name: one.neurons for name, one in claim.relus.items()}
+        self.listed = {name: one.neurons for name, one in claim.activations.items()}
 
     def prepare(self) -> None:
         """Bounds to begin with are those of intervals."""
@@ -220,7 +228,7 @@ class RootDerivation(Derivation):
         self.progress("check", self.net.names.index(node.name), len(self.net.names))
         if self.net.maps.is_exact(node.inputs[0]):
             return low, high
-        claim = self.claim.relus[node.name]
+        claim = self.claim.activations[node.name]
         passes: list[tuple[Pick, bool]] = [(self.first_pass, True)]
         if claim.refined is not None or self.claim.second_pass:
             passes.append((self.second_pass, False))
@@ -248,31 +256,34 @@ class RootDerivation(Derivation):
 
     def first_pass(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
         """One slope for both signs."""
-        area = self.claim.relus[name].area
+        area = self.claim.activations[name].area
         return self._with(name, (area, area))
 
     def second_pass(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
         """By the sign of v."""
-        claim = self.claim.relus[name]
+        claim = self.claim.activations[name]
         return self._with(name, (claim.negative, claim.nonnegative))
 
     def refined(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
         """Each row with slopes of its own."""
         if name not in self.own:
             return self.second_pass(name, which, chosen)
-        own = self.own[name][self.rows[chosen]] * SLOPE_UNIT
-        return self._with(name, (self.claim.relus[name].negative, own))
+        claim, own = self.claim.activations[name], self.own[name]
+        chosen = self.rows[chosen]
+        negative = claim.negative if own.negative is None else claim.scaled(own.negative[chosen])
+        return self._with(name, (negative, claim.scaled(own.nonnegative[chosen])))
 
-    def row_bounds(self, rows: Sequence[tuple[Row, Mapping[str, Floats] | None]]) -> list[float]:
-        """Lower bounds of rows, each with slopes of its own where v >= 0, or by the better one of both passes."""
+    def row_bounds(self, rows: Sequence[tuple[Row, Mapping[str, OwnSlopes] | None]]) -> list[float]:
+        """Lower bounds of rows, each with slopes of its own, or by the better one of both passes."""
         best = np.full(len(rows), -np.inf)
         own = np.array([slopes is not None for _, slopes in rows], dtype=bool)
 
         def with_own(name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
-            claim = self.claim.relus[name]
-            given = (rows[int(index[k])][1] or {} for k in chosen)
-            slopes = np.stack([one.get(name, claim.nonnegative) for one in given])
-            return self._with(name, (claim.negative, slopes))
+            claim = self.claim.activations[name]
+            shared = OwnSlopes(claim.nonnegative, claim.negative)
+            given = [(rows[int(index[k])][1] or {}).get(name, shared) for k in chosen]
+            negative = np.stack([claim.negative if one.negative is None else one.negative for one in given])
+            return self._with(name, (negative, np.stack([one.nonnegative for one in given])))
 
         for some, pick in ((~own, self.first_pass), (~own, self.second_pass), (own, with_own)):
             index = np.flatnonzero(some)

@@ -7,9 +7,11 @@ from functools import partial
 from random import Random
 
 import numpy as np
+from flint import arb
 
 from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls
 from zonocuda.checker.floats import Floats
+from zonocuda.checker.lines import Lines
 from zonocuda.checker.maps import Ends, Maps, cast_error, interval
 from zonocuda.checker.passes import Passes
 from zonocuda.checker.sets import Index, Pick, Sets
@@ -43,7 +45,10 @@ class ExactRows(Passes):
         return self.carry(name, v, more)
 
     def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
-        """One row before a ReLU, and the offsets below and above."""
+        """One row before an activation, and the offsets below and above."""
+        if name in self.sets.lines:
+            size = self.sets.sizes[name]
+            return self.between(self.sets.lines[name], v, size[self.number if len(size) > 1 else 0])
         slopes, _ = self._pick(name, np.array([self.number]), np.array([self._chosen]))
         relaxed = self.sets.relus[name]
         place = self.number if len(relaxed.low) > 1 else 0
@@ -60,6 +65,16 @@ class ExactRows(Passes):
             below += value.min(ZERO) * twice
             above += value.max(ZERO) * twice
         return image, balls([below]), balls([above])
+
+    def between(self, lines: Lines, v: Array, size: Floats) -> tuple[Array, Array, Array]:
+        """The same between lines, whose numbers are proven; ``size`` bounds the values, for the sake of numbers v whose
+        sign is not known."""
+        unknown = np.array([value.contains(0) and not value.is_zero() for value in v[0]], dtype=bool)
+        lost = sum((abs(value) * m for value, m in zip(v[0, unknown], size[unknown].tolist(), strict=True)), ZERO)
+        known = v.copy()
+        known[0, unknown] = ZERO
+        image, summands = lines.image(known, np.array([self.number]))
+        return image, balls([summands.sum() - lost]), balls([arb("inf")])
 
 
 def _sizes(sizes: Mapping[str, Floats], name: str, number: int) -> Array:

@@ -132,6 +132,15 @@ class Walk:
     upper: list[Floats] = field(default_factory=list)
 
 
+def halves(boxes: Walk, box: int, j: int, t: float) -> tuple[int, int]:
+    """Adds the part of a box with x_j >= t and that with x_j <= t."""
+    low, high = boxes.lower[box].copy(), boxes.upper[box].copy()
+    low[j], high[j] = max(low[j], t), min(high[j], t)
+    boxes.lower += [low, boxes.lower[box]]
+    boxes.upper += [boxes.upper[box], high]
+    return len(boxes.lower) - 2, len(boxes.lower) - 1
+
+
 def walk(forest: Forest, lower: Floats, upper: Floats) -> Walk:
     """All leaves of a forest over a box with ends ``[N0]``.
 
@@ -190,14 +199,10 @@ class _Walker:
 
     def halves(self, box: int, j: int, t: float) -> tuple[int, int]:
         """The upper and the lower part of a box."""
-        low, high = self.result.lower[box].copy(), self.result.upper[box].copy()
-        self.room -= 4 * len(low)
+        self.room -= 4 * len(self.result.lower[box])
         if self.room < 0:
             raise CertificateError(f"forest: its boxes have more than {MAX_BOXES} numbers")
-        low[j], high[j] = max(low[j], t), min(high[j], t)
-        self.result.lower += [low, self.result.lower[box]]
-        self.result.upper += [self.result.upper[box], high]
-        return len(self.result.lower) - 2, len(self.result.lower) - 1
+        return halves(self.result, box, j, t)
 
     def read(self, place: _Place, disjuncts: tuple[int, ...]) -> Leaf:
         """The next leaf."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from zonocuda.checker import lines
 from zonocuda.checker.floats import FloatMap, Floats, U, above
 from zonocuda.checker.sets import FloatNet, cast_error
-from zonocuda.graph import Add, Affine, Cast, Concat, Input, Node, Relu
+from zonocuda.graph import Add, Affine, Bilinear, Cast, Concat, Elementary, Input, Node, Relu
 
 
 def interval(
@@ -39,6 +40,8 @@ def _real_interval(
     if isinstance(op, Relu):
         low, high = before[0]
         return np.maximum(low, 0), np.maximum(high, 0)
+    if isinstance(op, Elementary | Bilinear):
+        return lines.interval(op, *before[0])
     if isinstance(op, Add):
         (a, b), (c, d) = before
         low, high = (a + c, b + d) if op.sign == 1 else (a - d, b - c)

@@ -11,20 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 from flint import arb
+from numpy.typing import NDArray
 
 from zonocuda.checker.affine import Map, explicit
 from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
+from zonocuda.checker.certificate import Layer
 from zonocuda.checker.execution import Execution, sized
+from zonocuda.checker.functions import each, least, most
+from zonocuda.checker.products import corners, split
 from zonocuda.graph import (
     Add,
     Affine,
+    Bilinear,
     Cast,
     Concat,
+    Elementary,
     Expand,
     Gather,
     Graph,
     Input,
     Node,
+    Op,
     Rearrangement,
     Relu,
     ScaleShift,
@@ -37,6 +44,11 @@ Ends = tuple[Array, Array]
 """Exact lower and upper bounds ``[N]``."""
 
 
+def is_activation(op: Op) -> bool:
+    """Whether an operator is relaxed: neither affine nor a sum of two."""
+    return isinstance(op, Relu | Elementary | Bilinear)
+
+
 class Maps:
     """The affine operators of a network, made once."""
 
@@ -46,6 +58,20 @@ class Maps:
         self.nodes = {node.name: node for node in graph.nodes}
         self.size = {node.name: prod(node.shape) for node in graph.nodes}
         self._maps: dict[str, tuple[Map, Map]] = {}
+        self.activations = [node for node in graph.nodes if is_activation(node.op)]
+
+    @property
+    def is_piecewise(self) -> bool:
+        """Whether all activations are ReLUs."""
+        return all(isinstance(node.op, Relu) for node in self.activations)
+
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """The activations by name, in order."""
+        return {
+            node.name: Layer(node.op.kind, self.size[node.inputs[0]], not isinstance(node.op, Elementary))
+            for node in self.activations
+        }
 
     def under(self, execution: Execution | None) -> Maps:
         """The same operators, as a machine executes them."""
@@ -85,6 +111,19 @@ class Maps:
                 if node.op.sign == -1 and node.inputs[0] == first:
                     found[node.name] = second, first, False
         return found
+
+    def is_magnitude(self, node: Node) -> bool:
+        """Whether a node is 2 relu(x) - x."""
+        if not isinstance(node.op, Add) or node.op.sign == 1:
+            return False
+        twice = self.nodes[node.inputs[0]]
+        if not isinstance(twice.op, ScaleShift) or twice.op.shift is not None or twice.op.scale is None:
+            return False
+        positive = self.nodes[twice.inputs[0]]
+        if self.rounds(node) or self.rounds(twice):
+            return False
+        is_two = not twice.op.roundings and not twice.op.doubt and bool((twice.op.scale == 2).all())
+        return is_two and isinstance(positive.op, Relu) and positive.inputs[0] == node.inputs[1]
 
     def rounds(self, node: Node) -> bool:
         """Whether a machine's value may be another than that of the node's operator."""
@@ -164,6 +203,13 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
     if isinstance(op, Relu):
         low, high = (balls(ZERO if value <= 0 else value for value in end) for end in before[0])
         return low, high
+    if isinstance(op, Elementary):
+        ends = floats_below(before[0][0]), floats_above(before[0][1])
+        return balls(each(least, op, 0.0, *ends).tolist()), balls(each(most, op, 0.0, *ends).tolist())
+    if isinstance(op, Bilinear):
+        (xl, yl), (xu, yu) = (split(end, op.terms) for end in before[0])
+        low, high = corners((xl, xu), (yl, yu))
+        return lower(low.sum(1)), upper(high.sum(1))
     if isinstance(op, Cast):
         low, high = before[0]
         error = cast_error(op, low, high)
@@ -186,11 +232,63 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
     raise NotImplementedError(f"zonocuda check: op {op.kind} is not supported")
 
 
+def floats_below(values: Array) -> NDArray[np.float64]:
+    """Floats below exact numbers; minus infinity for what is none."""
+    return np.array([_float(value, -np.inf) for value in values.ravel()]).reshape(values.shape)
+
+
+def floats_above(values: Array) -> NDArray[np.float64]:
+    """Floats above exact numbers; infinity for what is none."""
+    return np.array([_float(value, np.inf) for value in values.ravel()]).reshape(values.shape)
+
+
+def _float(value: arb, side: float) -> float:
+    end = value.upper() if side > 0 else value.lower()
+    near = float(end.mid())
+    if arb(near) == end:
+        return near
+    return side if near != near or not end.is_finite() else float(np.nextafter(near, side))
+
+
 def executed_interval(maps: Maps, node: Node, ends: Mapping[str, Ends]) -> Ends:
     """The same of a node whose inputs have bounds ``ends``, as do the nodes before, of a machine's value."""
     low, high = interval(maps, node, [ends[name] for name in node.inputs])
     error = maps.departure(node, lambda name: sized(*ends[name]))
     return (low, high) if error is None else (lower(low - error), upper(high + error))
+
+
+def of_two(found: Ends, first: Ends, second: Ends, larger: bool) -> Ends:
+    """Bounds ``found`` of the larger, or smaller, of two values, which lies between the extremes of their ends."""
+    pairs = (zip(*pair, strict=True) for pair in zip(first, second, strict=True))
+    known = [[x.max(y) if larger else x.min(y) for x, y in pair] for pair in pairs]
+    low = lower(balls(x.max(y) for x, y in zip(found[0], known[0], strict=True)))
+    return low, upper(balls(x.min(y) for x, y in zip(found[1], known[1], strict=True)))
+
+
+def attained(maps: Maps, box: Ends) -> dict[str, Ends]:
+    """Bounds of all nodes' values, or a machine's, exact where a sum reads nothing but zeros and its offset and rounds
+    nothing, and for magnitudes and extremes: no middle of an interval is rounded."""
+    ends = {maps.graph.nodes[0].name: box}
+    for node in maps.graph.nodes[1:]:
+        before = [ends[name] for name in node.inputs]
+        if isinstance(node.op, Affine) and not isinstance(node.op, Cast):
+            map_ = maps.of(node)[0]
+            low, high = map_.ends(*before[0])
+            if map_.bias is not None:
+                low, high = low + map_.bias, high + map_.bias
+            error = maps.departure(node, lambda name: sized(*ends[name]))
+            found = (lower(low), upper(high)) if error is None else (lower(low - error), upper(high + error))
+        else:
+            found = executed_interval(maps, node, ends)
+        if node.name in maps.extremes:
+            first, second, larger = maps.extremes[node.name]
+            found = of_two(found, ends[first], ends[second], larger)
+        elif maps.is_magnitude(node):
+            low, high = before[1]
+            low, high = of_two(found, (low, high), (-high, -low), True)
+            found = balls(value.max(ZERO) for value in low), high
+        ends[node.name] = found
+    return ends
 
 
 def ratio(value: Fraction) -> Any:

@@ -20,12 +20,14 @@ from onnx import helper
 from zonocuda.checker.affine import windows
 from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, matrix, product, zeros
 from zonocuda.checker.resize import resized
+from zonocuda.checker.smooth_operators import SMOOTH
 
 
 class Call:
     """A node's inputs, and its attributes as the standard has them."""
 
     def __init__(self, node: onnx.NodeProto, opset: int, values: Mapping[str, NDArray[Any]]) -> None:
+        self.opset = opset
         self.values = [values[name] if name else None for name in node.input]
         schema = onnx.defs.get_schema(node.op_type, opset)
         self._attributes = {
@@ -266,6 +268,7 @@ def _compared(function: Callable[[Any, Any], Any]) -> Callable[[Call], NDArray[A
 
 
 COMPUTED: dict[str, Callable[[Call], NDArray[Any]]] = {
+    **SMOOTH,
     "Abs": _each(abs),
     "Add": lambda call: call(0) + call(1),
     "AveragePool": _average_pool,

@@ -1,7 +1,7 @@
 """Rows carried from a node to the input, in balls.
 
-A row v is carried back by the adjoints of affine operators (design of CROWN, Zhang et al. 2018); what a ReLU makes of
-it is the business of those who know bounds of its input.
+A row v is carried back by the adjoints of affine operators (design of CROWN, Zhang et al. 2018); what an
+activation makes of it is the business of those who know bounds of its input.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from zonocuda.checker.arithmetic import Array, lower, upper, zeros
-from zonocuda.checker.maps import Ends, Maps
-from zonocuda.graph import Add, Cast, Concat, Input, Relu
+from zonocuda.checker.maps import Ends, Maps, is_activation
+from zonocuda.graph import Add, Cast, Concat, Input
 
 
 class Passes:
@@ -32,7 +32,7 @@ class Passes:
         self.passes = 0
 
     def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
-        """Rows ``[R, N]`` of a ReLU's output as rows of its input, and the offsets ``[R]`` below and above.
+        """Rows ``[R, N]`` of an activation's output as rows of its input, and the offsets ``[R]`` below and above.
 
         ``first`` is the number of the first of these rows among those of a call of :meth:`carry`.
         """
@@ -66,7 +66,7 @@ class Passes:
             if node.name in self.departures:
                 error = np.abs(v) @ self.departures[node.name]
                 low, high = low - error, high + error
-            if isinstance(node.op, Relu):
+            if is_activation(node.op):
                 image, below, above = self.through(node.name, v, first)
                 low, high = low + below, high + above
                 send(node.inputs[0], image)

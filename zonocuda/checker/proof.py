@@ -19,7 +19,7 @@ from zonocuda.checker.derive import Derivation, RootDerivation
 from zonocuda.checker.exact import Disagreement, Sample
 from zonocuda.checker.execution import box_of, sized
 from zonocuda.checker.forest import read_forest
-from zonocuda.checker.maps import Maps, executed_interval
+from zonocuda.checker.maps import Maps, attained
 from zonocuda.checker.region import Progress, RegionCheck, is_within
 from zonocuda.checker.rows import Row
 from zonocuda.checker.sets import FloatNet, Sets
@@ -80,6 +80,8 @@ def region_proof(network: Network, region: Region, entry: object, sources: Sourc
         CertificateError: what the certificate has for it is malformed.
     """
     box = region.box
+    if network.maps.execution is not None and not network.maps.is_piecewise:
+        raise NotProven("how a machine executes other activations than ReLUs is not known")
     lower, upper = box_of(box, network.maps.execution)
     if bool((lower > upper).any()) and not box.has_nan:
         return "the box is empty"
@@ -94,7 +96,7 @@ def region_proof(network: Network, region: Region, entry: object, sources: Sourc
         return "combinations of rows refute every disjunct"
     if entry.get("forest") is not None:
         return _split(network, region, entry, list(disjuncts.values()), sources)
-    return _bounded(network, region, region_claim(entry, network.sizes, sources.archive), disjuncts, sources)
+    return _bounded(network, region, region_claim(entry, network.maps.layers, sources.archive), disjuncts, sources)
 
 
 def _left(network: Network, region: Region, entry: object) -> dict[int, Rows]:
@@ -102,18 +104,16 @@ def _left(network: Network, region: Region, entry: object) -> dict[int, Rows]:
     combinations = read_combinations(entry, region)
     maps = network.maps
     lower, upper = (end.tolist() for end in box_of(region.box, maps.execution))
-    nonnegative: frozenset[int] = frozenset()
-    if any(one.outputs for one in combinations):
-        ends = {maps.graph.nodes[0].name: (balls(lower), balls(upper))}
-        for node in maps.graph.nodes[1:]:
-            ends[node.name] = executed_interval(maps, node, ends)
-        _refuse(maps.overflow(lambda name: sized(*ends[name])))
-        nonnegative = frozenset(i for i, value in enumerate(ends[maps.graph.output][0]) if value >= 0)
+    ends = balls(()), balls(())
+    if any(one.refutes and one.outputs for one in combinations):
+        known = attained(maps, (balls(lower), balls(upper)))
+        _refuse(maps.overflow(lambda name: sized(*known[name])))
+        ends = known[maps.graph.output]
     disjuncts: dict[int, Rows] = dict(enumerate(region.disjuncts))
     for one in combinations:
         if not one.refutes:
             disjuncts[one.disjunct] = (*disjuncts[one.disjunct], one.row(region))
-        elif one.is_refuted(region, (lower, upper), nonnegative):
+        elif one.is_refuted(region, (lower, upper), ends):
             del disjuncts[one.disjunct]
         else:
             raise CertificateError(f"the combination of rows of disjunct {one.disjunct} refutes nothing")
@@ -126,11 +126,12 @@ def _refuse(reason: str) -> None:
 
 
 def _bounded(network: Network, region: Region, claim: RegionClaim, disjuncts: dict[int, Rows], sources: Sources) -> str:
-    """A proof by bounds on the whole box: in float64, and in balls where that leaves it open, or they are asked for."""
+    """A proof by bounds on the whole box: in float64, and in balls where that leaves it open, or they are asked for, or
+    not all activations are ReLUs."""
     rows = list({row: None for disjunct in disjuncts.values() for row in disjunct})
     if not all(0 <= number < len(rows) for number in claim.rows):
         raise CertificateError("rows[].row is no row of the specification")
-    if not sources.exact:
+    if not sources.exact and network.maps.is_piecewise:
         try:
             with np.errstate(all="ignore"):
                 return _refuted(*_in_floats(network, region, claim, rows, sources), claim, rows, disjuncts)
@@ -162,10 +163,10 @@ def _in_floats(network: Network, region: Region, claim: RegionClaim, rows: Rows,
         found = root.row_bounds([(Row.of(root.net, rows[number]), one.slopes) for number, one in claim.rows.items()])
     bounds = {rows[number]: arb(bound) for number, bound in zip(claim.rows, found, strict=True)}
     missed = 0
-    for name, one in claim.relus.items():
+    for name, one in claim.activations.items():
         low, high = (end[0, one.neurons].tolist() for end in (sets.relus[name].low, sets.relus[name].high))
         missed += sum(not is_within(one, k, *ends) for k, ends in enumerate(zip(low, high, strict=True)))
-    carried = f"{root.passes} rows carried, {sample.confirmed} of them in balls, too"
+    carried = f"{root.passes} rows carried, {sample.confirmed} of them also in balls"
     return bounds, f"{carried}, {missed} {MISSED}"
 
 
@@ -219,7 +220,9 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
     forest = read_forest(arrays, list(network.sizes.values()), len(box[0]), len(disjuncts))
     root: Sets | None = None
     if entry.get("activations"):
-        claim = region_claim(entry, network.sizes, archive)
+        if not network.maps.is_piecewise:
+            raise CertificateError("forest: activations beside ReLUs have no bounds of a whole box beside a forest")
+        claim = region_claim(entry, network.maps.layers, archive)
         with np.errstate(all="ignore"), _believed():
             root = RootDerivation(net, box[0][None], box[1][None], claim, sample, sources.progress).run()
     if network.maps.execution is not None:

@@ -1,52 +1,38 @@
-"""One region's proof again: bounds of every ReLU's input, then of the rows, by dual passes in ball arithmetic.
+"""One region's proof again: bounds of every activation's input, then of the rows, by dual passes in ball arithmetic.
 
-A row v is carried from a node to the input (design of CROWN, Zhang et al. 2018). At a ReLU with l <= x <= u, and for
-any slope lam in [0, 1],
+A row v is carried from a node to the input (design of CROWN, Zhang et al. 2018), through activations by lines around
+them (:mod:`zonocuda.checker.relaxed`). At a ReLU with l <= x <= u, and for any slope lam in [0, 1],
 
     lam x <= relu(x) <= lam x + 2 mu,   2 mu = max(-lam l, (1 - lam) u),
 
 so that v relu(x) >= v lam x + min(v, 0) 2 mu for v of either sign. Slopes come from the certificate and may depend on
 the sign of v; a neuron that crosses zero and has none takes u / (u - l). (The inequality holds for neurons of known
-sign, too.) The bounds l, u are the ones found here, layer by layer; they shrink 2 mu, and nothing else depends on them.
+sign, too.) The bounds l, u are the ones found here, layer by layer; they shrink what lies between the lines, and
+nothing else depends on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flint import arb
 
-from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, zeros
-from zonocuda.checker.certificate import SLOPE_UNIT, RegionClaim, ReluSlopes
+from zonocuda.checker.arithmetic import ONE, Array, balls, lower, upper, zeros
+from zonocuda.checker.certificate import ActivationSlopes, OwnSlopes, RegionClaim
 from zonocuda.checker.execution import box_of, sized
-from zonocuda.checker.maps import Ends, Maps, cast_error, interval, ratio
+from zonocuda.checker.maps import Ends, Maps, cast_error, interval, is_activation, of_two, ratio
 from zonocuda.checker.passes import Passes
+from zonocuda.checker.relaxed import Chosen, Relaxed, relaxed
 from zonocuda.graph import Cast, Input, Node, Relu
 from zonocuda.specs import LinearConstraint, Region
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase and how much of it is done: (phase, done, total)."""
 
-Pick = Callable[[str, int], tuple[Array, Array]]
-"""For a ReLU and the first row of a chunk: slopes ``[K]`` or ``[R, K]`` where v < 0, and where v >= 0."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Relaxed:
-    """A ReLU's bounds; its neurons that are zero; those that take a slope: where the certificate has it, or a default.
-
-    A neuron for which the certificate has a slope takes it even where its sign is known here: so bounds never get
-    worse by what this check knows better.
-    """
-
-    ends: Ends
-    zero: Any
-    relaxed: Any
-    listed: Any
-    default: Mapping[int, float]
+Pick = Callable[[str, int], Chosen]
+"""For an activation and the first row of a chunk: the slopes of the neurons that are listed."""
 
 
 class RegionCheck(Passes):
@@ -55,12 +41,12 @@ class RegionCheck(Passes):
     def __init__(
         self, maps: Maps, region: Region, claim: RegionClaim, progress: Progress = lambda phase, done, total: None
     ) -> None:
-        """Bounds every ReLU's input; ``progress`` is told how many nodes are done."""
+        """Bounds every activation's input; ``progress`` is told how many nodes are done."""
         lower_, upper_ = box_of(region.box, maps.execution)
         super().__init__(maps, (balls(lower_.tolist()), balls(upper_.tolist())))
         self.claim = claim
         self.sizes: dict[str, Array] = {}
-        self.relus: dict[str, _Relaxed] = {}
+        self.relaxed: dict[str, Relaxed] = {}
         self.missed = 0
         ends: dict[str, Ends] = {}
         for done, node in enumerate(maps.graph.nodes):
@@ -75,9 +61,9 @@ class RegionCheck(Passes):
         if isinstance(node.op, Input):
             return self.box
         before = [ends[name] for name in node.inputs]
-        if isinstance(node.op, Relu):
+        if is_activation(node.op):
             before = [self._tightened(node, *before[0])]
-            self.relus[node.name] = self._relaxed(node.name, before[0])
+            self.relaxed[node.name] = self._relaxed(node, before[0])
             self.sizes[node.inputs[0]] = sized(*before[0])
         error = self.maps.departure(node, lambda name: self.sizes[name])
         low, high = interval(self.maps, node, before)
@@ -87,27 +73,26 @@ class RegionCheck(Passes):
             error = cast_error(node.op, *before[0])
         if error is not None:
             self.departures[node.name] = error
-        if node.name in self.maps.extremes:  # of two, which lies between the extremes of their ends
-            a, b, larger = self.maps.extremes[node.name]
-            ends_of_two = [zip(*pair, strict=True) for pair in zip(ends[a], ends[b], strict=True)]
-            known = [balls(x.max(y) if larger else x.min(y) for x, y in pairs) for pairs in ends_of_two]
-            low = lower(balls(x.max(y) for x, y in zip(low, known[0], strict=True)))
-            high = upper(balls(x.min(y) for x, y in zip(high, known[1], strict=True)))
+        if node.name in self.maps.extremes:
+            first, second, larger = self.maps.extremes[node.name]
+            return of_two((low, high), ends[first], ends[second], larger)
         return low, high
 
     def _tightened(self, node: Node, low: Array, high: Array) -> Ends:
-        """Bounds of a ReLU's input: of intervals, and of passes for neurons that are open after them, or listed."""
+        """Bounds of an activation's input: of intervals, and of passes for neurons that are open after them, or
+        listed; open are those of smooth functions and of products, and of ReLUs those whose sign is not known."""
         if self.maps.is_exact(node.inputs[0]):
             return low, high
         low, high = low.copy(), high.copy()
-        claim = self.claim.relus[node.name]
+        claim = self.claim.activations[node.name]
         passes: list[Callable[[Any], tuple[Array, Array]]] = [lambda index: self._both(node, index)]
         if claim.refined is not None:
             passes.append(lambda index: self._refined(node, index))
         elif self.claim.second_pass:
             passes.append(lambda index: self._split(node, index))
         for one in passes:
-            unsettled = [i for i in range(len(low)) if not (low[i] >= 0 or high[i] <= 0)]
+            signed = isinstance(node.op, Relu)
+            unsettled = [i for i in range(len(low)) if not (signed and (low[i] >= 0 or high[i] <= 0))]
             index = np.union1d(np.array(unsettled, dtype=np.int64), claim.neurons)
             if claim.refined is not None and one is passes[-1]:
                 index = np.intersect1d(index, claim.refined.neurons)
@@ -119,74 +104,72 @@ class RegionCheck(Passes):
 
     def _both(self, node: Node, index: Any) -> Ends:
         """Lower and upper bounds by one row for each neuron: one slope serves both signs of v."""
-
-        def pick(name: str, first: int) -> tuple[Array, Array]:
-            area = balls(self.claim.relus[name].area)
-            return area, area
-
-        return self._carry(node.inputs[0], self._units(node, index), pick)
+        return self._carry(node.inputs[0], self._units(node, index), self._area)
 
     def _split(self, node: Node, index: Any) -> Ends:
         """A row for each bound, with the slopes of the second pass."""
-        rows = self._units(node, index)
-        low, _ = self._carry(node.inputs[0], np.concatenate([rows, -rows]), self._second)
-        return low[: len(index)], -low[len(index) :]
+        return self._sides(node, index, self._second)
 
     def _refined(self, node: Node, index: Any) -> Ends:
         """A row for each bound, with slopes of its own."""
-        refined = self.claim.relus[node.name].refined
+        refined = self.claim.activations[node.name].refined
         assert refined is not None
         place = np.searchsorted(refined.neurons, index)
         chosen = np.concatenate([place, place + len(refined.neurons)])
 
-        def pick(name: str, first: int) -> tuple[Array, Array]:
+        def pick(name: str, first: int) -> Chosen:
             if name not in refined.slopes:
                 return self._second(name, first)
-            own = refined.slopes[name][chosen[first : first + self.maps.rows]] * SLOPE_UNIT
-            return balls(self.claim.relus[name].negative), balls(own.ravel(), own.shape)
+            claim, own = self.claim.activations[name], refined.slopes[name]
+            rows = chosen[first : first + self.maps.rows]
+            negative = claim.negative if own.negative is None else claim.scaled(own.negative[rows])
+            return Chosen(negative, claim.scaled(own.nonnegative[rows]))
 
+        return self._sides(node, index, pick)
+
+    def _sides(self, node: Node, index: Any, pick: Pick) -> Ends:
         rows = self._units(node, index)
         low, _ = self._carry(node.inputs[0], np.concatenate([rows, -rows]), pick)
         return low[: len(index)], -low[len(index) :]
 
-    def _second(self, name: str, first: int) -> tuple[Array, Array]:
-        relu = self.claim.relus[name]
-        return balls(relu.negative), balls(relu.nonnegative)
+    def _area(self, name: str, first: int) -> Chosen:
+        area = self.claim.activations[name].area
+        return Chosen(area, area, is_one=True)
+
+    def _second(self, name: str, first: int) -> Chosen:
+        claim = self.claim.activations[name]
+        return Chosen(claim.negative, claim.nonnegative)
 
     def _units(self, node: Node, index: Any) -> Array:
         rows = zeros(len(index), self.maps.size[node.inputs[0]])
         rows[np.arange(len(index)), index] = ONE
         return rows
 
-    def _relaxed(self, name: str, ends: Ends) -> _Relaxed:
-        """What passes need of a ReLU whose input has the bounds ``ends``."""
-        claim: ReluSlopes = self.claim.relus[name]
+    def _relaxed(self, node: Node, ends: Ends) -> Relaxed:
+        """What passes need of an activation whose input has the bounds ``ends``."""
+        claim = self.claim.activations[node.name]
         low, high = ends
-        dead = np.array([bool(value <= 0) for value in high], dtype=bool)
-        active = np.array([bool(value >= 0) for value in low], dtype=bool)
         listed = np.full(len(low), -1)
         listed[claim.neurons] = np.arange(len(claim.neurons))
-        relaxed = np.flatnonzero((listed >= 0) | ~(dead | active))
-        default = {int(j): _slope(float((high[j] / (high[j] - low[j])).mid())) for j in relaxed if listed[j] < 0}
         self.missed += sum(not is_within(claim, listed[j], low[j], high[j]) for j in claim.neurons)
-        return _Relaxed(ends, np.flatnonzero(dead & (listed < 0)), relaxed, listed, default)
+        return relaxed(node.op, ends, listed)
 
     # ---- backward ---------------------------------------------------------------------------------------------------
 
-    def row_bound(self, row: LinearConstraint, own: Mapping[str, Any] | None) -> Any:
+    def row_bound(self, row: LinearConstraint, own: Mapping[str, OwnSlopes] | None) -> Any:
         """An exact lower bound of a row: the best of the passes with the slopes of the certificate."""
         graph, size = self.maps.graph, self.maps.size
 
-        def own_slopes(name: str, first: int) -> tuple[Array, Array]:
+        def own_slopes(name: str, first: int) -> Chosen:
             if own is None or name not in own:
                 return self._second(name, first)
-            return balls(self.claim.relus[name].negative), balls(own[name])
-
-        def area(name: str, first: int) -> tuple[Array, Array]:
-            return balls(self.claim.relus[name].area), balls(self.claim.relus[name].area)
+            negative = own[name].negative
+            return Chosen(
+                self.claim.activations[name].negative if negative is None else negative, own[name].nonnegative
+            )
 
         best = None
-        for pick in (area, self._second) if own is None else (own_slopes,):
+        for pick in (self._area, self._second) if own is None else (own_slopes,):
             v, x = zeros(1, size[graph.output]), zeros(1, size[graph.nodes[0].name])
             for i, c in row.outputs.items():
                 v[0, i] = ratio(c)
@@ -204,34 +187,11 @@ class RegionCheck(Passes):
         return self.carry(name, rows, () if at_input is None else [(self.maps.graph.nodes[0].name, at_input)])
 
     def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
-        """The rows before a ReLU, and the offsets below and above."""
-        negative, nonnegative = self._pick(name, first)
-        relu = self.relus[name]
-        image, below, above = v.copy(), zeros(len(v)), zeros(len(v))
-        image[:, relu.zero] = ZERO
-        for r, row in enumerate(v):
-            for j in relu.relaxed:
-                value, place = row[j], relu.listed[j]
-                if value.is_zero():
-                    continue
-                if place < 0:
-                    slope = relu.default[int(j)]
-                else:
-                    chosen = nonnegative if value.mid() >= 0 else negative
-                    slope = chosen[place] if chosen.ndim == 1 else chosen[r, place]
-                twice = (-slope * relu.ends[0][j]).max((ONE - slope) * relu.ends[1][j])
-                image[r, j] = value * slope
-                below[r] += value.min(ZERO) * twice
-                above[r] += value.max(ZERO) * twice
-        return image, below, above
+        """The rows before an activation, and the offsets below and above."""
+        return self.relaxed[name].image(v, self._pick(name, first))
 
 
-def _slope(value: float) -> float:
-    """A slope: any number in [0, 1] is one, and everything else, NaN among it, is replaced by one."""
-    return value if 0 <= value <= 1 else 0.0
-
-
-def is_within(claim: ReluSlopes, k: int, low: Any, high: Any) -> bool:
+def is_within(claim: ActivationSlopes, k: int, low: Any, high: Any) -> bool:
     """Whether what was found is as good as what is claimed, up to a relative 1e-6 of the claim."""
     size = 1e-6 * max(abs(claim.lower[k]), abs(claim.upper[k]))
     return bool(low >= claim.lower[k] - size) and bool(high <= claim.upper[k] + size)

@@ -8,7 +8,8 @@ floats v' at the node's input x, a float s and a float E >= 0 with
 
 At y = A x + b it is |v A - v'| m, at most |v| . error(m), where m bounds |x| on the set; at y = relu(x), with a slope
 lam in [0, 1], v relu(x) >= v lam x + min(v, 0) max(-lam l, (1 - lam) u) for l <= x <= u, and v' = fl(v lam) is within
-u |v'| (and an underflow) of v lam. NaN and infinity are never above anything here.
+u |v'| (and an underflow) of v lam. At other activations lines lie below and above (:mod:`zonocuda.checker.lines`), and
+s gets v times their offsets. NaN and infinity are never above anything here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zonocuda.checker.floats import TINY, FloatMap, Floats, U, above, gamma
+from zonocuda.checker.lines import Lines
 from zonocuda.checker.maps import FORMATS, Maps
 from zonocuda.graph import Add, Affine, Cast, Concat, Input, Node, Relu
 
@@ -115,6 +117,7 @@ class Sets:
     Attributes:
         lower, upper: the boxes ``[S, N]``.
         relus: by ReLU, of its input.
+        lines: by other activation.
         sizes: by node, a bound of the absolute values.
         errors: by affine node or cast, and by sums that a machine rounds, what rounding costs for each |v_i|.
         lost: by node, what may underflow on the way through it, in all.
@@ -127,6 +130,7 @@ class Sets:
     sizes: dict[str, Floats] = field(default_factory=dict)
     errors: dict[str, Floats] = field(default_factory=dict)
     lost: dict[str, Floats] = field(default_factory=dict)
+    lines: dict[str, Lines] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lower)
@@ -169,7 +173,8 @@ ones."""
 class Carried:
     """Rows at the input: v ``[R, N0]``, s ``[R]``, E ``[R]``, and offsets ``[R]`` >= 0 of what is below and above.
 
-    row >= v . x + s - E - below on the set, and row <= v . x + s + E + above where slopes do not depend on v's sign.
+    row >= v . x + s - E - below on the set, and row <= v . x + s + E + above where slopes do not depend on v's sign;
+    behind lines ``above`` is infinite.
     """
 
     rows: Floats
@@ -251,6 +256,13 @@ def _chunk(sets: Sets, which: Index, chosen: Index, start: list[tuple[str, Float
             image = v * np.where(v >= 0, slopes.nonnegative, slopes.negative)
             below = below - (np.minimum(v, 0) * offset).sum(1)
             over = over + (np.maximum(v, 0) * offset).sum(1)
+            error = error + U * (np.abs(image) * _of(sets.sizes[node.inputs[0]], which)).sum(1)
+            send(node.inputs[0], image)
+        elif node.name in sets.lines:
+            image, summands = sets.lines[node.name].image(v, which)
+            constant = constant + summands.sum(1)
+            error = error + gamma(net.operations) * np.abs(summands).sum(1) + U * np.abs(constant)
+            over = over + np.inf
             error = error + U * (np.abs(image) * _of(sets.sizes[node.inputs[0]], which)).sum(1)
             send(node.inputs[0], image)
         elif isinstance(node.op, Add):

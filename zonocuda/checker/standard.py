@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from zonocuda.checker.arithmetic import ZERO, Array, balls
 from zonocuda.checker.maps import Ends, Maps, interval
 from zonocuda.checker.operators import COMPUTED, Call
+from zonocuda.checker.smooth_operators import POSITIVE
 from zonocuda.graph import Node, interpret
 from zonocuda.importers.onnx.constants import evaluate
 from zonocuda.importers.onnx.file import OnnxFile, node_names
@@ -56,6 +57,8 @@ def difference(file: OnnxFile, maps: Maps) -> str:
 
     def draw(tensor: str, shape: tuple[int, ...]) -> Array:
         numbers = torch.from_numpy(random.standard_normal(shape)).to(reading.held[tensor])
+        if any(tensor in node.input and reading.wants_positive(node) for node in file.nodes):
+            numbers = numbers.abs() + 2.0**-10
         return balls(numbers.double().flatten().tolist(), shape)
 
     given[graph.nodes[0].name] = reading.values[file.input_name] = draw(file.input_name, file.input_shape)
@@ -124,6 +127,13 @@ class _Reading:
         self.values[name] = array
         if dtype is not None:
             self._types[name] = self.held[name] = dtype
+
+    def wants_positive(self, node: onnx.NodeProto) -> bool:
+        """Whether a node's function is defined for positive numbers alone."""
+        if node.op_type != "Pow":
+            return node.op_type in POSITIVE
+        exponent = self.values.get(node.input[1])
+        return exponent is not None and any(float(v) != int(float(v)) for v in exponent.ravel())
 
     def run(self, node: onnx.NodeProto) -> None:
         """Evaluates a node."""

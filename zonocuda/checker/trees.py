@@ -14,7 +14,7 @@ from zonocuda.checker.certificate import SLOPE_UNIT, CertificateError
 from zonocuda.checker.derive import Cuts, Derivation, restricted
 from zonocuda.checker.exact import ExactRows, Sample
 from zonocuda.checker.floats import Floats
-from zonocuda.checker.forest import Cut, Forest, Leaf, Lemma, Pair, Walk, walk
+from zonocuda.checker.forest import Cut, Forest, Leaf, Lemma, Pair, Walk, halves, walk
 from zonocuda.checker.maps import ratio
 from zonocuda.checker.parallel import in_order
 from zonocuda.checker.region import Progress
@@ -25,6 +25,10 @@ from zonocuda.specs import LinearConstraint
 SETS_AT_ONCE = 512
 NUMBERS_AT_ONCE = 2**20
 """Of one kind of bound, for all sets of a batch."""
+MOST_HALVED = 4
+"""How often a leaf's box is halved here, one half after the other."""
+SPARE = 256
+"""Halvings that are tried for all leaves, and four for every leaf."""
 CLOSE = 2.0**-24
 """Bounds that lack no more than this part of what they are the sum of are tried in balls."""
 
@@ -81,6 +85,7 @@ class ForestCheck:
         self.names = net.names
         self.leaves, self.done = sum(map(len, self.walk.trees)), 0
         self.closed = [0, 0]
+        self.spare = SPARE + 4 * self.leaves
         self.worst = np.inf
         self.units = forest.nonnegative * SLOPE_UNIT
         self.below = None if forest.negative is None else forest.negative * SLOPE_UNIT
@@ -98,10 +103,36 @@ class ForestCheck:
             first = last
         for number, tree in enumerate(self.walk.trees[count:]):
             for leaf, pair, bound, proven in self.bounds(tree, self.row_of):
-                if not proven:
+                if not proven and not self.rescued(tree[leaf], pair):
                     return f"leaf {leaf} of tree {number}: disjunct {pair.disjunct} is not refuted (bound {bound:.6g})"
-                self.worst = min(self.worst, bound)
+                self.worst = min(self.worst, bound) if proven else self.worst
         return ""
+
+    def rescued(self, leaf: Leaf, pair: Pair) -> bool:
+        """Whether further splits of a leaf's box refute a disjunct there: slopes by rule of smooth functions are other
+        ones than those that the search had. Of all sides that one is halved whose halves have the best bounds."""
+        if self.net.maps.is_piecewise:
+            return False
+        pending = [(leaf.box, 0)]
+        while pending:
+            box, depth = pending.pop()
+            lower, upper = self.walk.lower[box], self.walk.upper[box]
+            sides = np.flatnonzero(lower < upper).tolist()
+            self.spare -= len(sides)
+            if depth == MOST_HALVED or self.spare < 0:
+                return False
+            found: dict[int, tuple[float, list[tuple[int, int]]]] = {}
+            for j in sides:
+                boxes = halves(self.walk, box, j, lower[j] / 2 + upper[j] / 2)
+                leaves = [Leaf(part, leaf.cuts, (part, len(leaf.cuts)), leaf.slopes, (pair,)) for part in boxes]
+                bounds = list(self.bounds(leaves, self.row_of))
+                still = [(boxes[n], depth + 1) for n, _, _, proven in bounds if not proven]
+                found[j] = min((b for _, _, b, proven in bounds if not proven), default=np.inf), still
+            if not found:
+                return False
+            _, still = max(found.values(), key=lambda one: (one[0], -len(one[1])))
+            pending += still
+        return True
 
     # ---- lemmas -----------------------------------------------------------------------------------------------------
 

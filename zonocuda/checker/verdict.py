@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +24,7 @@ from zonocuda.checker.arithmetic import PRECISION, balls, precisely
 from zonocuda.checker.certificate import FORMATS, OLDEST, CertificateError, Document, upgraded
 from zonocuda.checker.execution import SEMANTICS, executed
 from zonocuda.checker.maps import Ends, Maps, interval, ratio
-from zonocuda.checker.parallel import check_jobs
+from zonocuda.checker.parallel import check_jobs, in_order
 from zonocuda.checker.proof import Network as Net
 from zonocuda.checker.proof import NotProven, Sources, region_proof
 from zonocuda.checker.region import Progress
@@ -88,7 +88,8 @@ def check(
         progress: is told how far each region is.
         exact: whether every number of a proof is computed in balls; else those that float64 with a-priori errors
             leaves open, and some at random.
-        jobs: how many processes share the leaves of a proof by splitting, each of them one batch at a time.
+        jobs: how many processes share the regions, or, where these are fewer, the leaves of a proof by splitting, each
+            of them one batch at a time.
 
     Raises:
         CertificateError: no certificate that can be checked: another schema, files that are not these, a verdict
@@ -219,15 +220,29 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources
     details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), {whose}"]
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", tuple(details))
-    network = Net(maps)
-    for position, region in enumerate(spec.regions):
+    network, regions = Net(maps), spec.regions
+    within, jobs = sources, 1
+    if sources.jobs > 1 and len(regions) >= sources.jobs:
+        within, jobs = replace(sources, jobs=1, progress=lambda phase, done, total: None), sources.jobs
+        _ = network.floats  # once, for all processes
+
+    def prove(position: int) -> tuple[str, str]:
+        """What proves a region, or why nothing does."""
         try:
-            details.append(f"region {position}    {region_proof(network, region, by_region.get(position), sources)}")
+            with precisely():
+                return region_proof(network, regions[position], by_region.get(position), within), ""
         except CertificateError as error:
-            return Checked(False, f"region {position}: certificate: {error}", tuple(details))
+            return "", f"certificate: {error}"
         except NotProven as missing:
-            return Checked(False, f"region {position}: {missing}", tuple(details))
-    return Checked(True, f"every disjunct of {len(spec.regions)} region(s) is refuted", tuple(details))
+            return "", str(missing)
+
+    for position, (how, why_not) in enumerate(in_order(prove, len(regions), jobs)):
+        if why_not:
+            return Checked(False, f"region {position}: {why_not}", tuple(details))
+        details.append(f"region {position}    {how}")
+        if len(regions) > 1:
+            sources.progress("regions", position + 1, len(regions))
+    return Checked(True, f"every disjunct of {len(regions)} region(s) is refuted", tuple(details))
 
 
 # ---- counterexamples -----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Cheap bounds of every ReLU's input on batches of boxes: the inputs' symbols, and one error for each neuron.
+"""Cheap bounds of every activation's input on batches of boxes: the inputs' symbols, and one error for each neuron.
 
-A value lies in c + sum_k G_k [-1, 1] + [-e, e], k over the inputs. What a ReLU adds, and what rounding does, joins e at
-once (:mod:`zonocuda.checker.floats`). Intervals go along, and both are intersected.
+A value lies in c + sum_k G_k [-1, 1] + [-e, e], k over the inputs. What an activation adds, and what rounding does,
+joins e at once (:mod:`zonocuda.checker.floats`). Intervals go along, and both are intersected.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zonocuda.checker.floats import Floats, U, above
+from zonocuda.checker.floats import Floats, U, above, gamma
 from zonocuda.checker.intervals import interval
+from zonocuda.checker.lines import Band
 from zonocuda.checker.sets import FloatNet, Relaxed, cast_error
-from zonocuda.graph import Add, Cast, Concat, Input, Node, Relu
+from zonocuda.graph import Add, Bilinear, Cast, Concat, Elementary, Input, Node, Relu
 
 Ends = tuple[Floats, Floats]
 Clip = Callable[[Node, Floats, Floats], Ends]
-"""Bounds of a ReLU's input from others that hold, too."""
+"""Bounds of an activation's input from others that hold, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +44,18 @@ class _Value:
 
 
 def zonotope_bounds(net: FloatNet, lower: Floats, upper: Floats, clip: Clip) -> dict[str, Ends]:
-    """Bounds ``[S, N]`` of every ReLU's input on boxes ``[S, N0]``, by the ReLU's name."""
+    """Bounds ``[S, N]`` of every activation's input on boxes ``[S, N0]``, by the activation's name."""
     found: dict[str, Ends] = {}
     values: dict[str, _Value] = {}
     sizes: dict[str, Floats] = {}  # of what a machine rounds
     for node in net.graph.nodes:
         before = [values[name] for name in node.inputs]
+        if isinstance(node.op, Elementary | Bilinear):
+            low, high = clip(node, *before[0].bounds())
+            found[node.name] = low, high
+            ends = interval(net, node, [(low, high)], lower, upper, sizes)
+            values[node.name] = _between(before[0], Band.of(node.op, low, high), ends)
+            continue
         for name, value in zip(node.inputs, before, strict=True):
             if net.maps.execution is not None and name not in sizes:
                 sizes[name] = np.maximum(*map(np.abs, value.bounds()))
@@ -86,6 +93,19 @@ def _rectified(x: _Value, low: Floats, high: Floats) -> _Value:
     rounded = U * (np.abs(moved) + np.abs(center) + slope * x.spread)
     error = above(slope * x.error + half + rounded, 6)
     return _Value(center, slope[:, None] * x.generators, error, (np.maximum(low, 0), np.maximum(high, 0)))
+
+
+def _between(x: _Value, band: Band, ends: Ends) -> _Value:
+    """slope x + low <= f <= slope x + high, folded: sums of ``band.operations`` roundings at most."""
+    middle = band.low / 2 + band.high / 2
+    radius = above(np.maximum(band.high - middle, middle - band.low), 2)
+    center = band.fold(band.slope * x.center) + band.total(middle)
+    generators = band.fold(band.slope[:, None] * x.generators)
+    steep, count = np.abs(band.slope), band.operations
+    sizes = band.fold(steep * above(np.abs(x.center) + x.spread, 2)) + band.total(np.abs(middle))
+    rounded = gamma(count) * above(sizes, count + 2) + U * np.abs(center)
+    error = above(band.fold(steep * x.error) + band.total(radius) + rounded, count + 6)
+    return _Value(center, generators, error, ends)
 
 
 def _sum(x: _Value, y: _Value, sign: int, ends: Ends) -> _Value:

@@ -116,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         choices=["auto", "input", "neuron", "none"],
         help="what to split where the bounds alone do not decide: the box of inputs, or neurons by their sign "
-        "(auto: the box where at most 20 inputs vary, else neurons; without --timeout for 60 s a region)",
+        "(auto: the box where at most 20 inputs vary, neurons where more than 8 do; without --timeout for 60 s each)",
     )
     deciding.add_argument(
         "--leaf",

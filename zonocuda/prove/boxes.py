@@ -25,7 +25,7 @@ from zonocuda.graph import Graph
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import UNIT
 from zonocuda.prove.stages import Arithmetic
-from zonocuda.relaxations import activations
+from zonocuda.relaxations import activations, rule_of
 from zonocuda.tighten.ascent import Ascent
 from zonocuda.tighten.refine import refine
 
@@ -98,9 +98,12 @@ class BoxBounder:
         return Bounded(bounds, weight, self._noted(initial, len(lower)) if self.notes else None), problem.slack
 
     def _noted(self, slopes: Mapping[str, Slopes], boxes: int) -> Tensor:
-        """``[S, K]`` (uint8): slopes where v >= 0, in the order of the activations and of their features."""
+        """``[S, K]`` (uint8): slopes where v >= 0, in the order of the activations and of their features, of those that
+        the lines below jump between: others are found again by rule."""
         parts = []
         for node in activations(self.graph):
+            if not rule_of(node).has_signs:
+                continue
             own = slopes[node.name].nonnegative
             assert own is not None, "adaptive slopes are given"
             parts.append((own * UNIT).round().to(torch.uint8).reshape(len(own), -1).expand(boxes, -1))

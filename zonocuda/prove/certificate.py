@@ -12,18 +12,27 @@ from zonocuda.prove.combine import Combination
 from zonocuda.prove.forest import ForestRecord
 
 UNIT = 128
-"""Slopes of single neurons' rows are multiples of 1 / UNIT, kept in a byte."""
+"""Slopes of single neurons' rows are multiples of 1 / UNIT of the range of slopes, kept in a byte."""
+
+
+@dataclass(frozen=True, eq=False)
+class SidedSlopes:
+    """Slopes of rows where v >= 0, and where v < 0; None for those that all rows share."""
+
+    nonnegative: Tensor
+    negative: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class OwnSlopes:
     """For M ``neurons`` rows for their lower, then for their upper bounds.
 
-    ``slopes`` holds ``[2 M, K]`` (uint8, in units of 1 / UNIT) of every activation before, where v >= 0.
+    ``slopes`` holds ``[2 M, K]`` (uint8, in units of 1 / UNIT between its ``least`` and ``largest``) of every
+    activation before.
     """
 
     neurons: Tensor
-    slopes: Mapping[str, Tensor]
+    slopes: Mapping[str, SidedSlopes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +42,12 @@ class ActivationRecord:
     Attributes:
         name: the node.
         op: the kind of its operator, such as ``Relu``.
-        neurons: ``[K]`` (int32), places in the flattened features, ascending.
-        lower, upper: ``[K]``, bounds of their inputs.
+        neurons: ``[K]`` (int32), places in the flattened features that it reads, ascending.
+        lower, upper: ``[K]``, bounds of them.
         area: ``[K]``, slopes for both signs of v, of the first pass for every neuron.
         negative, nonnegative: ``[K]``, slopes of the second pass and of rows.
         refined: slopes of the rows of those neurons that have their own.
+        least, largest: ``[K]``, the range of slopes; None for 0 and 1.
     """
 
     name: str
@@ -49,18 +59,20 @@ class ActivationRecord:
     negative: Tensor
     nonnegative: Tensor
     refined: OwnSlopes | None = None
+    least: Tensor | None = None
+    largest: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class RowRecord:
     """A row that refutes a disjunct: its number among the region's distinct rows, its bound and what rounding took off,
-    and slopes ``[K]`` of its own where v >= 0, by activation."""
+    and slopes ``[K]`` of its own, by activation."""
 
     row: int
     constraint: str
     lower: float
     slack: float | None
-    slopes: Mapping[str, Tensor] | None
+    slopes: Mapping[str, SidedSlopes] | None
 
 
 @dataclass(frozen=True, eq=False)

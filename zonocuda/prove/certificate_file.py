@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zonocuda.prove.certificate import ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord
+from zonocuda.prove.certificate import ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord, SidedSlopes
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.forest import ForestRecord
 
@@ -89,12 +89,15 @@ class _Writer:
     def _array(self, values: Tensor) -> dict[str, object]:
         return self._put(values.detach().cpu().numpy())
 
+    def _maybe(self, values: Tensor | None) -> dict[str, object] | None:
+        return None if values is None else self._array(values)
+
     def _activation(self, one: ActivationRecord) -> dict[str, object]:
-        arrays = ("neurons", "lower", "upper", "area", "negative", "nonnegative")
+        arrays = ("neurons", "lower", "upper", "area", "negative", "nonnegative", "least", "largest")
         return {
             "name": one.name,
             "op": one.op,
-            **{name: self._array(getattr(one, name)) for name in arrays},
+            **{name: self._maybe(getattr(one, name)) for name in arrays},
             "refined": None if one.refined is None else self._refined(one.refined),
         }
 
@@ -110,8 +113,11 @@ class _Writer:
             "slopes": None if row.slopes is None else self._slopes(row.slopes),
         }
 
-    def _slopes(self, slopes: Mapping[str, Tensor]) -> list[dict[str, object]]:
-        return [{"name": name, "slopes": self._array(values)} for name, values in slopes.items()]
+    def _slopes(self, slopes: Mapping[str, SidedSlopes]) -> list[dict[str, object]]:
+        return [
+            {"name": name, "slopes": self._array(own.nonnegative), "negative": self._maybe(own.negative)}
+            for name, own in slopes.items()
+        ]
 
 
 def _combination(one: Combination) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
 What proved a region decides what is kept. The forward sweep and the plain dual passes use minimum-area and adaptive
 slopes of the bounds of every activation's input: these are written down as they were. A proof with refined bounds is
-made once more, in float64, with the slopes that will be written: those of single neurons rounded to 1 / UNIT, and the
-bounds computed from the rounded ones. Every bound counts its own rounding. See docs/certificate.md for the form.
+made once more, in float64, with the slopes that will be written: those of single neurons rounded to 1 / UNIT of their
+range, and the bounds computed from the rounded ones. Every bound counts its own rounding. See docs/certificate.md for
+the form.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from zonocuda.bounds.deadline import TimeoutReached
 from zonocuda.bounds.dual.compact import Compact
-from zonocuda.bounds.dual.dual_pass import Visit, flatten_positions
+from zonocuda.bounds.dual.dual_pass import Visit, flatten_positions, flatten_rows
 from zonocuda.bounds.dual.input_set import InputSet
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import Slopes, free_neurons, initial_slopes
@@ -25,7 +26,15 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Graph, Node
 from zonocuda.host_memory import is_out_of_memory
-from zonocuda.prove.certificate import UNIT, ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord
+from zonocuda.prove.certificate import (
+    UNIT,
+    ActivationRecord,
+    Certificate,
+    OwnSlopes,
+    RegionRecord,
+    RowRecord,
+    SidedSlopes,
+)
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.prover import LADDERS
 from zonocuda.prove.regions import Refuted
@@ -36,6 +45,8 @@ from zonocuda.tighten.refine import Layers, refine
 
 MAX_BYTES = 2**26
 """Of all slopes of a certificate."""
+MOST = 1e30
+"""Of a slope's size."""
 
 
 class NoCertificateError(Exception):
@@ -126,17 +137,54 @@ def _shared(node: Node, first: Bounds, last: Bounds) -> ActivationRecord:
     These are 1 and 0 for neurons that became active and dead, which makes the passes exact there.
     """
     rule, index = rule_of(node), free_neurons(node, first)
-    index = flatten_positions(node.shape).to(index.device)[index].sort().values
+    index = flatten_positions(first[0].shape[1:]).to(index.device)[index].sort().values
     (low, high), (lower, upper) = ([b.flatten()[index] for b in _wide(bounds)] for bounds in (first, last))
     adaptive = rule.initial(*last, "adaptive").flatten().double()[index]
     area, negative = (_minimum_area(rule, *ends) for ends in ((low, high), (lower, upper)))
-    nonnegative = torch.where(rule.settled(lower, upper), negative, adaptive)
-    return ActivationRecord(node.name, node.op.kind, index.int(), lower, upper, area, negative, nonnegative)
+    above = rule.above(lower, upper)
+    negative = negative if above is None else _admissible(rule, above)
+    nonnegative = torch.where(rule.settled(lower, upper), negative, _admissible(rule, adaptive))
+    ends = _range(rule, (lower, upper))
+    return ActivationRecord(
+        node.name,
+        node.op.kind,
+        index.int(),
+        lower,
+        upper,
+        area,
+        negative,
+        nonnegative,
+        None,
+        *((None, None) if ends is None else ends),
+    )
 
 
 def _minimum_area(rule: Rule, lower: Tensor, upper: Tensor) -> Tensor:
-    slope = rule.initial(lower.unsqueeze(0), upper.unsqueeze(0)).squeeze(0)
+    return _admissible(rule, rule.initial(lower.unsqueeze(0), upper.unsqueeze(0)).squeeze(0))
+
+
+def _admissible(rule: Rule, slope: Tensor) -> Tensor:
     return rule.project(slope.nan_to_num(0.0))
+
+
+# ---- slopes in bytes -----------------------------------------------------------------------------------------------
+
+
+def _range(rule: Rule, bounds: Bounds) -> Bounds | None:
+    """What 0 and UNIT units of a slope stand for; None: 0 and 1."""
+    ends = rule.reach(*bounds)
+    if ends is None:
+        return None
+    low, high = (end.nan_to_num(0.0, MOST, -MOST).clamp(-MOST, MOST) for end in ends)
+    return low, high
+
+
+def _quantised(slope: Tensor, ends: Bounds | None) -> tuple[Tensor, Tensor]:
+    """A slope in units (uint8), and what they stand for."""
+    low, width = (0.0, 1.0) if ends is None else (ends[0], ends[1] - ends[0])
+    share = ((slope - low) / width).nan_to_num(0.0, 0.0, 0.0)
+    units = (share * UNIT).round().clamp(0, UNIT)
+    return units.to(torch.uint8), low + units / UNIT * width
 
 
 def _chosen(rows: Rows, bounds: Tensor) -> list[int]:
@@ -146,7 +194,7 @@ def _chosen(rows: Rows, bounds: Tensor) -> list[int]:
 
 
 def _row(
-    rows: Rows, r: int, bounds: Tensor, slack: Tensor | None, slopes: Mapping[str, Tensor] | None = None
+    rows: Rows, r: int, bounds: Tensor, slack: Tensor | None, slopes: Mapping[str, SidedSlopes] | None = None
 ) -> RowRecord:
     cost = None if slack is None or bool(slack[r].isnan()) else rows.undo_unit(r, float(slack[r]))
     return RowRecord(r, rows.labels[r], rows.undo_unit(r, float(bounds[r])), cost, slopes)
@@ -156,31 +204,37 @@ def _row(
 
 
 class _Recording(Layers):
-    """A refinement whose rows end with slopes that are multiples of 1 / UNIT, and keeps those."""
+    """A refinement whose rows end with slopes that are multiples of 1 / UNIT of their range, and keeps those."""
 
     def __init__(self, left: Compact, region: InputSet, ascent: Ascent, on_node: Visit) -> None:
         super().__init__(left, region, ascent, on_node)
         self.listed: dict[str, Tensor] = {}
-        self.found: dict[str, list[tuple[Tensor, dict[str, Tensor]]]] = {}
+        self.ends: dict[str, Bounds | None] = {}
+        self.found: dict[str, list[tuple[Tensor, dict[str, SidedSlopes]]]] = {}
         self.bytes = 0
 
     def finish(self, node: Node) -> None:
         super().finish(node)
         self.listed[node.name] = free_neurons(node, self.inputs[node.name])
+        lower, upper = (flatten_rows(b)[0] for b in self.inputs[node.name])
+        self.ends[node.name] = _range(rule_of(node), (lower, upper))
 
     def optimised(self, node: Node, position: Tensor) -> Bounds:
         if not self.ascent.iterations:
             return super().optimised(node, position)
         count = len(position)
-        self.bytes += 2 * count * sum(map(len, self.listed.values()))
+        self.bytes += 4 * count * sum(map(len, self.listed.values()))
         if self.bytes > MAX_BYTES:
             raise NoCertificateError(f"slopes for each neuron would take more than {MAX_BYTES >> 20} MiB")
         slopes, stored = dict(self.start), {}
         for name, own in self.ascend(node, position, wants_slopes=True).slopes.items():
             if own.nonnegative is not None and name in self.listed:
-                units = (own.nonnegative * UNIT).round().clamp(0, UNIT)
-                slopes[name] = Slopes(None, units / UNIT)
-                stored[name] = units[0, : 2 * count][:, self.listed[name]].to(torch.uint8)
+                given = {"nonnegative": own.nonnegative, "negative": own.negative}
+                sides = {side: _quantised(t, self.ends[name]) for side, t in given.items() if t is not None}
+                slopes[name] = Slopes(**{side: held for side, (_, held) in sides.items()})
+                stored[name] = SidedSlopes(
+                    **{side: units[0, : 2 * count][:, self.listed[name]] for side, (units, _) in sides.items()}
+                )
         best = self.problem(node, position).bound(lambda other: slopes[other.name])[0]
         self.found.setdefault(node.name, []).append((position, stored))
         return best[:, :count], -best[:, count : 2 * count]
@@ -188,7 +242,7 @@ class _Recording(Layers):
     def places(self, name: str, index: Tensor) -> Tensor:
         """Places in the flattened features of the whole network for those of an activation of ``left``, in the order of
         the pass."""
-        index = flatten_positions(self.graph[name].shape).to(index.device)[index]
+        index = flatten_positions(self.inputs[name][0].shape[1:]).to(index.device)[index]
         kept = self.left.kept.get(name)
         return index if kept is None else kept[index]
 
@@ -201,16 +255,21 @@ class _Recording(Layers):
         kept = self.left.kept.get(name)
         neurons = flat if kept is None else kept[flat]  # rows begin at places in the order of the features
         order = neurons.argsort()
-        slopes: dict[str, Tensor] = {}
+        slopes: dict[str, SidedSlopes] = {}
         for before in parts[0][1]:
-            low, high = (
-                torch.cat(sides) for sides in zip(*(stored[before].chunk(2) for _, stored in parts), strict=True)
-            )
             given = records[before]
+            ends = None if given.least is None or given.largest is None else (given.least, given.largest)
             columns = torch.searchsorted(given.neurons.long(), self.places(before, self.listed[before]))
-            whole = (given.nonnegative * UNIT).round().to(torch.uint8).repeat(2 * len(order), 1)
-            whole[:, columns] = torch.cat([low[order], high[order]])
-            slopes[before] = whole
+            found: dict[str, Tensor] = {}
+            for side in ("nonnegative", "negative"):
+                held = [getattr(stored[before], side) for _, stored in parts]
+                if held[0] is None:
+                    continue
+                low, high = (torch.cat(halves) for halves in zip(*(t.chunk(2) for t in held), strict=True))
+                whole = _quantised(getattr(given, side), ends)[0].repeat(2 * len(order), 1)
+                whole[:, columns] = torch.cat([low[order], high[order]])
+                found[side] = whole
+            slopes[before] = SidedSlopes(**found)
         return OwnSlopes(neurons[order].int(), slopes)
 
 
@@ -249,12 +308,12 @@ class _Refined:
         problem = self.problem(inputs, ledger)
         bounds = problem.bound(lambda node: shared[node.name])[0].squeeze(0)
         slack = problem.slack.squeeze(0)
-        own: dict[str, Tensor] = {}
+        own: dict[str, Slopes] = {}
         if not all(self.rows.refuted(bounds)):
             search = self.problem(inputs, ledger)
             found = ascend(search, Ascent(iterations=max(30, 2 * iterations)), shared, wants_slopes=True)
             better = found.lower.squeeze(0)
-            own = {name: s.nonnegative[0] for name, s in found.slopes.items() if s.nonnegative is not None}
+            own = {name: s for name, s in found.slopes.items() if s.nonnegative is not None}
             if not all(self.rows.refuted(better)):
                 return None
         else:
@@ -268,14 +327,21 @@ class _Refined:
     def problem(self, inputs: Mapping[str, Bounds], ledger: Ledger) -> RowProblem:
         return RowProblem(output_rows(self.graph, self.rows, 1, ledger), self.box, inputs, self.on_node)
 
-    def chosen(self, own: Mapping[str, Tensor], records: Sequence[ActivationRecord], row: int) -> dict[str, Tensor]:
+    def chosen(
+        self, own: Mapping[str, Slopes], records: Sequence[ActivationRecord], row: int
+    ) -> dict[str, SidedSlopes]:
         """One row's slopes ``[K]``, in the order of the records."""
-        result: dict[str, Tensor] = {}
+        result: dict[str, SidedSlopes] = {}
         for one in records:
-            if one.name in own:
-                node, found = self.graph[one.name], own[one.name]
-                order = flatten_positions(node.shape).argsort().to(found.device)
-                slopes = rule_of(node).project(found[min(row, len(found) - 1)][order][one.neurons.long()])
-                settled = rule_of(node).settled(one.lower, one.upper)
-                result[one.name] = torch.where(settled, one.nonnegative, slopes)
+            if one.name not in own:
+                continue
+            node, sides = self.graph[one.name], {}
+            rule, settled = rule_of(node), rule_of(node).settled(one.lower, one.upper)
+            order = flatten_positions(self.graph[node.inputs[0]].shape).argsort().to(settled.device)
+            for side in ("nonnegative", "negative"):
+                found = getattr(own[one.name], side)
+                if found is not None:
+                    slopes = _admissible(rule, found[0, min(row, found.shape[1] - 1)][order][one.neurons.long()])
+                    sides[side] = torch.where(settled, getattr(one, side), slopes)
+            result[one.name] = SidedSlopes(**sides)
         return result

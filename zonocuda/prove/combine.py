@@ -6,12 +6,14 @@ outputs cancel (Farkas), and by a bound of the network, for a combination that i
 programs in floats, and are never believed: they are made rational, and what is concluded of them is computed in
 rationals.
 
-Besides the rows, outputs that are nonnegative by the network's structure may be used: -y_i <= 0.
+Besides the rows, ends of outputs that are attained may be used (:mod:`zonocuda.prove.ends`): l_i - y_i <= 0 and
+y_i - u_i <= 0.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zonocuda.prove.ends import Ends
 from zonocuda.specs import LinearConstraint, Region
 
 MAX_ROWS = 200
@@ -36,12 +39,13 @@ Row = tuple[LinearConstraint, ...]
 
 @dataclass(frozen=True)
 class Combination:
-    """Weights of rows of a disjunct, by their places in it, and of nonnegative outputs, all of them positive.
+    """Weights of rows of a disjunct, by their places in it, and of outputs whose ends are used.
 
     Attributes:
         disjunct: its place in the region.
-        weights: of rows.
-        outputs: of outputs, in a combination that refutes the disjunct.
+        weights: of rows, positive.
+        outputs: what the rows' sum has of an output, in a combination that refutes the disjunct: the weight of
+            l_i - y_i, or less the weight of y_i - u_i.
         refutes: whether it does, in exact arithmetic; else it is one more row.
     """
 
@@ -75,14 +79,14 @@ def left_open(region: Region, combinations: Sequence[Combination]) -> Region:
 def contradictions(
     region: Region,
     box: tuple[Sequence[float], Sequence[float]],
-    nonnegative: frozenset[int],
+    ends: Ends,
     on_disjunct: Callable[[], None],
 ) -> tuple[Combination, ...]:
     """Combinations that refute disjuncts: of all for which one was found. ``on_disjunct`` is called before each."""
     found = []
     for number, rows in enumerate(region.disjuncts):
         on_disjunct()
-        weights = refutation(rows, *box, nonnegative)
+        weights = refutation(rows, *box, ends)
         if weights is not None:
             found.append(Combination(number, weights[0], weights[1], refutes=True))
     return tuple(found)
@@ -109,29 +113,34 @@ def mixtures(
 
 
 def refutation(
-    rows: Row, lower: Sequence[float], upper: Sequence[float], nonnegative: frozenset[int]
+    rows: Row, lower: Sequence[float], upper: Sequence[float], ends: Ends
 ) -> tuple[dict[int, Fraction], dict[int, Fraction]] | None:
-    """Weights of rows and of nonnegative outputs whose combination no point of a box satisfies, or None.
+    """Weights of rows and of ends of outputs whose combination no point of a box satisfies, or None.
 
     Args:
         rows: a disjunct.
         lower, upper: the box of the inputs, finite.
-        nonnegative: outputs y_i >= 0.
+        ends: of outputs.
 
     Returns:
-        (weights of rows, weights of outputs), positive and exact, or None.
+        (weights of rows, weights of outputs), exact and not 0, or None.
     """
     if not 0 < len(rows) <= MAX_ROWS:
         return None
+    for k, row in enumerate(rows):  # one alone, where that is enough
+        alone = {k: Fraction(1)}, dict(row.outputs)
+        if refutes(rows, *alone, lower, upper, ends):
+            return alone
     named = sorted({i for row in rows for i in row.outputs})
-    facts = [i for i in named if i in nonnegative]
-    matrix = np.zeros((len(rows) + len(facts), len(named)))
+    facts = [fact for i in named if i in ends for fact in _facts(i, *ends[i])]
+    every = (*rows, *facts)
+    if len(every) == 1:
+        return None
+    matrix = np.zeros((len(every), len(named)))
     place = {i: c for c, i in enumerate(named)}
-    for r, row in enumerate(rows):
+    for r, row in enumerate(every):
         for i, coefficient in row.outputs.items():
             matrix[r, place[i]] = _float(coefficient)
-    for f, i in enumerate(facts):
-        matrix[len(rows) + f, place[i]] = -1.0
     if not np.isfinite(matrix).all():
         return None
     norm = np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -139,11 +148,21 @@ def refutation(
     # No weights exist where some direction has a positive product with every row (Gordan): the sum of all, often.
     if len(named) and bool((unit @ unit.sum(0) > 1e-9).all()):
         return None
-    for weights in _programs(rows, matrix, lower, upper):
-        found = _exactly(rows, facts, named, weights, lower, upper)
-        if found is not None:
+    for weights in _programs(every, matrix, lower, upper):
+        exact = _exactly(every, named, weights)
+        if exact is None:
+            continue
+        of_rows = {c: w for c, w in exact.items() if c < len(rows)}
+        found = of_rows, dict(combined(rows, of_rows).outputs)
+        if refutes(rows, *found, lower, upper, ends):
             return found
     return None
+
+
+def _facts(i: int, lower: float, upper: float) -> list[LinearConstraint]:
+    """The ends of an output as rows."""
+    signs = ((-1, lower), (1, upper))
+    return [LinearConstraint({i: Fraction(s)}, {}, -s * Fraction(end), False) for s, end in signs if math.isfinite(end)]
 
 
 def mixture(values: NDArray[np.float64]) -> dict[int, Fraction] | None:
@@ -188,13 +207,12 @@ def largest_least(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], flo
 
 
 def _programs(rows: Row, matrix: NDArray[np.float64], lower: Sequence[float], upper: Sequence[float]) -> Any:
-    """Weights ``[rows + facts]`` that may refute: of the largest least value, then with strict rows where that is 0."""
+    """Weights of rows that may refute: of the largest least value, then with strict rows where that is 0."""
     count, named = matrix.shape
     inputs = sorted({j for row in rows for j in row.inputs})
     low, high = np.array([lower[j] for j in inputs]), np.array([upper[j] for j in inputs])
-    slope, constant = np.zeros((count, len(inputs))), np.zeros(count)
+    slope, constant = np.zeros((count, len(inputs))), np.array([_float(row.constant) for row in rows])
     for r, row in enumerate(rows):
-        constant[r] = _float(row.constant)
         for c, j in enumerate(inputs):
             slope[r, c] = _float(row.inputs.get(j, Fraction(0)))
     gain = np.concatenate([constant, low, -high])  # of weights, and of the positive and negative part of the slopes
@@ -215,7 +233,7 @@ def _programs(rows: Row, matrix: NDArray[np.float64], lower: Sequence[float], up
     if first is None:
         return
     yield first[:count]
-    strict = np.array([row.strict for row in rows] + [False] * (count - len(rows)) + [False] * (2 * len(inputs)))
+    strict = np.array([row.strict for row in rows] + [False] * (2 * len(inputs)))
     if strict.any():
         slack = 1e-9 * (1 + float(np.abs(gain).max()))
         second = _solve(-strict.astype(float), -gain[None], np.array([slack]), equal, right, bounds)
@@ -239,30 +257,14 @@ def _float(value: Fraction) -> float:
 # ---- exact -----------------------------------------------------------------------------------------------------------
 
 
-def _exactly(
-    rows: Row,
-    facts: Sequence[int],
-    named: Sequence[int],
-    weights: NDArray[np.float64],
-    lower: Sequence[float],
-    upper: Sequence[float],
-) -> tuple[dict[int, Fraction], dict[int, Fraction]] | None:
-    """Weights near those of a program under which the outputs cancel exactly, if they refute."""
+def _exactly(rows: Row, named: Sequence[int], weights: NDArray[np.float64]) -> dict[int, Fraction] | None:
+    """Weights near those of a program under which the outputs cancel exactly; None where one would be negative."""
     chosen = np.flatnonzero(weights > 1e-9).tolist()
-    columns = [
-        [
-            rows[c].outputs.get(i, Fraction(0)) if c < len(rows) else Fraction(-(facts[c - len(rows)] == i))
-            for i in named
-        ]
-        for c in chosen
-    ]
+    columns = [[rows[c].outputs.get(i, Fraction(0)) for i in named] for c in chosen]
     exact = _kernel(columns, [Fraction(float(weights[c])).limit_denominator(ROUNDED) for c in chosen])
     if not all(w >= 0 for w in exact):
         return None
-    by_place = {c: w for c, w in zip(chosen, exact, strict=True) if w > 0}
-    of_rows = {c: w for c, w in by_place.items() if c < len(rows)}
-    of_outputs = {facts[c - len(rows)]: w for c, w in by_place.items() if c >= len(rows)}
-    return (of_rows, of_outputs) if refutes(rows, of_rows, of_outputs, lower, upper) else None
+    return {c: w for c, w in zip(chosen, exact, strict=True) if w > 0}
 
 
 def refutes(
@@ -271,14 +273,19 @@ def refutes(
     outputs: Mapping[int, Fraction],
     lower: Sequence[float],
     upper: Sequence[float],
+    ends: Ends,
 ) -> bool:
-    """Whether sum_k weights[k] rows[k] - sum_i outputs[i] y_i never holds on the box: it is a function of the inputs,
-    and positive there, or nonnegative where it must be negative."""
+    """Whether sum_k weights[k] rows[k], which has ``outputs``, never holds on the box: its least value there, for
+    outputs within their ends, is positive, or 0 where it must be negative."""
     total = combined(rows, weights)
-    if not all(w > 0 for w in (*weights.values(), *outputs.values())) or dict(total.outputs) != dict(outputs):
+    if not weights or not all(w > 0 for w in weights.values()) or dict(total.outputs) != dict(outputs):
         return False
-    ends = [min(c * Fraction(lower[j]), c * Fraction(upper[j])) for j, c in total.inputs.items()]
-    least = sum(ends, total.constant)
+    least = sum((min(c * Fraction(lower[j]), c * Fraction(upper[j])) for j, c in total.inputs.items()), total.constant)
+    for i, c in total.outputs.items():
+        end = ends.get(i, (-math.inf, math.inf))[0 if c > 0 else 1]
+        if not math.isfinite(end):
+            return False
+        least += c * Fraction(end)
     return least >= 0 if total.strict else least > 0
 
 

@@ -36,6 +36,7 @@ class BilinearRule(Rule):
     above are parallel, with b = xl + r (xu - xl); a dual pass takes McCormick's planes where each sign has its own.
     """
 
+    is_certified = True
     limits = (0.0, 1.0)
 
     def __init__(self, count: int = 1) -> None:

@@ -22,6 +22,12 @@ from zonocuda.specs.tokens import Atoms, Commands, Ints
 
 Row = tuple[LinearConstraint, ...]
 
+BLOCK = 1 << 16
+"""Bounds that are compared together."""
+
+Places = NDArray[Any] | slice
+"""Of bounds: all of them for a slice, which copies nothing."""
+
 
 class UndecidedError(Exception):
     """The file needs the reader of single tokens."""
@@ -130,10 +136,12 @@ def _less(numbers: Decimals, a: Ints, b: Ints) -> NDArray[np.bool_]:
     return result
 
 
-def _runs(numbers: Decimals, key: NDArray[np.int64], number: Ints, upper: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _runs(numbers: Decimals, key: NDArray[np.int64], number: Ints, upper: NDArray[np.bool_]) -> Places:
     """Of bounds with equal keys the place of the tightest one, in the order of the keys."""
+    if bool((key[1:] > key[:-1]).all()):
+        return slice(None)  # they are in order
     order = np.argsort(key, kind="stable")
-    if not len(key) or bool((np.diff(key[order]) > 0).all()):
+    if bool((np.diff(key[order]) > 0).all()):
         return order
     sign = np.where(upper, 1.0, -1.0)
     order = np.lexsort((numbers.side[number] * sign, numbers.nearest[number] * sign, key))
@@ -174,7 +182,10 @@ def _groups(
         The terms in the order of their groups, where each group ends, the bounds of each group's box that are not those
         of ``base`` (input, upper, outward, nearest), and where each group's end.
     """
-    key = (term.astype(np.int64) * inputs + own.input) * 2 + own.upper
+    key = term.astype(np.int64)
+    for factor, addend in ((inputs, own.input), (2, own.upper)):
+        key *= factor
+        key += addend
     chosen = _runs(numbers, key, own.number, own.upper)
     del key
     term, upper, number, place = term[chosen], own.upper[chosen], own.number[chosen], own.input[chosen]
@@ -186,53 +197,76 @@ def _groups(
     )
     is_new[there] = tighter
     del known, there, tighter, chosen
-    term, upper, number, place = term[is_new], upper[is_new], number[is_new], place[is_new]
+    if not is_new.all():
+        term, upper, number, place = term[is_new], upper[is_new], number[is_new], place[is_new]
+    del is_new
     _check_sides(numbers, base, term, upper, number, place, terms)
 
     size = np.bincount(term, minlength=terms) if terms else np.zeros(0, dtype=np.int64)
     stop = np.cumsum(size)
+    del term
     if numbers.others and bool(np.isin(number, np.fromiter(numbers.others, dtype=np.int32)).any()):
         raise UndecidedError
-    spelled = np.empty((len(number), 5), dtype=np.int32)
-    spelled[:, 0], spelled[:, 1], spelled[:, 2] = place, upper, numbers.exponent[number]
-    spelled[:, 3:] = numbers.mantissa[number].view(np.int32).reshape(-1, 2)
-    group = _alike(spelled, stop - size, stop)
-    del spelled
-    heads = np.unique(group, return_index=True)[1]
+    group, heads = _alike(numbers, place, upper, number, stop - size, size)
+    if len(heads) == terms:
+        return np.arange(terms, dtype=np.int32), np.arange(1, terms + 1), place, upper, number, stop
     bounds = _spread((stop - size)[heads].astype(np.int32), size[heads].astype(np.int32))
-    up, low = _ends(numbers, number[bounds], True), _ends(numbers, number[bounds], False)
-    is_up = upper[bounds]
     return (
         np.argsort(group, kind="stable").astype(np.int32),
         np.cumsum(np.bincount(group)),
         place[bounds],
-        is_up,
-        np.where(is_up, up[0], low[0]),
-        up[1],
+        upper[bounds],
+        number[bounds],
         np.cumsum(size[heads]),
     )
 
 
-def _alike(spelled: Ints, begin: NDArray[np.int64], stop: NDArray[np.int64]) -> Ints:
-    """For each term the number of its group, of those whose lines of ``spelled`` are equal, in the order of their first
-    one.
+def _alike(
+    numbers: Decimals,
+    place: Ints,
+    upper: NDArray[np.bool_],
+    number: Ints,
+    begin: NDArray[np.int64],
+    size: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each term the number of its group, of those whose bounds are equal, in the order of their first one; and that
+    first one for each group.
 
-    Unequal sums of mixed numbers show that terms differ: where all do, nothing else is compared.
+    Unequal sums of mixed numbers show that terms differ; where sums are equal, the bounds are compared.
     """
-    mixed = np.zeros(len(spelled), dtype=np.uint64)
-    for column in spelled.view(np.uint32).T:
-        mixed ^= column
+
+    def columns(chosen: Places) -> Iterator[NDArray[Any]]:
+        yield place[chosen]
+        yield upper[chosen]
+        yield numbers.exponent[number[chosen]]
+        yield numbers.mantissa[number[chosen]]
+
+    if not len(place):
+        return np.zeros(len(size), dtype=np.int64), np.zeros(min(1, len(size)), dtype=np.int64)
+    total = np.zeros(len(place) + 1, dtype=np.uint64)
+    mixed = total[1:]
+    for column in columns(slice(None)):
+        mixed ^= column.astype(np.int64).view(np.uint64)
         mixed *= np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
-    total = np.zeros(len(mixed) + 1, dtype=np.uint64)
-    np.cumsum(mixed, out=total[1:])
-    del mixed
-    if len(np.unique(total[stop] - total[begin])) == len(stop):
-        return np.arange(len(stop), dtype=np.int32)
-    data, width = spelled.tobytes(), 4 * spelled.shape[1]
-    found: dict[bytes, int] = {}
-    ends = zip((begin * width).tolist(), (stop * width).tolist(), strict=True)
-    return np.array([found.setdefault(data[b:e], len(found)) for b, e in ends], dtype=np.int32)
+    np.cumsum(total, out=total)
+    key = total[begin + size] - total[begin]
+    _, heads, inverse = np.unique(key, return_index=True, return_inverse=True)
+    if len(heads) == len(size):
+        return np.arange(len(size)), np.arange(len(size))
+    order = np.argsort(heads)
+    rank = np.empty(len(heads), dtype=np.int64)
+    rank[order] = np.arange(len(heads))
+    group, heads = rank[inverse.ravel()], heads[order]
+    rest = np.setdiff1d(np.arange(len(size)), heads)
+    first = heads[group[rest]]
+    if bool((size[rest] != size[first]).any()):
+        raise UndecidedError
+    own, other = (_spread(begin[t].astype(np.int32), size[t].astype(np.int32)) for t in (rest, first))
+    for one, another in zip(columns(own), columns(other), strict=True):
+        if bool((one != another).any()):
+            raise UndecidedError
+    return group, heads
 
 
 def _check_sides(
@@ -249,7 +283,7 @@ def _check_sides(
     other = np.where(upper, base[0][place], base[1][place])
     low, high = np.where(upper, other, number)[alone], np.where(upper, number, other)[alone]
     low, high = np.concatenate([low, number[paired]]), np.concatenate([high, number[paired + 1]])
-    if bool(_less(numbers, high, low).any()):
+    if any(bool(_less(numbers, high[i : i + BLOCK], low[i : i + BLOCK]).any()) for i in range(0, len(low), BLOCK)):
         raise UndecidedError
 
 
@@ -282,14 +316,13 @@ class Regions(Sequence[Region]):
         member_stop: NDArray[np.int64],
         place: Ints,
         is_upper: NDArray[np.bool_],
-        outward: NDArray[np.float64],
-        nearest: NDArray[np.float64],
+        number: Ints,
         bound_stop: NDArray[np.int64],
     ) -> None:
         self._atoms, self._first, self._size, self._shared = atoms, first, size, shared
         self._lower, self._upper = lower, upper
         self._members, self._member_stop = members, member_stop
-        self._place, self._is_upper, self._outward, self._nearest = place, is_upper, outward, nearest
+        self._place, self._is_upper, self._number = place, is_upper, number
         self._bound_stop = bound_stop
         self._last: tuple[int, Region] | None = None
 
@@ -319,8 +352,8 @@ class Regions(Sequence[Region]):
         for upper in (0, 1):
             chosen = self._is_upper[run] == upper
             place = self._place[run][chosen]
-            ends[2 * upper][place] = self._outward[run][chosen]
-            ends[2 * upper + 1][place] = self._nearest[run][chosen]
+            found = _ends(self._atoms.numbers, self._number[run][chosen], bool(upper))
+            ends[2 * upper][place], ends[2 * upper + 1][place] = found
         low, near_low, high, near_high = map(torch.from_numpy, ends)
         return Box(low, high, near_low.float(), near_high.float())
 

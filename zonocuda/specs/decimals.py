@@ -80,7 +80,8 @@ def read_decimals(text: NDArray[np.uint8], begin: NDArray[Any], length: NDArray[
         return None
     mantissa = np.zeros(n, dtype=np.int64)
     digits, leading, dots, after_dot, behind_e, e_at = (np.zeros(n, dtype=np.int8) for _ in range(6))
-    in_exponent, wrong = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    in_exponent, wrong, falls = (np.zeros(n, dtype=bool) for _ in range(3))
+    power = np.zeros(n, dtype=np.int64)
     char = np.zeros((width, n), dtype=np.uint8)
     size = length.astype(np.int8)
     for k in range(width):
@@ -94,6 +95,9 @@ def read_decimals(text: NDArray[np.uint8], begin: NDArray[Any], length: NDArray[
         leading += counted & (mantissa == 0)
         after_dot += counted & (dots > 0)
         behind_e += is_digit & in_exponent
+        if in_exponent.any():
+            power = np.where(is_digit & in_exponent & (behind_e <= 3), power * 10 + digit, power)
+            falls |= in_exponent & (char[k] == ord("-"))
         is_dot = char[k] == ord(".")
         dots += is_dot & ~in_exponent
         wrong |= is_dot & in_exponent
@@ -105,9 +109,7 @@ def read_decimals(text: NDArray[np.uint8], begin: NDArray[Any], length: NDArray[
         wrong |= there & ~(is_digit | is_dot | is_sign | is_e)
     if bool((wrong | (digits < 1) | (dots > 1) | (in_exponent & ((behind_e < 1) | (behind_e > 3)))).any()):
         return None
-    power = np.zeros(n, dtype=np.int64)
-    for i in np.flatnonzero(in_exponent).tolist():
-        power[i] = int(bytes(char[e_at[i] : length[i], i]))
+    power = np.where(falls, -power, power)
     char = char.T
     mantissa = np.where(char[:, 0] == ord("-"), -mantissa, mantissa)
     exponent = power - after_dot

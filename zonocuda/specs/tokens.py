@@ -5,7 +5,7 @@ Nothing here says what is wrong with a file. What is not of these forms is left 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -68,26 +68,28 @@ class Commands:
 
 @dataclass(frozen=True, eq=False)
 class _Stream:
-    """Tokens: their kinds, their places in the text, where they end, and numbers that say which they are."""
+    """Tokens: their kinds, their places in the text, where they end, numbers that say which they are, and of
+    conjunctions how many comparisons they are of (1 for other tokens)."""
 
     kind: NDArray[np.int8]
     begin: Ints
     end: Ints
     value: Ints
+    size: Ints
 
     def kept(self, keep: NDArray[np.bool_]) -> _Stream:
-        return _Stream(self.kind[keep], self.begin[keep], self.end[keep], self.value[keep])
+        return _Stream(*(getattr(self, name)[keep] for name in _COLUMNS))
 
     @staticmethod
     def joined(parts: list[_Stream]) -> _Stream:
         """All tokens, one part after the other; empties the list, so that no token is held twice."""
         stop = sum(len(part.kind) for part in parts)
-        begin, end, value = (np.empty(stop, dtype=np.int32) for _ in range(3))
-        whole = _Stream(np.empty(stop, dtype=np.int8), begin, end, value)
+        begin, end, value, size = (np.empty(stop, dtype=np.int32) for _ in range(4))
+        whole = _Stream(np.empty(stop, dtype=np.int8), begin, end, value, size)
         while parts:
             part = parts.pop()
             start = stop - len(part.kind)
-            for name in ("kind", "begin", "end", "value"):
+            for name in _COLUMNS:
                 getattr(whole, name)[start:stop] = getattr(part, name)
             stop = start
         return whole
@@ -101,6 +103,9 @@ class _Stream:
         for offset, kind in enumerate(kinds):
             found &= self.kind[offset : offset + count] == kind
         return np.flatnonzero(found)
+
+
+_COLUMNS = tuple(field.name for field in fields(_Stream))
 
 
 def read_commands(data: bytes) -> Commands | None:
@@ -154,7 +159,8 @@ def _chunk(
     if read is None:
         return None
     value[numeric] = -1 - numbers - np.arange(len(numeric), dtype=np.int32)
-    stream = _Stream(kind, (first + begin).astype(np.int32), (first + begin + length).astype(np.int32), value)
+    places, stops = (first + begin).astype(np.int32), (first + begin + length).astype(np.int32)
+    stream = _Stream(kind, places, stops, value, np.ones(len(begin), dtype=np.int32))
     at = stream.matches(_OPEN, _MINUS, _NUMBER, _CLOSE)
     if len(at):
         read = read.negated(-1 - value[at + 2] - numbers)
@@ -177,7 +183,7 @@ def _chunk(
     keep = np.ones(len(stream.kind), dtype=bool)
     at = stream.matches(_OPEN, _ASSERT, _ATOM, _CLOSE)
     _fold(stream, keep, at, 4, _ASSERTED, stream.value[at + 2])
-    return stream.kept(keep), found, read
+    return _conjunctions(stream.kept(keep)), found, read
 
 
 def _name_words(
@@ -224,10 +230,11 @@ def _fold(
         keep[at + offset] = False
 
 
-def _commands(text: NDArray[np.uint8], stream: _Stream, atoms: Atoms) -> Commands | None:
-    """Conjunctions and assertions of a whole text, whose comparisons and declarations are one token each."""
-    nothing = np.zeros(0, dtype=np.int32)
+def _conjunctions(stream: _Stream) -> _Stream:
+    """With one token for each conjunction of comparisons: its value is the first one's number."""
     ands = stream.matches(_OPEN, _AND)
+    if not len(ands):
+        return stream
     closes = np.flatnonzero(stream.kind == _CLOSE)
     where = np.searchsorted(closes, ands)
     ands, where = ands[where < len(closes)], where[where < len(closes)]
@@ -236,21 +243,21 @@ def _commands(text: NDArray[np.uint8], stream: _Stream, atoms: Atoms) -> Command
     np.cumsum(stream.kind != _ATOM, dtype=np.int32, out=other[1:])
     plain = (close > ands + 2) & (other[close] == other[np.minimum(ands + 2, len(stream.kind))])
     ands, close = ands[plain], close[plain]
-    del other, closes, where, plain
-    # A conjunction becomes one token, its first atom's number its value; its length is kept beside.
-    size = np.where(stream.kind == _ATOM, 1, 0).astype(np.int32)
     removed = np.zeros(len(stream.kind) + 1, dtype=np.int8)
     removed[ands + 1] += 1
     removed[close + 1] -= 1
-    size[ands] = close - ands - 2
-    stream.value[ands] = stream.value[ands + 2] if len(ands) else nothing
+    stream.size[ands] = close - ands - 2
+    stream.value[ands] = stream.value[ands + 2]
     stream.end[ands] = stream.end[close]
     stream.kind[ands] = _TERM
-    stream.kind[stream.kind == _ATOM] = _TERM
-    keep = np.cumsum(removed[:-1], dtype=np.int8) == 0  # they do not nest: 0 or 1
-    del ands, close, removed
-    stream, size = stream.kept(keep), size[keep]
+    return stream.kept(np.cumsum(removed[:-1], dtype=np.int8) == 0)  # they do not nest: 0 or 1
 
+
+def _commands(text: NDArray[np.uint8], stream: _Stream, atoms: Atoms) -> Commands | None:
+    """Assertions of a whole text, whose comparisons and declarations are one token each, and most conjunctions."""
+    stream = _conjunctions(stream)  # that were cut
+    stream.kind[stream.kind == _ATOM] = _TERM
+    size = stream.size
     depth = np.cumsum((stream.kind == _OPEN).view(np.int8) - (stream.kind == _CLOSE).view(np.int8), dtype=np.int32)
     if len(depth) and (depth.min() < 0 or depth[-1] != 0):
         return None

@@ -20,6 +20,9 @@ MAX_ELEMENTS = 10_000_000
 _VERSION = re.compile(r"\s*\(\s*vnnlib-version\s*<2\.0>\s*\)", re.ASCII)
 _LEXEME = re.compile(r'"[^"\\\n]*"|\[[^\]]*\]|["()]')
 _INDICES = re.compile(r"\[\s*(?:[0-9]{1,9}\s*(?:,\s*[0-9]{1,9}\s*)*)?\]", re.ASCII)
+_NAMED = re.compile(
+    r'(\(\s*declare-(?:input|output)\s+[^\s()"]+\s+[^\s()"]+\s*\[[^\]]*\]\s*)("[^"\n]*")(?=\s*\))', re.ASCII
+)
 _TYPES = ("Real", "F32", "F64")
 _OPERATORS = {
     "Plus": "+",
@@ -46,7 +49,8 @@ def read_vnnlib2(text: str, source: str) -> Spec:
     One network with one input and one output of element type ``real``, ``float32`` or ``float64`` is supported; their
     elements are flattened in row-major order. Whatever the type, the property is read as one of real numbers: literals
     are exact decimals, and in which arithmetic a verdict holds is what ``semantics`` of the verification says, as in
-    version 1.0. Other types are refused.
+    version 1.0. Other types are refused. The quoted name of a tensor in the ONNX file may follow a declaration, as for
+    hidden nodes; with one input and one output it chooses nothing, and is passed over.
 
     Args:
         text: the file's text.
@@ -58,7 +62,7 @@ def read_vnnlib2(text: str, source: str) -> Spec:
     if _VERSION.match(text) is None:
         raise VnnlibError(f"{source}: expected (vnnlib-version <2.0>) first; versions 1.0 and 2.0 are supported")
     _check_lexemes(text, source)
-    query = _query(text, source)
+    query = _query(_NAMED.sub(lambda match: match[1] + " " * len(match[2]), text), source)
     network = _network(query, source)
     shapes = {"Input": network.inputs[0].shape, "Output": network.outputs[0].shape}
     counts = {kind: math.prod(shape) for kind, shape in shapes.items()}

@@ -61,9 +61,10 @@ def _search_of(problem: BoxProblem) -> RegionSearch:
 def search_boxes(problem: BoxProblem, packet: Packet[Subproblems]) -> Answer[Subproblems]:
     """In a worker: refutes boxes until the packet's seconds are up."""
     with problem.ground.settled():
-        begin = time.monotonic()
         search = _search_of(problem)
         methods, ground = search.methods, problem.ground
+        methods.method(problem.number)  # makes it, which is none of the packet's seconds
+        begin = time.monotonic()
         methods.end = begin + packet.seconds
         boxes = moved(packet.parts, torch.device(ground.device))
         boxes = replace(boxes, node=torch.arange(len(boxes), device=boxes.node.device))
@@ -81,7 +82,9 @@ def search_boxes(problem: BoxProblem, packet: Packet[Subproblems]) -> Answer[Sub
         left = moved(current(), CPU)
         more = BoxesLeft(left.stuck, None if recorder is None else recorder.state())
         tried, seconds = attack.seen - packet.seen, time.monotonic() - begin
-    return Answer(left.open, outcome.bounded, outcome.depth, suspects.points(ground), tried, seconds, more)
+    return Answer(
+        left.open, outcome.bounded, outcome.depth, suspects.points(ground.graph.input_shape), tried, seconds, more
+    )
 
 
 def sharer(executor: Executor, ground: Callable[[RegionSearch], Ground]) -> Share:
@@ -131,6 +134,7 @@ class _BoxSharing:
             search.methods.end,
             search.stopped,
             lambda: keep(self.state),
+            search.memory,
         )
 
     def run(self) -> SharedOutcome:

@@ -26,7 +26,7 @@ from zonocuda.prove.combine import Combination
 from zonocuda.prove.prover import Rung
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.specs import Spec
-from zonocuda.verifier.neuron_search import CourseState
+from zonocuda.verifier.course_state import CourseState
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.splitting import BoxState
 from zonocuda.version import __version__

@@ -18,6 +18,8 @@ from zonocuda.verifier.model import Subject
 
 FAR, NEAR = 0.25, 0.02
 """First steps of starts, in widths of the box."""
+SHARE = 0.2
+"""Of the time that is left, what one search before or between proofs may take."""
 MAX_VALUES = 2**26
 """Of rows at points that are held together, where that leaves the random starts that were asked for."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.domains import Backend, use_backend
 from zonocuda.graph import Graph
+from zonocuda.graph.ops import Shape
 from zonocuda.precision import check_arithmetic, confirm_arithmetic, full_precision, plain_torch
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
@@ -115,6 +116,6 @@ class Suspects:
             self.found.append(found.x)
         return found if self.stops else None
 
-    def points(self, ground: Ground) -> Tensor:
-        """All of them, ``[n, *input features]``."""
-        return torch.stack(self.found) if self.found else torch.zeros(0, *ground.graph.input_shape)
+    def points(self, shape: Shape) -> Tensor:
+        """All of them, ``[n, *shape]``, the shape of an input."""
+        return torch.stack(self.found) if self.found else torch.zeros(0, *shape)

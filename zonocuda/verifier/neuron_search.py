@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -31,9 +31,11 @@ from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
 from zonocuda.prove.sign_record import LemmaProof
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Region
+from zonocuda.verifier.course_state import CourseState, Stage
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.leaf import Leaf, with_mixed
 from zonocuda.verifier.result import SplitStats
+from zonocuda.verifier.sharing import SharedSearch
 
 BATCH = 256
 """Parts that are bounded together, at most."""
@@ -61,39 +63,6 @@ COSTS = Pace(10, 0.1, 0.1)
 """Of the rows that say which neurons matter."""
 
 
-Stage = Literal["look", "find", "last"]
-"""Of a search: a short search is under way, or lemmas, or the search to the end."""
-
-
-@dataclass(frozen=True, eq=False)
-class CourseState:
-    """A search by signs of neurons between two batches.
-
-    Attributes:
-        inputs: bounds of the input of every ReLU on the whole box, lemmas included.
-        stage: see ``Stage``.
-        layer: the last ReLU that the lemmas under way are done with; empty where there is none.
-        rounds: of lemmas that are done.
-        spent: seconds of the last one, without its searches.
-        bounded, depth, lemmas: counted so far; of ``tree`` without its own.
-        margin: the worst bound of an open disjunct on the whole box.
-        brought: how much nearer to zero short searches brought it.
-        tree: what is open; None where no search with these bounds has begun.
-    """
-
-    inputs: Mapping[str, tuple[Tensor, Tensor]]
-    stage: str
-    layer: str
-    rounds: int
-    spent: float
-    bounded: int
-    depth: int
-    lemmas: int
-    margin: float
-    brought: float
-    tree: SignState | None
-
-
 @dataclass(frozen=True, eq=False)
 class NeuronSearch:
     """A region, and what a search by signs of neurons in it needs.
@@ -109,6 +78,7 @@ class NeuronSearch:
         state: to go on with; None to begin.
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
+        share: shares the last search out; None goes on here.
         leaf: ``lp``: small parts may have a linear program; ``milp``: and a mixed one looks for a counterexample.
     """
 
@@ -123,11 +93,16 @@ class NeuronSearch:
     state: CourseState | None = None
     keep: Callable[[Callable[[], CourseState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
+    share: NeuronShare | None = None
     leaf: Leaf = "lp"
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Until it is decided, or the time is up."""
         return NeuronCourse(self).run()
+
+
+NeuronShare = Callable[["NeuronCourse", SignSearch[Counterexample]], SharedSearch]
+"""Shares the tree of a course out."""
 
 
 class NeuronCourse:
@@ -147,6 +122,7 @@ class NeuronCourse:
         self.stage: Stage = "look"
         self.layer = ""
         self.tree: SignSearch[Counterexample] | None = None
+        self.shared: SharedSearch | None = None  # in the stead of ``tree``
         self.margin = -math.inf  # the worst bound of an open disjunct on the whole box
         self.brought = 0.0  # how much nearer to zero short searches brought it
         self.settings = SignSettings(batch_of(search.arithmetics[0].graph), TRIED, search.memory)
@@ -167,7 +143,7 @@ class NeuronCourse:
             if self.goes_on(outcome):
                 self.stage = "last"
                 assert self.tree is not None
-                outcome = self.go_on(self.tree, math.inf)
+                outcome = self.go_on(self.tree, math.inf) if self.search.share is None else self.share_out(self.tree)
             if outcome.found is None:  # else what is left of a batch is nowhere
                 self.search.keep(self.state)
         except SearchStopped:
@@ -199,7 +175,8 @@ class NeuronCourse:
 
     def state(self) -> CourseState:
         """Between two batches, where no counterexample was found."""
-        tree = None if self.tree is None or self.stage == "find" else self.tree.state()
+        own = self.shared or self.tree
+        tree = None if own is None or self.stage == "find" else own.state()
         bounded = self.bounded if tree is None else self.bounded + tree.bounded - self.counted
         counts = self.rounds, self.spent, bounded, self.depth, self.lemmas, self.margin, self.brought
         return CourseState(dict(self.inputs), self.stage, self.layer, *counts, tree)
@@ -245,7 +222,10 @@ class NeuronCourse:
     def stats(self, still: int, worst: float, is_proven: bool) -> SplitStats:
         """What it took."""
         seconds, position = time.monotonic() - self.begin, self.search.position
-        return SplitStats(position, self.bounded, self.depth, still, worst, is_proven, seconds, "neuron", self.lemmas)
+        sharing = None if self.shared is None else self.shared.sharing
+        shared = (0, 0.0) if sharing is None else (sharing.packets, sharing.work_seconds)
+        counts = self.bounded, self.depth, still, worst, is_proven, seconds
+        return SplitStats(position, *counts, "neuron", self.lemmas, *shared)
 
     @property
     def left(self) -> float:
@@ -337,6 +317,16 @@ class NeuronCourse:
         """A search goes on until so many parts were bounded."""
         self.counted = search.bounded
         outcome = search.run(self.proceed, most)
+        self.bounded += outcome.bounded - self.counted
+        self.counted, self.depth = outcome.bounded, max(self.depth, outcome.depth)
+        return outcome
+
+    def share_out(self, search: SignSearch[Counterexample]) -> SignOutcome[Counterexample]:
+        """Others go on with a search."""
+        assert self.search.share is not None
+        self.counted = search.bounded
+        self.shared = self.search.share(self, search)
+        outcome = self.shared.run()
         self.bounded += outcome.bounded - self.counted
         self.counted, self.depth = outcome.bounded, max(self.depth, outcome.depth)
         return outcome

@@ -4,8 +4,8 @@ A packet is searched by a pure function of the problem, which all workers get on
 and what it leaves open when its seconds are up, together cover the packet's parts, on whatever machine, in whatever
 order. So a packet whose worker is lost is handed out again, whole, and nothing of it is counted before it came back.
 
-Seconds of a packet grow where one ends unfinished, and are few where fewer packets wait than workers: parts are then
-soon spread over all of them. No packet takes more than a share of the time that the search has lasted, so that little
+Seconds of a packet grow where one ends unfinished, and are few where nothing else waits: parts are then soon spread
+over all workers. No packet takes more than a share of the time that the search has lasted, so that little
 of it is lost where the last packets end one after the other.
 """
 
@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from zonocuda.branch import SignOutcome, SignParts, SignState
 from zonocuda.executors import Done, Executor
 from zonocuda.verifier.falsify import Counterexample
 
@@ -55,8 +56,12 @@ class Parts(Protocol):
         """``[S]``, how many splits lie above."""
 
     @property
-    def worst(self) -> float:
-        """The smallest bound, inf where there is no part."""
+    def bound(self) -> Tensor:
+        """``[S]``, proven on what they are parts of."""
+
+    @property
+    def bytes(self) -> int:
+        """Of the memory that holds them."""
 
     def __len__(self) -> int: ...
 
@@ -125,6 +130,7 @@ class Sharing(Generic[P]):
         end: when to stop, by :func:`time.monotonic`.
         stopped: whether somebody wants it to stop.
         keep: is called after every packet.
+        memory: bytes that open parts may take; from half of it on, those come first that are soonest refuted.
         packets, bounded, depth, work_seconds: what it took, in answers.
     """
 
@@ -137,6 +143,7 @@ class Sharing(Generic[P]):
     end: float
     stopped: Callable[[], bool] = lambda: False
     keep: Callable[[], None] = lambda: None
+    memory: int = 2**62
     packets: int = 0
     bounded: int = 0
     depth: int = 0
@@ -154,6 +161,7 @@ class Sharing(Generic[P]):
 
         Raises:
             PacketError: a packet has cost too many workers, or they have no memory for it.
+        MemoryError: what is open does not fit.
         """
         begin = time.monotonic()
         self._nothing = parts.at(torch.arange(0, device=parts.depth.device))
@@ -202,7 +210,10 @@ class Sharing(Generic[P]):
             return None
         parts = self.cat([parts for parts, _ in self._waiting])
         seconds = torch.cat([torch.full((len(some),), own) for some, own in self._waiting])
-        order = parts.depth.argsort(stable=True)
+        if parts.bytes > self.memory:
+            raise MemoryError("the open parts do not fit in the memory budget")
+        is_near = 2 * parts.bytes <= self.memory
+        order = parts.depth.argsort(stable=True) if is_near else parts.bound.argsort(descending=True, stable=True)
         count = max(1, min(PARTS, -(-len(order) // (2 * workers))))
         index, rest = order[:count], order[count:]
         now = time.monotonic()
@@ -249,3 +260,21 @@ class Sharing(Generic[P]):
         if losses >= LOSSES:
             raise PacketError(f"{losses} workers could not do one packet of {len(packet.parts)} parts: {done.error}")
         self._again.append(replace(packet, losses=losses))
+
+
+class SharedSearch(Protocol):
+    """A tree whose parts others search, too."""
+
+    @property
+    def bounded(self) -> int:
+        """Parts of the whole tree."""
+
+    @property
+    def sharing(self) -> Sharing[SignParts]:
+        """What it took."""
+
+    def run(self) -> SignOutcome[Counterexample]:
+        """Until it is decided, or the time is up."""
+
+    def state(self) -> SignState:
+        """Of what came back so far."""

@@ -20,10 +20,11 @@ from zonocuda.verifier.box_packets import sharer
 from zonocuda.verifier.checkpoint import NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.ground import Ground
+from zonocuda.verifier.neuron_packets import neuron_sharer
 from zonocuda.verifier.neuron_record import record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, end_of
+from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, box_seconds, end_of
 
 if TYPE_CHECKING:
     from zonocuda.verifier.verification import Verification
@@ -38,6 +39,7 @@ def split_box(
     """Splits the box until every part is refuted: a counterexample, statistics, and the proof, where one is wanted."""
     known, kept = run.checkpoints.of(position), RegionState(combinations=run.combinations)
     budget = run.course.memory_budget
+    executor = run.executor
     with run.checkpoints.searching():
         found, stats, forest = RegionSearch(
             run.subject,
@@ -46,20 +48,20 @@ def split_box(
             position,
             proof.dtypes,
             run.arithmetic,
-            run.course.deadline.remaining,
+            lambda: box_seconds(run.split, proof.region, run.subject.graph, run.course.deadline.remaining()),
             record=run.certificate is not None and not run.certificate.reason,
             memory=BOX_MEMORY if budget is None else min(BOX_MEMORY, budget),
             state=None if known is None else known.boxes,
             keep=lambda make: run.checkpoints.offer(position, lambda: replace(kept, boxes=make())),
             stopped=run.checkpoints.is_asked,
-            share=None if run.executor is None else sharer(run.executor, partial(_ground, run, proof.dtypes)),
+            share=None if executor is None else sharer(executor, lambda search: _ground(run, search, proof.dtypes)),
         ).run()
         if found is None:
             run.checkpoints.settle()
     return found, stats, None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
 
 
-def _ground(run: Verification, dtypes: Sequence[torch.dtype], search: RegionSearch) -> Ground:
+def _ground(run: Verification, search: RegionSearch | NeuronSearch, dtypes: Sequence[torch.dtype]) -> Ground:
     """What workers need of a region and its network."""
     backend: Backend = "native" if current_backend() == "native" else "reference"
     subject, replays = run.subject, (run.subject.dtype, run.subject.rounded_box)
@@ -95,6 +97,9 @@ def split_neurons(
                 position, lambda: replace(kept, neurons=replace(start, course=make()))
             ),
             stopped=run.checkpoints.is_asked,
+            share=None
+            if run.executor is None
+            else neuron_sharer(run.executor, run.subject, lambda search: _ground(run, search, start.dtypes)),
             leaf=run.leaf,
         )
         course = NeuronCourse(search)

@@ -43,6 +43,10 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 MAX_INPUTS = 20
 """Inputs that vary, up to which ``auto`` splits a box: with more of them halving one tells too little, and neurons are
 split instead."""
+FEW_INPUTS = 8
+"""Up to which it splits nothing else; with more, boxes have a share of the time, and neurons the rest of it."""
+BOX_SHARE = 0.4
+"""Of the time, what boxes have where neurons have their turn after them."""
 SECONDS = 60.0
 """Of a region's search, where no timeout says otherwise."""
 BOX_MEMORY = 2 * MEMORY
@@ -71,8 +75,14 @@ def wants_split(split: Split, region: Region) -> bool:
 def wants_neurons(split: Split, region: Region, graph: Graph) -> bool:
     """Whether neurons are to be split for a region."""
     varying = _varying(region)
-    wanted = varying > 0 and (split == "neuron" or (split == "auto" and varying > MAX_INPUTS))
+    wanted = varying > 0 and (split == "neuron" or (split == "auto" and varying > FEW_INPUTS))
     return wanted and _without_signs(graph) is None
+
+
+def box_seconds(split: Split, region: Region, graph: Graph, remaining: float) -> float:
+    """Of the seconds that remain (infinity for a search's own budget), those for boxes."""
+    share = BOX_SHARE if wants_neurons(split, region, graph) else 1.0
+    return share * (SECONDS if math.isinf(remaining) else remaining)
 
 
 def check_split(split: Split, graph: Graph) -> None:

@@ -26,18 +26,18 @@ from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
 from zonocuda.prove.certify import MAX_BYTES, add_region, leaf_record, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
+from zonocuda.prove.ends import Ends, known_ends
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Rung
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, Refuted, refuted_regions
 from zonocuda.prove.row_bound import RowBound
-from zonocuda.prove.signs import nonnegative_outputs
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.prove.weights import optimised
 from zonocuda.relaxations import activations
 from zonocuda.specs import Region, Spec
 from zonocuda.verifier.checkpoint import Checkpoints, NeuronState, RegionState
 from zonocuda.verifier.contrast import contrast
-from zonocuda.verifier.falsify import Counterexample, falsify, replay, sample
+from zonocuda.verifier.falsify import SHARE, Counterexample, falsify, replay, sample
 from zonocuda.verifier.leaf import Leaf
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats, Verdict
@@ -70,7 +70,7 @@ class Verification:
     splits: list[SplitStats] = field(default_factory=list)
     contradictory: bool = False
     combinations: tuple[Combination, ...] = ()
-    nonnegative: dict[bool, frozenset[int]] = field(default_factory=dict)
+    ends: Ends | None = None
 
     def decide(self) -> tuple[Verdict, str]:
         """The verdict and its reason, over all regions."""
@@ -248,10 +248,12 @@ class Verification:
         """Disjuncts that no outputs satisfy, or none at a point of the box, in exact arithmetic."""
         lower, upper = (b.tolist() for b in box_of(region, self.execution))
         attained = any(row.strict for rows in region.disjuncts for row in rows)  # else bounds tell, and by how much
-        sums = attained and self.certificate is None
-        if sums not in self.nonnegative:
-            self.nonnegative[sums] = nonnegative_outputs(self.subject.graph, sums)
-        return contradictions(region, (lower, upper), self.nonnegative[sums], self.course.deadline.check)
+        dtype = None if self.execution is None else self.execution.dtype
+        if attained and (self.execution is None or self.certificate is None):  # whose check counts all that may round
+            ends = known_ends(self.subject.graph, (lower, upper), dtype)
+        else:
+            ends = self.ends = known_ends(self.subject.graph, None, dtype) if self.ends is None else self.ends
+        return contradictions(region, (lower, upper), ends, self.course.deadline.check)
 
     def mixtures(self, region: Region, refuted: tuple[Combination, ...]) -> tuple[Combination, ...]:
         """Rows that combine those of a disjunct, where no single one can refute it, for sampled points."""
@@ -348,7 +350,7 @@ class Verification:
         rows = Rows.of(region, self.spec.inputs, self.spec.outputs, example)
         with self.course.phase("falsify"), torch.enable_grad():
             self.counterexample = falsify(
-                self.subject, self.search_graph, region, position, rows, self.course.deadline, **how
+                self.subject, self.search_graph, region, position, rows, self.course.deadline.part(SHARE), **how
             )
         return self.counterexample is not None
 
