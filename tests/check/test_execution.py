@@ -23,14 +23,14 @@ from tests.verifier.exact import exactly
 from tests.verifier.graphs import NETWORKS, Builder, casting, fc, random_box, residual
 from tests.verifier.verdicts import chain, matrix
 from zonocuda.bounds.rounding.executed import Execution as Charged
-from zonocuda.checker import CertificateError, check
+from zonocuda.checker import CertificateError, check, check_proof
 from zonocuda.checker.arithmetic import balls, precisely
 from zonocuda.checker.derive import Derivation
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.execution import Execution
 from zonocuda.checker.maps import Maps, executed_interval
 from zonocuda.checker.sets import FloatNet
-from zonocuda.graph import Add, Concat, Graph, Relu, ScaleShift
+from zonocuda.graph import Add, Concat, Graph, Relu, Reshape, ScaleShift
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, VerifyResult, verify
 
@@ -196,3 +196,23 @@ def test_a_counterexample_in_float64_lies_in_the_box_itself() -> None:
             "counterexample": {"region": 0, "x": x, "y": x},
         }
         assert check(document, graph, property_).confirmed is is_confirmed
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("semantics", "is_confirmed"), [("real", True), ("float32", False), ("float64", True)])
+def test_an_end_that_a_machine_may_flush_refutes_nothing(semantics: str, is_confirmed: bool, sign: int) -> None:
+    """Outputs of at least 2^-130 are 0 where subnormal numbers of float32 are flushed."""
+    graph = chain(Reshape((1, 1)), size=1)
+    least = Fraction(1, 2**130)
+    ends = sorted([sign * torch.tensor([float(least)], dtype=torch.float64), sign * torch.ones(1).double()])
+    for strict, at in ((True, least), (False, least / 2)):
+        row = LinearConstraint({0: Fraction(sign)}, {}, -at, strict)
+        weight = {"output": 0, "weight": str(sign)}
+        one = {"disjunct": 0, "rows": [{"row": 0, "weight": "1"}], "outputs": [weight], "refutes": True}
+        regions = [{"region": 0, "combinations": [one]}]
+        document = {"format": "zonocuda.certificate/3", "available": True, "regions": regions}
+        try:
+            found = check_proof(document, graph, property_of(*ends, row), semantics=semantics).confirmed
+        except CertificateError:
+            found = False
+        assert found is is_confirmed

@@ -46,7 +46,7 @@ import torch
 from flint import arb
 from torch import Tensor
 
-from zonocuda.checker.arithmetic import ONE, Array, balls, upper
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, upper
 from zonocuda.checker.certificate import CertificateError
 from zonocuda.graph import (
     Add,
@@ -233,6 +233,12 @@ class Execution:
 
     def _gamma(self, n: int) -> Any:
         return arb(self.gamma(n))
+
+    def stored(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """Bounds of outputs whose values lie between ``low`` and ``high`` before the machine may flush them."""
+        eta = arb(self.eta)
+        lows = balls(value if value >= eta else value.min(ZERO) for value in low)
+        return lows, balls(value if value <= -eta else value.max(ZERO) for value in high)
 
     def overflow(self, size: Callable[[str], Array], absolute: Callable[[Node, Array], Array]) -> str:
         """The first node where a value, or what is summed for it, may leave the type's range; empty if there is none.
