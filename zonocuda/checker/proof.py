@@ -109,6 +109,8 @@ def _left(network: Network, region: Region, entry: object) -> dict[int, Rows]:
         known = attained(maps, (balls(lower), balls(upper)))
         _refuse(maps.overflow(lambda name: sized(*known[name])))
         ends = known[maps.graph.output]
+        if maps.execution is not None:
+            ends = maps.execution.stored(*ends)
     disjuncts: dict[int, Rows] = dict(enumerate(region.disjuncts))
     for one in combinations:
         if not one.refutes:
