@@ -30,7 +30,7 @@ from zonocuda.checker.proof import NotProven, Sources, region_proof
 from zonocuda.checker.region import Progress
 from zonocuda.checker.standard import difference
 from zonocuda.graph import Graph, interpret
-from zonocuda.importers import Network
+from zonocuda.importers import Network, check_names
 from zonocuda.importers.onnx.file import OnnxFile, parse_onnx
 from zonocuda.specs import LinearConstraint, Region, Spec
 
@@ -134,6 +134,8 @@ def _check(
     if sizes != (property_.inputs, property_.outputs):
         what = spec if isinstance(spec, str | Path) else "the specification"
         raise CertificateError(f"{what} does not fit {network.name}: numbers of inputs and outputs differ")
+    if network.network is not None:
+        check_names(network.network, property_.names)
     if verdict == "falsified":
         with precisely():
             return _counterexample(document.get("counterexample"), network, property_, semantics)
