@@ -76,6 +76,8 @@ def test_the_quoted_name_that_a_tensor_has_in_its_file_may_follow_it(tmp_path: P
     named = re.sub(r"(declare-(?:in|out)put \w+ \w+ \[[\d, ]*\])", r'\1 "/model.0/Gemm_output_0:0"', text)
     assert named.count('"') == 4
     assert_same(load_text(tmp_path, named), load_2(tmp_path, "(<= Y[0] 0.1)"))
+    assert load_text(tmp_path, named).names == ("/model.0/Gemm_output_0:0",) * 2
+    assert load_text(tmp_path, text.replace("[2])", '[2] "y")')).names == (None, "y")
     with pytest.raises(VnnlibError, match="syntax error at line 8"):
         load_text(tmp_path, text + '(assert (<= "Y" 0.1))')
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,22 @@ def test_paths_and_models_in_memory_are_taken(tmp_path: Path) -> None:
         found = zonocuda.verify(net, given)
         assert found.verdict is Verdict.VERIFIED
         assert found.ran.replay == "onnxruntime"
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_property_of_tensors_of_other_names_is_refused(final: bool) -> None:
+    """y = x, or the softmax of it, in a file that calls them so."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    node = helper.make_node("Softmax" if final else "Identity", ["x"], ["y"])
+    model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]), ir_version=8)
+    given = Spec.robust([2.0, 0.0], 0.5, 0, outputs=2, clip=None)
+    for names in ((None, None), ("x", None), (None, "y"), ("x", "y")):
+        found = zonocuda.verify(model, replace(given, names=names), certificate=True)
+        assert found.verdict is Verdict.VERIFIED
+    for names, wrong in ((("y", "y"), "input 'y'; the network's input is 'x'"), ((None, "x"), "output 'x'; the net")):
+        other = replace(given, names=names)
+        assert wrong in refused(partial(zonocuda.verify, model, other))
+        assert wrong in refused(partial(zonocuda.check, found, model, other))
 
 
 def test_weights_that_a_file_reads_backwards_are_taken() -> None:

@@ -35,6 +35,7 @@ class Claimed:
         executor: what ``execute`` is, for messages.
         content: the ONNX model that the graph was read from; None where it was read from none.
         name: in messages.
+        network: what was read, where names of its tensors are known.
     """
 
     graph: Graph
@@ -42,6 +43,7 @@ class Claimed:
     executor: str
     content: bytes | None
     name: str
+    network: Network | None = None
 
 
 def document_of(certificate: object) -> tuple[Document, str]:
@@ -82,7 +84,7 @@ def network_of(net: object) -> Claimed:
             "check: the network must be the path of an ONNX file, an ONNX model, a loaded Network or a Graph (of a "
             f"module: zonocuda.from_module), got {type(net).__name__}"
         )
-    return Claimed(net.graph, net.runtime, "ONNX Runtime", net.onnx_bytes, name)
+    return Claimed(net.graph, net.runtime, "ONNX Runtime", net.onnx_bytes, name, net)
 
 
 def spec_of(spec: object) -> Spec:

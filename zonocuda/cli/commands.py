@@ -23,7 +23,7 @@ from zonocuda.fleet.runner import search_executor
 from zonocuda.fleet.settings import Settings
 from zonocuda.fleet.vnncomp import results_text
 from zonocuda.fleet.work import verify_with
-from zonocuda.importers import BeforeFinal, load_for_comparisons, load_network
+from zonocuda.importers import BeforeFinal, check_names, load_for_comparisons, load_network
 from zonocuda.specs import load_vnnlib
 from zonocuda.verifier.arguments import check_sizes, describe_device, resolve_device
 from zonocuda.verifier.bounds import compute_bounds
@@ -43,6 +43,7 @@ def verify(options: argparse.Namespace, outputs: Outputs) -> None:
     spec = load_vnnlib(options.spec)
     try:
         check_sizes((network.before if isinstance(network, BeforeFinal) else network).graph, spec)
+        check_names(network, spec.names)
     except ValueError as error:
         raise ValueError(f"{options.spec} does not fit {options.net}: {error}") from error
     with _ProgressBar() as bar, _executor(options, outputs) as executor:

@@ -11,7 +11,7 @@ from zonocuda.importers.errors import (
     UnsupportedNetworkError,
 )
 from zonocuda.importers.final import Final
-from zonocuda.importers.network import BeforeFinal, Network, load_for_comparisons, load_network
+from zonocuda.importers.network import BeforeFinal, Network, check_names, load_for_comparisons, load_network
 from zonocuda.importers.onnx.load import load_onnx
 from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
 
@@ -27,6 +27,7 @@ __all__ = [
     "call_each",
     "check_against_module",
     "check_against_onnxruntime",
+    "check_names",
     "finite_against_module",
     "from_module",
     "load_for_comparisons",

@@ -68,6 +68,15 @@ class BeforeFinal:
         return _network(parse_onnx(self.whole.content, self.whole.name), self.before.path)
 
 
+def check_names(network: Network | BeforeFinal, names: tuple[str | None, str | None]) -> None:
+    """Raises ValueError where a property is about an input or an output of another name than the network's; None is
+    any."""
+    runtime = network.whole if isinstance(network, BeforeFinal) else network.runtime
+    for kind, asked, there in zip(("input", "output"), names, runtime.names, strict=True):
+        if asked is not None and asked != there:
+            raise ValueError(f"the specification is about the {kind} {asked!r}; the network's {kind} is {there!r}")
+
+
 def load_network(source: str | Path | onnx.ModelProto) -> Network:
     """Load an ``.onnx`` or ``.onnx.gz`` file, or a model in memory.
 

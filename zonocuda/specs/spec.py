@@ -155,7 +155,8 @@ class Spec:
     """A property: it holds when no region has a counterexample.
 
     ``inputs`` and ``outputs`` are the numbers of flattened input and output variables; ``input_shape`` is the feature
-    shape of the inputs, where it is known.
+    shape of the inputs, where it is known. ``names`` are those that input and output have in the network's file, where
+    the property says them: it is about no other tensors.
 
     Examples:
         >>> spec = Spec.robust(torch.zeros(2), eps='1/10', label=1, outputs=3)
@@ -167,6 +168,7 @@ class Spec:
     outputs: int
     regions: Sequence[Region]
     input_shape: tuple[int, ...] | None = None
+    names: tuple[str | None, str | None] = (None, None)
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs"):

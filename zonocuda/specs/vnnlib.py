@@ -9,7 +9,8 @@ from pathlib import Path
 
 from zonocuda.specs.errors import VnnlibError
 from zonocuda.specs.spec import Spec
-from zonocuda.specs.vnnlib1 import read_in_bulk, read_vnnlib1
+from zonocuda.specs.tokens import Commands, read_commands
+from zonocuda.specs.vnnlib1 import read_vnnlib1, spec_in_bulk
 from zonocuda.specs.vnnlib2 import read_vnnlib2
 
 __all__ = ["VnnlibError", "load_vnnlib"]
@@ -48,17 +49,12 @@ def load_vnnlib(path: str | Path) -> Spec:
     if not isinstance(path, str | Path):
         raise TypeError(f"load_vnnlib: needs a path, got {type(path).__name__}")
     source = str(path) if str(path).isprintable() else repr(str(path))
-    try:
-        data = _read(Path(path))
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        # OSError includes a missing file, a directory and a bad gzip header; ValueError a path with a null byte.
-        reason = getattr(error, "strerror", None) or str(error)
-        raise VnnlibError(f"{source}: cannot be read: {reason}") from error
-    spec = _in_bulk(data)
+    commands = _usual_commands(path, source)
+    spec = None if commands is None else spec_in_bulk(commands)
     if spec is not None:
         return spec
     try:
-        text = data.decode("utf-8-sig")
+        text = _read(path, source).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise VnnlibError(
             f"{source}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})"
@@ -75,18 +71,30 @@ def load_vnnlib(path: str | Path) -> Spec:
     return (read_vnnlib2 if _VERSION_2.match(text) else read_vnnlib1)(text, source)
 
 
-def _in_bulk(data: bytes) -> Spec | None:
-    """The property of a file of version 1.0, held once; None for one that takes another reader, or is at fault."""
+def _usual_commands(path: str | Path, source: str) -> Commands | None:
+    """The commands of a file of version 1.0, without its text, which is as large as they are; None for one that takes
+    another reader, or is at fault."""
+    data = _read(path, source)
     if (b"\0" in data or b"\r" in data) and _AMBIGUOUS_BYTES.search(data):
         return None
     if b";" in data:
         data = _COMMENT_BYTES.sub(rb"\1", data)
     if not data or data.isspace() or _VERSION_2_BYTES.match(data):
         return None
-    return read_in_bulk(data)
+    return read_commands(data) if data.isascii() else None
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str | Path, source: str) -> bytes:
+    """The file's bytes, decompressed."""
+    try:
+        return _content(Path(path))
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        # OSError includes a missing file, a directory and a bad gzip header; ValueError a path with a null byte.
+        reason = getattr(error, "strerror", None) or str(error)
+        raise VnnlibError(f"{source}: cannot be read: {reason}") from error
+
+
+def _content(path: Path) -> bytes:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError("not a regular file")  # a pipe might never end
     if path.suffix != ".gz":

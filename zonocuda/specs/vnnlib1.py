@@ -23,7 +23,7 @@ from zonocuda.specs.formula import (
 )
 from zonocuda.specs.regions import spec_of
 from zonocuda.specs.spec import LinearConstraint, Spec
-from zonocuda.specs.tokens import read_commands
+from zonocuda.specs.tokens import Commands
 
 _TOKEN = re.compile(r'[()]|"[^"]*"|\|[^|]*\||[^()\s"|]+|["|]', re.ASCII)
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]*)")
@@ -54,15 +54,12 @@ def read_vnnlib1(text: str, source: str) -> Spec:
     return _Reader(text, source).spec()
 
 
-def read_in_bulk(data: bytes) -> Spec | None:
+def spec_in_bulk(commands: Commands) -> Spec | None:
     """The property of a text of the usual commands and a few others, as :func:`read_vnnlib1` finds it; None where it
     takes the reader of tokens."""
-    if not data.isascii():
+    if len(commands.terms) > 1:
         return None
     try:
-        commands = read_commands(data)
-        if commands is None or len(commands.terms) > 1:
-            return None
         rest: list[tuple[int, LinearConstraint]] = []
         if commands.rest:
             reader = _Reader(commands.rest.decode("ascii"), "", frozenset(commands.declared.tolist()))

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from zonocuda.specs.errors import VnnlibError, quoted
@@ -21,8 +22,9 @@ _VERSION = re.compile(r"\s*\(\s*vnnlib-version\s*<2\.0>\s*\)", re.ASCII)
 _LEXEME = re.compile(r'"[^"\\\n]*"|\[[^\]]*\]|["()]')
 _INDICES = re.compile(r"\[\s*(?:[0-9]{1,9}\s*(?:,\s*[0-9]{1,9}\s*)*)?\]", re.ASCII)
 _NAMED = re.compile(
-    r'(\(\s*declare-(?:input|output)\s+[^\s()"]+\s+[^\s()"]+\s*\[[^\]]*\]\s*)("[^"\n]*")(?=\s*\))', re.ASCII
+    r'(\(\s*declare-(input|output)\s+[^\s()"]+\s+[^\s()"]+\s*\[[^\]]*\]\s*)"([^"\n]*)"(?=\s*\))', re.ASCII
 )
+"""A declaration, which of both it is of, and the quoted name that follows."""
 _TYPES = ("Real", "F32", "F64")
 _OPERATORS = {
     "Plus": "+",
@@ -50,7 +52,7 @@ def read_vnnlib2(text: str, source: str) -> Spec:
     elements are flattened in row-major order. Whatever the type, the property is read as one of real numbers: literals
     are exact decimals, and in which arithmetic a verdict holds is what ``semantics`` of the verification says, as in
     version 1.0. Other types are refused. The quoted name of a tensor in the ONNX file may follow a declaration, as for
-    hidden nodes; with one input and one output it chooses nothing, and is passed over.
+    hidden nodes; where the network is read from such a file, it must be the tensor's.
 
     Args:
         text: the file's text.
@@ -62,7 +64,8 @@ def read_vnnlib2(text: str, source: str) -> Spec:
     if _VERSION.match(text) is None:
         raise VnnlibError(f"{source}: expected (vnnlib-version <2.0>) first; versions 1.0 and 2.0 are supported")
     _check_lexemes(text, source)
-    query = _query(_NAMED.sub(lambda match: match[1] + " " * len(match[2]), text), source)
+    named = {match[2]: match[3] for match in _NAMED.finditer(text)}
+    query = _query(_NAMED.sub(lambda match: match[1] + " " * (len(match[3]) + 2), text), source)
     network = _network(query, source)
     shapes = {"Input": network.inputs[0].shape, "Output": network.outputs[0].shape}
     counts = {kind: math.prod(shape) for kind, shape in shapes.items()}
@@ -71,12 +74,13 @@ def read_vnnlib2(text: str, source: str) -> Spec:
     try:
         assertions = [_formula(assertion.expr) for assertion in query.assertions]
         name = network.inputs[0].name
-        return spec_of(
+        spec = spec_of(
             conjunction(assertions),
             counts["Input"],
             counts["Output"],
             lambda j: f"{name}[{','.join(map(str, _unflattened(j, shapes['Input'])))}]",
         )
+        return replace(spec, names=(named.get("input"), named.get("output")))
     except FormulaError as error:
         raise VnnlibError(f"{source}: {error}") from None
 

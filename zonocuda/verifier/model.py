@@ -21,6 +21,7 @@ from zonocuda.importers import (
     NetworkOverflowError,
     call_each,
     check_against_module,
+    check_names,
     finite_against_module,
     load_for_comparisons,
     load_network,
@@ -78,12 +79,15 @@ class Subject:
 
         Raises:
             TypeError: no network.
-            ValueError: a module without ``input_shape``, or a network that cannot be read or is not supported.
+            ValueError: a module without ``input_shape``, a network that cannot be read or is not supported, or one
+                whose tensors have other names than those that are asked about.
         """
         if isinstance(model, str | Path | onnx.ModelProto):
             model = load_network(model) if spec is None else load_for_comparisons(model)
         if isinstance(model, ExportedProgram):
             model = model.module()
+        if spec is not None and isinstance(model, Network | BeforeFinal):
+            check_names(model, spec.names)
         if isinstance(model, BeforeFinal) and _keeps(model.final, spec):
             subject = Subject.of(model.before, input_shape)
             return replace(subject, execute=model.whole, final=model.final)

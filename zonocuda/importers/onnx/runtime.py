@@ -60,6 +60,7 @@ class OnnxRuntimeModel:
         self._batched = file.batched
         self._observer: tuple[tuple[str, ...], OnnxRuntimeModel] | None = None
         self._input = file.input_name
+        self.names = file.input_name, file.output_name
         self._outputs = [file.output_name, *(tensor for tensor in observe if tensor != file.output_name)]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
