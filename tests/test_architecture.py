@@ -39,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "archive": set(),
     "checkpoint": {"archive"},  # whatever it holds
     "executors": set(),  # whatever they run
+    "pages": {"version"},  # whatever they show
     "reference": {"kink", "ties", "functions", "windows", "in_place"},
     "ops": {"kink", "ties", "functions", "windows", "in_place", "_C"},
     "graph": {"convolution", "functions", "reference", "brief"},
@@ -78,8 +79,19 @@ ROOMS: dict[str, set[str]] = {
         "precision",
         "host_memory",
     },
-    "fleet": {"executors", "verifier", "prove", "bounds", "domains", "specs", "importers", "host_memory", "version"},
-    "nonsmooth": {"ops", "ties"},
+    "fleet": {
+        "executors",
+        "verifier",
+        "prove",
+        "bounds",
+        "domains",
+        "specs",
+        "importers",
+        "host_memory",
+        "version",
+        "pages",
+    },
+    "nonsmooth": {"ops", "ties", "pages"},
     "checker": {"archive", "graph", "specs", "importers"},  # nothing of what it checks
 }
 FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none

@@ -20,18 +20,19 @@ from tests.soundness.test_executed_verdicts import BITS, at_least, crossing
 from tests.soundness.test_executed_verdicts import spec as property_of
 from tests.soundness.test_rounding import random_chain
 from tests.verifier.exact import exactly
-from tests.verifier.graphs import NETWORKS, casting, fc, random_box, residual
+from tests.verifier.graphs import NETWORKS, Builder, casting, fc, random_box, residual
 from tests.verifier.verdicts import chain, matrix
 from zonocuda.bounds.rounding.executed import Execution as Charged
-from zonocuda.checker import CertificateError
+from zonocuda.checker import CertificateError, check, check_proof
 from zonocuda.checker.arithmetic import balls, precisely
 from zonocuda.checker.derive import Derivation
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.execution import Execution
 from zonocuda.checker.maps import Maps, executed_interval
 from zonocuda.checker.sets import FloatNet
-from zonocuda.graph import Graph, Relu
-from zonocuda.specs import Spec
+from zonocuda.graph import Add, Concat, Graph, Relu, Reshape, ScaleShift
+from zonocuda.importers import from_module
+from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, VerifyResult, verify
 
 SEMANTICS = {"float32": torch.float32, "float64": torch.float64}
@@ -79,7 +80,16 @@ def test_every_operator_that_rounds_needs_to_be_counted_by_the_check_and_is(kind
         assert bool(wrong) != counted
 
 
-@pytest.mark.parametrize("network", [*NETWORKS.values(), folded, random_chain])
+def joined(seed: int) -> Graph:
+    """A concatenation of a layer with what a machine holds, and a sum with another layer: either layer may begin with
+    the other's sum."""
+    b = Builder(6, seed=seed)
+    both = b(Concat(0), b(b.linear(6, 5), "x"), "x")
+    b(Relu(), b(Add(), both, b(b.linear(6, 11), "x")))
+    return b.graph()
+
+
+@pytest.mark.parametrize("network", [*NETWORKS.values(), folded, random_chain, joined])
 def test_both_derivations_count_as_many_roundings(network: Callable[[int], Graph]) -> None:
     for seed in range(3):
         graph = network(seed)
@@ -156,3 +166,78 @@ def test_values_that_may_overflow_prove_nothing(tmp_path: Path) -> None:
 def test_what_is_not_known_about_an_execution_is_said() -> None:
     with pytest.raises(CertificateError, match="cast"):
         Execution(casting(1), torch.float32)
+
+
+@pytest.mark.parametrize(("semantics", "is_confirmed"), [("real", True), ("float32", True), ("float64", False)])
+def test_a_counterexample_is_executed_in_the_type_that_the_verdict_is_about(semantics: str, is_confirmed: bool) -> None:
+    """(1/4 + 10^8) - 10^8 is 0 in float32, and 1/4 in float64."""
+    large = torch.tensor(1e8)
+    graph = chain(ScaleShift(None, large), ScaleShift(None, -large), size=1)
+    property_ = property_of(torch.zeros(1), torch.ones(1), LinearConstraint({0: Fraction(1)}, {}, Fraction(-1, 10)))
+    document = {
+        "schema": "zonocuda.verify/1",
+        "verdict": "falsified",
+        "ran": {"semantics": semantics},
+        "counterexample": {"region": 0, "x": [0.25], "y": [0.0]},
+    }
+    assert check(document, graph, property_).confirmed is is_confirmed
+
+
+def test_a_counterexample_in_float64_lies_in_the_box_itself() -> None:
+    """0.1 is less than the nearest number of float32."""
+    graph = chain(matrix([1]), size=1).to(torch.float32)
+    box = Box.exact([Fraction(0)], [Fraction(1, 10)])
+    property_ = Spec(1, 1, (Region(box, ((LinearConstraint({0: Fraction(-1)}, {}, Fraction(1, 10)),),)),))
+    x = [torch.tensor(0.1).item()]
+    for semantics, is_confirmed in (("float32", True), ("float64", False)):
+        document = {
+            "schema": "zonocuda.verify/1",
+            "verdict": "falsified",
+            "ran": {"semantics": semantics},
+            "counterexample": {"region": 0, "x": x, "y": x},
+        }
+        assert check(document, graph, property_).confirmed is is_confirmed
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("semantics", "is_confirmed"), [("real", True), ("float32", False), ("float64", True)])
+def test_an_end_that_a_machine_may_flush_refutes_nothing(semantics: str, is_confirmed: bool, sign: int) -> None:
+    """Outputs of at least 2^-130 are 0 where subnormal numbers of float32 are flushed."""
+    graph = chain(Reshape((1, 1)), size=1)
+    least = Fraction(1, 2**130)
+    low, high = sorted([sign * torch.tensor([float(least)], dtype=torch.float64), sign * torch.ones(1).double()])
+    for strict, at in ((True, least), (False, least / 2)):
+        row = LinearConstraint({0: Fraction(sign)}, {}, -at, strict)
+        weight = {"output": 0, "weight": str(sign)}
+        one = {"disjunct": 0, "rows": [{"row": 0, "weight": "1"}], "outputs": [weight], "refutes": True}
+        regions = [{"region": 0, "combinations": [one]}]
+        document = {"format": "zonocuda.certificate/3", "available": True, "regions": regions}
+        try:
+            found = check_proof(document, graph, property_of(low, high, row), semantics=semantics).confirmed
+        except CertificateError:
+            found = False
+        assert found is is_confirmed
+
+
+def test_a_network_of_float64_is_not_what_float32_executes() -> None:
+    """The limit 0.1 of float64 is less than that of float32."""
+
+    class Limited(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.clamp(x * self.scale, 0.0, 0.1)
+
+    graph = from_module(Limited(), (1,))
+    property_ = property_of(torch.zeros(1), torch.ones(1), at_least(Fraction(0.1) + Fraction(1, 10**12)))
+    assert graph.to(torch.float32)(torch.ones(1, 1)).item() > 0.1 + 1e-12
+    certificate = verify(graph, property_, semantics="float64", certificate=True).to_json()
+    assert check(certificate, graph, property_).confirmed
+    with pytest.raises(CertificateError, match="as executed in float32, node 'x' is another"):
+        check({**certificate, "ran": {"semantics": "float32"}}, graph, property_)
+    with pytest.raises(ValueError, match="semantics 'float32': node 'x' holds more digits"):
+        verify(graph, property_, semantics="float32")
+    bare = Graph(tuple(replace(node, dtype=None) for node in graph.nodes), graph.output)
+    assert bare.wider(torch.float32) == "clamp"

@@ -41,7 +41,7 @@ def test_a_proof_of_a_real_network_is_confirmed(
     assert main(["check", str(out), *files]) == 0
     words = capsys.readouterr().out.split()
     assert words[0] == "confirmed"
-    assert " of them in balls, too, 0 claimed bounds of neurons not reached" in " ".join(words)
+    assert " of them also in balls, 0 claimed bounds of neurons not reached" in " ".join(words)
 
 
 @pytest.mark.data

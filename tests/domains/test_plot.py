@@ -86,6 +86,23 @@ def test_drawings_are_on_matplotlibs_axes() -> None:
     pyplot.close("all")
 
 
+def test_a_history_is_drawn_as_the_smallest_bound_against_time() -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed").use("Agg")
+    from matplotlib import pyplot
+
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    for mode in ("dual", "forward"):
+        found = zonocuda.optimize_bounds(model, Zonotope.from_ball(torch.rand(2, 4), 0.3), torch.eye(3), mode=mode)
+        assert found.history[-1].worst == found.lower.min().item()
+        assert found.history[-1].total == pytest.approx(found.lower.sum().item())
+        axes = found.history.plot(linewidth=3)
+        drawn = axes.lines[0]
+        assert drawn.get_xdata().tolist() == [step.seconds for step in found.history]
+        assert drawn.get_ydata().tolist() == [step.worst for step in found.history]
+        assert (axes.get_xlabel(), axes.get_ylabel(), drawn.get_linewidth()) == ("seconds", "margin", 3)
+    pyplot.close("all")
+
+
 def test_without_matplotlib_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"plots need matplotlib: pip install 'zonocuda\[plot\]'"):

@@ -17,6 +17,7 @@ import pytest
 
 from zonocuda.cli.main import main
 from zonocuda.fleet.charts import cactus_plot, margin_classes, tree_plot
+from zonocuda.fleet.layers import layer_groups
 from zonocuda.fleet.page import headline, page
 from zonocuda.fleet.pictures import counterexample_images, document_of, image_layout, trees_of
 from zonocuda.fleet.record import Record
@@ -32,7 +33,7 @@ def record(verdict: str = "verified", **more: object) -> Record:
 class Checked(HTMLParser):
     """Every tag is closed in its turn; which tags, ids and texts there are."""
 
-    VOID = frozenset({"meta", "input", "img", "line", "rect", "polyline"})
+    VOID = frozenset({"meta", "input", "img"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -105,6 +106,25 @@ def test_charts_are_left_out_where_there_is_nothing_to_draw(tmp_path: Path) -> N
     assert "<svg" not in page(tmp_path, [])
     drawn = page(tmp_path, [record(phases={"forward": 1.0}, margin=0.5)])
     assert drawn.count("<svg") == 3
+
+
+def layers(*unstable: object, neurons: int = 4) -> str:
+    """A document of layers of so many unstable neurons."""
+    entries = [{"name": f"r{i}", "neurons": neurons, "unstable": count} for i, count in enumerate(unstable)]
+    return json.dumps({"layers": entries})
+
+
+def test_unstable_neurons_are_averaged_over_networks_with_the_same_layers(tmp_path: Path) -> None:
+    contents = [layers(1, 2), layers(3, 0), layers(4, neurons=10), layers(5, 1), layers(-1, 1), layers("1"), "[]", ""]
+    for i, content in enumerate(contents):
+        (tmp_path / f"{i}.json").write_text(content)
+    records = [record(net=f"n{i}.onnx", files={"result": f"{i}.json"}) for i in range(len(contents))]
+    two, one = layer_groups(tmp_path, records)
+    assert (two.instances, two.title) == (2, "n0.onnx, n1.onnx")
+    assert [(layer.name, layer.neurons, layer.share) for layer in two.layers] == [("r0", 4, 0.5), ("r1", 4, 0.25)]
+    assert (one.instances, one.layers[0].share) == (1, 0.4), "more unstable neurons than neurons are no layer"
+    texts = set(Checked(page(tmp_path, records)).texts)
+    assert {"Unstable neurons by layer", "n0.onnx, n1.onnx", "50 % of 4", "25 % of 4", "40 % of 10"} <= texts
 
 
 def test_a_cactus_plot_has_a_point_for_each_decided_instance() -> None:
@@ -261,5 +281,6 @@ def test_the_command_writes_the_page_of_a_run(
     parsed = Checked((tmp_path / "page.html").read_text())
     assert len(parsed.named("tr")) == 6
     assert "Of 5 instances 1 are verified, 1 are falsified" in " ".join(parsed.texts)
+    assert "Unstable neurons by layer" in parsed.texts
     assert main(["report", str(out)]) == 0
     assert (out / "report.html").is_file()

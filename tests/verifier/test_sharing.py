@@ -95,7 +95,7 @@ def refute(problem: dict[str, Any], packet: Packet[Subproblems]) -> Answer[Subpr
     left = replace(left, lower=-left.lower, upper=-left.upper)
     if packet.stops and len(suspects):
         left = packet.parts.at(slice(0))
-    return Answer(left, len(values), packet.number, suspects, len(values), 0.5, problem["name"])
+    return Answer(packet.name, left, len(values), packet.number, suspects, len(values), 0.5, problem["name"])
 
 
 def share(executor: Executor, numbers: list[float], **changed: Any) -> tuple[Any, list[float], Sharing[Subproblems]]:
@@ -175,6 +175,35 @@ def test_a_packet_that_no_worker_can_do_leaves_the_verdict_open(done: Done, why:
     result = decide(graph, problem, Answers(done), split="input")
     assert result.verdict is Verdict.UNKNOWN
     assert done.error in result.reason
+
+
+class Mistaken(Unreliable):
+    """Who gives every answer for the task that ended before."""
+
+    def as_completed(self) -> Iterator[Done]:
+        last: Done | None = None
+        for done in super().as_completed():
+            yield done if last is None else replace(last, task=done.task)
+            last = done
+
+
+def test_an_answer_to_another_packet_is_none() -> None:
+    with pytest.raises(PacketError, match="the answer of one packet for another"):
+        share(Mistaken(), [1.0, 2.0, -3.0, 4.0])
+    graph, problem = few_inputs()
+    result = decide(graph, problem, Mistaken(), split="input")
+    assert (result.verdict, result.certificate) == (Verdict.UNKNOWN, None)
+
+
+def test_what_ends_a_search_in_the_middle_of_an_answer_leaves_its_packet_open() -> None:
+    class Interrupted(Sharing[Subproblems]):
+        def _end(self, packet: Packet[Subproblems], done: Done) -> Counterexample | None:
+            raise KeyboardInterrupt
+
+    search = Interrupted(Unreliable(), refute, {"name": "toy"}, Subproblems.cat, lambda x: None, lambda p, a: p, 1e9)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(parts(1.0, 2.0, 3.0))
+    assert sorted(search.open.lower[:, 0].tolist()) == [1.0, 2.0, 3.0]
 
 
 def test_a_search_that_is_shared_out_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ constants alone, STEPS for the one. So
     y~ = A x~ + b + d,   |d| <= gamma_p |A| |x~| + gamma_q |b| + flushed,
 
 with p = D where x~ enters the chain at this node and STEPS where it comes from the node before in the chain, q = D; at
-a sum of two likewise with the two terms.
+a sum of two likewise with the two terms. Where a concatenation has joined values of the chain with numbers that are
+held, all that meets them next enters there, D: a machine may begin a layer's sum with it.
 
 *Flushed.* An operation whose result, or one of whose operands, is flushed is off by eta at most, the smallest normal
 number, times what the monomials that it is part of are multiplied with otherwise: by constants, with 2^32 for every
@@ -45,7 +46,7 @@ import torch
 from flint import arb
 from torch import Tensor
 
-from zonocuda.checker.arithmetic import ONE, Array, balls, upper
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, upper
 from zonocuda.checker.certificate import CertificateError
 from zonocuda.graph import (
     Add,
@@ -132,6 +133,8 @@ class Execution:
             raise CertificateError(f"as executed, nothing is known: {graph.unaccounted[0]}")
         if graph.executed:
             raise CertificateError("the network computes constants in its own precision: use semantics 'real'")
+        if wider := graph.wider(dtype):
+            raise CertificateError(f"as executed in {self.name}, node {wider!r} is another: it holds more digits")
         links: dict[str, _Link] = {}
         for node in graph.nodes:
             links[node.name] = self._link(node, [links[name] for name in node.inputs])
@@ -200,7 +203,9 @@ class Execution:
             return None if held else Share(0, whole + STEPS, flushed, link.sources)
         if _moves(op):
             return None
-        inside = [self._reads_chain(name, links[name]) and links[name].is_inside for name in node.inputs]
+        goes_on = [self._reads_chain(name, links[name]) for name in node.inputs]
+        mixed = any(on and not links[name].is_inside for on, name in zip(goes_on, node.inputs, strict=True))
+        inside = [on and not mixed for on in goes_on]  # a branch of a sum may be folded into what is mixed
         if isinstance(op, Add):
             first, second = inside
             counts = STEPS if first and not second else whole, STEPS if second and not first else whole
@@ -230,6 +235,12 @@ class Execution:
 
     def _gamma(self, n: int) -> Any:
         return arb(self.gamma(n))
+
+    def stored(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """Bounds of outputs whose values lie between ``low`` and ``high`` before the machine may flush them."""
+        eta = arb(self.eta)
+        lows = balls(value if value >= eta else value.min(ZERO) for value in low)
+        return lows, balls(value if value <= -eta else value.max(ZERO) for value in high)
 
     def overflow(self, size: Callable[[str], Array], absolute: Callable[[Node, Array], Array]) -> str:
         """The first node where a value, or what is summed for it, may leave the type's range; empty if there is none.

@@ -109,6 +109,8 @@ def _left(network: Network, region: Region, entry: object) -> dict[int, Rows]:
         known = attained(maps, (balls(lower), balls(upper)))
         _refuse(maps.overflow(lambda name: sized(*known[name])))
         ends = known[maps.graph.output]
+        if maps.execution is not None:
+            ends = maps.execution.stored(*ends)
     disjuncts: dict[int, Rows] = dict(enumerate(region.disjuncts))
     for one in combinations:
         if not one.refutes:
@@ -166,7 +168,7 @@ def _in_floats(network: Network, region: Region, claim: RegionClaim, rows: Rows,
     for name, one in claim.activations.items():
         low, high = (end[0, one.neurons].tolist() for end in (sets.relus[name].low, sets.relus[name].high))
         missed += sum(not is_within(one, k, *ends) for k, ends in enumerate(zip(low, high, strict=True)))
-    carried = f"{root.passes} rows carried, {sample.confirmed} of them in balls, too"
+    carried = f"{root.passes} rows carried, {sample.confirmed} of them also in balls"
     return bounds, f"{carried}, {missed} {MISSED}"
 
 

@@ -76,7 +76,8 @@ def check(
     and the network themselves and the certificate's slopes; for executed semantics with what a machine may round.
     Confirmed where every disjunct has a row with a positive bound (or 0, for a strict row), or a combination of rows
     that contradicts itself. ``falsified``: ONNX Runtime executes the network at
-    the counterexample; confirmed where that violates the specification at a point of its float32 box.
+    the counterexample; confirmed where that violates the specification at a point of its float32 box; for semantics
+    ``float64`` the graph does in float64, at a point of the box itself, where the file computes in float32.
 
     Args:
         certificate: what ``zonocuda.verify(..., certificate=True)`` returned, the file that its ``save`` or
@@ -137,7 +138,7 @@ def _check(
         check_names(network.network, property_.names)
     if verdict == "falsified":
         with precisely():
-            return _counterexample(document.get("counterexample"), network, property_)
+            return _counterexample(document.get("counterexample"), network, property_, semantics)
     if document.get("certificate") is None:
         raise CertificateError(
             f"{name}: holds no certificate of format {FORMATS[-1]}: zonocuda verify --certificate and "
@@ -249,8 +250,9 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources
 # ---- counterexamples -----------------------------------------------------------------------------------------------
 
 
-def _counterexample(claim: object, network: Claimed, spec: Spec) -> Checked:
-    graph = network.graph
+def _counterexample(claim: object, network: Claimed, spec: Spec, semantics: str) -> Checked:
+    """At a float32 point: of the box rounded to float32 or, for float64, of the box itself."""
+    graph, is_double = network.graph, semantics == "float64"
     fields = claim if isinstance(claim, dict) else {}
     number, x = fields.get("region"), fields.get("x")
     if type(number) is not int or not 0 <= number < len(spec.regions):
@@ -263,17 +265,27 @@ def _counterexample(claim: object, network: Claimed, spec: Spec) -> Checked:
     point = wide.float()
     if not bool(((point.double() == wide) & point.isfinite()).all()):
         return Checked(False, "counterexample: x is no float32 point", ())
+    inside = bool(((wide >= box.lower) & (wide <= box.upper)).all())
+    if is_double and not inside:
+        return Checked(False, "counterexample: x lies outside the box", ())
     if not bool(((point >= box.float32_lower) & (point <= box.float32_upper)).all()):
         return Checked(False, "counterexample: x lies outside the box rounded to float32", ())
-    y = network.execute(point.reshape(1, *graph.input_shape)).flatten().tolist()
+    output, executor = network.execute(point.reshape(1, *graph.input_shape)), network.executor
+    if semantics == "float32" and output.dtype != torch.float32:
+        return Checked(False, "semantics 'float32': the network computes in another type", ())
+    if is_double and output.dtype != torch.float64:  # as verify does: the network's own program computes in float32
+        if graph.executed:
+            return Checked(False, "the network computes constants in its own precision: use semantics 'real'", ())
+        output, executor = graph.to(torch.float64, "cpu")(wide.reshape(1, *graph.input_shape)), "the graph in float64"
+    y = output.flatten().tolist()
     violated = region.is_unsafe(point.tolist(), y)
-    inside = bool(((wide >= box.lower) & (wide <= box.upper)).all())
+    where = "the box" if is_double else "the box rounded to float32"
     details = (
-        f"arithmetic  the verdict is about what {network.executor} executes, in the box rounded to float32",
+        f"arithmetic  the verdict is about what {executor} executes, in {where}",
         f"outputs     {'the same as' if y == fields.get('y') else 'other than'} the certificate's",
         f"exactly     {_exactly(graph, region, wide)}, at a point {'inside' if inside else 'outside'} the exact box",
     )
-    reason = f"{network.executor}'s output {'violates the property' if violated else 'is not unsafe'}"
+    reason = f"{executor}'s output {'violates the property' if violated else 'is not unsafe'}"
     return Checked(violated, reason, details)
 
 

@@ -1,4 +1,4 @@
-"""Drawings of zonotopes and bounds, with matplotlib, which is loaded when one is asked for."""
+"""Drawings of zonotopes, bounds and how these improve, with matplotlib, which is loaded when one is asked for."""
 
 from __future__ import annotations
 
@@ -78,6 +78,16 @@ def plot_intervals(lower: Tensor, upper: Tensor, axes: Any, **style: Any) -> Any
     axes.set_xlabel("output")
     axes.set_ylabel("bounds")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    return axes
+
+
+def plot_course(seconds: Sequence[float], margins: Sequence[float], axes: Any, **style: Any) -> Any:
+    """Draws a margin against time, which keeps its value until the next; the axes."""
+    axes = axes_or_new(axes)
+    axes.step(seconds, margins, **{"color": _EDGE, "linewidth": 1.5, "where": "post", **style})
+    axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("margin")
     return axes
 
 

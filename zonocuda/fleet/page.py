@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from zonocuda.fleet.charts import bars, cactus_plot, margin_classes, short, tree_plot
-from zonocuda.fleet.page_style import SCRIPT, STYLE
+from zonocuda.fleet.charts import cactus_plot, margin_classes, tree_plot
+from zonocuda.fleet.layers import MOST_GROUPS, layer_groups
+from zonocuda.fleet.page_script import SCRIPT
 from zonocuda.fleet.pictures import counterexample_images, document_of, trees_of
 from zonocuda.fleet.record import VERDICTS, Record
-from zonocuda.version import __version__
+from zonocuda.pages import document, meanings
+from zonocuda.pages.charts import Bar, bars, brief_name, short
 
 MOST_PICTURES = 60
 """Counterexamples, and trees, that are drawn."""
@@ -26,27 +28,21 @@ MEANINGS = {
 
 _COLUMNS = ("verdict", "network", "property", "seconds", "margin", "reason")
 _NUMBERS = ("seconds", "margin")
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def page(folder: Path, records: Sequence[Record]) -> str:
     """The page about records whose files are in a folder."""
-    title = escape(f"Results in {folder.resolve().name}")
     parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>',
-        f'<h1>{title}</h1><p class="headline">{escape(headline(records))}</p>',
         *_charts(records),
+        *_layers(folder, records),
         "<h2>Instances</h2>",
         _table(records),
         *_trees(folder, records),
         *_counterexamples(folder, records),
-        "<h2>What the verdicts mean</h2><dl>",
-        *(f'<dt class="{v}">{v}</dt><dd>{escape(MEANINGS[v])}</dd>' for v in VERDICTS),
-        f"</dl><footer>zonocuda {escape(__version__)}</footer><script>{SCRIPT}</script></body></html>\n",
+        "<h2>What the verdicts mean</h2>",
+        meanings((verdict, MEANINGS[verdict]) for verdict in VERDICTS),
     ]
-    return "".join(parts)
+    return document(f"Results in {folder.resolve().name}", headline(records), parts, SCRIPT)
 
 
 def headline(records: Sequence[Record]) -> str:
@@ -71,10 +67,9 @@ def _charts(records: Sequence[Record]) -> Iterator[str]:
     phases: Counter[str] = Counter()
     for record in records:
         for name, seconds in record.phases.items():
-            phases[name[:20]] += seconds  # type: ignore[assignment]
-    drawing = bars(
-        dict(phases.most_common(12)), "seconds by phase", " s", "Seconds of each phase, all instances together."
-    )
+            phases[name] += seconds  # type: ignore[assignment]
+    entries = [Bar(brief_name(name), seconds, f"{short(seconds)} s") for name, seconds in phases.most_common(12)]
+    drawing = bars(entries, "seconds", "phase", "Seconds of each phase, all instances together.")
     if drawing:
         yield f"<h2>Time by phase</h2>{drawing}"
     margins = [record.margin for record in records if record.margin is not None]
@@ -82,9 +77,30 @@ def _charts(records: Sequence[Record]) -> Iterator[str]:
         "Instances by the smallest lower bound of a row on the whole box. Where it is positive every row is refuted "
         "by itself; a property whose disjuncts have several rows, or whose box was split, may be proven below that."
     )
-    drawing = bars(margin_classes(margins), "instances by margin", "", caption)
+    entries = [Bar(name, count, f"{count:,}") for name, count in margin_classes(margins).items()]
+    drawing = bars(entries, "instances", "margin", caption)
     if drawing:
         yield f"<h2>Margins</h2>{drawing}"
+
+
+def _layers(folder: Path, records: Sequence[Record]) -> Iterator[str]:
+    """How many neurons of each layer the bounds leave open, for networks with the same layers together."""
+    shown = 0
+    for group in layer_groups(folder, records):
+        entries = [
+            Bar(brief_name(layer.name), layer.share, f"{short(100 * layer.share)} % of {layer.neurons:,}")
+            for layer in group.layers
+        ]
+        caption = (
+            f"Neurons of each layer that are unstable, on average over {group.instances:,} instances"
+            f"{f' of {len(group.nets):,} networks' if len(group.nets) > 1 else ''}: on the whole box the last bounds "
+            "leave open on which side of its kink, or on which line, an activation is."
+        )
+        drawing = bars(entries, "share of unstable neurons", "layer", caption, 1.0)
+        if drawing and shown < MOST_GROUPS:
+            yield "" if shown else "<h2>Unstable neurons by layer</h2>"
+            yield f"<h3>{escape(group.title)}</h3>{drawing}"
+            shown += 1
 
 
 def _table(records: Sequence[Record]) -> str:

@@ -24,6 +24,7 @@ from zonocuda.bounds.interval import Bounds
 from zonocuda.graph import Node
 from zonocuda.kink import KinkRule
 from zonocuda.relaxations import Rule, rule_of, use_kink
+from zonocuda.tighten.history import History, Step, sum_and_smallest
 
 Signs = Literal["nonnegative", "both"]
 """Which slopes are free: those where v >= 0 alone (the others stay minimum-area ones), or all."""
@@ -60,15 +61,6 @@ class Ascent:
     seconds: float = math.inf
 
 
-@dataclass(frozen=True)
-class Step:
-    """A point of an optimisation's history: seconds since its start, rows still in it, and the best bounds' sum."""
-
-    seconds: float
-    rows: int
-    total: float
-
-
 @dataclass(eq=False)
 class Ascended:
     """What an optimisation found.
@@ -85,7 +77,7 @@ class Ascended:
     slack: Tensor
     slopes: dict[str, Slopes]
     weight: Tensor | None
-    history: list[Step] = field(default_factory=list)
+    history: History = field(default_factory=History)
 
 
 Finished = Callable[[Tensor], Tensor]
@@ -254,6 +246,10 @@ class Search(Protocol):
     def total(self) -> float:
         """The sum of the best bounds."""
 
+    @property
+    def worst(self) -> float:
+        """The smallest of the best bounds."""
+
     def look(self, last: bool) -> bool:
         """Finds the bounds for the slopes as they are, and keeps the best; ``last``: no step will follow.
 
@@ -268,10 +264,10 @@ class Search(Protocol):
         """Goes back to the best slopes, where patience has ended; what to multiply the rate by, 0 for the end."""
 
 
-def climb(search: Search, settings: Ascent) -> list[Step]:
+def climb(search: Search, settings: Ascent) -> History:
     """Moves slopes until the iterations, the seconds or the patience end, or nothing is left to do."""
     with use_kink(settings.kink):
-        return _climb(search, settings)
+        return History(_climb(search, settings))
 
 
 def _climb(search: Search, settings: Ascent) -> list[Step]:
@@ -281,7 +277,7 @@ def _climb(search: Search, settings: Ascent) -> list[Step]:
     for number in range(settings.iterations + 1):
         last = number == settings.iterations
         idle = 0 if search.look(last) else idle + 1
-        history.append(Step(time.monotonic() - begin, search.rows, search.total))
+        history.append(Step(time.monotonic() - begin, search.rows, search.total, search.worst))
         if last or history[-1].seconds > settings.seconds:
             break
         if idle >= settings.patience:
@@ -312,12 +308,14 @@ class _RowSearch:
         self.open = torch.arange(flow.rows, device=flow.constant.device)
         self.best = _Best(flow.constant, wants_slopes)
         self.lower, self.weight = flow.constant, None
-        self.number, self.total, self.wanted = 0, -math.inf, flow.rows
+        self.number, self.wanted = 0, flow.rows
+        self.total = self.worst = -math.inf
         self.wants = torch.ones_like(self.open, dtype=torch.bool)
 
     lower: Tensor
     weight: Tensor | None
     total: float
+    worst: float
     wanted: int  # how many of the open rows need better bounds: those of ``wants``
 
     @property
@@ -334,8 +332,8 @@ class _RowSearch:
             self.wants = ~self.finished(self.best.lower)[self.open]
         better = (gain > self.settings.tolerance * (1e-2 + lower.abs())).any()
         # A device is waited for once a step: for all that decides on the next one.
-        asked = [better.double(), self.best.lower.sum().double(), self.wants.sum().double()]
-        improved, self.total, wanted = torch.stack(asked).tolist()
+        asked = [better.double(), *sum_and_smallest(self.best.lower), self.wants.sum().double()]
+        improved, self.total, self.worst, wanted = torch.stack(asked).tolist()
         self.wanted = int(wanted)
         return bool(improved)
 

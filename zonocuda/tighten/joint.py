@@ -23,6 +23,7 @@ from zonocuda.domains import Dense, Symbols, Zonotope
 from zonocuda.graph import Graph
 from zonocuda.relaxations import activations, has_rule, rule_of
 from zonocuda.tighten.ascent import Ascent, FreeSlopes
+from zonocuda.tighten.history import sum_and_smallest
 
 Loss = Callable[[Zonotope], Tensor]
 """What is minimised: a differentiable function of the output's zonotope, one number ``[B]`` for each batch element, or
@@ -166,7 +167,8 @@ class JointSearch:
         self._free: dict[str, FreeSlopes] = {}
         self._point: Point | None = None
         self._number = self._retreats = 0
-        self.rows, self.total = len(objective), -math.inf
+        self.rows = len(objective)
+        self.total = self.worst = -math.inf
 
     def look(self, last: bool) -> bool:
         self._point = point = self._swept(self._moved() or self.start)
@@ -183,9 +185,10 @@ class JointSearch:
         gain = torch.where(better, old - loss, torch.zeros_like(loss))
         improved = (gain > self.settings.tolerance * (1e-2 + loss.abs())).any()
         still = (~(self.best > self.target)).any(0).sum()
-        numbers = torch.stack([improved.double(), self.best.sum().double(), still.double()]).tolist()  # one transfer
-        self.total, self.rows = numbers[1], int(numbers[2])
-        return bool(numbers[0])
+        numbers = [improved.double(), still.double(), *sum_and_smallest(self.best)]
+        gained, rows, self.total, self.worst = torch.stack(numbers).tolist()  # one transfer
+        self.rows = int(rows)
+        return bool(gained)
 
     def move(self, rate: float) -> bool:
         assert self._point is not None, "a look comes first"

@@ -83,7 +83,14 @@ def search_boxes(problem: BoxProblem, packet: Packet[Subproblems]) -> Answer[Sub
         more = BoxesLeft(left.stuck, None if recorder is None else recorder.state())
         tried, seconds = attack.seen - packet.seen, time.monotonic() - begin
     return Answer(
-        left.open, outcome.bounded, outcome.depth, suspects.points(ground.graph.input_shape), tried, seconds, more
+        packet.name,
+        left.open,
+        outcome.bounded,
+        outcome.depth,
+        suspects.points(ground.graph.input_shape),
+        tried,
+        seconds,
+        more,
     )
 
 

@@ -96,7 +96,9 @@ class _PacketCourse(NeuronCourse):
         state = moved(search.state(), CPU)
         more = SignsLeft(state.stuck, state.worst, SignParts.cat(self.kept) if self.kept else None)
         points = suspects.points(self.search.arithmetics[0].graph.input_shape)
-        return Answer(state.parts, outcome.bounded, outcome.depth, points, 0, time.monotonic() - begin, more)
+        return Answer(
+            packet.name, state.parts, outcome.bounded, outcome.depth, points, 0, time.monotonic() - begin, more
+        )
 
 
 _last: tuple[str, _PacketCourse] | None = None

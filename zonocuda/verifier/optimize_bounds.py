@@ -21,7 +21,8 @@ from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend
 from zonocuda.graph import Graph
 from zonocuda.precision import full_precision, plain_torch
-from zonocuda.tighten.ascent import Ascent, Step, ascend, climb
+from zonocuda.tighten.ascent import Ascent, ascend, climb
+from zonocuda.tighten.history import History
 from zonocuda.tighten.joint import JointSearch, Loss, margin
 from zonocuda.tighten.refine import refine
 from zonocuda.verifier.arguments import check_budget, check_choice, check_count, resolve_zonotope
@@ -43,14 +44,14 @@ class OptimizedBounds:
             state to save (:meth:`state`) and to begin the next search with.
         relus: bounds ``[B, *features]`` of the input of every ReLU, by name: those that the rows' bounds rest on; in
             the mode ``forward`` the best that were seen.
-        history: what was reached when: seconds since the search began, rows, and the sum of bounds.
+        history: what was reached when: seconds since the search began, rows, the sum of bounds, the smallest one.
         seconds: time by phase: ``sweep``, ``refine``, ``ascend``; in the mode ``forward`` ``sweep`` and ``backward``.
     """
 
     lower: Tensor
     slopes: Mapping[str, Slopes]
     relus: Mapping[str, Bounds]
-    history: tuple[Step, ...]
+    history: History
     seconds: Mapping[str, float]
 
     def __repr__(self) -> str:
@@ -186,7 +187,7 @@ def optimize_bounds(
         )
         history = climb(search, ascent or FORWARD)
     slopes = {name: Slopes(slope.unsqueeze(1)) for name, slope in search.slopes.items()}
-    return OptimizedBounds(search.best, slopes, search.inputs, tuple(history), search.seconds)
+    return OptimizedBounds(search.best, slopes, search.inputs, history, search.seconds)
 
 
 def _resolved(objective: Any, like: Tensor) -> Tensor:
@@ -240,7 +241,7 @@ def _dual(
     _lap(seconds, "ascend", clock)
     found = left.widen_slopes(best.slopes, begin)
     slopes = {name: one.shaped(graph[name].shape) for name, one in found.items()}
-    return OptimizedBounds(best.lower, slopes, relus, tuple(best.history), seconds)
+    return OptimizedBounds(best.lower, slopes, relus, best.history, seconds)
 
 
 def _lap(seconds: dict[str, float], phase: str, since: float) -> float:

@@ -11,6 +11,7 @@ of it is lost where the last packets end one after the other.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -78,6 +79,7 @@ class Packet(Generic[P]):
 
     Attributes:
         number: of the packet; chance in the search depends on it.
+        name: of it, that no other packet has: its answer carries it back.
         parts: open parts.
         seconds: that it may take.
         seen: points that were tried before.
@@ -86,6 +88,7 @@ class Packet(Generic[P]):
     """
 
     number: int
+    name: str
     parts: P
     seconds: float
     seen: int = 0
@@ -98,6 +101,7 @@ class Answer(Generic[P]):
     """What comes back of a packet.
 
     Attributes:
+        packet: its name.
         open: what is left.
         bounded, depth: parts that were bounded, and the most splits above one of them.
         suspects: points ``[n, *input features]`` that seem to be counterexamples; where the packet stopped at one, the
@@ -107,6 +111,7 @@ class Answer(Generic[P]):
         more: what the kind of search adds.
     """
 
+    packet: str
     open: P
     bounded: int
     depth: int
@@ -152,6 +157,7 @@ class Sharing(Generic[P]):
     _again: list[Packet[P]] = field(default_factory=list)  # packets that are whole, and come first
     _under_way: dict[int, Packet[P]] = field(default_factory=dict)
     _submitted: int = 0
+    _name: str = field(default_factory=lambda: os.urandom(16).hex())  # of this search
     _stops: bool = True
     _seen: int = 0
     _least: float = FIRST  # seconds in which a packet gets on
@@ -170,8 +176,8 @@ class Sharing(Generic[P]):
         try:
             self._hand_out(shared, begin)
             for done in self.executor.as_completed():
-                packet = self._under_way.pop(done.task)
-                found = self._end(packet, done)
+                found = self._end(self._under_way[done.task], done)
+                del self._under_way[done.task]  # what raises before leaves it open
                 if found is not None:
                     return found
                 self.keep()
@@ -225,20 +231,24 @@ class Sharing(Generic[P]):
             self._waiting.append((parts.at(rest[(kept == own).to(rest.device)]), own))
         self._submitted += 1
         within = max(LEAST, min(budget, (self.end - now) / (4 if len(self._under_way) >= workers else 2)))
-        return Packet(self._submitted, parts.at(index), within, self._seen, self._stops)
+        return Packet(
+            self._submitted, f"{self._name}-{self._submitted}", parts.at(index), within, self._seen, self._stops
+        )
 
     def _end(self, packet: Packet[P], done: Done) -> Counterexample | None:
         if done.error:
             self._lose(packet, done)
             return None
         answer: Answer[P] = done.value
+        if answer.packet != packet.name:
+            raise PacketError("the executor gave the answer of one packet for another")
         if len(answer.suspects):
             found = self.replay(answer.suspects)
             if found is not None:
                 return found
             if packet.stops:  # what is left of it is nowhere: once more, without stopping
                 self._stops = False
-                self._again.append(replace(packet, stops=False))
+                self._again.append(replace(packet, stops=False, name=f"{packet.name}, whole"))
                 return None
         self.packets += 1
         self.bounded += answer.bounded
