@@ -134,7 +134,7 @@ def test_a_worker_that_runs_out_of_memory_says_so_and_lives(tmp_path: Path) -> N
         (["absent.csv"], "No such file or directory: 'absent.csv'"),
         (["DIR", "--resume"], "to resume, a run needs the folder of results"),
         (["DIR", "--certificates"], "--certificates: needs --out"),
-        (["DIR", "--jobs", "0"], "argument --jobs: must be at least 1, got 0"),
+        (["DIR", "--jobs", "0"], "argument --jobs: must be an integer of 1 or more, got 0"),
         (["DIR", "--timeout", "-1"], "argument --timeout: must be a positive number"),
         (["DIR", "--semantics", "float16"], "no bound holds for sums"),
         (["DIR", "--out", "/dev/null"], "File exists: '/dev/null'"),

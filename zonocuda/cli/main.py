@@ -37,8 +37,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: {message}\n")
 
 
+def _number(text: str) -> float:
+    """A number, NaN for what is none; argparse would name the function that read it."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _positive(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
     return value
@@ -57,23 +65,32 @@ def _radius(text: str) -> float:
 
 
 def _gibibytes(text: str) -> int:
-    count = int(_positive(text) * 2**30) if math.isfinite(float(text)) else 0
+    value = _number(text)
+    count = int(value * 2**30) if math.isfinite(value) else 0
     if not count > 0:
         raise argparse.ArgumentTypeError(f"must be a positive finite number of GiB, got {text}")
     return count
 
 
+def _integer(text: str) -> int:
+    """An integer, -1 for what is none."""
+    try:
+        return int(text)
+    except ValueError:
+        return -1
+
+
 def _seed(text: str) -> int:
-    value = int(text)
+    value = _integer(text)
     if not 0 <= value < 2**62:
         raise argparse.ArgumentTypeError(f"must be an integer in [0, 2^62), got {text}")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    value = _integer(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+        raise argparse.ArgumentTypeError(f"must be an integer of 1 or more, got {text}")
     return value
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from zonocuda.importers import functions, lowering
@@ -13,6 +14,8 @@ from zonocuda.importers import lowering_normal as normal
 from zonocuda.importers.builder import Value
 from zonocuda.importers.errors import refuse
 from zonocuda.importers.onnx.node import OnnxNode
+
+_WIDE = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 def quotient(node: OnnxNode) -> Value:
@@ -72,7 +75,8 @@ def rms_normalization(node: OnnxNode) -> Value:
 
 def _over_last(node: OnnxNode, centered: bool) -> Value:
     x = node.value(0)
-    node.ignore("stash_type")
+    if int(node.attribute("stash_type") or TensorProto.FLOAT) not in _WIDE:
+        refuse("its statistics are rounded to a narrow type (stash_type); float32 and float64 are supported")
     first = node.dim(int(node.attribute("axis")), x)
     dims = tuple(range(first, len(x.shape)))
     bias = node.optional_numbers(2) if centered else None
@@ -81,8 +85,13 @@ def _over_last(node: OnnxNode, centered: bool) -> Value:
 
 def group_normalization(node: OnnxNode) -> Value:
     """Groups of channels standardised; scale and bias of each channel, or of each group up to operator set 20."""
-    node.ignore("stash_type")
     groups = int(node.attribute("num_groups"))
+    stash = int(node.attribute("stash_type") or TensorProto.DOUBLE)  # none up to operator set 20
+    if stash not in _WIDE or (stash == TensorProto.FLOAT and node.value(0).dtype == torch.float64):
+        refuse(
+            "its statistics are rounded to a narrower type (stash_type) than its input's; state stash_type=11 for a "
+            "float64 one"
+        )
 
     def layer(name: str, x: Value) -> Value:
         weight, bias = node.tensor(1), node.tensor(2)
