@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from zonocuda.checker.arithmetic import ZERO, Array, balls
+from zonocuda.checker.final import Loss, no_loss
 from zonocuda.checker.maps import Ends, Maps, interval
 from zonocuda.checker.operators import COMPUTED, Call
 from zonocuda.checker.smooth_operators import POSITIVE
@@ -39,11 +40,12 @@ _KEEPING = "Concat Dropout Expand Flatten Gather Identity Pad Relu Reshape Slice
 """Operators whose results are numbers of the type that their operands are numbers of."""
 
 
-def difference(file: OnnxFile, maps: Maps) -> str:
+def difference(file: OnnxFile, maps: Maps, lost: Loss = no_loss) -> str:
     """Why the graph is not the file's network; empty where all its operators agree.
 
     Every tensor that a node of the graph stands for is given random numbers of its type, exact ones. The graph's node,
-    computed from the numbers of the nodes before it, must enclose what the standard computes from them.
+    computed from the numbers of the nodes before it, must enclose what the standard computes from them. Why the output
+    is not what is asked for, ``lost`` says of its full shape.
     """
     graph, names = maps.graph, node_names(file)
     own = {node.name for node in graph.nodes[1:]}
@@ -87,7 +89,7 @@ def difference(file: OnnxFile, maps: Maps) -> str:
     assert not missing, "all of them are nodes"
     if not found and not _enclosed(reading.values[file.output_name], result):
         found.append("the file computes another output than the graph")
-    return "".join(found)
+    return "".join(found) or lost(reading.values[file.output_name].shape)
 
 
 def _exactly(numbers: Array) -> Ends:
