@@ -20,7 +20,7 @@ from zonocuda.checker.maps import Maps
 from zonocuda.checker.standard import difference
 from zonocuda.cli.main import main
 from zonocuda.importers import lowering
-from zonocuda.importers.onnx import arithmetic, windows
+from zonocuda.importers.onnx import arithmetic, smooth, windows
 from zonocuda.importers.onnx.file import parse_onnx
 from zonocuda.importers.onnx.load import convert
 from zonocuda.importers.onnx.node import Attributes, OnnxNode
@@ -86,6 +86,16 @@ WRONG: dict[str, tuple[onnx.ModelProto, str, Callable[[OnnxNode], object]]] = {
         one("Conv", [1, 1, 5], (1, 3), floats(1, 1, 1), strides=[2]).model(),
         "Conv",
         lambda node: _strided(node),
+    ),
+    "an ELU of one neuron, of another alpha": (
+        one("Elu", [1, 1], (1,), alpha=0.5).model(),
+        "Elu",
+        lambda node: _with(node, "alpha", 0.25, smooth.elu),
+    ),
+    "a limit of one neuron that is not read": (
+        one("Clip", [1, 1], (1,), np.array(-6, np.float32), np.array(6, np.float32)).model(),
+        "Clip",
+        arithmetic.identity,
     ),
     "a cast for the identity": (
         model(

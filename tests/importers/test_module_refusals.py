@@ -102,6 +102,7 @@ TINY: dict[str, Callable[[], nn.Module]] = {
     "the scale of a batch normalisation": tiny_batch_norm,
     "a reciprocal": lambda: Apply(lambda x: x / constant(1.7e308)),
     "a scaled shift": lambda: Apply(lambda x: torch.add(x, constant(1e-200), alpha=1e-200)),
+    "the scale of a softplus": lambda: nn.Sequential(nn.Linear(1, 1), nn.Softplus(1.7e308, 700.0)).double(),
 }
 
 

@@ -13,6 +13,7 @@ The last is exact whatever number a file has for 1 / sqrt(2), as GELU is x (1 + 
 from __future__ import annotations
 
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from zonocuda.graph import Elementary, Relu, ScaleShift
 from zonocuda.graph.whole import Absolute
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.errors import refuse
-from zonocuda.importers.lowering import scale_shift
+from zonocuda.importers.lowering import derived, scale_shift
 
 LARGEST_POWER = 1024
 _ALPHAS = 2.0**-500, 2.0**500
@@ -83,7 +84,7 @@ def softplus(builder: GraphBuilder, name: str, x: Value, beta: float, threshold:
         return elementary(builder, name, x, "softplus")
     inner = scale_shift(builder, f"{name}/beta", x, _number(beta), None)
     out = elementary(builder, f"{name}/softplus", inner, "softplus")
-    return scale_shift(builder, name, out, _number(1 / beta), None, roundings=1)
+    return scale_shift(builder, name, out, derived(_number(1 / beta)), None, roundings=1)
 
 
 # ---- recognised ------------------------------------------------------------------------------------------------------
@@ -127,11 +128,13 @@ def _gelu_of(builder: GraphBuilder, name: str, x: Value, gate: Value) -> Value |
         own = (x, 1.0, 0.0, 0)
     if own[0].node != inner[0].node or own[2] or inner[2] or not inner[1] > 0 or own[1] == 0 or outer[1] == 0:
         return None
-    wide = math.sqrt(2) * inner[1]
+    wide, outside = math.sqrt(2) * inner[1], 2 * own[1] * outer[1]
+    if not all(sys.float_info.min <= abs(number) < math.inf for number in (wide, outside, outside / wide)):
+        return None  # no count of roundings covers what underflows
     roundings = own[3] + inner[3] + 8
     stretched = scale_shift(builder, f"{name}/inner", own[0], _number(wide), None, roundings)
     bent = elementary(builder, f"{name}/gelu", stretched, "gelu")
-    return scale_shift(builder, name, bent, _number(2 * own[1] * outer[1] / wide), None, roundings)
+    return scale_shift(builder, name, bent, _number(outside / wide), None, roundings)
 
 
 def _is_function(builder: GraphBuilder, value: Value, function: FunctionName) -> bool:
