@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from zonocuda.checker.arithmetic import ZERO, Array, balls
+from zonocuda.checker.final import Loss, no_loss
 from zonocuda.checker.maps import Ends, Maps, interval
 from zonocuda.checker.operators import COMPUTED, Call
 from zonocuda.checker.smooth_operators import POSITIVE
@@ -47,13 +48,14 @@ _KEEPING = "Concat Dropout Expand Flatten Gather Identity Pad Relu Reshape Slice
 """Operators whose results are numbers of the type that their operands are numbers of."""
 
 
-def difference(file: OnnxFile, maps: Maps) -> str:
+def difference(file: OnnxFile, maps: Maps, lost: Loss = no_loss) -> str:
     """Why the graph is not the file's network; empty where all its operators agree.
 
     Every tensor that a node of the graph stands for is given random numbers of its type, exact ones. The graph's node,
     computed from the numbers of the nodes before it, must enclose what the standard computes from them. That is done
     with numbers of both signs and several sizes, so that every piece of a function is met: at least once more with
-    all signs turned, and more often in small networks.
+    all signs turned, and more often in small networks. Why the output is not what is asked for, ``lost`` says of its
+    full shape.
     """
     try:
         reading = _Reading(file)
@@ -64,7 +66,7 @@ def difference(file: OnnxFile, maps: Maps) -> str:
         found = _compared(reading, file, maps, number)
         if found:
             return found
-    return ""
+    return lost(reading.values[file.output_name].shape)
 
 
 def _compared(reading: _Reading, file: OnnxFile, maps: Maps, number: int) -> str:

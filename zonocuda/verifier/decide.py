@@ -209,8 +209,6 @@ def verify(
     )
     with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         why_none = obstacle(read.graph, execution is not None)
-        if subject.final is not None:
-            why_none = f"proofs that leave out a final {subject.final.kind} have no certificate"
         wanted = Certificate(why_none, semantics=semantics)
         run = Verification(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None

@@ -45,6 +45,7 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             }
             for row in result.margins
         ],
+        "left_out": result.left_out,
         "counterexample": _counterexample(result),
         "splits": [
             {
