@@ -31,6 +31,7 @@ from zonocuda.checker.execution import Execution
 from zonocuda.checker.maps import Maps, executed_interval
 from zonocuda.checker.sets import FloatNet
 from zonocuda.graph import Add, Concat, Graph, Relu, Reshape, ScaleShift
+from zonocuda.importers import from_module
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import Verdict, VerifyResult, verify
 
@@ -204,7 +205,7 @@ def test_an_end_that_a_machine_may_flush_refutes_nothing(semantics: str, is_conf
     """Outputs of at least 2^-130 are 0 where subnormal numbers of float32 are flushed."""
     graph = chain(Reshape((1, 1)), size=1)
     least = Fraction(1, 2**130)
-    ends = sorted([sign * torch.tensor([float(least)], dtype=torch.float64), sign * torch.ones(1).double()])
+    low, high = sorted([sign * torch.tensor([float(least)], dtype=torch.float64), sign * torch.ones(1).double()])
     for strict, at in ((True, least), (False, least / 2)):
         row = LinearConstraint({0: Fraction(sign)}, {}, -at, strict)
         weight = {"output": 0, "weight": str(sign)}
@@ -212,7 +213,31 @@ def test_an_end_that_a_machine_may_flush_refutes_nothing(semantics: str, is_conf
         regions = [{"region": 0, "combinations": [one]}]
         document = {"format": "zonocuda.certificate/3", "available": True, "regions": regions}
         try:
-            found = check_proof(document, graph, property_of(*ends, row), semantics=semantics).confirmed
+            found = check_proof(document, graph, property_of(low, high, row), semantics=semantics).confirmed
         except CertificateError:
             found = False
         assert found is is_confirmed
+
+
+def test_a_network_of_float64_is_not_what_float32_executes() -> None:
+    """The limit 0.1 of float64 is less than that of float32."""
+
+    class Limited(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.clamp(x * self.scale, 0.0, 0.1)
+
+    graph = from_module(Limited(), (1,))
+    property_ = property_of(torch.zeros(1), torch.ones(1), at_least(Fraction(0.1) + Fraction(1, 10**12)))
+    assert graph.to(torch.float32)(torch.ones(1, 1)).item() > 0.1 + 1e-12
+    certificate = verify(graph, property_, semantics="float64", certificate=True).to_json()
+    assert check(certificate, graph, property_).confirmed
+    with pytest.raises(CertificateError, match="as executed in float32, node 'x' is another"):
+        check({**certificate, "ran": {"semantics": "float32"}}, graph, property_)
+    with pytest.raises(ValueError, match="semantics 'float32': node 'x' holds more digits"):
+        verify(graph, property_, semantics="float32")
+    bare = Graph(tuple(replace(node, dtype=None) for node in graph.nodes), graph.output)
+    assert bare.wider(torch.float32) == "clamp"

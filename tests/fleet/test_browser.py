@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from tests.fleet.test_page import HOSTILE, image_document, record
+from zonocuda import nonsmooth
 from zonocuda.fleet.page import page
 from zonocuda.verifier.documents import json_text
 
@@ -84,6 +87,25 @@ def test_rows_are_filtered_by_text_and_by_verdict(browser: Any, path: Path) -> N
     assert column(shown, 3) == ["p8.vnnlib"]
     assert shown.locator("#count").inner_text() == "1 shown"
     assert faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_an_audit_fits_a_small_window(browser: Any, tmp_path: Path, scheme: str) -> None:
+    class WithAVeryLongNameThatHasNoPlaceToBreakItIntoTwoLines(nn.Sequential):
+        pass
+
+    model = WithAVeryLongNameThatHasNoPlaceToBreakItIntoTwoLines(nn.Linear(2, 400), nn.ReLU())
+    for values in model.parameters():
+        nn.init.zeros_(values)
+    dtypes = torch.float32, torch.bfloat16
+    report = nonsmooth.audit(model, torch.ones(8, 2), lambda y: y.sum(), dtypes=dtypes, progress=False)
+    (tmp_path / "audit.html").write_text(nonsmooth.html_page(report))
+    for width in (360, 500):
+        shown, faults = opened(browser, tmp_path / "audit.html", width, color_scheme=scheme)
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        assert shown.locator("svg").count() == 2
+        assert shown.locator("td.bifurcation").first.is_visible()
+        assert faults == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -33,7 +33,7 @@ def record(verdict: str = "verified", **more: object) -> Record:
 class Checked(HTMLParser):
     """Every tag is closed in its turn; which tags, ids and texts there are."""
 
-    VOID = frozenset({"meta", "input", "img", "line", "rect", "polyline"})
+    VOID = frozenset({"meta", "input", "img"})
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.fleet.test_page import Checked
 from zonocuda import nonsmooth
 from zonocuda.nonsmooth import programs
 from zonocuda.nonsmooth.conventions import Convention
@@ -240,9 +241,32 @@ def test_the_page_needs_nothing_else_and_escapes_names() -> None:
     page = nonsmooth.html_page(run(Odd(), torch.ones(4, 2)))
     assert "<script" not in page
     assert page.count("<svg") == 1  # one picture for one layer
-    assert "http" not in page
-    assert "bifurcation" in page
-    assert "channel 0: 4" in page
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "channel 0: 4<" in page
+    texts = Checked(page).texts
+    assert {"ties", "channel", "8 structural", "0 made by rounding"} <= set(texts)
+    explained = texts[texts.index("What the classes mean") :]
+    assert {"none", "compensation", "bifurcation", "not finite", "structural", "induced"} <= set(explained)
+
+
+def test_a_page_says_first_what_depends_on_the_choice_and_draws_no_empty_chart() -> None:
+    (found,) = run(Zeros(), torch.ones(1000, 2)).dtypes
+    assert found.total.relative > 0
+    page = nonsmooth.html_page(run(Zeros(), torch.ones(1000, 2), batch_size=1000))
+    (headline,) = (text for text in Checked(page).texts if text.startswith("In float32"))
+    assert headline.startswith(
+        "In float32 2,000 ties among 4,000 elements: the choice of derivative there changes the "
+    )
+    assert headline.endswith("bifurcation with all layers together (bifurcation in 1 layer).")
+    positive = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
+    nn.init.constant_(positive[0].weight, 1.0)
+    nn.init.constant_(positive[0].bias, 1.0)
+    page = nonsmooth.html_page(run(positive, torch.ones(4, 2)))
+    assert "<svg" not in page
+    assert "0 ties among 16 elements: the gradient does not depend on the derivative that is chosen there." in page
+    page = nonsmooth.html_page(run(nn.Linear(2, 4), torch.ones(4, 2)))
+    assert "In float32 no function with ties was called." in page
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,8 @@ class Execution:
             raise CertificateError(f"as executed, nothing is known: {graph.unaccounted[0]}")
         if graph.executed:
             raise CertificateError("the network computes constants in its own precision: use semantics 'real'")
+        if wider := graph.wider(dtype):
+            raise CertificateError(f"as executed in {self.name}, node {wider!r} is another: it holds more digits")
         links: dict[str, _Link] = {}
         for node in graph.nodes:
             links[node.name] = self._link(node, [links[name] for name in node.inputs])

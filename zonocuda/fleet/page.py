@@ -94,7 +94,7 @@ def _layers(folder: Path, records: Sequence[Record]) -> Iterator[str]:
         caption = (
             f"Neurons of each layer that are unstable, on average over {group.instances:,} instances"
             f"{f' of {len(group.nets):,} networks' if len(group.nets) > 1 else ''}: on the whole box the last bounds "
-            "leave open on which side of its kink, or on which line, an activation is. The others cost a proof nothing."
+            "leave open on which side of its kink, or on which line, an activation is."
         )
         drawing = bars(entries, "share of unstable neurons", "layer", caption, 1.0)
         if drawing and shown < MOST_GROUPS:

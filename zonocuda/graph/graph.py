@@ -200,6 +200,18 @@ class Graph:
         object.__setattr__(graph, "origin", origin)
         return graph
 
+    def wider(self, dtype: torch.dtype) -> str:
+        """The first node that computes in a wider type than ``dtype``, or selects numbers that it does not hold; empty
+        if there is none: else an execution in ``dtype`` is one of another network."""
+        for node in self.nodes:
+            whole = None if node.part is None else node.part.whole
+            constants = [value for value in vars(whole).values() if isinstance(value, Tensor)] if whole else []
+            is_wider = node.dtype is not None and torch.finfo(node.dtype).bits > torch.finfo(dtype).bits
+            floats = [value.detach() for value in constants if value.is_floating_point()]
+            if is_wider or not all(bool((value.to(dtype) == value).all()) for value in floats):
+                return node.name
+        return ""
+
     def as_executed(self) -> Graph:
         """The network with the constants that its own execution has."""
         now = self.current()

@@ -9,7 +9,7 @@ from zonocuda.nonsmooth.audit import audit
 from zonocuda.nonsmooth.conventions import OTHER, TORCH, Convention
 from zonocuda.nonsmooth.functional import abs, leaky_relu, max, max_pool2d, maximum, relu
 from zonocuda.nonsmooth.modules import Abs, LeakyReLU, Max, Maximum, MaxPool2d, ReLU, replace
-from zonocuda.nonsmooth.report import html_page
+from zonocuda.nonsmooth.page import html_page
 from zonocuda.nonsmooth.results import AuditReport, Certificate, DtypeReport, LayerReport
 from zonocuda.nonsmooth.slopes import SlopeAudit, SlopeReport, audit_slopes
 

@@ -75,7 +75,7 @@ class DtypeReport:
 class AuditReport:
     """The whole audit: a report for each dtype, and what was compared.
 
-    ``str(report)`` is the table; :func:`zonocuda.nonsmooth.report.html_page` makes the page.
+    ``str(report)`` is the table; :func:`zonocuda.nonsmooth.page.html_page` makes the page.
     """
 
     model: str

@@ -9,9 +9,9 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem
   background: var(--ground) }
 h1, h3 { overflow-wrap: anywhere } h2 { margin-top: 2.5rem } .headline { font-size: 18px }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100% }
-td, th { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
+td, th { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 td { overflow-wrap: anywhere; min-width: 4rem } td.text { min-width: 9rem }
-td.number { text-align: right; white-space: nowrap }
+td.number, th.number { text-align: right; white-space: nowrap; min-width: 0 } td.word { white-space: nowrap }
 th button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap }
 th button:focus-visible { outline: 2px solid var(--curve) }
 th[aria-sort=ascending] button::after { content: " \\2191" }

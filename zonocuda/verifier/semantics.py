@@ -43,6 +43,8 @@ def executed(subject: Subject, semantics: Semantics) -> tuple[Subject, Execution
             graph = subject.graph.to(dtype, "cpu")
             subject = replace(subject, execute=lambda x: graph(x.to(dtype)), runs_on="graph", versions={}, dtype=dtype)
         subject = replace(subject, rounded_box=False)
+    if wider := subject.graph.wider(dtype):
+        raise ValueError(f"semantics {semantics!r}: node {wider!r} holds more digits; use 'float64' or 'real'")
     try:
         return subject, Execution.of(subject.graph, dtype)
     except NotImplementedError as error:
