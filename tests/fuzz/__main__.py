@@ -23,6 +23,7 @@ from tests.fuzz.bad_specs import spec_case
 from tests.fuzz.case import Case, execute, limit_memory, report
 from tests.importers.module_programs import trial as folding_trial
 from tests.soundness.fuzz import CONTROLS, trial
+from tests.soundness.module_habits import trial as habits_trial
 
 ADDRESSES = 24 << 30
 """Bytes of address space; torch alone maps several GiB."""
@@ -33,7 +34,7 @@ FILES: dict[str, Callable[[random.Random], Case]] = {
     "arrays": array_case,
     "certificates": certificate_case,
 }
-KINDS = (*FILES, "bounds", "folding")
+KINDS = (*FILES, "bounds", "folding", "habits")
 REPLAY = "replay with:"
 SILENCE = 300.0
 """Seconds after which a worker that has said nothing is taken to hang."""
@@ -45,6 +46,8 @@ def run_one(kind: str, seed: int, control: str) -> tuple[str, str]:
         return trial(seed, control)
     if kind == "folding":
         return folding_trial(seed)
+    if kind == "habits":
+        return habits_trial(seed)
     case = FILES[kind](random.Random(f"{kind} {seed}"))
     with tempfile.TemporaryDirectory() as folder:
         done = execute(case, Path(folder))
