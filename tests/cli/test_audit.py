@@ -111,7 +111,7 @@ def saved(value: object) -> bytes:
         (["{net}", "--data", "{data}", "--labels", "{data}"], "it holds no integers"),
         (["{data}", "--data", "{data}"], "a model is a .onnx or .onnx.gz file"),
         (["{net}", "--data", "{data}", "--html", "gone/a.html"], "cannot be written"),
-        (["{net}", "--data", "{data}", "--batch-size", "0"], "must be at least 1"),
+        (["{net}", "--data", "{data}", "--batch-size", "0"], "must be an integer of 1 or more"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -20,8 +20,8 @@ pytest.importorskip("flint", reason="python-flint is not installed")
 import zonocuda
 from tests.cli import files
 from zonocuda.checker import CertificateError
-from zonocuda.cli import commands
 from zonocuda.cli.main import main
+from zonocuda.fleet import work
 from zonocuda.verifier import Verdict, VerifyResult
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def test_the_command_names_the_files_that_it_read(
         net.write_bytes(b"another network")
         return result
 
-    monkeypatch.setattr(commands, "decide", meanwhile)
+    monkeypatch.setattr(work, "verify", meanwhile)
     assert main(["verify", str(net), str(safe), "--quiet", "--json", str(tmp_path / "r.json")]) == 0
     assert json.loads((tmp_path / "r.json").read_text())["files"]["net"]["sha256"] == before
 

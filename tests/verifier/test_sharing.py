@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("flint", reason="python-flint is not installed")
+
 from tests.verifier.checkpoint_cases import CASES, few_inputs, small_batches
 from tests.verifier.unreliable import Unreliable
 from zonocuda.branch import Subproblems

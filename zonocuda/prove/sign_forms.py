@@ -34,7 +34,7 @@ class SignForms:
 
     def __init__(self, problem: SignProblem) -> None:
         self.problem, self.count, self.inputs = problem, problem.count, problem.box[0].numel()
-        found = [self._forms(self._neurons(layer)) for layer in problem.layers]
+        found = [self._forms(self._neurons(layer)) for layer in problem.layers if len(layer.index)]
         self.weight = np.concatenate([np.zeros((0, self.inputs + self.count)), *(weight for weight, _ in found)])
         self.offset = np.concatenate([np.zeros(0), *(offset for _, offset in found)])
         self.low, self.high = (_array(end.flatten()) for end in problem.box)
