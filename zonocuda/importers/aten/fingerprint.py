@@ -28,10 +28,13 @@ from zonocuda.precision import callers_device
 
 _PACKAGES = (
     "torch numpy math operator functools itertools typing collections abc copy enum dataclasses numbers types "
-    "contextlib warnings builtins"
+    "contextlib warnings builtins _pytest"
 )
 _TRUSTED = frozenset(_PACKAGES.split())
-"""Packages whose functions depend on their arguments alone (and on settings that are compared, see ``_settings``)."""
+"""Packages whose functions depend on their arguments alone (and on settings that are compared, see ``_settings``).
+
+pytest puts functions of its own into ``assert`` statements of tests: they word what failed, and lead to all of pytest.
+"""
 
 _READERS = (
     "getattr getattr_static attrgetter methodcaller getmembers vars eval exec globals locals __dict__ __getattribute__"
