@@ -98,6 +98,11 @@ def line(found: dict[str, Any]) -> str:
     return text
 
 
+def _example() -> tuple[Path, Path]:
+    folder = data_root() / "vnncomp" / "acasxu"
+    return next(folder.rglob("*_1_1_batch_2000.onnx*")), next(folder.rglob("prop_3.vnnlib*"))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints, and writes the JSON document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,11 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=100.0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
-    folder = data_root() / "vnncomp" / "acasxu"
-    net, spec = options.files or (
-        next(folder.rglob("*_1_1_batch_2000.onnx*")),
-        next(folder.rglob("prop_3.vnnlib*")),
-    )
+    net, spec = options.files or _example()
     found = []
     for workers in options.workers:
         found.append(measured(net, spec, workers, options.timeout))
