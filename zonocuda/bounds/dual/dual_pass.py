@@ -145,7 +145,8 @@ def _constant(op: Affine, v: Tensor, shape: Shape) -> Tensor | None:
         if isinstance(op, Conv):
             return v.flatten(2).sum(2) @ op.bias
         return (v if v.dim() == 2 else v.flatten(1, -2).sum(1)) @ op.bias
-    return v.flatten(1) @ op.offset(shape, v).reshape(-1)
+    offset = op.offset(shape, v).reshape(-1)
+    return v.reshape(len(v), len(offset)) @ offset
 
 
 def standard_rows(graph: Graph, device: torch.device, count: int) -> int:
