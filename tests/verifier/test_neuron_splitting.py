@@ -268,7 +268,7 @@ def test_the_derivatives_are_those_of_the_bound() -> None:
 
     def bound(slopes: Tensor, multipliers: Tensor) -> Tensor:
         lower: Tensor = problem.run(
-            problem.flow(torch.zeros(3, dtype=torch.int64), False), signs, slopes, multipliers
+            problem.flow(torch.zeros(3, dtype=torch.int64), False), problem.known(signs), slopes, multipliers
         ).lower
         return lower
 
