@@ -128,14 +128,17 @@ class SignBounds:
         """``[S]``: whether the slopes and multipliers that parts have refute them."""
         return refuted(self._prove(replace(parts, bound=torch.full_like(parts.bound, -torch.inf))).parts.bound)
 
+    def sketch(self, parts: SignParts) -> SignParts:
+        """Parts after as many steps as the pace says, with wishes, and bounds that a proof will probably confirm."""
+        slopes, multipliers = self._ascend(parts, self.pace)
+        parts = replace(parts, slopes=slopes, multipliers=multipliers)
+        found = self._unproven(parts, scores=True)
+        bound = (found.lower - SPARE * self.slack)[: len(parts)]
+        return replace(parts, bound=bound, wishes=self._wishes(parts, found.scores[: len(parts)]))
+
     def estimate(self, parts: SignParts) -> Tensor:
         """Bounds with the slopes and multipliers as they are, whose rounding is not counted."""
-        count = len(parts)
-        filled = torch.arange(self._usual(count), device=parts.row.device).clamp(max=count - 1)
-        with torch.no_grad():
-            flow = self.problem.flow(parts.row[filled], False)
-            signs, slopes, multipliers = (t[filled] for t in (parts.signs, parts.slopes, parts.multipliers))
-            return self.problem.run(flow, self.problem.known(signs), slopes, multipliers).lower[:count]
+        return self._unproven(parts).lower[: len(parts)]
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
@@ -195,6 +198,22 @@ class SignBounds:
             kept[going] = value
         return best
 
+    def _unproven(self, parts: SignParts, scores: bool = False) -> Reached:
+        """What a pass finds that does not count rounding, for parts of which some go twice."""
+        count = len(parts)
+        filled = torch.arange(self._usual(count), device=parts.row.device).clamp(max=count - 1)
+        with torch.no_grad():
+            flow = self.problem.flow(parts.row[filled], False)
+            signs, slopes, multipliers = (t[filled] for t in (parts.signs, parts.slopes, parts.multipliers))
+            return self.problem.run(flow, self.problem.known(signs), slopes, multipliers, scores)
+
+    def _wishes(self, parts: SignParts, scores: Tensor) -> Tensor:
+        """``[S, W]``, the neurons of the highest scores ``[S, U]``."""
+        if not self.problem.count:
+            return parts.wishes
+        cost, order = scores.topk(self.wishes, 1)
+        return torch.where(cost >= 0, order, -1)
+
     def _usual(self, count: int) -> int:
         """How many rows to carry for ``count``: see :func:`zonocuda.bounds.dual.dual_pass.standard_rows`."""
         return standard_rows(self.problem.graph, self.problem.like.device, count)
@@ -208,8 +227,7 @@ class SignBounds:
             lower = outward(found.lower, parts.bound.dtype, False)
             bound = torch.fmax(parts.bound, torch.where(lower.isfinite(), lower, -torch.inf))
             bound = self._widened(parts, bound, found.slack.to(bound))
-            cost, order = found.scores.topk(self.wishes, 1) if problem.count else (found.scores, found.scores.long())
-            wishes = torch.where(cost >= 0, order, -1) if problem.count else parts.wishes
+            wishes = self._wishes(parts, found.scores)
             low, high = (end.reshape(1, -1) for end in problem.box)
             points = low.expand(len(parts), -1) if found.weight is None else torch.where(found.weight >= 0, low, high)
         return SignBounded(replace(parts, bound=bound, wishes=wishes), points)

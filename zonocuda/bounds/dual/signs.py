@@ -12,7 +12,7 @@ slope, the same for all rows; where v >= 0 each row has its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -105,8 +105,8 @@ class KnownSigns:
 class _SignedImage(torch.autograd.Function):
     """Rows ``[S, N]`` from the output to the input of an activation, and what they add to their bounds.
 
-    With b = max(multiplier, 0): where a sign is known, v' = v 1 - b or v' = v 0 + b, of which the first is rounded once,
-    to at most v; elsewhere v' = v slope or v lam, whichever v's sign says, and nothing else: the other terms are zero.
+    With b = max(multiplier, 0): where a sign is known, v' = v 1 - b or v' = v 0 + b, the first rounded once, to at
+    most v; elsewhere v' = v slope or v lam, whichever v's sign says: the other terms are zero.
     """
 
     @staticmethod
@@ -148,16 +148,21 @@ class Reached:
         slack: ``[S]``, what counting rounding has taken off them.
         scores: ``[S, U]``, what the relaxation of each crossing neuron costs, -1 where its sign is known; empty where
             nobody asked.
-        sizes: how large abs(v) is at the crossing neurons of each layer, sum v^2 / sum abs(v), where scores were asked
-            for: however many are zero.
         weight: ``[S, N]``, what the rows weigh the input with, in the order of the features; None where they do not.
+        crossing: ``[S, K]`` for each layer, v at its crossing neurons, where scores were asked for.
     """
 
     lower: Tensor
     slack: Tensor
     scores: Tensor
     weight: Tensor | None
-    sizes: tuple[float, ...] = ()
+    crossing: tuple[Tensor, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        """How large abs(v) is at the crossing neurons of each layer, sum v^2 / sum abs(v): however many are zero."""
+        sums = [(v.square().sum(), v.abs().sum().clamp(min=torch.finfo(v.dtype).tiny)) for v in self.crossing]
+        return tuple(float(squares / total) for squares, total in sums)
 
 
 class SignProblem:
@@ -234,8 +239,7 @@ class SignProblem:
         """
         given = (torch.split(t, self.sizes, 1) for t in (slopes, multipliers))
         parts = {
-            layer.name: (layer, *own)
-            for layer, *own in zip(self.layers, *given, known.split(self.sizes), strict=True)
+            layer.name: (layer, *own) for layer, *own in zip(self.layers, *given, known.split(self.sizes), strict=True)
         }
         found: dict[str, Tensor] = {}
 
@@ -257,19 +261,17 @@ class SignProblem:
             value = value + self.region.least(flatten_rows(last).unsqueeze(0))
             weight = last.reshape(len(last), -1)
         lower = flow.tally.below(value)
-        cost, sizes = self._scores(found, known) if scores else (slopes[:, :0], ())
-        return Reached(lower.squeeze(0), (value - lower).detach().squeeze(0), cost, weight, sizes)
+        empty = slopes[:, :0]
+        crossing = tuple(self._crossing(layer, found, slopes) for layer in self.layers) if scores else ()
+        cost = self._scores(crossing, known) if scores else empty
+        return Reached(lower.squeeze(0), (value - lower).detach().squeeze(0), cost, weight, crossing)
 
-    def _scores(self, found: Mapping[str, Tensor], known: KnownSigns) -> tuple[Tensor, tuple[float, ...]]:
-        free = known.free
-        costs, sizes = [free[:, :0]], []
-        for layer in self.layers:
-            v = found.get(layer.name)
-            v = free.new_zeros(len(free), len(layer.index)) if v is None else v
-            costs.append(v.clamp(max=0) * -layer.twice)
-            size = v.abs()
-            sizes.append(float((size * size).sum() / size.sum().clamp(min=torch.finfo(v.dtype).tiny)))
-        return (torch.cat(costs, 1) * free).sub_(known.sign.abs()), tuple(sizes)
+    def _crossing(self, layer: SignLayer, found: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        return found[layer.name] if layer.name in found else like.new_zeros(len(like), len(layer.index))
+
+    def _scores(self, crossing: Sequence[Tensor], known: KnownSigns) -> Tensor:
+        costs = [v.clamp(max=0) * -layer.twice for v, layer in zip(crossing, self.layers, strict=True)]
+        return (torch.cat([known.free[:, :0], *costs], 1) * known.free).sub_(known.sign.abs())
 
 
 def _before(graph: Graph, pending: Mapping[str, Tensor]) -> set[str]:
