@@ -59,9 +59,11 @@ def _counts(blocks: Sequence[Block]) -> list[tuple[Block, int]]:
 
 
 def radius_terms(blocks: Sequence[Block]) -> int:
-    """At least how many terms are added up in an entry of :func:`add_radius`, the sum over ranks included."""
-    ranks = ranks_of(blocks)
-    terms = 0 if ranks is None else ranks.size
+    """At least how many terms are added up in an entry of :func:`add_radius`.
+
+    Over ranks, too: the sum of a rank with K symbols has K terms, and that of one without adds an exact 0.
+    """
+    terms = 0
     for block, count in _counts(blocks):
         alone = isinstance(block, Diagonal) and block.symbols.ranks is None  # another rank may have it dense
         terms += 1 if alone else count

@@ -8,6 +8,9 @@ from typing import Any
 
 from zonocuda.executors.protocol import Executor
 
+FAULT = "fault"
+"""Where the first rank that fails says why."""
+
 
 def run_ranks(
     executor: Executor,
@@ -54,7 +57,8 @@ def run_ranks(
             if done.task not in ranks:
                 continue
             if done.error:
-                raise RuntimeError(f"run_ranks: rank {ranks[done.task]} of {size}: {done.error}")
+                why = store.get(FAULT).decode() if store.check([FAULT]) else f"rank {ranks[done.task]}: {done.error}"
+                raise RuntimeError(f"run_ranks: {why}")
             found[ranks[done.task]] = done.value
     finally:
         for task, rank in ranks.items():
@@ -75,5 +79,9 @@ def run_rank(
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
     try:
         return function(*arguments)
+    except Exception as error:
+        if store.add(FAULT + "s", 1) == 1:  # the others' will be that this one has gone
+            store.set(FAULT, f"rank {rank}: {type(error).__name__}: {' '.join(str(error).split())}"[:2000])
+        raise
     finally:
         dist.destroy_process_group()
