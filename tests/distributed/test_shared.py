@@ -52,8 +52,8 @@ def several(graph: Graph) -> Zonotope:
 
 
 def test_what_a_sum_over_ranks_rounds_is_charged() -> None:
-    """1 and thirty-one times u, each on a rank of its own: the float32 sum is 1, and every addition rounds."""
-    parts = [1.0, *[2.0**-24] * 31]
+    """1 and sixty-three times u, each on a rank of its own: the float32 sum is 1, and every addition rounds."""
+    parts = [1.0, *[2.0**-24] * 63]
     graph = NETWORKS["fc"](1)
     counted = ForwardErrors(Rounding.of(graph, graph.to(torch.float32), torch.float32))
     zonotope = Zonotope.from_generators(torch.zeros(1, 1), torch.tensor(parts).reshape(1, -1, 1))
@@ -65,8 +65,8 @@ def test_what_a_sum_over_ranks_rounds_is_charged() -> None:
         assert torch.equal(lower, -upper)
         return share.radius(), float(upper)
 
-    exact = 1 + 31 * U
-    for radius, upper in on_ranks(32, bounded):
+    exact = 1 + 63 * U
+    for radius, upper in on_ranks(64, bounded):
         assert float(radius) == 1.0
         assert exact <= Fraction(upper) <= 1 + 500 * U
 
