@@ -78,7 +78,7 @@ def test_a_check_goes_on_where_it_was_to_the_same_answer(
             assert journal.resumed == sum(counts[:-1])  # nothing is done twice
             journal.close()
         assert counts[:2] == [0, 2]
-        assert sum(counts) > 3
+        assert sum(counts) > (3 if name == "true" else 1)
 
 
 def test_what_was_cut_short_is_done_again_and_what_was_changed_is_refused(tmp_path: Path) -> None:
