@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import get_args
 
@@ -34,6 +34,7 @@ from zonocuda.specs import Region
 from zonocuda.verifier.course_state import CourseState, Stage
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.leaf import Leaf, with_mixed
+from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.sharing import SharedSearch
 
@@ -80,6 +81,7 @@ class NeuronSearch:
         stopped: asked before every batch; True ends the search with what is open.
         share: shares the last search out; None goes on here.
         leaf: ``lp``: small parts may have a linear program; ``milp``: and a mixed one looks for a counterexample.
+        kept: keeps the proof, where it is to be written down.
     """
 
     region: Region
@@ -95,6 +97,7 @@ class NeuronSearch:
     stopped: Callable[[], bool] = lambda: False
     share: NeuronShare | None = None
     leaf: Leaf = "lp"
+    kept: KeptSearch = field(default_factory=KeptSearch)
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Until it is decided, or the time is up."""
@@ -194,6 +197,7 @@ class NeuronCourse:
             if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(ends, self.inputs[name], strict=True)):
                 raise CheckpointError(f"is damaged: the bounds of {name!r} are of another shape")
         self.inputs, self.layer, self.begun = dict(state.inputs), state.layer, state.tree
+        self.search.kept.give_up()  # what was closed before is not known
         self.stage = next(stage for stage in get_args(Stage) if stage == state.stage)
         self.rounds, self.spent, self.bounded = max(0, state.rounds), state.spent, state.bounded
         self.depth, self.lemmas = state.depth, state.lemmas
@@ -306,12 +310,16 @@ class NeuronCourse:
 
     def begins(self, bounder: SignBounds, done: SignParts) -> None:
         """A search begins, of whose roots some are refuted."""
+        self.search.kept.begin(self.search.arithmetics[0].graph, self.inputs, bounder.problem)
+        self.closed(done)
 
     def closed(self, parts: SignParts) -> None:
         """Parts of the search were refuted."""
+        self.search.kept.closed(parts)
 
     def lemma(self, proof: LemmaProof) -> None:
-        """A bound of a neuron was found, if bounds are written."""
+        """A bound of a neuron was found, where proofs are kept."""
+        self.search.kept.lemma(proof)
 
     def go_on(self, search: SignSearch[Counterexample], most: float) -> SignOutcome[Counterexample]:
         """A search goes on until so many parts were bounded."""
@@ -324,6 +332,8 @@ class NeuronCourse:
     def share_out(self, search: SignSearch[Counterexample]) -> SignOutcome[Counterexample]:
         """Others go on with a search."""
         assert self.search.share is not None
+        if not self.written:  # what others close is not known
+            self.search.kept.give_up()
         self.counted = search.bounded
         self.shared = self.search.share(self, search)
         outcome = self.shared.run()
@@ -358,9 +368,10 @@ class NeuronCourse:
             self.costs,
             self.on_node,
             lambda share: time.monotonic() - begin < share * budget and not self.search.stopped(),
-            self.lemma if self.written else None,
+            self.lemma if self.search.kept.is_whole else None,
             note,
             self.layer,
+            self.written,
         )
         note(found, self.layer)
         self.lemma_parts += found.bounded
