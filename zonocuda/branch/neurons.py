@@ -265,6 +265,8 @@ def deepen(roots: SignParts, bounder: SignBounder, rounds: int, batch: int, proc
             low, worst = guesses.min(1)
             at = place + worst
             going = (~(low > 0) & (leaves.wishes[at, 0] >= 0)).nonzero().squeeze(1)
+            if not len(going):
+                break
             for rows in torch.split(going, max(1, batch // 2)):
                 if not proceed():
                     return Deepened(bounded, leaves, _proven(roots, bounder, leaves, taken, batch))
@@ -292,6 +294,6 @@ def _proven(roots: SignParts, bounder: SignBounder, leaves: SignParts, taken: Te
     whole = taken.sum(1) == 1
     bounds[whole, 0] = roots.bound[whole]
     places = (taken & ~whole.unsqueeze(1)).view(-1).nonzero().squeeze(1)
-    for some in torch.split(places, batch):
+    for some in torch.split(places, batch) if len(places) else ():
         bounds.view(-1)[some] = bounder.as_it_is(leaves.at(some).unpacked()).parts.bound
     return bounds

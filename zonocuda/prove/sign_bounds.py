@@ -51,7 +51,7 @@ class Pace:
 
 ROOT = Pace(20, 0.1, 0.1)
 CHILD = Pace(5, 0.1, 0.3)
-LEMMA = Pace(3, 0.1, 0.5)
+LEMMA = Pace(1, 0.1, 0.5)
 LAST = Pace(200, 0.05, 0.2)
 
 
