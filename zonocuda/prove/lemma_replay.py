@@ -20,6 +20,7 @@ from zonocuda.bounds.dual.dual_pass import Visit, flatten_rows
 from zonocuda.bounds.dual.slopes import free_neurons
 from zonocuda.bounds.interval import Bounds
 from zonocuda.prove.lemmas import ROWS, LemmaLayer
+from zonocuda.prove.sign_merge import merged
 from zonocuda.prove.sign_record import LemmaProof, SignLeaves, known_signs, start_units
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations
@@ -74,10 +75,10 @@ class _Replay(LemmaLayer):
             return
         self.begin(index)
         place = {neuron: k for k, neuron in enumerate(self.neurons(index).tolist())}
-        start, trees = start_units(self.bounder.problem), []
+        start, columns, trees = start_units(self.bounder.problem), self.columns, []
         for one in proofs:
             if one.neuron in place:
-                own = one.leaves.onto(self.columns, start, known)
+                own = one.leaves.onto(columns, start, known)
                 row = place[one.neuron] + len(index) * one.upper
                 trees.append(replace(own, row=np.full(len(own.row), row)))
         trees, least = shared([tree for tree in trees if len(tree.row)], start, self.least)
@@ -105,25 +106,32 @@ class _Replay(LemmaLayer):
 
 
 def shared(trees: Sequence[SignLeaves], start: NDArray[np.uint8], least: Least) -> tuple[list[SignLeaves], Floats]:
-    """Trees that prove as much with fewer slopes, and what each proves: the least bound of its leaves.
+    """Smaller trees that prove as much with fewer slopes, and what each proves: the least bound of its leaves.
 
     A leaf that proves no less than that with the slopes ``start`` ``[U]``, or with those of its tree's worst leaf, has
-    these.
+    these. What the worst leaf needs is not touched.
     """
     if not trees:
         return [], np.zeros(0)
-    ends = np.cumsum([0, *(len(tree.row) for tree in trees)])
-    every = SignLeaves.cat(trees)
-    owner = np.repeat(np.arange(len(trees)), np.diff(ends))
+    _, owner = _runs(trees)
+    goal = np.full(len(trees), np.inf)
+    np.minimum.at(goal, owner, least(SignLeaves.cat(trees)))
+    some = merged(trees, lambda leaves, number: least(leaves) >= goal[number])
+    runs, owner = _runs(some)
+    every = SignLeaves.cat(some)
     bounds = least(every)
-    runs = list(pairwise(ends.tolist()))
     worst = np.array([first + int(bounds[first:last].argmin()) for first, last in runs])
-    goal, slopes = bounds[worst], every.slopes.copy()
-    left = np.flatnonzero(bounds > goal[owner])
-    for wanted in (np.tile(start, (len(left), 1)), None):
-        new = slopes[worst[owner[left]]] if wanted is None else wanted
+    slopes, left = every.slopes.copy(), np.flatnonzero(bounds > bounds[worst][owner])
+    for wanted in ("start", "worst"):
+        new = np.tile(start, (len(left), 1)) if wanted == "start" else slopes[worst[owner[left]]]
         ok = least(replace(every.at(left), slopes=new)) >= goal[owner[left]]
         slopes[left[ok]] = new[ok]
         left = left[~ok]
     found = replace(every, slopes=slopes)
     return [found.at(np.arange(first, last)) for first, last in runs], goal
+
+
+def _runs(trees: Sequence[SignLeaves]) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
+    """Where the leaves of each tree begin and end among those of all of them, and the tree of each."""
+    counts = [len(tree.row) for tree in trees]
+    return list(pairwise([0, *np.cumsum(counts).tolist()])), np.repeat(np.arange(len(trees)), counts)

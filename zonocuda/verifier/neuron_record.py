@@ -153,7 +153,7 @@ class RecordedCourse(NeuronCourse):
         self.margin, self.counted = roots.worst, 0
         return SignSearch(roots, self.members, bounder, self.search.attack, self.settings, self.closed)
 
-    def proves(self, leaves: SignLeaves) -> NDArray[np.bool_]:
+    def proves(self, leaves: SignLeaves, tree: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which leaves their rows refute; none once time is up."""
         runs = runs_of(leaves.parts(self.bounder.problem.like))
         try:
@@ -177,8 +177,8 @@ class RecordedCourse(NeuronCourse):
         rows = arithmetic.rows(self.search.region, self.box)
         leaves = SignLeaves.cat(self.kept.leaves)
         units = [rows.undo_unit(row, 1.0) for row in range(rows.count)]
-        for group, members in enumerate(rows.disjuncts):
-            own = merged(leaves.at(np.flatnonzero(leaves.group == group)), self.proves)
+        trees = [leaves.at(np.flatnonzero(leaves.group == group)) for group in range(len(rows.disjuncts))]
+        for group, (own, members) in enumerate(zip(merged(trees, self.proves), rows.disjuncts, strict=True)):
             own = lightened(own, self.proves)
             writer.tree(group, own, {row: (place, units[row]) for place, row in enumerate(members)})
         return writer.writer.finish()
