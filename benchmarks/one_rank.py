@@ -19,10 +19,10 @@ OUTPUTS = 10
 """Of which slopes are optimised for the smallest lower bound."""
 
 
-def measure(name: str, radius: float, budget: int, iterations: int) -> tuple[dict[str, Any], Tensor]:
+def measure(name: str, radius: float, budget: int, iterations: int, dtype: str) -> tuple[dict[str, Any], Tensor]:
     """What one rank finds: its numbers, and bounds ``[2, outputs]``."""
     torch.set_num_threads(1)
-    graph, image, mask = problem(name)
+    network, image, mask = (t.to(getattr(torch, dtype)) for t in problem(name))
     return measured(
         graph, Zonotope.from_box((image - radius * mask)[None], (image + radius * mask)[None]), budget, iterations
     )
