@@ -5,10 +5,10 @@
 
 LIST is a list of instances, by default that of acasxu in ZONOCUDA_TEST_DATA, of which every so many are taken. First
 they are verified in this process, one after the other; those that this decides within two seconds each are then run
-with ``zonocuda run --jobs 2``, of which at random moments a worker or the command itself gets SIGKILL (every other time),
-and which is begun again with ``--resume`` where it was the command; or, with ``--executor ray``, on a cluster of two
-nodes on this machine, of which one is killed and another one added. A run that ends is followed by another in a folder
-of its own, until there were so many kills. The exit code is 1 where something is lost, twice, or changed.
+with ``zonocuda run --jobs 2``, of which at random moments a worker or the command itself gets SIGKILL (in turn), and
+which is begun again with ``--resume`` where it was the command; or, with ``--executor ray``, on a cluster of two nodes
+on this machine, of which one is killed and another one added. A run that ends is followed by another in a folder of its
+own, until there were so many kills. The exit code is 1 where something is lost, twice, or changed.
 """
 
 from __future__ import annotations

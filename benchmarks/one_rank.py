@@ -22,9 +22,11 @@ OUTPUTS = 10
 def measure(name: str, radius: float, budget: int, iterations: int, dtype: str) -> tuple[dict[str, Any], Tensor]:
     """What one rank finds: its numbers, and bounds ``[2, outputs]``."""
     torch.set_num_threads(1)
-    network, image, mask = (t.to(getattr(torch, dtype)) for t in problem(name))
+    graph, image, mask = problem(name)
+    kind: torch.dtype = getattr(torch, dtype)
+    network, image, mask = graph.to(kind), image.to(kind), mask.to(kind)
     return measured(
-        graph, Zonotope.from_box((image - radius * mask)[None], (image + radius * mask)[None]), budget, iterations
+        network, Zonotope.from_box((image - radius * mask)[None], (image + radius * mask)[None]), budget, iterations
     )
 
 
