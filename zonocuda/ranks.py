@@ -24,6 +24,15 @@ class Ranks:
 
     Attributes:
         rank, size: this process's number, from 0, and how many there are.
+
+    Examples:
+        A group of one; under torchrun, the name of the backend is enough.
+
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+        >>> Zonotope.from_ball(torch.zeros(1, 3), 1.0).shared(Ranks()).blocks[0].symbols.count
+        3
+        >>> dist.destroy_process_group()
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
