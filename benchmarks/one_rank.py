@@ -19,12 +19,14 @@ OUTPUTS = 10
 """Of which slopes are optimised for the smallest lower bound."""
 
 
-def measure(name: str, radius: float, budget: int, iterations: int) -> tuple[dict[str, Any], Tensor]:
+def measure(name: str, radius: float, budget: int, iterations: int, dtype: str) -> tuple[dict[str, Any], Tensor]:
     """What one rank finds: its numbers, and bounds ``[2, outputs]``."""
     torch.set_num_threads(1)
     graph, image, mask = problem(name)
+    kind: torch.dtype = getattr(torch, dtype)
+    network, image, mask = graph.to(kind), image.to(kind), mask.to(kind)
     return measured(
-        graph, Zonotope.from_box((image - radius * mask)[None], (image + radius * mask)[None]), budget, iterations
+        network, Zonotope.from_box((image - radius * mask)[None], (image + radius * mask)[None]), budget, iterations
     )
 
 

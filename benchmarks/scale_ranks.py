@@ -1,6 +1,7 @@
 """Large networks whose symbols are shared out over ranks: memory of each, and bounds beside those of one process.
 
-    python -m benchmarks.scale_ranks [vgg16 | resnet34] [--ranks 1 2 4] [--iterations 0] [--output F.json]
+    python -m benchmarks.scale_ranks [vgg16 | resnet34] [--ranks 1 2 4] [--iterations 0] [--dtype float64]
+                                    [--output F.json]
     torchrun --nproc-per-node 4 -m benchmarks.scale_ranks vgg16
 
 The networks of :mod:`benchmarks.scale_networks`, forward. For each number of ranks, each a process of one thread, a
@@ -60,10 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--radius", type=float)
     parser.add_argument("--iterations", type=int, default=0)
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--budget", type=float, default=16, help="GiB for each rank")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
-    given = options.network, options.radius or RADII[options.network], int(options.budget * GIB), options.iterations
+    radius, budget = options.radius or RADII[options.network], int(options.budget * GIB)
+    given = options.network, radius, budget, options.iterations, options.dtype
     if "RANK" in os.environ:
         return under_torchrun(*given)
     reports: list[dict[str, Any]] = []
@@ -76,17 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line(reports[-1]), flush=True)
     if options.output:
         document = {"machine_info": machine_info(), "commit_info": commit_info(), "network": options.network}
-        document |= {"radius": given[1], "iterations": options.iterations, "reports": reports}
+        document |= {"radius": radius, "dtype": options.dtype, "iterations": options.iterations, "reports": reports}
         options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def under_torchrun(name: str, radius: float, budget: int, iterations: int) -> int:
+def under_torchrun(*given: Any) -> int:
     """One rank of those that torchrun started; the first one prints."""
     dist.init_process_group("gloo")
     try:
         found: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(found, measure(name, radius, budget, iterations))
+        dist.all_gather_object(found, measure(*given))
         if dist.get_rank() == 0:
             print(line(summary(len(found), found, found[0][1])), flush=True)
     finally:

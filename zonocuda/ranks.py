@@ -24,6 +24,15 @@ class Ranks:
 
     Attributes:
         rank, size: this process's number, from 0, and how many there are.
+
+    Examples:
+        A group of one; under torchrun, the name of the backend is enough.
+
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+        >>> Zonotope.from_ball(torch.zeros(1, 3), 1.0).shared(Ranks()).blocks[0].symbols.count
+        3
+        >>> dist.destroy_process_group()
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
@@ -62,13 +71,16 @@ class Ranks:
         return total
 
     def agreed(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The tensors of rank 0, on all ranks; of one dtype and device, their shapes the same everywhere."""
+        """The tensors of rank 0, on all ranks, of the shapes and types that they have on each; one that is given twice
+        is sent once."""
         if self.size == 1:
             return tensors
-        flat = torch.cat([t.detach().reshape(-1) for t in tensors])
-        self._broadcast(flat)
-        parts = torch.split(flat, [t.numel() for t in tensors])
-        return tuple(part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True))
+        found: dict[int, Tensor] = {}
+        for t in tensors:
+            if id(t) not in found:
+                found[id(t)] = own = t.detach().clone(memory_format=torch.contiguous_format)
+                self._broadcast(own)
+        return tuple(found[id(t)] for t in tensors)
 
     def check(self, caller: str, named: Sequence[tuple[str, str]], device: torch.device) -> None:
         """Compares digests of what the ranks were given.

@@ -209,7 +209,7 @@ def test_memory_and_symbols_of_a_rank_are_its_share() -> None:
         assert own <= numbers / 4 + 4 * numbers / alone.symbols
 
 
-def test_one_sum_and_one_decision_for_each_activation() -> None:
+def test_one_sum_and_one_band_for_each_activation() -> None:
     graph = NETWORKS["fc"](1)
     zonotope = Zonotope.from_box(*random_box(graph))
 
@@ -218,7 +218,8 @@ def test_one_sum_and_one_decision_for_each_activation() -> None:
         return ranks.gathered  # type: ignore[attr-defined,no-any-return]
 
     box_, hidden, last = 4, (8, 6), 3
-    expected = [box_, *(n for width in hidden for n in (width, 5 * width)), last, 2 * last]
+    band = 4  # bounds, slope, and the middle, which is the radius
+    expected = [box_, *(n for width in hidden for n in (width, *[width] * band)), last, last, last]
     assert on_ranks(2, calls) == [expected] * 2
 
 

@@ -264,4 +264,5 @@ def verify(
         digests,
         checkpoints.resumed,
         checkpoints.fault,
+        run.course.timeline.moments,
     )
