@@ -58,7 +58,7 @@ def exceeded(graph: Graph, seed: int, dtype: torch.dtype, counted: bool) -> int:
             x = low if number % 2 else high
             seen, _ = Machine(dtype, 4 * seed + number).run(layers, exactly(x.flatten()))
             for bounds in found:
-                for name, values in seen.items():
+                for name, values in ((name, seen[name]) for name in bounds):
                     for value, a, b in zip(values, *bounds[name], strict=True):
                         exact = balls([value.numerator])[0] / value.denominator
                         wrong += not (a <= exact <= b)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.verifier.exact import Vector, affine_map, value_step
-from zonocuda.graph import Add, Affine, AveragePool, Concat, Graph, Node, Reduce, Relu, ScaleShift, interpret
+from tests.verifier.exact import STEPS, Vector, affine_map, value_step
+from zonocuda.graph import Add, Affine, AveragePool, Concat, Graph, Node, Reduce, Relu, ScaleShift, Step, interpret
 
 Number = np.floating
 Row = list[tuple[int, Number]]
@@ -69,8 +69,8 @@ class Machine:
         self.order = self.chance.choice(["given", "reversed", "shuffled", "rising", "falling", "pairs", "signs"])
 
     def run(self, layers: Layers, x: Sequence[Fraction]) -> tuple[dict[str, Vector], Vector]:
-        """The executed inputs of every ReLU that is an operator by itself, by its name, and the executed output, at a
-        point of the dtype."""
+        """The executed inputs of every ReLU and step that is an operator by itself, by its name, and the executed
+        output, at a point of the dtype."""
         graph = layers.graph
         seen: dict[str, Vector] = {}
         readers = Counter(name for node in graph.nodes for name in node.inputs)
@@ -80,7 +80,7 @@ class Machine:
             if node.part is not None:
                 return self._part(graph, node, values)
             value = self._apply(layers, node, values)
-            if isinstance(node.op, Relu):
+            if isinstance(node.op, Relu | Step):
                 before = self._computed(values[0])
                 seen[node.name] = [Fraction(float(v)) for v in before]
             return value if readers[node.name] == 1 and self.fold else self._computed(value)
@@ -97,6 +97,9 @@ class Machine:
         op = node.op
         if isinstance(op, Relu):
             return [max(v, self.number(0)) for v in self._computed(values[0])]
+        if isinstance(op, Step):
+            held = (self._read(v) for v in self._computed(values[0]))
+            return [self.number(float(STEPS[op.function](Fraction(float(v))))) for v in held]
         if isinstance(op, Concat):
             parts = [v for value in values for v in self._computed(value)]
             shapes = [layers.graph[name].shape for name in node.inputs]

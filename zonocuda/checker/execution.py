@@ -28,7 +28,9 @@ constants, 4 for 3 (1 + gamma_D).
 
 Nodes that together are one operator of the network (:class:`zonocuda.graph.Part`) are no operations of the machine, but
 for PRODUCTS roundings of each product that the operator rounds, and flushes of it. They and ReLUs read numbers that are
-held; what they leave unflushed is flushed where it is read, or at the output, by less than eta.
+held; what they leave unflushed is flushed where it is read, or at the output, by less than eta. Steps (sign, floor,
+ceil, round) have values that no type rounds; of a number that may be flushed first, both values are counted
+(:mod:`zonocuda.checker.steps`).
 
 All this holds while nothing overflows: see :meth:`Execution.overflow`.
 """
@@ -62,6 +64,7 @@ from zonocuda.graph import (
     Rearrangement,
     Relu,
     ScaleShift,
+    Step,
     divisor,
     fan_in,
 )
@@ -160,7 +163,7 @@ class Execution:
 
     def _link(self, node: Node, before: list[_Link]) -> _Link:
         op = node.op
-        if isinstance(op, Input | Relu):
+        if isinstance(op, Input | Relu | Step):
             return _Link(0, False, 1, 1.0, (node.name,))
         if isinstance(op, Cast):
             raise CertificateError(f"as executed, the cast {node.name!r} is not checked")
@@ -189,7 +192,7 @@ class Execution:
 
     def _share(self, node: Node, links: Mapping[str, _Link], whole: int) -> Share | None:
         op, link = node.op, links[node.name]
-        if isinstance(op, Input | Relu):
+        if isinstance(op, Input | Relu | Step):
             return None
         if node.part is not None:
             if not node.part.products:
@@ -257,7 +260,7 @@ class Execution:
         largest = arb(self.largest * HEADROOM)
         for node in self.graph.nodes:
             before = [found[name] for name in node.inputs]
-            if isinstance(node.op, Input | Relu):
+            if isinstance(node.op, Input | Relu | Step):
                 value = size(node.name)
             elif isinstance(node.op, Affine):
                 value = absolute(node, before[0]) * divisor(node.op, self.graph[node.inputs[0]].shape)

@@ -25,7 +25,7 @@ from zonocuda.graph import (
     Bilinear,
     Cast,
     Concat,
-    Elementary,
+    Elementwise,
     Expand,
     Gather,
     Graph,
@@ -46,7 +46,7 @@ Ends = tuple[Array, Array]
 
 def is_activation(op: Op) -> bool:
     """Whether an operator is relaxed: neither affine nor a sum of two."""
-    return isinstance(op, Relu | Elementary | Bilinear)
+    return isinstance(op, Relu | Elementwise | Bilinear)
 
 
 class Maps:
@@ -69,7 +69,7 @@ class Maps:
     def layers(self) -> dict[str, Layer]:
         """The activations by name, in order."""
         return {
-            node.name: Layer(node.op.kind, self.size[node.inputs[0]], not isinstance(node.op, Elementary))
+            node.name: Layer(node.op.kind, self.size[node.inputs[0]], not isinstance(node.op, Elementwise))
             for node in self.activations
         }
 
@@ -203,7 +203,7 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
     if isinstance(op, Relu):
         low, high = (balls(ZERO if value <= 0 else value for value in end) for end in before[0])
         return low, high
-    if isinstance(op, Elementary):
+    if isinstance(op, Elementwise):
         ends = floats_below(before[0][0]), floats_above(before[0][1])
         return balls(each(least, op, 0.0, *ends).tolist()), balls(each(most, op, 0.0, *ends).tolist())
     if isinstance(op, Bilinear):

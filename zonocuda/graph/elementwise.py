@@ -1,4 +1,4 @@
-"""Smooth functions of one input, applied to each element: one entry for each function.
+"""Functions of one input, applied to each element: smooth ones, with one entry for each, and steps.
 
 What importers read is here beside the operator: the names of a function in ONNX and ATen, where one node without
 parameters is the function, and how fast it changes. Its bounds are a rule of :mod:`zonocuda.relaxations`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +19,51 @@ from zonocuda.reference import elementary
 
 
 @dataclass(frozen=True, eq=False)
-class Elementary(Op):
+class Elementwise(Op):
+    """y = f(x), elementwise.
+
+    Attributes:
+        function: the name of f.
+        parameter: a number that f depends on; not all do.
+    """
+
+    function: str
+    parameter: float = 1.0
+
+    @property
+    def kind(self) -> str:
+        return self.function
+
+    def change(self, x: Tensor, by: Tensor) -> Tensor:
+        """At least |f(x + d) - f(x)| for |d| <= ``by``, but for rounding; for an f that rises or falls everywhere."""
+        here = self.apply(x)
+        return torch.maximum((self.apply(x - by) - here).abs(), (self.apply(x + by) - here).abs())
+
+
+StepName = Literal["sign", "floor", "ceil", "round"]
+
+_STEPS: dict[StepName, Callable[[Tensor], Tensor]] = {
+    "sign": torch.sign,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Elementwise):
+    """A function that is constant between jumps, and nowhere falls: the sign (0 at 0), or the largest integer below x,
+    the least above, or the nearest, of two as near the even one. Its values are computed exactly; NaN gives NaN."""
+
+    function: StepName
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        (x,) = inputs
+        return torch.where(x.isnan(), x, _STEPS[self.function](x))
+
+
+@dataclass(frozen=True, eq=False)
+class Elementary(Elementwise):
     """y = f(x), elementwise: one of :data:`zonocuda.functions.FUNCTIONS`, as :func:`zonocuda.ops.elementary` defines
     it.
 
@@ -28,14 +73,9 @@ class Elementary(Op):
     """
 
     function: FunctionName
-    parameter: float = 1.0
 
     def apply(self, *inputs: Tensor) -> Tensor:
         return elementary(inputs[0], self.function, self.parameter)
-
-    @property
-    def kind(self) -> str:
-        return self.function
 
     def change(self, x: Tensor, by: Tensor) -> Tensor:
         """At least |f(x + d) - f(x)| for |d| <= ``by``, but for rounding."""
@@ -45,8 +85,7 @@ class Elementary(Op):
         if self.function == "power":
             size = x.abs()
             return self.apply(size + by) - self.apply(size)
-        here = self.apply(x)
-        return torch.maximum((self.apply(x - by) - here).abs(), (self.apply(x + by) - here).abs())
+        return super().change(x, by)
 
 
 @dataclass(frozen=True)

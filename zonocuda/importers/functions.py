@@ -1,4 +1,4 @@
-"""Smooth functions as both importers write them, and those that exporters write with several nodes.
+"""Functions of one input as both importers write them, and those that exporters write with several nodes.
 
 Products of a value with a function of itself are recognised, so that they become one function of it:
 
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.functions import FunctionName
-from zonocuda.graph import Elementary, Relu, ScaleShift
+from zonocuda.graph import Elementary, Relu, ScaleShift, Step
+from zonocuda.graph.elementwise import StepName
 from zonocuda.graph.whole import Absolute
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.errors import refuse
@@ -32,6 +33,11 @@ _ALPHAS = 2.0**-500, 2.0**500
 def elementary(builder: GraphBuilder, name: str, x: Value, function: FunctionName, parameter: float = 1.0) -> Value:
     """f(x), elementwise."""
     return builder.emit(name, Elementary(function, parameter), x)
+
+
+def step(builder: GraphBuilder, name: str, x: Value, function: StepName) -> Value:
+    """Sign, floor, ceil or round, elementwise."""
+    return builder.emit(name, Step(function), x)
 
 
 def elu(builder: GraphBuilder, name: str, x: Value, alpha: float, scale: float = 1.0) -> Value:
