@@ -71,7 +71,7 @@ def square(node: AtenNode) -> Value:
 
 def _plain(function: FunctionName) -> Callable[[AtenNode], Value]:
     def convert(node: AtenNode) -> Value:
-        return functions.elementary(node.builder, node.name, node.value("self"), function)
+        return functions.elementary(node.builder, node.name, node.value("self"), function, whole=True)
 
     return convert
 

@@ -40,7 +40,7 @@ def swish(node: OnnxNode) -> Value:
     """x sigmoid(x)."""
     if node.attribute("alpha") != 1:
         refuse("only alpha = 1 is supported")
-    return functions.elementary(node.builder, node.name, node.value(0), "silu")
+    return functions.elementary(node.builder, node.name, node.value(0), "silu", whole=True)
 
 
 def power(node: OnnxNode) -> Value:
@@ -55,7 +55,7 @@ def power(node: OnnxNode) -> Value:
 
 def _plain(function: FunctionName) -> Callable[[OnnxNode], Value]:
     def convert(node: OnnxNode) -> Value:
-        return functions.elementary(node.builder, node.name, node.value(0), function)
+        return functions.elementary(node.builder, node.name, node.value(0), function, whole=True)
 
     return convert
 
