@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 
 from zonocuda.bounds.rounding.executed import Execution
+from zonocuda.graph import Elementary
 from zonocuda.importers import UnsupportedNetworkError
 from zonocuda.verifier.arguments import Semantics
-from zonocuda.verifier.assumed import assuming, stated
+from zonocuda.verifier.assumed import assuming
 from zonocuda.verifier.model import Subject
 
 EXECUTED = {"float32": torch.float32, "float64": torch.float64}
@@ -50,7 +51,7 @@ def executed(
     if wider := subject.graph.wider(dtype):
         raise ValueError(f"semantics {semantics!r}: node {wider!r} holds more digits; use 'float64' or 'real'")
     try:
-        if stated(subject.graph, ulp or {}):
+        if any(isinstance(node.op, Elementary) for node in subject.graph.nodes):
             subject = replace(subject, graph=assuming(subject.graph, ulp or {}, dtype))
         return subject, Execution.of(subject.graph, dtype)
     except NotImplementedError as error:
