@@ -158,7 +158,7 @@ def _native_calls(case: OpCase, device: torch.device, name: str) -> list[tuple[O
 
 
 def _check_calls(calls: list[tuple[OpOverload, tuple[Any, ...]]], wanted: tuple[str, ...], requires_grad: bool) -> None:
-    """Every check of every call; a trace, which takes long, once for each set of arguments: sizes are symbols there."""
+    """Every check of every call; a trace, which is slow and has symbols for sizes, once for each set of arguments."""
     traced: set[Hashable] = set()
     for op, args in calls:
         kinds = tuple(type(a) for a in args)
