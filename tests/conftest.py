@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Garbage is looked for among what tests make: looking through torch and all the tests takes a fifth of the time."""
+    """Garbage is looked for among what tests make: to look through torch and all the tests takes a fifth of a run."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(7000, 10, 20)
