@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -84,6 +85,63 @@ class Lemmas:
     searching: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class LemmaPiece:
+    """Some rows of a layer, to be bounded by themselves: what comes of it is a function of this alone, but for time.
+
+    Attributes:
+        inputs: bounds ``[1, *features]`` of the input of every activation of the network, in the first dtype.
+        name: the layer's activation.
+        index: ``[K]``, the neurons that rows are about, of those that are left in it.
+        rows: of the ``2 K``, those of this piece.
+        roots: the parts that trees of these rows grow from; None where these are what is wanted.
+        rounds: splits of each of them.
+        written: whether proofs are to be written down.
+    """
+
+    inputs: Mapping[str, Bounds]
+    name: str
+    index: Tensor
+    rows: Tensor
+    roots: SignParts | None
+    rounds: int
+    written: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LemmaTrees:
+    """What comes of a piece: parts of its rows, with their bounds.
+
+    Attributes:
+        parts: the roots; or leaves, packed, equally many for each row.
+        bounds: ``[R, W]``, of the leaves, inf where a place is not taken; ``[R, 1]``, of the roots.
+        bounded: parts that were bounded.
+    """
+
+    parts: SignParts
+    bounds: Tensor
+    bounded: int
+
+
+class Helpers(Protocol):
+    """Others who bound pieces."""
+
+    @property
+    def count(self) -> int:
+        """How many pieces they can be at at once."""
+
+    def __call__(self, pieces: Sequence[LemmaPiece], share: float) -> Iterator[tuple[int, LemmaTrees | None]]:
+        """What comes of pieces, with their numbers, as they end; None where it is lost.
+
+        Args:
+            pieces: the pieces.
+            share: of all time, which may have passed when they end.
+        """
+
+
+LEAST_ROWS = 8
+"""Of a piece."""
+
 Costs = Callable[[Mapping[str, Bounds], str], Tensor | None]
 """For bounds of the activations' inputs and the name of one, ``[features]`` in the order of the pass: what the
 relaxation of each neuron costs; None where no row is open any more."""
@@ -100,6 +158,7 @@ def find_lemmas(
     record: Callable[[LemmaProof], None] | None = None,
     note: Callable[[Lemmas, str], None] = lambda found, layer: None,
     after: str = "",
+    helpers: Helpers | None = None,
 ) -> Lemmas:
     """Bounds of the unstable neurons, layer by layer.
 
@@ -117,6 +176,7 @@ def find_lemmas(
         record: is given the proofs of all bounds that are better than those given, as they can be written down.
         note: is given what was found so far after each layer, and the name of its activation.
         after: the activation of the layer to go on behind; empty to begin with the first one.
+        helpers: who share the work of each layer; what they lose is done here.
     """
     known, improved, bounded = dict(inputs), 0, 0
     nodes = activations(arithmetics[0].graph)
@@ -135,6 +195,7 @@ def find_lemmas(
             continue
         go_on = partial(proceed, share)
         layer = _Layer(arithmetics, boxes, left, left.graph[node.name], on_node, go_on, record is not None)
+        layer.helpers, layer.share = helpers, share
         try:
             layer.climb(index)
             known = left.widen(layer.inputs)
@@ -157,6 +218,20 @@ def find_lemmas(
         known = left.widen(layer.inputs)
         note(found(False), node.name)
     return found(True)
+
+
+def bound_piece(
+    arithmetics: Sequence[Arithmetic],
+    boxes: Sequence[Bounds],
+    piece: LemmaPiece,
+    on_node: Visit,
+    proceed: Callable[[], bool],
+) -> LemmaTrees:
+    """What comes of a piece, elsewhere than its layer is; see :func:`find_lemmas`."""
+    left = compact(arithmetics[0].graph, piece.inputs)
+    layer = _Layer(arithmetics, boxes, left, left.graph[piece.name], on_node, proceed, piece.written)
+    layer.ready(piece.index)
+    return layer.bounds_of(piece)
 
 
 def in_dtype(inputs: Mapping[str, Bounds], dtype: torch.dtype) -> dict[str, Bounds]:
@@ -188,18 +263,58 @@ class _Layer:
         self.source = left.graph[node.inputs[0]]
         self.bounded = 0
         self.written = written
+        self.helpers: Helpers | None = None
+        self.share = 1.0
         self.best: dict[int, tuple[float, SignParts]] = {}  # by row: its bound, and the leaves that prove it
 
     def climb(self, index: Tensor) -> None:
         """Bounds of the neurons ``index`` ``[K]`` by one row for each side, with slopes of its own."""
-        self.index = index
-        judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
-        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
+        self.ready(index)
         every = torch.arange(2 * len(index), device=index.device)
-        self.roots = SignParts.cat([self.bounder.roots(part, part, CLIMB) for part in torch.split(every, ROWS)])
+        parts = self.pieces(every, ROWS)
+        found = dict(self.shared_out([self.piece(part, None, 0) for part in parts]))
+        self.roots = SignParts.cat([found[number].parts for number in range(len(parts))])
         self.note(every, self.roots.bound)
         if self.written:
             self.keep(every, self.roots.packed(), self.roots.bound.unsqueeze(1))
+
+    def ready(self, index: Tensor) -> None:
+        """The rows' bound method."""
+        self.index = index
+        judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
+        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
+
+    # ---- pieces ------------------------------------------------------------------------------------------------------
+
+    def pieces(self, rows: Tensor, most: int) -> Sequence[Tensor]:
+        """Rows in pieces of at most ``most``, and enough of them for all helpers."""
+        if not len(rows):
+            return ()
+        if self.helpers is not None:
+            most = min(most, max(LEAST_ROWS, -(-len(rows) // (2 * self.helpers.count))))
+        return torch.split(rows, most)
+
+    def piece(self, rows: Tensor, roots: SignParts | None, rounds: int) -> LemmaPiece:
+        """Some rows."""
+        return LemmaPiece(self.left.whole, self.node.name, self.index, rows, roots, rounds, self.written)
+
+    def shared_out(self, pieces: Sequence[LemmaPiece]) -> Iterator[tuple[int, LemmaTrees]]:
+        """What comes of pieces, as they end."""
+        if self.helpers is None or len(pieces) < 2:
+            yield from ((number, self.bounds_of(piece)) for number, piece in enumerate(pieces))
+            return
+        for number, found in self.helpers(pieces, self.share):
+            yield number, self.bounds_of(pieces[number]) if found is None else found
+
+    def bounds_of(self, piece: LemmaPiece) -> LemmaTrees:
+        """What comes of one piece, here."""
+        runs = torch.split(torch.arange(len(piece.rows), device=piece.rows.device), ROWS)
+        if piece.roots is None:
+            roots = SignParts.cat([self.bounder.roots(piece.rows[p], piece.rows[p], CLIMB) for p in runs])
+            return LemmaTrees(roots, roots.bound.unsqueeze(1), 0)
+        roots = SignParts.cat([self.bounder.climb(piece.roots.at(p), MORE).parts for p in runs])
+        found = deepen(roots, self.bounder, piece.rounds, ROWS, self.proceed)
+        return LemmaTrees(found.leaves, found.leaf_bounds, found.bounded)
 
     def problem(self, number: int, index: Tensor) -> SignProblem:
         """The rows, in one of the arithmetics."""
@@ -245,13 +360,12 @@ class _Layer:
         """Small trees for some rows; returns how many bounds they improved."""
         step = max(1, BYTES // (self.roots.part_bytes * (rounds + 1)))
         improved = 0
-        for part in torch.split(rows, step) if len(rows) else ():
-            roots = SignParts.cat([self.bounder.climb(self.roots.at(p), MORE).parts for p in torch.split(part, ROWS)])
-            found = deepen(roots, self.bounder, rounds, ROWS, self.proceed)
+        parts = self.pieces(rows, step)
+        for number, found in self.shared_out([self.piece(part, self.roots.at(part), rounds) for part in parts]):
             self.bounded += found.bounded
-            improved += self.note(part, found.bound)
+            improved += self.note(parts[number], found.bounds.amin(1))
             if self.written:
-                self.keep(part, found.leaves, found.leaf_bounds)
+                self.keep(parts[number], found.parts, found.bounds)
         return improved
 
     # ---- what is written down ----------------------------------------------------------------------------------------

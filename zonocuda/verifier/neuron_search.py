@@ -35,6 +35,7 @@ from zonocuda.specs import Region
 from zonocuda.verifier.course_state import CourseState, Stage
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.leaf import Leaf, with_mixed
+from zonocuda.verifier.lemma_packets import LemmaHelpers, helping
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.sharing import SharedSearch
 
@@ -80,6 +81,7 @@ class NeuronSearch:
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
         share: shares the last search out; None goes on here.
+        helpers: share the lemmas of a search that lasts; None finds them here.
         watch: is told how far the search is.
         leaf: ``lp``: small parts may have a linear program; ``milp``: and a mixed one looks for a counterexample.
     """
@@ -96,6 +98,7 @@ class NeuronSearch:
     keep: Callable[[Callable[[], CourseState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
     share: NeuronShare | None = None
+    helpers: LemmaHelpers | None = None
     watch: Watch = unwatched
     leaf: Leaf = "lp"
 
@@ -366,6 +369,7 @@ class NeuronCourse:
             self.lemma if self.written else None,
             note,
             self.layer,
+            helping(self.search.helpers, self.begin, lambda share: begin + share * budget),
         )
         note(found, self.layer)
         self.lemma_parts += found.bounded

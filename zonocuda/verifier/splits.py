@@ -20,6 +20,7 @@ from zonocuda.verifier.box_packets import sharer
 from zonocuda.verifier.checkpoint import NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.ground import Ground
+from zonocuda.verifier.lemma_packets import LemmaHelpers
 from zonocuda.verifier.neuron_packets import neuron_sharer
 from zonocuda.verifier.neuron_record import record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
@@ -104,6 +105,8 @@ def split_neurons(
             else neuron_sharer(run.executor, run.subject, lambda search: _ground(run, search, start.dtypes)),
             leaf=run.leaf,
         )
+        if run.executor is not None:
+            search = replace(search, helpers=LemmaHelpers(run.executor, _ground(run, search, start.dtypes)))
         course = NeuronCourse(search)
         found, stats = course.run()
         if found is None:
