@@ -276,6 +276,9 @@ def test_symbols_of_different_ranks_do_not_meet() -> None:
         a, b = (Zonotope.from_ball(torch.zeros(1, 3), 1.0).shared(each) for each in (ranks, other))
         with pytest.raises(ValueError, match="shared out over different ranks"):
             a + b
+        group = Symbols(4)
+        assert group.share(ranks) is group.share(ranks)
+        assert group.share(other) is not group.share(ranks)
 
     on_ranks(2, mixed)
 
