@@ -25,6 +25,7 @@ from zonocuda.checker import check
 from zonocuda.executors import Done, Executor, LocalExecutor, Notice
 from zonocuda.graph import Graph
 from zonocuda.prove import lemmas
+from zonocuda.prove.lemma_pieces import LemmaPiece
 from zonocuda.prove.lemmas import LemmaEffort
 from zonocuda.specs import Spec
 from zonocuda.verifier import Verdict, VerifyResult, box_packets, lemma_packets, neuron_search, sharing, verify
@@ -107,7 +108,7 @@ def test_a_worker_that_cannot_bound_lemmas_is_no_lost_one(monkeypatch: pytest.Mo
     assert lemma_packets.helping(helpers, time.monotonic(), lambda share: 0.0) is None, "it has not lasted"
     assert lemma_packets.helping(None, 0.0, lambda share: 0.0) is None
     empty = torch.zeros(0, dtype=torch.int64)
-    piece = lemmas.LemmaPiece({}, "relu", empty, empty, None, 0, False)
+    piece = LemmaPiece({}, "relu", empty, empty, None, 0, False)
     with pytest.raises(PacketError, match="other programs"):
         list(helpers([piece, piece], 1.0))
     assert executor.cancelled == 1

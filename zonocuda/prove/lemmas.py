@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,8 +31,9 @@ from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
+from zonocuda.prove.lemma_pieces import Helpers, LemmaPiece, LemmaTrees
 from zonocuda.prove.sign_bounds import LEMMA, Pace, SignBounds
-from zonocuda.prove.sign_record import LemmaProof, SignLeaves, places
+from zonocuda.prove.sign_record import Ints, LemmaProof, SignLeaves, places
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations
 from zonocuda.tighten.refine import depends_on_activation
@@ -85,60 +85,6 @@ class Lemmas:
     searching: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class LemmaPiece:
-    """Some rows of a layer, to be bounded by themselves: what comes of it is a function of this alone, but for time.
-
-    Attributes:
-        inputs: bounds ``[1, *features]`` of the input of every activation of the network, in the first dtype.
-        name: the layer's activation.
-        index: ``[K]``, the neurons that rows are about, of those that are left in it.
-        rows: of the ``2 K``, those of this piece.
-        roots: the parts that trees of these rows grow from; None where these are what is wanted.
-        rounds: splits of each of them.
-        written: whether proofs are to be written down.
-    """
-
-    inputs: Mapping[str, Bounds]
-    name: str
-    index: Tensor
-    rows: Tensor
-    roots: SignParts | None
-    rounds: int
-    written: bool
-
-
-@dataclass(frozen=True, eq=False)
-class LemmaTrees:
-    """What comes of a piece: parts of its rows, with their bounds.
-
-    Attributes:
-        parts: the roots; or leaves, packed, equally many for each row.
-        bounds: ``[R, W]``, of the leaves, inf where a place is not taken; ``[R, 1]``, of the roots.
-        bounded: parts that were bounded.
-    """
-
-    parts: SignParts
-    bounds: Tensor
-    bounded: int
-
-
-class Helpers(Protocol):
-    """Others who bound pieces."""
-
-    @property
-    def count(self) -> int:
-        """How many pieces they can be at at once."""
-
-    def __call__(self, pieces: Sequence[LemmaPiece], share: float) -> Iterator[tuple[int, LemmaTrees | None]]:
-        """What comes of pieces, with their numbers, as they end; None where it is lost.
-
-        Args:
-            pieces: the pieces.
-            share: of all time, which may have passed when they end.
-        """
-
-
 LEAST_ROWS = 8
 """Of a piece."""
 
@@ -158,6 +104,7 @@ def find_lemmas(
     record: Callable[[LemmaProof], None] | None = None,
     note: Callable[[Lemmas, str], None] = lambda found, layer: None,
     after: str = "",
+    written: bool = False,
     helpers: Helpers | None = None,
 ) -> Lemmas:
     """Bounds of the unstable neurons, layer by layer.
@@ -176,6 +123,7 @@ def find_lemmas(
         record: is given the proofs of all bounds that are better than those given, as they can be written down.
         note: is given what was found so far after each layer, and the name of its activation.
         after: the activation of the layer to go on behind; empty to begin with the first one.
+        written: whether bounds are those of what is written down.
         helpers: who share the work of each layer; what they lose is done here.
     """
     known, improved, bounded = dict(inputs), 0, 0
@@ -194,7 +142,8 @@ def find_lemmas(
         if not len(index) or not depends_on_activation(left.graph, left.graph[node.name]):
             continue
         go_on = partial(proceed, share)
-        layer = _Layer(arithmetics, boxes, left, left.graph[node.name], on_node, go_on, record is not None)
+        layer = LemmaLayer(arithmetics, boxes, left, left.graph[node.name], on_node, go_on)
+        layer.recorded, layer.written = record is not None, written
         layer.helpers, layer.share = helpers, share
         try:
             layer.climb(index)
@@ -229,8 +178,9 @@ def bound_piece(
 ) -> LemmaTrees:
     """What comes of a piece, elsewhere than its layer is; see :func:`find_lemmas`."""
     left = compact(arithmetics[0].graph, piece.inputs)
-    layer = _Layer(arithmetics, boxes, left, left.graph[piece.name], on_node, proceed, piece.written)
-    layer.ready(piece.index)
+    layer = LemmaLayer(arithmetics, boxes, left, left.graph[piece.name], on_node, proceed)
+    layer.written = piece.written
+    layer.begin(piece.index)
     return layer.bounds_of(piece)
 
 
@@ -244,8 +194,15 @@ def _narrow(costs: Tensor, left: Compact, node: Node) -> Tensor:
     return costs if kept is None else costs[kept]
 
 
-class _Layer:
-    """The input of one activation."""
+class LemmaLayer:
+    """The input of one activation.
+
+    Attributes:
+        recorded: whether the leaves of the best bounds are kept.
+        written: whether bounds are those of slopes and multipliers as they are written down.
+    """
+
+    recorded = written = False
 
     def __init__(
         self,
@@ -255,31 +212,29 @@ class _Layer:
         node: Node,
         on_node: Visit,
         proceed: Callable[[], bool],
-        written: bool,
     ) -> None:
         self.arithmetics, self.boxes = arithmetics, boxes
         self.left, self.node, self.on_node, self.proceed = left, node, on_node, proceed
         self.inputs = dict(left.inputs)
         self.source = left.graph[node.inputs[0]]
         self.bounded = 0
-        self.written = written
         self.helpers: Helpers | None = None
         self.share = 1.0
         self.best: dict[int, tuple[float, SignParts]] = {}  # by row: its bound, and the leaves that prove it
 
     def climb(self, index: Tensor) -> None:
         """Bounds of the neurons ``index`` ``[K]`` by one row for each side, with slopes of its own."""
-        self.ready(index)
+        self.begin(index)
         every = torch.arange(2 * len(index), device=index.device)
         parts = self.pieces(every, ROWS)
         found = dict(self.shared_out([self.piece(part, None, 0) for part in parts]))
         self.roots = SignParts.cat([found[number].parts for number in range(len(parts))])
         self.note(every, self.roots.bound)
-        if self.written:
+        if self.recorded:
             self.keep(every, self.roots.packed(), self.roots.bound.unsqueeze(1))
 
-    def ready(self, index: Tensor) -> None:
-        """The rows' bound method."""
+    def begin(self, index: Tensor) -> None:
+        """The bound method of the neurons ``index`` ``[K]``: a row for each one's lower, then for its upper bound."""
         self.index = index
         judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
         self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
@@ -364,7 +319,7 @@ class _Layer:
         for number, found in self.shared_out([self.piece(part, self.roots.at(part), rounds) for part in parts]):
             self.bounded += found.bounded
             improved += self.note(parts[number], found.bounds.amin(1))
-            if self.written:
+            if self.recorded:
                 self.keep(parts[number], found.parts, found.bounds)
         return improved
 
@@ -382,13 +337,21 @@ class _Layer:
         """Those of all bounds that are better than those of the layer at first."""
         if not self.best:
             return
-        name, count = self.node.name, len(self.index)
-        columns = places(self.arithmetics[0].graph, self.left, self.bounder.problem)
-        lower, upper = (flatten_rows(b)[0, self.index].tolist() for b in self.left.inputs[name])
-        neurons = flatten_positions(self.source.shape).to(self.index.device)[self.index]
-        kept = self.left.kept.get(name)
-        whole = (neurons if kept is None else kept[neurons]).tolist()
+        count, columns = len(self.index), self.columns
+        lower, upper = (flatten_rows(b)[0, self.index].tolist() for b in self.left.inputs[self.node.name])
+        whole = self.neurons(self.index).tolist()
         for row, (bound, leaves) in sorted(self.best.items()):
             k, is_upper = row % count, row >= count
             if bound > (-upper[k] if is_upper else lower[k]):
-                yield LemmaProof(name, whole[k], is_upper, SignLeaves.of(leaves, columns))
+                yield LemmaProof(self.node.name, whole[k], is_upper, SignLeaves.of(leaves, columns))
+
+    @property
+    def columns(self) -> Ints:
+        """Places of the neurons that have signs, slopes and multipliers among those of all activations."""
+        return places(self.arithmetics[0].graph, self.left, self.bounder.problem)
+
+    def neurons(self, index: Tensor) -> Tensor:
+        """Of positions ``[K]`` of the pass the places in the features of the whole network."""
+        neurons = flatten_positions(self.source.shape).to(index.device)[index]
+        kept = self.left.kept.get(self.node.name)
+        return neurons if kept is None else kept[neurons]

@@ -86,6 +86,7 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             "replay": result.ran.replay,
             "effort": result.ran.effort,
             "semantics": result.ran.semantics,
+            "ulp": dict(result.ran.ulp),
             "replay_dtype": result.ran.replay_dtype,
             "settled": dict(result.ran.settled),
             "versions": dict(result.ran.versions),
@@ -100,7 +101,7 @@ def certificate_archive(result: VerifyResult, net: str | Path | None, spec: str 
         "verdict": str(result.verdict),
         "reason": result.reason,
         "counterexample": _counterexample(result),
-        "ran": {"semantics": result.ran.semantics, "versions": dict(result.ran.versions)},
+        "ran": {"semantics": result.ran.semantics, "ulp": dict(result.ran.ulp), "versions": dict(result.ran.versions)},
         "files": _files(result, net, spec),
     }
     content = io.BytesIO()

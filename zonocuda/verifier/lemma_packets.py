@@ -10,7 +10,8 @@ import torch
 
 from zonocuda.checkpoint import moved
 from zonocuda.executors import Executor
-from zonocuda.prove.lemmas import LemmaPiece, LemmaTrees, bound_piece
+from zonocuda.prove.lemma_pieces import LemmaPiece, LemmaTrees
+from zonocuda.prove.lemmas import bound_piece
 from zonocuda.verifier.ground import CPU, Ground
 from zonocuda.verifier.sharing import GRACE, HEAD, LEAST, PacketError
 
@@ -28,7 +29,7 @@ def bound_lemmas(ground: Ground, piece: LemmaPiece, seconds: float) -> LemmaTree
 
 @dataclass
 class LemmaHelpers:
-    """The workers of an executor, as :class:`zonocuda.prove.lemmas.Helpers`; nothing else may be in it.
+    """The workers of an executor, as :class:`zonocuda.prove.lemma_pieces.Helpers`; nothing else may be in it.
 
     Attributes:
         executor: what runs the pieces.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import get_args
 
@@ -24,7 +24,7 @@ from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.interval import Bounds, all_finite
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSearch, SignSettings, SignState, refuted
-from zonocuda.checkpoint import CheckpointError, alike, moved
+from zonocuda.checkpoint import CheckpointError, moved
 from zonocuda.graph import Graph, Node
 from zonocuda.prove.lemmas import LemmaEffort, Lemmas, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
@@ -32,10 +32,11 @@ from zonocuda.prove.sign_record import LemmaProof
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.prove.timeline import Watch, unwatched
 from zonocuda.specs import Region
-from zonocuda.verifier.course_state import CourseState, Stage
+from zonocuda.verifier.course_state import CourseState, Stage, checked_parts
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.leaf import Leaf, with_mixed
 from zonocuda.verifier.lemma_packets import LemmaHelpers, helping
+from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.sharing import SharedSearch
 
@@ -84,6 +85,7 @@ class NeuronSearch:
         helpers: share the lemmas of a search that lasts; None finds them here.
         watch: is told how far the search is.
         leaf: ``lp``: small parts may have a linear program; ``milp``: and a mixed one looks for a counterexample.
+        kept: keeps the proof, where it is to be written down.
     """
 
     region: Region
@@ -101,6 +103,7 @@ class NeuronSearch:
     helpers: LemmaHelpers | None = None
     watch: Watch = unwatched
     leaf: Leaf = "lp"
+    kept: KeptSearch = field(default_factory=KeptSearch)
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Until it is decided, or the time is up."""
@@ -200,30 +203,15 @@ class NeuronCourse:
             if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(ends, self.inputs[name], strict=True)):
                 raise CheckpointError(f"is damaged: the bounds of {name!r} are of another shape")
         self.inputs, self.layer, self.begun = dict(state.inputs), state.layer, state.tree
+        self.search.kept.give_up()  # what was closed before is not known
         self.stage = next(stage for stage in get_args(Stage) if stage == state.stage)
         self.rounds, self.spent, self.bounded = max(0, state.rounds), state.spent, state.bounded
         self.depth, self.lemmas = state.depth, state.lemmas
         self.margin, self.brought = state.margin, state.brought
 
     def checked(self, parts: SignParts, like: SignParts) -> SignParts:
-        """Open parts that were read; ``like`` are some of this search.
-
-        Raises:
-            CheckpointError: they are none of this search.
-        """
-        if not alike(parts, like.packed()):
-            raise CheckpointError("is damaged: the parts are of another shape")
-        pairs = {(row, number) for number, rows in enumerate(self.members) for row in rows}
-        known = set(zip(parts.row.tolist(), parts.group.tolist(), strict=True)) <= pairs
-        ranges = (
-            (parts.signs, -1, 1),
-            (parts.slopes, 0, 1),
-            (parts.multipliers, 0, math.inf),
-            (parts.wishes, -1, parts.signs.shape[1] - 1),
-        )
-        if not known or not all(bool(((t >= low) & (t <= high)).all()) for t, low, high in ranges):
-            raise CheckpointError("is damaged: the parts are none of the search")
-        return parts
+        """Open parts that were read; ``like`` are some of this search. Raises CheckpointError: see there."""
+        return checked_parts(parts, like, self.members)
 
     def stats(self, still: int, worst: float, is_proven: bool) -> SplitStats:
         """What it took."""
@@ -312,12 +300,16 @@ class NeuronCourse:
 
     def begins(self, bounder: SignBounds, done: SignParts) -> None:
         """A search begins, of whose roots some are refuted."""
+        self.search.kept.begin(self.search.arithmetics[0].graph, self.inputs, bounder.problem)
+        self.closed(done)
 
     def closed(self, parts: SignParts) -> None:
         """Parts of the search were refuted."""
+        self.search.kept.closed(parts)
 
     def lemma(self, proof: LemmaProof) -> None:
-        """A bound of a neuron was found, if bounds are written."""
+        """A bound of a neuron was found, where proofs are kept."""
+        self.search.kept.lemma(proof)
 
     def go_on(self, search: SignSearch[Counterexample], most: float) -> SignOutcome[Counterexample]:
         """A search goes on until so many parts were bounded."""
@@ -330,6 +322,8 @@ class NeuronCourse:
     def share_out(self, search: SignSearch[Counterexample]) -> SignOutcome[Counterexample]:
         """Others go on with a search."""
         assert self.search.share is not None
+        if not self.written:  # what others close is not known
+            self.search.kept.give_up()
         self.counted = search.bounded
         self.shared = self.search.share(self, search)
         outcome = self.shared.run()
@@ -366,9 +360,10 @@ class NeuronCourse:
             self.costs,
             self.on_node,
             lambda share: time.monotonic() - begin < share * budget and not self.search.stopped(),
-            self.lemma if self.written else None,
+            self.lemma if self.search.kept.is_whole else None,
             note,
             self.layer,
+            self.written,
             helping(self.search.helpers, self.begin, lambda share: begin + share * budget),
         )
         note(found, self.layer)

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
+from zonocuda.functions import assumption
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.prove.timeline import Moments
@@ -98,6 +99,7 @@ class Ran:
         semantics: the arithmetic in which ``verified`` holds: ``real``, or ``float32`` or ``float64`` as executed.
         replay_dtype: the precision in which counterexamples were replayed.
         settled: by dtype, how many rows were refuted in it.
+        ulp: what was assumed of the functions that the network executes: units in the last place, by name.
     """
 
     dtype: str
@@ -109,6 +111,7 @@ class Ran:
     semantics: str
     replay_dtype: str
     settled: Mapping[str, int] = field(default_factory=dict)
+    ulp: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +223,8 @@ class VerifyResult:
             return f"{text}; {self._without}" if self.left_out else text
         if self.verdict is Verdict.VERIFIED:
             box = "the box rounded to float32" if semantics == "float32" else enclosing
-            return f"holds as executed in {semantics}, sums in any order, with or without fused multiply-add, on {box}"
+            text = f"holds as executed in {semantics}, sums in any order, with or without fused multiply-add, on {box}"
+            return f"{text}, {assumption(self.ran.ulp)}" if self.ran.ulp else text
         if self.verdict is Verdict.FALSIFIED:
             box = "the box" if semantics == "float64" else "the box rounded to float32"
             return f"fails as executed by {self.ran.replay} in {self.ran.replay_dtype} at a point of {box}"

@@ -21,8 +21,9 @@ from zonocuda.verifier.checkpoint import NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.ground import Ground
 from zonocuda.verifier.lemma_packets import LemmaHelpers
+from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.neuron_packets import neuron_sharer
-from zonocuda.verifier.neuron_record import record_neurons
+from zonocuda.verifier.neuron_record import MAX_BYTES, record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, box_seconds, end_of
@@ -104,6 +105,7 @@ def split_neurons(
             if run.executor is None
             else neuron_sharer(run.executor, run.subject, lambda search: _ground(run, search, start.dtypes)),
             leaf=run.leaf,
+            kept=KeptSearch(MAX_BYTES if run.certificate is not None and not run.certificate.reason else 0),
         )
         if run.executor is not None:
             search = replace(search, helpers=LemmaHelpers(run.executor, _ground(run, search, start.dtypes)))

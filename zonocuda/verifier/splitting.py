@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, get_args
@@ -22,12 +23,14 @@ from zonocuda.branch import (
     Recorder,
     RecorderState,
     SearchState,
+    SearchStopped,
     Settings,
     Subproblems,
     search,
 )
 from zonocuda.checkpoint import CheckpointError, alike, moved
 from zonocuda.graph import Graph, Node
+from zonocuda.prove.box_merge import merged_boxes, refute_by
 from zonocuda.prove.forest import ForestRecord, ForestWriter
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.prove.timeline import Watch, unwatched
@@ -219,7 +222,17 @@ class RegionSearch:
         )
         if recorder is None or not outcome.is_proven:
             return outcome.found, stats, None
-        return None, stats, _forest(recorder, disjuncts)
+        return None, stats, self._forest(recorder, number)
+
+    def _forest(self, recorder: Recorder, number: int) -> ForestRecord:
+        """The proof as it is written down, by bounds in the dtype of a number."""
+        method, whole, tree = self.methods.method(number), self.methods.whole(self.methods.first), recorder.tree()
+        lower, upper = (end[0].double().cpu().numpy() for end in (whole.lower, whole.upper))
+        with suppress(SearchStopped):
+            tree = merged_boxes(tree, lower, upper, partial(refute_by, method))
+        writer = ForestWriter()
+        writer.boxes(tree, range(len(recorder.disjuncts)))
+        return writer.finish()
 
     @cached_property
     def methods(self) -> BoxMethods:
@@ -338,13 +351,6 @@ class Attack:
                 steps=min(MOST_STEPS, STEPS * 2 ** (self.descents - 1)),
                 seed=self.seed + self.descents,
             )
-
-
-def _forest(recorder: Recorder, disjuncts: Sequence[Sequence[int]]) -> ForestRecord:
-    """The proof as it is written down."""
-    writer = ForestWriter()
-    writer.boxes(recorder.tree(), range(len(disjuncts)))
-    return writer.finish()
 
 
 def _are_inside(boxes: Subproblems, whole: Subproblems, nodes: int) -> bool:
