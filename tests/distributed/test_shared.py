@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -286,3 +289,15 @@ def test_symbols_of_different_ranks_do_not_meet() -> None:
 def test_a_process_that_is_no_rank_says_how_to_become_one() -> None:
     with pytest.raises(RuntimeError, match="start it with torchrun"):
         Ranks()
+
+
+def test_the_script_of_the_page_runs_in_a_group_of_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    start = 'dist.init_process_group("gloo")'
+    assert start in script
+    names: dict[str, Any] = {}
+    alone = 'dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)'
+    exec(script.replace(start, alone), names)
+    assert names["bounds"].output.ranks == names["box"].ranks
+    assert bool((names["best"].lower >= names["bounds"].lower - 1e-6).all())
