@@ -95,7 +95,7 @@ def test_counted_bounds_enclose_exact_values(name: str, size: int) -> None:
     assert alone.output is not None
     assert sum(count for *_, count in results) == alone.output.symbols, "every symbol is one rank's"
     start, corners = exact_box(zonotope), itertools.product((-1, 1), repeat=zonotope.symbols)
-    for signs in itertools.islice(corners, 0, None, 5):
+    for signs in itertools.islice(corners, 0, None, 13):
         x = [c + s * r for c, s, r in zip(start.center, signs, start.radius, strict=True)]
         before, y = values_before_relus(network, x)
         for inputs, proven, _ in results:
@@ -109,12 +109,11 @@ def test_counted_bounds_enclose_exact_values(name: str, size: int) -> None:
             torch.testing.assert_close(mine, one, rtol=1e-4, atol=1e-5)
 
 
-@SIZES
 @pytest.mark.parametrize("name", SMALL)
-def test_bounds_of_every_node_are_the_exact_ones_but_for_rounding(name: str, size: int) -> None:
+def test_bounds_of_every_node_are_the_exact_ones_but_for_rounding(name: str) -> None:
     graph = SMALL[name]()
     z = box(graph)
-    first, *others = on_ranks(size, lambda ranks: sweep(graph, z.shared(ranks), all_layers=True))
+    first, *others = on_ranks(4, lambda ranks: sweep(graph, z.shared(ranks), all_layers=True))
     slopes = {name: ReluRule().band(*bounds, None).slope for name, bounds in first.inputs.items()}
     exact = propagate(graph, exact_box(z), slopes)
     for node in graph.nodes:

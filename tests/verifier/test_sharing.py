@@ -74,22 +74,19 @@ def test_a_search_by_signs_is_shared_out_and_so_is_its_proof(
     assert check(result, graph, problem).confirmed
 
 
-@pytest.mark.parametrize("loss", [0.0, 0.3])
-def test_lemmas_are_shared_out_and_what_is_lost_is_done_here(
-    loss: float, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lemmas_are_shared_out_and_what_is_lost_is_done_here(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neuron_search, "EFFORTS", (LemmaEffort(6, 2),))
     monkeypatch.setattr(lemma_packets, "HEAD", 0.0)
     monkeypatch.setattr(lemmas, "LEAST_ROWS", 1)
     make, options = CASES["lemmas"]
     graph, problem = make()
-    executor = Unreliable(seed, loss)
+    executor = Unreliable(seed, 0.5)
     with small_batches("lemmas"):
         alone = verify(graph, problem, device="cpu", timeout=120.0, certificate=True, **options)
         result = verify(graph, problem, device="cpu", timeout=120.0, executor=executor, certificate=True, **options)
     assert result.verdict is Verdict.VERIFIED
     assert executor.did["bound_lemmas"] > 4, "lemmas are not shared out: the test shows nothing"
-    assert bool(executor.lost) is bool(loss)
+    assert executor.lost > 0
     assert alone.splits[0].lemmas > 0
     assert result.splits[0].lemmas == alone.splits[0].lemmas
     assert result.certificate is not None
