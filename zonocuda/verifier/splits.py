@@ -20,6 +20,7 @@ from zonocuda.verifier.box_packets import sharer
 from zonocuda.verifier.checkpoint import NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.ground import Ground
+from zonocuda.verifier.lemma_packets import LemmaHelpers
 from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.neuron_packets import neuron_sharer
 from zonocuda.verifier.neuron_record import MAX_BYTES, record_neurons
@@ -106,6 +107,8 @@ def split_neurons(
             leaf=run.leaf,
             kept=KeptSearch(MAX_BYTES if run.certificate is not None and not run.certificate.reason else 0),
         )
+        if run.executor is not None:
+            search = replace(search, helpers=LemmaHelpers(run.executor, _ground(run, search, start.dtypes)))
         course = NeuronCourse(search)
         found, stats = course.run()
         if found is None:
