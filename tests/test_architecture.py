@@ -27,6 +27,7 @@ from zonocuda.relaxations import RULES
 ROOMS: dict[str, set[str]] = {
     "kink": set(),
     "version": set(),
+    "ranks": set(),
     "brief": set(),
     "windows": set(),
     "in_place": set(),
@@ -45,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "graph": {"convolution", "functions", "reference", "brief"},
     "specs": set(),
     "importers": {"graph", "precision", "host_memory", "roundoff", "functions"},
-    "domains": {"ops", "reference", "kink", "windows", "convolution", "brief"},
+    "domains": {"ops", "reference", "kink", "windows", "convolution", "brief", "ranks"},
     "relaxations": {"domains", "graph", "kink", "ops", "functions", "roundoff"},
     "branch": set(),
     "bounds": {"relaxations", "domains", "graph", "specs", "precision", "host_memory", "roundoff", "brief"},

@@ -22,7 +22,7 @@ from zonocuda.checker.region import Progress
 from zonocuda.checker.rows import Begun, Row
 from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.checker.zonotope import zonotope_bounds
-from zonocuda.graph import Bilinear, Elementary, Node, Relu
+from zonocuda.graph import Bilinear, Elementwise, Node, Relu
 
 ROWS_AT_ONCE = 2**21
 """Numbers of the rows of one part of a derivation."""
@@ -100,7 +100,7 @@ class Derivation:
         offset = 0
         self.prepare()
         for node in self.net.graph.nodes:
-            if isinstance(node.op, Relu | Elementary | Bilinear):
+            if isinstance(node.op, Relu | Elementwise | Bilinear):
                 pre = node.inputs[0]
                 low, high = self.tightened(node, *(np.array(end) for end in self.ends[pre]))
                 self.empty = self.empty | (low > high).any(1)

@@ -80,8 +80,6 @@ def region_proof(network: Network, region: Region, entry: object, sources: Sourc
         CertificateError: what the certificate has for it is malformed.
     """
     box = region.box
-    if network.maps.execution is not None and not network.maps.is_piecewise:
-        raise NotProven("how a machine executes other activations than ReLUs is not known")
     lower, upper = box_of(box, network.maps.execution)
     if bool((lower > upper).any()) and not box.has_nan:
         return "the box is empty"

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import flint
@@ -31,6 +32,7 @@ from zonocuda.checker.proof import Network as Net
 from zonocuda.checker.proof import NotProven, Sources, region_proof
 from zonocuda.checker.region import Progress
 from zonocuda.checker.standard import difference
+from zonocuda.functions import assumption, resolve_ulp
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import Network, check_names
 from zonocuda.importers.onnx.file import OnnxFile, parse_onnx
@@ -143,6 +145,9 @@ def _check(
         raise CertificateError(
             f"{name}: semantics {_quoted(semantics)!r} cannot be checked; {', '.join(SEMANTICS)} can"
         )
+    ulp = _assumed(ran, name)
+    if ulp and semantics == "real":
+        raise CertificateError(f"{name}: ran.ulp is about executed functions, and semantics are 'real'")
     network, property_ = network_of(net), spec_of(spec)
     lost: Loss = no_loss
     if verdict == "verified" and semantics == "real" and document.get("left_out") and network.content is not None:
@@ -168,9 +173,21 @@ def _check(
         )
     try:
         model = None if network.content is None else parse_onnx(network.content, network.name)
-        return check_proof(document.get("certificate"), graph, property_, model, sources, semantics, lost)
+        return check_proof(document.get("certificate"), graph, property_, model, sources, semantics, lost, ulp)
     except CertificateError as error:
         raise CertificateError(f"{name}: {error}") from error
+
+
+def _assumed(ran: object, name: str) -> dict[str, float]:
+    """What a certificate assumes of executed functions.
+
+    Raises:
+        CertificateError: it is no such statement.
+    """
+    try:
+        return resolve_ulp(ran.get("ulp", {}) if isinstance(ran, dict) else {})
+    except (TypeError, ValueError) as error:
+        raise CertificateError(f"{name}: ran.{error}") from error
 
 
 def _quoted(value: object) -> str:
@@ -189,9 +206,11 @@ def check_proof(
     sources: Sources | None = None,
     semantics: str = "real",
     lost: Loss = no_loss,
+    ulp: Mapping[str, float] = MappingProxyType({}),
 ) -> Checked:
     """Proves a property again from the object ``certificate`` of a document; ``semantics`` says whose values it is
-    about. Where the network's last operator is left out, ``lost`` says whether the property is the same without it.
+    about, and ``ulp`` what is assumed of functions that a machine executes. Where the network's last operator is left
+    out, ``lost`` says whether the property is the same without it.
 
     With the ``file`` that the graph was read from, the graph is compared with what the standard says of it first
     (:mod:`zonocuda.checker.standard`): a network that was read wrongly confirms nothing.
@@ -215,7 +234,7 @@ def check_proof(
         wrong = "" if file is None else difference(file, maps, lost)
         if wrong:
             return Checked(False, wrong, ())
-        execution = executed(semantics, graph)
+        execution = executed(semantics, graph, ulp)
         if semantics == "float32" and file is not None and file.element_type != TensorProto.FLOAT:
             return Checked(False, "semantics 'float32': the network computes in another type", ())
         return _proof(certificate, maps.under(execution), spec, sources or Sources())
@@ -242,6 +261,8 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources
         by_region[number] = upgraded(entry) if certificate["format"] == OLDEST else entry
     execution = maps.execution
     whose = "in real arithmetic" if execution is None else f"as executed in {execution.name}, sums in any order"
+    if execution is not None and execution.assumed:
+        whose += f", {assumption(execution.ulp)}"
     details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), {whose}"]
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", tuple(details))

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from zonocuda.cli.completion import SHELLS, completion
 from zonocuda.cli.output import Outputs, printable
 from zonocuda.cli.program import INTERRUPTED
+from zonocuda.functions import parse_ulp, ulp_text
 from zonocuda.version import __version__
 
 BAD_INPUT = 2
@@ -87,6 +88,14 @@ def _seed(text: str) -> int:
     return value
 
 
+def _ulp(text: str) -> str:
+    """What ``--ulp`` states, in one order."""
+    try:
+        return ulp_text(parse_ulp(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _count(text: str) -> int:
     value = _integer(text)
     if value < 1:
@@ -147,6 +156,14 @@ def build_parser() -> argparse.ArgumentParser:
         default="real",
         choices=["real", "float32", "float64", "float16", "bfloat16"],
         help="the arithmetic in which a proof holds: real numbers, or the network as executed, sums in any order",
+    )
+    deciding.add_argument(
+        "--ulp",
+        type=_ulp,
+        default="",
+        metavar="F=K,...",
+        help="with --semantics float32 or float64: assume that the machine computes functions within K units in the "
+        "last place, as exp=2,tanh=3; nothing guarantees it, and the verdict's meaning repeats it",
     )
     deciding.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
 

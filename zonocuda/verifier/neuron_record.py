@@ -30,6 +30,7 @@ from zonocuda.prove.sign_bounds import ROOT, SignBounds
 from zonocuda.prove.sign_merge import lightened, merged
 from zonocuda.prove.sign_record import LemmaProof, SignLeaves, TreeWriter, firsts, known_signs, places, start_units
 from zonocuda.prove.stages import RegionProof
+from zonocuda.prove.timeline import unwatched
 from zonocuda.relaxations import activations
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.neuron_kept import KeptSearch
@@ -57,7 +58,7 @@ def record_neurons(search: NeuronSearch, rounds: int, proof: RegionProof, end: f
     narrow = {name: _likely(bounds, search.arithmetics[0].dtype) for name, bounds in inputs.items()}
     groups = range(len(proof.region.disjuncts))
     again = replace(search, inputs=narrow, open=groups, attack=lambda points: None, end=end, state=None)
-    course = RecordedCourse(replace(again, keep=lambda make: None), rounds, search.open)
+    course = RecordedCourse(replace(again, keep=lambda make: None, watch=unwatched), rounds, search.open)
     _, stats = course.run()
     if not stats.is_proven:
         if time.monotonic() >= end:

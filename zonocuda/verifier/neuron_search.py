@@ -30,6 +30,7 @@ from zonocuda.prove.lemmas import LemmaEffort, Lemmas, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
 from zonocuda.prove.sign_record import LemmaProof
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.prove.timeline import Watch, unwatched
 from zonocuda.specs import Region
 from zonocuda.verifier.course_state import CourseState, Stage
 from zonocuda.verifier.falsify import Counterexample
@@ -80,6 +81,7 @@ class NeuronSearch:
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
         share: shares the last search out; None goes on here.
+        watch: is told how far the search is.
         leaf: ``lp``: small parts may have a linear program; ``milp``: and a mixed one looks for a counterexample.
         kept: keeps the proof, where it is to be written down.
     """
@@ -96,6 +98,7 @@ class NeuronSearch:
     keep: Callable[[Callable[[], CourseState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
     share: NeuronShare | None = None
+    watch: Watch = unwatched
     leaf: Leaf = "lp"
     kept: KeptSearch = field(default_factory=KeptSearch)
 
@@ -344,6 +347,8 @@ class NeuronCourse:
     def proceed(self) -> bool:
         """Between two batches: whether to go on."""
         self.search.keep(self.state)
+        if self.tree is not None:
+            self.search.watch(self.tree.open, lambda: math.inf if self.tree is None else self.tree.worst_open)
         return self.left > 0
 
     # ---- lemmas ------------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ def split_box(
             state=None if known is None else known.boxes,
             keep=lambda make: run.checkpoints.offer(position, lambda: replace(kept, boxes=make())),
             stopped=run.checkpoints.is_asked,
+            watch=run.course.timeline.watch("input"),
             share=None if executor is None else sharer(executor, lambda search: _ground(run, search, proof.dtypes)),
         ).run()
         if found is None:
@@ -98,6 +99,7 @@ def split_neurons(
                 position, lambda: replace(kept, neurons=replace(start, course=make()))
             ),
             stopped=run.checkpoints.is_asked,
+            watch=run.course.timeline.watch("neuron"),
             share=None
             if run.executor is None
             else neuron_sharer(run.executor, run.subject, lambda search: _ground(run, search, start.dtypes)),

@@ -33,6 +33,7 @@ from zonocuda.graph import Graph, Node
 from zonocuda.prove.box_merge import merged_boxes, refute_by
 from zonocuda.prove.forest import ForestRecord, ForestWriter
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.prove.timeline import Watch, unwatched
 from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Region
 from zonocuda.verifier.box_methods import BoxMethods
@@ -156,6 +157,7 @@ class RegionSearch:
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
         share: shares a search in one dtype out; None searches here.
+        watch: is told how far it is.
     """
 
     subject: Subject
@@ -171,6 +173,7 @@ class RegionSearch:
     keep: Callable[[Callable[[], BoxState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
     share: Share | None = None
+    watch: Watch = unwatched
 
     def run(self) -> tuple[Counterexample | None, SplitStats, ForestRecord | None]:
         """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at.
@@ -278,7 +281,7 @@ class RegionSearch:
         def proceed() -> bool:
             return time.monotonic() < end and not self.stopped()
 
-        return search(state, bounder.rows.disjuncts, bounder, attack, proceed, settings, record, keep)
+        return search(state, bounder.rows.disjuncts, bounder, attack, proceed, settings, record, keep, self.watch)
 
     def attack(self, number: int, seen: int = 0, seed: int = 0) -> Attack:
         """What looks for counterexamples, until the methods' end."""
