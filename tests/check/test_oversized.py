@@ -17,8 +17,9 @@ from tests.peak import peak_growth
 from zonocuda import archive
 from zonocuda.checker import CertificateError, check_proof
 from zonocuda.checker.certificate import read_document
+from zonocuda.checker.forest import read_forest
 from zonocuda.checker.proof import Sources
-from zonocuda.checker.walk import MAX_DEPTH
+from zonocuda.checker.walk import MAX_DEPTH, walk
 from zonocuda.prove.forest import ForestRecord
 
 MOST = 2**28
@@ -172,3 +173,36 @@ def test_trees_that_lead_deep_are_refused(kind: str, split: int, tmp_path: Path)
     counts = changed(forest, counts=np.full(len(forest.arrays["counts"]), 2**25 - 1, np.int32))
     reason = checked(graph, property_, with_forest(certificate, counts), tmp_path / "c.zip").reason
     assert "holds too little for its trees" in reason
+
+
+def test_leaves_are_read_as_they_are_needed() -> None:
+    """A complete tree of 2^15 leaves, in the memory of a few."""
+    kind = np.zeros(1, np.uint8)
+    for _ in range(15):
+        kind = np.concatenate([np.full(1, 2, np.uint8), kind, kind])
+    splits, leaves = int((kind == 2).sum()), int((kind == 0).sum())
+    none, zeros = np.full(leaves, -1, np.int32), np.zeros(splits, np.int32)
+    arrays = {
+        "kind": kind,
+        "relus": zeros,
+        "neurons": zeros,
+        "points": np.linspace(-1, 1, splits),
+        **{name: none for name in ("scope", "slopes", "row_slopes")},
+        "counts": none * -1,
+        "rows": none + 1,
+        "weights": np.ones(leaves),
+        "multiplied": none + 1,
+        **{name: zeros[:0] for name in ("inputs", "lemma_relus", "lemma_neurons", "splits")},
+        **{name: np.zeros(0) for name in ("at", "multipliers")},
+        "lemma_upper": np.zeros(0, np.uint8),
+        "columns": zeros[:0],
+        "nonnegative": np.zeros((0, 0), np.uint8),
+    }
+    forest = read_forest({**arrays, "trees": [[0]]}, [1], 2, 1)
+
+    def count() -> int:
+        return sum(1 for tree in walk(forest, np.zeros(2), np.ones(2)) for leaf in tree if len(leaf.cuts) == 15)
+
+    found, grown = peak_growth(count)
+    assert found == leaves == 2**15
+    assert grown < 4 * 2**20  # a leaf with its splits takes a thousand bytes and more
