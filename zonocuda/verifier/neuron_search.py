@@ -28,7 +28,6 @@ from zonocuda.checkpoint import CheckpointError, moved
 from zonocuda.graph import Graph, Node
 from zonocuda.prove.lemmas import LemmaEffort, Lemmas, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
-from zonocuda.prove.sign_record import LemmaProof
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.prove.timeline import Watch, unwatched
 from zonocuda.specs import Region
@@ -307,10 +306,6 @@ class NeuronCourse:
         """Parts of the search were refuted."""
         self.search.kept.closed(parts)
 
-    def lemma(self, proof: LemmaProof) -> None:
-        """A bound of a neuron was found, where proofs are kept."""
-        self.search.kept.lemma(proof)
-
     def go_on(self, search: SignSearch[Counterexample], most: float) -> SignOutcome[Counterexample]:
         """A search goes on until so many parts were bounded."""
         self.counted = search.bounded
@@ -360,7 +355,7 @@ class NeuronCourse:
             self.costs,
             self.on_node,
             lambda share: time.monotonic() - begin < share * budget and not self.search.stopped(),
-            self.lemma if self.search.kept.is_whole else None,
+            self.search.kept.lemma if self.search.kept.is_whole else None,
             note,
             self.layer,
             self.written,

@@ -105,7 +105,7 @@ def split_neurons(
             if run.executor is None
             else neuron_sharer(run.executor, run.subject, lambda search: _ground(run, search, start.dtypes)),
             leaf=run.leaf,
-            kept=KeptSearch(MAX_BYTES if run.certificate is not None and not run.certificate.reason else 0),
+            kept=KeptSearch(MAX_BYTES if run.certificate is not None and not run.certificate.reason else None),
         )
         if run.executor is not None:
             search = replace(search, helpers=LemmaHelpers(run.executor, _ground(run, search, start.dtypes)))
