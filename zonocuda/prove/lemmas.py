@@ -23,7 +23,14 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.compact import Compact, compact
-from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_positions, flatten_rows, unflatten_rows
+from zonocuda.bounds.dual.dual_pass import (
+    DualPass,
+    Visit,
+    convolves,
+    flatten_positions,
+    flatten_rows,
+    unflatten_rows,
+)
 from zonocuda.bounds.dual.neurons import send_unit_rows
 from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.dual.slopes import free_neurons
@@ -31,7 +38,7 @@ from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
-from zonocuda.prove.sign_bounds import LEMMA, Pace, SignBounds
+from zonocuda.prove.sign_bounds import CONVOLVED_LEMMA, LEMMA, Pace, SignBounds
 from zonocuda.prove.sign_record import LemmaProof, SignLeaves, places
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations
@@ -194,7 +201,8 @@ class _Layer:
         """Bounds of the neurons ``index`` ``[K]`` by one row for each side, with slopes of its own."""
         self.index = index
         judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
-        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
+        pace = CONVOLVED_LEMMA if convolves(self.left.graph) else LEMMA
+        self.bounder = SignBounds(self.problem(0, index), pace, judge=judge, wishes=1, written=self.written)
         every = torch.arange(2 * len(index), device=index.device)
         self.roots = SignParts.cat([self.bounder.roots(part, part, CLIMB) for part in torch.split(every, ROWS)])
         self.note(every, self.roots.bound)
