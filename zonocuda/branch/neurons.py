@@ -121,6 +121,16 @@ class SignSearch(Generic[Found]):
         """Between two batches, where nothing was found."""
         return SignState(self.pool.parts, self.bounded, self.depth, self.stuck, self.worst)
 
+    @property
+    def open(self) -> int:
+        """How many parts are to be gone on with."""
+        return len(self.pool)
+
+    @property
+    def worst_open(self) -> float:
+        """The smallest bound of one of them, or of one that is stuck; inf where there is none."""
+        return min(self.pool.worst, self.worst)
+
     def resume(self, state: SignState) -> None:
         """Goes on with a state, whose parts this search began with."""
         self.bounded, self.depth, self.stuck, self.worst = state.bounded, state.depth, state.stuck, state.worst
@@ -145,7 +155,7 @@ class SignSearch(Generic[Found]):
             except SearchStopped:
                 self.pool.push(batch)
                 break
-        worst = min(self.pool.worst, self.worst)
+        worst = self.worst_open
         return SignOutcome(found, self.bounded, self.depth, self.stuck, len(self.pool), worst, is_full)
 
     def step(self, batch: SignParts) -> Found | None:
