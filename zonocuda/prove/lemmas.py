@@ -23,7 +23,14 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.compact import Compact, compact
-from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_positions, flatten_rows, unflatten_rows
+from zonocuda.bounds.dual.dual_pass import (
+    DualPass,
+    Visit,
+    convolves,
+    flatten_positions,
+    flatten_rows,
+    unflatten_rows,
+)
 from zonocuda.bounds.dual.neurons import send_unit_rows
 from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.dual.slopes import free_neurons
@@ -32,7 +39,7 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
 from zonocuda.prove.lemma_pieces import Helpers, LemmaPiece, LemmaTrees
-from zonocuda.prove.sign_bounds import LEMMA, Pace, SignBounds
+from zonocuda.prove.sign_bounds import CONVOLVED_LEMMA, LEMMA, Pace, SignBounds
 from zonocuda.prove.sign_record import Ints, LemmaProof, SignLeaves, places
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations
@@ -237,7 +244,8 @@ class LemmaLayer:
         """The bound method of the neurons ``index`` ``[K]``: a row for each one's lower, then for its upper bound."""
         self.index = index
         judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
-        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
+        pace = CONVOLVED_LEMMA if convolves(self.left.graph) else LEMMA
+        self.bounder = SignBounds(self.problem(0, index), pace, judge=judge, wishes=1, written=self.written)
 
     # ---- pieces ------------------------------------------------------------------------------------------------------
 
