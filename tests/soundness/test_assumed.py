@@ -92,12 +92,15 @@ def test_a_proof_says_what_it_assumes_and_so_does_its_check(model: nn.Module, tm
     assert found.details[0].endswith(SAYS)
     replace(own, ulp={"sigmoid": 3.0, "tanh": 65000.0}).save(file)
     assert not check(file, graph, property_).confirmed
-    for ulp, message in (({"tanh": 2.0}, "nothing is known of op sigmoid"), ({"tanh": -1.0}, "ran.ulp: the units of")):
+    for ulp, message in (
+        ({"tanh": 2.0}, "nothing is known of op sigmoid"),
+        ({"tanh": -1.0}, r"ran\.ulp: the units of"),
+    ):
         replace(own, ulp=ulp).save(file)
         with pytest.raises(CertificateError, match=message):
             check(file, graph, property_)
     replace(own, semantics="real").save(file)
-    with pytest.raises(CertificateError, match="ran.ulp is about executed functions"):
+    with pytest.raises(CertificateError, match=r"ran\.ulp is about executed functions"):
         check(file, graph, property_)
 
 
