@@ -25,8 +25,9 @@ from zonocuda.checker.arithmetic import PRECISION, balls, precisely
 from zonocuda.checker.certificate import FORMATS, OLDEST, CertificateError, Document, upgraded
 from zonocuda.checker.execution import SEMANTICS, executed
 from zonocuda.checker.final import Loss, before_final, no_loss
+from zonocuda.checker.journal import Arrays, Journal
 from zonocuda.checker.maps import Ends, Maps, interval, ratio
-from zonocuda.checker.parallel import check_jobs, in_order
+from zonocuda.checker.parallel import Work, check_jobs
 from zonocuda.checker.proof import Network as Net
 from zonocuda.checker.proof import NotProven, Sources, region_proof
 from zonocuda.checker.region import Progress
@@ -71,6 +72,7 @@ def check(
     progress: Progress = lambda phase, done, total: None,
     exact: bool = False,
     jobs: int = 1,
+    resume: str | Path | None = None,
 ) -> Checked:
     """Proves a verdict again.
 
@@ -91,14 +93,16 @@ def check(
         progress: is told how far each region is.
         exact: whether every number of a proof is computed in balls; else those that float64 with a-priori errors
             leaves open, and some at random.
-        jobs: how many processes share the regions, or, where these are fewer, the leaves of a proof by splitting, each
-            of them one batch at a time.
+        jobs: how many processes share the regions, or, where these are fewer, the rows of the bounds of a whole box and
+            the leaves of a proof by splitting, each of them one batch at a time.
+        resume: a file in which it is noted what is done, and with which a check of the same files that was interrupted
+            goes on (:mod:`zonocuda.checker.journal`); it is removed at the end.
 
     Raises:
         CertificateError: no certificate that can be checked: another schema, files that are not these, a verdict
-            without a proof, a certificate without data.
+            without a proof, a certificate without data; a file to go on with that is damaged, or of something else.
         ValueError: files that cannot be read, or do not fit each other.
-        TypeError: an argument that is something else.
+        TypeError: an argument that is something else; to go on, a certificate, a network or a property in memory.
 
     Examples:
         >>> net, spec = 'examples/networks/fc.onnx', 'examples/specs/fc_10_0.04.vnnlib'
@@ -106,11 +110,21 @@ def check(
         True
     """
     check_jobs(jobs)
-    document, name = document_of(certificate)
+    paths = {"certificate": certificate, "net": net, "spec": spec}
+    journal = None if resume is None else Journal(resume, paths, {"exact": exact})
     try:
-        return _check(document, name, net, spec, Sources(document.archive, exact, progress, jobs))
+        document, name = document_of(certificate)
+        try:
+            found = _check(document, name, net, spec, Sources(document.archive, exact, progress, Work(jobs, journal)))
+        finally:
+            document.close()
+        if journal is None:
+            return found
+        journal.confirm()
+        return replace(found, details=(*found.details, *journal.words))
     finally:
-        document.close()
+        if journal is not None:
+            journal.close()
 
 
 def _check(
@@ -253,22 +267,28 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", tuple(details))
     network, regions = Net(maps), spec.regions
-    within, jobs = sources, 1
-    if sources.jobs > 1 and len(regions) >= sources.jobs:
-        within, jobs = replace(sources, jobs=1, progress=lambda phase, done, total: None), sources.jobs
+    work = sources.work
+    within, shared = sources, Work(1, work.journal)
+    if work.jobs > 1 and len(regions) >= work.jobs:
+        within, shared = replace(sources, work=Work(), progress=lambda phase, done, total: None), work
         _ = network.floats  # once, for all processes
 
-    def prove(position: int) -> tuple[str, str]:
+    def proven(position: int) -> tuple[str, str]:
         """What proves a region, or why nothing does."""
         try:
             with precisely():
-                return region_proof(network, regions[position], by_region.get(position), within), ""
+                how = replace(within, work=within.work.part(str(position)))
+                return region_proof(network, regions[position], by_region.get(position), how), ""
         except CertificateError as error:
             return "", f"certificate: {error}"
         except NotProven as missing:
             return "", str(missing)
 
-    for position, (how, why_not) in enumerate(in_order(prove, len(regions), jobs)):
+    def prove(position: int) -> Arrays:
+        return [np.frombuffer(text.encode(), np.uint8) for text in proven(position)]
+
+    for position, told in enumerate(shared.each(prove, len(regions), lambda: b"regions")):
+        how, why_not = (part.tobytes().decode() for part in told)
         if why_not:
             return Checked(False, f"region {position}: {why_not}", tuple(details))
         details.append(f"region {position}    {how}")

@@ -239,8 +239,9 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--exact", action="store_true", help="compute everything in balls of 128 bits, which takes long")
 
     check.add_argument(
-        "--jobs", type=_count, default=1, metavar="N", help="processes that share the leaves of a proof by splitting"
+        "--jobs", type=_count, default=1, metavar="N", help="processes that share regions, rows and leaves"
     )
+    check.add_argument("--resume", metavar="FILE", help="note here what is done, and go on with what was done before")
 
     bounds = commands.add_parser("bounds", parents=[shared], help="bound a network's outputs on a ball")
     bounds.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")

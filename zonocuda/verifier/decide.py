@@ -276,4 +276,5 @@ def verify(
         digests,
         checkpoints.resumed,
         checkpoints.fault,
+        run.course.timeline.moments,
     )

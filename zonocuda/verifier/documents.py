@@ -62,6 +62,16 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             }
             for split in result.splits
         ],
+        "history": [
+            {
+                "seconds": moment.seconds,
+                "region": moment.region,
+                "phase": moment.phase,
+                "open": moment.open,
+                "margin": number(moment.margin),
+            }
+            for moment in result.history
+        ],
         "forest": _forest(result),
         "certificate": None if result.certificate is None else certificate_document(result.certificate, inline),
         "layers": [layer_entry(layer) for layer in result.layers],

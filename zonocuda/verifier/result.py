@@ -14,6 +14,7 @@ from zonocuda.bounds.plan.planner import Step
 from zonocuda.functions import assumption
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.row_bound import RowBound
+from zonocuda.prove.timeline import Moments
 from zonocuda.verifier.documents import certificate_archive, json_text, verify_document
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.html import result_html
@@ -135,6 +136,7 @@ class VerifyResult:
             box.
         resumed: whether it goes on with a checkpoint, which is believed.
         checkpoint_fault: why no more checkpoints were written, where that is so.
+        history: what was reached when: the margin and the open parts against time, a few hundred moments at most.
     """
 
     verdict: Verdict
@@ -153,6 +155,7 @@ class VerifyResult:
     digests: Mapping[str, str] = field(default_factory=dict)
     resumed: bool = False
     checkpoint_fault: str = ""
+    history: Moments = field(default_factory=Moments)
 
     def __bool__(self) -> NoReturn:
         """A result is no truth value.
