@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +13,17 @@ import torch
 from torch import nn
 
 from tests.check.test_execution import exceeded
+from tests.relaxations.functions import CASES, Case, as_fraction, exact_value
 from tests.soundness.executions import ULP
 from tests.soundness.test_executed import count
 from tests.verifier.graphs import Builder
 from zonocuda.checker import CertificateError, check
+from zonocuda.checker.execution import Assumption
 from zonocuda.checkpoint import CheckpointError
 from zonocuda.cli.main import main
 from zonocuda.fleet.settings import Settings
 from zonocuda.functions import FunctionName, parse_ulp, resolve_ulp, ulp_text
-from zonocuda.graph import Elementary, Graph, Relu
+from zonocuda.graph import Assumed, Elementary, Graph, Relu
 from zonocuda.importers import UnsupportedNetworkError, from_module
 from zonocuda.specs import Spec
 from zonocuda.verifier import Verdict, verify
@@ -55,6 +59,30 @@ def test_no_machine_within_the_stated_error_exceeds_a_bound(semantics: str) -> N
         assert bool(wrong) != bool(ulp), wrong[:3]
         of_check = sum(exceeded(smooth(seed), seed, dtype, True, dict.fromkeys(NAMES, ulp)) for seed in seeds)
         assert bool(of_check) != bool(ulp)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("semantics", SEMANTICS)
+def test_numbers_that_are_flushed_are_counted(case: Case, semantics: str) -> None:
+    """f(0) for f(x) of a subnormal x, and 0 for a subnormal result; where f(0) is no number nothing is claimed."""
+    dtype = SEMANTICS[semantics]
+    info, ulp = torch.finfo(dtype), 3.0
+    u, eta = Fraction(info.eps) / 2, Fraction(info.tiny)
+    op = Assumed(dtype, function=case.function, parameter=case.parameter, ulp=ulp)
+    assumption = Assumption.of(case.op, ulp, float(u), float(eta))
+    for share in (Fraction(-1023, 1024), Fraction(-1, 2**20), Fraction(1, 2**20), Fraction(1023, 1024)):
+        x = share * eta
+        if not case.least < float(x) < case.most:
+            continue
+        value, zero = exact_value(case.op, x), exact_value(case.op, Fraction(0))
+        size = float(abs(value)) * (1 + 2.0**-40)
+        claims = float(op.error(torch.tensor(size, dtype=torch.float64))), assumption.departure([size])[0]
+        if not zero.is_finite():
+            assert claims == (math.inf, math.inf)
+            continue
+        needed = abs(as_fraction(value) - as_fraction(zero)) + Fraction(ulp) * 2 * u * abs(as_fraction(value)) + eta
+        assert min(map(Fraction, claims)) >= needed
+        assert max(claims) < 10 * float(needed) + 2 * float(eta) ** 0.5 * (case.function == "sqrt")
 
 
 @pytest.fixture(scope="module")
