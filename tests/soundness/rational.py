@@ -26,7 +26,7 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Bounded
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph, Node, Relu, Step, interpret
+from zonocuda.graph import Graph, Node, Relu, Staircase, interpret
 from zonocuda.precision import full_precision, summed_products
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense import DenseNetwork
@@ -55,7 +55,7 @@ def values_before_relus(graph: Graph, x: Sequence[Fraction]) -> tuple[dict[str, 
     seen: dict[str, Vector] = {}
 
     def step(node: Node, values: tuple[Vector, ...]) -> Vector:
-        if isinstance(node.op, Relu | Step):
+        if isinstance(node.op, Relu | Staircase):
             seen[node.name] = values[0]
         return value_step(graph, node, values)
 
@@ -197,7 +197,7 @@ def _sign_claims(problem: SignProblem, before: dict[str, Vector], values: Vector
         slopes, multipliers = (torch.rand(size, generator=generator).to(like) for _ in range(2))
         flow = problem.flow(torch.arange(len(values)), True)
         given = (torch.tensor(signs, dtype=like.dtype) * known).reshape(size)
-        found = problem.run(flow, given, slopes, multipliers)
+        found = problem.run(flow, problem.known(given), slopes, multipliers)
     for bound, value in zip(found.lower.tolist(), values, strict=True):
         if bound == bound:
             yield Claim("part by signs", bound, value)
