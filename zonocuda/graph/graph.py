@@ -257,7 +257,7 @@ class Graph:
 
     @cached_property
     def maxima(self) -> Mapping[str, int]:
-        """The nodes that end an operator of the network that is a largest (1) or least (-1) value of others, by name."""
+        """By name the nodes that end an operator of the network: a largest (1) or least (-1) value of others."""
         wholes = {node.name: node.part.whole for node in self.nodes if node.part is not None}
         return {name: whole.sign for name, whole in wholes.items() if isinstance(whole, Extreme | Extremes)}
 

@@ -42,8 +42,8 @@ class OptimizedBounds:
     Attributes:
         lower: ``[B, R]``, the best lower bound seen of every row of objective . y; behind maxima it may be that of a
             row that ends there, which has other slopes.
-        slopes: by ReLU, the slopes of the best bounds of the search (in the mode ``forward``, of each batch element's smallest loss): a
-            state to save (:meth:`state`) and to begin the next search with.
+        slopes: by ReLU, the slopes of the best bounds of the search (in the mode ``forward``, of each batch element's
+            smallest loss): a state to save (:meth:`state`) and to begin the next search with.
         relus: bounds ``[B, *features]`` of the input of every ReLU, by name: those that the rows' bounds rest on; in
             the mode ``forward`` the best that were seen.
         history: what was reached when: seconds since the search began, rows, the sum of bounds, the smallest one.
