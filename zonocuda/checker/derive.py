@@ -17,11 +17,12 @@ from zonocuda.checker.exact import Sample
 from zonocuda.checker.floats import Floats
 from zonocuda.checker.intervals import interval
 from zonocuda.checker.lines import Lines
+from zonocuda.checker.maps import is_activation
 from zonocuda.checker.region import Progress
 from zonocuda.checker.rows import Begun, Row
 from zonocuda.checker.sets import Carried, FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.checker.zonotope import zonotope_bounds
-from zonocuda.graph import Bilinear, Elementary, Node, Relu
+from zonocuda.graph import Node, Relu
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ class Derivation:
         offset = 0
         self.prepare()
         for node in self.net.graph.nodes:
-            if isinstance(node.op, Relu | Elementary | Bilinear):
+            if is_activation(node.op):
                 pre = node.inputs[0]
                 low, high = self.tightened(node, *(np.array(end) for end in self.ends[pre]))
                 self.empty = self.empty | (low > high).any(1)

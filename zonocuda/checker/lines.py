@@ -20,6 +20,7 @@ from zonocuda.checker.slopes import by_rule
 from zonocuda.graph import Bilinear, Elementary
 
 Smooth = Elementary | Bilinear
+"""The activations that are not ReLUs."""
 Ends = tuple[Floats, Floats]
 
 

@@ -87,9 +87,9 @@ class Maxima:
             if name in self._exact:
                 (low, high), (other_low, other_high) = self._known[a], self._known[b]
                 chosen = low >= other_low if sign == 1 else other_high <= high
-                relu = self.graph[name].inputs[1]
+                positive = self.graph[name].inputs[1]
                 flat = Slopes(None, chosen.to(low.dtype).unsqueeze(1)).flat()
-                found[relu] = replace(start[relu], nonnegative=flat.nonnegative)
+                found[positive] = replace(start[positive], nonnegative=flat.nonnegative)
         return found
 
     def _stop(self, name: str) -> Stop:
