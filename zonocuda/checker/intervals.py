@@ -25,7 +25,7 @@ def interval(
     ``sizes`` bounds the absolute values of all nodes before, where they are a machine's.
     """
     low, high = _real_interval(net, node, before, lower, upper)
-    error = net.departure(node, sizes)
+    error = net.departure(node, sizes, np.maximum(np.abs(low), np.abs(high)))
     if error is None:
         return low, high
     return np.nextafter(low - error, -np.inf), np.nextafter(high + error, np.inf)

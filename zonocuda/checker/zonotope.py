@@ -54,13 +54,16 @@ def zonotope_bounds(net: FloatNet, lower: Floats, upper: Floats, clip: Clip) -> 
             low, high = clip(node, *before[0].bounds())
             found[node.name] = low, high
             ends = interval(net, node, [(low, high)], lower, upper, sizes)
-            values[node.name] = _between(before[0], Band.of(node.op, low, high), ends)
+            own = _between(before[0], Band.of(node.op, low, high), ends)
+            departure = net.departure(node, sizes, np.maximum(np.abs(ends[0]), np.abs(ends[1])))
+            lost = own.error if departure is None else above(own.error + departure, 2)
+            values[node.name] = replace(own, error=lost)
             continue
         for name, value in zip(node.inputs, before, strict=True):
             if net.maps.execution is not None and name not in sizes:
                 sizes[name] = np.maximum(*map(np.abs, value.bounds()))
         ends = interval(net, node, [value.ends for value in before], lower, upper, sizes)
-        departure = net.departure(node, sizes)
+        departure = net.departure(node, sizes, np.maximum(np.abs(ends[0]), np.abs(ends[1])))
         if isinstance(node.op, Input):
             center = lower + (upper - lower) / 2
             radius = above(np.maximum(upper - center, center - lower), 2)
