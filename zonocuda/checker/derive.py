@@ -3,7 +3,7 @@ open."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,7 @@ from zonocuda.checker.exact import Sample
 from zonocuda.checker.floats import Floats
 from zonocuda.checker.intervals import interval
 from zonocuda.checker.journal import Arrays
-from zonocuda.checker.lines import Lines
-from zonocuda.checker.maps import is_activation
+from zonocuda.checker.lines import Lines, Smooth
 from zonocuda.checker.parallel import Work
 from zonocuda.checker.region import Progress
 from zonocuda.checker.rows import Begun, Row
@@ -102,7 +101,7 @@ class Derivation:
         offset = 0
         self.prepare()
         for node in self.net.graph.nodes:
-            if is_activation(node.op):
+            if isinstance(node.op, Relu | Smooth):
                 pre = node.inputs[0]
                 low, high = self.tightened(node, *(np.array(end) for end in self.ends[pre]))
                 self.empty = self.empty | (low > high).any(1)
