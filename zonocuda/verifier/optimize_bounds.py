@@ -240,7 +240,7 @@ def _dual(
     )
     _lap(seconds, "ascend", clock)
     found = left.widen_slopes(best.slopes, begin)
-    slopes = {name: one.shaped(graph[name].shape) for name, one in found.items()}
+    slopes = {name: one.shaped(graph[graph[name].inputs[0]].shape) for name, one in found.items()}
     return OptimizedBounds(best.lower, slopes, relus, best.history, seconds)
 
 
