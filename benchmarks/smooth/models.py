@@ -1,7 +1,8 @@
 """Small networks of smooth functions, products and attention, written with operators that zonocuda and auto_LiRPA 0.3
 both read. Imports torch alone, of any version from 1.13 on: the peer's process loads this file too.
 
-auto_LiRPA 0.3 has no erf, no SiLU, no GELU and no norm, and no bounds of its own softmax. Where a module is built with ``plain`` it computes the same
+auto_LiRPA 0.3 has no erf, no SiLU, no GELU and no norm, and no bounds of its own softmax.
+Where a module is built with ``plain`` it computes the same
 function from what the peer has; else with torch's own.
 """
 

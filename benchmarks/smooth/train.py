@@ -23,7 +23,7 @@ from benchmarks.smooth.models import LENGTH, NETWORKS, WORDS, Controller, Text
 
 FOLDER = Path(__file__).parents[2] / "build" / "smooth"
 NOISE = 0.05
-RADII = {"mlp": (0.01, 0.03), "vit": (0.002, 0.01), "text": (0.005, 0.02), "controller": (0.02, 0.1)}
+RADII = {"mlp": (0.01, 0.03), "vit": (0.0005, 0.002), "text": (0.005, 0.02), "controller": (0.02, 0.1)}
 STEPS = 600
 GAINS = (42.0, 13.3, 1.9, 4.1)
 """Of the force in each state: about the linear-quadratic regulator of the plant near 0."""

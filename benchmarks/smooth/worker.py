@@ -1,7 +1,7 @@
 """auto_LiRPA behind a pipe, for networks of benchmarks/smooth/models.py. Needs torch, numpy and auto_LiRPA.
 
-Runs under the interpreter that has auto_LiRPA, imports models.py beside it and nothing of zonocuda, and answers one JSON
-line for each line:
+Runs under the interpreter that has auto_LiRPA, imports models.py beside it and nothing of zonocuda, and answers one
+JSON line for each line:
 
     {"do": "load", "name": N, "file": FILE.npz}           a network's weights
     {"do": "bound", "point": [...], "radius": r, "iterations": n}
@@ -24,7 +24,6 @@ import torch  # noqa: E402
 from auto_LiRPA import BoundedModule, BoundedTensor  # noqa: E402
 from auto_LiRPA.perturbations import PerturbationLpNorm  # noqa: E402
 from models import NETWORKS  # noqa: E402
-
 
 OPTIONS = {"conv_mode": "matrix", "sparse_features_alpha": False}
 """Its defaults fail on products and on tokens."""

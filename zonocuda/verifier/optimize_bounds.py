@@ -95,6 +95,7 @@ def optimize_bounds(
     intermediate: int | None = 0,
     target: float = math.inf,
     start: Mapping[str, Slopes] | None = None,
+    softmax_sum: bool = False,
     memory_budget: int | None = None,
     backend: Backend = "auto",
 ) -> OptimizedBounds:
@@ -124,6 +125,8 @@ def optimize_bounds(
         target: a row whose bound exceeds it in every batch element needs no better one; the search ends without rows.
         start: slopes ``[B, 1 or R, *features]`` to begin with, such as another call's (``forward``: one for all rows
             and signs); elsewhere adaptive ones, in the mode ``forward`` minimum-area ones.
+        softmax_sum: for ``dual``, whether rows know that the shares of a softmax sum to 1
+            (:mod:`zonocuda.bounds.dual.shares`); where that helps depends on the network (docs/tightness.md).
         memory_budget: bytes that generators may take in a sweep, and in the mode ``forward`` in its backward pass; by
             default a share of what is free.
         backend: ``native`` (which ``auto`` is) or ``reference``.
@@ -166,15 +169,20 @@ def optimize_bounds(
             f"optimize_bounds: the zonotope has features {list(zonotope.features)} and the objective the shape "
             f"{list(objective.shape)}; the network needs {list(graph.input_shape)} and [rows, {outputs}]"
         )
+    if mode == "forward" and softmax_sum:
+        raise ValueError("optimize_bounds: softmax_sum is for mode='dual'; a zonotope has no rows to take a sum off")
     if mode == "dual" and loss is not None:
         raise ValueError("optimize_bounds: a loss needs mode='forward'; the dual maximises every row for itself")
     with torch.no_grad(), use_backend(backend), full_precision():
         if len(zonotope.center):
             low, high = zonotope.bounds()
             subject.check(low.amin(0), high.amax(0))
-        begin = dict(start or {})
+        begin, clock = dict(start or {}), time.monotonic()
         if mode == "dual":
-            return _dual(graph, zonotope, objective, ascent or Ascent(), intermediate, target, begin, memory_budget)
+            swept = dict(sweep(graph, zonotope, Means("auto", memory_budget)).inputs)
+            seconds = {"sweep": time.monotonic() - clock}
+            asked = ascent or Ascent()
+            return _dual(graph, zonotope, objective, asked, intermediate, target, begin, swept, seconds, softmax_sum)
         search = JointSearch(
             graph,
             zonotope,
@@ -218,21 +226,21 @@ def _dual(
     intermediate: int | None,
     target: float,
     start: dict[str, Slopes],
-    memory_budget: int | None,
+    relus: dict[str, Bounds],
+    seconds: dict[str, float],
+    softmax_sum: bool,
 ) -> OptimizedBounds:
-    """The mode ``dual``."""
-    seconds: dict[str, float] = {}
+    """The mode ``dual``, behind the sweep."""
     clock = time.monotonic()
-    relus = dict(sweep(graph, zonotope, Means("auto", memory_budget)).inputs)
-    clock = _lap(seconds, "sweep", clock)
     if intermediate is not None:
-        relus = refine(graph, zonotope, relus, replace(ascent, iterations=intermediate)).inputs
+        steps = replace(ascent, iterations=intermediate)
+        relus = refine(graph, zonotope, relus, steps, softmax_sum=softmax_sum).inputs
     clock = _lap(seconds, "refine", clock)
     given = {**initial_slopes(graph, relus, "adaptive"), **start}
     begin = {name: slopes.flat() for name, slopes in given.items()}
     left = compact(graph, relus)
     best = ascend(
-        RowProblem(_rows(left.graph, objective, len(zonotope.center)), zonotope, left.inputs),
+        RowProblem(_rows(left.graph, objective, len(zonotope.center)), zonotope, left.inputs, softmax_sum=softmax_sum),
         ascent,
         left.narrow_slopes(begin),
         finished=lambda lower: (lower > target).all(0),
