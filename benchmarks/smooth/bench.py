@@ -6,8 +6,8 @@
 The peer is optional: ZONOCUDA_PEER_AUTO_LIRPA names a Python interpreter that has it (docs/comparison.md); without it
 the table holds our figures alone. Bounds in float32, round to nearest, of each output from below and above; a width is
 the mean of upper - lower over outputs and points. Seconds are those of the processor, with one thread, after a run to
-warm up; the peer's do not count its analysis of the module, ours not the import. The peer computes the same functions by
-other operators (:mod:`benchmarks.smooth.models`); what it cannot is said.
+warm up; the peer's do not count its analysis of the module, ours not the import. The peer computes the same functions
+by other operators (:mod:`benchmarks.smooth.models`); what it cannot is said.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     python -m benchmarks.smooth.transformers deep [--symbols 0 4000 2000 1000 500]
 
 * ``vit``: 3 blocks, 48 wide, 3 heads, on 16 patches of 8x8 pixels of a random image 3x32x32, every pixel perturbed by
-  1/255 unless said otherwise; random weights, seeded.
+  1/255 unless said otherwise; batch normalisation in place of layer normalisation, as the networks of VNN-COMP's
+  vit_2023 have it; random weights, seeded, and the statistics of random images.
 * ``deep``: 12 blocks, 16 wide, 2 heads, on 4 patches of a digit, perturbed by 0.0001; random weights.
 
 ``--symbols`` runs with at most so many generators kept between blocks (0: all), the least merged; where the budget (in
@@ -28,6 +29,18 @@ from zonocuda.verifier import compute_bounds
 GIB = 2**30
 
 
+class Batch(nn.Module):
+    """Batch normalisation of tokens ``[B, T, width]``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return out
+
+
 class Patches(nn.Module):
     """An image ``[B, C, H, H]`` as patches of ``side`` x ``side`` pixels, and a transformer."""
 
@@ -49,7 +62,13 @@ def build(name: str) -> tuple[nn.Module, tuple[int, ...], float]:
     """A network with random weights, the shape of its input, and a radius."""
     torch.manual_seed(0)
     if name == "vit":
-        return Patches(3, 32, 8, 48, 3, 3).eval().requires_grad_(False), (3, 32, 32), 1 / 255
+        network = Patches(3, 32, 8, 48, 3, 3)
+        for block in network.body.blocks:
+            block.norms = nn.ModuleList([Batch(48), Batch(48)])
+        network.body.norm = Batch(48)
+        for _ in range(30):  # for the running mean and variance
+            network(torch.rand(64, 3, 32, 32))
+        return network.eval().requires_grad_(False), (3, 32, 32), 1 / 255
     return Patches(1, 8, 4, 16, 2, 12).eval().requires_grad_(False), (1, 8, 8), 1e-4
 
 

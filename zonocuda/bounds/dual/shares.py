@@ -34,9 +34,10 @@ def centred(v: Tensor, width: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         dim: the feature dimension.
     """
     with torch.no_grad():
-        ordered, index = v.detach().sort(dim + 1)
+        index = v.detach().argsort(dim + 1)
         weight = width.gather(dim + 1, index).cumsum(dim + 1)
         half = weight.select(dim + 1, -1).unsqueeze(dim + 1) / 2
         first = (weight >= half).to(torch.uint8).argmax(dim + 1, keepdim=True)
-        c = ordered.gather(dim + 1, first)
+        place = index.gather(dim + 1, first)
+    c = v.gather(dim + 1, place)  # it moves with the row
     return v - c, c.flatten(1).sum(1)
