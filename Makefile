@@ -1,4 +1,5 @@
 # make demo       set up, then verify real networks          make test   set up, then the whole test suite
+# make thorough   the same with every case of what make test tries in part: all combinations, more random networks
 # make lint       ruff, mypy, clang-format                    make bench  benchmarks on this machine, JSON to RESULTS
 #                                                             BENCH="": those of much memory and time too
 # make docs       the documentation's site, in build/site; a warning is an error
@@ -38,7 +39,7 @@ endif
 
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: demo test docs fuzz lint bench compare performance gpu gpu-build gpu-test gpu-bench gpu-sanitize wheel cuda-check in-place
+.PHONY: demo test thorough docs fuzz lint bench compare performance gpu gpu-build gpu-test gpu-bench gpu-sanitize wheel cuda-check in-place
 .PHONY: clean format
 
 demo: $(SETUP)
@@ -46,6 +47,9 @@ demo: $(SETUP)
 
 test: $(SETUP)
 	$(PYTHON) -m pytest $(PYTEST_FLAGS)
+
+thorough: $(SETUP)
+	ZONOCUDA_TEST_THOROUGH=1 $(PYTHON) -m pytest $(PYTEST_FLAGS)
 
 fuzz: $(SETUP)
 	$(PYTHON) -m tests.fuzz --minutes $(MINUTES)

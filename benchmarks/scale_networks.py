@@ -154,16 +154,22 @@ def describe(name: str, report: dict[str, Any]) -> Iterator[str]:
             yield f"  plan at {step['name']}: {', '.join(step['actions'])}"
 
 
-def measure(name: str, direction: Direction, budget: int, given: float | None = None) -> dict[str, Any]:
-    """Builds a network by name and runs it; ``given``: the radius, instead of the network's own."""
+def problem(name: str) -> tuple[Graph, Tensor, Tensor]:
+    """A network by name, an image, and the pixels that are perturbed."""
     torch.manual_seed(0)
     if name == "vgg16":
         side = 224
-        graph, image, mask = from_module(vgg16(side), (3, side, side)), random_image(side), window_mask(side, PERTURBED)
+        return from_module(vgg16(side), (3, side, side)), random_image(side), window_mask(side, PERTURBED)
+    side = 64
+    return from_module(resnet34(), (3, side, side)), random_image(side), torch.ones(3, side, side)
+
+
+def measure(name: str, direction: Direction, budget: int, given: float | None = None) -> dict[str, Any]:
+    """Runs a network by name; ``given``: the radius, instead of the network's own."""
+    graph, image, mask = problem(name)
+    if name == "vgg16":
         radius = given or 1 / 255
     else:
-        side = 64
-        graph, image, mask = from_module(resnet34(), (3, side, side)), random_image(side), torch.ones(3, side, side)
         radius = given or radius_for(graph, image, UNSTABLE, direction=direction, memory_budget=budget)
     box = image - radius * mask, image + radius * mask
     return {"network": name, "device": device_name(torch.device("cpu")), "torch": torch.__version__} | {

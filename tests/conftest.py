@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
 
+from tests import thorough
 from tests.devices import DEVICES, missing_device, native_build, use_device
 
 try:
@@ -29,6 +31,33 @@ def pytest_report_header() -> list[str]:
         f"zonocuda: seed {SEED} (set ZONOCUDA_TEST_SEED), torch {torch.__version__}, "
         f"native ops: {native}, GPU tests: {missing_device('cuda') or torch.cuda.get_device_name()}"
     ]
+
+
+class LeftOut:
+    """Says at the end of a run how many cases no worker had; see tests/thorough.py."""
+
+    cases = 0
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """What the modules of this process left out; a worker's goes to the process that prints."""
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["left_out"] = thorough.left_out
+        self.cases = max(self.cases, thorough.left_out)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Every worker imports the same modules."""
+        self.cases = max(self.cases, getattr(node, "workeroutput", {}).get("left_out", 0))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """One line, where there are any."""
+        if self.cases:
+            terminalreporter.write_line(f"{self.cases} like cases were left out: make thorough has them all")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The line at the end."""
+    config.pluginmanager.register(LeftOut())
 
 
 @pytest.fixture(params=DEVICES)

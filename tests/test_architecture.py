@@ -27,6 +27,7 @@ from zonocuda.relaxations import RULES
 ROOMS: dict[str, set[str]] = {
     "kink": set(),
     "version": set(),
+    "ranks": set(),
     "brief": set(),
     "windows": set(),
     "in_place": set(),
@@ -45,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "graph": {"convolution", "functions", "reference", "brief"},
     "specs": set(),
     "importers": {"graph", "precision", "host_memory", "roundoff", "functions"},
-    "domains": {"ops", "reference", "kink", "windows", "convolution", "brief"},
+    "domains": {"ops", "reference", "kink", "windows", "convolution", "brief", "ranks"},
     "relaxations": {"domains", "graph", "kink", "ops", "functions", "roundoff"},
     "branch": set(),
     "bounds": {"relaxations", "domains", "graph", "specs", "precision", "host_memory", "roundoff", "brief"},
@@ -92,7 +93,7 @@ ROOMS: dict[str, set[str]] = {
         "pages",
     },
     "nonsmooth": {"ops", "ties", "pages"},
-    "checker": {"archive", "graph", "specs", "importers"},  # nothing of what it checks
+    "checker": {"archive", "version", "graph", "specs", "importers"},  # nothing of what it checks
 }
 FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none
     "bounds": {

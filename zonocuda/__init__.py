@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zonocuda.domains import Zonotope, use_backend
     from zonocuda.fleet import run
     from zonocuda.importers import from_module, load_network, load_onnx
+    from zonocuda.ranks import Ranks
     from zonocuda.specs import Spec, load_vnnlib
     from zonocuda.verifier import NetworkBounds, Verdict, VerifyResult, compute_bounds, verify
     from zonocuda.verifier.optimize_bounds import OptimizedBounds, optimize_bounds
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "NetworkBounds": "zonocuda.verifier",
     "OptimizedBounds": "zonocuda.verifier",
+    "Ranks": "zonocuda.ranks",
     "Spec": "zonocuda.specs",
     "Verdict": "zonocuda.verifier",
     "VerifyResult": "zonocuda.verifier",
@@ -80,6 +82,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "NetworkBounds",
     "OptimizedBounds",
+    "Ranks",
     "Spec",
     "Verdict",
     "VerifyResult",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,16 @@ from zonocuda.verifier import Verdict, VerifyResult, verify
 SEMANTICS = {"float32": torch.float32, "float64": torch.float64}
 
 
-def exceeded(graph: Graph, seed: int, dtype: torch.dtype, counted: bool) -> int:
+def exceeded(
+    graph: Graph, seed: int, dtype: torch.dtype, counted: bool, ulp: Mapping[str, float] = MappingProxyType({})
+) -> int:
     """How many bounds of ReLUs' inputs some machine's values exceed, of those that the check derives on a box."""
     graph = graph.to(torch.float32).to(torch.float64)
     low, high = (b.to(dtype).double() for b in random_box(graph, width=(0.0, 1e-6, 1e-2, 1.0)[seed % 4], seed=seed + 7))
     flat = [end.reshape(1, -1).numpy() for end in (low, high)]
     found: list[dict[str, Any]] = []
     with precisely(), np.errstate(all="ignore"):
-        maps = Maps(graph, Execution(graph, dtype) if counted else None)
+        maps = Maps(graph, Execution(graph, dtype, ulp) if counted else None)
         ends = {graph.nodes[0].name: (balls(flat[0][0].tolist()), balls(flat[1][0].tolist()))}
         for node in graph.nodes[1:]:
             ends[node.name] = executed_interval(maps, node, ends)
@@ -58,7 +61,7 @@ def exceeded(graph: Graph, seed: int, dtype: torch.dtype, counted: bool) -> int:
             x = low if number % 2 else high
             seen, _ = Machine(dtype, 4 * seed + number).run(layers, exactly(x.flatten()))
             for bounds in found:
-                for name, values in seen.items():
+                for name, values in ((name, seen[name]) for name in bounds):
                     for value, a, b in zip(values, *bounds[name], strict=True):
                         exact = balls([value.numerator])[0] / value.denominator
                         wrong += not (a <= exact <= b)

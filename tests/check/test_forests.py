@@ -20,6 +20,7 @@ from tests.check.neuron_trees import changed, neuron_proof, with_forest
 from tests.verifier.graphs import constraint, fc, random_box, residual, spec
 from zonocuda.checker import CertificateError, check_proof
 from zonocuda.checker.certificate import read_document
+from zonocuda.checker.parallel import Work
 from zonocuda.checker.proof import Sources
 from zonocuda.checker.verdict import Checked
 from zonocuda.graph import Graph
@@ -74,12 +75,12 @@ def several(graph: Graph) -> tuple[Graph, Spec]:
 KINDS = ("box", "residual", "several", "neurons", "lemmas")
 
 
-def checked(graph: Graph, property_: Spec, certificate: Certificate, path: Path, **how: Any) -> Checked:
+def checked(graph: Graph, property_: Spec, certificate: Certificate, path: Path, jobs: int = 1, **how: Any) -> Checked:
     """What the checker says of a certificate that was written and read."""
     certificate.save(path)
     document = read_document(path)
     try:
-        fields, sources = document.fields, Sources(document.archive, **how)
+        fields, sources = document.fields, Sources(document.archive, **how, work=Work(jobs))
         return check_proof(fields["certificate"], graph, property_, None, sources, fields["ran"]["semantics"])
     except CertificateError as error:
         return Checked(False, str(error), ())
@@ -188,7 +189,7 @@ Edit = Callable[[ForestRecord], ForestRecord]
         (lambda f: changed(f, at=f.arrays["at"] * np.nan), "at holds a number outside its range"),
         (lambda f: changed(f, rows=f.arrays["rows"] + 9), "has no row 9"),
         (lambda f: changed(f, counts=f.arrays["counts"] * 0), "there is more than its trees take"),
-        (lambda f: changed(f, multiplied=f.arrays["multiplied"] + 1), "holds too little"),
+        (lambda f: changed(f, multiplied=f.arrays["multiplied"] + 1), "holds too little for its trees"),
         (lambda f: changed(f, inputs=f.arrays["inputs"] + 5), "inputs holds a number outside its range"),
         (lambda f: changed(f, slopes=None), "slopes must be a int32 array"),
         (lambda f: ForestRecord((), f.arrays, 0), "trees must name every disjunct"),

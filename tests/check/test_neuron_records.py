@@ -15,7 +15,8 @@ from tests.check.test_forests import above, checked, false_one, forest_of
 from tests.data import data_root
 from tests.verifier.graphs import concat, fc, residual, spec
 from zonocuda.branch import SignParts
-from zonocuda.checker.forest import read_forest, walk
+from zonocuda.checker.forest import read_forest
+from zonocuda.checker.walk import walk
 from zonocuda.cli.main import main
 from zonocuda.graph import Graph
 from zonocuda.prove import leaf_program
@@ -143,7 +144,7 @@ def test_a_tree_is_told_by_the_signs_of_its_leaves(seed: int) -> None:
     writer.tree(0, SignLeaves(columns, zero, zero, signs, slopes, multipliers), {0: (0, 2.0)})
     record = writer.writer.finish()
     forest = read_forest({**record.arrays, "trees": [[0]]}, [5, 4], 2, 1)
-    (leaves,) = walk(forest, np.zeros(2), np.ones(2)).trees
+    (leaves,) = [list(tree) for tree in walk(forest, np.zeros(2), np.ones(2))]
     assert len(leaves) == len(signs)
     known = {}
     for s, u, m in zip(signs, slopes, multipliers, strict=True):

@@ -17,7 +17,7 @@ from tests.check.certificates import inline, threshold
 from tests.check.test_forests import case, checked, false_one
 from zonocuda.checker import trees
 from zonocuda.checker.exact import Sample
-from zonocuda.checker.parallel import in_order
+from zonocuda.checker.parallel import Work, in_order
 from zonocuda.checker.proof import Sources
 from zonocuda.checker.verdict import check, check_proof
 from zonocuda.specs import Spec
@@ -59,7 +59,7 @@ def test_a_process_that_is_killed_is_an_error_and_not_an_answer() -> None:
 
 def test_processes_do_not_outlive_the_one_that_began_them() -> None:
     code = (
-        "import os, time\nfrom zonocuda.checker.parallel import in_order\n"
+        "import os, time\nfrom zonocuda.checker.parallel import Work, in_order\n"
         "def slow(k):\n    os.write(1, b'%d\\n' % os.getpid())\n    time.sleep(60)\n"
         "list(in_order(slow, 4, 2))"
     )
@@ -94,11 +94,11 @@ def test_samples_of_parts_carry_as_many_rows_together(count: int) -> None:
 def test_a_forest_is_confirmed_alike_in_any_number_of_processes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "SETS_AT_ONCE", 6)
     graph, property_, certificate = case(kind)
-    found = [check_proof(inline(certificate), graph, property_, None, Sources(jobs=jobs)) for jobs in (1, 3)]
+    found = [check_proof(inline(certificate), graph, property_, None, Sources(work=Work(jobs))) for jobs in (1, 3)]
     assert found[0].confirmed
     assert found[0] == found[1]
     wrong = false_one(graph, property_)
-    refused = [check_proof(inline(certificate), graph, wrong, None, Sources(jobs=jobs)) for jobs in (1, 2)]
+    refused = [check_proof(inline(certificate), graph, wrong, None, Sources(work=Work(jobs))) for jobs in (1, 2)]
     assert not refused[0].confirmed
     assert refused[0] == refused[1]
 

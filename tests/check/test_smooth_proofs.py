@@ -63,6 +63,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "rsqrt": lambda x: torch.rsqrt(x * x + 0.1),
     "reciprocal": lambda x: torch.reciprocal(x * x + 0.5),
     "products": lambda x: x[:, :4] * x[:, 4:],
+    "steps": lambda x: torch.floor(3 * x) + torch.sign(x),
+    "round": lambda x: torch.round(2 * x) - torch.ceil(x),
     "relu": lambda x: torch.relu(x) + torch.tanh(x),
 }
 QUICK = (
@@ -78,6 +80,7 @@ QUICK = (
     "rsqrt",
     "reciprocal",
     "products",
+    "steps",
     "relu",
 )
 SPLIT = ("tanh", "gelu", "sin", "products", "relu", "rsqrt")

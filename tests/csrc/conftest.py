@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.csrc.host import HostKernels, build
+from tests.csrc.host import PROGRAM, HostKernels, build
+from tests.shared import made_once
 
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostKernels]:
-    """The kernel bodies, compiled for the CPU once a session."""
-    kernels = HostKernels(build(tmp_path_factory.mktemp("host_kernels")))
+    """The kernel bodies, compiled for the CPU once a run."""
+    kernels = HostKernels(made_once(tmp_path_factory, "host_kernels", build) / PROGRAM)
     yield kernels
     kernels.close()

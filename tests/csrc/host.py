@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=0:redzone=512",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
+PROGRAM = "host_kernels"
 ANSWER = b"ok\n"  # comes before the outputs
 TYPE_NAMES = {
     torch.float16: "float16",
@@ -92,7 +93,7 @@ def build(folder: Path) -> Path:
     compiler = shutil.which("g++")
     if compiler is None:
         raise RuntimeError("the kernel bodies cannot be run on the CPU: g++ (>= 12) is not in PATH")
-    program = folder / "host_kernels"
+    program = folder / PROGRAM
     command = [compiler, *BUILD_FLAGS, str(HERE / "host_kernels.cpp"), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:

@@ -19,8 +19,10 @@ from torch.utils import cpp_extension
 from tests.conftest import SEED
 from tests.csrc.hostile_calls import CALLS, Draw
 from tests.csrc.ptxas import ROOT
+from tests.shared import made_once
 
 HERE = Path(__file__).parent
+LIBRARY = "ops.so"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=all"]
 FLAGS = ["-std=c++20", "-O0", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas", *SANITIZERS]
 CALLS_OF_EACH_OP = 60
@@ -42,16 +44,19 @@ def compiled(source: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The CPU ops, with sanitizers, in a shared library without the module."""
-    folder = tmp_path_factory.mktemp("sanitized")
+    """The CPU ops, with sanitizers, in a shared library without the module; made once a run."""
+    return made_once(tmp_path_factory, "sanitized", build) / LIBRARY
+
+
+def build(folder: Path) -> None:
+    """Compiles and links the library in ``folder``."""
     sources = [ROOT / "csrc" / "library.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(lambda source: compiled(source, folder), sources))
-    target = folder / "ops.so"
+    target = folder / LIBRARY
     paths = [f"-L{path}" for path in cpp_extension.library_paths()]
     command = ["g++", "-shared", *SANITIZERS, *map(str, objects), "-o", str(target), *paths, "-ltorch_cpu", "-lc10"]
     subprocess.run(command, check=True)
-    return target
 
 
 def run(program: list[str], fill: int = 0) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ import pytest
 
 from zonocuda.cli.main import main
 from zonocuda.fleet.charts import cactus_plot, margin_classes, tree_plot
+from zonocuda.fleet.courses import course_of, course_plot
 from zonocuda.fleet.layers import layer_groups
 from zonocuda.fleet.page import headline, page
 from zonocuda.fleet.pictures import counterexample_images, document_of, image_layout, trees_of
@@ -284,3 +285,43 @@ def test_the_command_writes_the_page_of_a_run(
     assert "Unstable neurons by layer" in parsed.texts
     assert main(["report", str(out)]) == 0
     assert (out / "report.html").is_file()
+
+
+# ---- the margin against time -----------------------------------------------------------------------------------------
+
+
+def history(*moments: tuple[object, object, object]) -> dict[str, object]:
+    return {"history": [{"seconds": s, "margin": m, "open": n} for s, m, n in moments]}
+
+
+def test_a_margin_is_drawn_against_time_in_steps(tmp_path: Path) -> None:
+    course = course_of(history((0.0, "-inf", 1), (1.0, -100.0, 1), (2.0, -10.0, 7), (4.0, -1.0, 3), (4.0, "inf", 0)))
+    assert course == [(1.0, -100.0, 1), (2.0, -10.0, 7), (4.0, -1.0, 3)]
+    drawing = course_plot(course)
+    (points,) = [dict(attrs)["points"] for tag, attrs in Checked(drawing).tags if tag == "polyline"]
+    places = [tuple(map(float, pair.split(","))) for pair in points.split()]
+    assert [x for x, _ in places] == [204.0, 344.0, 344.0, 624.0, 624.0], "an axis of 560 for 4 s, from 64 on"
+    assert [y for _, y in places] == [216.0, 216.0, 114.0, 114.0, 12.0], "a power of ten is half of 204, zero above"
+    assert "from -100 to -1 after 4 s; at most 7 parts were open at a time" in drawing
+    document = tmp_path / "result.json"
+    document.write_text(json.dumps(history((0.0, -3.0, 1), (1.0, -2.0, 2), (2.0, -1.0, 2))))
+    whole = page(tmp_path, [record("timeout", files={"result": "result.json"})])
+    assert whole.count("margin against seconds") == 1
+    assert "net.onnx, p.vnnlib: timeout" in whole
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"history": 3},
+        {"history": [3]},
+        history((2.0, -1.0, 1), (1.0, -1.0, 1), (3.0, -1.0, 1)),
+        history(*[(float(i), -1.0, 1) for i in range(2000)]),
+        history((1.0, True, 1), (2.0, float("nan"), 1), (3.0, -1.0, True)),
+        history((0.0, -1.0, 1), (0.0, -1.0, 1), (0.0, -1.0, 1)),
+        history((0.0, 0.0, 1), (1.0, 0.0, 1), (2.0, 0.0, 1)),
+    ],
+)
+def test_a_history_that_is_not_as_it_should_be_is_not_drawn(document: dict[str, object]) -> None:
+    assert course_plot(course_of(document)) == ""

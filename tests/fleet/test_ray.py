@@ -17,6 +17,7 @@ import zonocuda
 from tests.fleet import tasks
 from tests.verifier.checkpoint_cases import few_inputs, small_batches
 from zonocuda.checker import check
+from zonocuda.executors import run_ranks
 from zonocuda.executors.on_ray import RayExecutor
 from zonocuda.executors.protocol import Notice
 from zonocuda.verifier import box_packets, sharing, verify
@@ -113,6 +114,12 @@ def test_one_hard_instance_is_shared_out_and_a_node_that_dies_changes_nothing(
     assert result.verified
     assert result.splits[0].packets > 0
     assert check(result, graph, problem).confirmed
+
+
+def test_ranks_meet_on_a_cluster(cluster: Any) -> None:
+    cluster.add_node(num_cpus=1)
+    with RayExecutor() as executor:
+        assert run_ranks(executor, 2, tasks.rank_and_sum, 3.0) == [(0, 6.0), (1, 6.0)]
 
 
 def test_a_signal_ends_the_command_with_one_line(small: Path) -> None:

@@ -30,6 +30,8 @@ SMOOTH = {
         kind.lower(): one(kind, ["n", 5], (5,))
         for kind in ["Sigmoid", "Tanh", "Erf", "Exp", "Softplus", "Softsign", "Sin", "Cos", "Atan"]
     },
+    **{kind.lower(): one(kind, ["n", 5], (5,)) for kind in ["Sign", "Floor", "Ceil"]},
+    "round": one("Round", [1, 5], (5,), opset=11),
     "hard swish": one("HardSwish", [1, 5], (5,), opset=14),
     "mish": one("Mish", [1, 5], (5,), opset=18),
     "elu": one("Elu", [1, 5], (5,)),

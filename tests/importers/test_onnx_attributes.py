@@ -38,6 +38,10 @@ ONE_VALUE = {
     "Swish": {"alpha"},
 }
 """Attributes of which only the default is supported, here or by the evaluator."""
+NARROWED = {
+    f"{name}, bare" for name in ("layer norm", "layer norm, all", "rms norm", "rms norm, all", "group norm, float32")
+}
+"""Normalisations that round doubles to float32, and are refused."""
 
 
 def defaults(kind: str, opset: int) -> dict[str, onnx.AttributeProto]:
@@ -104,7 +108,7 @@ def same(graph: Graph, other: Graph) -> bool:
 @pytest.mark.parametrize("dtype", WIDE)
 @pytest.mark.parametrize("name", STATED)
 def test_stating_a_default_changes_nothing(name: str, dtype: int) -> None:
-    if name == "group norm, float32, bare" and dtype == TensorProto.DOUBLE:
+    if name in NARROWED and dtype == TensorProto.DOUBLE:
         pytest.skip("it is refused")
     plain = built(name, dtype)
     graph = read(plain)[1]
@@ -130,7 +134,7 @@ def test_an_operator_computes_what_onnx_s_own_evaluator_computes(name: str, dtyp
         pytest.skip("the evaluator counts the pads of one end twice")
     if dtype == TensorProto.DOUBLE and any(node.op_type.startswith("Constant") for node in case.nodes):
         pytest.skip("its constants are float32")
-    if name == "group norm, float32, bare" and dtype == TensorProto.DOUBLE:
+    if name in NARROWED and dtype == TensorProto.DOUBLE:
         pytest.skip("it rounds doubles to float32, and is refused")
     if dtype == TensorProto.DOUBLE and any(node.op_type in ("Erf", "Gelu", "HardSwish") for node in case.nodes):
         pytest.skip("the evaluator's error function and constants are float32")
@@ -181,15 +185,18 @@ def test_every_attribute_is_stated_in_one_case_and_left_out_in_another(monkeypat
 
 
 def test_statistics_that_are_rounded_to_a_narrower_type_are_refused() -> None:
-    """The standard rounds the input of GroupNormalization to float32 unless told otherwise."""
+    """The standard rounds the input of these to float32 unless told otherwise."""
     for kind, opset, stash, dtype in (
+        ("LayerNormalization", 17, TensorProto.FLOAT, TensorProto.DOUBLE),
+        ("LayerNormalization", 17, TensorProto.UNDEFINED, TensorProto.FLOAT),
+        ("RMSNormalization", 23, TensorProto.FLOAT, TensorProto.DOUBLE),
         ("GroupNormalization", 21, TensorProto.FLOAT, TensorProto.DOUBLE),
         ("GroupNormalization", 21, TensorProto.FLOAT16, TensorProto.FLOAT),
         ("LayerNormalization", 17, TensorProto.BFLOAT16, TensorProto.FLOAT),
     ):
         weights = {"w": np.ones(4, WIDE[dtype]), "b": np.ones(4, WIDE[dtype])}
         more = {"num_groups": 2} if kind == "GroupNormalization" else {}
-        node = op(kind, "x w b", stash_type=stash, **more)
+        node = op(kind, "x w" if kind == "RMSNormalization" else "x w b", stash_type=stash, **more)
         with pytest.raises(UnsupportedNetworkError, match=r"statistics are rounded to a narrow.* \(stash_type\)"):
             read(model([node], [1, 4, 4], weights, opset=opset, rank=3, dtype=dtype))
 

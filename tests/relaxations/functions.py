@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from flint import arb, ctx
@@ -55,6 +56,22 @@ class Case:
             return x ** int(self.parameter) if self.function == "power" else ORACLES[self.function](x)
         finally:
             ctx.prec = before
+
+
+def exact_value(op: Elementary, x: Fraction) -> arb:
+    """f(x) to 300 bits."""
+    before = ctx.prec
+    ctx.prec = 300
+    try:
+        return Case(op.function, op.parameter).of_ball(arb(x.numerator) / x.denominator)
+    finally:
+        ctx.prec = before
+
+
+def as_fraction(x: arb) -> Fraction:
+    """The middle of a ball."""
+    mantissa, exponent = x.mid().man_exp()
+    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 
 
 CASES = [

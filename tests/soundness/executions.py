@@ -18,10 +18,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.verifier.exact import Vector, affine_map, value_step
-from zonocuda.graph import Add, Affine, AveragePool, Concat, Graph, Node, Reduce, Relu, ScaleShift, interpret
+from tests.relaxations.functions import as_fraction, exact_value
+from tests.verifier.exact import STEPS, Vector, affine_map, value_step
+from zonocuda.graph import (
+    Add,
+    Affine,
+    AveragePool,
+    Concat,
+    Elementary,
+    Graph,
+    Node,
+    Reduce,
+    Relu,
+    ScaleShift,
+    Step,
+    interpret,
+)
 
 Number = np.floating
+ULP = 256
+"""How far executed functions may be off, in units in the last place."""
 Row = list[tuple[int, Number]]
 """Terms of a sum: a position in the source, and its weight."""
 
@@ -69,8 +85,8 @@ class Machine:
         self.order = self.chance.choice(["given", "reversed", "shuffled", "rising", "falling", "pairs", "signs"])
 
     def run(self, layers: Layers, x: Sequence[Fraction]) -> tuple[dict[str, Vector], Vector]:
-        """The executed inputs of every ReLU that is an operator by itself, by its name, and the executed output, at a
-        point of the dtype."""
+        """The executed inputs of every ReLU and step that is an operator by itself, by its name, and the executed
+        output, at a point of the dtype."""
         graph = layers.graph
         seen: dict[str, Vector] = {}
         readers = Counter(name for node in graph.nodes for name in node.inputs)
@@ -80,7 +96,7 @@ class Machine:
             if node.part is not None:
                 return self._part(graph, node, values)
             value = self._apply(layers, node, values)
-            if isinstance(node.op, Relu):
+            if isinstance(node.op, Relu | Step | Elementary):
                 before = self._computed(values[0])
                 seen[node.name] = [Fraction(float(v)) for v in before]
             return value if readers[node.name] == 1 and self.fold else self._computed(value)
@@ -97,6 +113,11 @@ class Machine:
         op = node.op
         if isinstance(op, Relu):
             return [max(v, self.number(0)) for v in self._computed(values[0])]
+        if isinstance(op, Step):
+            held = (self._read(v) for v in self._computed(values[0]))
+            return [self.number(float(STEPS[op.function](Fraction(float(v))))) for v in held]
+        if isinstance(op, Elementary):
+            return [self._inexact(op, v) for v in self._computed(values[0])]
         if isinstance(op, Concat):
             parts = [v for value in values for v in self._computed(value)]
             shapes = [layers.graph[name].shape for name in node.inputs]
@@ -156,6 +177,20 @@ class Machine:
             total = self._total(terms, constant)
             result.append(self._divided(total, value.divisor))
         return result
+
+    def _inexact(self, op: Elementary, v: Number) -> Number:
+        """A number within ULP units in the last place of f(v), as far as may be from it, or near."""
+        exact = as_fraction(exact_value(op, Fraction(float(self._read(v)))))
+        info = np.finfo(self.number)
+        spacing = Fraction(float(info.tiny)) * Fraction(float(info.eps))
+        if abs(exact) >= Fraction(self.tiny):
+            power = math.frexp(float(abs(exact)))[1] - 1  # a float beside a power of 2 may be it: then the larger ulp
+            spacing = Fraction(float(info.eps)) * Fraction(2) ** (power - (Fraction(2) ** power > abs(exact)))
+        wanted = self._rounded(exact + self.chance.choice([-1, 0, 1]) * ULP * spacing)
+        toward = self.number(float(exact))
+        while abs(Fraction(float(wanted)) - exact) > ULP * spacing:
+            wanted = np.nextafter(wanted, toward)
+        return self._result(wanted)
 
     def _divided(self, total: Number, divisor: int) -> Number:
         if divisor == 1:

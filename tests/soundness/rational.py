@@ -26,12 +26,13 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Bounded
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph, Node, Relu, interpret
+from zonocuda.graph import Graph, Node, Relu, Step, interpret
 from zonocuda.precision import full_precision, summed_products
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense import DenseNetwork
 from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Box, LinearConstraint, Region
 
 
@@ -50,11 +51,11 @@ class Claim:
 
 
 def values_before_relus(graph: Graph, x: Sequence[Fraction]) -> tuple[dict[str, Vector], Vector]:
-    """The exact inputs of every ReLU, by its name, and the exact output."""
+    """The exact inputs of every ReLU and step, by its name, and the exact output."""
     seen: dict[str, Vector] = {}
 
     def step(node: Node, values: tuple[Vector, ...]) -> Vector:
-        if isinstance(node.op, Relu):
+        if isinstance(node.op, Relu | Step):
             seen[node.name] = values[0]
         return value_step(graph, node, values)
 
@@ -131,7 +132,10 @@ def claims(
         parts: SignProblem | None = None
         if rounding is not None:
             ledger = Ledger(rounding, box, forward.inputs)
-            parts = SignProblem(graph, lambda given: output_rows(graph, matrix, 1, given), box, forward.inputs, ledger)
+            if all(rule_of(node).has_signs for node in activations(graph)):
+                parts = SignProblem(
+                    graph, lambda given: output_rows(graph, matrix, 1, given), box, forward.inputs, ledger
+                )
             for name, ends in reduced_bounds(graph, box, rounding).items():
                 bounds.append(("reduced", name, *ends))
             flat = box[0].flatten(1), box[1].flatten(1)

@@ -24,11 +24,13 @@ from zonocuda.graph import (
     ConvTranspose,
     Gather,
     Graph,
+    Linear,
     Pad,
     Reduce,
     Relu,
     Reshape,
     ScaleShift,
+    Step,
 )
 
 PAIRS = [(torch.float32, torch.float32), (torch.float32, torch.float64), (torch.float64, torch.float64)]
@@ -88,6 +90,13 @@ def single(kind: str, seed: int) -> Graph:
             b(b.linear(24, 3))
         case "transposed":
             b(ConvTranspose(b.random(2, 2, 2, 2), None, (1, 1), ((0, 0), (0, 0)), (0, 0), (1, 1), 1))
+        case "step":  # of differences of equal sums: integers, of what these round
+            layer = b.linear(24, 3)
+            turned = Linear(layer.weight.flip(1), layer.bias)
+            b.flat()
+            first = b(layer)
+            second = b(turned, b(Gather(0, tuple(range(23, -1, -1))), b(Reshape((24,)), "x")))
+            b(Step("round"), b(ScaleShift(torch.full((3,), 2.0**23), None), b(Add(-1), first, second)))
     b(Relu())
     return b.graph()
 
@@ -104,6 +113,7 @@ SINGLES = (
     "padding",
     "layer",
     "transposed",
+    "step",
 )
 
 

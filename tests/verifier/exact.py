@@ -8,14 +8,14 @@ Sums over rationals do not round.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, AveragePool, Bilinear, Cast, Concat, Graph, Node, Reduce, Relu, interpret
+from zonocuda.graph import Add, Affine, AveragePool, Bilinear, Cast, Concat, Graph, Node, Reduce, Relu, Step, interpret
 
 Vector = list[Fraction]
 Matrix = list[dict[int, Fraction]]
@@ -83,10 +83,21 @@ def rounded(value: Fraction, dtype: torch.dtype) -> Fraction:
     return found
 
 
+STEPS: dict[str, Callable[[Fraction], Fraction]] = {
+    "sign": lambda x: Fraction((x > 0) - (x < 0)),
+    "floor": lambda x: Fraction(math.floor(x)),
+    "ceil": lambda x: Fraction(math.ceil(x)),
+    "round": lambda x: Fraction(round(x)),
+}
+"""Step functions; of two integers as near ``round`` takes the even one."""
+
+
 def value_step(graph: Graph, node: Node, values: tuple[Vector, ...]) -> Vector:
     """The value of a node from those before it."""
     if isinstance(node.op, Relu):
         return [max(v, Fraction(0)) for v in values[0]]
+    if isinstance(node.op, Step):
+        return [STEPS[node.op.function](v) for v in values[0]]
     if isinstance(node.op, Cast):
         return [rounded(v, node.op.target) for v in values[0]]
     if isinstance(node.op, Bilinear):

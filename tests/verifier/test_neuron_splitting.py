@@ -236,7 +236,8 @@ def test_a_split_neuron_is_one_that_is_known_to_be_active_or_dead(name: str) -> 
     generator = torch.Generator().manual_seed(3)
     signs = torch.randint(-1, 2, (1, whole.count), generator=generator).double()
     slopes = torch.rand(1, whole.count, generator=generator).double()
-    found = whole.run(whole.flow(torch.zeros(1, dtype=torch.int64), False), signs, slopes, torch.zeros_like(slopes))
+    flow = whole.flow(torch.zeros(1, dtype=torch.int64), False)
+    found = whole.run(flow, whole.known(signs), slopes, torch.zeros_like(slopes))
     known: dict[str, Bounds] = dict(search.inputs)
     given: dict[str, Slopes] = {}
     for layer, sign, slope in zip(whole.layers, signs[0].split(whole.sizes), slopes[0].split(whole.sizes), strict=True):
@@ -268,7 +269,7 @@ def test_the_derivatives_are_those_of_the_bound() -> None:
 
     def bound(slopes: Tensor, multipliers: Tensor) -> Tensor:
         lower: Tensor = problem.run(
-            problem.flow(torch.zeros(3, dtype=torch.int64), False), signs, slopes, multipliers
+            problem.flow(torch.zeros(3, dtype=torch.int64), False), problem.known(signs), slopes, multipliers
         ).lower
         return lower
 

@@ -3,7 +3,7 @@
 from zonocuda.branch.choice import CHOICES, Choice, Estimate, worst_bound
 from zonocuda.branch.neurons import SignOutcome, SignSearch, SignSettings, SignState, deepen, refuted
 from zonocuda.branch.queue import MEMORY
-from zonocuda.branch.record import RecordedTree, Recorder, RecorderState
+from zonocuda.branch.record import RecordedTree, Recorder, RecorderState, best_rows
 from zonocuda.branch.search import Bounded, Bounder, Keep, Outcome, SearchState, SearchStopped, Settings, search
 from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
 from zonocuda.branch.subproblems import Subproblems
@@ -31,6 +31,7 @@ __all__ = [
     "SignSettings",
     "SignState",
     "Subproblems",
+    "best_rows",
     "deepen",
     "refuted",
     "search",

@@ -121,6 +121,16 @@ class SignSearch(Generic[Found]):
         """Between two batches, where nothing was found."""
         return SignState(self.pool.parts, self.bounded, self.depth, self.stuck, self.worst)
 
+    @property
+    def open(self) -> int:
+        """How many parts are to be gone on with."""
+        return len(self.pool)
+
+    @property
+    def worst_open(self) -> float:
+        """The smallest bound of one of them, or of one that is stuck; inf where there is none."""
+        return min(self.pool.worst, self.worst)
+
     def resume(self, state: SignState) -> None:
         """Goes on with a state, whose parts this search began with."""
         self.bounded, self.depth, self.stuck, self.worst = state.bounded, state.depth, state.stuck, state.worst
@@ -145,7 +155,7 @@ class SignSearch(Generic[Found]):
             except SearchStopped:
                 self.pool.push(batch)
                 break
-        worst = min(self.pool.worst, self.worst)
+        worst = self.worst_open
         return SignOutcome(found, self.bounded, self.depth, self.stuck, len(self.pool), worst, is_full)
 
     def step(self, batch: SignParts) -> Found | None:
@@ -243,39 +253,57 @@ class Deepened:
 def deepen(roots: SignParts, bounder: SignBounder, rounds: int, batch: int, proceed: Callable[[], bool]) -> Deepened:
     """Better bounds of rows, each by a small tree of its own: in every round the worst leaf of each row is split.
 
-    A row is done once its bound is positive.
+    What is split is told by bounds that are not proven; those of the leaves are proven in the end. A row is done once
+    its bound seems positive.
 
     Args:
         roots: one part for every row, bounded.
         bounder: the bound method.
         rounds: splits of each row.
         batch: parts that are bounded together.
-        proceed: asked before every batch; False ends it.
+        proceed: asked before every batch; False ends the splitting.
     """
     count, width = len(roots), rounds + 1
     place = torch.arange(count, device=roots.row.device) * width
     leaves = roots.packed().at(torch.arange(count, device=place.device).repeat_interleave(width))
-    bounds = roots.bound.new_full((count, width), math.inf)
-    bounds[:, 0] = roots.bound
+    guesses = roots.bound.new_full((count, width), math.inf)
+    taken = torch.zeros_like(guesses, dtype=torch.bool)
+    guesses[:, 0], taken[:, 0] = roots.bound, True
     bounded = 0
-    for number in range(1, width):
-        low, worst = bounds.min(1)
-        at = place + worst
-        going = (~(low > 0) & (leaves.wishes[at, 0] >= 0)).nonzero().squeeze(1)
-        for first in range(0, len(going), max(1, batch // 2)):
-            if not proceed():
-                return Deepened(bounded, leaves, bounds)
-            rows = going[first : first + max(1, batch // 2)]
-            parents = leaves.at(at[rows]).unpacked()
-            try:
-                found = bounder.bound(parents.split(parents.wishes[:, 0])).parts
-            except SearchStopped:
-                return Deepened(bounded, leaves, bounds)
-            bounded += len(found)
-            kept, slots = found.packed(), torch.cat([at[rows], place[rows] + number])
-            for name in ("signs", "slopes", "multipliers", "depth", "wishes"):
-                getattr(leaves, name)[slots] = getattr(kept, name)
-            bounds.view(-1)[slots] = found.bound
-        if not len(going):
-            break
-    return Deepened(bounded, leaves, bounds)
+    try:
+        for number in range(1, width):
+            low, worst = guesses.min(1)
+            at = place + worst
+            going = (~(low > 0) & (leaves.wishes[at, 0] >= 0)).nonzero().squeeze(1)
+            if not len(going):
+                break
+            for rows in torch.split(going, max(1, batch // 2)):
+                if not proceed():
+                    return Deepened(bounded, leaves, _proven(roots, bounder, leaves, taken, batch))
+                parents = leaves.at(at[rows]).unpacked()
+                found = bounder.sketch(parents.split(parents.wishes[:, 0]))
+                bounded += len(found)
+                kept, slots = found.packed(), torch.cat([at[rows], place[rows] + number])
+                for name in ("signs", "slopes", "multipliers", "depth", "wishes"):
+                    getattr(leaves, name)[slots] = getattr(kept, name)
+                guesses.view(-1)[slots] = torch.where(found.bound.isfinite(), found.bound, -math.inf)
+                taken.view(-1)[slots] = True
+        return Deepened(bounded, leaves, _proven(roots, bounder, leaves, taken, batch))
+    except SearchStopped:
+        return Deepened(bounded, leaves, _nothing(roots, taken))
+
+
+def _nothing(roots: SignParts, taken: Tensor) -> Tensor:
+    """Bounds ``[R, W]`` of leaves before anything is proven, and inf where there is none."""
+    return torch.where(taken, -math.inf, math.inf).to(roots.bound)
+
+
+def _proven(roots: SignParts, bounder: SignBounder, leaves: SignParts, taken: Tensor, batch: int) -> Tensor:
+    """Proven bounds ``[R, W]`` of the leaves, inf where there is none; its root's for a row that was not split."""
+    bounds = _nothing(roots, taken)
+    whole = taken.sum(1) == 1
+    bounds[whole, 0] = roots.bound[whole]
+    places = (taken & ~whole.unsqueeze(1)).view(-1).nonzero().squeeze(1)
+    for some in torch.split(places, batch) if len(places) else ():
+        bounds.view(-1)[some] = bounder.as_it_is(leaves.at(some).unpacked()).parts.bound
+    return bounds

@@ -64,6 +64,11 @@ class RecorderState:
     notes: NDArray[np.uint8]
 
 
+def best_rows(lower: Tensor, disjuncts: Sequence[Sequence[int]]) -> Tensor:
+    """``[S, D]``, of every disjunct the place in it of the row with the largest bound of ``lower`` ``[S, R]``."""
+    return torch.stack([lower[:, list(rows)].nan_to_num(-torch.inf).argmax(1) for rows in disjuncts], 1)
+
+
 class Recorder:
     """What a search tells about its boxes; each has a number, its ``node``."""
 
@@ -137,7 +142,7 @@ class Recorder:
 
     def refuted(self, node: Tensor, lower: Tensor, notes: Tensor | None) -> None:
         """Boxes ``node`` ``[S]`` are refuted by the rows' bounds ``lower`` ``[S, R]``."""
-        best = torch.stack([lower[:, rows].nan_to_num(-torch.inf).argmax(1) for rows in self.disjuncts], 1)
+        best = best_rows(lower, self.disjuncts)
         first = self._keep(notes)
         for k, (number, rows) in enumerate(zip(node.tolist(), best.tolist(), strict=True)):
             self._leaf[number] = (number, first + k if first >= 0 else _NONE, tuple(rows))

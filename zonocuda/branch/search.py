@@ -127,6 +127,7 @@ def search(
     settings: Settings | None = None,
     record: Recorder | None = None,
     keep: Keep = lambda state: None,
+    watch: Callable[[int, Callable[[], float]], None] = lambda count, worst: None,
 ) -> Outcome[Found]:
     """Refutes every disjunct on every part of the boxes, or finds a point where one holds.
 
@@ -142,6 +143,7 @@ def search(
         settings: how.
         record: is told of every box; the roots have its nodes.
         keep: may write states down.
+        watch: is told before every batch how many boxes are open, and what gives the smallest bound above one.
 
     Raises:
         ValueError: no disjunct, or one without rows: it would hold everywhere.
@@ -149,7 +151,7 @@ def search(
     if not disjuncts or not all(len(rows) for rows in disjuncts):
         raise ValueError("search: every disjunct needs a row")
     state = roots if isinstance(roots, SearchState) else SearchState.of(roots)
-    return _Run(state, disjuncts, bounder, attack, settings or Settings(), record).run(proceed, keep)
+    return _Run(state, disjuncts, bounder, attack, settings or Settings(), record).run(proceed, keep, watch)
 
 
 class _Run(Generic[Found]):
@@ -177,11 +179,14 @@ class _Run(Generic[Found]):
         open_ = Subproblems.cat([nothing, *self.queue.boxes])
         return SearchState(open_, Subproblems.cat(self.stuck), self.bounded, self.depth)
 
-    def run(self, proceed: Callable[[], bool], keep: Keep) -> Outcome[Found]:
+    def run(
+        self, proceed: Callable[[], bool], keep: Keep, watch: Callable[[int, Callable[[], float]], None]
+    ) -> Outcome[Found]:
         """Batch after batch."""
         found: Found | None = None
         while len(self.queue) and found is None:
             keep(self.state)
+            watch(len(self.queue), lambda: self.queue.worst)
             if not proceed():
                 break
             batch = self.queue.pop(self.settings.batch)

@@ -100,5 +100,11 @@ class SignBounder(Protocol):
     def bound(self, parts: SignParts, thorough: bool = False) -> SignBounded:
         """Proven bounds; ``thorough``: with all its might, as the parts cannot be split."""
 
+    def sketch(self, parts: SignParts) -> SignParts:
+        """As :meth:`bound`, but the bounds are guesses at what :meth:`as_it_is` will prove."""
+
+    def as_it_is(self, parts: SignParts) -> SignBounded:
+        """Proven bounds with the slopes and multipliers that parts have, and no worse than those that they have."""
+
     def estimate(self, parts: SignParts) -> Tensor:
         """Cheap bounds ``[S]`` of the rows, which choose what is split and need not be proven."""

@@ -3,7 +3,7 @@ open."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,25 @@ from zonocuda.checker.certificate import OwnSlopes, RegionClaim
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.floats import Floats
 from zonocuda.checker.intervals import interval
+from zonocuda.checker.journal import Arrays
 from zonocuda.checker.lines import Lines
+from zonocuda.checker.parallel import Work
 from zonocuda.checker.region import Progress
 from zonocuda.checker.rows import Begun, Row
 from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.checker.zonotope import zonotope_bounds
-from zonocuda.graph import Bilinear, Elementary, Node, Relu
+from zonocuda.graph import Bilinear, Elementwise, Node, Relu
+
+ROWS_AT_ONCE = 2**21
+"""Numbers of the rows of one part of a derivation."""
+
+Bounded = Callable[[slice, Sample | None], tuple[Floats, Floats]]
+"""Bounds some rows from below and above, and confirms a sample of them."""
+
+
+def moved(pick: Pick, first: int) -> Pick:
+    """The slopes of rows that are numbered from ``first`` on."""
+    return lambda name, which, chosen: pick(name, which, first + chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +100,7 @@ class Derivation:
         offset = 0
         self.prepare()
         for node in self.net.graph.nodes:
-            if isinstance(node.op, Relu | Elementary | Bilinear):
+            if isinstance(node.op, Relu | Elementwise | Bilinear):
                 pre = node.inputs[0]
                 low, high = self.tightened(node, *(np.array(end) for end in self.ends[pre]))
                 self.empty = self.empty | (low > high).any(1)
@@ -154,27 +167,44 @@ class Derivation:
         """Bounds neurons of an activation's input by rows, and puts what is better into ``low`` and ``high``."""
         name, count = node.inputs[0], len(which)
         size = self.net.size[name]
-        sides = 1 if both else 2
+        sets = np.tile(which, 1 if both else 2)
+        self.passes += len(sets)
 
         def rows(index: Index) -> Floats:
             v = np.zeros((len(index), size))
             v[np.arange(len(index)), neurons[index % count]] = np.where(index < count, 1.0, -1.0)
             return v
 
-        sets = np.tile(which, sides)
-        self.passes += len(sets)
-        found = carry(self.sets, sets, [(name, rows)], pick)
-        lower, upper = self.sets.lower[sets], self.sets.upper[sets]
-        least = found.least(lower, upper, self.net.operations)
-        most = found.most(lower, upper, self.net.operations) if both else -least[count:]
-        if self.sample is not None:
-            for row in self.sample.chosen(len(sets)):
-                unit = [(name, balls(rows(np.array([row]))[0].tolist(), (1, -1)))]
-                over = most[row] if both else np.inf
-                self.sample.confirm(self.sets, sets, lower[row], upper[row], unit, pick, row, least[row], over)
-        least = least[:count]
+        def bounded(some: slice, sample: Sample | None) -> tuple[Floats, Floats]:
+            """Of some of the rows, from below, and from above if ``both``."""
+            first, own = some.start, sets[some]
+            found = carry(self.sets, own, [(name, lambda index: rows(first + index))], moved(pick, first))
+            lower, upper = self.sets.lower[own], self.sets.upper[own]
+            least = found.least(lower, upper, self.net.operations)
+            most = found.most(lower, upper, self.net.operations) if both else np.full(len(own), np.inf)
+            if sample is not None:
+                for row in sample.chosen(len(own)):
+                    unit = [(name, balls(rows(np.array([first + row]))[0].tolist(), (1, -1)))]
+                    ends = lower[row], upper[row], unit, moved(pick, first), row, least[row], most[row]
+                    sample.confirm(self.sets, own, *ends)
+            return least, most
+
+        least, most = self.spread(len(sets), bounded, lambda: name.encode() + neurons.astype(np.int64).tobytes())
+        if not both:
+            least, most = least[:count], -least[count:]
         low[which, neurons] = np.fmax(low[which, neurons], least)
         high[which, neurons] = np.fmin(high[which, neurons], most)
+
+    def parts(self, count: int) -> list[slice]:
+        """So many rows in parts that take about as much memory as a batch of sets."""
+        widest = max(self.net.size.values())
+        step = max(1, ROWS_AT_ONCE // widest)
+        return [slice(first, min(first + step, count)) for first in range(0, count, step)]
+
+    def spread(self, count: int, bounded: Bounded, topic: Callable[[], bytes]) -> tuple[Floats, Floats]:
+        """Bounds of so many rows, part after part; ``topic`` tells of which."""
+        least, most = zip(*(bounded(part, self.sample) for part in self.parts(count)), strict=True)
+        return np.concatenate(least), np.concatenate(most)
 
     def second(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
         """By the sign of v."""
@@ -214,10 +244,12 @@ class RootDerivation(Derivation):
         claim: RegionClaim,
         sample: Sample | None = None,
         progress: Progress = lambda phase, done, total: None,
+        work: Work | None = None,
     ) -> None:
-        """Bounds of one set, with the slopes of ``claim``; ``progress`` is told how many ReLUs are done."""
+        """Bounds of one set, with the slopes of ``claim``; ``progress`` is told how many ReLUs are done, and ``work``
+        does the rows."""
         super().__init__(net, lower, upper, sample=sample)
-        self.claim, self.progress = claim, progress
+        self.claim, self.progress, self.work = claim, progress, work or Work()
         self.listed = {name: one.neurons for name, one in claim.activations.items()}
 
     def prepare(self) -> None:
@@ -243,6 +275,21 @@ class RootDerivation(Derivation):
             if len(neurons):
                 self.improve(node, low, high, np.zeros(len(neurons), dtype=np.intp), neurons, pick, both)
         return low, high
+
+    def spread(self, count: int, bounded: Bounded, topic: Callable[[], bytes]) -> tuple[Floats, Floats]:
+        """Bounds of so many rows, whose parts are shared out."""
+        parts = self.parts(count)
+        samples = [None] * len(parts) if self.sample is None else self.sample.parts(len(parts))
+
+        def part(number: int) -> Arrays:
+            sample = samples[number]
+            least, most = bounded(parts[number], sample)
+            return least, most, np.array([0 if sample is None else sample.confirmed])
+
+        least, most, confirmed = zip(*self.work.each(part, len(parts), topic), strict=True)
+        if self.sample is not None:
+            self.sample.confirmed += sum(int(one[0]) for one in confirmed)
+        return np.concatenate(least), np.concatenate(most)
 
     def _with(self, name: str, slopes: tuple[Floats, Floats]) -> tuple[Slopes, Floats]:
         """Slopes of the listed neurons of a ReLU, the others by rule; each ``[K]`` or ``[R, K]``."""

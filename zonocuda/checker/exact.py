@@ -33,7 +33,8 @@ class ExactRows(Passes):
                 ends = _sizes(sets.sizes, node.inputs[0], number)
                 self.departures[node.name] = cast_error(node.op, -ends, ends)
             elif maps.rounds(node) and node.name in sets.sizes:
-                error = maps.departure(node, lambda name: _sizes(sets.sizes, name, number))
+                own = _sizes(sets.sizes, node.name, number)
+                error = maps.departure(node, lambda name: _sizes(sets.sizes, name, number), (-own, own))
                 assert error is not None, "it rounds"
                 self.departures[node.name] = error
 
@@ -134,7 +135,7 @@ class Sample:
             if any(not all(a.is_finite() and b.is_finite() and a <= b for a, b in zip(*e, strict=True)) for e in ends):
                 continue  # an empty set, or one of which nothing is known
             exact = interval(self.maps, node, ends)
-            error = self.maps.departure(node, partial(_sizes, sizes, number=number))
+            error = self.maps.departure(node, partial(_sizes, sizes, number=number), exact)
             if error is not None:
                 exact = exact[0] - error, exact[1] + error
             for a, b, x, y in zip(*exact, low[number].tolist(), high[number].tolist(), strict=True):

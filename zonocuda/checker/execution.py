@@ -28,7 +28,16 @@ constants, 4 for 3 (1 + gamma_D).
 
 Nodes that together are one operator of the network (:class:`zonocuda.graph.Part`) are no operations of the machine, but
 for PRODUCTS roundings of each product that the operator rounds, and flushes of it. They and ReLUs read numbers that are
-held; what they leave unflushed is flushed where it is read, or at the output, by less than eta.
+held; what they leave unflushed is flushed where it is read, or at the output, by less than eta. Steps (sign, floor,
+ceil, round) have values that no type rounds; of a number that may be flushed first, both values are counted
+(:mod:`zonocuda.checker.steps`).
+
+*Assumed.* Of a function f that the network executes as one operator, the certificate may assume that a machine is
+within k units in the last place of f(x~): at most k 2 u max(|f|, eta), as numbers of the type between 2^e and 2^(e + 1)
+lie 2 u 2^e apart. x~ and the result may be flushed: eta for the one, and for the other what f can change between 0 and
+eta. That is at most 2 eta (all |f'| are at most 2 there, but 1 + alpha of an ELU), or sqrt(eta) for a square root; 1 /
+x, 1 / sqrt(x) and log x have no value at 0, but are larger than 1 / eta, 1 / sqrt(eta) and -log eta on the way there,
+and of values above half of these nothing is known.
 
 All this holds while nothing overflows: see :meth:`Execution.overflow`.
 """
@@ -36,9 +45,10 @@ All this holds while nothing overflows: see :meth:`Execution.overflow`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,6 +63,7 @@ from zonocuda.graph import (
     Affine,
     Cast,
     Concat,
+    Elementary,
     Expand,
     Gather,
     Graph,
@@ -62,6 +73,7 @@ from zonocuda.graph import (
     Rearrangement,
     Relu,
     ScaleShift,
+    Step,
     divisor,
     fan_in,
 )
@@ -94,6 +106,28 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Assumption:
+    """What a machine is assumed to be off by, of values of at most the absolute ``most``: unit |f| + rest."""
+
+    unit: float
+    rest: float
+    most: float
+
+    @staticmethod
+    def of(op: Elementary, ulp: float, u: float, eta: float) -> Assumption:
+        """Of a function, for units in the last place."""
+        unit = ulp * 2 * u
+        steep = 1 + op.parameter if op.function == "elu" else 2.0
+        flushed = math.sqrt(eta) if op.function == "sqrt" else steep * eta
+        poles = {"reciprocal": 1 / eta, "rsqrt": 1 / math.sqrt(eta), "log": -math.log(eta)}
+        return Assumption(_above(unit), _above((unit + 1) * eta + flushed), poles.get(op.function, inf) / 2)
+
+    def departure(self, sizes: Iterable[float]) -> list[float]:
+        """Of values of these absolute sizes."""
+        return [_above(self.unit * size + self.rest) if size <= self.most else inf for size in sizes]
+
+
+@dataclass(frozen=True)
 class _Link:
     """A node's value as part of a chain, up to there.
 
@@ -117,17 +151,20 @@ class Execution:
 
     Attributes:
         u, eta: unit roundoff and smallest normal number.
-        shares: by node; others round nothing.
+        shares: by node; others round nothing, but for functions.
+        assumed: by function, what it is assumed to be off by.
+        ulp: by the name of a function, the units in the last place that the certificate assumes.
     """
 
-    def __init__(self, graph: Graph, dtype: torch.dtype) -> None:
+    def __init__(self, graph: Graph, dtype: torch.dtype, ulp: Mapping[str, float] = MappingProxyType({})) -> None:
         """Derives what every node rounds.
 
         Raises:
             CertificateError: a network about whose execution nothing is known here.
         """
         info = torch.finfo(dtype)
-        self.graph, self.dtype = graph, dtype
+        self.graph, self.dtype, self.ulp = graph, dtype, ulp
+        self.assumed: dict[str, Assumption] = {}
         self.u, self.eta, self.largest = info.eps / 2, info.tiny, info.max
         if graph.unaccounted:
             raise CertificateError(f"as executed, nothing is known: {graph.unaccounted[0]}")
@@ -160,7 +197,10 @@ class Execution:
 
     def _link(self, node: Node, before: list[_Link]) -> _Link:
         op = node.op
-        if isinstance(op, Input | Relu):
+        if isinstance(op, Input | Relu | Step):
+            return _Link(0, False, 1, 1.0, (node.name,))
+        if isinstance(op, Elementary) and op.whole and op.function in self.ulp and node.part is None:
+            self.assumed[node.name] = Assumption.of(op, self.ulp[op.function], self.u, self.eta)
             return _Link(0, False, 1, 1.0, (node.name,))
         if isinstance(op, Cast):
             raise CertificateError(f"as executed, the cast {node.name!r} is not checked")
@@ -189,7 +229,7 @@ class Execution:
 
     def _share(self, node: Node, links: Mapping[str, _Link], whole: int) -> Share | None:
         op, link = node.op, links[node.name]
-        if isinstance(op, Input | Relu):
+        if isinstance(op, Input | Relu | Step | Elementary):
             return None
         if node.part is not None:
             if not node.part.products:
@@ -250,14 +290,14 @@ class Execution:
         first such node nothing overflows, and bounds hold.
 
         Args:
-            size: at least the absolute values ``[N]`` of the input, and of a ReLU's output.
+            size: at least the absolute values ``[N]`` of the input, and of an activation's output.
             absolute: |A| M + |b| of an affine node.
         """
         found: dict[str, Array] = {}
         largest = arb(self.largest * HEADROOM)
         for node in self.graph.nodes:
             before = [found[name] for name in node.inputs]
-            if isinstance(node.op, Input | Relu):
+            if isinstance(node.op, Input | Relu | Step | Elementary):
                 value = size(node.name)
             elif isinstance(node.op, Affine):
                 value = absolute(node, before[0]) * divisor(node.op, self.graph[node.inputs[0]].shape)
@@ -272,14 +312,14 @@ class Execution:
         return ""
 
 
-def executed(semantics: str, graph: Graph) -> Execution | None:
-    """The execution that a verdict's ``semantics`` name; None for real numbers.
+def executed(semantics: str, graph: Graph, ulp: Mapping[str, float] = MappingProxyType({})) -> Execution | None:
+    """The execution that a verdict's ``semantics`` name, with what it assumes of functions; None for real numbers.
 
     Raises:
         CertificateError: about whose execution nothing is known here.
     """
     dtype = SEMANTICS[semantics]
-    return None if dtype is None else Execution(graph, dtype)
+    return None if dtype is None else Execution(graph, dtype, ulp)
 
 
 def box_of(box: Box, execution: Execution | None) -> tuple[Tensor, Tensor]:

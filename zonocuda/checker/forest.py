@@ -1,4 +1,4 @@
-"""The trees of a certificate: their grammar, read and walked.
+"""The trees of a certificate: their grammar, and the arrays that hold them; :mod:`zonocuda.checker.walk` walks them.
 
     Forest = (Tree of a lemma)... (Tree of disjuncts)...
     Tree = Leaf | InputSplit(j, t) Tree Tree | NeuronSplit(i, t) Tree Tree
@@ -10,8 +10,9 @@ is a leaf.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,12 @@ from numpy.typing import NDArray
 
 from zonocuda.checker.certificate import SLOPE_UNIT, CertificateError
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 LEAF, INPUT, NEURON = 0, 1, 2
 """What ``kind`` holds."""
 MAX_NODES = 2**25
-MAX_BOXES = 2**26
-"""Numbers of all boxes' ends."""
-MAX_DEPTH = 2**14
-"""Of a tree."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,33 @@ class Lemma:
     relu: int
     neuron: int
     upper: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Lemmas(Sequence[Lemma]):
+    """Lemmas in the order of their ReLUs, each made when it is asked for.
+
+    Attributes:
+        relus, neurons, upper: ``[M]``.
+    """
+
+    relus: Ints
+    neurons: Ints
+    upper: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.relus)
+
+    def __getitem__(self, k: Any) -> Any:
+        """One of them, or those of a slice."""
+        if isinstance(k, slice):
+            return Lemmas(self.relus[k], self.neurons[k], self.upper[k])
+        return Lemma(int(self.relus[k]), int(self.neurons[k]), bool(self.upper[k]))
+
+    def of_relu(self) -> Iterator[slice]:
+        """Where those of each ReLU are that has some."""
+        ends = [0, *(np.flatnonzero(np.diff(self.relus)) + 1).tolist(), len(self)]
+        return (slice(first, last) for first, last in pairwise(ends) if first < last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +86,7 @@ class Forest:
         negative: the same where v < 0; None where these are by rule.
     """
 
-    lemmas: tuple[Lemma, ...]
+    lemmas: Lemmas
     trees: tuple[tuple[int, ...], ...]
     kind: NDArray[np.uint8]
     inputs: Ints
@@ -84,177 +108,33 @@ class Forest:
     negative: NDArray[np.uint8] | None
 
 
-@dataclass(frozen=True)
-class Cut:
-    """What one split of a neuron leaves: z >= point, or z <= point."""
-
-    relu: int
-    neuron: int
-    above: bool
-    point: float
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A row of a leaf: of which disjunct, combined of what, with which slopes and multipliers (by neuron split)."""
-
-    disjunct: int
-    rows: tuple[tuple[int, float], ...]
-    slopes: int
-    multipliers: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Leaf:
-    """A leaf and what lies above it.
-
-    Attributes:
-        box: the number of its box among ``Walk.boxes``.
-        cuts: the neuron splits above it, from the root on.
-        scope: on which box bounds are derived, and how many of ``cuts`` count there; None for the region's own.
-        slopes: of these bounds.
-        pairs: its rows.
-    """
-
-    box: int
-    cuts: tuple[Cut, ...]
-    scope: tuple[int, int] | None
-    slopes: int
-    pairs: tuple[Pair, ...]
-
-
-@dataclass(eq=False)
-class Walk:
-    """The leaves of every tree, and the boxes ``[N0]`` that occur, the region's first."""
-
-    trees: list[list[Leaf]] = field(default_factory=list)
-    lower: list[Floats] = field(default_factory=list)
-    upper: list[Floats] = field(default_factory=list)
-
-
-def halves(boxes: Walk, box: int, j: int, t: float) -> tuple[int, int]:
-    """Adds the part of a box with x_j >= t and that with x_j <= t."""
-    low, high = boxes.lower[box].copy(), boxes.upper[box].copy()
-    low[j], high[j] = max(low[j], t), min(high[j], t)
-    boxes.lower += [low, boxes.lower[box]]
-    boxes.upper += [boxes.upper[box], high]
-    return len(boxes.lower) - 2, len(boxes.lower) - 1
-
-
-def walk(forest: Forest, lower: Floats, upper: Floats) -> Walk:
-    """All leaves of a forest over a box with ends ``[N0]``.
-
-    Raises:
-        CertificateError: nodes that are no forest of so many trees, or fields that do not fit them.
-    """
-    return _Walker(forest, lower, upper).run()
-
-
-class _Walker:
-    """A walk under way: positions in the arrays."""
-
-    def __init__(self, forest: Forest, lower: Floats, upper: Floats) -> None:
-        self.forest, self.result = forest, Walk([], [lower], [upper])
-        self.room = MAX_BOXES - 2 * len(lower)
-        self.node = self.input = self.neuron = self.leaf = self.pair = self.row = self.multiplier = 0
-        self.kinds, self.inputs, self.at = forest.kind.tolist(), forest.inputs.tolist(), forest.at.tolist()
-        splits = zip(forest.relus.tolist(), forest.neurons.tolist(), forest.points.tolist(), strict=True)
-        self.cuts = list(splits)
-        names = ("scope", "slopes", "counts", "rows", "weights", "row_slopes", "multiplied", "splits", "multipliers")
-        self.fields: dict[str, list[Any]] = {name: getattr(forest, name).tolist() for name in names}
-
-    def run(self) -> Walk:
-        """Tree after tree."""
-        everyone: Sequence[tuple[int, ...]] = [(0,)] * len(self.forest.lemmas) + list(self.forest.trees)
-        for disjuncts in everyone:
-            self.result.trees.append(self.tree(disjuncts))
-        given = (self.node, len(self.kinds)), (self.input, len(self.inputs)), (self.neuron, len(self.cuts))
-        used = (self.leaf, "scope"), (self.pair, "counts"), (self.row, "rows"), (self.multiplier, "splits")
-        if any(a != b for a, b in given) or any(a != len(self.fields[name]) for a, name in used):
-            raise CertificateError("forest: there is more than its trees take")
-        return self.result
-
-    def tree(self, disjuncts: tuple[int, ...]) -> list[Leaf]:
-        """The leaves of the next tree."""
-        found: list[Leaf] = []
-        stack = [_Place(0, (), None, 0)]
-        while stack:
-            place = stack.pop()
-            if place.depth > MAX_DEPTH:
-                raise CertificateError(f"forest: a tree is deeper than {MAX_DEPTH}")
-            kind = self.take("node", self.kinds)
-            if kind == LEAF:
-                found.append(self.read(place, disjuncts))
-            elif kind == INPUT:
-                boxes = self.halves(place.box, self.take("input", self.inputs), self.at[self.input - 1])
-                stack += [_Place(box, place.cuts, place, place.depth + 1) for box in boxes]
-            elif kind == NEURON:
-                relu, neuron, point = self.take("neuron", self.cuts)
-                for above in (True, False):
-                    cuts = (*place.cuts, Cut(relu, neuron, above, point))
-                    stack.append(_Place(place.box, cuts, place, place.depth + 1))
-            else:
-                raise CertificateError("forest: kind holds other numbers than 0, 1 and 2")
-        return found
-
-    def halves(self, box: int, j: int, t: float) -> tuple[int, int]:
-        """The upper and the lower part of a box."""
-        self.room -= 4 * len(self.result.lower[box])
-        if self.room < 0:
-            raise CertificateError(f"forest: its boxes have more than {MAX_BOXES} numbers")
-        return halves(self.result, box, j, t)
-
-    def read(self, place: _Place, disjuncts: tuple[int, ...]) -> Leaf:
-        """The next leaf."""
-        scope = self.take("leaf", self.fields["scope"])
-        slopes = self.fields["slopes"][self.leaf - 1]
-        if not -1 <= scope <= place.depth:
-            raise CertificateError("forest: scope is no number of splits above the leaf")
-        on = None
-        if scope >= 0:
-            on = place
-            while on.depth > scope:
-                assert on.parent is not None, "the root's depth is 0"
-                on = on.parent
-        pairs = tuple(self.read_pair(disjunct, len(place.cuts)) for disjunct in disjuncts)
-        return Leaf(place.box, place.cuts, None if on is None else (on.box, len(on.cuts)), slopes, pairs)
-
-    def read_pair(self, disjunct: int, cuts: int) -> Pair:
-        """The next row of a leaf."""
-        count = self.take("pair", self.fields["counts"])
-        many = self.fields["multiplied"][self.pair - 1]
-        rows = self.some("row", "rows", "weights", count)
-        multipliers = self.some("multiplier", "splits", "multipliers", many)
-        if not all(0 <= split < cuts for split, _ in multipliers):
-            raise CertificateError("forest: a multiplier belongs to no split above its leaf")
-        return Pair(disjunct, rows, self.fields["row_slopes"][self.pair - 1], multipliers)
-
-    def some(self, position: str, keys: str, values: str, count: int) -> tuple[tuple[int, float], ...]:
-        """The next ``count`` pairs of two fields."""
-        first = getattr(self, position)
-        part = slice(first, first + count)
-        setattr(self, position, part.stop)
-        if part.stop > len(self.fields[keys]):
-            raise CertificateError(f"forest: {keys} holds too little")
-        return tuple(zip(self.fields[keys][part], self.fields[values][part], strict=True))
-
-    def take(self, position: str, values: Sequence[Any]) -> Any:
-        """The next one."""
-        place = getattr(self, position)
-        if place >= len(values):
-            raise CertificateError("forest: a child is missing")
-        setattr(self, position, place + 1)
-        return values[place]
-
-
-@dataclass(frozen=True, eq=False)
-class _Place:
-    """A node: its box, the neuron splits above it, its parent, and its depth."""
-
-    box: int
-    cuts: tuple[Cut, ...]
-    parent: _Place | None
-    depth: int
+def check_shape(forest: Forest) -> None:
+    """Raises CertificateError unless the nodes are so many trees, and the other arrays have what they take: before
+    anything is proven."""
+    kind = forest.kind
+    if len(kind) and kind.max() > NEURON:
+        raise CertificateError("forest: kind holds other numbers than 0, 1 and 2")
+    trees = len(forest.lemmas) + len(forest.trees)
+    due = np.minimum.accumulate(np.cumsum(np.where(kind == LEAF, np.int32(-1), np.int32(1)), dtype=np.int32))
+    if not len(due) or due[-1] > -trees:  # every tree takes one leaf more than splits
+        raise CertificateError("forest: a child is missing")
+    ends = np.searchsorted(-due, np.arange(1, trees + 1)) + 1  # nodes up to the end of each tree
+    leaves = np.diff(np.cumsum(kind == LEAF)[ends - 1], prepend=0)
+    disjuncts = np.array([1] * len(forest.lemmas) + [len(tree) for tree in forest.trees])
+    counts, multiplied = (int(values.sum(dtype=np.int64)) for values in (forest.counts, forest.multiplied))
+    takes: list[tuple[int, NDArray[Any]]] = [
+        (int(ends[-1]), kind),
+        (int((kind == INPUT).sum()), forest.at),
+        (int((kind == NEURON).sum()), forest.points),
+        (int(leaves.sum()), forest.scope),
+        (int(leaves @ disjuncts), forest.counts),
+        (counts, forest.rows),
+        (multiplied, forest.splits),
+    ]
+    if any(count > len(values) for count, values in takes):
+        raise CertificateError("forest: an array holds too little for its trees")
+    if any(count < len(values) for count, values in takes):
+        raise CertificateError("forest: there is more than its trees take")
 
 
 def read_forest(fields: Mapping[str, Any], relus: Sequence[int], inputs: int, disjuncts: int) -> Forest:
@@ -276,7 +156,7 @@ def read_forest(fields: Mapping[str, Any], relus: Sequence[int], inputs: int, di
         values = _array(fields, name, "int32", size)
         if len(values) and not bool(((values >= least) & (values < below)).all()):
             raise CertificateError(f"forest: {name} holds a number outside its range")
-        return values.astype(np.int64)
+        return values
 
     def reals(name: str, size: int, least: float) -> Floats:
         values = _array(fields, name, "float64", size)
@@ -311,8 +191,8 @@ def read_forest(fields: Mapping[str, Any], relus: Sequence[int], inputs: int, di
     counts = ints("counts", None, 0, MAX_NODES)
     rows = ints("rows", None, 0, MAX_NODES)
     splits = ints("splits", None, 0, MAX_NODES)
-    return Forest(
-        tuple(Lemma(*one) for one in zip(of.tolist(), at.tolist(), sides.astype(bool).tolist(), strict=True)),
+    forest = Forest(
+        Lemmas(of, at, sides.astype(bool)),
         _trees(fields.get("trees"), disjuncts),
         kind,
         j,
@@ -333,6 +213,8 @@ def read_forest(fields: Mapping[str, Any], relus: Sequence[int], inputs: int, di
         nonnegative,
         negative,
     )
+    check_shape(forest)
+    return forest
 
 
 def _trees(entry: object, disjuncts: int) -> tuple[tuple[int, ...], ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from zonocuda.checker import lines
 from zonocuda.checker.floats import FloatMap, Floats, U, above
 from zonocuda.checker.sets import FloatNet, cast_error
-from zonocuda.graph import Add, Affine, Bilinear, Cast, Concat, Elementary, Input, Node, Relu
+from zonocuda.graph import Add, Affine, Bilinear, Cast, Concat, Elementwise, Input, Node, Relu
 
 
 def interval(
@@ -25,7 +25,7 @@ def interval(
     ``sizes`` bounds the absolute values of all nodes before, where they are a machine's.
     """
     low, high = _real_interval(net, node, before, lower, upper)
-    error = net.departure(node, sizes)
+    error = net.departure(node, sizes, np.maximum(np.abs(low), np.abs(high)))
     if error is None:
         return low, high
     return np.nextafter(low - error, -np.inf), np.nextafter(high + error, np.inf)
@@ -40,7 +40,7 @@ def _real_interval(
     if isinstance(op, Relu):
         low, high = before[0]
         return np.maximum(low, 0), np.maximum(high, 0)
-    if isinstance(op, Elementary | Bilinear):
+    if isinstance(op, Elementwise | Bilinear):
         return lines.interval(op, *before[0])
     if isinstance(op, Add):
         (a, b), (c, d) = before

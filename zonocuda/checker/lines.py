@@ -17,9 +17,9 @@ from zonocuda.checker.floats import Floats, U, above, gamma
 from zonocuda.checker.functions import each, least, most
 from zonocuda.checker.products import corners, split
 from zonocuda.checker.slopes import by_rule
-from zonocuda.graph import Bilinear, Elementary
+from zonocuda.graph import Bilinear, Elementwise
 
-Smooth = Elementary | Bilinear
+Smooth = Elementwise | Bilinear
 Ends = tuple[Floats, Floats]
 
 
@@ -107,7 +107,7 @@ def _plane(op: Bilinear, low: Floats, high: Floats) -> Band:
 
 def interval(op: Smooth, low: Floats, high: Floats) -> Ends:
     """Bounds ``[S, N]`` of values from those ``[S, M]`` of what is read."""
-    if isinstance(op, Elementary):
+    if isinstance(op, Elementwise):
         return each(least, op, 0.0, low, high), each(most, op, 0.0, low, high)
     (xl, yl), (xu, yu) = (split(end, op.terms) for end in (low, high))
     smallest, largest = corners((xl, xu), (yl, yu))

@@ -25,7 +25,7 @@ from zonocuda.graph import (
     Bilinear,
     Cast,
     Concat,
-    Elementary,
+    Elementwise,
     Expand,
     Gather,
     Graph,
@@ -46,7 +46,7 @@ Ends = tuple[Array, Array]
 
 def is_activation(op: Op) -> bool:
     """Whether an operator is relaxed: neither affine nor a sum of two."""
-    return isinstance(op, Relu | Elementary | Bilinear)
+    return isinstance(op, Relu | Elementwise | Bilinear)
 
 
 class Maps:
@@ -69,7 +69,7 @@ class Maps:
     def layers(self) -> dict[str, Layer]:
         """The activations by name, in order."""
         return {
-            node.name: Layer(node.op.kind, self.size[node.inputs[0]], not isinstance(node.op, Elementary))
+            node.name: Layer(node.op.kind, self.size[node.inputs[0]], not isinstance(node.op, Elementwise))
             for node in self.activations
         }
 
@@ -127,12 +127,16 @@ class Maps:
 
     def rounds(self, node: Node) -> bool:
         """Whether a machine's value may be another than that of the node's operator."""
-        return self.execution is not None and node.name in self.execution.shares
+        execution = self.execution
+        return execution is not None and (node.name in execution.shares or node.name in execution.assumed)
 
-    def departure(self, node: Node, size: Callable[[str], Array]) -> Array | None:
-        """How far it may be ``[N]``, for values of at most the absolute ``size``; None where it is the same."""
+    def departure(self, node: Node, size: Callable[[str], Array], own: Ends) -> Array | None:
+        """How far it may be ``[N]``, for values of at most the absolute ``size``, and with ``own`` bounds of the
+        operator's own; None where it is the same."""
         if self.execution is None or not self.rounds(node):
             return None
+        if node.name in self.execution.assumed:
+            return balls(self.execution.assumed[node.name].departure(floats_above(sized(*own)).tolist()))
         first = size(node.inputs[0])
         if isinstance(node.op, Add):
             return self.execution.departure(node.name, first, size(node.inputs[1]), size)
@@ -203,7 +207,7 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
     if isinstance(op, Relu):
         low, high = (balls(ZERO if value <= 0 else value for value in end) for end in before[0])
         return low, high
-    if isinstance(op, Elementary):
+    if isinstance(op, Elementwise):
         ends = floats_below(before[0][0]), floats_above(before[0][1])
         return balls(each(least, op, 0.0, *ends).tolist()), balls(each(most, op, 0.0, *ends).tolist())
     if isinstance(op, Bilinear):
@@ -253,7 +257,7 @@ def _float(value: arb, side: float) -> float:
 def executed_interval(maps: Maps, node: Node, ends: Mapping[str, Ends]) -> Ends:
     """The same of a node whose inputs have bounds ``ends``, as do the nodes before, of a machine's value."""
     low, high = interval(maps, node, [ends[name] for name in node.inputs])
-    error = maps.departure(node, lambda name: sized(*ends[name]))
+    error = maps.departure(node, lambda name: sized(*ends[name]), (low, high))
     return (low, high) if error is None else (lower(low - error), upper(high + error))
 
 
@@ -276,7 +280,7 @@ def attained(maps: Maps, box: Ends) -> dict[str, Ends]:
             low, high = map_.ends(*before[0])
             if map_.bias is not None:
                 low, high = low + map_.bias, high + map_.bias
-            error = maps.departure(node, lambda name: sized(*ends[name]))
+            error = maps.departure(node, lambda name: sized(*ends[name]), (low, high))
             found = (lower(low), upper(high)) if error is None else (lower(low - error), upper(high + error))
         else:
             found = executed_interval(maps, node, ends)

@@ -267,6 +267,12 @@ def _compared(function: Callable[[Any, Any], Any]) -> Callable[[Call], NDArray[A
     return lambda call: np.asarray(np.frompyfunc(function, 2, 1)(call(0), call(1)), dtype=object).astype(bool)
 
 
+def _round(x: arb) -> arb:
+    """To the nearest integer; of two as near to the even one."""
+    up = (x + 0.5).floor()
+    return up - 1 if x + 0.5 == up and (up / 2).floor() != up / 2 else up
+
+
 COMPUTED: dict[str, Callable[[Call], NDArray[Any]]] = {
     **SMOOTH,
     "Abs": _each(abs),
@@ -306,6 +312,8 @@ COMPUTED: dict[str, Callable[[Call], NDArray[Any]]] = {
     "ReduceSum": _reduced(lambda x, dims: x.sum(axis=dims)),
     "Resize": resized,
     "Relu": _each(lambda x: x.max(ZERO)),
+    "Round": _each(_round),
+    "Sign": _each(lambda x: x.sgn()),
     "Sqrt": _each(lambda x: x.sqrt()),
     "Sub": lambda call: call(0) - call(1),
     "ThresholdedRelu": _thresholded,

@@ -1,7 +1,8 @@
-"""Independent parts of a check in several processes, which begin as copies of this one."""
+"""Independent parts of a check in several processes, which begin as copies of this one; what is done is noted."""
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from zonocuda.checker.journal import Arrays, Journal
 
 T = TypeVar("T")
 
@@ -58,6 +62,45 @@ def in_order(task: Callable[[int], T], count: int, jobs: int) -> Iterator[T]:
     finally:
         pool.shutdown(cancel_futures=True)
         del _tasks[number]
+
+
+@dataclass
+class Work:
+    """Batches of a check: how many processes share them, and where it is noted what is done.
+
+    Attributes:
+        name: of the part of the check that asks; what is noted is known by it, by how often that part asked before, and
+            by what it asked.
+    """
+
+    jobs: int = 1
+    journal: Journal | None = None
+    name: str = ""
+    asked: int = field(default=0, init=False)
+
+    def part(self, name: str) -> Work:
+        """The work of a part of the check."""
+        return Work(self.jobs, self.journal, f"{self.name}{name}.")
+
+    def each(self, task: Callable[[int], Arrays], count: int, topic: Callable[[], bytes]) -> Iterator[Arrays]:
+        """``task(0)``, ``task(1)``, ...: of those that are not noted, as :func:`in_order` says. ``topic`` tells what
+        is asked for."""
+        journal = self.journal
+        self.asked += 1
+        if journal is None:
+            yield from in_order(task, count, self.jobs)
+            return
+        about = hashlib.sha256(topic()).hexdigest()
+        names = [f"{self.name}{self.asked}.{about}.{count}.{k}" for k in range(count)]
+        known = [journal.known(name) for name in names]
+        missing = [k for k, found in enumerate(known) if found is None]
+        fresh = in_order(lambda n: task(missing[n]), len(missing), self.jobs)
+        for name, held in zip(names, known, strict=True):
+            found = held
+            if found is None:
+                found = next(fresh)
+                journal.note(name, found)
+            yield found
 
 
 def _begin(parent: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from zonocuda.checker.exact import Disagreement, Sample
 from zonocuda.checker.execution import box_of, sized
 from zonocuda.checker.forest import read_forest
 from zonocuda.checker.maps import Maps, attained
+from zonocuda.checker.parallel import Work
 from zonocuda.checker.region import Progress, RegionCheck, is_within
 from zonocuda.checker.rows import Row
 from zonocuda.checker.sets import FloatNet, Sets
@@ -46,13 +47,12 @@ class Unsound(NotProven):
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Where arrays are, whether everything is computed in balls, who is told how far it is, and how many processes
-    there are."""
+    """Where arrays are, whether everything is computed in balls, who is told how far it is, and who does the work."""
 
     archive: Archive | None = None
     exact: bool = False
     progress: Progress = lambda phase, done, total: None
-    jobs: int = 1
+    work: Work = field(default_factory=Work)
 
 
 class Network:
@@ -80,8 +80,6 @@ def region_proof(network: Network, region: Region, entry: object, sources: Sourc
         CertificateError: what the certificate has for it is malformed.
     """
     box = region.box
-    if network.maps.execution is not None and not network.maps.is_piecewise:
-        raise NotProven("how a machine executes other activations than ReLUs is not known")
     lower, upper = box_of(box, network.maps.execution)
     if bool((lower > upper).any()) and not box.has_nan:
         return "the box is empty"
@@ -158,7 +156,7 @@ def _in_balls(network: Network, region: Region, claim: RegionClaim, rows: Rows, 
 def _in_floats(network: Network, region: Region, claim: RegionClaim, rows: Rows, sources: Sources) -> Bounds:
     lower, upper = (end.numpy()[None] for end in box_of(region.box, network.maps.execution))
     sample = Sample(network.maps, SHARE, MOST)
-    root = RootDerivation(network.floats, lower, upper, claim, sample, sources.progress)
+    root = RootDerivation(network.floats, lower, upper, claim, sample, sources.progress, sources.work)
     with _believed():
         sets = root.run()
         _refuse(_overflow(network, sets))
@@ -226,11 +224,12 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
             raise CertificateError("forest: activations beside ReLUs have no bounds of a whole box beside a forest")
         claim = region_claim(entry, network.maps.layers, archive)
         with np.errstate(all="ignore"), _believed():
-            root = RootDerivation(net, box[0][None], box[1][None], claim, sample, sources.progress).run()
+            ends = box[0][None], box[1][None]
+            root = RootDerivation(net, *ends, claim, sample, sources.progress, sources.work).run()
     if network.maps.execution is not None:
         with np.errstate(all="ignore"):
             _refuse(_overflow(network, root or Derivation(net, box[0][None], box[1][None]).run()))
-    check = ForestCheck(net, (box[0], box[1]), disjuncts, forest, root, sample, sources.progress, sources.jobs)
+    check = ForestCheck(net, (box[0], box[1]), disjuncts, forest, root, sample, sources.progress, sources.work)
     with _believed():
         _refuse(check.run())
     return (

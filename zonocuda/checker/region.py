@@ -65,8 +65,8 @@ class RegionCheck(Passes):
             before = [self._tightened(node, *before[0])]
             self.relaxed[node.name] = self._relaxed(node, before[0])
             self.sizes[node.inputs[0]] = sized(*before[0])
-        error = self.maps.departure(node, lambda name: self.sizes[name])
         low, high = interval(self.maps, node, before)
+        error = self.maps.departure(node, lambda name: self.sizes[name], (low, high))
         if error is not None:
             low, high = lower(low - error), upper(high + error)
         if isinstance(node.op, Cast):  # of which the interval knows

@@ -18,7 +18,7 @@ from zonocuda.checker.functions import least, most
 from zonocuda.checker.maps import Ends, floats_above, floats_below
 from zonocuda.checker.products import corners
 from zonocuda.checker.slopes import by_rule
-from zonocuda.graph import Bilinear, Elementary
+from zonocuda.graph import Bilinear, Elementwise
 
 Image = tuple[Array, Array, Array]
 """Rows ``[R, N]`` of what an activation reads, and offsets ``[R]`` below and above."""
@@ -94,9 +94,9 @@ def _slope(value: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class RelaxedFunction:
-    """A smooth function of every neuron, on float bounds."""
+    """A function of every neuron, on float bounds."""
 
-    op: Elementary
+    op: Elementwise
     low: list[float]
     high: list[float]
     listed: Any
@@ -104,7 +104,7 @@ class RelaxedFunction:
     known: dict[tuple[int, float, bool], arb] = field(default_factory=dict)
 
     @staticmethod
-    def of(op: Elementary, ends: Ends, listed: Any) -> RelaxedFunction:
+    def of(op: Elementwise, ends: Ends, listed: Any) -> RelaxedFunction:
         """``listed`` as for ReLUs."""
         low, high = floats_below(ends[0]), floats_above(ends[1])
         default = np.zeros(len(low))
@@ -188,5 +188,6 @@ class RelaxedProducts:
 
 def relaxed(op: Any, ends: Ends, listed: Any) -> Relaxed:
     """An activation with bounds ``ends`` of what it reads."""
-    kinds: Any = {Elementary: RelaxedFunction.of, Bilinear: RelaxedProducts.of}
-    return kinds[type(op)](op, ends, listed) if type(op) in kinds else RelaxedRelu.of(ends, listed)
+    if isinstance(op, Elementwise):
+        return RelaxedFunction.of(op, ends, listed)
+    return RelaxedProducts.of(op, ends, listed) if isinstance(op, Bilinear) else RelaxedRelu.of(ends, listed)

@@ -52,12 +52,14 @@ class FloatNet:
         self.relus = {node.name: node for node in self.graph.relus}
         self.names = list(self.relus)
 
-    def departure(self, node: Node, sizes: Mapping[str, Floats]) -> Floats | None:
+    def departure(self, node: Node, sizes: Mapping[str, Floats], own: Floats) -> Floats | None:
         """How far a machine's value may be from that of a node's operator ``[S, N]``, for values of at most the
-        absolute ``sizes``; None where it is the same."""
+        absolute ``sizes``, and of at most ``own`` of the operator itself; None where it is the same."""
         execution = self.maps.execution
         if execution is None or not self.maps.rounds(node):
             return None
+        if node.name in execution.assumed:
+            return np.array(execution.assumed[node.name].departure(own.ravel().tolist())).reshape(own.shape)
         share = execution.shares[node.name]
         first, second = sizes[node.inputs[0]], sizes[node.inputs[-1]]
         if isinstance(node.op, Affine):
@@ -119,7 +121,8 @@ class Sets:
         relus: by ReLU, of its input.
         lines: by other activation.
         sizes: by node, a bound of the absolute values.
-        errors: by affine node or cast, and by sums that a machine rounds, what rounding costs for each |v_i|.
+        errors: by affine node or cast, and by sums and functions that a machine rounds, what rounding costs for each
+            |v_i|.
         lost: by node, what may underflow on the way through it, in all.
     """
 
@@ -140,7 +143,7 @@ class Sets:
         self.sizes[node.name] = np.maximum(np.abs(low), np.abs(high))
         if not before:
             return
-        size, departure = self.sizes[before[0]], self.net.departure(node, self.sizes)
+        size, departure = self.sizes[before[0]], self.net.departure(node, self.sizes, self.sizes[node.name])
         self.lost[node.name] = above(size.sum(1) * TINY, self.net.operations)
         if isinstance(node.op, Affine):
             map_ = self.net.affine[node.name]
@@ -262,6 +265,8 @@ def _chunk(sets: Sets, which: Index, chosen: Index, start: list[tuple[str, Float
             image, summands = sets.lines[node.name].image(v, which)
             constant = constant + summands.sum(1)
             error = error + gamma(net.operations) * np.abs(summands).sum(1) + U * np.abs(constant)
+            if node.name in sets.errors:
+                error = error + (np.abs(v) * _of(sets.errors[node.name], which)).sum(1)
             over = over + np.inf
             error = error + U * (np.abs(image) * _of(sets.sizes[node.inputs[0]], which)).sum(1)
             send(node.inputs[0], image)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from zonocuda.checker.floats import Floats
-from zonocuda.graph import Elementary
+from zonocuda.graph import Elementwise
 
 SAMPLES = 33
 SLOPES = 17
@@ -23,7 +23,7 @@ AT_ONCE = 2**11
 """Intervals."""
 
 
-def by_rule(op: Elementary, lower: Floats, upper: Floats) -> tuple[Floats, Floats, Floats]:
+def by_rule(op: Elementwise, lower: Floats, upper: Floats) -> tuple[Floats, Floats, Floats]:
     """Slopes for both signs, of lines below, and of lines above, for intervals of any shape."""
     ends = [np.ascontiguousarray(end, np.float64).ravel() for end in (lower, upper)]
     parts = [
@@ -33,7 +33,7 @@ def by_rule(op: Elementary, lower: Floats, upper: Floats) -> tuple[Floats, Float
     return area.reshape(lower.shape), below.reshape(lower.shape), above.reshape(lower.shape)
 
 
-def _some(op: Elementary, lower: Floats, upper: Floats) -> Floats:
+def _some(op: Elementwise, lower: Floats, upper: Floats) -> Floats:
     """``[3, n]`` for intervals ``[n]``."""
     share = np.sort([*np.linspace(0, 1, SAMPLES), (1 - NEAR) / 2, (1 + NEAR) / 2])
     middle = len(share) // 2

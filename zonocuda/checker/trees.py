@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -14,17 +14,21 @@ from zonocuda.checker.certificate import SLOPE_UNIT, CertificateError
 from zonocuda.checker.derive import Cuts, Derivation, restricted
 from zonocuda.checker.exact import ExactRows, Sample
 from zonocuda.checker.floats import Floats
-from zonocuda.checker.forest import Cut, Forest, Leaf, Lemma, Pair, Walk, halves, walk
+from zonocuda.checker.forest import Forest, Lemma
+from zonocuda.checker.journal import Arrays
 from zonocuda.checker.maps import ratio
-from zonocuda.checker.parallel import in_order
+from zonocuda.checker.parallel import Work
 from zonocuda.checker.region import Progress
 from zonocuda.checker.rows import Begun, Row
 from zonocuda.checker.sets import FloatNet, Index, Relaxed, Sets, Slopes, carry, twice
+from zonocuda.checker.walk import Box, Cut, Leaf, Pair, walk
 from zonocuda.specs import LinearConstraint
 
 SETS_AT_ONCE = 512
 NUMBERS_AT_ONCE = 2**20
 """Of one kind of bound, for all sets of a batch."""
+LEAVES_AT_ONCE = 2**22
+"""Numbers of the leaves that are read at a time."""
 MOST_HALVED = 4
 """How often a leaf's box is halved here, one half after the other."""
 SPARE = 256
@@ -39,7 +43,7 @@ class _Job:
 
     leaf: int
     set: int
-    box: int
+    box: Box
     pair: Pair
     row: Row
 
@@ -48,13 +52,18 @@ Found = tuple[int, Pair, float, bool]
 """The number of a leaf, a pair of it, a bound of its row, and whether it is positive."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """What was found of a batch; how many rows float64 proved, and how many balls; how many balls confirmed."""
-
-    found: list[Found]
-    closed: list[int]
-    confirmed: int
+def pieces(leaves: Iterable[Leaf]) -> Iterator[list[Leaf]]:
+    """The leaves of a tree, some at a time."""
+    some: list[Leaf] = []
+    room = LEAVES_AT_ONCE
+    for leaf in leaves:
+        some.append(leaf)
+        room -= leaf.size
+        if room < 0:
+            yield some
+            some, room = [], LEAVES_AT_ONCE
+    if some:
+        yield some
 
 
 class ForestCheck:
@@ -75,37 +84,33 @@ class ForestCheck:
         root: Sets | None,
         sample: Sample,
         progress: Progress = lambda phase, done, total: None,
-        jobs: int = 1,
+        work: Work | None = None,
     ) -> None:
-        """``jobs``: how many processes share the batches."""
-        self.jobs = jobs
+        """``work``: who does the batches."""
+        self.work = work or Work()
         self.net, self.forest, self.root, self.sample, self.progress = net, forest, root, sample, progress
-        self.disjuncts = disjuncts
-        self.walk: Walk = walk(forest, *box)
+        self.disjuncts, self.box = disjuncts, box
         self.names = net.names
-        self.leaves, self.done = sum(map(len, self.walk.trees)), 0
+        self.leaves, self.done = len(forest.scope), 0
         self.closed = [0, 0]
         self.spare = SPARE + 4 * self.leaves
         self.worst = np.inf
-        self.units = forest.nonnegative * SLOPE_UNIT
-        self.below = None if forest.negative is None else forest.negative * SLOPE_UNIT
         self._rows: dict[Any, Row] = {}
 
     def run(self) -> str:
         """Why the disjuncts are not refuted; empty if they are."""
-        lemmas, count = self.forest.lemmas, len(self.forest.lemmas)
-        first = 0
-        while first < count:
-            last = first
-            while last < count and lemmas[last].relu == lemmas[first].relu:
-                last += 1
-            self.prove_lemmas(lemmas[first:last], self.walk.trees[first:last])
-            first = last
-        for number, tree in enumerate(self.walk.trees[count:]):
-            for leaf, pair, bound, proven in self.bounds(tree, self.row_of):
-                if not proven and not self.rescued(tree[leaf], pair):
-                    return f"leaf {leaf} of tree {number}: disjunct {pair.disjunct} is not refuted (bound {bound:.6g})"
-                self.worst = min(self.worst, bound) if proven else self.worst
+        trees, lemmas = walk(self.forest, *self.box), self.forest.lemmas
+        for some in lemmas.of_relu():
+            self.prove_lemmas(lemmas[some], trees)
+        for number, tree in enumerate(trees):
+            first = 0
+            for leaves in pieces(tree):
+                for leaf, pair, bound, proven in self.bounds(leaves, self.row_of):
+                    if not proven and not self.rescued(leaves[leaf], pair):
+                        where = f"leaf {first + leaf} of tree {number}"
+                        return f"{where}: disjunct {pair.disjunct} is not refuted (bound {bound:.6g})"
+                    self.worst = min(self.worst, bound) if proven else self.worst
+                first += len(leaves)
         return ""
 
     def rescued(self, leaf: Leaf, pair: Pair) -> bool:
@@ -116,14 +121,13 @@ class ForestCheck:
         pending = [(leaf.box, 0)]
         while pending:
             box, depth = pending.pop()
-            lower, upper = self.walk.lower[box], self.walk.upper[box]
-            sides = np.flatnonzero(lower < upper).tolist()
+            sides = np.flatnonzero(box.lower < box.upper).tolist()
             self.spare -= len(sides)
             if depth == MOST_HALVED or self.spare < 0:
                 return False
-            found: dict[int, tuple[float, list[tuple[int, int]]]] = {}
+            found: dict[int, tuple[float, list[tuple[Box, int]]]] = {}
             for j in sides:
-                boxes = halves(self.walk, box, j, lower[j] / 2 + upper[j] / 2)
+                boxes = box.halves(j, box.lower[j] / 2 + box.upper[j] / 2)
                 leaves = [Leaf(part, leaf.cuts, (part, len(leaf.cuts)), leaf.slopes, (pair,)) for part in boxes]
                 bounds = list(self.bounds(leaves, self.row_of))
                 still = [(boxes[n], depth + 1) for n, _, _, proven in bounds if not proven]
@@ -136,18 +140,26 @@ class ForestCheck:
 
     # ---- lemmas -----------------------------------------------------------------------------------------------------
 
-    def prove_lemmas(self, lemmas: Sequence[Lemma], trees: Sequence[list[Leaf]]) -> None:
-        """Bounds neurons of one ReLU, and puts what is better into the region's own bounds."""
+    def prove_lemmas(self, lemmas: Sequence[Lemma], trees: Iterator[Iterator[Leaf]]) -> None:
+        """Bounds neurons of one ReLU, by the next trees, and puts what is better into the region's own bounds."""
         if self.root is None:
             raise CertificateError("forest: lemmas need the region's own bounds (activations)")
-        owner = [lemma for lemma, tree in zip(lemmas, trees, strict=True) for _ in tree]
-        rows = [self.lemma_row(lemma) for lemma in owner]
-        leaves = [leaf for tree in trees for leaf in tree]
-        least = dict.fromkeys(lemmas, np.inf)
-        for leaf, pair, bound, proven in self.bounds(leaves, lambda leaf, pair: rows[leaf] if pair.rows else _ZERO):
-            if pair.rows or not proven:
-                found = bound if pair.rows else -np.inf
-                least[owner[leaf]] = min(least[owner[leaf]], found) if found == found else -np.inf
+        rows: list[tuple[Lemma, Row]] = []  # of the leaves that were read, and not used up
+
+        def read() -> Iterator[Leaf]:
+            for lemma in lemmas:
+                row = self.lemma_row(lemma)
+                for leaf in next(trees):
+                    rows.append((lemma, row))
+                    yield leaf
+
+        least: dict[Lemma, float] = {}
+        for leaves in pieces(read()):
+            for leaf, pair, bound, proven in self.bounds(leaves, lambda n, pair: rows[n][1] if pair.rows else _ZERO):
+                if pair.rows or not proven:
+                    found, lemma = bound if pair.rows else -np.inf, rows[leaf][0]
+                    least[lemma] = min(least.get(lemma, np.inf), found) if found == found else -np.inf
+            rows.clear()
         name = self.names[lemmas[0].relu]
         known = self.root.relus[name]
         low, high = known.low.copy(), known.high.copy()
@@ -205,30 +217,38 @@ class ForestCheck:
             chosen = [key for key in keys if (key[0] is not None) is own]
             parts += [(own, chosen[first : first + step]) for first in range(0, len(chosen), step)]
         samples = self.sample.parts(len(parts))
+        whole = Box(*self.box)
 
-        def batch(number: int) -> _Batch:
+        def places(part: Sequence[Any]) -> list[tuple[int, int, Pair]]:
+            return [(n, place, pair) for place, key in enumerate(part) for n in keys[key] for pair in leaves[n].pairs]
+
+        def batch(number: int) -> Arrays:
             (own, part), sample = parts[number], samples[number]
-            jobs = [
-                _Job(n, place, leaves[n].box, pair, row_of(n, pair))
-                for place, key in enumerate(part)
-                for n in keys[key]
-                for pair in leaves[n].pairs
-            ]
-            sets, empty = self.sets([(key[0] or 0, key[1], key[2]) for key in part], own, sample)
+            jobs = [_Job(n, place, leaves[n].box, pair, row_of(n, pair)) for n, place, pair in places(part)]
+            sets, empty = self.sets([(key[0] or whole, key[1], key[2]) for key in part], own, sample)
             return self.close(sets, empty, jobs, leaves, sample)
 
-        for (_, part), done in zip(parts, in_order(batch, len(parts), self.jobs), strict=True):
-            self.closed = [a + b for a, b in zip(self.closed, done.closed, strict=True)]
-            self.sample.confirmed += done.confirmed
-            yield from done.found
+        def topic() -> bytes:
+            told = (
+                leaf.box.lower.tobytes() + leaf.box.upper.tobytes() + repr((leaf.cuts, leaf.pairs)).encode()
+                for leaf in leaves
+            )
+            return b"".join(told)
+
+        found = self.work.each(batch, len(parts), topic)
+        for (_, part), (bounds, proven, counts) in zip(parts, found, strict=True):
+            self.closed = [self.closed[0] + int(counts[0]), self.closed[1] + int(counts[1])]
+            self.sample.confirmed += int(counts[2])
+            told = zip(places(part), bounds.tolist(), proven.tolist(), strict=True)
+            yield from ((n, pair, bound, bool(ok)) for (n, _, pair), bound, ok in told)
             self.done += sum(len(keys[key]) for key in part)
             self.progress("check", self.done, self.leaves)
 
     def sets(
-        self, keys: Sequence[tuple[int, tuple[Cut, ...], int]], own: bool, sample: Sample
+        self, keys: Sequence[tuple[Box, tuple[Cut, ...], int]], own: bool, sample: Sample
     ) -> tuple[Sets, NDArray[np.bool_]]:
         """Sets with bounds: derived on their own boxes, or those of the region."""
-        lower, upper = (np.array([ends[key[0]] for key in keys]) for ends in (self.walk.lower, self.walk.upper))
+        lower, upper = np.array([key[0].lower for key in keys]), np.array([key[0].upper for key in keys])
         flat = [(s, cut) for s, key in enumerate(keys) for cut in key[1]]
         cuts = Cuts(
             np.array([s for s, _ in flat], dtype=np.int64),
@@ -254,14 +274,15 @@ class ForestCheck:
         neurons = sum(self.net.size[name] for name in self.names)
         values, mask = np.zeros((len(which), neurons)), np.zeros((len(which), neurons), dtype=bool)
         some = np.flatnonzero(which >= 0)
-        values[np.ix_(some, self.forest.columns)] = self.units[which[some]]
+        values[np.ix_(some, self.forest.columns)] = self.forest.nonnegative[which[some]] * SLOPE_UNIT
         mask[np.ix_(some, self.forest.columns)] = True
         return values, mask
 
     def close(
         self, sets: Sets, empty: NDArray[np.bool_], jobs: Sequence[_Job], leaves: Sequence[Leaf], sample: Sample
-    ) -> _Batch:
-        """Bounds of all rows of a batch."""
+    ) -> Arrays:
+        """Of all rows of a batch their bounds, and whether these are positive; then how many rows float64 proved, how
+        many balls did, and how many balls confirmed."""
         number: dict[Any, int] = {}
         unique: list[_Job] = []
         carried = np.zeros(len(jobs), dtype=np.intp)
@@ -272,7 +293,7 @@ class ForestCheck:
                 unique.append(job)
             carried[k] = number[key]
         rows = Rows(self, sets, unique, [_multipliers(job.pair, leaves[job.leaf]) for job in unique])
-        lower, upper = (np.array([e[job.box] for job in jobs]) for e in (self.walk.lower, self.walk.upper))
+        lower, upper = np.array([job.box.lower for job in jobs]), np.array([job.box.upper for job in jobs])
         with np.errstate(all="ignore"):
             found = carry(sets, rows.which, rows.start, rows.pick).at(carried)
             least = found.least(lower, upper, self.net.operations)
@@ -283,7 +304,7 @@ class ForestCheck:
             if not gone[k]:
                 row, start = int(carried[k]), rows.exact(int(carried[k]))
                 sample.confirm(sets, rows.which, lower[k], upper[k], start, rows.pick, row, least[k], np.inf)
-        result: list[Found] = []
+        every = np.zeros(len(jobs), dtype=bool)
         closed = [0, 0]
         for k, job in enumerate(jobs):
             bound, row = float(bounds[k]), int(carried[k])
@@ -294,8 +315,8 @@ class ForestCheck:
                 total = exact.row(rows.exact(row), rows.pick, row)[0][0] + ratio(rows.constants[row])
                 proven = job.row.never_holds(total.lower())
                 closed[1] += proven
-            result.append((job.leaf, job.pair, np.inf if gone[k] else bound, proven))
-        return _Batch(result, closed, sample.confirmed)
+            every[k] = proven
+        return np.where(gone, np.inf, bounds), every.astype(np.uint8), np.array([*closed, sample.confirmed])
 
 
 def _multipliers(pair: Pair, leaf: Leaf) -> tuple[tuple[Cut, float], ...]:
@@ -342,9 +363,12 @@ class Rows(Begun):
         low, high = relaxed.low[which], relaxed.high[which]
         grid = np.ix_(some, places)
         crossing = ~((low[grid] >= 0) | (high[grid] <= 0))
-        nonnegative[grid] = np.where(crossing, check.units[own[some], begin:end], nonnegative[grid])
-        if check.below is not None:
-            negative[grid] = np.where(crossing, check.below[own[some], begin:end], negative[grid])
+        nonnegative[grid] = np.where(
+            crossing, check.forest.nonnegative[own[some], begin:end] * SLOPE_UNIT, nonnegative[grid]
+        )
+        if check.forest.negative is not None:
+            below = check.forest.negative[own[some], begin:end] * SLOPE_UNIT
+            negative[grid] = np.where(crossing, below, negative[grid])
             offset = twice(negative, low, high)
         return Slopes(negative, nonnegative), offset
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import flint
@@ -24,12 +25,14 @@ from zonocuda.checker.arithmetic import PRECISION, balls, precisely
 from zonocuda.checker.certificate import FORMATS, OLDEST, CertificateError, Document, upgraded
 from zonocuda.checker.execution import SEMANTICS, executed
 from zonocuda.checker.final import Loss, before_final, no_loss
+from zonocuda.checker.journal import Arrays, Journal
 from zonocuda.checker.maps import Ends, Maps, interval, ratio
-from zonocuda.checker.parallel import check_jobs, in_order
+from zonocuda.checker.parallel import Work, check_jobs
 from zonocuda.checker.proof import Network as Net
 from zonocuda.checker.proof import NotProven, Sources, region_proof
 from zonocuda.checker.region import Progress
 from zonocuda.checker.standard import difference
+from zonocuda.functions import assumption, resolve_ulp
 from zonocuda.graph import Graph, interpret
 from zonocuda.importers import Network, check_names
 from zonocuda.importers.onnx.file import OnnxFile, parse_onnx
@@ -69,6 +72,7 @@ def check(
     progress: Progress = lambda phase, done, total: None,
     exact: bool = False,
     jobs: int = 1,
+    resume: str | Path | None = None,
 ) -> Checked:
     """Proves a verdict again.
 
@@ -89,14 +93,16 @@ def check(
         progress: is told how far each region is.
         exact: whether every number of a proof is computed in balls; else those that float64 with a-priori errors
             leaves open, and some at random.
-        jobs: how many processes share the regions, or, where these are fewer, the leaves of a proof by splitting, each
-            of them one batch at a time.
+        jobs: how many processes share the regions, or, where these are fewer, the rows of the bounds of a whole box and
+            the leaves of a proof by splitting, each of them one batch at a time.
+        resume: a file in which it is noted what is done, and with which a check of the same files that was interrupted
+            goes on (:mod:`zonocuda.checker.journal`); it is removed at the end.
 
     Raises:
         CertificateError: no certificate that can be checked: another schema, files that are not these, a verdict
-            without a proof, a certificate without data.
+            without a proof, a certificate without data; a file to go on with that is damaged, or of something else.
         ValueError: files that cannot be read, or do not fit each other.
-        TypeError: an argument that is something else.
+        TypeError: an argument that is something else; to go on, a certificate, a network or a property in memory.
 
     Examples:
         >>> net, spec = 'examples/networks/fc.onnx', 'examples/specs/fc_10_0.04.vnnlib'
@@ -104,11 +110,21 @@ def check(
         True
     """
     check_jobs(jobs)
-    document, name = document_of(certificate)
+    paths = {"certificate": certificate, "net": net, "spec": spec}
+    journal = None if resume is None else Journal(resume, paths, {"exact": exact})
     try:
-        return _check(document, name, net, spec, Sources(document.archive, exact, progress, jobs))
+        document, name = document_of(certificate)
+        try:
+            found = _check(document, name, net, spec, Sources(document.archive, exact, progress, Work(jobs, journal)))
+        finally:
+            document.close()
+        if journal is None:
+            return found
+        journal.confirm()
+        return replace(found, details=(*found.details, *journal.words))
     finally:
-        document.close()
+        if journal is not None:
+            journal.close()
 
 
 def _check(
@@ -129,6 +145,9 @@ def _check(
         raise CertificateError(
             f"{name}: semantics {_quoted(semantics)!r} cannot be checked; {', '.join(SEMANTICS)} can"
         )
+    ulp = _assumed(ran, name)
+    if ulp and semantics == "real":
+        raise CertificateError(f"{name}: ran.ulp is about executed functions, and semantics are 'real'")
     network, property_ = network_of(net), spec_of(spec)
     lost: Loss = no_loss
     if verdict == "verified" and semantics == "real" and document.get("left_out") and network.content is not None:
@@ -154,9 +173,21 @@ def _check(
         )
     try:
         model = None if network.content is None else parse_onnx(network.content, network.name)
-        return check_proof(document.get("certificate"), graph, property_, model, sources, semantics, lost)
+        return check_proof(document.get("certificate"), graph, property_, model, sources, semantics, lost, ulp)
     except CertificateError as error:
         raise CertificateError(f"{name}: {error}") from error
+
+
+def _assumed(ran: object, name: str) -> dict[str, float]:
+    """What a certificate assumes of executed functions.
+
+    Raises:
+        CertificateError: it is no such statement.
+    """
+    try:
+        return resolve_ulp(ran.get("ulp", {}) if isinstance(ran, dict) else {})
+    except (TypeError, ValueError) as error:
+        raise CertificateError(f"{name}: ran.{error}") from error
 
 
 def _quoted(value: object) -> str:
@@ -175,9 +206,11 @@ def check_proof(
     sources: Sources | None = None,
     semantics: str = "real",
     lost: Loss = no_loss,
+    ulp: Mapping[str, float] = MappingProxyType({}),
 ) -> Checked:
     """Proves a property again from the object ``certificate`` of a document; ``semantics`` says whose values it is
-    about. Where the network's last operator is left out, ``lost`` says whether the property is the same without it.
+    about, and ``ulp`` what is assumed of functions that a machine executes. Where the network's last operator is left
+    out, ``lost`` says whether the property is the same without it.
 
     With the ``file`` that the graph was read from, the graph is compared with what the standard says of it first
     (:mod:`zonocuda.checker.standard`): a network that was read wrongly confirms nothing.
@@ -201,7 +234,7 @@ def check_proof(
         wrong = "" if file is None else difference(file, maps, lost)
         if wrong:
             return Checked(False, wrong, ())
-        execution = executed(semantics, graph)
+        execution = executed(semantics, graph, ulp)
         if semantics == "float32" and file is not None and file.element_type != TensorProto.FLOAT:
             return Checked(False, "semantics 'float32': the network computes in another type", ())
         return _proof(certificate, maps.under(execution), spec, sources or Sources())
@@ -228,26 +261,34 @@ def _proof(certificate: dict[str, Any], maps: Maps, spec: Spec, sources: Sources
         by_region[number] = upgraded(entry) if certificate["format"] == OLDEST else entry
     execution = maps.execution
     whose = "in real arithmetic" if execution is None else f"as executed in {execution.name}, sums in any order"
+    if execution is not None and execution.assumed:
+        whose += f", {assumption(execution.ulp)}"
     details = [f"arithmetic  balls of {PRECISION} bits (Arb in python-flint {flint.__version__}), {whose}"]
     if not spec.regions:
         return Checked(True, "the specification has no unsafe region", tuple(details))
     network, regions = Net(maps), spec.regions
-    within, jobs = sources, 1
-    if sources.jobs > 1 and len(regions) >= sources.jobs:
-        within, jobs = replace(sources, jobs=1, progress=lambda phase, done, total: None), sources.jobs
+    work = sources.work
+    within, shared = sources, Work(1, work.journal)
+    if work.jobs > 1 and len(regions) >= work.jobs:
+        within, shared = replace(sources, work=Work(), progress=lambda phase, done, total: None), work
         _ = network.floats  # once, for all processes
 
-    def prove(position: int) -> tuple[str, str]:
+    def proven(position: int) -> tuple[str, str]:
         """What proves a region, or why nothing does."""
         try:
             with precisely():
-                return region_proof(network, regions[position], by_region.get(position), within), ""
+                how = replace(within, work=within.work.part(str(position)))
+                return region_proof(network, regions[position], by_region.get(position), how), ""
         except CertificateError as error:
             return "", f"certificate: {error}"
         except NotProven as missing:
             return "", str(missing)
 
-    for position, (how, why_not) in enumerate(in_order(prove, len(regions), jobs)):
+    def prove(position: int) -> Arrays:
+        return [np.frombuffer(text.encode(), np.uint8) for text in proven(position)]
+
+    for position, told in enumerate(shared.each(prove, len(regions), lambda: b"regions")):
+        how, why_not = (part.tobytes().decode() for part in told)
         if why_not:
             return Checked(False, f"region {position}: {why_not}", tuple(details))
         details.append(f"region {position}    {how}")

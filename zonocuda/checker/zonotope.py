@@ -15,7 +15,7 @@ from zonocuda.checker.floats import Floats, U, above, gamma
 from zonocuda.checker.intervals import interval
 from zonocuda.checker.lines import Band
 from zonocuda.checker.sets import FloatNet, Relaxed, cast_error
-from zonocuda.graph import Add, Bilinear, Cast, Concat, Elementary, Input, Node, Relu
+from zonocuda.graph import Add, Bilinear, Cast, Concat, Elementwise, Input, Node, Relu
 
 Ends = tuple[Floats, Floats]
 Clip = Callable[[Node, Floats, Floats], Ends]
@@ -50,17 +50,20 @@ def zonotope_bounds(net: FloatNet, lower: Floats, upper: Floats, clip: Clip) -> 
     sizes: dict[str, Floats] = {}  # of what a machine rounds
     for node in net.graph.nodes:
         before = [values[name] for name in node.inputs]
-        if isinstance(node.op, Elementary | Bilinear):
+        if isinstance(node.op, Elementwise | Bilinear):
             low, high = clip(node, *before[0].bounds())
             found[node.name] = low, high
             ends = interval(net, node, [(low, high)], lower, upper, sizes)
-            values[node.name] = _between(before[0], Band.of(node.op, low, high), ends)
+            own = _between(before[0], Band.of(node.op, low, high), ends)
+            departure = net.departure(node, sizes, np.maximum(np.abs(ends[0]), np.abs(ends[1])))
+            lost = own.error if departure is None else above(own.error + departure, 2)
+            values[node.name] = replace(own, error=lost)
             continue
         for name, value in zip(node.inputs, before, strict=True):
             if net.maps.execution is not None and name not in sizes:
                 sizes[name] = np.maximum(*map(np.abs, value.bounds()))
         ends = interval(net, node, [value.ends for value in before], lower, upper, sizes)
-        departure = net.departure(node, sizes)
+        departure = net.departure(node, sizes, np.maximum(np.abs(ends[0]), np.abs(ends[1])))
         if isinstance(node.op, Input):
             center = lower + (upper - lower) / 2
             radius = above(np.maximum(upper - center, center - lower), 2)

@@ -86,7 +86,8 @@ def check(options: argparse.Namespace, outputs: Outputs) -> int:
 
     started = time.monotonic()
     with _ProgressBar() as bar:
-        result = check_again(options.certificate, options.net, options.spec, bar.update, options.exact, options.jobs)
+        how = {"exact": options.exact, "jobs": options.jobs, "resume": options.resume}
+        result = check_again(options.certificate, options.net, options.spec, bar.update, **how)
     outputs.say("confirmed" if result.confirmed else "not confirmed")
     outputs.say(*report.wrapped((f"reason      {result.reason}", *result.details), 12))
     outputs.say(f"seconds     {time.monotonic() - started:.3f}")

@@ -102,7 +102,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = Settings.of_options(vars(options), options.certificates)
     if options.certificates and options.out is None:
         raise ValueError("--certificates: needs --out, where they are written to")
-    if settings.device == "cuda" or "16" in settings.semantics:
+    if settings.device == "cuda" or "16" in settings.semantics or settings.ulp:
         from zonocuda.fleet.work import check_settings  # with torch, to say why not
 
         check_settings(settings)

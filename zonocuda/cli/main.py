@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from zonocuda.cli.completion import SHELLS, completion
 from zonocuda.cli.output import Outputs, printable
 from zonocuda.cli.program import INTERRUPTED
+from zonocuda.functions import parse_ulp, ulp_text
 from zonocuda.version import __version__
 
 BAD_INPUT = 2
@@ -87,6 +88,14 @@ def _seed(text: str) -> int:
     return value
 
 
+def _ulp(text: str) -> str:
+    """What ``--ulp`` states, in one order."""
+    try:
+        return ulp_text(parse_ulp(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _count(text: str) -> int:
     value = _integer(text)
     if value < 1:
@@ -147,6 +156,14 @@ def build_parser() -> argparse.ArgumentParser:
         default="real",
         choices=["real", "float32", "float64", "float16", "bfloat16"],
         help="the arithmetic in which a proof holds: real numbers, or the network as executed, sums in any order",
+    )
+    deciding.add_argument(
+        "--ulp",
+        type=_ulp,
+        default="",
+        metavar="F=K,...",
+        help="with --semantics float32 or float64: assume that the machine computes functions within K units in the "
+        "last place, as exp=2,tanh=3; nothing guarantees it, and the verdict's meaning repeats it",
     )
     deciding.add_argument("--seed", type=_seed, default=0, help="of the search for counterexamples")
 
@@ -222,8 +239,9 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--exact", action="store_true", help="compute everything in balls of 128 bits, which takes long")
 
     check.add_argument(
-        "--jobs", type=_count, default=1, metavar="N", help="processes that share the leaves of a proof by splitting"
+        "--jobs", type=_count, default=1, metavar="N", help="processes that share regions, rows and leaves"
     )
+    check.add_argument("--resume", metavar="FILE", help="note here what is done, and go on with what was done before")
 
     bounds = commands.add_parser("bounds", parents=[shared], help="bound a network's outputs on a ball")
     bounds.add_argument("net", metavar="NET", help="network, .onnx or .onnx.gz")

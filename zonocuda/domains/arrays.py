@@ -71,6 +71,19 @@ def ball(x: Any, eps: Any, clip: Any) -> tuple[Tensor, Tensor]:
     return lower.clamp(low, high), upper.clamp(low, high)
 
 
+def check_generators(center: Any, generators: Any) -> None:
+    """Raises TypeError unless both are tensors, and ValueError unless they are ``[B, *features]`` and ``[B, K,
+    *features]``."""
+    for t in (center, generators):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"from_generators: needs tensors, got {type(t).__name__}")
+    if generators.dim() < 2 or (center.shape[:1], center.shape[1:]) != (generators.shape[:1], generators.shape[2:]):
+        raise ValueError(
+            f"from_generators: generators must have shape [batch, symbols, *features] for a center of shape "
+            f"{list(center.shape)}, got {list(generators.shape)}"
+        )
+
+
 def _spreads(shape: torch.Size, to: torch.Size) -> bool:
     """Whether one shape broadcasts to another."""
     last = to[len(to) - len(shape) :]

@@ -18,7 +18,7 @@ from torch import Tensor
 from zonocuda.domains import memory
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal
-from zonocuda.domains.hosted import Hosted, Stored, run_of
+from zonocuda.domains.hosted import Hosted, Stored, fetched, kept, run_of
 from zonocuda.domains.symbols import Symbols
 from zonocuda.domains.windowed import Windowed, add_windows
 
@@ -50,6 +50,25 @@ def add_blocks(a: Stored, b: Stored, features: tuple[int, ...], in_place: bool =
         return _consumed(total, (b,)) if in_place else total
     total = Dense(a.symbols, a.dense(features)).plus(b.dense(features), not torch.is_grad_enabled())
     return _consumed(total, (a, b)) if in_place else total
+
+
+def sums(a: Iterable[Block], b: Iterable[Block], features: tuple[int, ...], in_place: bool) -> tuple[Block, ...]:
+    """The blocks of a sum: what both share is added, what only one has stays; ``in_place`` may overwrite both."""
+    ours = leaves(a)
+    theirs = {id(block.symbols): block for block in leaves(b)}
+    holders = Holders([*ours, *theirs.values()])
+    blocks: list[Block] = []
+    for block in ours:
+        match = theirs.pop(id(block.symbols), None)
+        if match is None:
+            blocks.append(block)
+            continue
+        hosted = [term for term in (block, match) if isinstance(term, Hosted)]
+        own = in_place or (len(hosted) == 2 and not torch.is_grad_enabled())  # what was fetched is a copy
+        blocks.append(kept(add_blocks(fetched(block), fetched(match), features, own)))
+        for term in hosted if in_place else ():
+            holders.release(term)
+    return (*blocks, *theirs.values())
 
 
 def _consumed(total: Stored, terms: Iterable[Stored]) -> Stored:

@@ -30,8 +30,10 @@ def merge_symbols(zonotope: Zonotope, count: int, consume: bool = False) -> Zono
         consume: the memory of its generators is free for the result.
 
     Raises:
-        ValueError: fewer such symbols than ``count``.
+        ValueError: fewer such symbols than ``count``, or symbols that are shared out over ranks.
     """
+    if zonotope.ranks is not None:
+        raise ValueError("merge_symbols: what one rank merges of its share, the others would not know of")
     stored = [block for block in zonotope.blocks if not isinstance(block, Diagonal)]  # on a device or its host
     available = sum(block.symbols.count for block in stored)
     if not 0 <= count <= available:

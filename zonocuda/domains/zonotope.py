@@ -11,18 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zonocuda.brief import brief_repr
-from zonocuda.domains import maps, memory
-from zonocuda.domains.arrays import ball, box
+from zonocuda.domains import maps, memory, shares
+from zonocuda.domains.arrays import ball, box, check_generators
 from zonocuda.domains.backend import kernels
-from zonocuda.domains.blocks import Block, Holders, add_blocks, leaves, present
+from zonocuda.domains.blocks import Block, Holders, present, sums
 from zonocuda.domains.dense import Dense
 from zonocuda.domains.diagonal import Diagonal, flat_features
 from zonocuda.domains.geometry import Convolution, pads_of, pair
-from zonocuda.domains.hosted import Hosted, Stored, fetched, kept, scaled, through
+from zonocuda.domains.hosted import Stored, kept, scaled, through
 from zonocuda.domains.plot import plot_zonotope
 from zonocuda.domains.sampling import draw, values
 from zonocuda.domains.symbols import Symbols
 from zonocuda.kink import KinkRule, kink_tolerance
+from zonocuda.ranks import Ranks
 from zonocuda.windows import Pair
 
 
@@ -33,7 +34,8 @@ class Zonotope:
     Attributes:
         center: c, ``[B, *features]``.
         blocks: the generators, one block for each group of symbols. Zonotopes that share a group depend on the same
-            symbols, so that their sums and differences cancel what they share.
+            symbols, so that their sums and differences cancel what they share. Some may hold one rank's share of
+            their group (:meth:`shared`): a radius, and all that follows from it, is then a collective of all ranks.
 
     Examples:
         >>> z = Zonotope.from_ball(torch.zeros(1, 2), 1.0).linear(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
@@ -52,6 +54,7 @@ class Zonotope:
             raise ValueError("Zonotope: two blocks have the same symbols; add them instead")
         for block in self.blocks:
             block.check(self.center)
+        shares.ranks_of(self.blocks)
 
     # ---- constructors ------------------------------------------------------------------------------------------------
 
@@ -94,14 +97,7 @@ class Zonotope:
             ValueError: shapes that do not fit.
             TypeError: an argument that is no tensor.
         """
-        for t in (center, generators):
-            if not isinstance(t, Tensor):
-                raise TypeError(f"from_generators: needs tensors, got {type(t).__name__}")
-        if generators.dim() < 2 or (center.shape[:1], center.shape[1:]) != (generators.shape[:1], generators.shape[2:]):
-            raise ValueError(
-                f"from_generators: generators must have shape [batch, symbols, *features] for a center of shape "
-                f"{list(center.shape)}, got {list(generators.shape)}"
-            )
+        check_generators(center, generators)
         group = Symbols(generators.shape[1], "given") if symbols is None else symbols
         return Zonotope(center, (Dense(group, generators),))
 
@@ -113,20 +109,35 @@ class Zonotope:
         return tuple(self.center.shape[1:])
 
     @property
+    def ranks(self) -> Ranks | None:
+        """The ranks that symbols of it are shared out over, if they are."""
+        return shares.ranks_of(self.blocks)
+
+    @property
     def symbols(self) -> int:
-        """How many symbols it depends on."""
-        return sum(block.symbols.count for block in self.blocks)
+        """How many symbols it depends on, all ranks' together."""
+        return sum(shares.kinds(self.blocks).values())
 
     def radius(self) -> Tensor:
-        """r = sum_k |G_k| over all blocks, ``[B, *features]``."""
-        radius = torch.zeros_like(self.center)
-        for block in self.blocks:
-            radius = block.add_radius(radius)
-        return radius
+        """r = sum_k |G_k| over all blocks, ``[B, *features]``, all ranks' where they have shares."""
+        return shares.add_radius(torch.zeros_like(self.center), self.blocks)
+
+    def shared(self, ranks: Ranks) -> Zonotope:
+        """The same zonotope, which all ranks have, with its symbols shared out: this one keeps its run of each group.
+
+        What is computed from the result keeps to the share, new symbols too; every rank makes the same calls.
+        """
+        return Zonotope(self.center, tuple(shares.share_of(block, ranks) for block in self.blocks))
+
+    def fresh(self, values: Tensor, origin: str) -> Block:
+        """New symbols of an image (:meth:`Diagonal.of`), this rank's share where it has one; of the same ``values`` on
+        all ranks."""
+        block, ranks = Diagonal.of(values, origin), self.ranks
+        return block if ranks is None else shares.share_of(block, ranks)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """The smallest box around it, c - r and c + r, in round to nearest."""
-        if len(self.blocks) == 1 and isinstance(self.blocks[0], Dense):
+        if len(self.blocks) == 1 and isinstance(self.blocks[0], Dense) and self.ranks is None:
             lower, upper = kernels().concretize(self.center, self.blocks[0].generators)
             return lower, upper
         radius = self.radius()
@@ -146,8 +157,10 @@ class Zonotope:
 
         Raises:
             ImportError: there is no matplotlib (``pip install 'zonocuda[plot]'``).
-            ValueError: places or an index that are not there, or a zonotope that is not finite.
+            ValueError: places or an index that are not there, or a zonotope that is not finite, or shared out.
         """
+        if self.ranks is not None:
+            raise ValueError("plot: a zonotope that is shared out over ranks has only a share of its symbols here")
         return plot_zonotope(self, dims, index, axes, **style)
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> dict[Symbols, Tensor]:
@@ -187,21 +200,7 @@ class Zonotope:
         if sign != 1:
             factor = torch.as_tensor(sign, dtype=self.center.dtype, device=self.center.device)
             other = other.scale_shift(factor, None, in_place=in_place)
-        ours = leaves(self.blocks)
-        theirs = {id(block.symbols): block for block in leaves(other.blocks)}
-        holders = Holders([*ours, *theirs.values()])
-        blocks: list[Block] = []
-        for block in ours:
-            match = theirs.pop(id(block.symbols), None)
-            if match is None:
-                blocks.append(block)
-                continue
-            hosted = [term for term in (block, match) if isinstance(term, Hosted)]
-            own = in_place or (len(hosted) == 2 and not torch.is_grad_enabled())  # what was fetched is a copy
-            blocks.append(kept(add_blocks(fetched(block), fetched(match), self.features, own)))
-            for term in hosted if in_place else ():
-                holders.release(term)
-        return Zonotope(self.center + other.center, (*blocks, *theirs.values()))
+        return Zonotope(self.center + other.center, sums(self.blocks, other.blocks, self.features, in_place))
 
     def __neg__(self) -> Zonotope:
         return self * -1.0
@@ -377,21 +376,23 @@ class Zonotope:
             in_place: the result's generators may overwrite those of this zonotope.
         """
         only = self.blocks[0] if len(self.blocks) == 1 else None
-        if bounds is None and isinstance(only, Dense) and not memory.keeps_on_host():
+        if bounds is None and isinstance(only, Dense) and not memory.keeps_on_host() and self.ranks is None:
             center, generators, offset = kernels().relu(self.center, only.generators, slope, kink=kink)
             return Zonotope(center, (Dense(only.symbols, generators), Diagonal.of(offset, origin)))
         lower, upper = self.bounds() if bounds is None else bounds
         tolerance = kink_tolerance(self.center.dtype, self.symbols)
         multiplier, offset = kernels().relu_relaxation(lower, upper, slope, kink=kink, tolerance=tolerance)
+        if self.ranks is not None:
+            multiplier, offset = self.ranks.agreed(multiplier, offset)
         return self.within(multiplier, offset, offset, origin, in_place)
 
     def within(self, slope: Tensor, middle: Tensor, radius: Tensor, origin: str, in_place: bool = False) -> Zonotope:
         """The zonotope of slope x + middle + [-radius, radius], elementwise, each ``[B, *features]``.
 
         Args:
-            slope, middle, radius: the band.
+            slope, middle, radius: the band, the same on all ranks.
             origin: a name for the new symbols, one for each neuron whose radius is not 0 in some element of the batch.
             in_place: the result's generators may overwrite those of this zonotope.
         """
         blocks = tuple(kept(block.scale(slope, in_place)) for block in self.blocks)
-        return Zonotope(slope * self.center + middle, (*blocks, Diagonal.of(radius, origin)))
+        return Zonotope(slope * self.center + middle, (*blocks, self.fresh(radius, origin)))

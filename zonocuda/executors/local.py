@@ -99,6 +99,11 @@ class LocalExecutor:
         """See :class:`Executor`."""
         return self.jobs
 
+    @property
+    def address(self) -> str:
+        """See :class:`Executor`."""
+        return "127.0.0.1"
+
     def put(self, value: object) -> Shared:
         """See :class:`Executor`."""
         self._shared.append(value)

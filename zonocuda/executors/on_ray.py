@@ -112,6 +112,11 @@ class RayExecutor:
         """See :class:`Executor`: what the cluster has room for now."""
         return self._slots()
 
+    @property
+    def address(self) -> str:
+        """See :class:`Executor`."""
+        return str(self._ray.util.get_node_ip_address())
+
     def put(self, value: object) -> Shared:
         """See :class:`Executor`: once in the object store."""
         self._shared.append(self._ray.put(value))

@@ -67,6 +67,10 @@ class Executor(Protocol):
     def workers(self) -> int:
         """How many tasks run at once, about."""
 
+    @property
+    def address(self) -> str:
+        """Where workers reach this process: a name or number of this machine."""
+
     def put(self, value: object) -> object:
         """Hands a value to all workers, once; what it returns stands for the value as an argument of tasks."""
 

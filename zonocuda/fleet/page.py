@@ -8,12 +8,16 @@ from html import escape
 from pathlib import Path
 
 from zonocuda.fleet.charts import cactus_plot, margin_classes, tree_plot
+from zonocuda.fleet.courses import course_of, course_plot
 from zonocuda.fleet.layers import MOST_GROUPS, layer_groups
 from zonocuda.fleet.page_script import SCRIPT
 from zonocuda.fleet.pictures import counterexample_images, document_of, trees_of
 from zonocuda.fleet.record import VERDICTS, Record
 from zonocuda.pages import document, meanings
 from zonocuda.pages.charts import Bar, bars, brief_name, short
+
+MOST_COURSES = 12
+"""Histories that are drawn: of the instances that took longest."""
 
 MOST_PICTURES = 60
 """Counterexamples, and trees, that are drawn."""
@@ -37,6 +41,7 @@ def page(folder: Path, records: Sequence[Record]) -> str:
         *_layers(folder, records),
         "<h2>Instances</h2>",
         _table(records),
+        *_courses(folder, records),
         *_trees(folder, records),
         *_counterexamples(folder, records),
         "<h2>What the verdicts mean</h2>",
@@ -140,6 +145,17 @@ def _reason(record: Record) -> str:
             parts.append(f"{boxes:,} {'boxes' if noun == 'input' else 'parts'}, {depth:,} deep")
     parts += record.lost
     return "; ".join(str(part) for part in parts)
+
+
+def _courses(folder: Path, records: Sequence[Record]) -> Iterator[str]:
+    """The margin against time, of the instances that took longest."""
+    shown = 0
+    for record in sorted(records, key=lambda r: -r.seconds):
+        drawing = course_plot(course_of(document_of(folder, record))) if shown < MOST_COURSES else ""
+        if drawing:
+            yield "" if shown else "<h2>Margin against time</h2>"
+            yield f"<h3>{escape(f'{record.net}, {record.spec}: {record.verdict}')}</h3>{drawing}"
+            shown += 1
 
 
 def _trees(folder: Path, records: Sequence[Record]) -> Iterator[str]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from zonocuda.functions import resolve_ulp, ulp_text
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -13,6 +15,7 @@ class Settings:
 
     Attributes:
         certificates: whether proofs are to leave certificates.
+        ulp: what is stated of executed functions, as ``exp=2,tanh=3``.
     """
 
     device: str = "auto"
@@ -26,6 +29,7 @@ class Settings:
     split: str = "auto"
     certificates: bool = False
     leaf: str = "lp"
+    ulp: str = ""
 
     @staticmethod
     def of(given: dict[str, Any]) -> Settings:
@@ -38,7 +42,9 @@ class Settings:
         for name, value in given.items():
             if name not in known:
                 raise TypeError(f"run: there is no argument {name!r}; verify's are {', '.join(known)}")
-            if name in ("device", "dtype"):
+            if name == "ulp" and isinstance(value, Mapping):
+                given[name] = ulp_text(resolve_ulp(value))
+            elif name in ("device", "dtype"):
                 given[name] = str(value).removeprefix("torch.")
             elif name == "memory_budget":
                 if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

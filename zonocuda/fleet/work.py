@@ -17,12 +17,13 @@ from zonocuda.fleet.digest import file_sha256, network_sha256
 from zonocuda.fleet.outcome import Outcome
 from zonocuda.fleet.settings import Settings
 from zonocuda.fleet.vnncomp import results_text
+from zonocuda.functions import parse_ulp
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.importers import BeforeFinal, Network, load_for_comparisons
 from zonocuda.prove.prover import check_effort
 from zonocuda.specs import Spec, load_vnnlib
 from zonocuda.verifier import VerifyResult, verify
-from zonocuda.verifier.arguments import check_choice, check_semantics, resolve_device
+from zonocuda.verifier.arguments import check_choice, check_semantics, check_ulp, resolve_device
 from zonocuda.verifier.documents import json_text, numbers, verify_document
 from zonocuda.verifier.leaf import LEAVES
 from zonocuda.verifier.model import Model
@@ -63,13 +64,15 @@ def check_settings(settings: Settings) -> None:
     check_choice("run", "leaf", settings.leaf, LEAVES)
     check_effort(settings.effort)
     check_semantics(settings.semantics)
+    check_ulp(parse_ulp(settings.ulp), settings.semantics)
     resolve_device(settings.device)
 
 
 def verify_with(settings: Settings, model: Model, spec: Spec, **more: Any) -> VerifyResult:
     """:func:`zonocuda.verify` with some settings, and ``more`` of its arguments."""
     given = settings.to_json()
-    return verify(model, spec, certificate=given.pop("certificates"), **given, **more)
+    ulp = parse_ulp(given.pop("ulp"))
+    return verify(model, spec, certificate=given.pop("certificates"), ulp=ulp, **given, **more)
 
 
 def decide(net: str, spec: str, timeout: float | None, settings: Settings) -> Outcome:

@@ -1,7 +1,7 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
 from zonocuda.graph.bilinear import Bilinear
-from zonocuda.graph.elementwise import ENTRIES, Elementary
+from zonocuda.graph.elementwise import ENTRIES, Assumed, Elementary, Elementwise, Step
 from zonocuda.graph.graph import Graph, Node, Part, interpret, prune
 from zonocuda.graph.magnitude import absolute, constants, divisor, fan_in, fan_out
 from zonocuda.graph.ops import (
@@ -30,6 +30,7 @@ __all__ = [
     "HOPELESS",
     "Add",
     "Affine",
+    "Assumed",
     "AveragePool",
     "Bilinear",
     "Cast",
@@ -37,6 +38,7 @@ __all__ = [
     "Conv",
     "ConvTranspose",
     "Elementary",
+    "Elementwise",
     "Expand",
     "Gather",
     "Graph",
@@ -51,6 +53,7 @@ __all__ = [
     "Relu",
     "Reshape",
     "ScaleShift",
+    "Step",
     "Transpose",
     "absolute",
     "constants",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph.bilinear import Bilinear
-from zonocuda.graph.elementwise import Elementary
+from zonocuda.graph.elementwise import Assumed, Elementary, Step
 from zonocuda.graph.ops import (
     Add,
     Cast,
@@ -184,6 +184,7 @@ def _spreads(t: Tensor, shape: Shape) -> bool:
 
 _RULES: dict[type[Op], Callable[..., Shape | None]] = {
     Add: _add,
+    Assumed: _same,
     AveragePool: _average_pool,
     Cast: _same,
     Concat: _concat,
@@ -198,5 +199,6 @@ _RULES: dict[type[Op], Callable[..., Shape | None]] = {
     Relu: _same,
     Reshape: _reshape,
     ScaleShift: _scale_shift,
+    Step: _same,
     Transpose: _transpose,
 }

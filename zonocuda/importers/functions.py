@@ -1,4 +1,4 @@
-"""Smooth functions as both importers write them, and those that exporters write with several nodes.
+"""Functions of one input as both importers write them, and those that exporters write with several nodes.
 
 Products of a value with a function of itself are recognised, so that they become one function of it:
 
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.functions import FunctionName
-from zonocuda.graph import Elementary, Relu, ScaleShift
+from zonocuda.graph import Elementary, Relu, ScaleShift, Step
+from zonocuda.graph.elementwise import StepName
 from zonocuda.graph.whole import Absolute
 from zonocuda.importers.builder import GraphBuilder, Value
 from zonocuda.importers.errors import refuse
@@ -29,36 +30,43 @@ LARGEST_POWER = 1024
 _ALPHAS = 2.0**-500, 2.0**500
 
 
-def elementary(builder: GraphBuilder, name: str, x: Value, function: FunctionName, parameter: float = 1.0) -> Value:
-    """f(x), elementwise."""
-    return builder.emit(name, Elementary(function, parameter), x)
+def elementary(
+    builder: GraphBuilder, name: str, x: Value, function: FunctionName, parameter: float = 1.0, whole: bool = False
+) -> Value:
+    """f(x), elementwise; ``whole``: as one operator of the network, by itself."""
+    return builder.emit(name, Elementary(function, parameter, whole), x)
+
+
+def step(builder: GraphBuilder, name: str, x: Value, function: StepName) -> Value:
+    """Sign, floor, ceil or round, elementwise."""
+    return builder.emit(name, Step(function), x)
 
 
 def elu(builder: GraphBuilder, name: str, x: Value, alpha: float, scale: float = 1.0) -> Value:
     """scale * (x where x >= 0, else alpha (e^x - 1))."""
     own = name if scale == 1 else f"{name}/elu"
-    out = _with_alpha(builder, own, x, "elu", alpha)
+    out = _with_alpha(builder, own, x, "elu", alpha, scale == 1)
     return out if scale == 1 else scale_shift(builder, name, out, _number(scale), None)
 
 
 def celu(builder: GraphBuilder, name: str, x: Value, alpha: float) -> Value:
     """x where x >= 0, else alpha (e^(x / alpha) - 1)."""
-    return _with_alpha(builder, name, x, "celu", alpha)
+    return _with_alpha(builder, name, x, "celu", alpha, True)
 
 
-def _with_alpha(builder: GraphBuilder, name: str, x: Value, function: FunctionName, alpha: float) -> Value:
+def _with_alpha(builder: GraphBuilder, name: str, x: Value, function: FunctionName, alpha: float, whole: bool) -> Value:
     if alpha == 0 and function == "elu":
         return builder.emit(name, Relu(), x)
     if not _ALPHAS[0] <= alpha <= _ALPHAS[1]:
         refuse(f"its alpha must be positive, got {alpha:.6g}")
-    return elementary(builder, name, x, function, alpha)
+    return elementary(builder, name, x, function, alpha, whole)
 
 
 def gelu(builder: GraphBuilder, name: str, x: Value, approximate: str) -> Value:
     """x Phi(x), or its approximation by a tanh."""
     if approximate not in ("none", "tanh"):
         refuse(f"approximate={approximate!r} is not supported")
-    return elementary(builder, name, x, "gelu" if approximate == "none" else "gelu_tanh")
+    return elementary(builder, name, x, "gelu" if approximate == "none" else "gelu_tanh", whole=True)
 
 
 def power(builder: GraphBuilder, name: str, x: Value, exponent: float) -> Value:
@@ -67,10 +75,10 @@ def power(builder: GraphBuilder, name: str, x: Value, exponent: float) -> Value:
         return x
     roots: dict[float, FunctionName] = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
     if exponent in roots:
-        return elementary(builder, name, x, roots[exponent])
+        return elementary(builder, name, x, roots[exponent], whole=True)
     if not 2 <= exponent <= LARGEST_POWER or exponent != int(exponent):
         refuse(f"an exponent of {exponent:.6g} is not supported; 1/2, -1/2, -1 and integers from 1 to 1024 are")
-    return elementary(builder, name, x, "power", float(exponent))
+    return elementary(builder, name, x, "power", float(exponent), True)
 
 
 def softplus(builder: GraphBuilder, name: str, x: Value, beta: float, threshold: float) -> Value:
@@ -81,7 +89,7 @@ def softplus(builder: GraphBuilder, name: str, x: Value, beta: float, threshold:
     if not math.exp(min(-threshold, 1.0)) <= torch.finfo(x.dtype).eps * max(1.0, threshold):
         refuse(f"it jumps at its threshold of {threshold:.6g}, by more than {x.dtype} rounds; use a larger one")
     if beta == 1:
-        return elementary(builder, name, x, "softplus")
+        return elementary(builder, name, x, "softplus", whole=True)
     inner = scale_shift(builder, f"{name}/beta", x, _number(beta), None)
     out = elementary(builder, f"{name}/softplus", inner, "softplus")
     return scale_shift(builder, name, out, derived(_number(1 / beta)), None, roundings=1)

@@ -20,6 +20,7 @@ from zonocuda.graph import (
     Node,
     Relu,
     Reshape,
+    Step,
     Transpose,
     absolute,
     fan_in,
@@ -68,9 +69,9 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
     of A x + b (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); m * tiny is for products that
     underflow or are flushed to zero. max(x, 0) is 1-Lipschitz and keeps e. A sum of two branches adds both errors
     and one rounding. A sum of products of two values changes by at most sum |x| e_y + |y| e_x + e_x e_y. A smooth
-    function changes by what e can change it, and is off by FUNCTION_ROUNDINGS. Moving values about is exact, and a cast
-    rounds once, to its own type. Float64 evaluates the bound; its own error, of the order of m * 2^-53 relative, is for
-    the caller to cover.
+    function changes by what e can change it, and is off by FUNCTION_ROUNDINGS; a step by the jumps within that. Moving
+    values about is exact, and a cast rounds once, to its own type. Float64 evaluates the bound; its own error, of the
+    order of m * 2^-53 relative, is for the caller to cover.
     """
     op = node.op
     if isinstance(op, Cast):
@@ -86,6 +87,9 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
         return Bounded(value, error)
     if isinstance(op, Relu):
         return Bounded(op.apply(inputs[0].value), inputs[0].error)
+    if isinstance(op, Step):
+        by = 2 * inputs[0].error + torch.finfo(dtype).tiny  # 2: both values count beside a jump as near as float64 errs
+        return Bounded(op.apply(inputs[0].value), op.change(inputs[0].value, by))
     if isinstance(op, Elementary):
         x, value = inputs[0], op.apply(inputs[0].value)
         change = op.change(x.value, x.error)

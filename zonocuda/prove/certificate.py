@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -119,12 +119,13 @@ class ForestSize:
 class Certificate:
     """Of all regions that needed a proof; ``reason`` says why there is none, and is empty where there is one.
 
-    ``semantics``: whose values it is about.
+    ``semantics``: whose values it is about; ``ulp``: what is assumed of functions, where these are executed ones.
     """
 
     reason: str
     regions: tuple[RegionRecord, ...] = ()
     semantics: str = "real"
+    ulp: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Certificate({self.reason or f'of {len(self.regions)} region(s)'})"
@@ -155,6 +156,11 @@ class Certificate:
         """
         from zonocuda.prove.certificate_file import write
 
-        told = {"verdict": "verified", "reason": "", "ran": {"semantics": self.semantics}, **fields}
+        told = {
+            "verdict": "verified",
+            "reason": "",
+            "ran": {"semantics": self.semantics, "ulp": dict(self.ulp)},
+            **fields,
+        }
         with Path(path).open("wb") as file:
             write(file, told, self)

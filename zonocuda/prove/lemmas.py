@@ -32,7 +32,7 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
 from zonocuda.prove.sign_bounds import LEMMA, Pace, SignBounds
-from zonocuda.prove.sign_record import LemmaProof, SignLeaves, places
+from zonocuda.prove.sign_record import Ints, LemmaProof, SignLeaves, places
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations
 from zonocuda.tighten.refine import depends_on_activation
@@ -100,6 +100,7 @@ def find_lemmas(
     record: Callable[[LemmaProof], None] | None = None,
     note: Callable[[Lemmas, str], None] = lambda found, layer: None,
     after: str = "",
+    written: bool = False,
 ) -> Lemmas:
     """Bounds of the unstable neurons, layer by layer.
 
@@ -117,6 +118,7 @@ def find_lemmas(
         record: is given the proofs of all bounds that are better than those given, as they can be written down.
         note: is given what was found so far after each layer, and the name of its activation.
         after: the activation of the layer to go on behind; empty to begin with the first one.
+        written: whether bounds are those of what is written down.
     """
     known, improved, bounded = dict(inputs), 0, 0
     nodes = activations(arithmetics[0].graph)
@@ -134,7 +136,8 @@ def find_lemmas(
         if not len(index) or not depends_on_activation(left.graph, left.graph[node.name]):
             continue
         go_on = partial(proceed, share)
-        layer = _Layer(arithmetics, boxes, left, left.graph[node.name], on_node, go_on, record is not None)
+        layer = LemmaLayer(arithmetics, boxes, left, left.graph[node.name], on_node, go_on)
+        layer.recorded, layer.written = record is not None, written
         try:
             layer.climb(index)
             known = left.widen(layer.inputs)
@@ -169,8 +172,15 @@ def _narrow(costs: Tensor, left: Compact, node: Node) -> Tensor:
     return costs if kept is None else costs[kept]
 
 
-class _Layer:
-    """The input of one activation."""
+class LemmaLayer:
+    """The input of one activation.
+
+    Attributes:
+        recorded: whether the leaves of the best bounds are kept.
+        written: whether bounds are those of slopes and multipliers as they are written down.
+    """
+
+    recorded = written = False
 
     def __init__(
         self,
@@ -180,26 +190,28 @@ class _Layer:
         node: Node,
         on_node: Visit,
         proceed: Callable[[], bool],
-        written: bool,
     ) -> None:
         self.arithmetics, self.boxes = arithmetics, boxes
         self.left, self.node, self.on_node, self.proceed = left, node, on_node, proceed
         self.inputs = dict(left.inputs)
         self.source = left.graph[node.inputs[0]]
         self.bounded = 0
-        self.written = written
         self.best: dict[int, tuple[float, SignParts]] = {}  # by row: its bound, and the leaves that prove it
 
     def climb(self, index: Tensor) -> None:
         """Bounds of the neurons ``index`` ``[K]`` by one row for each side, with slopes of its own."""
-        self.index = index
-        judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
-        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
+        self.begin(index)
         every = torch.arange(2 * len(index), device=index.device)
         self.roots = SignParts.cat([self.bounder.roots(part, part, CLIMB) for part in torch.split(every, ROWS)])
         self.note(every, self.roots.bound)
-        if self.written:
+        if self.recorded:
             self.keep(every, self.roots.packed(), self.roots.bound.unsqueeze(1))
+
+    def begin(self, index: Tensor) -> None:
+        """The bound method of the neurons ``index`` ``[K]``: a row for each one's lower, then for its upper bound."""
+        self.index = index
+        judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
+        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
 
     def problem(self, number: int, index: Tensor) -> SignProblem:
         """The rows, in one of the arithmetics."""
@@ -250,7 +262,7 @@ class _Layer:
             found = deepen(roots, self.bounder, rounds, ROWS, self.proceed)
             self.bounded += found.bounded
             improved += self.note(part, found.bound)
-            if self.written:
+            if self.recorded:
                 self.keep(part, found.leaves, found.leaf_bounds)
         return improved
 
@@ -268,13 +280,21 @@ class _Layer:
         """Those of all bounds that are better than those of the layer at first."""
         if not self.best:
             return
-        name, count = self.node.name, len(self.index)
-        columns = places(self.arithmetics[0].graph, self.left, self.bounder.problem)
-        lower, upper = (flatten_rows(b)[0, self.index].tolist() for b in self.left.inputs[name])
-        neurons = flatten_positions(self.source.shape).to(self.index.device)[self.index]
-        kept = self.left.kept.get(name)
-        whole = (neurons if kept is None else kept[neurons]).tolist()
+        count, columns = len(self.index), self.columns
+        lower, upper = (flatten_rows(b)[0, self.index].tolist() for b in self.left.inputs[self.node.name])
+        whole = self.neurons(self.index).tolist()
         for row, (bound, leaves) in sorted(self.best.items()):
             k, is_upper = row % count, row >= count
             if bound > (-upper[k] if is_upper else lower[k]):
-                yield LemmaProof(name, whole[k], is_upper, SignLeaves.of(leaves, columns))
+                yield LemmaProof(self.node.name, whole[k], is_upper, SignLeaves.of(leaves, columns))
+
+    @property
+    def columns(self) -> Ints:
+        """Places of the neurons that have signs, slopes and multipliers among those of all activations."""
+        return places(self.arithmetics[0].graph, self.left, self.bounder.problem)
+
+    def neurons(self, index: Tensor) -> Tensor:
+        """Of positions ``[K]`` of the pass the places in the features of the whole network."""
+        neurons = flatten_positions(self.source.shape).to(index.device)[index]
+        kept = self.left.kept.get(self.node.name)
+        return neurons if kept is None else kept[neurons]

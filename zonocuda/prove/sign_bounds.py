@@ -51,7 +51,7 @@ class Pace:
 
 ROOT = Pace(20, 0.1, 0.1)
 CHILD = Pace(5, 0.1, 0.3)
-LEMMA = Pace(3, 0.1, 0.5)
+LEMMA = Pace(1, 0.1, 0.5)
 LAST = Pace(200, 0.05, 0.2)
 
 
@@ -110,7 +110,7 @@ class SignBounds:
         problem = self.problem
         with torch.no_grad(), summed_products():
             flow = problem.flow(parts.row, False)
-            found = problem.run(flow, parts.signs.to(parts.bound), parts.slopes, parts.multipliers, scores=True)
+            found = problem.run(flow, problem.known(parts.signs), parts.slopes, parts.multipliers, scores=True)
         return problem.spread(found.scores.amax(0), name)
 
     # ---- what a search asks for --------------------------------------------------------------------------------------
@@ -128,14 +128,17 @@ class SignBounds:
         """``[S]``: whether the slopes and multipliers that parts have refute them."""
         return refuted(self._prove(replace(parts, bound=torch.full_like(parts.bound, -torch.inf))).parts.bound)
 
+    def sketch(self, parts: SignParts) -> SignParts:
+        """Parts after as many steps as the pace says, with wishes, and bounds that a proof will probably confirm."""
+        slopes, multipliers = self._ascend(parts, self.pace)
+        parts = replace(parts, slopes=slopes, multipliers=multipliers)
+        found = self._unproven(parts, scores=True)
+        bound = (found.lower - SPARE * self.slack)[: len(parts)]
+        return replace(parts, bound=bound, wishes=self._wishes(parts, found.scores[: len(parts)]))
+
     def estimate(self, parts: SignParts) -> Tensor:
         """Bounds with the slopes and multipliers as they are, whose rounding is not counted."""
-        count = len(parts)
-        filled = torch.arange(self._usual(count), device=parts.row.device).clamp(max=count - 1)
-        with torch.no_grad():
-            flow = self.problem.flow(parts.row[filled], False)
-            signs, slopes, multipliers = (t[filled] for t in (parts.signs, parts.slopes, parts.multipliers))
-            return self.problem.run(flow, signs.to(parts.bound), slopes, multipliers).lower[:count]
+        return self._unproven(parts).lower[: len(parts)]
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
@@ -150,7 +153,7 @@ class SignBounds:
         count = len(parts)
         # Some go twice, to keep to a usual number of rows.
         going = torch.arange(self._usual(count), device=parts.row.device).clamp(max=count - 1)
-        rows, signs = parts.row[going], parts.signs[going].to(parts.bound)
+        rows, known = parts.row[going], self.problem.known(parts.signs[going])
         now = [t.detach()[going] for t in best]
         first, second = ([torch.zeros_like(t) for t in now] for _ in range(2))
         rates = [pace.slopes * torch.ones_like(self._units), pace.multipliers * self._units]
@@ -160,7 +163,7 @@ class SignBounds:
         for number in range(1, pace.steps + 1):
             with torch.enable_grad():
                 free = [t.requires_grad_() for t in now]
-                lower = self.problem.run(flow.fork(), signs, free[0], free[1]).lower
+                lower = self.problem.run(flow.fork(), known, free[0], free[1]).lower
                 wanted = ~(lower.detach() > goal)
                 gradients = torch.autograd.grad(lower.sum(), free, allow_unused=True)
             with torch.no_grad():
@@ -173,25 +176,43 @@ class SignBounds:
                     if not count:
                         return best
                     index = (~wanted).to(torch.uint8).argsort(stable=True)[:rest]
-                    going, signs = going[index], signs[index]
+                    going, known = going[index], known.at(index)
                     now, first, second = ([t[index] for t in ts] for ts in (now, first, second))
                     gradients = tuple(None if g is None else g[index] for g in gradients)
                     flow.keep(index)
                     wanted = wanted[index]
-                moves = wanted.unsqueeze(1)
+                moves = wanted.unsqueeze(1).to(now[0])
                 for value, gradient, m, s, rate in zip(now, gradients, first, second, rates, strict=True):
                     if gradient is None:
                         continue
                     g = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
                     m.lerp_(g, 1 - _FIRST)
                     s.mul_(_SECOND).addcmul_(g, g, value=1 - _SECOND)
-                    size = (s / (1 - _SECOND**number)).sqrt_().clamp_(min=torch.finfo(g.dtype).tiny)
-                    value.add_(rate * pace.decay ** (number - 1) / (1 - _FIRST**number) * (m / size) * moves)
+                    # Not below the normal numbers, whose roots take a hundred times as long.
+                    size = (s / (1 - _SECOND**number)).clamp_(min=torch.finfo(g.dtype).tiny).sqrt_()
+                    step = rate * (pace.decay ** (number - 1) / (1 - _FIRST**number))
+                    value.addcmul_((m / size).mul_(moves), step)
                 now[0].clamp_(0, 1)
                 now[1].clamp_(min=0)
         for kept, value in zip(best, now, strict=True):
             kept[going] = value
         return best
+
+    def _unproven(self, parts: SignParts, scores: bool = False) -> Reached:
+        """What a pass finds that does not count rounding, for parts of which some go twice."""
+        count = len(parts)
+        filled = torch.arange(self._usual(count), device=parts.row.device).clamp(max=count - 1)
+        with torch.no_grad():
+            flow = self.problem.flow(parts.row[filled], False)
+            signs, slopes, multipliers = (t[filled] for t in (parts.signs, parts.slopes, parts.multipliers))
+            return self.problem.run(flow, self.problem.known(signs), slopes, multipliers, scores)
+
+    def _wishes(self, parts: SignParts, scores: Tensor) -> Tensor:
+        """``[S, W]``, the neurons of the highest scores ``[S, U]``."""
+        if not self.problem.count:
+            return parts.wishes
+        cost, order = scores.topk(self.wishes, 1)
+        return torch.where(cost >= 0, order, -1)
 
     def _usual(self, count: int) -> int:
         """How many rows to carry for ``count``: see :func:`zonocuda.bounds.dual.dual_pass.standard_rows`."""
@@ -206,8 +227,7 @@ class SignBounds:
             lower = outward(found.lower, parts.bound.dtype, False)
             bound = torch.fmax(parts.bound, torch.where(lower.isfinite(), lower, -torch.inf))
             bound = self._widened(parts, bound, found.slack.to(bound))
-            cost, order = found.scores.topk(self.wishes, 1) if problem.count else (found.scores, found.scores.long())
-            wishes = torch.where(cost >= 0, order, -1) if problem.count else parts.wishes
+            wishes = self._wishes(parts, found.scores)
             low, high = (end.reshape(1, -1) for end in problem.box)
             points = low.expand(len(parts), -1) if found.weight is None else torch.where(found.weight >= 0, low, high)
         return SignBounded(replace(parts, bound=bound, wishes=wishes), points)
@@ -229,8 +249,8 @@ class SignBounds:
     def _judged(self, parts: SignParts) -> Reached:
         """Proven bounds, in the dtype that they are proven in."""
         judge = self._judge
-        slopes, multipliers, signs = (t.to(judge.like.dtype) for t in (parts.slopes, parts.multipliers, parts.signs))
-        return judge.run(judge.flow(parts.row, True), signs, slopes, multipliers, scores=True)
+        slopes, multipliers = (t.to(judge.like.dtype) for t in (parts.slopes, parts.multipliers))
+        return judge.run(judge.flow(parts.row, True), judge.known(parts.signs), slopes, multipliers, scores=True)
 
     def _widened(self, parts: SignParts, bound: Tensor, slack: Tensor) -> Tensor:
         """The bounds, those that rounding alone keeps from being positive by wider floats."""

@@ -1,12 +1,13 @@
 """Smaller trees of neuron splits: parts that the row of one of their leaves refutes, and multipliers nobody needs.
 
-A leaf and whatever lies on the other side of a split are one leaf where the row of the leaf refutes what was split,
-with its slopes and without the multiplier of the split. What is kept was bounded as any leaf is.
+A leaf and whatever lies on the other side of a split are one leaf where the row of the leaf proves of what was split
+what its tree is to prove, with its slopes and without the multiplier of the split: that the part is refuted, or, of a
+lemma, the lemma's bound. What is kept was bounded as any leaf is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,37 +15,58 @@ from numpy.typing import NDArray
 
 from zonocuda.prove.sign_record import Ints, SignLeaves, tree_of
 
-Proves = Callable[[SignLeaves], NDArray[np.bool_]]
-"""Which of some leaves are refuted by their rows, with their slopes and multipliers."""
+Proves = Callable[[SignLeaves, Ints], NDArray[np.bool_]]
+"""Of which leaves the rows, with their slopes and multipliers, prove what their trees, by number, are to prove."""
 
 SHARES = (1.0, 0.5, 0.25)
 """Of a leaf's multipliers, the smallest ones, what is left out together."""
 
 
-def merged(leaves: SignLeaves, proves: Proves) -> SignLeaves:
-    """The leaves ``[L]`` of a tree, no more than there are."""
-    fresh = np.ones(len(leaves.row), dtype=bool)  # those that were not tried yet
+def outermost(parts: Sequence[Ints], proven: NDArray[np.bool_], count: int) -> list[int]:
+    """The numbers of those ``parts`` of so many leaves that are ``proven``, without those inside others, which come
+    behind them."""
+    gone, found = np.zeros(count, dtype=bool), []
+    for number in np.flatnonzero(proven).tolist():
+        if not gone[parts[number]].any():
+            gone[parts[number]] = True
+            found.append(number)
+    return found
+
+
+def merged(trees: Sequence[SignLeaves], proves: Proves) -> list[SignLeaves]:
+    """The leaves ``[L]`` of trees of the same columns, no more than there are."""
+    result = list(trees)
+    fresh = [np.ones(len(leaves.row), dtype=bool) for leaves in trees]  # those that were not tried yet
     while True:
-        found = [
-            (node.index, int(side[0]), node.neuron)
-            for node in tree_of(leaves.signs)
-            for side in (node.above, node.below)
-            if len(side) == 1 and fresh[side[0]]
+        tried = [(number, _sides(result[number], fresh[number])) for number in range(len(trees)) if fresh[number].any()]
+        tried = [(number, found) for number, found in tried if found]
+        if not tried:
+            return result
+        parts = [
+            _without(result[number].at(np.array([leaf for _, leaf, _ in found])), np.array([u for _, _, u in found]))
+            for number, found in tried
         ]
-        if not found:
-            return leaves
-        chosen = leaves.at(np.array([leaf for _, leaf, _ in found]))
-        whole = _without(chosen, np.array([neuron for _, _, neuron in found]))
-        gone, new = np.zeros(len(leaves.row), dtype=bool), []
-        for number in np.flatnonzero(proves(whole)).tolist():  # those of larger parts come before those inside them
-            index = found[number][0]
-            if not gone[index].any():
-                gone[index] = True
-                new.append(number)
-        if not new:
-            return leaves
-        fresh = np.repeat([False, True], [int((~gone).sum()), len(new)])
-        leaves = SignLeaves.cat([leaves.at(np.flatnonzero(~gone)), whole.at(np.array(new))])
+        counts = [len(part.row) for part in parts]
+        proven = proves(SignLeaves.cat(parts), np.repeat([number for number, _ in tried], counts))
+        for (number, found), whole, ok in zip(tried, parts, np.split(proven, np.cumsum(counts)[:-1]), strict=True):
+            leaves = result[number]
+            new = outermost([index for index, _, _ in found], ok, len(leaves.row))
+            gone = np.zeros(len(leaves.row), dtype=bool)
+            for one in new:
+                gone[found[one][0]] = True
+            fresh[number] = np.repeat([False, True], [int((~gone).sum()), len(new)])
+            if new:
+                result[number] = SignLeaves.cat([leaves.at(np.flatnonzero(~gone)), whole.at(np.array(new))])
+
+
+def _sides(leaves: SignLeaves, fresh: NDArray[np.bool_]) -> list[tuple[Ints, int, int]]:
+    """Splits of a tree with a fresh leaf on one side: all leaves below, that one, and the neuron; larger ones first."""
+    return [
+        (node.index, int(side[0]), node.neuron)
+        for node in tree_of(leaves.signs)
+        for side in (node.above, node.below)
+        if len(side) == 1 and fresh[side[0]]
+    ]
 
 
 def lightened(leaves: SignLeaves, proves: Proves) -> SignLeaves:
@@ -58,7 +80,8 @@ def lightened(leaves: SignLeaves, proves: Proves) -> SignLeaves:
                 held[some[np.argsort(held[some], kind="stable")[: max(1, int(share * len(some)))]]] = 0
         changed = np.flatnonzero((tried != multipliers).any(1))
         if len(changed):
-            better = changed[proves(replace(leaves, multipliers=tried).at(changed))]
+            asked = replace(leaves, multipliers=tried).at(changed)
+            better = changed[proves(asked, np.zeros(len(changed), np.int64))]
             multipliers[better] = tried[better]
     return replace(leaves, multipliers=multipliers)
 

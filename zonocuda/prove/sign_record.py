@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zonocuda.bounds.dual.compact import Compact
-from zonocuda.bounds.dual.dual_pass import flatten_positions
+from zonocuda.bounds.dual.dual_pass import flatten_positions, flatten_rows
 from zonocuda.bounds.dual.signs import SignProblem
+from zonocuda.bounds.interval import Bounds
 from zonocuda.branch import SignParts
 from zonocuda.graph import Graph
 from zonocuda.prove.certificate import UNIT
@@ -72,6 +73,27 @@ class SignLeaves:
         return SignParts(
             row, group, signs, slopes.to(bound) / UNIT, multipliers.to(bound), bound, bound.int().zero_(), nothing
         )
+
+    def onto(self, columns: Ints, start: NDArray[np.uint8], known: NDArray[np.int8]) -> SignLeaves:
+        """The same tree for other neurons ``columns`` ``[V]`` that may have signs: without the parts, and the splits,
+        that the others leave no choice.
+
+        Args:
+            columns: places among those of all activations.
+            start: ``[V]``, slopes of neurons that had none.
+            known: of all neurons of all activations: 1 and -1 where the sign is known, 0 for those of ``columns``.
+        """
+        where = np.full(len(known), -1)
+        where[columns] = np.arange(len(columns))
+        at = where[self.columns]
+        held, gone = np.flatnonzero(at >= 0), np.flatnonzero(at < 0)
+        there = (self.signs[:, gone] * known[self.columns[gone]] >= 0).all(1)
+        count = int(there.sum())
+        signs, slopes = np.zeros((count, len(columns)), np.int8), np.tile(start, (count, 1))
+        multipliers = np.zeros((count, len(columns)), np.float16)
+        for new, old in ((signs, self.signs), (slopes, self.slopes), (multipliers, self.multipliers)):
+            new[:, at[held]] = old[there][:, held]
+        return SignLeaves(columns, self.row[there], self.group[there], signs, slopes, multipliers)
 
     @property
     def bytes(self) -> int:
@@ -149,6 +171,22 @@ def places(graph: Graph, left: Compact, problem: SignProblem) -> Ints:
         kept = left.kept.get(layer.name)
         found.append((index if kept is None else kept[index]).cpu().numpy() + first[layer.name])
     return np.concatenate([np.zeros(0, np.int64), *found])
+
+
+def known_signs(graph: Graph, inputs: Mapping[str, Bounds]) -> NDArray[np.int8]:
+    """Of all neurons of all activations the sign that bounds ``[1, *features]`` of their inputs tell: 1, -1, or 0."""
+    found = [np.zeros(0, np.int8)]
+    for node in activations(graph):
+        lower, upper = (flatten_rows(b)[0].cpu().numpy() for b in inputs[node.name])
+        signs = np.zeros(len(lower), np.int8)
+        signs[flatten_positions(node.shape).numpy()] = np.where(lower >= 0, 1, np.where(upper <= 0, -1, 0))
+        found.append(signs)
+    return np.concatenate(found)
+
+
+def start_units(problem: SignProblem) -> NDArray[np.uint8]:
+    """``[U]``, the slopes that a problem's crossing neurons begin with."""
+    return (problem.start().float() * UNIT).round().to(torch.uint8).cpu().numpy()
 
 
 class TreeWriter:

@@ -39,6 +39,7 @@ from zonocuda.precision import summed_products
 from zonocuda.prove.prover import Prover, Rung
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.row_bound import RowBound
+from zonocuda.prove.timeline import Timeline
 from zonocuda.specs import Region
 
 Progress = Callable[[str, int, int], None]
@@ -110,6 +111,7 @@ class Course:
         deadline: when to stop.
         progress: is told how far each phase is.
         seconds: time by phase.
+        timeline: what was reached when.
     """
 
     direction: Direction
@@ -117,6 +119,7 @@ class Course:
     deadline: Deadline
     progress: Progress
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    timeline: Timeline = field(default_factory=Timeline)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -330,6 +333,10 @@ class RegionProof:
         for r, never in enumerate(prover.rows.never(prover.bounds)):
             if never:
                 self._settled.setdefault(r, prover.dtype)
+        bounds, refuted = prover.bounds.nan_to_num(-math.inf).tolist(), prover.rows.refuted(prover.bounds)
+        still = [rows for rows, ok in zip(prover.rows.disjuncts, refuted, strict=True) if not ok]
+        margin = min((max((bounds[r] for r in rows), default=-math.inf) for rows in still), default=math.inf)
+        self.course.timeline.note("bounds", len(still), margin)
 
     def _in(self, dtype: torch.dtype) -> Prover:
         """A prover in a dtype that goes on with what was found."""

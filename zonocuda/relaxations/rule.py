@@ -19,7 +19,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from zonocuda.domains import Diagonal, Zonotope, kernels
+from zonocuda.domains import Zonotope, kernels
 from zonocuda.domains.hosted import kept
 
 Bounds = tuple[Tensor, Tensor]
@@ -185,7 +185,7 @@ class Rule(ABC):
         if self.terms == 1:
             return value.within(*band, origin, in_place)
         folded = self.scaled(value, band.slope, in_place)
-        return Zonotope(folded.center + band.middle, (*folded.blocks, Diagonal.of(band.radius, origin)))
+        return Zonotope(folded.center + band.middle, (*folded.blocks, folded.fresh(band.radius, origin)))
 
     # ---- what follows ------------------------------------------------------------------------------------------------
 

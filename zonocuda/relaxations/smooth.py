@@ -16,14 +16,13 @@ No reference has bounds of f: these lines are the native op's, whatever backend 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from zonocuda.functions import FunctionName
 from zonocuda.relaxations.curve import CONCAVE, CONVEX, MIXED, Curve, Parts
+from zonocuda.relaxations.recorded import recorded, records
 from zonocuda.relaxations.rule import Bounds, Gait, Lines, Rule, Start
 from zonocuda.relaxations.starts import Aim, balanced
 from zonocuda.roundoff import outward
@@ -53,7 +52,7 @@ class SmoothRule(Rule):
     def range(self, lower: Tensor, upper: Tensor) -> Bounds:
         with torch.no_grad():
             low, high = self._range(lower.detach(), upper.detach())
-        if not _records(lower, upper):
+        if not records(lower, upper):
             return low, high
         slopes = [self.curve.slope(end.detach().double()).to(lower.dtype) for end in (lower, upper)]
         return self._differentiable_range(low, high, lower, upper, slopes)
@@ -139,7 +138,7 @@ class SmoothRule(Rule):
         self, offset: Tensor, at: Tensor, free: Tensor, slope: Tensor, lower: Tensor, upper: Tensor
     ) -> Tensor:
         """An offset with its derivatives: -at in the slope, and f' - s in the end where it is taken."""
-        if not _records(slope, lower, upper):
+        if not records(slope, lower, upper):
             return offset
         with torch.no_grad():
             pull = (self.curve.slope(at) - slope.double()).nan_to_num(0.0, 0.0, 0.0)
@@ -147,7 +146,7 @@ class SmoothRule(Rule):
                 torch.where(mask & free, value, 0.0).to(offset.dtype)
                 for mask, value in ((at == lower, pull), ((at == upper) & ~(at == lower), pull), (free, -at))
             )
-        return _recorded(offset, lower, of_lower, upper, of_upper, slope, of_slope)
+        return recorded(offset, lower, of_lower, upper, of_upper, slope, of_slope)
 
     def _turned(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """Where f is least, and where it is largest, between the ends."""
@@ -166,8 +165,8 @@ class SmoothRule(Rule):
                 for own, gone in zip((least_first, ~least_first), turned, strict=True)
             )
         return (
-            _recorded(low, lower, of_low[0], upper, of_low[1]),
-            _recorded(high, lower, of_high[0], upper, of_high[1]),
+            recorded(low, lower, of_low[0], upper, of_low[1]),
+            recorded(high, lower, of_high[0], upper, of_high[1]),
         )
 
     def _reach(self, lower: Tensor, upper: Tensor) -> Bounds:
@@ -275,54 +274,6 @@ class SmoothRule(Rule):
             return found
         index = rest.nonzero(as_tuple=True)
         return found.index_put(index, balanced(self, lower[index], upper[index], aim))
-
-
-# ---- derivatives -----------------------------------------------------------------------------------------------------
-
-
-class _Recorded(torch.autograd.Function):
-    """A value that was found without recording, with its derivatives in the bounds and the slope."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        value: Tensor,
-        lower: Tensor,
-        of_lower: Tensor,
-        upper: Tensor,
-        of_upper: Tensor,
-        slope: Tensor | None,
-        of_slope: Tensor | None,
-    ) -> Tensor:
-        ctx.save_for_backward(of_lower, of_upper, of_slope)
-        ctx.shapes = [None if t is None else t.shape for t in (lower, upper, slope)]
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        found = [
-            (grad * weight).sum_to_size(shape) if needed and weight is not None else None
-            for weight, shape, needed in zip(ctx.saved_tensors, ctx.shapes, ctx.needs_input_grad[1::2], strict=True)
-        ]
-        return None, found[0], None, found[1], None, found[2], None
-
-
-def _recorded(
-    value: Tensor,
-    lower: Tensor,
-    of_lower: Tensor,
-    upper: Tensor,
-    of_upper: Tensor,
-    slope: Tensor | None = None,
-    of_slope: Tensor | None = None,
-) -> Tensor:
-    found: Tensor = _Recorded.apply(value, lower, of_lower, upper, of_upper, slope, of_slope)  # type: ignore[no-untyped-call]
-    return found
-
-
-def _records(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _most(dtype: torch.dtype) -> float:

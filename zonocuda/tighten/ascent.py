@@ -258,6 +258,9 @@ class Search(Protocol):
             Whether a bound improved by more than the tolerance.
         """
 
+    def clock(self, seconds: float) -> float:
+        """The seconds since the beginning as all who search together count them."""
+
     def move(self, rate: float) -> bool:
         """One step; False, and none, where nothing is left to do."""
 
@@ -278,7 +281,7 @@ def _climb(search: Search, settings: Ascent) -> list[Step]:
     for number in range(settings.iterations + 1):
         last = number == settings.iterations
         idle = 0 if search.look(last) else idle + 1
-        history.append(Step(time.monotonic() - begin, search.rows, search.total, search.worst))
+        history.append(Step(search.clock(time.monotonic() - begin), search.rows, search.total, search.worst))
         if last or history[-1].seconds > settings.seconds:
             break
         if idle >= settings.patience:
@@ -337,6 +340,9 @@ class _RowSearch:
         improved, self.total, self.worst, wanted = torch.stack(asked).tolist()
         self.wanted = int(wanted)
         return bool(improved)
+
+    def clock(self, seconds: float) -> float:
+        return seconds
 
     def move(self, rate: float) -> bool:
         free = self.slopes.free

@@ -27,7 +27,8 @@ from zonocuda.tighten.history import sum_and_smallest
 
 Loss = Callable[[Zonotope], Tensor]
 """What is minimised: a differentiable function of the output's zonotope, one number ``[B]`` for each batch element, or
-one for all of them. The zonotope's blocks are dense."""
+one for all of them. The zonotope's blocks are dense. Where they are shared out over ranks, all of these call it alike,
+and it may use the center, bounds and radii of what it computes, but no generators, of which each rank has others."""
 
 RETREATS = 3
 """How often a search that lost its patience goes on from its best slopes."""
@@ -119,7 +120,7 @@ def _collect(groups: dict[Symbols | str, Tensor], point: Point, symbols: Symbols
     """Puts the derivatives of a block, or of a part of one whose symbols were cut, to those of its group."""
     given = [block.symbols for block in point.zonotope.blocks]
     offset, root = 0, symbols
-    while root not in given and root.parent is not None:
+    while root not in given and root.parent is not None and root.ranks is root.parent.ranks:  # not beyond a share
         offset, root = offset + root.offset, root.parent
     key = root if root in given else root.origin
     if isinstance(key, str) and key not in point.crossed:
@@ -186,9 +187,17 @@ class JointSearch:
         improved = (gain > self.settings.tolerance * (1e-2 + loss.abs())).any()
         still = (~(self.best > self.target)).any(0).sum()
         numbers = [improved.double(), still.double(), *sum_and_smallest(self.best)]
-        gained, rows, self.total, self.worst = torch.stack(numbers).tolist()  # one transfer
+        gained, rows, self.total, self.worst = self._agreed(torch.stack(numbers)).tolist()  # one transfer
         self.rows = int(rows)
         return bool(gained)
+
+    def clock(self, seconds: float) -> float:
+        return float(self._agreed(self.best.new_tensor([seconds], dtype=torch.float64)))
+
+    def _agreed(self, numbers: Tensor) -> Tensor:
+        """The numbers, those of rank 0 where the zonotope is shared out: what they decide, all ranks do."""
+        ranks = self.zonotope.ranks
+        return numbers if ranks is None else ranks.agreed(numbers)[0]
 
     def move(self, rate: float) -> bool:
         assert self._point is not None, "a look comes first"

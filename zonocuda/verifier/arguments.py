@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.domains import Zonotope, has_cuda_kernels
+from zonocuda.functions import resolve_ulp
 from zonocuda.graph import Affine, Graph, fan_in
 from zonocuda.specs import Box, LinearConstraint, Region, Spec, load_vnnlib
 
@@ -58,6 +59,18 @@ def check_semantics(semantics: str) -> None:
         )
     if semantics not in get_args(Semantics):
         raise ValueError(f"semantics must be one of {', '.join(get_args(Semantics))}, got {semantics!r}")
+
+
+def check_ulp(ulp: object, semantics: str) -> dict[str, float]:
+    """What is stated of executed functions; None is nothing.
+
+    Raises:
+        TypeError, ValueError: it is no such statement, or semantics are ``real``, for which it says nothing.
+    """
+    found = {} if ulp is None else resolve_ulp(ulp)
+    if found and semantics == "real":
+        raise ValueError("ulp: states something of executed functions; use it with semantics 'float32' or 'float64'")
+    return found
 
 
 def resolve_timeout(timeout: float | None) -> float:

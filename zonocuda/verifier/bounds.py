@@ -22,6 +22,7 @@ from zonocuda.precision import full_precision, plain_torch
 from zonocuda.relaxations import use_kink
 from zonocuda.verifier.arguments import check_budget, check_choice, check_count, check_slopes, resolve_zonotope
 from zonocuda.verifier.model import Model, Subject
+from zonocuda.verifier.shared import check_ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,8 @@ def compute_bounds(
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file. All but a Graph are compared with their
             graph on the inputs first; in a loop, import once and pass the Graph, which follows its module.
-        zonotope: the inputs, ``[B, *input features]``.
+        zonotope: the inputs, ``[B, *input features]``; ``zonotope.shared(Ranks())`` where several processes make this
+            call, each with a share of the symbols and of their memory (docs/scaling.md).
         layers: ``all`` bounds the value of every node, ``output`` the output's alone (and the ReLUs' inputs').
         direction: ``forward`` carries a zonotope to the output; ``dual`` and ``auto`` may bound neurons and the output
             by dual passes instead (for a box of inputs), which is often faster and needs little memory.
@@ -107,8 +109,9 @@ def compute_bounds(
         backend: ``native`` (which ``auto`` is) or ``reference``.
 
     Raises:
-        ValueError: a network that cannot be imported, shapes that do not fit, or ``max_symbols`` where gradients are
-            recorded: what is merged has none.
+        ValueError: a network that cannot be imported, shapes that do not fit, ``max_symbols`` where gradients are
+            recorded or symbols shared out over ranks, ranks that were given different things, or whose shares exceed
+            the memory budget.
         TypeError: inputs that are no zonotope, or neither float32 nor float64.
 
     Examples:
@@ -135,10 +138,17 @@ def compute_bounds(
         )
     graph = subject.graph.to(zonotope.center.dtype, zonotope.center.device)
     gradients = torch.is_grad_enabled() and _requires_grad(graph, zonotope, slopes or {})
-    if gradients and max_symbols is not None:
+    if max_symbols is not None and (gradients or zonotope.ranks is not None):
         raise ValueError(
-            "compute_bounds: merged symbols have no gradient; call it under torch.no_grad(), or leave max_symbols out"
+            "compute_bounds: max_symbols merges symbols, which have no gradient then and cannot be shared out over "
+            "ranks; call it under torch.no_grad() on a zonotope of one process"
         )
+    if gradients and zonotope.ranks is not None:
+        raise ValueError(
+            "compute_bounds: derivatives are not recorded through symbols that are shared out over ranks; call it "
+            "under torch.no_grad(), or optimise slopes by optimize_bounds(mode='forward')"
+        )
+    check_ranks("compute_bounds", graph, zonotope, slopes or {})
     with use_backend(backend), use_kink(kink), full_precision(), torch.set_grad_enabled(gradients):
         if len(zonotope.center):
             with torch.no_grad():

@@ -142,6 +142,7 @@ class _BoxSharing:
             search.stopped,
             lambda: keep(self.state),
             search.memory,
+            search.watch,
         )
 
     def run(self) -> SharedOutcome:

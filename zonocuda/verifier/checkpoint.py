@@ -95,9 +95,9 @@ def identity(graph: Graph, spec: Spec, settings: Mapping[str, object]) -> dict[s
     return {
         "version of zonocuda": __version__,
         "version of torch": str(torch.__version__),
+        **{name: str(value) for name, value in settings.items()},  # first: some of them change the network
         "network": digest(graph),
         "specification": digest(spec),
-        **{name: str(value) for name, value in settings.items()},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +15,7 @@ from zonocuda.bounds.plan.planner import Direction
 from zonocuda.checkpoint import CheckpointError
 from zonocuda.domains import Backend, current_backend, use_backend
 from zonocuda.executors import Executor
+from zonocuda.functions import ulp_text
 from zonocuda.host_memory import is_out_of_memory
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import (
@@ -39,12 +41,14 @@ from zonocuda.verifier.arguments import (
     check_executor,
     check_semantics,
     check_sizes,
+    check_ulp,
     describe_device,
     resolve_device,
     resolve_dtypes,
     resolve_spec,
     resolve_timeout,
 )
+from zonocuda.verifier.assumed import stated
 from zonocuda.verifier.checkpoint import Checkpoints, identity
 from zonocuda.verifier.documents import digests_of
 from zonocuda.verifier.leaf import LEAVES, Leaf
@@ -77,6 +81,7 @@ def verify(
     seed: int = 0,
     effort: Effort = "standard",
     semantics: Semantics = "real",
+    ulp: Mapping[str, float] | None = None,
     split: Split = "auto",
     leaf: Leaf = "lp",
     certificate: bool = False,
@@ -127,6 +132,9 @@ def verify(
             the network as executed in it, sums in any order (:mod:`zonocuda.bounds.rounding.executed`), in float32 on
             the box rounded to it. In ``float64`` counterexamples are float32 points of the box itself, replayed in
             float64.
+        ulp: about an executed network, what is assumed of its functions: by name (:data:`zonocuda.functions.FUNCTIONS`)
+            within how many units in the last place of the exact value a machine computes them. Nothing guarantees it;
+            the result's ``meaning``, and its certificate, repeat it.
         split: ``input`` splits the box, ``neuron`` the inputs by the signs of neurons, for 60 s a region where there is
             no timeout; ``auto`` the box where at most 20 inputs vary, and neurons where more than 8 do, after boxes
             had two fifths of the time; ``none`` nothing; effort ``fast`` never does.
@@ -175,13 +183,15 @@ def verify(
         raise TypeError(f"verify: progress must be callable, got {type(progress).__name__}")
     check_effort(effort)
     check_semantics(semantics)
+    ulp = check_ulp(ulp, semantics)
     check_choice("verify", "split", split, SPLITS)
     check_choice("verify", "leaf", leaf, LEAVES)
     where = resolve_device(device)
     check_arithmetic(where)
     deadline = Deadline(seconds_left)
     read = Subject.of(model, input_shape or spec.input_shape, spec)
-    subject, execution = executed(read, semantics)
+    subject, execution = executed(read, semantics, ulp)
+    ulp = stated(read.graph, ulp)
     if execution is not None and direction == "auto":
         direction = "dual"
     course = Course(direction, memory_budget, deadline, progress)
@@ -196,6 +206,7 @@ def verify(
             spec,
             {
                 "semantics": semantics,
+                "assumed errors of functions": ulp_text(ulp),
                 "effort": effort,
                 "split": split,
                 "leaf": leaf,
@@ -209,7 +220,7 @@ def verify(
     )
     with torch.no_grad(), use_backend(backend), use_kink(kink), full_precision():
         why_none = obstacle(read.graph, execution is not None)
-        wanted = Certificate(why_none, semantics=semantics)
+        wanted = Certificate(why_none, semantics=semantics, ulp=ulp)
         run = Verification(
             subject, spec, course, where, dtypes, seed, effort, split, execution, wanted if certificate else None
         )
@@ -243,6 +254,7 @@ def verify(
             semantics,
             str(subject.dtype).removeprefix("torch."),
             Counter(row.dtype for row in run.margins if row.is_positive),
+            ulp,
         )
     seconds = {**course.seconds, "total": time.monotonic() - started}
     proof = run.certificate if verdict is Verdict.VERIFIED else None
@@ -264,4 +276,5 @@ def verify(
         digests,
         checkpoints.resumed,
         checkpoints.fault,
+        run.course.timeline.moments,
     )

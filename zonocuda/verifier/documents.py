@@ -62,6 +62,16 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             }
             for split in result.splits
         ],
+        "history": [
+            {
+                "seconds": moment.seconds,
+                "region": moment.region,
+                "phase": moment.phase,
+                "open": moment.open,
+                "margin": number(moment.margin),
+            }
+            for moment in result.history
+        ],
         "forest": _forest(result),
         "certificate": None if result.certificate is None else certificate_document(result.certificate, inline),
         "layers": [layer_entry(layer) for layer in result.layers],
@@ -76,6 +86,7 @@ def verify_document(result: VerifyResult, net: str | Path | None, spec: str | Pa
             "replay": result.ran.replay,
             "effort": result.ran.effort,
             "semantics": result.ran.semantics,
+            "ulp": dict(result.ran.ulp),
             "replay_dtype": result.ran.replay_dtype,
             "settled": dict(result.ran.settled),
             "versions": dict(result.ran.versions),
@@ -90,7 +101,7 @@ def certificate_archive(result: VerifyResult, net: str | Path | None, spec: str 
         "verdict": str(result.verdict),
         "reason": result.reason,
         "counterexample": _counterexample(result),
-        "ran": {"semantics": result.ran.semantics, "versions": dict(result.ran.versions)},
+        "ran": {"semantics": result.ran.semantics, "ulp": dict(result.ran.ulp), "versions": dict(result.ran.versions)},
         "files": _files(result, net, spec),
     }
     content = io.BytesIO()

@@ -151,6 +151,7 @@ class _NeuronSharing:
             search.stopped,
             lambda: search.keep(course.state),
             search.memory,
+            search.watch,
         )
 
     @property

@@ -2,13 +2,15 @@
 
 The search that found it rests on bounds of many stages, in two dtypes; their slopes are not kept. So the bounds of the
 whole box are made again in float64, with slopes in units of 1 / UNIT, as for a proof with refined bounds
-(:mod:`zonocuda.prove.certify`); from these a search begins anew, whose slopes are of the same kind, after one round of
-lemmas, so that each follows from the bounds of the whole box and from those of layers before.
+(:mod:`zonocuda.prove.certify`); from these, lemmas and leaves of the search are bounded once more, with slopes of the
+same kind, and what that leaves open is searched. Where its leaves were not kept, a search begins anew, after one round
+of lemmas. Each follows from the bounds of the whole box and from those of layers before.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,16 +21,19 @@ from zonocuda.bounds.dual.compact import compact
 from zonocuda.bounds.dual.dual_pass import flatten_positions
 from zonocuda.bounds.dual.slopes import free_neurons
 from zonocuda.bounds.interval import Bounds, outward
-from zonocuda.branch import SearchStopped, SignOutcome, SignParts
+from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSearch, refuted
 from zonocuda.prove.certificate import RegionRecord
 from zonocuda.prove.certify import NoCertificateError, root_record
 from zonocuda.prove.forest import ForestRecord
-from zonocuda.prove.sign_bounds import SignBounds
+from zonocuda.prove.lemma_replay import replay_lemmas
+from zonocuda.prove.sign_bounds import ROOT, SignBounds
 from zonocuda.prove.sign_merge import lightened, merged
-from zonocuda.prove.sign_record import LemmaProof, SignLeaves, TreeWriter, firsts, places
+from zonocuda.prove.sign_record import LemmaProof, SignLeaves, TreeWriter, firsts, known_signs, places, start_units
 from zonocuda.prove.stages import RegionProof
+from zonocuda.prove.timeline import unwatched
 from zonocuda.relaxations import activations
 from zonocuda.verifier.falsify import Counterexample
+from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.neuron_search import BATCH, EFFORTS, NeuronCourse, NeuronSearch
 
 MAX_BYTES = 2**29
@@ -41,7 +46,7 @@ def record_neurons(search: NeuronSearch, rounds: int, proof: RegionProof, end: f
     """The proof that a search found, as it is written down.
 
     Args:
-        search: one that ended with a proof.
+        search: one that ended with a proof, with what was kept of it.
         rounds: of lemmas that it took.
         proof: of the same region, which was left open before.
         end: when to stop, by :func:`time.monotonic`.
@@ -53,7 +58,7 @@ def record_neurons(search: NeuronSearch, rounds: int, proof: RegionProof, end: f
     narrow = {name: _likely(bounds, search.arithmetics[0].dtype) for name, bounds in inputs.items()}
     groups = range(len(proof.region.disjuncts))
     again = replace(search, inputs=narrow, open=groups, attack=lambda points: None, end=end, state=None)
-    course = RecordedCourse(replace(again, keep=lambda make: None), rounds)
+    course = RecordedCourse(replace(again, keep=lambda make: None, watch=unwatched), rounds, search.open)
     _, stats = course.run()
     if not stats.is_proven:
         if time.monotonic() >= end:
@@ -77,56 +82,83 @@ def _likely(bounds: Bounds, dtype: torch.dtype) -> Bounds:
     return outward(lower, torch.float32, False).to(dtype), outward(upper, torch.float32, True).to(dtype)
 
 
+def runs_of(parts: SignParts) -> list[SignParts]:
+    """Parts in batches."""
+    return [parts.at(slice(first, first + BATCH)) for first in range(0, len(parts), BATCH)]
+
+
 class RecordedCourse(NeuronCourse):
     """A search that keeps what its last tree, and the lemmas before it, were closed with."""
 
     written = True
 
-    def __init__(self, search: NeuronSearch, rounds: int) -> None:
-        """``rounds``: of lemmas that another search took; the last one is all that is made again."""
-        super().__init__(search)
-        self.again = rounds
-        self.leaves: list[SignLeaves] = []
-        self.proofs: list[LemmaProof] = []
-        self.bytes = 0
+    def __init__(self, search: NeuronSearch, rounds: int, groups: Sequence[int]) -> None:
+        """``search`` has what was kept of another one, which is bounded once more and not searched; ``rounds`` of
+        lemmas it took, of which the last one is all that is made again where nothing was kept; ``groups`` are the
+        disjuncts of it, by its own numbers."""
+        self.kept = KeptSearch(MAX_BYTES)
+        super().__init__(replace(search, kept=self.kept))
+        self.again, self.before, self.groups = rounds, search.kept, np.array(groups, np.int64)
 
     def begins(self, bounder: SignBounds, done: SignParts) -> None:
         """Keeps the leaves that are refuted at once."""
-        graph = self.search.arithmetics[0].graph
-        self.columns = places(graph, compact(graph, self.inputs), bounder.problem)
         self.bounder = bounder
-        self.leaves = []
-        self.closed(done)
+        super().begins(bounder, done)
 
     def closed(self, parts: SignParts) -> None:
         """Keeps leaves."""
-        leaves = SignLeaves.of(parts, self.columns)
-        self.leaves.append(leaves)
-        self.count(leaves)
+        super().closed(parts)
+        self.check_room()
 
     def lemma(self, proof: LemmaProof) -> None:
         """Keeps a lemma."""
-        self.proofs.append(proof)
-        self.count(proof.leaves)
+        super().lemma(proof)
+        self.check_room()
 
-    def count(self, leaves: SignLeaves) -> None:
-        """Takes note of the memory that leaves take."""
-        self.bytes += leaves.bytes
-        if self.bytes > MAX_BYTES:
+    def check_room(self) -> None:
+        """Raises NoCertificateError where what is kept took too much memory."""
+        if not self.kept.is_whole:
             raise NoCertificateError(f"the leaves of a proof by splitting neurons take more than {MAX_BYTES >> 20} MiB")
 
     def look_and_learn(self) -> SignOutcome[Counterexample]:
-        """Lemmas as in the last round of the other search, if it took any, and one search."""
-        if self.again:
+        """The lemmas of the other search, or others as in its last round, if it took any, and one search."""
+        if self.before.proofs:
+            arithmetics = self.search.arithmetics
+            boxes = [arithmetic.box(self.search.region) for arithmetic in arithmetics]
+            proofs = self.before.proofs
+            self.inputs = replay_lemmas(arithmetics, boxes, self.inputs, proofs, self.on_node, self.lemma)
+        elif self.again:
             self.find(EFFORTS[self.again - 1])
         return self.look()
 
-    def proves(self, leaves: SignLeaves) -> NDArray[np.bool_]:
+    def plant(self) -> SignSearch[Counterexample]:
+        """A search that begins with the leaves of the other one."""
+        if not self.before.leaves:
+            return super().plant()
+        bounder = self.rows_on(self.inputs)
+        graph, every = self.search.arithmetics[0].graph, self.roots(bounder, ROOT)
+        leaves = SignLeaves.cat(self.before.leaves)
+        columns = places(graph, compact(graph, self.inputs), bounder.problem)
+        own = leaves.onto(columns, start_units(bounder.problem), known_signs(graph, self.inputs))
+        own = replace(own, group=self.groups[own.group])
+        parts = [bounder.as_it_is(run) for run in runs_of(own.parts(bounder.problem.like))]
+        others = ~torch.isin(every.group, torch.from_numpy(self.groups).to(every.group))
+        first = SignParts.cat([every.at(others), *(one.parts for one in parts)])
+        done = refuted(first.bound)
+        self.begins(bounder, first.at(done))
+        left = [bounder.bound(run).parts for run in runs_of(first.at(~done))]
+        roots = SignParts.cat([first.at(slice(0)), *left])
+        done = refuted(roots.bound)
+        self.closed(roots.at(done))
+        roots = roots.at(~done)
+        self.margin, self.counted = roots.worst, 0
+        return SignSearch(roots, self.members, bounder, self.search.attack, self.settings, self.closed)
+
+    def proves(self, leaves: SignLeaves, tree: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which leaves their rows refute; none once time is up."""
-        runs = [slice(first, first + BATCH) for first in range(0, len(leaves.row), BATCH)]
-        parts = leaves.parts(self.bounder.problem.like)
+        runs = runs_of(leaves.parts(self.bounder.problem.like))
         try:
-            found = [self.bounder.proves(parts.at(run)).cpu().numpy() for run in runs]
+            found = [self.bounder.proves(run).cpu().numpy() for run in runs]
         except SearchStopped:
             return np.zeros(len(leaves.row), dtype=bool)
         return np.concatenate(found)
@@ -141,13 +173,13 @@ class RecordedCourse(NeuronCourse):
             for node in activations(arithmetic.graph)
         ]
         writer = TreeWriter(arithmetic.graph, np.sort(np.concatenate(crossing)))
-        for proof in self.proofs:
+        for proof in self.kept.proofs:
             writer.lemma(proof)
         rows = arithmetic.rows(self.search.region, self.box)
-        leaves = SignLeaves.cat(self.leaves)
+        leaves = SignLeaves.cat(self.kept.leaves)
         units = [rows.undo_unit(row, 1.0) for row in range(rows.count)]
-        for group, members in enumerate(rows.disjuncts):
-            own = merged(leaves.at(np.flatnonzero(leaves.group == group)), self.proves)
+        trees = [leaves.at(np.flatnonzero(leaves.group == group)) for group in range(len(rows.disjuncts))]
+        for group, (own, members) in enumerate(zip(merged(trees, self.proves), rows.disjuncts, strict=True)):
             own = lightened(own, self.proves)
             writer.tree(group, own, {row: (place, units[row]) for place, row in enumerate(members)})
         return writer.writer.finish()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import get_args
 
@@ -30,10 +30,12 @@ from zonocuda.prove.lemmas import LemmaEffort, Lemmas, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
 from zonocuda.prove.sign_record import LemmaProof
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.prove.timeline import Watch, unwatched
 from zonocuda.specs import Region
 from zonocuda.verifier.course_state import CourseState, Stage
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.leaf import Leaf, with_mixed
+from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.sharing import SharedSearch
 
@@ -79,7 +81,9 @@ class NeuronSearch:
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
         share: shares the last search out; None goes on here.
+        watch: is told how far the search is.
         leaf: ``lp``: small parts may have a linear program; ``milp``: and a mixed one looks for a counterexample.
+        kept: keeps the proof, where it is to be written down.
     """
 
     region: Region
@@ -94,7 +98,9 @@ class NeuronSearch:
     keep: Callable[[Callable[[], CourseState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
     share: NeuronShare | None = None
+    watch: Watch = unwatched
     leaf: Leaf = "lp"
+    kept: KeptSearch = field(default_factory=KeptSearch)
 
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Until it is decided, or the time is up."""
@@ -194,6 +200,7 @@ class NeuronCourse:
             if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(ends, self.inputs[name], strict=True)):
                 raise CheckpointError(f"is damaged: the bounds of {name!r} are of another shape")
         self.inputs, self.layer, self.begun = dict(state.inputs), state.layer, state.tree
+        self.search.kept.give_up()  # what was closed before is not known
         self.stage = next(stage for stage in get_args(Stage) if stage == state.stage)
         self.rounds, self.spent, self.bounded = max(0, state.rounds), state.spent, state.bounded
         self.depth, self.lemmas = state.depth, state.lemmas
@@ -306,12 +313,16 @@ class NeuronCourse:
 
     def begins(self, bounder: SignBounds, done: SignParts) -> None:
         """A search begins, of whose roots some are refuted."""
+        self.search.kept.begin(self.search.arithmetics[0].graph, self.inputs, bounder.problem)
+        self.closed(done)
 
     def closed(self, parts: SignParts) -> None:
         """Parts of the search were refuted."""
+        self.search.kept.closed(parts)
 
     def lemma(self, proof: LemmaProof) -> None:
-        """A bound of a neuron was found, if bounds are written."""
+        """A bound of a neuron was found, where proofs are kept."""
+        self.search.kept.lemma(proof)
 
     def go_on(self, search: SignSearch[Counterexample], most: float) -> SignOutcome[Counterexample]:
         """A search goes on until so many parts were bounded."""
@@ -324,6 +335,8 @@ class NeuronCourse:
     def share_out(self, search: SignSearch[Counterexample]) -> SignOutcome[Counterexample]:
         """Others go on with a search."""
         assert self.search.share is not None
+        if not self.written:  # what others close is not known
+            self.search.kept.give_up()
         self.counted = search.bounded
         self.shared = self.search.share(self, search)
         outcome = self.shared.run()
@@ -334,6 +347,8 @@ class NeuronCourse:
     def proceed(self) -> bool:
         """Between two batches: whether to go on."""
         self.search.keep(self.state)
+        if self.tree is not None:
+            self.search.watch(self.tree.open, lambda: math.inf if self.tree is None else self.tree.worst_open)
         return self.left > 0
 
     # ---- lemmas ------------------------------------------------------------------------------------------------------
@@ -358,9 +373,10 @@ class NeuronCourse:
             self.costs,
             self.on_node,
             lambda share: time.monotonic() - begin < share * budget and not self.search.stopped(),
-            self.lemma if self.written else None,
+            self.lemma if self.search.kept.is_whole else None,
             note,
             self.layer,
+            self.written,
         )
         note(found, self.layer)
         self.lemma_parts += found.bounded

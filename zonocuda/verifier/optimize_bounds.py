@@ -27,6 +27,7 @@ from zonocuda.tighten.joint import JointSearch, Loss, margin
 from zonocuda.tighten.refine import refine
 from zonocuda.verifier.arguments import check_budget, check_choice, check_count, resolve_zonotope
 from zonocuda.verifier.model import Model, Subject
+from zonocuda.verifier.shared import check_ranks
 
 Mode = Literal["dual", "forward"]
 
@@ -59,12 +60,17 @@ class OptimizedBounds:
 
     def state(self) -> dict[str, Tensor]:
         """The slopes as tensors by name, which ``torch.save`` writes and :func:`slopes_of` reads back."""
-        return {
-            f"{name}/{side}": value
-            for name, slopes in self.slopes.items()
-            for side, value in (("negative", slopes.negative), ("nonnegative", slopes.nonnegative))
-            if value is not None
-        }
+        return _tensors(self.slopes)
+
+
+def _tensors(slopes: Mapping[str, Slopes]) -> dict[str, Tensor]:
+    """Slopes as tensors by name."""
+    return {
+        f"{name}/{side}": value
+        for name, one in slopes.items()
+        for side, value in (("negative", one.negative), ("nonnegative", one.nonnegative))
+        if value is not None
+    }
 
 
 def slopes_of(state: Mapping[str, Tensor]) -> dict[str, Slopes]:
@@ -113,7 +119,8 @@ def optimize_bounds(
 
     Args:
         model: a module, a Graph, a loaded Network, or a path to an ONNX file, as in :func:`compute_bounds`.
-        zonotope: the inputs, ``[B, *input features]``.
+        zonotope: the inputs, ``[B, *input features]``; in the mode ``forward`` also shared out over ranks, as in
+            :func:`compute_bounds`.
         objective: rows ``[R, outputs]``, a tensor, an array or nested lists; converted to the zonotope's dtype.
         mode: ``dual`` or ``forward``.
         loss: for ``forward``, what to minimise: a differentiable function of the output's zonotope that returns one
@@ -171,6 +178,12 @@ def optimize_bounds(
         )
     if mode == "forward" and softmax_sum:
         raise ValueError("optimize_bounds: softmax_sum is for mode='dual'; a zonotope has no rows to take a sum off")
+    if mode == "dual" and zonotope.ranks is not None:
+        raise ValueError(
+            "optimize_bounds: mode='dual' needs all symbols of the inputs in one process, and these are shared out "
+            "over ranks; pass mode='forward'"
+        )
+    check_ranks("optimize_bounds", graph, zonotope, {"objective": objective, **_tensors(start or {})})
     if mode == "dual" and loss is not None:
         raise ValueError("optimize_bounds: a loss needs mode='forward'; the dual maximises every row for itself")
     with torch.no_grad(), use_backend(backend), full_precision():

@@ -11,8 +11,10 @@ from typing import NoReturn
 
 from zonocuda.bounds.forward.sweep import LayerStats
 from zonocuda.bounds.plan.planner import Step
+from zonocuda.functions import assumption
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.row_bound import RowBound
+from zonocuda.prove.timeline import Moments
 from zonocuda.verifier.documents import certificate_archive, json_text, verify_document
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.html import result_html
@@ -97,6 +99,7 @@ class Ran:
         semantics: the arithmetic in which ``verified`` holds: ``real``, or ``float32`` or ``float64`` as executed.
         replay_dtype: the precision in which counterexamples were replayed.
         settled: by dtype, how many rows were refuted in it.
+        ulp: what was assumed of the functions that the network executes: units in the last place, by name.
     """
 
     dtype: str
@@ -108,6 +111,7 @@ class Ran:
     semantics: str
     replay_dtype: str
     settled: Mapping[str, int] = field(default_factory=dict)
+    ulp: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +136,7 @@ class VerifyResult:
             box.
         resumed: whether it goes on with a checkpoint, which is believed.
         checkpoint_fault: why no more checkpoints were written, where that is so.
+        history: what was reached when: the margin and the open parts against time, a few hundred moments at most.
     """
 
     verdict: Verdict
@@ -150,6 +155,7 @@ class VerifyResult:
     digests: Mapping[str, str] = field(default_factory=dict)
     resumed: bool = False
     checkpoint_fault: str = ""
+    history: Moments = field(default_factory=Moments)
 
     def __bool__(self) -> NoReturn:
         """A result is no truth value.
@@ -217,7 +223,8 @@ class VerifyResult:
             return f"{text}; {self._without}" if self.left_out else text
         if self.verdict is Verdict.VERIFIED:
             box = "the box rounded to float32" if semantics == "float32" else enclosing
-            return f"holds as executed in {semantics}, sums in any order, with or without fused multiply-add, on {box}"
+            text = f"holds as executed in {semantics}, sums in any order, with or without fused multiply-add, on {box}"
+            return f"{text}, {assumption(self.ran.ulp)}" if self.ran.ulp else text
         if self.verdict is Verdict.FALSIFIED:
             box = "the box" if semantics == "float64" else "the box rounded to float32"
             return f"fails as executed by {self.ran.replay} in {self.ran.replay_dtype} at a point of {box}"

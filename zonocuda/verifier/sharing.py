@@ -22,6 +22,7 @@ from torch import Tensor
 
 from zonocuda.branch import SignOutcome, SignParts, SignState
 from zonocuda.executors import Done, Executor
+from zonocuda.prove.timeline import Watch, unwatched
 from zonocuda.verifier.falsify import Counterexample
 
 HEAD = 1.0
@@ -135,6 +136,7 @@ class Sharing(Generic[P]):
         end: when to stop, by :func:`time.monotonic`.
         stopped: whether somebody wants it to stop.
         keep: is called after every packet.
+        watch: is told after every packet how far the search is.
         memory: bytes that open parts may take; from half of it on, those come first that are soonest refuted.
         packets, bounded, depth, work_seconds: what it took, in answers.
     """
@@ -149,6 +151,7 @@ class Sharing(Generic[P]):
     stopped: Callable[[], bool] = lambda: False
     keep: Callable[[], None] = lambda: None
     memory: int = 2**62
+    watch: Watch = unwatched
     packets: int = 0
     bounded: int = 0
     depth: int = 0
@@ -181,6 +184,7 @@ class Sharing(Generic[P]):
                 if found is not None:
                     return found
                 self.keep()
+                self.watch(sum(map(len, self._held)), lambda: min(float(p.bound.min()) for p in self._held if len(p)))
                 if self.stopped() or time.monotonic() >= self.end:
                     return None
                 self._hand_out(shared, begin)
@@ -195,8 +199,13 @@ class Sharing(Generic[P]):
     @property
     def open(self) -> P:
         """All parts that are open, those under way, too."""
-        held = [packet.parts for packet in (*self._again, *self._under_way.values())]
-        return self.cat([self._nothing, *(parts for parts, _ in self._waiting), *held])
+        return self.cat([self._nothing, *self._held])
+
+    @property
+    def _held(self) -> list[P]:
+        """The same, apart."""
+        packets = [packet.parts for packet in (*self._again, *self._under_way.values())]
+        return [*(parts for parts, _ in self._waiting), *packets]
 
     # ---- packets -----------------------------------------------------------------------------------------------------
 

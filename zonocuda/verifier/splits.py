@@ -20,8 +20,9 @@ from zonocuda.verifier.box_packets import sharer
 from zonocuda.verifier.checkpoint import NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.ground import Ground
+from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.neuron_packets import neuron_sharer
-from zonocuda.verifier.neuron_record import record_neurons
+from zonocuda.verifier.neuron_record import MAX_BYTES, record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, box_seconds, end_of
@@ -54,6 +55,7 @@ def split_box(
             state=None if known is None else known.boxes,
             keep=lambda make: run.checkpoints.offer(position, lambda: replace(kept, boxes=make())),
             stopped=run.checkpoints.is_asked,
+            watch=run.course.timeline.watch("input"),
             share=None if executor is None else sharer(executor, lambda search: _ground(run, search, proof.dtypes)),
         ).run()
         if found is None:
@@ -97,10 +99,12 @@ def split_neurons(
                 position, lambda: replace(kept, neurons=replace(start, course=make()))
             ),
             stopped=run.checkpoints.is_asked,
+            watch=run.course.timeline.watch("neuron"),
             share=None
             if run.executor is None
             else neuron_sharer(run.executor, run.subject, lambda search: _ground(run, search, start.dtypes)),
             leaf=run.leaf,
+            kept=KeptSearch(MAX_BYTES if run.certificate is not None and not run.certificate.reason else 0),
         )
         course = NeuronCourse(search)
         found, stats = course.run()

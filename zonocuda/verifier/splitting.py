@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, get_args
@@ -22,14 +23,17 @@ from zonocuda.branch import (
     Recorder,
     RecorderState,
     SearchState,
+    SearchStopped,
     Settings,
     Subproblems,
     search,
 )
 from zonocuda.checkpoint import CheckpointError, alike, moved
 from zonocuda.graph import Graph, Node
+from zonocuda.prove.box_merge import merged_boxes, refute_by
 from zonocuda.prove.forest import ForestRecord, ForestWriter
 from zonocuda.prove.stages import Arithmetic
+from zonocuda.prove.timeline import Watch, unwatched
 from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Region
 from zonocuda.verifier.box_methods import BoxMethods
@@ -153,6 +157,7 @@ class RegionSearch:
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
         share: shares a search in one dtype out; None searches here.
+        watch: is told how far it is.
     """
 
     subject: Subject
@@ -168,6 +173,7 @@ class RegionSearch:
     keep: Callable[[Callable[[], BoxState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
     share: Share | None = None
+    watch: Watch = unwatched
 
     def run(self) -> tuple[Counterexample | None, SplitStats, ForestRecord | None]:
         """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at.
@@ -216,7 +222,17 @@ class RegionSearch:
         )
         if recorder is None or not outcome.is_proven:
             return outcome.found, stats, None
-        return None, stats, _forest(recorder, disjuncts)
+        return None, stats, self._forest(recorder, number)
+
+    def _forest(self, recorder: Recorder, number: int) -> ForestRecord:
+        """The proof as it is written down, by bounds in the dtype of a number."""
+        method, whole, tree = self.methods.method(number), self.methods.whole(self.methods.first), recorder.tree()
+        lower, upper = (end[0].double().cpu().numpy() for end in (whole.lower, whole.upper))
+        with suppress(SearchStopped):
+            tree = merged_boxes(tree, lower, upper, partial(refute_by, method))
+        writer = ForestWriter()
+        writer.boxes(tree, range(len(recorder.disjuncts)))
+        return writer.finish()
 
     @cached_property
     def methods(self) -> BoxMethods:
@@ -265,7 +281,7 @@ class RegionSearch:
         def proceed() -> bool:
             return time.monotonic() < end and not self.stopped()
 
-        return search(state, bounder.rows.disjuncts, bounder, attack, proceed, settings, record, keep)
+        return search(state, bounder.rows.disjuncts, bounder, attack, proceed, settings, record, keep, self.watch)
 
     def attack(self, number: int, seen: int = 0, seed: int = 0) -> Attack:
         """What looks for counterexamples, until the methods' end."""
@@ -335,13 +351,6 @@ class Attack:
                 steps=min(MOST_STEPS, STEPS * 2 ** (self.descents - 1)),
                 seed=self.seed + self.descents,
             )
-
-
-def _forest(recorder: Recorder, disjuncts: Sequence[Sequence[int]]) -> ForestRecord:
-    """The proof as it is written down."""
-    writer = ForestWriter()
-    writer.boxes(recorder.tree(), range(len(disjuncts)))
-    return writer.finish()
 
 
 def _are_inside(boxes: Subproblems, whole: Subproblems, nodes: int) -> bool:

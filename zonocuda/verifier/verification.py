@@ -181,7 +181,7 @@ class Verification:
 
     def decide_region(self, position: int, region: Region) -> str:
         """Why the region is not proven safe; empty if it is. A counterexample is left in ``counterexample``."""
-        box = region.box
+        box, self.course.timeline.region = region.box, position
         for bound in (box.lower, box.upper, box.float32_lower, box.float32_upper):
             if not bool(bound.isfinite().all()):
                 return "the input box is not bounded by finite float32 numbers"
@@ -336,6 +336,7 @@ class Verification:
         """Takes note of a search, and says why it did not end, or how."""
         self.counterexample = found
         self.splits.append(stats)
+        self.course.timeline.note("input" if stats.split == "input" else "neuron", stats.open, stats.worst)
         if found is not None:
             return f"counterexample found after {stats.boxes} {stats.noun}"
         if stats.is_proven:

@@ -36,10 +36,15 @@ class InputSet:
             least v . x = v . c - sum_k |v . G_k|,
 
         block by block. A zonotope that is a box is treated as one.
+
+        Raises:
+            ValueError: a zonotope that is shared out over ranks.
         """
         if isinstance(inputs, InputSet):
             return inputs
         if isinstance(inputs, Zonotope):
+            if inputs.ranks is not None:
+                raise ValueError("a dual pass needs all symbols of its inputs; these are shared out over ranks")
             if len(inputs.blocks) > 1 or any(not isinstance(block, Diagonal) for block in inputs.blocks):
                 return InputSet(inputs.center, _zonotope(inputs))
             inputs = inputs.bounds()

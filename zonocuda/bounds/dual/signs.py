@@ -12,7 +12,7 @@ slope, the same for all rows; where v >= 0 each row has its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -69,42 +69,74 @@ class SignLayer:
         return SignLayer(node.name, index, slope, twice, start.squeeze(0), None if full else passing)
 
 
-def coefficients(v: Tensor, multiplier: Tensor, sign: Tensor) -> Tensor:
-    """v' where a sign is known: v less the multiplier on active neurons, the multiplier on dead ones."""
-    return v * (sign > 0) - multiplier.clamp(min=0) * sign
+@dataclass(frozen=True, eq=False)
+class KnownSigns:
+    """Signs of the crossing neurons on S parts, as numbers that a pass multiplies with: it is made of products and sums
+    alone, which take a fraction of the time of selections.
+
+    Attributes:
+        sign: ``[S, U]``: 1, -1, and 0 where it is not known.
+        free, active: ``[S, U]``, 1 where it is not known, and where it is 1; else 0.
+        below: ``[S, U]``, what v' is of v < 0, but for multipliers: lam where the sign is not known, 1 where it is 1,
+            0 where it is -1.
+    """
+
+    sign: Tensor
+    free: Tensor
+    active: Tensor
+    below: Tensor
+
+    @staticmethod
+    def of(sign: Tensor, slope: Tensor) -> KnownSigns:
+        """For minimum-area slopes ``[U]``."""
+        free, active = 1 - sign.abs(), sign.clamp(min=0)
+        return KnownSigns(sign, free, active, torch.addcmul(active, free, slope))
+
+    def at(self, index: Tensor) -> KnownSigns:
+        """Those of the parts ``index``."""
+        return KnownSigns(self.sign[index], self.free[index], self.active[index], self.below[index])
+
+    def split(self, sizes: list[int]) -> list[KnownSigns]:
+        """Those of every layer."""
+        columns = (torch.split(t, sizes, 1) for t in (self.sign, self.free, self.active, self.below))
+        return [KnownSigns(*ts) for ts in zip(*columns, strict=True)]
 
 
 class _SignedImage(torch.autograd.Function):
-    """Rows ``[S, N]`` from the output to the input of an activation, and what they add to their bounds."""
+    """Rows ``[S, N]`` from the output to the input of an activation, and what they add to their bounds.
+
+    With b = max(multiplier, 0): where a sign is known, v' = v 1 - b or v' = v 0 + b, the first rounded once, to at
+    most v; elsewhere v' = v slope or v lam, whichever v's sign says: the other terms are zero.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, slope: Tensor, multiplier: Tensor, sign: Tensor, layer: SignLayer
+        ctx: Any, rows: Tensor, slope: Tensor, multiplier: Tensor, known: KnownSigns, layer: SignLayer
     ) -> tuple[Tensor, Tensor]:
         v = rows.index_select(1, layer.index)
-        below = v.clamp(max=0)
-        above = v - below  # exact: one of them is zero
-        free = sign == 0
-        image = torch.where(free, above * slope.clamp(0, 1) + below * layer.slope, coefficients(v, multiplier, sign))
-        low = (below * free) @ layer.twice
+        above = v.clamp(min=0)
+        below = v - above  # exact: one of them is zero
+        slopes = torch.addcmul(known.active, slope.clamp(0, 1), known.free)
+        image = (above * slopes).addcmul_(below, known.below).addcmul_(multiplier.clamp(min=0), known.sign, value=-1)
+        low = (below * known.free) @ layer.twice
         out = rows.clone() if layer.passing is None else rows * layer.passing
         out.index_copy_(1, layer.index, image)
-        ctx.save_for_backward(v, slope, sign)
-        ctx.layer = layer
+        ctx.save_for_backward(above, below, slopes)
+        ctx.known, ctx.layer = known, layer
         return out, low
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_low: Tensor) -> tuple[Tensor | None, ...]:
-        v, slope, sign = ctx.saved_tensors
-        layer = ctx.layer
-        free, active, negative = sign == 0, sign > 0, v < 0
+        above, below, slopes = ctx.saved_tensors
+        known, layer = ctx.known, ctx.layer
         g = grad.index_select(1, layer.index)
-        held = torch.where(negative, layer.slope * g + torch.outer(grad_low, layer.twice), slope * g)
-        grad_v = torch.where(free, held, g * active)
+        negative = torch.lt(below, 0, out=torch.empty_like(below))
+        held = torch.outer(grad_low, layer.twice).mul_(known.free).addcmul_(known.below - slopes, g)
+        grad_v = (slopes * g).addcmul_(held, negative)
         grad_rows = grad.clone() if layer.passing is None else grad * layer.passing
         grad_rows.index_copy_(1, layer.index, grad_v)
-        return grad_rows, torch.where(free & ~negative, g * v, 0.0), -g * sign, None, None
+        return grad_rows, (g * above).mul_(known.free), (g * known.sign).neg_(), None, None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,16 +148,21 @@ class Reached:
         slack: ``[S]``, what counting rounding has taken off them.
         scores: ``[S, U]``, what the relaxation of each crossing neuron costs, -1 where its sign is known; empty where
             nobody asked.
-        sizes: how large abs(v) is at the crossing neurons of each layer, sum v^2 / sum abs(v), where scores were asked
-            for: however many are zero.
         weight: ``[S, N]``, what the rows weigh the input with, in the order of the features; None where they do not.
+        crossing: ``[S, K]`` for each layer, v at its crossing neurons, where scores were asked for.
     """
 
     lower: Tensor
     slack: Tensor
     scores: Tensor
     weight: Tensor | None
-    sizes: tuple[float, ...] = ()
+    crossing: tuple[Tensor, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        """How large abs(v) is at the crossing neurons of each layer, sum v^2 / sum abs(v): however many are zero."""
+        sums = [(v.square().sum(), v.abs().sum().clamp(min=torch.finfo(v.dtype).tiny)) for v in self.crossing]
+        return tuple(float(squares / total) for squares, total in sums)
 
 
 class SignProblem:
@@ -177,36 +214,41 @@ class SignProblem:
                 full[layer.index] = part
         return full
 
+    def known(self, signs: Tensor) -> KnownSigns:
+        """Signs ``[S, U]``, 1, -1 and 0, as :meth:`run` takes them."""
+        slope = torch.cat([self.like.new_zeros(0), *(layer.slope for layer in self.layers)])
+        return KnownSigns.of(signs.to(self.like.dtype), slope)
+
     def flow(self, rows: Tensor, is_proof: bool) -> DualPass:
         """A pass ``[1, S]`` for chosen rows, each as often as wanted, that counts rounding or not."""
         flow = self._flows[is_proof].fork()
         flow.keep(rows)
         return flow
 
-    def run(self, flow: DualPass, signs: Tensor, slopes: Tensor, multipliers: Tensor, scores: bool = False) -> Reached:
+    def run(
+        self, flow: DualPass, known: KnownSigns, slopes: Tensor, multipliers: Tensor, scores: bool = False
+    ) -> Reached:
         """Bounds of the rows of a pass, which it uses up.
 
         Args:
             flow: of S rows, from :meth:`flow`.
-            signs: ``[S, U]``, 1, -1 and 0, in the dtype of the rows.
+            known: of the parts.
             slopes: ``[S, U]``, clamped to [0, 1].
             multipliers: ``[S, U]``, clamped to 0 from below; read where there is a sign.
             scores: whether they are wanted.
         """
+        given = (torch.split(t, self.sizes, 1) for t in (slopes, multipliers))
         parts = {
-            layer.name: (layer, *tensors)
-            for layer, *tensors in zip(
-                self.layers, *(torch.split(t, self.sizes, 1) for t in (slopes, multipliers, signs)), strict=True
-            )
+            layer.name: (layer, *own) for layer, *own in zip(self.layers, *given, known.split(self.sizes), strict=True)
         }
         found: dict[str, Tensor] = {}
 
         def activation(node: Node, v: Tensor) -> Tensor:
-            layer, slope, multiplier, sign = parts[node.name]
+            layer, slope, multiplier, own = parts[node.name]
             matrix = flatten_rows(v)
             if scores:
                 found[node.name] = matrix.index_select(1, layer.index)
-            image, low = _SignedImage.apply(matrix, slope, multiplier, sign, layer)  # type: ignore[no-untyped-call]
+            image, low = _SignedImage.apply(matrix, slope, multiplier, own, layer)  # type: ignore[no-untyped-call]
             flow.add(low.unsqueeze(0))
             before = unflatten_rows(image, node.shape)
             flow.tally.activation(node, before, flow.measure(before), low.unsqueeze(0))
@@ -219,18 +261,17 @@ class SignProblem:
             value = value + self.region.least(flatten_rows(last).unsqueeze(0))
             weight = last.reshape(len(last), -1)
         lower = flow.tally.below(value)
-        cost, sizes = self._scores(found, signs) if scores else (signs[:, :0], ())
-        return Reached(lower.squeeze(0), (value - lower).detach().squeeze(0), cost, weight, sizes)
+        empty = slopes[:, :0]
+        crossing = tuple(self._crossing(layer, found, slopes) for layer in self.layers) if scores else ()
+        cost = self._scores(crossing, known) if scores else empty
+        return Reached(lower.squeeze(0), (value - lower).detach().squeeze(0), cost, weight, crossing)
 
-    def _scores(self, found: Mapping[str, Tensor], signs: Tensor) -> tuple[Tensor, tuple[float, ...]]:
-        costs, sizes = [signs[:, :0]], []
-        for layer in self.layers:
-            v = found.get(layer.name)
-            v = signs.new_zeros(len(signs), len(layer.index)) if v is None else v
-            costs.append(v.clamp(max=0) * -layer.twice)
-            size = v.abs()
-            sizes.append(float((size * size).sum() / size.sum().clamp(min=torch.finfo(v.dtype).tiny)))
-        return torch.where(signs == 0, torch.cat(costs, 1), -1.0), tuple(sizes)
+    def _crossing(self, layer: SignLayer, found: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        return found[layer.name] if layer.name in found else like.new_zeros(len(like), len(layer.index))
+
+    def _scores(self, crossing: Sequence[Tensor], known: KnownSigns) -> Tensor:
+        costs = [v.clamp(max=0) * -layer.twice for v, layer in zip(crossing, self.layers, strict=True)]
+        return (torch.cat([known.free[:, :0], *costs], 1) * known.free).sub_(known.sign.abs())
 
 
 def _before(graph: Graph, pending: Mapping[str, Tensor]) -> set[str]:

@@ -18,6 +18,8 @@ generators, it goes from the output to the input:
 * the symbols of the input come last; then every A is complete, and dL/dlam follows from A, gc and gmu.
 
 Every symbol is carried forward once and back once: about three times the work of a sweep, in the memory of one chunk.
+Where symbols are shared out over ranks, each carries its own; gmu and A are summed over ranks, and all the rest is done
+on each of them.
 Where lbar and ubar depend on A (:meth:`zonocuda.relaxations.Rule.wants_all_symbols`), the symbols from before that
 activation are carried once more for it.
 """
@@ -32,8 +34,9 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import DualPass
+from zonocuda.bounds.forward.leaf import detached, with_leaf
 from zonocuda.bounds.transform import transform
-from zonocuda.domains import Block, Dense, Diagonal, Symbols, Windowed, Zonotope, memory
+from zonocuda.domains import Block, Dense, Diagonal, Symbols, Zonotope, memory
 from zonocuda.domains.hosted import fetched
 from zonocuda.graph import Affine, Graph, Input, Node, interpret
 from zonocuda.relaxations import Band, Rule, activations, has_rule
@@ -141,6 +144,8 @@ class Adjoint:
         self.widths: dict[str, Tensor] = {}  # ubar - lbar of the activations that were passed
         self.a: dict[str, Tensor] = {}
         self.output = OutputGradient(zonotope.center.new_zeros(0), {})
+        self.ranks = zonotope.ranks
+        self.is_first = self.ranks is None or self.ranks.rank == 0  # who adds what is no rank's own
 
     def slopes(self, output: OutputGradient) -> dict[str, Tensor]:
         """dL/dlam ``[B, *features]`` of every activation, for derivatives of L at the output."""
@@ -155,7 +160,7 @@ class Adjoint:
                 crossed, center = self.crossed[node.name], centers[node.inputs[0]]
                 found[node.name] = gc, self._radius_gradient(node)
                 gc = crossed.rule.unfold(gc)
-                self.a[node.name] = a = gc * center
+                self.a[node.name] = a = gc * center if self.is_first else torch.zeros_like(center)
                 if crossed.wants_all_symbols():
                     a = self._complete(node, a)
                 lower, upper, _ = crossed.derivatives(a, *found[node.name])
@@ -165,7 +170,8 @@ class Adjoint:
             flow.run(activation)
             for block in self.zonotope.blocks:
                 self._carry(self.graph.nodes[0], block, self.output.generators.get(block.symbols))
-            return {name: self.crossed[name].derivatives(self.a[name], *both)[2] for name, both in found.items()}
+            total = {name: self._over_ranks(self.a[name]) for name in found}
+            return {name: self.crossed[name].derivatives(total[name], *both)[2] for name, both in found.items()}
 
     def _centers(self) -> dict[str, Tensor]:
         """The center of every node's zonotope."""
@@ -183,10 +189,15 @@ class Adjoint:
     def _radius_gradient(self, node: Node) -> Tensor:
         """gmu ``[B, *features]``: the derivative in the coefficients of the symbols that arose at an activation."""
         radius = self.bands[node.name].radius
-        block = Diagonal.of(radius, node.name)
+        block = self.zonotope.fresh(radius, node.name)
+        assert isinstance(block, Diagonal)
         gradient = self._carry(node, block, self.output.generators.get(node.name))
         flat = torch.zeros_like(radius).reshape(len(radius), -1)
-        return flat.index_copy_(1, block.index, gradient).reshape(radius.shape)
+        return self._over_ranks(flat.index_copy_(1, block.index, gradient).reshape(radius.shape))
+
+    def _over_ranks(self, part: Tensor) -> Tensor:
+        """The sum of what each rank's symbols contribute."""
+        return part if self.ranks is None else self.ranks.sum(part)
 
     def _complete(self, node: Node, a: Tensor) -> Tensor:
         """A of an activation from all symbols that reach it, in advance; ``a`` is what the center adds to it."""
@@ -196,9 +207,9 @@ class Adjoint:
             self._carry(self.graph.nodes[0], block, self.output.generators.get(block.symbols), until=position)
         for earlier in activations(self.graph):
             if self.graph.position[earlier.name] < position:
-                block = Diagonal.of(self.bands[earlier.name].radius, earlier.name)
+                block = self.zonotope.fresh(self.bands[earlier.name].radius, earlier.name)
                 self._carry(earlier, block, self.output.generators.get(earlier.name), until=position)
-        result = self.a[node.name]
+        result = self._over_ranks(self.a[node.name])
         self.a = before
         return result
 
@@ -281,7 +292,7 @@ class _Chain:
         inputs, leaves = [], []
         for name in node.inputs:
             value = values.get(name, self._value(self.adjoint.graph[name], ()))
-            leaf, value = _with_leaf(value)
+            leaf, value = with_leaf(value)
             inputs.append(value)
             leaves.append(leaf)
         with torch.enable_grad():
@@ -295,14 +306,14 @@ class _Chain:
                 radius = block.add_radius(start) if node.name in self.adjoint.widths else None
                 link = _Link(node, leaves, image, multiplier, radius)
         self.links.append(link)
-        return _detached(link.image)
+        return detached(link.image)
 
     def back(self, gradient: Tensor | None) -> Tensor:
         """Carries derivatives ``[B, K, *output features]`` back; see :meth:`Adjoint._carry`."""
         gradients: dict[str, Tensor] = {}
         adjoint = self.adjoint
         if gradient is not None and self.end is not None:
-            leaf, end = _with_leaf(self.end)
+            leaf, end = with_leaf(self.end)
             with torch.enable_grad():
                 dense = end.blocks[0].dense(end.features)
             if leaf is not None:
@@ -372,28 +383,3 @@ def runs(count: int, step: int) -> Iterator[slice]:
         size = step if left >= step else 1 << (left.bit_length() - 1)
         yield slice(start, start + size)
         start += size
-
-
-def with_numbers(block: Block, numbers: Tensor) -> Block:
-    """The block with other numbers (see ``tensors``) in the same places."""
-    match fetched(block):
-        case Dense() as dense:
-            return replace(dense, generators=numbers)
-        case Diagonal() as diagonal:
-            return replace(diagonal, coefficients=numbers)
-        case Windowed() as windowed:
-            return replace(windowed, patches=numbers)
-
-
-def _with_leaf(value: Zonotope) -> tuple[Tensor | None, Zonotope]:
-    """A value whose generators, if it has any, are a new leaf of autograd."""
-    if not value.blocks:
-        return None, value
-    (block,) = value.blocks
-    leaf = block.tensors[0].detach().requires_grad_()
-    return leaf, replace(value, blocks=(with_numbers(block, leaf),))
-
-
-def _detached(value: Zonotope) -> Zonotope:
-    """A value without what autograd knows of it."""
-    return replace(value, blocks=tuple(with_numbers(block, block.tensors[0].detach()) for block in value.blocks))

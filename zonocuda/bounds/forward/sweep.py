@@ -8,7 +8,6 @@ bounds of the open ones.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,8 +26,9 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.transform import transform
 from zonocuda.domains import Diagonal, Symbols, Zonotope, memory
 from zonocuda.domains.merge import merge_symbols
+from zonocuda.domains.shares import kinds
 from zonocuda.graph import Graph, Node, interpret
-from zonocuda.relaxations import activations, has_rule, rule_of
+from zonocuda.relaxations import Band, activations, has_rule, rule_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class LayerStats:
         name: the node.
         neurons, dead, active, unstable: how many neurons; how many of them are 0 throughout, one line otherwise, and
             neither; a neuron with NaN bounds counts as unstable.
-        symbols: how many symbols the layer's input depends on, by kind of block; none in the dual direction.
+        symbols: how many symbols the layer's input depends on, by kind of block, all ranks' where they have shares;
+            none in the dual direction.
         mean_width: mean of upper - lower over the neurons; in the dual direction neurons of known sign have wide
             bounds.
         direction: ``forward`` or ``dual``, where the bounds come from.
@@ -174,6 +175,9 @@ class _Run:
         start: Value = self.zonotope
         output = interpret(self.graph, start, self.image, self.observe, self.alive)
         bounds = output.bounds() if isinstance(output, Zonotope) else output
+        if isinstance(output, Zonotope) and output.ranks is not None:
+            low, high = output.ranks.agreed(*bounds)
+            bounds = low, high
         zonotope = output if isinstance(output, Zonotope) else None
         ends = self.graph.nodes[0].name, self.graph.output
         counted = all(name in self.errors for name in ends)
@@ -286,12 +290,13 @@ class _Run:
                 self.errors[node.name] = self.counting.image(node, before, symbols)
             return transform(node, values, in_place)
         rule, slope, band = rule_of(node), self.slopes.get(node.name), None
-        if self.counting is None:
-            bounds = self.extremes.tightened(node.inputs[0], values[0].bounds())
-        else:
-            bounds, measured = self.counting.bounds(values[0], before[0])
-            bounds = self.extremes.tightened(node.inputs[0], bounds)
+        bounds, measured = self.measured(values[0], before)
+        bounds = self.extremes.tightened(node.inputs[0], bounds)
+        if measured is not None or values[0].ranks is not None:
             band = rule.band(*bounds, slope, values[0].symbols)
+            bounds, band = agreed(values[0], bounds, band)
+            slope = slope if slope is None or values[0].ranks is None else band.slope
+        if self.counting is not None and measured is not None:
             self.errors[node.name] = self.counting.activation(node, measured, bounds, slope, symbols, band)
         self.inputs[node.name] = bounds
         seen = _Seen.of(node, bounds, values[0])
@@ -308,6 +313,10 @@ class _Run:
         band = rule.band(*bounds, slope, values[0].symbols) if band is None else band
         return rule.image(values[0], band, node.name, in_place)
 
+    def measured(self, value: Zonotope, before: Sequence[Error]) -> tuple[Bounds, Error | None]:
+        """Bounds of an activation's input, and its error with the size that it turned out to have, where counted."""
+        return (value.bounds(), None) if self.counting is None else self.counting.bounds(value, before[0])
+
     def dual(self, node: Node, known: Bounds) -> Bounds:
         """Interval bounds of an activation's value; the neurons that are not settled get bounds of their own by the
         dual."""
@@ -323,6 +332,19 @@ class _Run:
         self.inputs[node.name] = (lower, upper)
         self.stats.append(_Seen.of(node, (lower, upper), None, len(index)))
         return rule_of(node).range(lower, upper)
+
+
+def agreed(value: Zonotope, bounds: Bounds, band: Band) -> tuple[Bounds, Band]:
+    """An activation's bounds and band, those of rank 0 where the zonotope ``value`` is shared out over ranks.
+
+    All ranks' new symbols have to be of one band, which is proven on the bounds of the rank that it is from; and these
+    say on every rank what the band does to its errors. What other numbers a rank has, such as a center of another
+    processor, is within its own errors.
+    """
+    if value.ranks is None:
+        return bounds, band
+    lower, upper, *numbers = value.ranks.agreed(*bounds, *band)
+    return (lower, upper), Band(*numbers)
 
 
 def _bounds(value: Value) -> Bounds:
@@ -352,11 +374,9 @@ class _Seen:
         neurons = lower.numel()
         dead, active = rule_of(node).kinds(lower, upper)
         width = (upper - lower).mean() if neurons else lower.new_zeros(())
-        kinds: Counter[str] = Counter()
-        for block in value.blocks if value is not None else ():
-            kinds[block.kind] += block.symbols.count
+        symbols = {} if value is None else kinds(value.blocks)
         numbers = torch.stack([dead.sum().double(), active.sum().double(), width.double()])
-        return _Seen(node.name, neurons, numbers, dict(kinds), "dual" if value is None else "forward", dual_rows)
+        return _Seen(node.name, neurons, numbers, symbols, "dual" if value is None else "forward", dual_rows)
 
     def unstable(self) -> int:
         """How many neurons are open: a device is waited for."""

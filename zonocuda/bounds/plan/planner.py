@@ -5,7 +5,8 @@ Before each layer it foresees the bytes that the layer's generators will need. W
 1. generators go through layers in *parts* of their symbols, so that a layer's inputs make room for its outputs;
 2. behind a GPU they move to *host memory*, if that has room, and come back part by part for every layer from there on;
 3. ``direction="auto"`` changes to the *dual*, which stores no generators;
-4. the least harmful symbols are *merged* into one error for each feature, as many as the budget asks for; where not
+4. where the symbols are shared out over ranks, the sweep ends with an error: a rank cannot decide alone;
+5. the least harmful symbols are *merged* into one error for each feature, as many as the budget asks for; where not
    even that is enough, all of them are, behind the layer: its *box*.
 
 Every decision is a :class:`Step` of the result.
@@ -85,8 +86,15 @@ class Planner:
         """Nothing decided yet.
 
         Raises:
-            ValueError: an unknown direction, a budget that is not positive, or ``dual`` for a zonotope that is no box.
+            ValueError: an unknown direction, a budget that is not positive, ``dual`` for a zonotope that is no box, or
+                another direction than ``forward`` for one that is shared out over ranks.
         """
+        self.ranks = zonotope.ranks
+        if self.ranks is not None and direction != "forward":
+            raise ValueError(
+                f"direction={direction!r} needs all symbols in one process, and these are shared out over ranks; pass "
+                "direction='forward', or a zonotope that is not shared"
+            )
         if direction not in ("auto", "forward", "dual"):
             raise ValueError(f"direction must be auto, forward or dual, got {direction!r}")
         self.is_box = len(zonotope.blocks) == 1 and isinstance(zonotope.blocks[0], Diagonal)
@@ -140,6 +148,11 @@ class Planner:
 
     def _reduced(self, layer: _Layer, need: _Need) -> tuple[_Need, Way]:
         """What a layer needs, and its way, where that is not enough: the dual, fewer symbols, or the box."""
+        if self.ranks is not None:
+            raise ValueError(
+                f"sweep: this rank's share of the generators takes {_mib(need.bytes)} at node {layer.node.name!r}, and "
+                f"the memory budget is {_mib(self.budget)}; start more than {self.ranks.size} ranks, or raise it"
+            )
         if self.direction == "auto" and self.is_box:
             short, budget, where = need.bytes, self.budget, ""
             if short <= budget:

@@ -46,6 +46,9 @@ own, and one each for either operand and the result being flushed). A chain ends
 are stored, and none begins at it. Maxima and limits of flushed operands are flushed results. A cast among such nodes is
 no rounding of the machine, which holds what it would round: d = 0, where no value exceeds the type.
 
+Functions whose error is assumed: y~ = f(x~) is the exact value, and what a machine computes for it is said by the node
+behind (:class:`zonocuda.graph.Assumed`), which charges it as a cast its rounding.
+
 Overflow. The theorem holds while no intermediate result exceeds the dtype, which
 :meth:`zonocuda.bounds.rounding.ledger.Ledger.overflow` makes sure of.
 """
@@ -62,6 +65,7 @@ from torch import Tensor
 from zonocuda.graph import (
     Add,
     Affine,
+    Assumed,
     Cast,
     Concat,
     Expand,
@@ -103,21 +107,29 @@ class Execution:
         """The execution of ``network`` in ``dtype``.
 
         Raises:
-            ValueError: the network computes something that no node accounts for.
+            ValueError: the network computes something that no node accounts for, or a cast.
             NotImplementedError: an operator about whose rounding nothing is known.
         """
         if network.unaccounted:
             raise ValueError(f"as executed, the network cannot be proven: {network.unaccounted[0]}; use 'real'")
-        cast = next((n.name for n in network.nodes if isinstance(n.op, Cast) and n.part is None), None)
+        cast = next(
+            (
+                n.name
+                for n in network.nodes
+                if isinstance(n.op, Cast) and not isinstance(n.op, Assumed) and n.part is None
+            ),
+            None,
+        )
         if cast is not None:
             raise ValueError(
                 f"as executed, the network cannot be proven: node {cast!r} changes the precision; use 'real'"
             )
+        assumed = {n.inputs[0] for n in network.nodes if isinstance(n.op, Assumed)}
         inside: dict[str, int] = {}  # D so far, of the chain that goes on from the node; 0 where none does
         so_far: dict[str, int] = {}
         for node in network.nodes:
             before = [inside[name] for name in node.inputs]
-            so_far[node.name] = _depth(node, network, before)
+            so_far[node.name] = _depth(node, network, before, node.name in assumed)
             inside[node.name] = so_far[node.name] if network.uses[node.name] == 1 and node.part is None else 0
         whole = dict(so_far)  # D, of the whole chain
         for node in reversed(network.nodes):
@@ -198,8 +210,9 @@ def _scalings(network: Graph, inside: Mapping[str, int]) -> int:
     return max(counts.values())
 
 
-def _depth(node: Node, network: Graph, before: list[int]) -> int:
-    """D so far, for a node whose inputs are ``before`` in their chains."""
+def _depth(node: Node, network: Graph, before: list[int], is_assumed: bool) -> int:
+    """D so far, for a node whose inputs are ``before`` in their chains; ``is_assumed``: what it rounds is said behind
+    it."""
     if _moves(node):
         return max(before)
     if isinstance(node.op, ScaleShift | Add):
@@ -208,7 +221,7 @@ def _depth(node: Node, network: Graph, before: list[int]) -> int:
         return fan_in(node.op, network[node.inputs[0]].shape) + STEPS
     if isinstance(node.op, Input):
         return 0
-    if has_rule(node) and rule_of(node).is_exact:
+    if has_rule(node) and (is_assumed or rule_of(node).is_exact):
         return 0
     raise NotImplementedError(
         f"executed: nothing is known about the rounding of node {node.name!r} (op {node.op.kind})"

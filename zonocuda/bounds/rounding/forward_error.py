@@ -20,8 +20,9 @@ c + sum_k eps_k G_k; and |c| + sum_k |G_k| <= s. With r the radius sum_k |G_k|:
   none. A function of n numbers sums n products for |lam c|, |lam| e, |lam| s: the center costs gamma_{n+1}, the
   generators gamma_n.
 * a sum of two: e' = e_1 + e_2 + u (s_1 + s_2).
-* bounds: the computed radius is at least r (1 - gamma_K), over K symbols, and l = c - r - e rounds once more for each
-  subtraction. (``nextafter`` of c - r alone is short by 7 to 46 units in the last place at 1e4 to 1e5 symbols.)
+* bounds: the computed radius is at least r (1 - gamma_K), over K symbols in any order, on one rank or on many, and l =
+  c - r - e rounds once more for each subtraction. (``nextafter`` of c - r alone is short by 7 to 46 units in the last
+  place at 1e4 to 1e5 symbols.)
 
 Nonzero s are at least T >= 2 sqrt(eta), so that the underflow of K n products, K n eta, is less than one rounding of s
 while K n eta <= u T: it is counted as one, and beyond that nothing is claimed.
@@ -44,7 +45,8 @@ from torch import Tensor
 from zonocuda.bounds.interval import Bounds, interval, rises
 from zonocuda.bounds.rounding.arithmetic import EXTRA, Rounding
 from zonocuda.bounds.rows import Rows
-from zonocuda.domains import Diagonal, Zonotope
+from zonocuda.domains import Zonotope
+from zonocuda.domains.shares import radius_terms
 from zonocuda.graph import Add, Affine, Concat, Node, Rearrangement
 from zonocuda.relaxations import Band, rule_of
 
@@ -113,8 +115,7 @@ class ForwardErrors:
 
         Where the zonotope is a point without error, they are that point.
         """
-        terms = sum(1 if isinstance(block, Diagonal) else block.symbols.count for block in zonotope.blocks)
-        radius = self.rounding.above(zonotope.radius(), terms + EXTRA)
+        radius = self.rounding.above(zonotope.radius(), radius_terms(zonotope.blocks) + EXTRA)
         size = torch.minimum(error.size, self.rounding.above(zonotope.center.abs() + radius, EXTRA))
         reach = radius + error.error
         margin = self.rounding.above(reach + (2 * self.rounding.u) * size.masked_fill(reach == 0, 0), EXTRA)

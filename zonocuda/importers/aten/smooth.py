@@ -1,4 +1,4 @@
-"""ATen operators that are smooth functions: see :mod:`zonocuda.importers.functions`."""
+"""ATen operators that are smooth functions or steps: see :mod:`zonocuda.importers.functions`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from zonocuda.functions import FunctionName
 from zonocuda.graph import ENTRIES
+from zonocuda.graph.elementwise import StepName
 from zonocuda.importers import functions, lowering
 from zonocuda.importers.aten.node import AtenNode
 from zonocuda.importers.builder import Value
@@ -70,7 +71,14 @@ def square(node: AtenNode) -> Value:
 
 def _plain(function: FunctionName) -> Callable[[AtenNode], Value]:
     def convert(node: AtenNode) -> Value:
-        return functions.elementary(node.builder, node.name, node.value("self"), function)
+        return functions.elementary(node.builder, node.name, node.value("self"), function, whole=True)
+
+    return convert
+
+
+def _step(function: StepName) -> Callable[[AtenNode], Value]:
+    def convert(node: AtenNode) -> Value:
+        return functions.step(node.builder, node.name, node.value("self"), function)
 
     return convert
 
@@ -84,5 +92,9 @@ FUNCTIONS: dict[Callable[[AtenNode], Value], str] = {
     log_sigmoid: "log_sigmoid.default",
     power: "pow.Tensor_Scalar",
     square: "square.default",
+    _step("ceil"): "ceil.default",
+    _step("floor"): "floor.default",
+    _step("round"): "round.default",
+    _step("sign"): "sign.default sgn.default",
     **{_plain(name): entry.aten for name, entry in ENTRIES.items() if entry.aten},
 }

@@ -75,8 +75,7 @@ def rms_normalization(node: OnnxNode) -> Value:
 
 def _over_last(node: OnnxNode, centered: bool) -> Value:
     x = node.value(0)
-    if int(node.attribute("stash_type") or TensorProto.FLOAT) not in _WIDE:
-        refuse("its statistics are rounded to a narrow type (stash_type); float32 and float64 are supported")
+    _not_narrowed(int(node.attribute("stash_type")), x)
     first = node.dim(int(node.attribute("axis")), x)
     dims = tuple(range(first, len(x.shape)))
     bias = node.optional_numbers(2) if centered else None
@@ -86,12 +85,8 @@ def _over_last(node: OnnxNode, centered: bool) -> Value:
 def group_normalization(node: OnnxNode) -> Value:
     """Groups of channels standardised; scale and bias of each channel, or of each group up to operator set 20."""
     groups = int(node.attribute("num_groups"))
-    stash = int(node.attribute("stash_type") or TensorProto.DOUBLE)  # none up to operator set 20
-    if stash not in _WIDE or (stash == TensorProto.FLOAT and node.value(0).dtype == torch.float64):
-        refuse(
-            "its statistics are rounded to a narrower type (stash_type) than its input's; state stash_type=11 for a "
-            "float64 one"
-        )
+    if node.opset >= 21:  # before, there is no such attribute
+        _not_narrowed(int(node.attribute("stash_type")), node.value(0))
 
     def layer(name: str, x: Value) -> Value:
         weight, bias = node.tensor(1), node.tensor(2)
@@ -111,6 +106,15 @@ def instance_normalization(node: OnnxNode) -> Value:
         return normal.group_norm(node.builder, name, x, x.shape[0], node.numbers(1), node.numbers(2), _epsilon(node))
 
     return node.per_sample(node.value(0), layer)
+
+
+def _not_narrowed(stash_type: int, x: Value) -> None:
+    """Refuse statistics of ``x`` in a type that is narrower than its own: their rounding would count for nothing."""
+    if stash_type not in _WIDE or (stash_type == TensorProto.FLOAT and x.dtype == torch.float64):
+        refuse(
+            "its statistics are rounded to a narrower type (stash_type) than its input's; state stash_type=11 for a "
+            "float64 one"
+        )
 
 
 def _epsilon(node: OnnxNode) -> Tensor:

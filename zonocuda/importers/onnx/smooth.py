@@ -1,4 +1,7 @@
-"""ONNX operators that are smooth functions: see :mod:`zonocuda.importers.functions`. Attributes are float32 numbers."""
+"""ONNX operators that are smooth functions or steps: see :mod:`zonocuda.importers.functions`.
+
+Attributes are float32 numbers.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable
 
 from zonocuda.functions import FunctionName
 from zonocuda.graph import ENTRIES
+from zonocuda.graph.elementwise import StepName
 from zonocuda.importers import functions
 from zonocuda.importers.builder import Value
 from zonocuda.importers.errors import refuse
@@ -36,7 +40,7 @@ def swish(node: OnnxNode) -> Value:
     """x sigmoid(x)."""
     if node.attribute("alpha") != 1:
         refuse("only alpha = 1 is supported")
-    return functions.elementary(node.builder, node.name, node.value(0), "silu")
+    return functions.elementary(node.builder, node.name, node.value(0), "silu", whole=True)
 
 
 def power(node: OnnxNode) -> Value:
@@ -51,17 +55,28 @@ def power(node: OnnxNode) -> Value:
 
 def _plain(function: FunctionName) -> Callable[[OnnxNode], Value]:
     def convert(node: OnnxNode) -> Value:
-        return functions.elementary(node.builder, node.name, node.value(0), function)
+        return functions.elementary(node.builder, node.name, node.value(0), function, whole=True)
+
+    return convert
+
+
+def _step(function: StepName) -> Callable[[OnnxNode], Value]:
+    def convert(node: OnnxNode) -> Value:
+        return functions.step(node.builder, node.name, node.value(0), function)
 
     return convert
 
 
 CONVERTERS: dict[str, Callable[[OnnxNode], Value]] = {
+    "Ceil": _step("ceil"),
     "Celu": celu,
     "Elu": elu,
+    "Floor": _step("floor"),
     "Gelu": gelu,
     "Pow": power,
+    "Round": _step("round"),
     "Selu": selu,
+    "Sign": _step("sign"),
     "Swish": swish,
     **{entry.onnx: _plain(name) for name, entry in ENTRIES.items() if entry.onnx is not None},
 }

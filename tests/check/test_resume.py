@@ -1,0 +1,165 @@
+"""A check that was interrupted goes on with what was noted, to the same answer; nothing else is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.check.certificates import KINDS, certified, inline, threshold
+from tests.check.test_forests import case, false_one
+from zonocuda.checker import CertificateError, Checked, check, check_proof, derive, trees
+from zonocuda.checker.journal import Arrays, Journal
+from zonocuda.checker.parallel import Work
+from zonocuda.checker.proof import Sources
+from zonocuda.cli.main import main
+from zonocuda.verifier import verify
+
+ROOT = Path(__file__).parents[2]
+NET, SPEC = ROOT / "examples" / "networks" / "fc.onnx", ROOT / "examples" / "specs" / "fc_10_0.04.vnnlib"
+
+
+class Interrupted(Exception):  # noqa: N818 - it is an outcome
+    """What ends a check after so many batches."""
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "SETS_AT_ONCE", 3)
+    monkeypatch.setattr(trees, "LEAVES_AT_ONCE", 700)
+    monkeypatch.setattr(derive, "ROWS_AT_ONCE", 60)
+
+
+def interrupted_after(count: int, patch: pytest.MonkeyPatch) -> list[str]:
+    """Lets a check note so many batches; the names of those that were done are added to what is returned."""
+    done: list[str] = []
+    note = Journal.note
+
+    def counted(journal: Journal, name: str, found: Arrays) -> None:
+        if len(done) == count:
+            raise Interrupted
+        note(journal, name, found)
+        done.append(name)
+
+    patch.setattr(Journal, "note", counted)
+    return done
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("kind", ["box", "lemmas", "whole"])
+def test_a_check_goes_on_where_it_was_to_the_same_answer(
+    kind: str, jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "whole":
+        graph, property_ = threshold("residual", 2, KINDS["residual", 2])
+        entry = certified(graph, property_)
+    else:
+        graph, property_, certificate = case(kind)
+        entry = inline(certificate)
+    for name, about in (("true", property_), ("false", false_one(graph, property_))):
+        files = {"certificate": tmp_path / name}
+        files["certificate"].write_text(name)
+
+        def again(journal: Journal | None) -> Checked:
+            return check_proof(entry, graph, about, None, Sources(work=Work(jobs, journal)))  # noqa: B023
+
+        wanted = again(None)
+        assert wanted.confirmed == (name == "true")
+        counts = []
+        for stop in (0, 2, 5, 10**6):
+            journal = Journal(tmp_path / f"{name}.journal", files, {})
+            with monkeypatch.context() as patch:
+                done = interrupted_after(stop, patch)
+                with contextlib.suppress(Interrupted):
+                    assert again(journal) == wanted
+            counts.append(len(done))
+            assert journal.resumed == sum(counts[:-1])  # nothing is done twice
+            journal.close()
+        assert counts[:2] == [0, 2]
+        assert sum(counts) > (3 if name == "true" else 1)
+
+
+def test_what_was_cut_short_is_done_again_and_what_was_changed_is_refused(tmp_path: Path) -> None:
+    graph, property_, certificate = case("box")
+    entry, files = inline(certificate), {"certificate": tmp_path / "about"}
+    files["certificate"].write_text("x")
+    path = tmp_path / "journal"
+
+    def again(how: dict[str, object]) -> tuple[int, Checked]:
+        journal = Journal(path, files, how)
+        try:
+            return journal.resumed, check_proof(entry, graph, property_, None, Sources(work=Work(1, journal)))
+        finally:
+            journal.close()
+
+    wanted = again({"exact": False})[1]
+    assert wanted.confirmed
+    whole = path.read_bytes()
+    lines = whole.count(b"\n") - 1
+    for size in range(0, len(whole), max(1, len(whole) // 25)):
+        path.write_bytes(whole[:size])
+        resumed, found = again({"exact": False})
+        assert found == wanted
+        assert resumed == max(0, whole[:size].count(b"\n") - 1)
+        assert path.read_bytes() == whole
+    assert lines > 3
+    head = whole.index(b"\n") + 1
+    for place in range(0, len(whole) - 1, max(1, len(whole) // 40)):
+        edited = bytearray(whole)
+        edited[place] ^= 1
+        path.write_bytes(edited)
+        with pytest.raises(CertificateError, match=r"is damaged|no file of|about another check"):
+            again({"exact": False})
+    first, second, *rest = whole[head:].splitlines(keepends=True)
+    swapped = second.split(b" ")[0] + b" " + b" ".join(first.split(b" ")[1:])
+    path.write_bytes(whole[:head] + swapped + second + b"".join(rest))
+    with pytest.raises(CertificateError, match="is damaged"):
+        again({"exact": False})
+    path.write_bytes(whole)
+    with pytest.raises(CertificateError, match="exact differs"):
+        again({"exact": True})
+    files["certificate"].write_text("y")
+    with pytest.raises(CertificateError, match="certificate differs"):
+        again({"exact": False})
+    path.write_text("notes of mine\n")
+    with pytest.raises(CertificateError, match="no file of 'zonocuda check --resume'"):
+        again({"exact": False})
+    assert path.read_text() == "notes of mine\n"
+
+
+def test_a_disk_that_is_full_ends_the_notes_and_not_the_check(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    about = {"certificate": tmp_path / "about"}
+    about["certificate"].write_text("x")
+    journal = Journal(tmp_path / "journal", about, {})
+    journal._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    graph, property_, certificate = case("box")
+    assert check_proof(inline(certificate), graph, property_, None, Sources(work=Work(1, journal))).confirmed
+    assert "not written any more: No space left" in journal.words[-1]
+
+
+def test_the_command_notes_goes_on_and_cleans_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, spec, cert, path = (tmp_path / name for name in ("n.onnx", "p.vnnlib", "c.zip", "journal"))
+    shutil.copy(NET, net)
+    shutil.copy(SPEC, spec)
+    cert.write_bytes(verify(net, spec, certificate=True).proof(net, spec))
+    with monkeypatch.context() as patch:
+        interrupted_after(2, patch)
+        with pytest.raises(Interrupted):
+            check(cert, net, spec, resume=path)
+    assert main(["check", str(cert), str(net), str(spec), "--exact", "--resume", str(path)]) == 2
+    assert "exact differs; remove it" in capsys.readouterr().err
+    assert main(["check", str(cert), str(net), str(spec), "--resume", str(path)]) == 0
+    assert "2 batches were done before" in capsys.readouterr().out
+    assert not path.exists()
+    with pytest.raises(TypeError, match="resume needs files"):
+        check(verify(net, spec, certificate=True), net, spec, resume=path)
+    with monkeypatch.context() as patch:  # a file that is exchanged meanwhile
+        patch.setattr(Journal, "note", lambda *_: spec.write_text(spec.read_text() + "\n"))
+        with pytest.raises(CertificateError, match="was changed while it was checked"):
+            check(cert, net, spec, resume=path)

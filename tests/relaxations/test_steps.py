@@ -1,0 +1,161 @@
+"""Sign, floor, ceil and round: lines, images and the checker's own bounds, against rationals at every jump."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.relaxations.ways import check_claims
+from tests.verifier.exact import STEPS
+from tests.verifier.graphs import fc, random_box, residual, sample_box
+from zonocuda.checker.arithmetic import precisely
+from zonocuda.checker.functions import each, least, most
+from zonocuda.graph import Graph, Relu, Step
+from zonocuda.graph.elementwise import StepName
+from zonocuda.relaxations.steps import NORMAL, StepRule
+from zonocuda.roundoff import unit_roundoff
+
+NAMES: tuple[StepName, ...] = ("sign", "floor", "ceil", "round")
+EACH = pytest.mark.parametrize("name", NAMES)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+SUBNORMAL = 1e-40
+ENDS = [
+    -7.5,
+    -2.0,
+    -1.5,
+    -1.0,
+    -0.51,
+    -0.5,
+    -0.25,
+    -SUBNORMAL,
+    0.0,
+    SUBNORMAL,
+    0.3,
+    0.5,
+    1.0,
+    1.25,
+    1.5,
+    2.5,
+    3.0,
+    9.75,
+]
+
+
+def intervals(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Between all pairs of ends, which are jumps and numbers beside them, and some that are large."""
+    near = torch.tensor(ENDS, dtype=torch.float64).to(dtype)
+    inward = torch.nextafter(near, torch.full_like(near, math.inf))
+    ends = torch.cat([near, inward]).sort().values
+    pairs = torch.combinations(ends, with_replacement=True)
+    far = torch.tensor([[-3e5, 4e5], [2.0**22 + 0.5, 2.0**22 + 8], [-1e20, 3.0], [0.75, 1e30]], dtype=dtype)
+    pairs = torch.cat([pairs, far])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def limits(name: StepName, low: float, high: float) -> list[tuple[Fraction, Fraction]]:
+    """x and values that f has there, or comes near to, on [low, high]; between them, in order, f is constant. Of a
+    subnormal end also what f is at 0."""
+    f, a, b = STEPS[name], Fraction(low), Fraction(high)
+    half = Fraction(1, 2)
+    jumps = [Fraction(0)] if name == "sign" else []
+    if name != "sign":
+        shift = half if name == "round" else Fraction(0)
+        first, last = math.floor(a - shift), math.ceil(b - shift)
+        numbers = (
+            range(first, last + 1) if last - first < 40 else [*range(first, first + 9), *range(last - 8, last + 1)]
+        )
+        jumps = [k + shift for k in numbers]
+    found = [(a, f(a)), (b, f(b))]
+    for p in jumps:
+        if a <= p <= b:
+            found.append((p, f(p)))
+        found += [(p, f(p - half * half))] if a < p <= b else []
+        found += [(p, f(p + half * half))] if a <= p < b else []
+    found += [(x, f(Fraction(0))) for x in (a, b) if abs(x) < NORMAL]
+    return found
+
+
+@EACH
+@DTYPES
+def test_lines_and_images_are_those_of_rational_arithmetic(name: StepName, dtype: torch.dtype) -> None:
+    """Never smaller; and no larger than rounding, where nothing is said of subnormal numbers."""
+    rule, (lower, upper) = StepRule(Step(name)), intervals(dtype)
+    low, high = rule.range(lower, upper)
+    generator = torch.Generator().manual_seed(0)
+    tried = [None, rule.initial(lower, upper, "adaptive"), rule.above(lower, upper)]
+    tried += [scale * torch.rand(lower.shape, generator=generator, dtype=torch.float64).to(dtype) for scale in (1, 4)]
+    lines = [rule.lines(lower, upper, slope) for slope in tried]
+    u = Fraction(unit_roundoff(dtype))
+    for i, (a, b) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True)):
+        seen = limits(name, a, b)
+        values = [y for _, y in seen]
+        assert (Fraction(float(low[i])), Fraction(float(high[i]))) == (min(values), max(values))
+        for line in lines:
+            assert line.below is not None
+            s, d, e = (Fraction(float(t[i])) for t in (line.slope, line.below, line.above))
+            rest = [y - s * x for x, y in seen]
+            assert d <= min(rest)
+            assert max(rest) <= e
+            size = max(abs(y) + abs(s * x) for x, y in seen)
+            if max(-a, b) < 1e15:
+                assert max(min(rest) - d, e - max(rest)) <= 8 * u * (size + 1) + 2 * s * Fraction(NORMAL)
+
+
+@EACH
+def test_the_checker_s_own_bounds_are_those_of_rational_arithmetic(name: StepName) -> None:
+    lower, upper = (end.numpy() for end in intervals(torch.float64))
+    op, rule = Step(name), StepRule(Step(name))
+    area, over = rule.initial(*intervals(torch.float64)).numpy(), np.full(len(lower), 1.7)
+    with precisely():
+        for slope in (np.zeros(len(lower)), area, over, -over):
+            below, above = (each(bound, op, slope, lower, upper) for bound in (least, most))
+            for s, d, e, a, b in zip(slope.tolist(), below.tolist(), above.tolist(), lower, upper, strict=True):
+                rest = [y - Fraction(s) * x for x, y in limits(name, float(a), float(b))]
+                if not math.isfinite(d) or not math.isfinite(e):
+                    assert max(-a, b) > 1e15
+                    continue
+                assert Fraction(d) <= min(rest)
+                assert max(rest) <= Fraction(e)
+                if max(-a, b) < 1e15:
+                    assert max(min(rest) - Fraction(d), Fraction(e) - max(rest)) <= Fraction(1, 2**49) * (
+                        20 + max(-a, b)
+                    )
+
+
+@EACH
+def test_nan_and_infinite_ends_stay(name: StepName) -> None:
+    rule = StepRule(Step(name))
+    lower, upper = torch.tensor([math.nan, 0.25, -math.inf, 0.0]), torch.tensor([1.0, math.nan, 0.25, math.inf])
+    for slope in (None, torch.tensor(0.5), torch.tensor(math.inf), torch.tensor(math.nan)):
+        lines = rule.lines(lower, upper, slope)
+        assert lines.below is not None
+        assert bool((lines.below[0].isnan() | lines.above[0].isnan()).all())
+        assert bool((lines.below[1].isnan() | lines.above[1].isnan()).all())
+        assert float(lines.slope[2]) == float(lines.slope[3]) == 0
+    assert not bool(rule.settled(lower[:2], upper[:2]).any())
+    assert rule.range(lower, upper)[0][2] == (-1 if name == "sign" else -math.inf)
+
+
+def stepped(build: Callable[[int], Graph], seed: int, names: tuple[StepName, ...]) -> Graph:
+    """A network whose ReLUs are steps, in turn, but for the first."""
+    graph = build(seed)
+    ops = {node.name: Step(names[k % len(names)]) for k, node in enumerate(graph.relus[1:])}
+    return Graph(tuple(replace(n, op=ops.get(n.name, n.op)) for n in graph.nodes), graph.output)
+
+
+@DTYPES
+@pytest.mark.parametrize("build", [fc, residual])
+def test_proven_bounds_hold_in_rational_arithmetic(build: Callable[[int], Graph], dtype: torch.dtype) -> None:
+    for width, names in ((2.0**-20, NAMES[:2]), (0.5, NAMES[2:]), (30.0, NAMES)):
+        graph = stepped(build, 3, names)
+        assert any(isinstance(node.op, Relu) for node in graph.nodes)
+        low, high = (b.to(dtype) for b in random_box(graph, 1, width))
+        points = [low[0], high[0], *sample_box(low, high, 2, seed=1)[:2].reshape(2, *low[0].shape)]
+        assert check_claims(graph, dtype, (low, high), points) >= 5 * 4 * 6
