@@ -7,7 +7,7 @@ collects the sum of their rows. What happens at an activation is the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import prod
 
 import torch
@@ -86,13 +86,19 @@ class DualPass:
         self.constant = self.constant[:, index]
         self.tally.keep(index)
 
-    def run(self, activation: Callable[[Node, Tensor], Tensor | None], on_node: Visit = proceed) -> Tensor | None:
+    def run(
+        self,
+        activation: Callable[[Node, Tensor], Tensor | None],
+        on_node: Visit = proceed,
+        stops: Collection[str] = (),
+    ) -> Tensor | None:
         """Carries the rows to the input.
 
         Args:
             activation: gives the rows at the input of an activation for those ``[B * R, *features]`` at its output,
                 which are still pending while it runs. None ends the pass there.
             on_node: called before each node that has rows; may raise to stop the pass.
+            stops: other nodes where ``activation`` is asked, too; it gives rows of the node itself, that go on.
 
         Returns:
             The rows of the input ``[B * R, *input features]``; None where no row depends on it or the pass was ended.
@@ -103,15 +109,18 @@ class DualPass:
             on_node(node)
             if isinstance(node.op, Input):
                 break
+            if not has_rule(node) and node.name not in stops:
+                self._linear(node, self.pending.pop(node.name))
+                continue
+            result = activation(node, self.pending[node.name])
+            if result is None:
+                return None
+            del self.pending[node.name]
             if has_rule(node):
-                result = activation(node, self.pending[node.name])
-                if result is None:
-                    return None
-                del self.pending[node.name]
                 self.tally.sent(node.inputs[0], result, node.inputs[0] not in self.pending)
                 self.send(node.inputs[0], result)
             else:
-                self._linear(node, self.pending.pop(node.name))
+                self._linear(node, result)
         return self.pending.get(self.graph.nodes[0].name)
 
     def _linear(self, node: Node, v: Tensor) -> None:
