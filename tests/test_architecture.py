@@ -79,6 +79,7 @@ ROOMS: dict[str, set[str]] = {
         "brief",
         "precision",
         "host_memory",
+        "functions",
     },
     "fleet": {
         "executors",
@@ -91,9 +92,10 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
         "version",
         "pages",
+        "functions",
     },
     "nonsmooth": {"ops", "ties", "pages"},
-    "checker": {"archive", "version", "graph", "specs", "importers"},  # nothing of what it checks
+    "checker": {"archive", "version", "graph", "specs", "importers", "functions"},  # nothing of what it checks
 }
 FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none
     "bounds": {

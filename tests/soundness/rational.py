@@ -27,7 +27,7 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Bounded
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph, Node, Relu, Step, interpret
+from zonocuda.graph import Graph, Node, Relu, Staircase, interpret
 from zonocuda.precision import full_precision, summed_products
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense import DenseNetwork
@@ -56,7 +56,7 @@ def values_before_relus(graph: Graph, x: Sequence[Fraction]) -> tuple[dict[str, 
     seen: dict[str, Vector] = {}
 
     def step(node: Node, values: tuple[Vector, ...]) -> Vector:
-        if isinstance(node.op, Relu | Step):
+        if isinstance(node.op, Relu | Staircase):
             seen[node.name] = values[0]
         return value_step(graph, node, values)
 

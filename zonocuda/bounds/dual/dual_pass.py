@@ -158,14 +158,18 @@ def _constant(op: Affine, v: Tensor, shape: Shape) -> Tensor | None:
     return v.reshape(len(v), len(offset)) @ offset
 
 
+def convolves(graph: Graph) -> bool:
+    """Whether there are convolutions."""
+    return any(isinstance(node.op, Conv | ConvTranspose) for node in graph.nodes)
+
+
 def standard_rows(graph: Graph, device: torch.device, count: int) -> int:
     """How many rows to carry where ``count`` are wanted.
 
     On the CPU torch compiles a convolution for every number of rows that it has not seen, which can take longer than
     the convolution itself: there it is the next power of two, or three quarters of one.
     """
-    convolves = any(isinstance(node.op, Conv | ConvTranspose) for node in graph.nodes)
-    if device.type != "cpu" or not convolves or count < 3:
+    if device.type != "cpu" or count < 3 or not convolves(graph):
         return count
     power = 1 << (count - 1).bit_length()
     return power * 3 // 4 if count <= power * 3 // 4 else power
