@@ -151,6 +151,17 @@ class Graph:
         """By node that is read, the last one that reads it; none, an empty name, for the output."""
         return {**{name: readers[-1].name for name, readers in self.readers.items() if readers}, self.output: ""}
 
+    @cached_property
+    def passes(self) -> frozenset[str]:
+        """The nodes that all later ones depend on alone: no later one reads what stands before them."""
+        found, last = set(), 0
+        reach = {name: self.position[reader] for name, reader in self.last_use.items() if reader}
+        for i, node in enumerate(self.nodes):
+            if last <= i:
+                found.add(node.name)
+            last = max(last, reach.get(node.name, i))
+        return frozenset(found)
+
     @property
     def relus(self) -> tuple[Node, ...]:
         """The ReLU nodes, in order."""

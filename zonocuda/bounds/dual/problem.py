@@ -22,6 +22,7 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_rows, proceed, unflatten_rows
 from zonocuda.bounds.dual.input_set import InputSet
+from zonocuda.bounds.dual.shares import centred, softmax_dim
 from zonocuda.bounds.dual.slopes import Slopes, shared
 from zonocuda.bounds.dual.stops import Stop
 from zonocuda.bounds.interval import Bounds
@@ -66,10 +67,18 @@ class RowProblem:
         inputs: Mapping[str, Bounds],
         on_node: Visit = proceed,
         stops: Mapping[str, Stop] | None = None,
+        softmax_sum: bool = False,
     ) -> None:
         """Takes over the rows of ``flow``, for inputs in ``region``; ``on_node`` is called before each node, and may
-        raise to stop; ``stops``: where rows may end."""
-        self.inputs, self.on_node, self.stops = inputs, on_node, stops or {}
+        raise to stop; ``stops``: where rows may end. ``softmax_sum``: shares of a softmax sum to 1
+        (:mod:`zonocuda.bounds.dual.shares`).
+
+        Raises:
+            ValueError: ``softmax_sum`` where rounding is counted, which does not know of it.
+        """
+        if softmax_sum and flow.tally.ledger is not None:
+            raise ValueError("the sum of a softmax's shares is not part of bounds that count their rounding")
+        self.inputs, self.on_node, self.stops, self.softmax_sum = inputs, on_node, stops or {}, softmax_sum
         self.region = InputSet.of(region)
         self.bounds: dict[str, Bounds] = {}
         self.slack = torch.zeros_like(flow.constant)
@@ -94,7 +103,7 @@ class RowProblem:
             if node.name in self.stops:
                 return self._stopped(flow, node, v) if ends else v
             given, counted = slopes(node), flow.tally.ledger is not None
-            matrix = flatten_rows(v).reshape(batch, rows, -1)
+            matrix = flatten_rows(self._centred(flow, node, v)).reshape(batch, rows, -1)
             found = rule_of(node).dual(
                 matrix, *self.input_bounds(node), given.negative, given.nonnegative, counted=counted
             )
@@ -115,6 +124,17 @@ class RowProblem:
         flow.add(ended.sum(2))
         flow.tally.stop(node, flow.measure(v), ended.abs().sum(2))
         return unflatten_rows(rest.flatten(0, 1), node.shape)
+
+    def _centred(self, flow: DualPass, node: Node, v: Tensor) -> Tensor:
+        """Rows at an activation's output, those of shares less what costs nothing."""
+        dim = softmax_dim(node) if self.softmax_sum else None
+        if dim is None:
+            return v
+        low, high = rule_of(node).range(*self.inputs[node.name])
+        width = (high - low).repeat_interleave(flow.rows, 0).reshape(v.shape)
+        v, constant = centred(v, width, dim)
+        flow.add(constant.reshape(flow.batch, flow.rows))
+        return v
 
     def _proven(self, flow: DualPass, value: Tensor) -> Tensor:
         lower = flow.tally.below(value)
