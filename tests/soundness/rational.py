@@ -197,7 +197,7 @@ def _sign_claims(problem: SignProblem, before: dict[str, Vector], values: Vector
         slopes, multipliers = (torch.rand(size, generator=generator).to(like) for _ in range(2))
         flow = problem.flow(torch.arange(len(values)), True)
         given = (torch.tensor(signs, dtype=like.dtype) * known).reshape(size)
-        found = problem.run(flow, given, slopes, multipliers)
+        found = problem.run(flow, problem.known(given), slopes, multipliers)
     for bound, value in zip(found.lower.tolist(), values, strict=True):
         if bound == bound:
             yield Claim("part by signs", bound, value)
