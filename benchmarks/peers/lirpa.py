@@ -24,13 +24,13 @@ SETTINGS: dict[str, tuple[str, int]] = {
 """Methods and iterations, all else as auto_LiRPA has it by default."""
 
 
-def start(threads: int) -> Worker | str:
-    """The peer, or why it is absent."""
+def start(threads: int, script: Path | None = None) -> Worker | str:
+    """The peer, or why it is absent; ``script`` runs there, by default that of this folder."""
     interpreter = os.environ.get(VARIABLE)
     if not interpreter:
         return f"auto_LiRPA: {VARIABLE} names no Python interpreter that has it"
     try:
-        return Worker(interpreter, Path(__file__).with_name("lirpa_worker.py"), threads)
+        return Worker(interpreter, script or Path(__file__).with_name("lirpa_worker.py"), threads)
     except (OSError, PeerError) as error:
         return f"auto_LiRPA: {interpreter}: {error}"
 

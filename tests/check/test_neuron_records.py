@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.check import rational
 from tests.check.test_forests import above, checked, false_one, forest_of
 from tests.data import data_root
 from tests.thorough import few
@@ -73,6 +74,8 @@ def test_what_splitting_neurons_proves_is_confirmed(
     for exact in (False, True):
         found = checked(graph, property_, result.certificate, tmp_path / "c.zip", exact=exact)
         assert found.confirmed, found
+    if name in ("deep", "lemmas"):
+        assert rational.confirmed(tmp_path / "c.zip", graph, property_)
     wrong = false_one(graph, property_)
     assert not checked(graph, wrong, result.certificate, tmp_path / "c.zip").confirmed
 

@@ -27,7 +27,7 @@ from tests.verifier.graphs import constraint, sample_box, spec
 from tests.verifier.test_transformers import MODULES, run_in_balls
 from zonocuda.checker import check_proof
 from zonocuda.checker.arithmetic import precisely
-from zonocuda.checker.certificate import region_claim
+from zonocuda.checker.certificate import RowClaim, region_claim
 from zonocuda.checker.derive import Derivation
 from zonocuda.checker.maps import Maps
 from zonocuda.checker.region import RegionCheck
@@ -210,8 +210,8 @@ def test_bounds_are_below_exact_values_for_any_slopes(name: str) -> None:
         (entry,) = random_slopes(certificate, seed)["regions"]
         with precisely():
             maps = Maps(graph)
-            claim = region_claim(entry, maps.layers)
-            bound = RegionCheck(maps, region, claim).row_bound(row, None)
+            claim = region_claim(entry, maps.layers, maps.size)
+            bound = RegionCheck(maps, region, claim).row_bound(row, RowClaim(0.0, None))
             shift = bound.__class__(row.constant.numerator) / row.constant.denominator
         assert bound.is_finite()
         assert all(bound <= y + shift for y in exact)

@@ -31,7 +31,7 @@ from zonocuda.graph import (
     Relu,
     Reshape,
     ScaleShift,
-    Step,
+    Staircase,
 )
 
 PAIRS = [(torch.float32, torch.float32), (torch.float32, torch.float64), (torch.float64, torch.float64)]
@@ -97,7 +97,7 @@ def single(kind: str, seed: int) -> Graph:
             b.flat()
             first = b(layer)
             second = b(turned, b(Gather(0, tuple(range(23, -1, -1))), b(Reshape((24,)), "x")))
-            b(Step("round"), b(ScaleShift(torch.full((3,), 2.0**23), None), b(Add(-1), first, second)))
+            b(Staircase("round"), b(ScaleShift(torch.full((3,), 2.0**23), None), b(Add(-1), first, second)))
     b(Relu())
     return b.graph()
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, Concat, Node, absolute
+from zonocuda.graph import Add, Affine, Concat, Node, Op, Reduce, ScaleShift, absolute
 from zonocuda.relaxations import Bounds as Bounds
 from zonocuda.relaxations import has_rule, rule_of
 from zonocuda.roundoff import outward as outward
@@ -17,8 +17,9 @@ from zonocuda.roundoff import outward as outward
 def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
     """Bounds of a node's value from those of its inputs.
 
-    Affine nodes: A c + b - |A| r <= A x + b <= A c + b + |A| r where c - r <= x <= c + r. Rounding is not part of them,
-    neither their own nor that of a cast.
+    Affine nodes: A c + b - |A| r <= A x + b <= A c + b + |A| r where c - r <= x <= c + r; where A >= 0
+    (:func:`rises`) the images of the ends, so that a sum of what is not negative, of any size, is not either. Rounding
+    is not part of them, neither their own nor that of a cast.
 
     Raises:
         NotImplementedError: a node that is neither affine nor an activation.
@@ -28,6 +29,8 @@ def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
         return rule_of(node).range(*values[0])
     if isinstance(op, Affine):
         lower, upper = values[0]
+        if rises(op):
+            return op.apply(lower), op.apply(upper)
         radius = (upper - lower) / 2
         center = op.apply(lower + radius)
         width = absolute(op).linear(radius)
@@ -39,6 +42,11 @@ def interval(node: Node, values: Sequence[Bounds]) -> Bounds:
         lowers, uppers = zip(*values, strict=True)
         return op.apply(*lowers), op.apply(*uppers)
     raise NotImplementedError(f"interval: node {node.name!r} (op {op.kind}) has no interval transformer")
+
+
+def rises(op: Op) -> bool:
+    """Whether no number of A is negative, by the kind of the operator."""
+    return isinstance(op, Reduce) or (isinstance(op, ScaleShift) and op.scale is None)
 
 
 def middle_and_radius(bounds: Bounds) -> Bounds:

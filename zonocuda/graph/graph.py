@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph.ops import Add, Input, Op, Relu, Shape
+from zonocuda.graph.whole import Extreme, Extremes
 
 Value = TypeVar("Value")
 
@@ -150,6 +151,17 @@ class Graph:
         """By node that is read, the last one that reads it; none, an empty name, for the output."""
         return {**{name: readers[-1].name for name, readers in self.readers.items() if readers}, self.output: ""}
 
+    @cached_property
+    def passes(self) -> frozenset[str]:
+        """The nodes that all later ones depend on alone: no later one reads what stands before them."""
+        found, last = set(), 0
+        reach = {name: self.position[reader] for name, reader in self.last_use.items() if reader}
+        for i, node in enumerate(self.nodes):
+            if last <= i:
+                found.add(node.name)
+            last = max(last, reach.get(node.name, i))
+        return frozenset(found)
+
     @property
     def relus(self) -> tuple[Node, ...]:
         """The ReLU nodes, in order."""
@@ -253,6 +265,12 @@ class Graph:
                     if node.inputs[0] == (b if node.op.sign == 1 else a):
                         found[node.name] = a, b, node.op.sign
         return found
+
+    @cached_property
+    def maxima(self) -> Mapping[str, int]:
+        """By name the nodes that end an operator of the network: a largest (1) or least (-1) value of others."""
+        wholes = {node.name: node.part.whole for node in self.nodes if node.part is not None}
+        return {name: whole.sign for name, whole in wholes.items() if isinstance(whole, Extreme | Extremes)}
 
     @cached_property
     def whole(self) -> Graph:

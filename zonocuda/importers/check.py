@@ -17,6 +17,7 @@ from zonocuda.importers.onnx.file import node_names, parse_onnx
 from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.importers.simplify import check_same_structure
+from zonocuda.roundoff import unit_roundoff
 
 CHUNK = 8
 """Points that are compared at once, where the network is small enough."""
@@ -30,6 +31,11 @@ MANY = 512
 
 _EXECUTIONS = 2 * (1 + 2**-10)
 """Two executions are compared, each within the bound; the rest covers the rounding of the bound itself."""
+
+
+PLAIN = 2.0**14
+"""Units of roundoff, times 1 + the largest output, that two executions may differ by where no bound is finite; not in
+types of 16 bits, where they are too many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +89,15 @@ class Comparison:
         """Compare the whole network in float64, and in its own precision where it has one; the largest difference to
         float64.
 
+        The bound on how far two executions may be apart grows with every layer, as nothing cancels in it, and ends at
+        infinity in deep transformers. There PLAIN decides, which is stricter than any bound: each node by itself is
+        compared within its own by :meth:`check_nodes`.
+
         Raises:
             NetworkMismatchError: an output differs beyond rounding, or in shape.
         """
         result = interpret(self._wide, Bounded.exact(x), self._transfer)
+        result = _explained(result, self.dtype)
         self._agree("output", result, output)
         if {node.dtype or self.dtype for node in self.graph.nodes} == {self.dtype}:
             executed = self._own.to(self.dtype)(x.to(self.dtype))
@@ -132,6 +143,14 @@ class Comparison:
                 f"and {found[sample, index].item():.9g} in {self.other}; rounding explains "
                 f"{error[sample, index].item():.3g}"
             )
+
+
+def _explained(result: Bounded, dtype: torch.dtype) -> Bounded:
+    """The values, with PLAIN in place of errors that are infinite."""
+    size = 1 + result.value.abs().flatten(1).amax(1).reshape(-1, *[1] * (result.value.dim() - 1))
+    u = unit_roundoff(dtype)
+    plain = (PLAIN * u if PLAIN * u < 0.01 else math.inf) * size.expand_as(result.error)
+    return Bounded(result.value, torch.where(result.error < math.inf, result.error, plain))
 
 
 def check_constants(graph: Graph, explained: Graph, network: str) -> None:

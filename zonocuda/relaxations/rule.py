@@ -50,6 +50,15 @@ class Band(NamedTuple):
     radius: Tensor
 
 
+class Gait(NamedTuple):
+    """How an ascent moves slopes: steps are ``pace`` times its rate, and the moments of the gradient keep the shares
+    ``first`` and ``second`` of what they were (Kingma and Ba 2015)."""
+
+    pace: float
+    first: float
+    second: float
+
+
 class DualImage(NamedTuple):
     """Rows v ``[B, R, N]`` at an activation's output, as rows at its input.
 
@@ -125,6 +134,9 @@ class Rule(ABC):
     terms: int = 1
     """Of how many numbers each value is a function; where it is more than one, input and output have one feature
     dimension each."""
+
+    gait: ClassVar[Gait] = Gait(1.0, 0.9, 0.999)
+    """How an ascent moves its slopes. The best ones of a ReLU are often at the ends of its limits."""
 
     has_best_above: ClassVar[bool] = False
     """Whether of all upper lines that of the minimum-area slope is the lowest, everywhere on [l, u]."""

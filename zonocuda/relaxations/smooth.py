@@ -23,7 +23,7 @@ from torch import Tensor
 from zonocuda.functions import FunctionName
 from zonocuda.relaxations.curve import CONCAVE, CONVEX, MIXED, Curve, Parts
 from zonocuda.relaxations.recorded import recorded, records
-from zonocuda.relaxations.rule import Bounds, Lines, Rule, Start
+from zonocuda.relaxations.rule import Bounds, Gait, Lines, Rule, Start
 from zonocuda.relaxations.starts import Aim, balanced
 from zonocuda.roundoff import outward
 
@@ -39,6 +39,8 @@ class SmoothRule(Rule):
     """The rule of one function; see the module."""
 
     is_certified = True
+    gait = Gait(0.2, 0.5, 0.9)
+    """The best slope is mostly between the ends: what goes far or long in one direction goes past it."""
 
     def __init__(self, curve: Curve) -> None:
         self.curve = curve

@@ -30,7 +30,6 @@ Signs = Literal["nonnegative", "both"]
 """Which slopes are free: those where v >= 0 alone (the others stay minimum-area ones), or all."""
 
 SIDES = ("negative", "nonnegative")
-_FIRST, _SECOND = 0.9, 0.999  # how slowly the moments forget
 _NEGATIVE_PACE = 0.1  # of steps where v < 0, which begin at the best slope of each neuron alone, on a kink
 
 
@@ -40,7 +39,8 @@ class Ascent:
 
     Attributes:
         iterations: steps at most.
-        rate: how far a slope moves in the first step, at most (where v < 0, a tenth of it).
+        rate: how far a slope of a ReLU moves in the first step, at most (where v < 0, a tenth of it); others move as
+            their :class:`zonocuda.relaxations.Gait` says, as a share of what their function has.
         decay: what the rate is multiplied by after each step.
         patience: ends after so many steps in a row that improved no row by more than ``tolerance``.
         tolerance: relative to the size of the row's bound.
@@ -119,12 +119,13 @@ class FreeSlopes:
 
     def step(self, gradient: Tensor, number: int, rate: float) -> None:
         """One step upwards, and the projection."""
+        gait = self.rule.gait
         with torch.no_grad():
             gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
-            self.first.lerp_(gradient, 1 - _FIRST)
-            self.second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
-            scale = (self.second / (1 - _SECOND**number)).sqrt_().clamp_(min=torch.finfo(gradient.dtype).tiny)
-            pace = self.pace * rate / (1 - _FIRST**number)
+            self.first.lerp_(gradient, 1 - gait.first)
+            self.second.mul_(gait.second).addcmul_(gradient, gradient, value=1 - gait.second)
+            scale = (self.second / (1 - gait.second**number)).sqrt_().clamp_(min=torch.finfo(gradient.dtype).tiny)
+            pace = self.pace * gait.pace * rate / (1 - gait.first**number)
             if self.reach is None:
                 self.value.addcdiv_(self.first, scale, value=pace).clamp_(*self.rule.limits)
             else:

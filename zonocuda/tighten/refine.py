@@ -60,6 +60,7 @@ def refine(
     rounding: Rounding | None = None,
     first: bool = False,
     make: Callable[[Compact, InputSet, Ascent, Visit], Layers] | None = None,
+    softmax_sum: bool = False,
 ) -> Refined:
     """Bounds the unstable neurons of every layer by the dual pass and intersects with what is known.
 
@@ -76,6 +77,7 @@ def refine(
         rounding: where given, what rounding costs is part of the bounds; ``region`` is then a box.
         first: also the neurons that no activation comes before, whose bounds a sweep finds exactly.
         make: makes the refinement; by default :class:`Layers`.
+        softmax_sum: see :class:`zonocuda.bounds.dual.problem.RowProblem`.
 
     Raises:
         ValueError: ``rounding`` for a zonotope.
@@ -83,6 +85,7 @@ def refine(
     with torch.no_grad():
         left = compact(graph, dict(inputs))
         layers = (make or Layers)(left, InputSet.of(region), ascent, on_node)
+        layers.softmax_sum = softmax_sum
         return _refine(layers, region, rounding, first)
 
 
@@ -132,9 +135,11 @@ class Layers:
         inputs: bounds ``[B, *features]`` of the input of every activation of it.
         start: slopes to begin with of the activations that are done, in the order of the pass.
         ledger: of what rounding costs, where that is counted.
+        softmax_sum: whether rows know that the shares of a softmax sum to 1.
     """
 
     ledger: Ledger | None = None
+    softmax_sum: bool = False
 
     def __init__(self, left: Compact, region: InputSet, ascent: Ascent, on_node: Visit) -> None:
         self.left, self.graph = left, left.graph
@@ -191,4 +196,4 @@ class Layers:
         signs[count : 2 * count] = -1
         flow = DualPass(self.graph, like.shape[0], rows, like, self.ledger)
         send_unit_rows(flow, source, filled, signs)
-        return RowProblem(flow, self.region, self.inputs, self.on_node)
+        return RowProblem(flow, self.region, self.inputs, self.on_node, softmax_sum=self.softmax_sum)

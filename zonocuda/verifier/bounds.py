@@ -20,7 +20,7 @@ from zonocuda.graph import Graph
 from zonocuda.kink import KINK_RULES, KinkRule
 from zonocuda.precision import full_precision, plain_torch
 from zonocuda.relaxations import use_kink
-from zonocuda.verifier.arguments import check_budget, check_choice, check_slopes, resolve_zonotope
+from zonocuda.verifier.arguments import check_budget, check_choice, check_count, check_slopes, resolve_zonotope
 from zonocuda.verifier.model import Model, Subject
 from zonocuda.verifier.shared import check_ranks
 
@@ -31,8 +31,8 @@ class NetworkBounds:
 
     Attributes:
         lower, upper: bounds of the output, ``[B, *output features]``.
-        output: the zonotope that encloses the output, on the input's symbols and new ones; None where the sweep changed
-            to the dual.
+        output: the zonotope that encloses the output, on the input's symbols and new ones, with this rank's share of
+            them where they are shared out; None where the sweep changed to the dual.
         layers: bounds (lower, upper) of the value of every node, by name, where they were asked for; in round to
             nearest.
         relus: bounds of the input of every ReLU, by name.
@@ -80,6 +80,7 @@ def compute_bounds(
     layers: Literal["output", "all"] = "output",
     direction: Direction = "forward",
     memory_budget: int | None = None,
+    max_symbols: int | None = None,
     slopes: Mapping[str, Tensor] | None = None,
     kink: KinkRule = "envelope",
     backend: Backend = "auto",
@@ -100,13 +101,17 @@ def compute_bounds(
             by dual passes instead (for a box of inputs), which is often faster and needs little memory.
         memory_budget: bytes that generators may take; by default a share of what is free. What would not fit is done
             another way, and the plan says so. Where gradients are recorded nothing is, as the backward needs it all.
+        max_symbols: how many generators to keep where the network has a single value (between the blocks of a
+            transformer, say): the least are merged there into one for each feature (Girard 2005), so that deep networks
+            take the memory of one block. The output's symbols are then fresh ones. By default all are kept.
         slopes: a slope for some of the ReLU nodes, by name; the minimum-area slope elsewhere.
         kink: the derivative where a slope sits on its kink.
         backend: ``native`` (which ``auto`` is) or ``reference``.
 
     Raises:
-        ValueError: a network that cannot be imported, shapes that do not fit, ranks that were given different things,
-            or whose shares exceed the memory budget.
+        ValueError: a network that cannot be imported, shapes that do not fit, ``max_symbols`` where gradients are
+            recorded or symbols shared out over ranks, ranks that were given different things, or whose shares exceed
+            the memory budget.
         TypeError: inputs that are no zonotope, or neither float32 nor float64.
 
     Examples:
@@ -122,6 +127,8 @@ def compute_bounds(
     check_choice("compute_bounds", "kink", kink, KINK_RULES)
     check_choice("compute_bounds", "backend", backend, get_args(Backend))
     check_budget("compute_bounds", memory_budget)
+    if max_symbols is not None:
+        check_count("compute_bounds", "max_symbols", max_symbols, 0)
     check_slopes(slopes, zonotope.center)
     subject = Subject.of(model, zonotope.features)
     if zonotope.features != subject.graph.input_shape:
@@ -131,6 +138,11 @@ def compute_bounds(
         )
     graph = subject.graph.to(zonotope.center.dtype, zonotope.center.device)
     gradients = torch.is_grad_enabled() and _requires_grad(graph, zonotope, slopes or {})
+    if max_symbols is not None and (gradients or zonotope.ranks is not None):
+        raise ValueError(
+            "compute_bounds: max_symbols merges symbols, which have no gradient then and cannot be shared out over "
+            "ranks; call it under torch.no_grad() on a zonotope of one process"
+        )
     if gradients and zonotope.ranks is not None:
         raise ValueError(
             "compute_bounds: derivatives are not recorded through symbols that are shared out over ranks; call it "
@@ -142,7 +154,8 @@ def compute_bounds(
             with torch.no_grad():
                 low, high = zonotope.bounds()
                 subject.check(low.amin(0), high.amax(0))
-        result = sweep(graph, zonotope, Means(direction, memory_budget), slopes=slopes, all_layers=layers == "all")
+        means = Means(direction, memory_budget, symbols=max_symbols)
+        result = sweep(graph, zonotope, means, slopes=slopes, all_layers=layers == "all")
         lower, upper = result.bounds
         if result.output is None:
             everything = torch.arange(prod(graph.output_shape), device=lower.device)

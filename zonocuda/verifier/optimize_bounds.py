@@ -11,10 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.dual.compact import compact
+from zonocuda.bounds.dual.compact import Compact, compact
 from zonocuda.bounds.dual.dual_pass import DualPass
 from zonocuda.bounds.dual.problem import RowProblem
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
+from zonocuda.bounds.dual.stops import Maxima
 from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.interval import Bounds
 from zonocuda.brief import brief
@@ -40,9 +41,10 @@ class OptimizedBounds:
     """Lower bounds of an objective's rows over a set of inputs, and how they were found.
 
     Attributes:
-        lower: ``[B, R]``, the best lower bound seen of every row of objective . y.
-        slopes: by ReLU, the slopes of those bounds (in the mode ``forward``, of each batch element's smallest loss): a
-            state to save (:meth:`state`) and to begin the next search with.
+        lower: ``[B, R]``, the best lower bound seen of every row of objective . y; behind maxima it may be that of a
+            row that ends there, which has other slopes.
+        slopes: by ReLU, the slopes of the best bounds of the search (in the mode ``forward``, of each batch element's
+            smallest loss): a state to save (:meth:`state`) and to begin the next search with.
         relus: bounds ``[B, *features]`` of the input of every ReLU, by name: those that the rows' bounds rest on; in
             the mode ``forward`` the best that were seen.
         history: what was reached when: seconds since the search began, rows, the sum of bounds, the smallest one.
@@ -101,6 +103,7 @@ def optimize_bounds(
     intermediate: int | None = 0,
     target: float = math.inf,
     start: Mapping[str, Slopes] | None = None,
+    softmax_sum: bool = False,
     memory_budget: int | None = None,
     backend: Backend = "auto",
 ) -> OptimizedBounds:
@@ -131,6 +134,8 @@ def optimize_bounds(
         target: a row whose bound exceeds it in every batch element needs no better one; the search ends without rows.
         start: slopes ``[B, 1 or R, *features]`` to begin with, such as another call's (``forward``: one for all rows
             and signs); elsewhere adaptive ones, in the mode ``forward`` minimum-area ones.
+        softmax_sum: for ``dual``, whether rows know that the shares of a softmax sum to 1
+            (:mod:`zonocuda.bounds.dual.shares`); where that helps depends on the network (docs/tightness.md).
         memory_budget: bytes that generators may take in a sweep, and in the mode ``forward`` in its backward pass; by
             default a share of what is free.
         backend: ``native`` (which ``auto`` is) or ``reference``.
@@ -173,6 +178,8 @@ def optimize_bounds(
             f"optimize_bounds: the zonotope has features {list(zonotope.features)} and the objective the shape "
             f"{list(objective.shape)}; the network needs {list(graph.input_shape)} and [rows, {outputs}]"
         )
+    if mode == "forward" and softmax_sum:
+        raise ValueError("optimize_bounds: softmax_sum is for mode='dual'; a zonotope has no rows to take a sum off")
     if mode == "dual" and zonotope.ranks is not None:
         raise ValueError(
             "optimize_bounds: mode='dual' needs all symbols of the inputs in one process, and these are shared out "
@@ -185,9 +192,12 @@ def optimize_bounds(
         if len(zonotope.center):
             low, high = zonotope.bounds()
             subject.check(low.amin(0), high.amax(0))
-        begin = dict(start or {})
+        begin, clock = dict(start or {}), time.monotonic()
         if mode == "dual":
-            return _dual(graph, zonotope, objective, ascent or Ascent(), intermediate, target, begin, memory_budget)
+            swept = dict(sweep(graph, zonotope, Means("auto", memory_budget)).inputs)
+            seconds = {"sweep": time.monotonic() - clock}
+            asked = ascent or Ascent()
+            return _dual(graph, zonotope, objective, asked, intermediate, target, begin, swept, seconds, softmax_sum)
         search = JointSearch(
             graph,
             zonotope,
@@ -231,21 +241,22 @@ def _dual(
     intermediate: int | None,
     target: float,
     start: dict[str, Slopes],
-    memory_budget: int | None,
+    relus: dict[str, Bounds],
+    seconds: dict[str, float],
+    softmax_sum: bool,
 ) -> OptimizedBounds:
-    """The mode ``dual``."""
-    seconds: dict[str, float] = {}
+    """The mode ``dual``, behind the sweep."""
     clock = time.monotonic()
-    relus = dict(sweep(graph, zonotope, Means("auto", memory_budget)).inputs)
-    clock = _lap(seconds, "sweep", clock)
     if intermediate is not None:
-        relus = refine(graph, zonotope, relus, replace(ascent, iterations=intermediate)).inputs
+        steps = replace(ascent, iterations=intermediate)
+        relus = refine(graph, zonotope, relus, steps, softmax_sum=softmax_sum).inputs
     clock = _lap(seconds, "refine", clock)
     given = {**initial_slopes(graph, relus, "adaptive"), **start}
     begin = {name: slopes.flat() for name, slopes in given.items()}
     left = compact(graph, relus)
+    lower = _ended(left, zonotope, objective, left.narrow_slopes(begin))
     best = ascend(
-        RowProblem(_rows(left.graph, objective, len(zonotope.center)), zonotope, left.inputs),
+        RowProblem(_rows(left.graph, objective, len(zonotope.center)), zonotope, left.inputs, softmax_sum=softmax_sum),
         ascent,
         left.narrow_slopes(begin),
         finished=lambda lower: (lower > target).all(0),
@@ -253,8 +264,19 @@ def _dual(
     )
     _lap(seconds, "ascend", clock)
     found = left.widen_slopes(best.slopes, begin)
-    slopes = {name: one.shaped(graph[name].shape) for name, one in found.items()}
-    return OptimizedBounds(best.lower, slopes, relus, best.history, seconds)
+    slopes = {name: one.shaped(graph[graph[name].inputs[0]].shape) for name, one in found.items()}
+    lower = best.lower if lower is None else torch.fmax(best.lower, lower)
+    return OptimizedBounds(lower, slopes, relus, best.history, seconds)
+
+
+def _ended(left: Compact, zonotope: Zonotope, objective: Tensor, slopes: Mapping[str, Slopes]) -> Tensor | None:
+    """Bounds ``[B, R]`` of rows that end at maxima; None where there are none."""
+    maxima = Maxima(left.graph, left.inputs, zonotope.bounds())
+    if not maxima.stops:
+        return None
+    rows, usual = _rows(left.graph, objective, len(zonotope.center)), maxima.usual(slopes)
+    problem = RowProblem(rows, zonotope, left.inputs, stops=maxima.stops)
+    return problem.bound(lambda node: usual[node.name], ends=True)[0]
 
 
 def _lap(seconds: dict[str, float], phase: str, since: float) -> float:

@@ -24,7 +24,8 @@ from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.forward_error import Error, ForwardErrors
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.transform import transform
-from zonocuda.domains import Symbols, Zonotope, memory
+from zonocuda.domains import Diagonal, Symbols, Zonotope, memory
+from zonocuda.domains.merge import merge_symbols
 from zonocuda.domains.shares import kinds
 from zonocuda.graph import Graph, Node, interpret
 from zonocuda.relaxations import Band, activations, has_rule, rule_of
@@ -91,11 +92,14 @@ class Means:
         memory_budget: bytes that the generators may take; by default a share of what is free. See
             :mod:`zonocuda.bounds.plan.planner` for what happens where they would not fit.
         on_node: called before each node, of the sweep and of its dual passes; may raise to stop the sweep.
+        symbols: how many generators to keep at each of :attr:`zonocuda.graph.Graph.passes`; the least are merged there,
+            where no other value has the symbols that then become fresh ones. None: all.
     """
 
     direction: Direction = "forward"
     memory_budget: int | None = None
     on_node: Visit = proceed
+    symbols: int | None = None
 
 
 def sweep(
@@ -162,7 +166,7 @@ class _Run:
             self.errors[graph.nodes[0].name] = self.counting.of_box(zonotope)
         self.box = self.bounds(graph.nodes[0].name, zonotope) if planner.is_box else None
         self.ledger = None if rounding is None or self.box is None else Ledger(rounding, self.box, self.inputs)
-        self.extremes = Extremes(graph, self.interval)
+        self.extremes = Extremes(graph, self.interval, rounding.rounds if rounding else lambda node: False)
         if self.box is not None:
             self.extremes.begin(graph.nodes[0].name, self.box)
 
@@ -204,6 +208,19 @@ class _Run:
             self.layers[node.name] = _bounds(value)
 
     def image(self, node: Node, values: tuple[Value, ...]) -> Value:
+        """The value of a node, on fewer symbols where that is asked for."""
+        value, most = self.whole_image(node, values), self.means.symbols
+        if most is None or not isinstance(value, Zonotope) or node.name not in self.graph.passes:
+            return value
+        count = sum(block.symbols.count for block in value.blocks if not isinstance(block, Diagonal))
+        if count <= most:
+            return value
+        self.planner.note(f"merged {count - most} symbols")
+        if self.counting is not None:
+            self.errors[node.name] = self.counting.merged(self.errors[node.name], value.symbols)
+        return merge_symbols(value, count - most)
+
+    def whole_image(self, node: Node, values: tuple[Value, ...]) -> Value:
         """The value of a node."""
         self.means.on_node(node)
         in_place = self.ownership.may_overwrite(node)

@@ -203,6 +203,10 @@ class Planner:
         self.is_dual = True
         self.steps.append(Step(node.name, "dual", 0, 0, reasons, host_bytes))
 
+    def note(self, action: str) -> None:
+        """Something that was done behind the last node."""
+        self.steps[-1] = replace(self.steps[-1], actions=(*self.steps[-1].actions, action))
+
     def _forecast(self, layer: _Layer) -> list[Part]:
         return forecast(layer.node, layer.values, layer.in_place, self.pool.keeps_on_host)
 

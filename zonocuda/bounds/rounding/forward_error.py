@@ -42,7 +42,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.interval import Bounds, interval
+from zonocuda.bounds.interval import Bounds, interval, rises
 from zonocuda.bounds.rounding.arithmetic import EXTRA, Rounding
 from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
@@ -150,7 +150,8 @@ class ForwardErrors:
         """Proven bounds of a node's value from proven bounds of its inputs.
 
         For affine nodes middle and radius are within 4 u of the magnitude m of enclosing the input, so that the image
-        errs by gamma_{n+8} (2 |A| m + |b|).
+        errs by gamma_{n+8} (2 |A| m + |b|). Images of the ends x err by as much for m = |x|; an
+        executed network has the one margin for both.
         """
         op = node.op
         lower, upper = interval(node, values)
@@ -160,6 +161,10 @@ class ForwardErrors:
             m = self.rounding.lift(torch.maximum(values[0][0].abs(), values[0][1].abs()))
             terms = self.rounding.terms(node) + self.rounding.extra(node) + 8
             absolute = self.rounding.absolute(node)
+            if rises(op) and self.rounding.execution is None:
+                ends = (self.rounding.above(absolute.apply(self.rounding.lift(x.abs())), terms) for x in values[0])
+                down, up = (self.rounding.above(self.rounding.gamma(terms) * size, EXTRA + 4) for size in ends)
+                return lower - down, upper + up
             size = self.rounding.above(absolute.apply(2 * m), terms)
             cost = self.rounding.gamma(terms) * size
             executed = self._executed(node, size / 2, _offset(absolute, m))
