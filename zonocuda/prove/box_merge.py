@@ -42,9 +42,9 @@ class Refuting:
 def refute_by(method: BoxBounder | DenseBounder, lower: Floats, upper: Floats) -> Refuting:
     """What a bound method, which says what is to be written down, finds of boxes ``[S, N]``."""
     rows, proven, best, notes = method.rows, [], [], []
-    step = method.batch(BYTES)
-    for first in range(0, len(lower), step):
-        ends = (torch.from_numpy(end[first : first + step]).to(rows.constant) for end in (lower, upper))
+    count = method.batch(BYTES)
+    for first in range(0, len(lower), count):
+        ends = (torch.from_numpy(end[first : first + count]).to(rows.constant) for end in (lower, upper))
         found = method.bound(*ends)
         assert found.notes is not None, "they are asked for"
         proven.append(worst_bound(found.lower, rows.disjuncts) > 0)
