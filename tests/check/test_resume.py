@@ -27,7 +27,7 @@ class Interrupted(Exception):  # noqa: N818 - it is an outcome
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "SETS_AT_ONCE", 3)
+    monkeypatch.setattr(trees, "SETS_AT_ONCE", 1)
     monkeypatch.setattr(trees, "LEAVES_AT_ONCE", 700)
     monkeypatch.setattr(derive, "ROWS_AT_ONCE", 60)
 
