@@ -180,3 +180,5 @@ def test_statements_go_through_texts_and_settings() -> None:
     for wrong in (None, [("exp", 2)], {"exp": "2"}, {"exp": True}):
         with pytest.raises(TypeError, match="ulp"):
             resolve_ulp(wrong)
+    with pytest.raises(ValueError, match="from 0 to 65536, got 1000"):
+        resolve_ulp({"exp": 10**400})
