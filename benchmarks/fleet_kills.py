@@ -159,6 +159,7 @@ def on_ray(
     from ray.cluster_utils import Cluster
 
     from zonocuda.executors.on_ray import RayExecutor
+    from zonocuda.executors.protocol import Notice
 
     root = str(Path(__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -168,13 +169,17 @@ def on_ray(
     done: Counter[str] = Counter()
     found: list[str] = []
     number = 0
+
+    def count(notice: Notice) -> None:
+        done["task with its node"] += notice.kind == "lost"
+
     try:
         while done["node"] < kills and not found:
             number += 1
             out, resume = place / f"out{number}", False
             while not {names(r.net, r.spec) for r in (lines(out) if resume else []) if r.has_verdict} >= set(expected):
                 due = time.monotonic() + chance.uniform(LEAST, MOST)
-                with RayExecutor(notify=lambda notice: done.update([notice.kind])) as executor:
+                with RayExecutor(notify=count) as executor:
                     for _ in run(str(listed), out=out, resume=resume, executor=executor, device="cpu"):
                         if time.monotonic() >= due and done["node"] < kills:
                             node = nodes.pop(chance.randrange(len(nodes)))

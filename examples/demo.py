@@ -84,12 +84,12 @@ def specifications(network: str) -> list[Path]:
     return sorted(files, key=order)
 
 
-def verify_all() -> Iterator[Row]:
+def verify_all(timeout: float = 10.0) -> Iterator[Row]:
     """Every network with each of its specifications."""
     for name in NETWORKS:
         network = HERE / "networks" / f"{name}.onnx"
         for specification in specifications(name):
-            result = zonocuda.verify(network, zonocuda.load_vnnlib(specification), timeout=10)
+            result = zonocuda.verify(network, zonocuda.load_vnnlib(specification), timeout=timeout)
             yield Row(network, specification, result)
 
 

@@ -79,6 +79,7 @@ ROOMS: dict[str, set[str]] = {
         "brief",
         "precision",
         "host_memory",
+        "functions",
     },
     "fleet": {
         "executors",
@@ -91,9 +92,10 @@ ROOMS: dict[str, set[str]] = {
         "host_memory",
         "version",
         "pages",
+        "functions",
     },
     "nonsmooth": {"ops", "ties", "pages"},
-    "checker": {"archive", "version", "graph", "specs", "importers"},  # nothing of what it checks
+    "checker": {"archive", "version", "graph", "specs", "importers", "functions"},  # nothing of what it checks
 }
 FLOORS: dict[str, dict[str, set[str]]] = {  # folders in a room, and which others each may use; "" lies in none
     "bounds": {
@@ -194,6 +196,26 @@ def test_the_reader_of_names_sees_every_kind() -> None:
         *(f"relu{i}" for i in range(2, 8)),
         "Relu8",
     }
+
+
+# ---- how to add an activation -------------------------------------------------------------------------------------
+
+
+def test_an_activation_is_added_in_at_most_ten_files_and_the_list_names_all_that_know_one() -> None:
+    """Every module that names both operators which are not ReLU is in one of the lists, or asks for their type."""
+    page = PAGE.read_text(encoding="utf-8")
+    steps = page.split("## To add an activation", 1)[1].split("\n## ", 1)[0].split("`tests/relaxations/toy.py`", 1)[0]
+    listed = {path for path in re.findall(r"`(zonocuda/[\w/]+\.py)`", steps.replace("NAME", "bilinear"))}
+    assert len(listed) <= 10
+    assert all((ROOT / path).is_file() for path in listed)
+    knowing = {
+        str(path.relative_to(ROOT))
+        for path in PACKAGE.rglob("*.py")
+        if "Bilinear" in (found := set(names(path.read_text(encoding="utf-8"))))
+        and found & {"Elementary", "Elementwise"}
+    }
+    assert {"zonocuda/relaxations/table.py", "zonocuda/checker/maps.py"} <= knowing
+    assert knowing - listed == {"zonocuda/graph/shapes.py"}  # which is to be faster than torch's own shapes
 
 
 # ---- the drawing ---------------------------------------------------------------------------------------------------

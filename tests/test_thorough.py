@@ -32,7 +32,7 @@ def test_a_thorough_run_has_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert thorough.few(2, range(9), thorough=True) == list(range(9))
     assert thorough.left_out == 0
     _, chosen = thorough.pairs(thorough=False, **AXES).args
-    assert thorough.few(2, range(9), thorough=False) == [0, 1]
+    assert thorough.few(2, range(9), thorough=False) == [0, 4]
     assert thorough.left_out == 7 + 210 - len(chosen)
 
 

@@ -1,4 +1,4 @@
-"""How many of many like cases a run tries: every pair of values, or the first few, and all where
+"""How many of many like cases a run tries: every pair of values, or a few of many, and all where
 ZONOCUDA_TEST_THOROUGH is 1 (``make thorough``). The end of a run says how many it left out.
 """
 
@@ -47,9 +47,9 @@ def pairs(thorough: bool = THOROUGH, **axes: Iterable[Any]) -> pytest.MarkDecora
 
 
 def few(count: int, values: Iterable[Any], thorough: bool = THOROUGH) -> list[Any]:
-    """The first ``count`` of many values that differ in nothing but numbers."""
+    """The first and others at equal distances, ``count`` in all, of many values that differ in little but numbers."""
     every = list(values)
-    return _counted(every, every if thorough else every[:count])
+    return _counted(every, every if thorough else [every[i * len(every) // count] for i in range(count)])
 
 
 def _counted(every: list[Any], chosen: list[Any]) -> list[Any]:

@@ -81,9 +81,13 @@ def resolve_ulp(given: object) -> dict[str, float]:
             raise ValueError(f"ulp: function must be one of {', '.join(FUNCTIONS)}, got {name!r}"[:1000])
         if isinstance(units, bool) or not isinstance(units, Real):
             raise TypeError(f"ulp: the units of {name} must be a number, got {units!r}"[:200])
-        if not (math.isfinite(float(units)) and 0 <= float(units) <= MOST_ULP):
-            raise ValueError(f"ulp: the units of {name} must be from 0 to {MOST_ULP:g}, got {units}")
-        found[str(name)] = float(units)
+        try:
+            number = float(units)
+        except OverflowError:
+            number = math.inf
+        if not 0 <= number <= MOST_ULP:
+            raise ValueError(f"ulp: the units of {name} must be from 0 to {MOST_ULP:g}, got {units!s:.40}")
+        found[str(name)] = number
     return dict(sorted(found.items()))
 
 

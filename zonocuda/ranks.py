@@ -50,8 +50,15 @@ class Ranks:
         rank = dist.get_rank(group)
         if rank < 0:
             raise ValueError("Ranks: this process is not in the group")
-        self._group = group
+        self._group: Any = dist.group.WORLD if group is None else group
         self.rank, self.size = rank, dist.get_world_size(group)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they are those of one group."""
+        return isinstance(other, Ranks) and self._group is other._group
+
+    def __hash__(self) -> int:
+        return id(self._group)
 
     def __repr__(self) -> str:
         return f"Ranks(rank={self.rank}, size={self.size})"
@@ -124,8 +131,7 @@ class Ranks:
 
     def _broadcast(self, x: Tensor) -> None:
         """Overwrites ``x`` by that of rank 0."""
-        first = 0 if self._group is None else dist.get_global_rank(self._group, 0)
-        dist.broadcast(x, first, group=self._group)
+        dist.broadcast(x, dist.get_global_rank(self._group, 0), group=self._group)
 
 
 class _Sum(torch.autograd.Function):

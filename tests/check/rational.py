@@ -1,7 +1,7 @@
 """A second checker of forests, in rational numbers and plain Python, for small networks, after docs/certificate.md.
 
-Bounds of whole boxes are those of intervals and of rows with slopes by rule. Slopes and intermediate bounds are
-rounded, outward where that matters, so that numbers stay short.
+Bounds of whole boxes are those of intervals and of rows, with slopes of the certificate where it has them. Slopes and
+intermediate bounds are rounded, outward where that matters, so that numbers stay short.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,39 @@ def confirmed(path: Path, graph: Graph, spec: Spec) -> bool:
         for number, region in enumerate(spec.regions):
             forest = entries[number]["forest"]
             arrays = {key: array(value) for key, value in forest.items()}
-            has_root = bool(entries[number]["activations"])
-            if not _Region(graph, region, arrays, entries[number]["trees"], has_root).holds():
+            claims = [_Claim.of(one, array) for one in entries[number]["activations"]]
+            if not _Region(graph, region, arrays, entries[number]["trees"], claims).holds():
                 return False
     return True
+
+
+@dataclass
+class _Claim:
+    """Of one ReLU: by place, what its listed neurons have; and by place of a neuron the numbers of its two rows, whose
+    slopes are by the name of the ReLU that they pass, by side, row and place."""
+
+    name: str
+    place: dict[int, int]
+    slopes: dict[str, list[float]]
+    rows: dict[int, tuple[int, int]]
+    own: dict[str, dict[str, Any]]
+
+    @staticmethod
+    def of(entry: dict[str, Any], array: Callable[[dict[str, str]], Any]) -> _Claim:
+        place = {j: k for k, j in enumerate(array(entry["neurons"]))}
+        slopes = {key: array(entry[key]) for key in ("area", "negative", "nonnegative")}
+        rows, own = {}, {}
+        if entry["refined"] is not None:
+            neurons = array(entry["refined"]["neurons"])
+            rows = {j: (k, k + len(neurons)) for k, j in enumerate(neurons)}
+            for one in entry["refined"]["slopes"]:
+                sides = {"nonnegative": one["slopes"], "negative": one["negative"]}
+                own[one["name"]] = {side: array(held) for side, held in sides.items() if held is not None}
+        return _Claim(entry["name"], place, slopes, rows, own)
+
+
+Pick = Callable[[int, int, Fraction, Fraction, Fraction], Fraction]
+"""The slope of a ReLU at a neuron, for a coefficient and bounds."""
 
 
 @dataclass
@@ -63,9 +93,9 @@ class _Set:
 
 class _Region:
     def __init__(
-        self, graph: Graph, region: Region, arrays: dict[str, Any], trees: list[list[int]], has_root: bool
+        self, graph: Graph, region: Region, arrays: dict[str, Any], trees: list[list[int]], claims: list[_Claim]
     ) -> None:
-        self.graph, self.region, self.trees, self.has_root = graph, region, trees, has_root
+        self.graph, self.region, self.trees, self.claims = graph, region, trees, claims
         self.maps: dict[str, tuple[Matrix, Vector]] = {}
         shapes = {node.name: node.shape for node in graph.nodes}
         for node in graph.nodes:
@@ -154,11 +184,14 @@ class _Region:
     ) -> Fraction | None:
         """The least a row can be on a leaf's set; None where that is empty."""
         here, scope, slopes = leaf
-        assert scope is not None or self.has_root
-        base = _Set(here.low, here.high, here.splits) if scope is None else _Set(scope.low, scope.high, scope.splits)
+        assert scope is not None or self.claims
         if scope is None:  # the bounds of the whole box, with the splits of neurons
-            base.low, base.high = self.low, self.high
-        self.derive(base, slopes)
+            base = _Set(self.low, self.high, here.splits)
+            for number, (low, high) in enumerate(self.root):
+                base.relus.append(self.clip(number, base.splits, low, high))
+        else:
+            base = _Set(scope.low, scope.high, scope.splits)
+            self.derive(base, slopes)
         if base.is_empty or here.is_empty:
             return None
         own = pair[1] if pair[1] >= 0 else slopes
@@ -175,34 +208,77 @@ class _Region:
             source = start.setdefault(self.graph.nodes[0].name, {})
             for j, c in x.items():
                 source[j] = source.get(j, ZERO) + c
-        value, v = self.carry(base, start, own, pair[1] >= 0)
+        value, v = self.carry(base, start, self.told(own, pair[1] >= 0))
         return constant + value + least(v, here.low, here.high)
 
     def derive(self, base: _Set, slopes: int) -> None:
         """Bounds of every ReLU's input, layer by layer."""
+
+        def passes(number: int, j: int, sign: Fraction) -> list[Pick]:
+            return [self.told(-2, False), self.told(slopes, False)]
+
+        self.layers(base, passes, lambda number, j: False)
+
+    @cached_property
+    def root(self) -> list[tuple[Vector, Vector]]:
+        """Bounds of every ReLU's input on the whole box, by the slopes of the certificate."""
+
+        def passes(number: int, j: int, sign: Fraction) -> list[Pick]:
+            claim = self.claims[number]
+            row = claim.rows[j][0 if sign > 0 else 1] if j in claim.rows else None
+            picks = [self.listed(claim, "area", None)]
+            return picks if claim.rows and row is None else [*picks, self.listed(claim, "", row)]
+
+        base = _Set(self.low, self.high)
+        self.layers(base, passes, lambda number, j: j in self.claims[number].place)
+        return base.relus
+
+    def listed(self, claim: _Claim, key: str, row: int | None) -> Pick:
+        """Slopes of the certificate: ``key``, or by the sign of the coefficient, of a row of its own if it has one."""
+
+        def pick(number: int, j: int, c: Fraction, low: Fraction, high: Fraction) -> Fraction:
+            passed = self.claims[number]
+            side = "nonnegative" if c >= 0 else "negative"
+            if j not in passed.place:
+                return Fraction(float(high / (high - low)))
+            k, own = passed.place[j], claim.own.get(passed.name, {})
+            found = Fraction(passed.slopes[key or side][k])
+            if row is not None and side in own:
+                found = Fraction(own[side][row][k], 128)
+            assert 0 <= found <= 1
+            return found
+
+        return pick
+
+    def layers(
+        self,
+        base: _Set,
+        passes: Callable[[int, int, Fraction], list[Pick]],
+        wanted: Callable[[int, int], bool],
+    ) -> None:
+        """Bounds of every ReLU's input by intervals, and by rows with slopes for neurons that are open or wanted."""
         ends: dict[str, tuple[Vector, Vector]] = {}
         for node in self.graph.nodes:
             if isinstance(node.op, Relu):
-                number, (low, high) = self.number[node.name], ends[node.inputs[0]]
-                low, high = list(low), list(high)
-                self.clip(number, base.splits, low, high)
+                number, pre = self.number[node.name], node.inputs[0]
+                low, high = self.clip(number, base.splits, *ends[pre])
                 for j in range(len(low)):
-                    if low[j] < 0 < high[j]:
+                    if low[j] < 0 < high[j] or wanted(number, j):
                         for sign in (ONE, -ONE):
-                            for adaptive in (False, True):
-                                start = {node.inputs[0]: {j: sign}}
-                                value, v = self.carry(base, start, slopes if adaptive else -2, False)
+                            for pick in passes(number, j, sign):
+                                value, v = self.carry(base, {pre: {j: sign}}, pick)
                                 found = Fraction(floor((value + least(v, base.low, base.high)) * GRID), GRID)
                                 if sign > 0:
                                     low[j] = max(low[j], found)
                                 else:
                                     high[j] = min(high[j], -found)
                 base.relus.append((low, high))
-                ends[node.inputs[0]] = low, high
+                ends[pre] = low, high
             ends[node.name] = self.interval(node, ends, base)
 
-    def clip(self, number: int, splits: list[Split], low: Vector, high: Vector) -> None:
-        """What lemmas and splits say."""
+    def clip(self, number: int, splits: list[Split], low: Vector, high: Vector) -> tuple[Vector, Vector]:
+        """Bounds with what lemmas and splits say."""
+        low, high = list(low), list(high)
         for (relu, neuron, upper), value in self.known.items():
             if relu == number:
                 if upper:
@@ -215,6 +291,7 @@ class _Region:
                     low[neuron] = max(low[neuron], t)
                 else:
                     high[neuron] = min(high[neuron], t)
+        return low, high
 
     def interval(self, node: Node, ends: dict[str, tuple[Vector, Vector]], base: _Set) -> tuple[Vector, Vector]:
         """Rounded outward."""
@@ -233,7 +310,7 @@ class _Region:
         return [Fraction(floor(v * GRID), GRID) for v in below], [Fraction(ceil(v * GRID), GRID) for v in above]
 
     def carry(
-        self, base: _Set, start: dict[str, dict[int, Fraction]], slopes: int, is_own: bool
+        self, base: _Set, start: dict[str, dict[int, Fraction]], pick: Pick
     ) -> tuple[Fraction, dict[int, Fraction]]:
         """A row that begins at several nodes as one of the input, and a constant."""
         pending = {name: dict(row) for name, row in start.items()}
@@ -256,7 +333,7 @@ class _Region:
                     if l >= 0:
                         image[j] = c
                     elif u > 0:
-                        slope = self.slope(number, j, c, l, u, slopes, is_own)
+                        slope = pick(number, j, c, l, u)
                         image[j] = c * slope
                         value += min(c, ZERO) * max(-slope * l, (1 - slope) * u)
                 send(node.inputs[0], image)
@@ -272,6 +349,10 @@ class _Region:
                         back[j] = back.get(j, ZERO) + c * w
                 send(node.inputs[0], back)
         return value, pending.get(self.graph.nodes[0].name, {})
+
+    def told(self, slopes: int, is_own: bool) -> Pick:
+        """Slopes of a row of the table, or by rule."""
+        return lambda *where: self.slope(*where, slopes, is_own)
 
     def slope(
         self, number: int, j: int, c: Fraction, low: Fraction, high: Fraction, slopes: int, is_own: bool

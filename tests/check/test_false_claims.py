@@ -17,6 +17,7 @@ import pytest
 
 from tests.check.certificates import least_sample
 from tests.check.test_forests import checked, forest_of, tampered, with_forest
+from tests.thorough import few
 from tests.verifier.exact import evaluate, exactly
 from tests.verifier.graphs import constraint, fc, random_box, residual, sample_box, spec
 from zonocuda.graph import Graph
@@ -61,7 +62,7 @@ def false_claims(graph: Graph, property_: Spec, count: int, seed: int) -> Iterat
         )
 
 
-@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 72), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", few(1, [range(12), range(12, 72)]))
 def test_no_certificate_that_is_moved_to_a_false_property_is_confirmed(seeds: range, tmp_path: Path) -> None:
     claims = proofs = 0
     for seed in seeds:

@@ -290,3 +290,13 @@ def test_a_file_that_is_cut_short_is_refused_wherever_it_is_cut(tmp_path: Path) 
         path.write_bytes(whole[:size])
         with pytest.raises(CertificateError):
             read_document(path)
+
+
+def test_a_leaf_that_the_bounds_of_a_larger_box_leave_open_is_tried_with_those_of_its_own(tmp_path: Path) -> None:
+    graph, property_, certificate = case("box")
+    forest = forest_of(certificate)
+    assert forest.arrays["scope"].any()
+    far = with_forest(certificate, changed(forest, scope=forest.arrays["scope"] * 0))
+    assert checked(graph, property_, far, tmp_path / "c.zip").confirmed
+    assert not rational.confirmed(tmp_path / "c.zip", graph, property_)  # which does as the certificate says
+    assert not checked(graph, false_one(graph, property_), far, tmp_path / "c.zip").confirmed

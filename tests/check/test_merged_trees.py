@@ -118,7 +118,6 @@ def test_leaves_share_slopes_where_each_proves_no_less_than_its_tree(seed: int) 
     generator = np.random.default_rng(seed)
     trees = [random_leaves(seed), random_leaves(seed + 9, splits=5)]
     trees = [replace(t, slopes=generator.integers(0, 129, t.slopes.shape).astype(np.uint8)) for t in trees]
-    start = np.zeros(NEURONS, np.uint8)
     weight = generator.random(NEURONS)
 
     def least(some: SignLeaves) -> NDArray[np.float64]:
@@ -129,7 +128,7 @@ def test_leaves_share_slopes_where_each_proves_no_less_than_its_tree(seed: int) 
         """A number of each part that hangs on nothing else."""
         return np.abs(np.sin(signs.astype(np.float64) @ np.arange(1, NEURONS + 1)))
 
-    found, goal = shared(trees, start, least)
+    found, goal = shared(trees, least)
     for before, after, wanted in zip(trees, found, goal, strict=True):
         assert least(after).min() >= wanted == least(before).min()
         assert all(covering(after.signs, pattern) == 1 for pattern in itertools.product((-1, 1), repeat=NEURONS))

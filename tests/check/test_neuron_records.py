@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.check import rational
 from tests.check.test_forests import above, checked, false_one, forest_of
 from tests.data import data_root
+from tests.thorough import few
 from tests.verifier.graphs import concat, fc, residual, spec
 from zonocuda.branch import SignParts
 from zonocuda.checker.forest import read_forest
@@ -72,6 +74,8 @@ def test_what_splitting_neurons_proves_is_confirmed(
     for exact in (False, True):
         found = checked(graph, property_, result.certificate, tmp_path / "c.zip", exact=exact)
         assert found.confirmed, found
+    if name in ("deep", "lemmas"):
+        assert rational.confirmed(tmp_path / "c.zip", graph, property_)
     wrong = false_one(graph, property_)
     assert not checked(graph, wrong, result.certificate, tmp_path / "c.zip").confirmed
 
@@ -160,9 +164,7 @@ def test_a_tree_is_told_by_the_signs_of_its_leaves(seed: int) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(
-    ("net", "prop", "lemmas"), [("256x2", 6, False), pytest.param("256x4", 8, True, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("net", "prop", "lemmas"), few(1, [("256x2", 6, False), ("256x4", 8, True)]))
 def test_a_proof_that_splits_neurons_of_a_real_network_is_confirmed(
     net: str, prop: int, lemmas: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from tests.check.certificates import KINDS, certified, exact_rows, inline, rando
 from tests.verifier.graphs import NETWORKS, constraint, random_box, region, sample_box, spec
 from zonocuda.checker import CertificateError, check_proof, verdict
 from zonocuda.checker.arithmetic import precisely
-from zonocuda.checker.certificate import FORMATS, OLDEST, region_claim
+from zonocuda.checker.certificate import FORMATS, OLDEST, RowClaim, region_claim
 from zonocuda.checker.maps import Maps
 from zonocuda.checker.region import RegionCheck
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
@@ -72,8 +72,8 @@ def test_bounds_are_below_exact_values_for_any_slopes(name: str) -> None:
         (entry,) = random_slopes(certificate, seed)["regions"]
         with precisely():
             maps = Maps(graph)
-            claim = region_claim(entry, maps.layers)
-            bound = RegionCheck(maps, region_, claim).row_bound(region_.disjuncts[0][0], None)
+            claim = region_claim(entry, maps.layers, maps.size)
+            bound = RegionCheck(maps, region_, claim).row_bound(region_.disjuncts[0][0], RowClaim(0.0, None))
             assert bound.is_finite()
             assert bound <= exact.numerator / bound.__class__(exact.denominator)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 
 from tests.check.certificates import KINDS, certified, inline, threshold
 from tests.check.test_forests import case, false_one
-from zonocuda.checker import CertificateError, Checked, check, check_proof, derive, trees
+from zonocuda.checker import CertificateError, Checked, check, check_proof, derive, trees, verdict
+from zonocuda.checker.arguments import Claimed
 from zonocuda.checker.journal import Arrays, Journal
-from zonocuda.checker.parallel import Work
+from zonocuda.checker.parallel import Work, in_order
 from zonocuda.checker.proof import Sources
 from zonocuda.cli.main import main
+from zonocuda.specs import Spec
 from zonocuda.verifier import verify
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +30,7 @@ class Interrupted(Exception):  # noqa: N818 - it is an outcome
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "SETS_AT_ONCE", 3)
+    monkeypatch.setattr(trees, "SETS_AT_ONCE", 1)
     monkeypatch.setattr(trees, "LEAVES_AT_ONCE", 700)
     monkeypatch.setattr(derive, "ROWS_AT_ONCE", 60)
 
@@ -135,9 +138,10 @@ def test_a_disk_that_is_full_ends_the_notes_and_not_the_check(tmp_path: Path) ->
     about = {"certificate": tmp_path / "about"}
     about["certificate"].write_text("x")
     journal = Journal(tmp_path / "journal", about, {})
-    journal._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    journal._file = open("/dev/full", "r+b")  # noqa: SIM115
     graph, property_, certificate = case("box")
     assert check_proof(inline(certificate), graph, property_, None, Sources(work=Work(1, journal))).confirmed
+    journal.close()
     assert "not written any more: No space left" in journal.words[-1]
 
 
@@ -163,3 +167,41 @@ def test_the_command_notes_goes_on_and_cleans_up(
         patch.setattr(Journal, "note", lambda *_: spec.write_text(spec.read_text() + "\n"))
         with pytest.raises(CertificateError, match="was changed while it was checked"):
             check(cert, net, spec, resume=path)
+
+
+def test_nothing_is_noted_of_a_file_that_was_exchanged_before_it_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, property_, certificate = case("box")
+    spec, cert, path = tmp_path / "p.vnnlib", tmp_path / "c.json", tmp_path / "journal"
+    files = {"net": None, "spec": None}  # made of what was no file
+    document = {"schema": "zonocuda.verify/1", "verdict": "verified", "ran": {"semantics": "real"}, "files": files}
+    cert.write_text(json.dumps({**document, "certificate": inline(certificate)}))
+    net = tmp_path / "n.onnx"
+    net.write_bytes(b"")
+    monkeypatch.setattr(verdict, "network_of", lambda path: Claimed(graph, graph, "the graph", None, str(path)))
+    read: dict[str, Spec] = {"true": property_, "false": false_one(graph, property_)}
+    monkeypatch.setattr(verdict, "spec_of", lambda path: read[path.read_text()])
+    spec.write_text("false")
+    with monkeypatch.context() as patch:
+
+        def exchanged(path: Path) -> Spec:
+            path.write_text("true")
+            return read[path.read_text()]
+
+        patch.setattr(verdict, "spec_of", exchanged)
+        with pytest.raises(CertificateError, match="was changed while it was checked"):
+            check(cert, net, spec, resume=path)
+    spec.write_text("false")
+    assert not check(cert, net, spec, resume=path).confirmed
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_batch_that_ends_oddly_is_not_the_last_one(jobs: int) -> None:
+    def task(number: int) -> int:
+        if number == 1:
+            raise StopIteration
+        return number
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(in_order(task, 3, jobs))

@@ -22,11 +22,12 @@ from tests.importers.modules import Apply
 from tests.importers.smooth_models import SMOOTH
 from tests.importers.test_normal import FILES as NORMAL
 from tests.importers.test_products import FILES as PRODUCTS
+from tests.thorough import few
 from tests.verifier.graphs import constraint, sample_box, spec
 from tests.verifier.test_transformers import MODULES, run_in_balls
 from zonocuda.checker import check_proof
 from zonocuda.checker.arithmetic import precisely
-from zonocuda.checker.certificate import region_claim
+from zonocuda.checker.certificate import RowClaim, region_claim
 from zonocuda.checker.derive import Derivation
 from zonocuda.checker.maps import Maps
 from zonocuda.checker.region import RegionCheck
@@ -136,10 +137,7 @@ def whole(name: str, share: float = -0.05) -> tuple[Graph, Spec, dict[str, Any]]
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in (*QUICK, *MODULES) else pytest.param(name, marks=pytest.mark.slow)
-        for name in (*FUNCTIONS, *MODULES)
-    ],
+    [*QUICK, *MODULES, *few(3, [name for name in FUNCTIONS if name not in QUICK])],
 )
 def test_a_proof_by_bounds_is_confirmed_with_the_bounds_that_it_claims(name: str) -> None:
     graph, property_, certificate = whole(name)
@@ -148,7 +146,7 @@ def test_a_proof_by_bounds_is_confirmed_with_the_bounds_that_it_claims(name: str
     assert "0 claimed bounds of neurons not reached" in result.details[-1]
 
 
-@pytest.mark.parametrize(("name", "share"), [("gelu", 0.15), pytest.param("transformer", 0.1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "share"), few(1, [("gelu", 0.15), ("transformer", 0.1)]))
 def test_a_proof_with_slopes_that_have_learned_is_confirmed(name: str, share: float) -> None:
     graph, property_, certificate = whole(name, share)
     (entry,) = certificate["regions"]
@@ -159,7 +157,7 @@ def test_a_proof_with_slopes_that_have_learned_is_confirmed(name: str, share: fl
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in ("gelu", "products", "relu") else pytest.param(name, marks=pytest.mark.slow) for name in SPLIT],
+    ["gelu", "products", "relu", *few(1, [name for name in SPLIT if name not in ("gelu", "products", "relu")])],
 )
 def test_a_proof_by_splitting_the_box_is_confirmed_in_floats_and_in_balls(name: str, tmp_path: Path) -> None:
     graph, property_ = property_of(name, 0.6)
@@ -188,9 +186,7 @@ def wrong_one(graph: Graph, property_: Spec) -> Spec:
     return spec(box.lower, box.upper, [[row]], property_.outputs)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("gelu", marks=pytest.mark.slow), "tanh", pytest.param("transformer", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["tanh", *few(0, ["gelu", "transformer"])])
 def test_no_edit_confirms_a_false_property(name: str) -> None:
     graph, property_, certificate = whole(name, 0.15 if name == "gelu" else -0.05)
     wrong = wrong_one(graph, property_)
@@ -214,8 +210,8 @@ def test_bounds_are_below_exact_values_for_any_slopes(name: str) -> None:
         (entry,) = random_slopes(certificate, seed)["regions"]
         with precisely():
             maps = Maps(graph)
-            claim = region_claim(entry, maps.layers)
-            bound = RegionCheck(maps, region, claim).row_bound(row, None)
+            claim = region_claim(entry, maps.layers, maps.size)
+            bound = RegionCheck(maps, region, claim).row_bound(row, RowClaim(0.0, None))
             shift = bound.__class__(row.constant.numerator) / row.constant.denominator
         assert bound.is_finite()
         assert all(bound <= y + shift for y in exact)

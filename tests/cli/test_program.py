@@ -34,8 +34,10 @@ def start(command: Sequence[object]) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize(("number", "code", "word"), ENDS)
-@pytest.mark.parametrize("delay", [0.0, 0.3, 1.0, 6.0])
+@pytest.mark.parametrize(
+    ("delay", "number", "code", "word"),
+    [(delay, *ENDS[i % 2]) for i, delay in enumerate((0.0, 0.3, 1.0, 6.0))],
+)
 def test_a_signal_ends_a_run_with_one_line_whatever_it_is_at(
     delay: float, number: signal.Signals, code: int, word: str, net: Path, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ def bounds(seed: int) -> tuple[int, list[torch.Tensor]]:
     """What a rank finds, and its number; the second one also in a group of its own."""
     graph, zonotope = NETWORKS["residual"](1), inputs(seed)
     ranks = Ranks()
+    assert {ranks, Ranks()} == {ranks}, "of one group"
     found = compute_bounds(graph, zonotope.shared(ranks))
     best = optimize_bounds(graph, zonotope.shared(ranks), ROWS, mode="forward", ascent=Ascent(iterations=3, rate=0.1))
     group = dist.new_group([1])

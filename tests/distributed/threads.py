@@ -20,6 +20,7 @@ class ThreadRanks(Ranks):
 
     def __init__(self, rank: int, board: list[Tensor], barrier: threading.Barrier) -> None:
         self.rank, self.size, self.board, self.barrier = rank, len(board), board, barrier
+        self._group = object()
         self.gathered: list[int] = []  # numbers of each rank, call by call
 
     def _gathered(self, x: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.fleet.test_page import HOSTILE, image_document, record
+from tests.fleet.test_page import HOSTILE, history, image_document, record
 from zonocuda import nonsmooth
 from zonocuda.fleet.page import page
 from zonocuda.verifier.documents import json_text
@@ -38,7 +38,8 @@ def path(tmp_path: Path) -> Path:
         record("unknown", spec=HOSTILE, seconds=0.5),
         record("falsified", spec="p8.vnnlib", seconds=1.0, margin=-3.0, files={"result": "found.json"}),
     ]
-    (tmp_path / "found.json").write_text(json_text(image_document([3, 8, 9], True)))
+    course = history((0.0, -3.0, 1), (1.0, -2.0, 20_000), (2.0, -1.0, 2))
+    (tmp_path / "found.json").write_text(json_text({**image_document([3, 8, 9], True), **course}))
     (tmp_path / "page.html").write_text(page(tmp_path, records))
     return tmp_path / "page.html"
 

@@ -18,6 +18,7 @@ from rich.console import Console
 import zonocuda
 from tests.cli import files
 from tests.fleet.conftest import EXPECTED
+from tests.thorough import few
 from zonocuda.cli.live import LiveTable
 from zonocuda.cli.main import main
 from zonocuda.executors.protocol import Notice
@@ -172,7 +173,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"), few(1, [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
 )
 def test_a_signal_ends_the_workers_with_one_line_and_resume_goes_on(
     number: signal.Signals, code: int, word: str, tmp_path: Path

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.conftest import SEED
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 8
+SECONDS = 4
 
 
 def fuzz(*kinds: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 
 from tests.fuzz.bounded import fuzz
 from tests.importers.module_programs import TYPES, default_dtype, faults, operators, random_programs
+from tests.thorough import few
 from zonocuda.importers.aten import constants as aten_constants
 from zonocuda.importers.constants import rules as constant_rules
 
 
-@pytest.mark.parametrize("out", [torch.float32, torch.float64])
-@pytest.mark.parametrize("default", TYPES)
+@pytest.mark.parametrize(("default", "out"), few(3, itertools.product(TYPES, (torch.float32, torch.float64))))
 def test_constants_of_random_modules_are_where_their_operators_say(default: torch.dtype, out: torch.dtype) -> None:
     with default_dtype(default):
         wrong, compared = faults(random_programs(100 * TYPES.index(default), out, 10))

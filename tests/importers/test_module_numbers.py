@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tests.importers.constant_programs import exact, root
 from tests.importers.module_programs import TYPES, default_dtype, nearest, power
 from tests.importers.ratios import ratio
+from tests.thorough import few
 from zonocuda.graph import HOPELESS, Linear, ScaleShift
 from zonocuda.importers import NetworkMismatchError, NetworkOverflowError, UnsupportedNetworkError, from_module
 from zonocuda.importers.aten import constants as aten_constants
@@ -22,7 +23,7 @@ from zonocuda.importers.constants.enclosure import Enclosure, cast, hull
 VALUES = [0.1, -2.7, 1.5, 0.3]
 
 
-@pytest.fixture(params=TYPES, ids=str)
+@pytest.fixture(params=few(2, TYPES), ids=str)
 def default(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
     """torch's default type, which is no part of what a network means."""
     with default_dtype(request.param):

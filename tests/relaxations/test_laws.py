@@ -27,7 +27,7 @@ from zonocuda.bounds.rounding.tally import Tally
 from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope, use_backend
 from zonocuda.functions import FunctionName
-from zonocuda.graph import Bilinear, Elementary, Graph, Node, Op, Relu, Step
+from zonocuda.graph import Bilinear, Elementary, Graph, Node, Op, Relu, Staircase
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import RULES, Rule
@@ -73,7 +73,7 @@ class Member:
 MEMBERS = [
     Member(Relu(), lambda x: max(x, Fraction(0)), (0.0,), charged=3),
     Member(Toy(), toy.exact, (-1.0, 1.0)),
-    Member(Step("round"), STEPS["round"], (-0.5, 0.5)),
+    Member(Staircase("round"), STEPS["round"], (-0.5, 0.5)),
     *(Member(Elementary(function)) for function in SMOOTH),
 ]
 EACH = pytest.mark.parametrize("member", MEMBERS, ids=str)

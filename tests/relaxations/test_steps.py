@@ -17,7 +17,7 @@ from tests.verifier.exact import STEPS
 from tests.verifier.graphs import fc, random_box, residual, sample_box
 from zonocuda.checker.arithmetic import precisely
 from zonocuda.checker.functions import each, least, most
-from zonocuda.graph import Graph, Relu, Step
+from zonocuda.graph import Graph, Relu, Staircase
 from zonocuda.graph.elementwise import StepName
 from zonocuda.relaxations.steps import NORMAL, StepRule
 from zonocuda.roundoff import unit_roundoff
@@ -86,7 +86,7 @@ def limits(name: StepName, low: float, high: float) -> list[tuple[Fraction, Frac
 @DTYPES
 def test_lines_and_images_are_those_of_rational_arithmetic(name: StepName, dtype: torch.dtype) -> None:
     """Never smaller; and no larger than rounding, where nothing is said of subnormal numbers."""
-    rule, (lower, upper) = StepRule(Step(name)), intervals(dtype)
+    rule, (lower, upper) = StepRule(Staircase(name)), intervals(dtype)
     low, high = rule.range(lower, upper)
     generator = torch.Generator().manual_seed(0)
     tried = [None, rule.initial(lower, upper, "adaptive"), rule.above(lower, upper)]
@@ -111,7 +111,7 @@ def test_lines_and_images_are_those_of_rational_arithmetic(name: StepName, dtype
 @EACH
 def test_the_checker_s_own_bounds_are_those_of_rational_arithmetic(name: StepName) -> None:
     lower, upper = (end.numpy() for end in intervals(torch.float64))
-    op, rule = Step(name), StepRule(Step(name))
+    op, rule = Staircase(name), StepRule(Staircase(name))
     area, over = rule.initial(*intervals(torch.float64)).numpy(), np.full(len(lower), 1.7)
     with precisely():
         for slope in (np.zeros(len(lower)), area, over, -over):
@@ -131,7 +131,7 @@ def test_the_checker_s_own_bounds_are_those_of_rational_arithmetic(name: StepNam
 
 @EACH
 def test_nan_and_infinite_ends_stay(name: StepName) -> None:
-    rule = StepRule(Step(name))
+    rule = StepRule(Staircase(name))
     lower, upper = torch.tensor([math.nan, 0.25, -math.inf, 0.0]), torch.tensor([1.0, math.nan, 0.25, math.inf])
     for slope in (None, torch.tensor(0.5), torch.tensor(math.inf), torch.tensor(math.nan)):
         lines = rule.lines(lower, upper, slope)
@@ -146,7 +146,7 @@ def test_nan_and_infinite_ends_stay(name: StepName) -> None:
 def stepped(build: Callable[[int], Graph], seed: int, names: tuple[StepName, ...]) -> Graph:
     """A network whose ReLUs are steps, in turn, but for the first."""
     graph = build(seed)
-    ops = {node.name: Step(names[k % len(names)]) for k, node in enumerate(graph.relus[1:])}
+    ops = {node.name: Staircase(names[k % len(names)]) for k, node in enumerate(graph.relus[1:])}
     return Graph(tuple(replace(n, op=ops.get(n.name, n.op)) for n in graph.nodes), graph.output)
 
 

@@ -31,7 +31,7 @@ from zonocuda.graph import (
     Reduce,
     Relu,
     ScaleShift,
-    Step,
+    Staircase,
     interpret,
 )
 
@@ -96,7 +96,7 @@ class Machine:
             if node.part is not None:
                 return self._part(graph, node, values)
             value = self._apply(layers, node, values)
-            if isinstance(node.op, Relu | Step | Elementary):
+            if isinstance(node.op, Relu | Staircase | Elementary):
                 before = self._computed(values[0])
                 seen[node.name] = [Fraction(float(v)) for v in before]
             return value if readers[node.name] == 1 and self.fold else self._computed(value)
@@ -113,7 +113,7 @@ class Machine:
         op = node.op
         if isinstance(op, Relu):
             return [max(v, self.number(0)) for v in self._computed(values[0])]
-        if isinstance(op, Step):
+        if isinstance(op, Staircase):
             held = (self._read(v) for v in self._computed(values[0]))
             return [self.number(float(STEPS[op.function](Fraction(float(v))))) for v in held]
         if isinstance(op, Elementary):

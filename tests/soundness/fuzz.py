@@ -31,7 +31,7 @@ from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rows import Rows
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Cast, Graph, interpret
+from zonocuda.graph import Cast, Graph, Staircase, interpret
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.relaxations import relu
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
@@ -85,7 +85,7 @@ def planted_trial(
     never = LinearConstraint({0: Fraction(1)}, {}, Fraction(10) ** 30)
     forms = (((planted[0],),), (tuple(planted),), ((never,), (planted[0],)))
     region = Region(Box.from_tensors(*box), rng.choice(forms))
-    options = random_options(rng)
+    options = random_options(rng, graph)
     with prover_only():
         result = verify(graph, Spec(point.numel(), len(outputs), (region,)), **options)
     if result.verdict is Verdict.VERIFIED:
@@ -139,7 +139,7 @@ def sampled_trial(seed: int, rng: random.Random) -> tuple[str, str]:
     shifted = LinearConstraint(row.outputs, row.inputs, row.constant - Fraction(least) + Fraction(spread))
     region = Region(Box.from_tensors(*box), ((shifted,),))
     spec = Spec(box[0].numel(), math.prod(graph.output_shape), (region,))
-    options = random_options(rng)
+    options = random_options(rng, graph)
     searching = rng.random() < 0.3
     with (
         contextlib.nullcontext() if searching else prover_only(),
@@ -194,9 +194,11 @@ def least_value(graph: Graph, box: Bounds, row: LinearConstraint, rng: random.Ra
 # ---- shared ----------------------------------------------------------------------------------------------------------
 
 
-def random_options(rng: random.Random) -> dict[str, Any]:
+def random_options(rng: random.Random, graph: Graph) -> dict[str, Any]:
     """Any way to prove."""
     split = rng.choice(("none", "auto", "input", "neuron"))
+    if split == "neuron" and any(isinstance(node.op, Staircase) for node in graph.nodes):
+        split = "auto"
     return {
         "dtype": rng.choice(("auto", torch.float32, torch.float64)),
         "effort": rng.choice(("fast", "fast", "standard", "standard", "max")),

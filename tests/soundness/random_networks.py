@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -27,8 +29,12 @@ from zonocuda.graph import (
     Relu,
     Reshape,
     ScaleShift,
+    Staircase,
     Transpose,
 )
+from zonocuda.graph.elementwise import StepName
+
+STEPS: tuple[StepName, ...] = get_args(StepName)
 
 
 class RandomNetwork:
@@ -40,7 +46,7 @@ class RandomNetwork:
     """
 
     def __init__(self, seed: int, size: int) -> None:
-        self.rng = random.Random(seed)
+        self.seed, self.rng = seed, random.Random(seed)
         self.size = size
         self.spread = self.rng.choice((0, 0, 1, 3, 6))
         """Decades that weights may differ by."""
@@ -68,7 +74,16 @@ class RandomNetwork:
         if self.rng.random() < 0.2:
             self.b(Relu())
             self.b(ScaleShift(self.numbers(1), self.numbers(1)))
-        return self.b.graph().to(torch.float64)
+        return self._stepped(self.b.graph().to(torch.float64))
+
+    def _stepped(self, graph: Graph) -> Graph:
+        """The network; one of eight with steps in place of some ReLUs, but for the first."""
+        rng = random.Random(f"steps {self.seed}")
+        if rng.random() > 0.125:
+            return graph
+        steps = {n.name: rng.choice(STEPS) for n in graph.relus[1:] if n.part is None and rng.random() < 0.6}
+        nodes = (replace(n, op=Staircase(steps[n.name])) if n.name in steps else n for n in graph.nodes)
+        return Graph(tuple(nodes), graph.output)
 
     def append(self) -> None:
         """One operator that fits the last value, and more often than not a ReLU."""

@@ -16,6 +16,7 @@ from zonocuda.bounds.dual.neurons import EarlyEnd, Relaxed, neuron_bounds
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
+from zonocuda.bounds.dual.stops import Maxima
 from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.interval import Bounds
@@ -26,7 +27,7 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import Bounded
 from zonocuda.domains import Zonotope
-from zonocuda.graph import Graph, Node, Relu, Step, interpret
+from zonocuda.graph import Graph, Node, Relu, Staircase, interpret
 from zonocuda.precision import full_precision, summed_products
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense import DenseNetwork
@@ -55,7 +56,7 @@ def values_before_relus(graph: Graph, x: Sequence[Fraction]) -> tuple[dict[str, 
     seen: dict[str, Vector] = {}
 
     def step(node: Node, values: tuple[Vector, ...]) -> Vector:
-        if isinstance(node.op, Relu | Step):
+        if isinstance(node.op, Relu | Staircase):
             seen[node.name] = values[0]
         return value_step(graph, node, values)
 
@@ -78,9 +79,9 @@ def claims(
     """Every bound that a verdict may rest on, beside exact values at the corners of the box and where the dual points.
 
     Bounds of the ReLUs' inputs by the forward sweep, and by dual passes from intervals; of the rows by the forward
-    zonotope, and by the dual with minimum-area, adaptive and random slopes for every row. Where rounding is counted
-    also the bounds of input splitting: of the ReLUs' inputs by reduced zonotopes, of the rows, and of what a row
-    exceeds its linear bound by; and of neuron splitting, on parts that hold the point.
+    zonotope, and by the dual with minimum-area, adaptive and random slopes for every row, and ending at maxima. Where
+    rounding is counted also the bounds of input splitting: of the ReLUs' inputs by reduced zonotopes, of the rows, and
+    of what a row exceeds its linear bound by; and of neuron splitting, on parts that hold the point.
 
     Args:
         network: its constants are held in float64; ``dtype`` may round them.
@@ -121,10 +122,12 @@ def claims(
             assert forward.errors is not None
             image = ForwardErrors(rounding).rows(matrix, zonotope, forward.output, forward.errors)
         bounds.append(("forward", "rows", image, None))
-        for kind, slopes in _starts(graph, forward.inputs, len(rows)):
+        maxima = Maxima(graph, forward.inputs, box, rounding)
+        for kind, slopes in _starts(graph, forward.inputs, len(rows), maxima):
             ledger = None if rounding is None else Ledger(rounding, box, forward.inputs)
-            problem = RowProblem(output_rows(graph, matrix, 1, ledger), box, forward.inputs)
-            lower, weight = problem.bound(slopes)
+            stops = maxima.stops if kind == "ended" else None
+            problem = RowProblem(output_rows(graph, matrix, 1, ledger), box, forward.inputs, stops=stops)
+            lower, weight = problem.bound(slopes, ends=kind == "ended")
             bounds.append((kind, "rows", lower, None))
             if weight is not None:
                 points += list(torch.where(weight >= 0, *box).unsqueeze(1))
@@ -197,7 +200,7 @@ def _sign_claims(problem: SignProblem, before: dict[str, Vector], values: Vector
         slopes, multipliers = (torch.rand(size, generator=generator).to(like) for _ in range(2))
         flow = problem.flow(torch.arange(len(values)), True)
         given = (torch.tensor(signs, dtype=like.dtype) * known).reshape(size)
-        found = problem.run(flow, given, slopes, multipliers)
+        found = problem.run(flow, problem.known(given), slopes, multipliers)
     for bound, value in zip(found.lower.tolist(), values, strict=True):
         if bound == bound:
             yield Claim("part by signs", bound, value)
@@ -208,10 +211,15 @@ def _value(row: LinearConstraint, x: Vector, y: Vector) -> Fraction:
     return sum((c * x[j] for j, c in row.inputs.items()), total)
 
 
-def _starts(graph: Graph, inputs: dict[str, Bounds], rows: int) -> Iterator[tuple[str, Callable[[Node], Slopes]]]:
+def _starts(
+    graph: Graph, inputs: dict[str, Bounds], rows: int, maxima: Maxima
+) -> Iterator[tuple[str, Callable[[Node], Slopes]]]:
     for start in ("minimum_area", "adaptive"):
         flat = {name: slopes.flat() for name, slopes in initial_slopes(graph, inputs, start).items()}
         yield start, lambda node, flat=flat: flat[node.name]  # type: ignore[misc]
+    if maxima.stops:
+        usual = maxima.usual(flat)
+        yield "ended", lambda node: usual[node.name]
     generator = torch.Generator().manual_seed(7)
 
     def random(node: Node) -> Slopes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +13,17 @@ import torch
 from torch import nn
 
 from tests.check.test_execution import exceeded
+from tests.relaxations.functions import CASES, Case, as_fraction, exact_value
 from tests.soundness.executions import ULP
 from tests.soundness.test_executed import count
 from tests.verifier.graphs import Builder
 from zonocuda.checker import CertificateError, check
+from zonocuda.checker.execution import Assumption
 from zonocuda.checkpoint import CheckpointError
 from zonocuda.cli.main import main
 from zonocuda.fleet.settings import Settings
 from zonocuda.functions import FunctionName, parse_ulp, resolve_ulp, ulp_text
-from zonocuda.graph import Elementary, Graph, Relu
+from zonocuda.graph import Assumed, Elementary, Graph, Relu
 from zonocuda.importers import UnsupportedNetworkError, from_module
 from zonocuda.specs import Spec
 from zonocuda.verifier import Verdict, verify
@@ -57,6 +61,30 @@ def test_no_machine_within_the_stated_error_exceeds_a_bound(semantics: str) -> N
         assert bool(of_check) != bool(ulp)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("semantics", SEMANTICS)
+def test_numbers_that_are_flushed_are_counted(case: Case, semantics: str) -> None:
+    """f(0) for f(x) of a subnormal x, and 0 for a subnormal result; where f(0) is no number nothing is claimed."""
+    dtype = SEMANTICS[semantics]
+    info, ulp = torch.finfo(dtype), 3.0
+    u, eta = Fraction(info.eps) / 2, Fraction(info.tiny)
+    op = Assumed(dtype, function=case.function, parameter=case.parameter, ulp=ulp)
+    assumption = Assumption.of(case.op, ulp, float(u), float(eta))
+    for share in (Fraction(-1023, 1024), Fraction(-1, 2**20), Fraction(1, 2**20), Fraction(1023, 1024)):
+        x = share * eta
+        if not case.least < float(x) < case.most:
+            continue
+        value, zero = exact_value(case.op, x), exact_value(case.op, Fraction(0))
+        size = float(abs(value)) * (1 + 2.0**-40)
+        claims = float(op.error(torch.tensor(size, dtype=torch.float64))), assumption.departure([size])[0]
+        if not zero.is_finite():
+            assert claims == (math.inf, math.inf)
+            continue
+        needed = abs(as_fraction(value) - as_fraction(zero)) + Fraction(ulp) * 2 * u * abs(as_fraction(value)) + eta
+        assert min(map(Fraction, claims)) >= needed
+        assert max(claims) < 10 * float(needed) + 2 * float(eta) ** 0.5 * (case.function == "sqrt")
+
+
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     torch.manual_seed(0)
@@ -92,7 +120,10 @@ def test_a_proof_says_what_it_assumes_and_so_does_its_check(model: nn.Module, tm
     assert found.details[0].endswith(SAYS)
     replace(own, ulp={"sigmoid": 3.0, "tanh": 65000.0}).save(file)
     assert not check(file, graph, property_).confirmed
-    for ulp, message in (({"tanh": 2.0}, "nothing is known of op sigmoid"), ({"tanh": -1.0}, "ran.ulp: the units of")):
+    for ulp, message in (
+        ({"tanh": 2.0}, "nothing is known of op sigmoid"),
+        ({"tanh": -1.0}, r"ran\.ulp: the units of"),
+    ):
         replace(own, ulp=ulp).save(file)
         with pytest.raises(CertificateError, match=message):
             check(file, graph, property_)
@@ -149,3 +180,5 @@ def test_statements_go_through_texts_and_settings() -> None:
     for wrong in (None, [("exp", 2)], {"exp": "2"}, {"exp": True}):
         with pytest.raises(TypeError, match="ulp"):
             resolve_ulp(wrong)
+    with pytest.raises(ValueError, match="from 0 to 65536, got 1000"):
+        resolve_ulp({"exp": 10**400})

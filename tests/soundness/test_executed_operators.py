@@ -18,6 +18,7 @@ from tests.importers.test_onnx_ops import CASES
 from tests.soundness.executions import Layers, Machine
 from tests.soundness.rational import Run, claims
 from tests.soundness.test_rounding import some_rows
+from tests.thorough import few
 from tests.verifier.exact import Vector, exactly
 from tests.verifier.graphs import random_box
 from zonocuda.bounds.rounding.executed import Execution
@@ -26,6 +27,8 @@ from zonocuda.importers.onnx.runtime import OnnxRuntimeModel
 
 MIXED = "cast to double and back"
 """What executed semantics refuse."""
+
+NAMES = [name for name in CASES if name != MIXED]
 
 
 def runtime_run(model: OnnxRuntimeModel, x: Sequence[Fraction]) -> tuple[dict[str, Vector], Vector]:
@@ -44,8 +47,10 @@ def runs_of(network: Network, dtype: torch.dtype) -> list[Run]:
     return [*machines, *(partial(runtime_run, model) for model in (network.runtime, as_written))]
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != MIXED])
-@pytest.mark.parametrize("semantics", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "semantics"),
+    [*((name, torch.float32) for name in NAMES), *few(len(NAMES) // 5, [(name, torch.float64) for name in NAMES])],
+)
 def test_no_execution_of_an_operator_exceeds_its_bounds(name: str, semantics: torch.dtype, tmp_path: Path) -> None:
     network = load_network(save(CASES[name].model(), tmp_path))
     graph = network.graph.to(torch.float64)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 
 from tests.soundness.hidden import FAMILIES
+from tests.thorough import THOROUGH
 from zonocuda.precision import check_arithmetic
 from zonocuda.verifier import Verdict, verify
 
 DTYPES = (torch.float32, torch.float64)
+WAYS: list[Any] = list(itertools.product(DTYPES, ("fast", "standard", "max"), ("forward", "dual")))
+"""The dtype of the bounds, the effort and the direction."""
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.usefixtures("prover_only")
 def test_a_hidden_violation_is_never_verified(family: str, dtype: torch.dtype) -> None:
-    """Hidden from ``dtype``, bounded in it and in the other one."""
+    """Hidden from ``dtype``, bounded in it and in the other one, in every way, of which each network has a third."""
     for seed in range(6):
         hidden = FAMILIES[family](dtype, seed)
         problem = hidden.spec()
-        for bounded_in in DTYPES:
-            for effort in ("fast", "standard", "max"):
-                for direction in ("forward", "dual"):
-                    result = verify(hidden.graph, problem, dtype=bounded_in, effort=effort, direction=direction)  # type: ignore[arg-type]
-                    assert result.verdict is Verdict.UNKNOWN, (seed, bounded_in, effort, direction)
+        for bounded_in, effort, direction in WAYS if THOROUGH else WAYS[seed % 3 :: 3]:
+            result = verify(hidden.graph, problem, dtype=bounded_in, effort=effort, direction=direction)
+            assert result.verdict is Verdict.UNKNOWN, (seed, bounded_in, effort, direction)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

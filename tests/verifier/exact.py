@@ -15,7 +15,20 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Add, Affine, AveragePool, Bilinear, Cast, Concat, Graph, Node, Reduce, Relu, Step, interpret
+from zonocuda.graph import (
+    Add,
+    Affine,
+    AveragePool,
+    Bilinear,
+    Cast,
+    Concat,
+    Graph,
+    Node,
+    Reduce,
+    Relu,
+    Staircase,
+    interpret,
+)
 
 Vector = list[Fraction]
 Matrix = list[dict[int, Fraction]]
@@ -96,7 +109,7 @@ def value_step(graph: Graph, node: Node, values: tuple[Vector, ...]) -> Vector:
     """The value of a node from those before it."""
     if isinstance(node.op, Relu):
         return [max(v, Fraction(0)) for v in values[0]]
-    if isinstance(node.op, Step):
+    if isinstance(node.op, Staircase):
         return [STEPS[node.op.function](v) for v in values[0]]
     if isinstance(node.op, Cast):
         return [rounded(v, node.op.target) for v in values[0]]

@@ -21,6 +21,7 @@ import torch
 pytest.importorskip("flint", reason="python-flint is not installed")
 
 from tests.cli import files
+from tests.thorough import few
 from tests.verifier.checkpoint_cases import CASES, small_batches
 from tests.verifier.graphs import constraint
 from zonocuda.checker import check
@@ -67,7 +68,13 @@ def killed_again_and_again(folder: Path, every: int, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("name", "every", "certificate"),
-    [("input", 3, False), ("input", 5, True), ("neuron", 3, False), ("neuron", 5, True), ("lemmas", 4, True)],
+    [
+        ("input", 3, False),
+        ("input", 5, True),
+        ("neuron", 5, True),
+        ("lemmas", 4, True),
+        *few(0, [("neuron", 3, False)]),
+    ],
 )
 def test_a_search_that_dies_again_and_again_ends_as_one_that_lives(
     name: str, every: int, certificate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -333,7 +340,7 @@ sys.exit(program())
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), few(1, [(signal.SIGTERM, 143), (signal.SIGINT, 130)]))
 def test_a_signal_leaves_a_checkpoint_that_resumes(number: signal.Signals, code: int, tmp_path: Path) -> None:
     net = files.fc_model(tmp_path / "net.onnx", *files.DISTANCE)
     spec = files.save_spec(tmp_path / "open.vnnlib", [-1, -1], [1, 1], 2, "(= Y_0 0.1)")  # open for a minute
@@ -367,7 +374,7 @@ def test_a_signal_leaves_a_checkpoint_that_resumes(number: signal.Signals, code:
 
 
 def test_a_run_that_is_killed_at_any_moment_changes_no_verdict() -> None:
-    command = [sys.executable, "-m", "tests.verifier.kill_loop", "--count", "6", "--seed", "1"]
+    command = [sys.executable, "-m", "tests.verifier.kill_loop", "--count", "3", "--seed", "1"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

@@ -44,14 +44,14 @@ def chain(seed: int, weight: float = 1.0) -> Graph:
     return b.graph()
 
 
-def dense(graph: Graph, low: Tensor, high: Tensor) -> tuple[DenseBounder, Rows]:
+def dense(graph: Graph, low: Tensor, high: Tensor, notes: bool = False) -> tuple[DenseBounder, Rows]:
     """For a root box."""
     arithmetic = Arithmetic.of(graph, torch.float64, CPU)
     part = region(low, high, ROWS)
     rows = arithmetic.rows(part, arithmetic.box(part))
     network = DenseNetwork.of(arithmetic.rounding, arithmetic.box(part))
     assert network is not None
-    return DenseBounder(network, rows, lambda: BoxBounder(arithmetic, rows)), rows
+    return DenseBounder(network, rows, lambda: BoxBounder(arithmetic, rows, notes=notes), notes=notes), rows
 
 
 def before_relus(graph: Graph, x: Tensor) -> list[list[Fraction]]:
@@ -105,6 +105,14 @@ def test_they_are_as_tight_as_those_of_any_network(seed: int) -> None:
     assert bool(left.any()) or seed == 0
     torch.testing.assert_close(found.lower[left], expected.lower[left], rtol=1e-9, atol=1e-9)
     assert bool((worst_bound(expected.lower, rows.disjuncts) > 0)[~left].all())
+    written, others = (
+        b.bound(boxes.lower, boxes.upper)
+        for b in (dense(graph, -ends, ends, notes=True)[0], BoxBounder(other.arithmetic, rows, notes=True))
+    )
+    torch.testing.assert_close(written.lower, expected.lower, rtol=1e-9, atol=1e-9)  # with all passes, as it is checked
+    assert written.notes is not None
+    assert others.notes is not None
+    assert torch.equal(written.notes, others.notes)
     torch.testing.assert_close(
         bounder.estimate(boxes.lower, boxes.upper), other.estimate(boxes.lower, boxes.upper), rtol=1e-4, atol=1e-4
     )

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import pytest
@@ -65,6 +66,12 @@ SMOOTH: dict[str, tuple[Callable[[Tensor], Tensor], int, float]] = {
 }
 
 
+@cache
+def graph_of(function: Callable[[Tensor], Tensor]) -> Graph:
+    """The graph of a module of several tests, imported once."""
+    return from_module(Behind(function).eval(), (2,))
+
+
 def asked(coefficient: int, constant: float, strict: bool, outputs: int = 2) -> Spec:
     row = LinearConstraint({0: Fraction(coefficient)}, {}, Fraction(constant), strict)
     return Spec(2, outputs, (Region(BOX, ((row,),)),))
@@ -73,7 +80,7 @@ def asked(coefficient: int, constant: float, strict: bool, outputs: int = 2) -> 
 @pytest.mark.parametrize("case", [*ATTAINED.values(), *SMOOTH.values()], ids=[*ATTAINED, *SMOOTH])
 def test_a_strict_row_at_a_value_that_is_attained_is_refuted(case: tuple[Any, int, float]) -> None:
     function, coefficient, constant = case
-    graph = from_module(Behind(function).eval(), (2,))
+    graph = graph_of(function)
     spec = asked(coefficient, constant, True, math.prod(graph.output_shape))
     for semantics in ("real", "float32") if case in ATTAINED.values() else ("real",):
         # An execution may fold (x - a) c + d in any way, so that of constants behind a product nothing is claimed.
@@ -84,7 +91,7 @@ def test_a_strict_row_at_a_value_that_is_attained_is_refuted(case: tuple[Any, in
 @pytest.mark.parametrize("case", ATTAINED.values(), ids=ATTAINED)
 def test_a_row_that_holds_there_is_not_refuted(case: tuple[Any, int, float]) -> None:
     function, coefficient, constant = case
-    graph = from_module(Behind(function).eval(), (2,))
+    graph = graph_of(function)
     closed = verify(graph, asked(coefficient, constant, False, math.prod(graph.output_shape)), split="none")
     assert closed.verdict is not Verdict.VERIFIED
     tight = known_ends(graph, ([-1.0] * 2, [1.0] * 2))[0][0 if coefficient == 1 else 1]
@@ -98,7 +105,7 @@ def test_the_check_confirms_it(case: tuple[Any, int, float]) -> None:
     from zonocuda.checker import check_proof
 
     function, coefficient, constant = case
-    graph = from_module(Behind(function).eval(), (2,))
+    graph = graph_of(function)
     spec = asked(coefficient, constant, True, math.prod(graph.output_shape))
     found = verify(graph, spec, split="none", certificate=True).certificate
     assert found is not None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.devices import use_device
 from tests.peak import Meter
+from tests.thorough import pairs
 from tests.verifier.graphs import NETWORKS, Builder, random_box
 from tests.verifier.test_planner import check_encloses, swept
 from zonocuda.bounds.forward.sweep import Means, Sweep, sweep
@@ -104,9 +105,7 @@ def test_without_memory_behind_the_device_nothing_moves() -> None:
     assert "to host memory" not in actions(swept(graph, box, "forward", budget))
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-@pytest.mark.parametrize("budget", [1, 1000, 4000, 16000, 64000])
-@pytest.mark.parametrize("behind", [1, 3000, HOST])
+@pairs(name=sorted(NETWORKS), budget=[1, 1000, 4000, 16000, 64000], behind=[1, 3000, HOST])
 def test_bounds_hold_whatever_the_device_and_its_host_can_hold(
     name: str, budget: int, behind: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +309,7 @@ shares = st.sampled_from((1.0, 0.7, 0.5, 0.3, 0.15, 0.05))
 
 
 @hypothesis_seed(20250311)
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=30, deadline=None, database=None)
 @given(
     st.integers(0, 2**32),
     shares,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from benchmarks.networks import PROBLEMS
 from tests import networks
 from tests.peak import peak_growth
+from tests.thorough import few
 from tests.verifier.graphs import NETWORKS, fc, rand, random_box, sample_box
 from tests.verifier.programs import minimum
 from tests.verifier.test_adjoint import EXAMPLES
@@ -112,13 +113,13 @@ def test_any_zonotope_may_be_the_input(kind: str) -> None:
 
 
 @EACH_NETWORK
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", few(1, [1, 2]))
 def test_the_margin_of_the_minimum_area_zonotope_improves(kind: str, seed: int) -> None:
     graph = NETWORKS[kind](seed)
     zonotope = Zonotope.from_box(*random_box(graph, width=0.5, seed=seed))
     rows = rand(4, 3, seed=seed)
     plain, found = (
-        optimize_bounds(graph, zonotope, rows, mode="forward", ascent=Ascent(iterations=n, rate=0.1)) for n in (0, 40)
+        optimize_bounds(graph, zonotope, rows, mode="forward", ascent=Ascent(iterations=n, rate=0.1)) for n in (0, 20)
     )
     output = compute_bounds(graph, zonotope).output
     assert output is not None
@@ -134,7 +135,7 @@ def test_the_margin_of_the_minimum_area_zonotope_improves(kind: str, seed: int) 
 @pytest.mark.parametrize("name", ["fc", "conv", "residual"])
 def test_the_margin_of_every_example_improves(name: str) -> None:
     graph = load_network(EXAMPLES / "networks" / f"{name}.onnx").graph
-    for file in sorted((EXAMPLES / "specs").glob(f"{name}_*_0.[12]*.vnnlib")):
+    for file in few(1, sorted((EXAMPLES / "specs").glob(f"{name}_*_0.[12]*.vnnlib"))):
         box = load_vnnlib(file).regions[0].box
         low, high = (t.float().reshape(1, *graph.input_shape) for t in (box.lower, box.upper))
         label = int(graph((low + high) / 2).argmax())
@@ -142,7 +143,7 @@ def test_the_margin_of_every_example_improves(name: str) -> None:
         zonotope = Zonotope.from_box(low, high)
         plain, found = (
             optimize_bounds(graph, zonotope, rows, mode="forward", ascent=a).lower.amin()
-            for a in (Ascent(iterations=0), Ascent(iterations=25, rate=0.1))
+            for a in (Ascent(iterations=0), Ascent(iterations=15, rate=0.1))
         )
         assert found > plain, file.name
 
@@ -160,7 +161,7 @@ def test_every_kink_rule_improves_the_width(kink: KinkRule) -> None:
             loss=width,
             ascent=Ascent(iterations=n, rate=0.05, kink=kink),
         ).lower.sum()
-        for n in (0, 25)
+        for n in (0, 15)
     )
     assert after > before + 1e-3
 
@@ -340,19 +341,15 @@ def measured(what: str, budget: int = 2**30) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_the_backward_pass_needs_a_fraction_of_what_autograd_stores() -> None:
+def test_the_backward_pass_needs_a_fraction_of_what_autograd_stores_and_keeps_to_its_budget() -> None:
     sweep, adjoint, autograd = (measured(what) for what in ("sweep", "adjoint", "autograd"))
     assert sweep["measured"] > 100 * MIB
     assert adjoint["measured"] <= 1.1 * sweep["measured"] + 16 * MIB, "more than the sweep alone"
     assert adjoint["measured"] < autograd["measured"] / 4
     assert adjoint["adjoint"] <= 100 * MIB
-
-
-@pytest.mark.slow
-def test_the_backward_pass_keeps_to_its_budget() -> None:
-    roomy, tight = (measured("adjoint", budget)["adjoint"] for budget in (2**30, 16 * MIB))
+    tight = measured("adjoint", 16 * MIB)["adjoint"]
     assert tight <= 24 * MIB
-    assert tight < roomy
+    assert tight < adjoint["adjoint"]
 
 
 # ---- real networks ---------------------------------------------------------------------------------------------------
@@ -360,7 +357,7 @@ def test_the_backward_pass_keeps_to_its_budget() -> None:
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cifar10_resnet_4b", "sri_resnet_a", "oval21 base"])
+@pytest.mark.parametrize("name", few(1, ["cifar10_resnet_4b", "sri_resnet_a", "oval21 base"]))
 def test_a_real_network_improves_within_the_memory_budget(name: str) -> None:
     problem = next(p for p in PROBLEMS if p.name == name)
     graph = problem.load()
@@ -370,7 +367,7 @@ def test_a_real_network_improves_within_the_memory_budget(name: str) -> None:
     zonotope = Zonotope.from_box(low, high)
     found, growth = peak_growth(
         lambda: optimize_bounds(
-            graph, zonotope, rows, mode="forward", ascent=Ascent(iterations=20, rate=0.01), memory_budget=4 * 2**30
+            graph, zonotope, rows, mode="forward", ascent=Ascent(iterations=10, rate=0.01), memory_budget=4 * 2**30
         )
     )
     assert growth < 4 * 2**30

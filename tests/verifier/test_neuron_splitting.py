@@ -17,7 +17,7 @@ from tests.verifier.piecewise import smallest
 from tests.verifier.test_splitting import above, decide, evaluate_before, hard
 from zonocuda.bounds.dual.dual_pass import flatten_positions
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
-from zonocuda.bounds.dual.signs import SignProblem
+from zonocuda.bounds.dual.signs import KnownSigns, SignLayer, SignProblem, _SignedImage
 from zonocuda.bounds.dual.slopes import Slopes
 from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.bounds.interval import Bounds
@@ -253,6 +253,39 @@ def test_a_split_neuron_is_one_that_is_known_to_be_active_or_dead(name: str) -> 
         lambda node: given.get(node.name, Slopes())
     )
     torch.testing.assert_close(found.lower, lower[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_a_sign_makes_of_a_row_is_one_of_the_coefficients_that_it_allows(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(5)
+    shape = 64, 9
+
+    def numbers() -> Tensor:  # of any size, zeros among them
+        size = 10.0 ** torch.randint(-30, 31, shape, generator=generator)
+        return (torch.randn(shape, generator=generator) * size * (torch.rand(shape, generator=generator) > 0.1)).to(
+            dtype
+        )
+
+    v, multiplier, slope = numbers(), numbers(), torch.rand(shape, generator=generator).to(dtype) * 1.4 - 0.2
+    lam = torch.rand(shape[1], generator=generator).to(dtype)
+    sign = torch.randint(-1, 2, shape, generator=generator).to(dtype)
+    every = torch.arange(shape[1])
+    layer = SignLayer("relu", every, lam, -lam, lam, None)
+    image, low = _SignedImage.apply(v, slope, multiplier, KnownSigns.of(sign, lam), layer)
+    for r, (rows, row_low) in enumerate(zip(image.tolist(), low.tolist(), strict=True)):
+        charged = []
+        for k, own in enumerate(rows):
+            was, known = Fraction(float(v[r, k])), int(sign[r, k])
+            if known > 0:
+                assert Fraction(own) <= was
+            elif known < 0:
+                assert own >= 0
+            else:  # the product that the ledger charges, rounded once
+                used = lam[k] if was < 0 else slope[r, k].clamp(0, 1)
+                assert own == float(v[r, k] * used)
+                charged.append(min(was, Fraction(0)) * -Fraction(float(lam[k])))
+        total, units = sum(charged, Fraction(0)), (len(charged) + 1) * Fraction(torch.finfo(dtype).eps)
+        assert abs(Fraction(row_low) - total) <= units * abs(total)
 
 
 def test_the_derivatives_are_those_of_the_bound() -> None:

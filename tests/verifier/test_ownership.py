@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.thorough import pairs
 from tests.verifier.graphs import NETWORKS, as_dense, random_box
 from tests.verifier.naive import gamma, generators, propagate, rounding
 from tests.verifier.whole import WholeBuilder, halves, whole_input
@@ -94,17 +95,13 @@ def _aliased(alias: str, use: str, start: str, alias_first: bool) -> Graph:
     return b.graph()
 
 
-@pytest.mark.parametrize("alias", ALIASES)
-@pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("start", ["conv", "relu"])
+@pairs(alias=ALIASES, use=USES, start=["conv", "relu"], alias_first=[True, False], share=[-1.0, 1e9])
 def test_what_lies_in_the_same_memory_as_a_live_value_is_not_overwritten(
-    monkeypatch: pytest.MonkeyPatch, alias: str, use: str, start: str
+    monkeypatch: pytest.MonkeyPatch, alias: str, use: str, start: str, alias_first: bool, share: float
 ) -> None:
-    for share in (-1.0, 1e9):  # all dense, all windows
-        monkeypatch.setattr(windowed, "DENSE_SHARE", share)
-        for alias_first in (True, False):
-            graph = _aliased(alias, use, start, alias_first)
-            check(graph, whole_input(graph, batch=1))
+    monkeypatch.setattr(windowed, "DENSE_SHARE", share)  # all dense, all windows
+    graph = _aliased(alias, use, start, alias_first)
+    check(graph, whole_input(graph, batch=1))
 
 
 def test_an_alias_of_the_output_does_not_change_it() -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,11 @@ from zonocuda.branch import Subproblems
 from zonocuda.checker import check
 from zonocuda.executors import Done, Executor, LocalExecutor, Notice
 from zonocuda.graph import Graph
+from zonocuda.prove import lemmas
+from zonocuda.prove.lemma_pieces import LemmaPiece
 from zonocuda.prove.lemmas import LemmaEffort
 from zonocuda.specs import Spec
-from zonocuda.verifier import Verdict, VerifyResult, box_packets, neuron_search, sharing, verify
+from zonocuda.verifier import Verdict, VerifyResult, box_packets, lemma_packets, neuron_search, sharing, verify
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.sharing import Answer, Packet, PacketError, Sharing
 
@@ -69,6 +72,43 @@ def test_a_search_by_signs_is_shared_out_and_so_is_its_proof(
     assert result.splits[0].packets > 0
     assert executor.ended > result.splits[0].packets, "the search that is written down is shared out, too"
     assert check(result, graph, problem).confirmed
+
+
+def test_lemmas_are_shared_out_and_what_is_lost_is_done_here(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neuron_search, "EFFORTS", (LemmaEffort(6, 2),))
+    monkeypatch.setattr(lemma_packets, "HEAD", 0.0)
+    monkeypatch.setattr(lemmas, "LEAST_ROWS", 1)
+    make, options = CASES["lemmas"]
+    graph, problem = make()
+    executor = Unreliable(seed, 0.5)
+    with small_batches("lemmas"):
+        alone = verify(graph, problem, device="cpu", timeout=120.0, certificate=True, **options)
+        result = verify(graph, problem, device="cpu", timeout=120.0, executor=executor, certificate=True, **options)
+    assert result.verdict is Verdict.VERIFIED
+    assert executor.did["bound_lemmas"] > 4, "lemmas are not shared out: the test shows nothing"
+    assert executor.lost > 0
+    assert alone.splits[0].lemmas > 0
+    assert result.splits[0].lemmas == alone.splits[0].lemmas
+    assert result.certificate is not None
+    assert result.certificate.forest is not None
+    assert result.certificate.forest.lemmas > 0
+    assert check(result, graph, problem).confirmed
+
+
+def test_a_worker_that_cannot_bound_lemmas_is_no_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Unreliable):
+        def as_completed(self) -> Iterator[Done]:
+            yield Done(self.tasks.popitem()[0], error="ValueError: the worker has other programs")
+
+    executor = Failing()
+    helpers = lemma_packets.LemmaHelpers(executor, None)  # type: ignore[arg-type]
+    assert lemma_packets.helping(helpers, time.monotonic(), lambda share: 0.0) is None, "it has not lasted"
+    assert lemma_packets.helping(None, 0.0, lambda share: 0.0) is None
+    empty = torch.zeros(0, dtype=torch.int64)
+    piece = LemmaPiece({}, "relu", empty, empty, None, 0, False)
+    with pytest.raises(PacketError, match="other programs"):
+        list(helpers([piece, piece], 1.0))
+    assert executor.cancelled == 1
 
 
 def test_a_counterexample_cancels_what_is_under_way_and_the_network_has_the_last_word() -> None:

@@ -55,13 +55,12 @@ def test_splitting_decides_what_the_exact_minimum_says(seed: int, semantics: Any
     assert broken.verdict is Verdict.FALSIFIED
 
 
-@pytest.mark.parametrize("dtype", ["auto", torch.float32, torch.float64])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("seed", "dtype"), enumerate(["auto", torch.float32, torch.float64] * 2))
 def test_a_minimum_that_is_attained_is_never_verified(seed: int, dtype: Any) -> None:
     graph = fc(seed, (1, 5, 5, 1))
     _, least = smallest(graph, Fraction(-1), Fraction(1))
     for hair in (Fraction(0), Fraction(1, 10**14), Fraction(1, 10**9)):
-        result = decide(graph, above(least + hair * abs(least)), dtype=dtype, timeout=1.0)
+        result = decide(graph, above(least + hair * abs(least)), dtype=dtype, timeout=0.4)
         assert result.verdict is not Verdict.VERIFIED
 
 

@@ -151,7 +151,7 @@ class Drawn:
 
 
 @hypothesis_seed(20250213)
-@settings(max_examples=250, deadline=None, database=None)
+@settings(max_examples=80, deadline=None, database=None)
 @given(st.data(), st.sampled_from(["native", "native", "reference"]), st.booleans(), st.integers(1, 2))
 def test_random_networks_have_the_generators_of_the_definition(
     data: st.DataObject, backend: str, grad: bool, batch: int
@@ -169,7 +169,7 @@ def test_random_networks_have_the_generators_of_the_definition(
 
 
 @hypothesis_seed(20250214)
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 @given(st.data(), st.sampled_from(SHARES), st.booleans())
 def test_the_bounds_of_random_networks_contain_every_sampled_output(
     data: st.DataObject, share: float, grad: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ class Unreliable:
     def __init__(self, seed: int = 0, loss: float = 0.0, workers: int = 3) -> None:
         self.chance, self.loss, self.workers = random.Random(seed), loss, workers
         self.tasks: dict[int, tuple[Callable[..., Any], bytes]] = {}
+        self.did: Counter[str] = Counter()  # by the name of the function
         self.shared: list[bytes] = []
         self.count = self.lost = self.ended = self.cancelled = 0
 
@@ -47,8 +49,8 @@ class Unreliable:
         while self.tasks:
             task = self.chance.choice(sorted(self.tasks))
             function, arguments = self.tasks.pop(task)
-            _, packet = pickle.loads(arguments)
-            if packet.losses < 2 and self.chance.random() < self.loss:
+            _, packet, *_ = pickle.loads(arguments)
+            if getattr(packet, "losses", 0) < 2 and self.chance.random() < self.loss:
                 self.lost += 1
                 yield Done(task, error="the worker was lost", is_lost=True)
                 continue
@@ -57,6 +59,7 @@ class Unreliable:
             ]
             value = pickle.loads(pickle.dumps(function(*given)))
             self.ended += 1
+            self.did[function.__name__] += 1
             yield Done(task, value)
 
     def cancel(self, task: int) -> None:

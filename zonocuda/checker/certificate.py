@@ -12,7 +12,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,21 @@ class ActivationSlopes:
 
 
 @dataclass(frozen=True, eq=False)
+class EndClaim:
+    """Places ``[M]`` of a node's features at which a row ends: where v < 0 (``negative``), or where v > 0."""
+
+    negative: bool
+    neurons: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class RowClaim:
-    """A row of the specification: the claimed bound, and slopes ``[K]`` of its own, if it has any."""
+    """A row of the specification: the claimed bound, slopes ``[K]`` of its own, if it has any, and where it ends, by
+    node."""
 
     lower: float
     slopes: Mapping[str, OwnSlopes] | None
+    ends: Mapping[str, EndClaim] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,18 +206,21 @@ def upgraded(entry: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in entry.items() if key != "relus"}, "activations": listed}
 
 
-def region_claim(entry: object, layers: Mapping[str, Layer], archive: Archive | None = None) -> RegionClaim:
+def region_claim(
+    entry: object, layers: Mapping[str, Layer], sizes: Mapping[str, int], archive: Archive | None = None
+) -> RegionClaim:
     """One element of ``certificate.regions``.
 
     Args:
         entry: the element.
         layers: the activations of the network, by name.
+        sizes: how many numbers every node has, by name.
         archive: what holds the arrays.
 
     Raises:
         CertificateError: a field that is missing or has another type or size, or a slope outside its range.
     """
-    return _Reader(archive).region(entry, layers)
+    return _Reader(archive).region(entry, layers, sizes)
 
 
 class _Reader:
@@ -216,7 +229,7 @@ class _Reader:
     def __init__(self, archive: Archive | None) -> None:
         self.left, self.archive = MAX_ARRAY_BYTES, archive
 
-    def region(self, entry: object, layers: Mapping[str, Layer]) -> RegionClaim:
+    def region(self, entry: object, layers: Mapping[str, Layer], sizes: Mapping[str, int]) -> RegionClaim:
         """See :func:`region_claim`."""
         fields = _object(entry, "regions[]")
         second = _field(fields, "second_pass", bool)
@@ -240,7 +253,8 @@ class _Reader:
                 raise CertificateError(f"rows[]: row {number} is there twice")
             own = None if row.get("slopes") is None else self._own_slopes(row["slopes"], found, (), layers)
             lower = row.get("lower")
-            rows[number] = RowClaim(lower if isinstance(lower, float) else math.nan, own)
+            ends = self._ends(row.get("ends", []), sizes)
+            rows[number] = RowClaim(lower if isinstance(lower, float) else math.nan, own, ends)
         return RegionClaim(second, found, rows)
 
     def _activation(
@@ -292,6 +306,21 @@ class _Reader:
             ]
             assert sides[0] is not None, "it is read or refused"
             result[name] = OwnSlopes(sides[0], sides[1])
+        return result
+
+    def _ends(self, entry: object, sizes: Mapping[str, int]) -> dict[str, EndClaim]:
+        """By node."""
+        if not isinstance(entry, list):
+            raise CertificateError("ends: must be a list")
+        result: dict[str, EndClaim] = {}
+        for one in entry:
+            fields = _object(one, "ends[]")
+            name, side = _field(fields, "name", str), _field(fields, "side", str)
+            if name not in sizes or name in result:
+                raise CertificateError(f"ends[]: {name[:40]!r} is no node of the network, or there twice")
+            if side not in ("negative", "positive"):
+                raise CertificateError(f"ends[]: side must be negative or positive, got {side[:40]!r}")
+            result[name] = EndClaim(side == "negative", self._places(fields.get("neurons"), sizes[name]))
         return result
 
     def _slopes(self, entry: object, shape: tuple[int, ...], dtype: str, is_limited: bool) -> NDArray[Any]:

@@ -3,7 +3,7 @@ open."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zonocuda.checker.arithmetic import balls
-from zonocuda.checker.certificate import OwnSlopes, RegionClaim
+from zonocuda.checker.certificate import OwnSlopes, RegionClaim, RowClaim
+from zonocuda.checker.ends import Ended, Endings
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.floats import Floats
 from zonocuda.checker.intervals import interval
 from zonocuda.checker.journal import Arrays
-from zonocuda.checker.lines import Lines
+from zonocuda.checker.lines import Lines, Smooth
 from zonocuda.checker.parallel import Work
 from zonocuda.checker.region import Progress
 from zonocuda.checker.rows import Begun, Row
-from zonocuda.checker.sets import FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
+from zonocuda.checker.sets import Carried, FloatNet, Index, Pick, Relaxed, Sets, Slopes, carry, twice
 from zonocuda.checker.zonotope import zonotope_bounds
-from zonocuda.graph import Bilinear, Elementwise, Node, Relu
+from zonocuda.graph import Node, Relu
 
 ROWS_AT_ONCE = 2**21
 """Numbers of the rows of one part of a derivation."""
@@ -100,7 +101,7 @@ class Derivation:
         offset = 0
         self.prepare()
         for node in self.net.graph.nodes:
-            if isinstance(node.op, Relu | Elementwise | Bilinear):
+            if isinstance(node.op, Relu | Smooth):
                 pre = node.inputs[0]
                 low, high = self.tightened(node, *(np.array(end) for end in self.ends[pre]))
                 self.empty = self.empty | (low > high).any(1)
@@ -320,30 +321,46 @@ class RootDerivation(Derivation):
         negative = claim.negative if own.negative is None else claim.scaled(own.negative[chosen])
         return self._with(name, (negative, claim.scaled(own.nonnegative[chosen])))
 
-    def row_bounds(self, rows: Sequence[tuple[Row, Mapping[str, OwnSlopes] | None]]) -> list[float]:
+    def row_bounds(self, rows: Sequence[tuple[Row, RowClaim]]) -> list[float]:
         """Lower bounds of rows, each with slopes of its own, or by the better one of both passes."""
         best = np.full(len(rows), -np.inf)
-        own = np.array([slopes is not None for _, slopes in rows], dtype=bool)
+        own = np.array([claim.slopes is not None for _, claim in rows], dtype=bool)
+        ends = np.array([bool(claim.ends) for _, claim in rows], dtype=bool)
 
         def with_own(name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
             claim = self.claim.activations[name]
             shared = OwnSlopes(claim.nonnegative, claim.negative)
-            given = [(rows[int(index[k])][1] or {}).get(name, shared) for k in chosen]
+            given = [(rows[int(index[k])][1].slopes or {}).get(name, shared) for k in chosen]
             negative = np.stack([claim.negative if one.negative is None else one.negative for one in given])
             return self._with(name, (negative, np.stack([one.nonnegative for one in given])))
 
-        for some, pick in ((~own, self.first_pass), (~own, self.second_pass), (own, with_own)):
+        together = [~own & ~ends, own & ~ends]
+        alone = [np.arange(len(rows)) == k for k in np.flatnonzero(ends)]
+        for some in (*together, *alone):
             index = np.flatnonzero(some)
             if not len(index):
                 continue
-            begun = Begun(self.net, self.sets, np.zeros(len(index), dtype=np.intp), [rows[int(k)][0] for k in index])
-            self.passes += len(index)
-            found = carry(self.sets, begun.which, begun.start, pick)
-            lower, upper = self.sets.lower[begun.which], self.sets.upper[begun.which]
-            least = found.least(lower, upper, self.net.operations)
-            if self.sample is not None:
-                for k in self.sample.chosen(len(index)):
-                    start = begun.exact(k)
-                    self.sample.confirm(self.sets, begun.which, lower[k], upper[k], start, pick, k, least[k], np.inf)
-            best[index] = np.fmax(best[index], begun.finished(least, np.arange(len(index))))
+            passes = (with_own,) if own[index[0]] else (self.first_pass, self.second_pass)
+            claims = rows[int(index[0])][1].ends
+            endings = {name: Ended.of(claim, *(end[0] for end in self.ends[name])) for name, claim in claims.items()}
+            for pick in passes:
+                begun = Begun(
+                    self.net, self.sets, np.zeros(len(index), dtype=np.intp), [rows[int(k)][0] for k in index]
+                )
+                self.passes += len(index)
+                found = carry(self.sets, begun.which, begun.start, pick, endings)
+                least = self._least(begun, found, pick, endings)
+                best[index] = np.fmax(best[index], begun.finished(least, np.arange(len(index))))
         return [float(bound) for bound in best]
+
+    def _least(self, begun: Begun, found: Carried, pick: Pick, endings: Endings) -> Floats:
+        """Lower bounds of rows without their constants; some are confirmed."""
+        lower, upper = self.sets.lower[begun.which], self.sets.upper[begun.which]
+        least = found.least(lower, upper, self.net.operations)
+        if self.sample is not None:
+            for k in self.sample.chosen(len(least)):
+                start = begun.exact(k)
+                self.sample.confirm(
+                    self.sets, begun.which, lower[k], upper[k], start, pick, k, least[k], np.inf, endings
+                )
+        return least

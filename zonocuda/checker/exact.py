@@ -10,6 +10,7 @@ import numpy as np
 from flint import arb
 
 from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls
+from zonocuda.checker.ends import Ended, Endings
 from zonocuda.checker.floats import Floats
 from zonocuda.checker.lines import Lines
 from zonocuda.checker.maps import Ends, Maps, cast_error, interval
@@ -162,6 +163,7 @@ class Sample:
         row: int,
         least: float,
         most: float,
+        endings: Endings | None = None,
     ) -> None:
         """Compares the bounds of one row with what balls say.
 
@@ -169,6 +171,7 @@ class Sample:
             Disagreement: they are not below and above it.
         """
         exact = ExactRows(self.maps, sets, int(which[row]), lower, upper)
+        exact.endings = {name: Ended(one.claim, balls(one.bound.tolist())) for name, one in (endings or {}).items()}
         low, high = exact.row(start, pick, row)
         self.confirmed += 1
         below = not least > -np.inf or low[0] >= least

@@ -73,7 +73,7 @@ from zonocuda.graph import (
     Rearrangement,
     Relu,
     ScaleShift,
-    Step,
+    Staircase,
     divisor,
     fan_in,
 )
@@ -197,7 +197,7 @@ class Execution:
 
     def _link(self, node: Node, before: list[_Link]) -> _Link:
         op = node.op
-        if isinstance(op, Input | Relu | Step):
+        if isinstance(op, Input | Relu | Staircase):
             return _Link(0, False, 1, 1.0, (node.name,))
         if isinstance(op, Elementary) and op.whole and op.function in self.ulp and node.part is None:
             self.assumed[node.name] = Assumption.of(op, self.ulp[op.function], self.u, self.eta)
@@ -229,7 +229,7 @@ class Execution:
 
     def _share(self, node: Node, links: Mapping[str, _Link], whole: int) -> Share | None:
         op, link = node.op, links[node.name]
-        if isinstance(op, Input | Relu | Step | Elementary):
+        if isinstance(op, Input | Relu | Staircase | Elementary):
             return None
         if node.part is not None:
             if not node.part.products:
@@ -297,7 +297,7 @@ class Execution:
         largest = arb(self.largest * HEADROOM)
         for node in self.graph.nodes:
             before = [found[name] for name in node.inputs]
-            if isinstance(node.op, Input | Relu | Step | Elementary):
+            if isinstance(node.op, Input | Relu | Staircase | Elementary):
                 value = size(node.name)
             elif isinstance(node.op, Affine):
                 value = absolute(node, before[0]) * divisor(node.op, self.graph[node.inputs[0]].shape)

@@ -9,7 +9,7 @@ import numpy as np
 from zonocuda.checker import lines
 from zonocuda.checker.floats import FloatMap, Floats, U, above
 from zonocuda.checker.sets import FloatNet, cast_error
-from zonocuda.graph import Add, Affine, Bilinear, Cast, Concat, Elementwise, Input, Node, Relu
+from zonocuda.graph import Add, Affine, Cast, Concat, Input, Node, Relu
 
 
 def interval(
@@ -40,7 +40,7 @@ def _real_interval(
     if isinstance(op, Relu):
         low, high = before[0]
         return np.maximum(low, 0), np.maximum(high, 0)
-    if isinstance(op, Elementwise | Bilinear):
+    if isinstance(op, lines.Smooth):
         return lines.interval(op, *before[0])
     if isinstance(op, Add):
         (a, b), (c, d) = before

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,23 @@ class Journal:
             self._file.flush()
         except OSError as error:
             self.fault = f"{self.path} is not written any more: {error.strerror}"
+            with suppress(OSError):  # the same one: of what is left to be written
+                self._file.close()
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+    def compare(self) -> None:
+        """Is called once the files were read, before anything is noted of them, and when everything is done.
+
+        Raises:
+            CertificateError: the files are others by now than those that this journal is about.
+        """
+        now = dict(zip(self.paths, digests(self.paths.values()), strict=True))
+        for kind, digest in now.items():
+            if self.about[kind] != digest:
+                raise CertificateError(f"{self.paths[kind]}: was changed while it was checked")
 
     def confirm(self) -> None:
         """Removes the file, once everything is done.
@@ -151,10 +165,7 @@ class Journal:
         Raises:
             CertificateError: the files that were checked are others by now.
         """
-        now = dict(zip(self.paths, digests(self.paths.values()), strict=True))
-        for kind, digest in now.items():
-            if self.about[kind] != digest:
-                raise CertificateError(f"{self.paths[kind]}: was changed while it was checked")
+        self.compare()
         self.path.unlink(missing_ok=True)
 
     @property

@@ -20,6 +20,7 @@ from zonocuda.checker.slopes import by_rule
 from zonocuda.graph import Bilinear, Elementwise
 
 Smooth = Elementwise | Bilinear
+"""The activations that are not ReLUs."""
 Ends = tuple[Floats, Floats]
 
 

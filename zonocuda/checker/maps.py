@@ -18,6 +18,7 @@ from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, lower, upper, z
 from zonocuda.checker.certificate import Layer
 from zonocuda.checker.execution import Execution, sized
 from zonocuda.checker.functions import each, least, most
+from zonocuda.checker.lines import Smooth
 from zonocuda.checker.products import corners, split
 from zonocuda.graph import (
     Add,
@@ -46,7 +47,7 @@ Ends = tuple[Array, Array]
 
 def is_activation(op: Op) -> bool:
     """Whether an operator is relaxed: neither affine nor a sum of two."""
-    return isinstance(op, Relu | Elementwise | Bilinear)
+    return isinstance(op, Relu | Smooth)
 
 
 class Maps:

@@ -44,7 +44,8 @@ def in_order(task: Callable[[int], T], count: int, jobs: int) -> Iterator[T]:
     """
     jobs = min(jobs, count)
     if jobs <= 1:
-        yield from map(task, range(count))
+        for k in range(count):  # no map, which a StopIteration of a task would end as if all were done
+            yield task(k)
         return
     number = max(_tasks, default=0) + 1
     _tasks[number] = task

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from flint import arb
 
 from zonocuda.checker.arithmetic import Array, lower, upper, zeros
+from zonocuda.checker.ends import Endings
 from zonocuda.checker.maps import Ends, Maps, is_activation
 from zonocuda.graph import Add, Cast, Concat, Input
 
@@ -22,6 +24,7 @@ class Passes:
         maps: the network.
         box: exact ends of the inputs.
         departures: by node, how far its value may be from that of its operator.
+        endings: by node, where the rows under way end.
         passes: how many rows were carried.
     """
 
@@ -29,6 +32,7 @@ class Passes:
         self.maps, self.box = maps, box
         self.middle, self.radius = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
         self.departures: dict[str, Array] = {}
+        self.endings: Endings = {}
         self.passes = 0
 
     def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
@@ -40,7 +44,7 @@ class Passes:
 
     def carry(self, name: str, rows: Array, at: Sequence[tuple[str, Array]] = ()) -> Ends:
         """Exact lower and upper bounds of rows ``[R, N]`` of a node, and of rows of other nodes that are added ``at``
-        them; upper ones hold where no slope looks at the sign of v."""
+        them; upper ones hold where no slope looks at the sign of v, and are infinite where rows end."""
         low, high = zeros(len(rows)), zeros(len(rows))
         for first in range(0, len(rows), self.maps.rows):
             part = slice(first, first + self.maps.rows)
@@ -63,6 +67,9 @@ class Passes:
             if node.name not in pending or isinstance(node.op, Input):
                 continue
             v = pending.pop(node.name)
+            if node.name in self.endings:
+                v, worth = self.endings[node.name].balls(v)
+                low, high = low + worth, high + arb("inf")
             if node.name in self.departures:
                 error = np.abs(v) @ self.departures[node.name]
                 low, high = low - error, high + error

@@ -94,7 +94,11 @@ def region_proof(network: Network, region: Region, entry: object, sources: Sourc
         return "combinations of rows refute every disjunct"
     if entry.get("forest") is not None:
         return _split(network, region, entry, list(disjuncts.values()), sources)
-    return _bounded(network, region, region_claim(entry, network.maps.layers, sources.archive), disjuncts, sources)
+    return _bounded(network, region, _claim(network, entry, sources.archive), disjuncts, sources)
+
+
+def _claim(network: Network, entry: object, archive: Archive | None) -> RegionClaim:
+    return region_claim(entry, network.maps.layers, network.maps.size, archive)
 
 
 def _left(network: Network, region: Region, entry: object) -> dict[int, Rows]:
@@ -149,7 +153,7 @@ Bounds = tuple[dict[LinearConstraint, Any], str]
 def _in_balls(network: Network, region: Region, claim: RegionClaim, rows: Rows, sources: Sources) -> Bounds:
     again = RegionCheck(network.maps, region, claim, sources.progress)
     _refuse(again.overflow)
-    bounds = {rows[number]: again.row_bound(rows[number], one.slopes) for number, one in claim.rows.items()}
+    bounds = {rows[number]: again.row_bound(rows[number], one) for number, one in claim.rows.items()}
     return bounds, f"{again.passes} rows carried in balls, {again.missed} {MISSED}"
 
 
@@ -160,7 +164,7 @@ def _in_floats(network: Network, region: Region, claim: RegionClaim, rows: Rows,
     with _believed():
         sets = root.run()
         _refuse(_overflow(network, sets))
-        found = root.row_bounds([(Row.of(root.net, rows[number]), one.slopes) for number, one in claim.rows.items()])
+        found = root.row_bounds([(Row.of(root.net, rows[number]), one) for number, one in claim.rows.items()])
     bounds = {rows[number]: arb(bound) for number, bound in zip(claim.rows, found, strict=True)}
     missed = 0
     for name, one in claim.activations.items():
@@ -222,7 +226,7 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
     if entry.get("activations"):
         if not network.maps.is_piecewise:
             raise CertificateError("forest: activations beside ReLUs have no bounds of a whole box beside a forest")
-        claim = region_claim(entry, network.maps.layers, archive)
+        claim = _claim(network, entry, archive)
         with np.errstate(all="ignore"), _believed():
             ends = box[0][None], box[1][None]
             root = RootDerivation(net, *ends, claim, sample, sources.progress, sources.work).run()

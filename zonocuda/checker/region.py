@@ -13,14 +13,15 @@ nothing else depends on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from flint import arb
 
 from zonocuda.checker.arithmetic import ONE, Array, balls, lower, upper, zeros
-from zonocuda.checker.certificate import ActivationSlopes, OwnSlopes, RegionClaim
+from zonocuda.checker.certificate import ActivationSlopes, RegionClaim, RowClaim
+from zonocuda.checker.ends import Ended
 from zonocuda.checker.execution import box_of, sized
 from zonocuda.checker.maps import Ends, Maps, cast_error, interval, is_activation, of_two, ratio
 from zonocuda.checker.passes import Passes
@@ -48,10 +49,14 @@ class RegionCheck(Passes):
         self.sizes: dict[str, Array] = {}
         self.relaxed: dict[str, Relaxed] = {}
         self.missed = 0
+        self.ended = {name for row in claim.rows.values() for name in row.ends}
+        self.known: dict[str, Ends] = {}
         ends: dict[str, Ends] = {}
         for done, node in enumerate(maps.graph.nodes):
             progress("check", done, len(maps.graph.nodes))
             ends[node.name] = self._bounds(node, ends)
+            if node.name in self.ended:
+                self.known[node.name] = ends[node.name]
             self.sizes[node.name] = sized(*ends[node.name])
         self.overflow = maps.overflow(lambda name: self.sizes[name])
 
@@ -156,9 +161,9 @@ class RegionCheck(Passes):
 
     # ---- backward ---------------------------------------------------------------------------------------------------
 
-    def row_bound(self, row: LinearConstraint, own: Mapping[str, OwnSlopes] | None) -> Any:
+    def row_bound(self, row: LinearConstraint, one: RowClaim) -> Any:
         """An exact lower bound of a row: the best of the passes with the slopes of the certificate."""
-        graph, size = self.maps.graph, self.maps.size
+        graph, size, own = self.maps.graph, self.maps.size, one.slopes
 
         def own_slopes(name: str, first: int) -> Chosen:
             if own is None or name not in own:
@@ -175,6 +180,7 @@ class RegionCheck(Passes):
                 v[0, i] = ratio(c)
             for j, c in row.inputs.items():
                 x[0, j] = ratio(c)
+            self.endings = {name: Ended.of(claim, *self.known[name]) for name, claim in one.ends.items()}
             bound = (self._carry(graph.output, v, pick, x)[0][0] + ratio(row.constant)).lower()
             if self.maps.execution is not None:  # the output may be flushed
                 bound = (bound - np.abs(v).sum() * arb(self.maps.execution.eta)).lower()

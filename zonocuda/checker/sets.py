@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zonocuda.checker.ends import Endings
 from zonocuda.checker.floats import TINY, FloatMap, Floats, U, above, gamma
 from zonocuda.checker.lines import Lines
 from zonocuda.checker.maps import FORMATS, Maps
@@ -177,7 +178,7 @@ class Carried:
     """Rows at the input: v ``[R, N0]``, s ``[R]``, E ``[R]``, and offsets ``[R]`` >= 0 of what is below and above.
 
     row >= v . x + s - E - below on the set, and row <= v . x + s + E + above where slopes do not depend on v's sign;
-    behind lines ``above`` is infinite.
+    behind lines, and where rows end, ``above`` is infinite.
     """
 
     rows: Floats
@@ -213,7 +214,13 @@ class Carried:
         return Carried(*(t[index] for t in (self.rows, self.constant, self.error, self.below, self.above)))
 
 
-def carry(sets: Sets, which: Index, start: Sequence[tuple[str, Callable[[Index], Floats]]], pick: Pick) -> Carried:
+def carry(
+    sets: Sets,
+    which: Index,
+    start: Sequence[tuple[str, Callable[[Index], Floats]]],
+    pick: Pick,
+    endings: Endings | None = None,
+) -> Carried:
     """Carries R rows to the input, the r-th over the set ``which[r]``.
 
     Args:
@@ -221,11 +228,13 @@ def carry(sets: Sets, which: Index, start: Sequence[tuple[str, Callable[[Index],
         which: ``[R]``.
         start: nodes, and what gives the rows ``[r, N]`` that some of the R begin with there; a row is the sum of them.
         pick: gives slopes.
+        endings: where all of the rows end.
     """
     parts = []
     for first in range(0, len(which), sets.net.rows):
         chosen = np.arange(first, min(first + sets.net.rows, len(which)))
-        parts.append(_chunk(sets, which[chosen], chosen, [(name, rows(chosen)) for name, rows in start], pick))
+        begun = [(name, rows(chosen)) for name, rows in start]
+        parts.append(_chunk(sets, which[chosen], chosen, begun, pick, endings or {}))
     columns = zip(*((p.rows, p.constant, p.error, p.below, p.above) for p in parts), strict=True)
     return Carried(*(np.concatenate(column) for column in columns))
 
@@ -235,7 +244,9 @@ def _of(values: Floats, which: Index) -> Floats:
     return values if len(values) == 1 else np.asarray(values[which])
 
 
-def _chunk(sets: Sets, which: Index, chosen: Index, start: list[tuple[str, Floats]], pick: Pick) -> Carried:
+def _chunk(
+    sets: Sets, which: Index, chosen: Index, start: list[tuple[str, Floats]], pick: Pick, endings: Endings
+) -> Carried:
     net, count = sets.net, len(which)
     pending: dict[str, Floats] = {}
     constant, error, below, over = (np.zeros(count) for _ in range(4))
@@ -254,6 +265,11 @@ def _chunk(sets: Sets, which: Index, chosen: Index, start: list[tuple[str, Float
             continue
         v = pending.pop(node.name)
         error = error + _of(sets.lost[node.name], which)
+        if node.name in endings:
+            v, summands = endings[node.name].floats(v)
+            constant = constant + summands.sum(1)
+            error = error + gamma(net.operations) * np.abs(summands).sum(1) + U * np.abs(constant)
+            error, over = error + TINY * summands.shape[1], over + np.inf
         if isinstance(node.op, Relu):
             slopes, offset = pick(node.name, which, chosen)
             image = v * np.where(v >= 0, slopes.nonnegative, slopes.negative)

@@ -114,8 +114,12 @@ class ForestCheck:
         return ""
 
     def rescued(self, leaf: Leaf, pair: Pair) -> bool:
-        """Whether further splits of a leaf's box refute a disjunct there: slopes by rule of smooth functions are other
-        ones than those that the search had. Of all sides that one is halved whose halves have the best bounds."""
+        """Whether bounds of a leaf's own box refute a disjunct there, or further splits of it: slopes by rule of smooth
+        functions are other ones than those that the search had. Of all sides that one is halved whose halves have the
+        best bounds."""
+        own = Leaf(leaf.box, leaf.cuts, (leaf.box, len(leaf.cuts)), leaf.slopes, (pair,))
+        if leaf.scope != own.scope and all(proven for _, _, _, proven in self.bounds([own], self.row_of)):
+            return True
         if self.net.maps.is_piecewise:
             return False
         pending = [(leaf.box, 0)]

@@ -163,6 +163,8 @@ def _check(
         raise CertificateError(f"{what} does not fit {network.name}: numbers of inputs and outputs differ")
     if network.network is not None:
         check_names(network.network, property_.names)
+    if sources.work.journal is not None:
+        sources.work.journal.compare()
     if verdict == "falsified":
         with precisely():
             return _counterexample(document.get("counterexample"), network, property_, semantics)

@@ -13,9 +13,9 @@ import numpy as np
 
 from zonocuda.checker.floats import Floats, U, above, gamma
 from zonocuda.checker.intervals import interval
-from zonocuda.checker.lines import Band
+from zonocuda.checker.lines import Band, Smooth
 from zonocuda.checker.sets import FloatNet, Relaxed, cast_error
-from zonocuda.graph import Add, Bilinear, Cast, Concat, Elementwise, Input, Node, Relu
+from zonocuda.graph import Add, Cast, Concat, Input, Node, Relu
 
 Ends = tuple[Floats, Floats]
 Clip = Callable[[Node, Floats, Floats], Ends]
@@ -50,7 +50,7 @@ def zonotope_bounds(net: FloatNet, lower: Floats, upper: Floats, clip: Clip) -> 
     sizes: dict[str, Floats] = {}  # of what a machine rounds
     for node in net.graph.nodes:
         before = [values[name] for name in node.inputs]
-        if isinstance(node.op, Elementwise | Bilinear):
+        if isinstance(node.op, Smooth):
             low, high = clip(node, *before[0].bounds())
             found[node.name] = low, high
             ends = interval(net, node, [(low, high)], lower, upper, sizes)

@@ -22,10 +22,10 @@ def ranks_of(blocks: Sequence[Block]) -> Ranks | None:
     Raises:
         ValueError: there are several.
     """
-    found = {id(ranks): ranks for block in blocks if (ranks := block.symbols.ranks) is not None}
+    found = {block.symbols.ranks for block in blocks} - {None}
     if len(found) > 1:
         raise ValueError("Zonotope: its symbols are shared out over different ranks")
-    return next(iter(found.values()), None)
+    return next(iter(found), None)
 
 
 def share_of(block: Block, ranks: Ranks) -> Block:

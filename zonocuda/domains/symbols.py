@@ -55,7 +55,7 @@ class Symbols:
         """
         if self.ranks is not None:
             raise ValueError(f"Symbols.share: {self} is a share of {self.ranks} already")
-        if self._share is None or self._share.ranks is not ranks:
+        if self._share is None or self._share.ranks != ranks:
             run = ranks.share(self.count)
             self._share = Symbols(run.stop - run.start, self.origin, self, run.start, ranks)
         return self._share

@@ -1,7 +1,7 @@
 """Networks as graphs of operators; knows nothing of zonotopes."""
 
 from zonocuda.graph.bilinear import Bilinear
-from zonocuda.graph.elementwise import ENTRIES, Assumed, Elementary, Elementwise, Step
+from zonocuda.graph.elementwise import ENTRIES, Assumed, Elementary, Elementwise, Staircase
 from zonocuda.graph.graph import Graph, Node, Part, interpret, prune
 from zonocuda.graph.magnitude import absolute, constants, divisor, fan_in, fan_out
 from zonocuda.graph.ops import (
@@ -53,7 +53,7 @@ __all__ = [
     "Relu",
     "Reshape",
     "ScaleShift",
-    "Step",
+    "Staircase",
     "Transpose",
     "absolute",
     "constants",

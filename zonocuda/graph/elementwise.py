@@ -52,7 +52,7 @@ _STEPS: dict[StepName, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Step(Elementwise):
+class Staircase(Elementwise):
     """A function that is constant between jumps, and nowhere falls: the sign (0 at 0), or the largest integer below x,
     the least above, or the nearest, of two as near the even one. Its values are computed exactly; NaN gives NaN."""
 

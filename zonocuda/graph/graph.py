@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph.ops import Add, Input, Op, Relu, Shape
+from zonocuda.graph.whole import Extreme, Extremes
 
 Value = TypeVar("Value")
 
@@ -264,6 +265,12 @@ class Graph:
                     if node.inputs[0] == (b if node.op.sign == 1 else a):
                         found[node.name] = a, b, node.op.sign
         return found
+
+    @cached_property
+    def maxima(self) -> Mapping[str, int]:
+        """By name the nodes that end an operator of the network: a largest (1) or least (-1) value of others."""
+        wholes = {node.name: node.part.whole for node in self.nodes if node.part is not None}
+        return {name: whole.sign for name, whole in wholes.items() if isinstance(whole, Extreme | Extremes)}
 
     @cached_property
     def whole(self) -> Graph:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.graph.bilinear import Bilinear
-from zonocuda.graph.elementwise import Assumed, Elementary, Step
+from zonocuda.graph.elementwise import Assumed, Elementary, Staircase
 from zonocuda.graph.ops import (
     Add,
     Cast,
@@ -199,6 +199,6 @@ _RULES: dict[type[Op], Callable[..., Shape | None]] = {
     Relu: _same,
     Reshape: _reshape,
     ScaleShift: _scale_shift,
-    Step: _same,
+    Staircase: _same,
     Transpose: _transpose,
 }

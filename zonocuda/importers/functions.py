@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.functions import FunctionName
-from zonocuda.graph import Elementary, Relu, ScaleShift, Step
+from zonocuda.graph import Elementary, Relu, ScaleShift, Staircase
 from zonocuda.graph.elementwise import StepName
 from zonocuda.graph.whole import Absolute
 from zonocuda.importers.builder import GraphBuilder, Value
@@ -39,7 +39,7 @@ def elementary(
 
 def step(builder: GraphBuilder, name: str, x: Value, function: StepName) -> Value:
     """Sign, floor, ceil or round, elementwise."""
-    return builder.emit(name, Step(function), x)
+    return builder.emit(name, Staircase(function), x)
 
 
 def elu(builder: GraphBuilder, name: str, x: Value, alpha: float, scale: float = 1.0) -> Value:

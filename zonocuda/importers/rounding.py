@@ -20,7 +20,7 @@ from zonocuda.graph import (
     Node,
     Relu,
     Reshape,
-    Step,
+    Staircase,
     Transpose,
     absolute,
     fan_in,
@@ -87,7 +87,7 @@ def transfer(node: Node, inputs: tuple[Bounded, ...], dtype: torch.dtype) -> Bou
         return Bounded(value, error)
     if isinstance(op, Relu):
         return Bounded(op.apply(inputs[0].value), inputs[0].error)
-    if isinstance(op, Step):
+    if isinstance(op, Staircase):
         by = 2 * inputs[0].error + torch.finfo(dtype).tiny  # 2: both values count beside a jump as near as float64 errs
         return Bounded(op.apply(inputs[0].value), op.change(inputs[0].value, by))
     if isinstance(op, Elementary):

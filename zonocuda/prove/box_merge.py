@@ -112,6 +112,6 @@ def _with_leaves(
         "scope": np.concatenate([tree.scope, scope])[leaves],
         "note": np.concatenate([tree.note, note])[leaves],
         "rows": np.concatenate([tree.rows, found.rows.astype(np.int32)])[leaves],
-        "notes": np.concatenate([tree.notes.reshape(-1, found.notes.shape[1]), found.notes]),
+        "notes": np.concatenate([tree.notes.reshape(len(tree.notes), found.notes.shape[1]), found.notes]),
     }
     return replace(tree, kind=kind[kept], inputs=tree.inputs[splits], at=tree.at[splits], **told)

@@ -30,7 +30,7 @@ from zonocuda.tighten.ascent import Ascent
 from zonocuda.tighten.refine import refine
 
 _ONE_PASS = Ascent(iterations=0)
-SPARE = 2.0
+SPARE = 1.0
 """Times what an execution costs a row, that a proof to be written down has to spare: others find other magnitudes, and
 bounds of neurons that are as much wider."""
 BATCH = 512

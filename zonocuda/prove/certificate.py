@@ -24,6 +24,15 @@ class SidedSlopes:
 
 
 @dataclass(frozen=True, eq=False)
+class Ends:
+    """Where a row ends at one node: where v < 0 (``negative``) or v > 0, at the places ``neurons`` (int32 [M],
+    ascending) of its features."""
+
+    negative: bool
+    neurons: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class OwnSlopes:
     """For M ``neurons`` rows for their lower, then for their upper bounds.
 
@@ -66,13 +75,14 @@ class ActivationRecord:
 @dataclass(frozen=True, eq=False)
 class RowRecord:
     """A row that refutes a disjunct: its number among the region's distinct rows, its bound and what rounding took off,
-    and slopes ``[K]`` of its own, by activation."""
+    slopes ``[K]`` of its own, by activation, and where it ends, by node."""
 
     row: int
     constraint: str
     lower: float
     slack: float | None
     slopes: Mapping[str, SidedSlopes] | None
+    ends: Mapping[str, Ends] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

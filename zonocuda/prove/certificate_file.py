@@ -111,6 +111,10 @@ class _Writer:
             "lower": _number(row.lower),
             "slack": _number(row.slack),
             "slopes": None if row.slopes is None else self._slopes(row.slopes),
+            "ends": [
+                {"name": name, "side": "negative" if one.negative else "positive", "neurons": self._array(one.neurons)}
+                for name, one in row.ends.items()
+            ],
         }
 
     def _slopes(self, slopes: Mapping[str, SidedSlopes]) -> list[dict[str, object]]:

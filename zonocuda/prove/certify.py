@@ -21,7 +21,9 @@ from zonocuda.bounds.dual.dual_pass import Visit, flatten_positions, flatten_row
 from zonocuda.bounds.dual.input_set import InputSet
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import Slopes, free_neurons, initial_slopes
+from zonocuda.bounds.dual.stops import Maxima, Stop
 from zonocuda.bounds.interval import Bounds
+from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Graph, Node
@@ -30,6 +32,7 @@ from zonocuda.prove.certificate import (
     UNIT,
     ActivationRecord,
     Certificate,
+    Ends,
     OwnSlopes,
     RegionRecord,
     RowRecord,
@@ -99,8 +102,14 @@ def region_record(position: int, proof: RegionProof) -> RegionRecord:
     nodes = activations(arithmetic.graph)
     if prover.climbed is None:
         records = tuple(_shared(node, first[node.name], first[node.name]) for node in nodes)
-        rows = tuple(_row(prover.rows, r, prover.bounds, prover.slack) for r in _chosen(prover.rows, prover.bounds))
-        return RegionRecord(position, False, records, rows)
+        ended, own, rows = prover.ended, None, []
+        for r in _chosen(prover.rows, prover.bounds):
+            if ended[r] and own is None:
+                inputs = {name: _wide(bounds) for name, bounds in first.items()}
+                own = _Ending(arithmetic.graph, inputs, arithmetic.box(proof.region), arithmetic.rounding, records)
+            way = (own.slopes, own.ends) if ended[r] and own is not None else (None, {})
+            rows.append(_row(prover.rows, r, prover.bounds, prover.slack, *way))
+        return RegionRecord(position, False, records, tuple(rows))
     again = _Refined(arithmetic, position, proof)
     for iterations in sorted({rung.intermediate for rung in LADDERS["max"]}):
         record = again.record(iterations) if iterations >= prover.climbed.intermediate else None
@@ -194,10 +203,56 @@ def _chosen(rows: Rows, bounds: Tensor) -> list[int]:
 
 
 def _row(
-    rows: Rows, r: int, bounds: Tensor, slack: Tensor | None, slopes: Mapping[str, SidedSlopes] | None = None
+    rows: Rows,
+    r: int,
+    bounds: Tensor,
+    slack: Tensor | None,
+    slopes: Mapping[str, SidedSlopes] | None,
+    ends: Mapping[str, Ends],
 ) -> RowRecord:
     cost = None if slack is None or bool(slack[r].isnan()) else rows.undo_unit(r, float(slack[r]))
-    return RowRecord(r, rows.labels[r], rows.undo_unit(r, float(bounds[r])), cost, slopes)
+    return RowRecord(r, rows.labels[r], rows.undo_unit(r, float(bounds[r])), cost, slopes, ends)
+
+
+def _own(
+    graph: Graph, own: Mapping[str, Slopes], records: Sequence[ActivationRecord], row: int
+) -> dict[str, SidedSlopes]:
+    """One row's slopes ``[K]``, in the order of the records."""
+    result: dict[str, SidedSlopes] = {}
+    for one in records:
+        if one.name not in own:
+            continue
+        node, sides = graph[one.name], {}
+        rule, settled = rule_of(node), rule_of(node).settled(one.lower, one.upper)
+        order = flatten_positions(graph[node.inputs[0]].shape).argsort().to(settled.device)
+        for side in ("nonnegative", "negative"):
+            found = getattr(own[one.name], side)
+            if found is not None:
+                slopes = _admissible(rule, found[0, min(row, found.shape[1] - 1)][order][one.neurons.long()])
+                sides[side] = torch.where(settled, getattr(one, side), slopes)
+        result[one.name] = SidedSlopes(**sides)
+    return result
+
+
+class _Ending:
+    """How rows go that end at maxima, for bounds ``[1, *features]`` of the activations' inputs."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Bounds],
+        box: Bounds,
+        rounding: Rounding,
+        records: Sequence[ActivationRecord],
+    ) -> None:
+        self.maxima = Maxima(graph, inputs, box, rounding.on(graph))
+        start = {name: s.flat() for name, s in initial_slopes(graph, inputs, "adaptive").items()}
+        self.usual = self.maxima.usual(start)
+        self.slopes = _own(graph, self.usual, records, 0)
+        self.ends = {
+            name: Ends(stop.sign == 1, stop.ends.flatten().nonzero().squeeze(1).int())
+            for name, stop in self.maxima.stops.items()
+        }
 
 
 # ---- refined bounds ------------------------------------------------------------------------------------------------
@@ -305,43 +360,31 @@ class _Refined:
         shown, inputs = self.layers(iterations)
         ledger = Ledger(self.rounding.on(self.graph), self.box, inputs)
         shared = {name: s.flat() for name, s in initial_slopes(self.graph, inputs, "adaptive").items()}
-        problem = self.problem(inputs, ledger)
-        bounds = problem.bound(lambda node: shared[node.name])[0].squeeze(0)
-        slack = problem.slack.squeeze(0)
+        ending = _Ending(self.graph, inputs, self.box, self.rounding, shown)
+        problem = self.problem(inputs, ledger, ending.maxima.stops)
+        best, slack = problem.bound(lambda node: shared[node.name])[0].squeeze(0), problem.slack.squeeze(0)
         own: dict[str, Slopes] = {}
-        if not all(self.rows.refuted(bounds)):
+        ended = torch.zeros_like(best, dtype=torch.bool)
+        if ending.maxima.stops and not all(self.rows.refuted(best)):
+            lower = problem.bound(lambda node: ending.usual[node.name], ends=True)[0].squeeze(0)
+            ended, best = lower > best, torch.fmax(best, lower)
+        if not all(self.rows.refuted(best)):
             search = self.problem(inputs, ledger)
             found = ascend(search, Ascent(iterations=max(30, 2 * iterations)), shared, wants_slopes=True)
-            better = found.lower.squeeze(0)
+            lower = found.lower.squeeze(0)
+            ended, best = ended & ~(lower > best), torch.fmax(best, lower)
             own = {name: s for name, s in found.slopes.items() if s.nonnegative is not None}
-            if not all(self.rows.refuted(better)):
+            if not all(self.rows.refuted(best)):
                 return None
-        else:
-            better = bounds
-        rows = tuple(
-            _row(self.rows, r, better, slack, self.chosen(own, shown, r) if own else None)
-            for r in _chosen(self.rows, better)
-        )
-        return RegionRecord(self.position, True, shown, rows)
+        rows = []
+        for r in _chosen(self.rows, best):
+            slopes = _own(self.graph, own, shown, r) if own else None
+            way = (ending.slopes, ending.ends) if ended[r] else (slopes, {})
+            rows.append(_row(self.rows, r, best, slack, *way))
+        return RegionRecord(self.position, True, shown, tuple(rows))
 
-    def problem(self, inputs: Mapping[str, Bounds], ledger: Ledger) -> RowProblem:
-        return RowProblem(output_rows(self.graph, self.rows, 1, ledger), self.box, inputs, self.on_node)
-
-    def chosen(
-        self, own: Mapping[str, Slopes], records: Sequence[ActivationRecord], row: int
-    ) -> dict[str, SidedSlopes]:
-        """One row's slopes ``[K]``, in the order of the records."""
-        result: dict[str, SidedSlopes] = {}
-        for one in records:
-            if one.name not in own:
-                continue
-            node, sides = self.graph[one.name], {}
-            rule, settled = rule_of(node), rule_of(node).settled(one.lower, one.upper)
-            order = flatten_positions(self.graph[node.inputs[0]].shape).argsort().to(settled.device)
-            for side in ("nonnegative", "negative"):
-                found = getattr(own[one.name], side)
-                if found is not None:
-                    slopes = _admissible(rule, found[0, min(row, found.shape[1] - 1)][order][one.neurons.long()])
-                    sides[side] = torch.where(settled, getattr(one, side), slopes)
-            result[one.name] = SidedSlopes(**sides)
-        return result
+    def problem(
+        self, inputs: Mapping[str, Bounds], ledger: Ledger, stops: Mapping[str, Stop] | None = None
+    ) -> RowProblem:
+        flow = output_rows(self.graph, self.rows, 1, ledger)
+        return RowProblem(flow, self.box, inputs, self.on_node, stops)

@@ -27,7 +27,8 @@ class DenseBounder:
     """Proven bounds in float64; what is open by no more than rounding goes on to ``wide``.
 
     ``on_layer`` is called before each layer, and may raise. With ``notes`` bounds say which slopes they had, as
-    :class:`zonocuda.prove.boxes.BoxBounder` does.
+    :class:`zonocuda.prove.boxes.BoxBounder` does, and no box leaves early: who checks them has the neurons' rows, and
+    better bounds of neurons may make those of the region's rows worse by chance.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class DenseBounder:
         with torch.no_grad():
             inputs = passes.reduced(lower, upper, known)
             found = self._said(passes, lower, upper, passes.steps(inputs))
-            left = (~(worst_bound(found.lower, self.rows.disjuncts) > 0)).nonzero().squeeze(1)
+            left = ((~(worst_bound(found.lower, self.rows.disjuncts) > 0)) | self.notes).nonzero().squeeze(1)
             if len(left):
                 low, high = lower[left], upper[left]
                 inputs, steps = passes.refined(low, high, [(below[left], above[left]) for below, above in inputs])

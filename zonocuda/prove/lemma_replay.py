@@ -81,7 +81,7 @@ class _Replay(LemmaLayer):
                 own = one.leaves.onto(columns, start, known)
                 row = place[one.neuron] + len(index) * one.upper
                 trees.append(replace(own, row=np.full(len(own.row), row)))
-        trees, least = shared([tree for tree in trees if len(tree.row)], start, self.least)
+        trees, least = shared([tree for tree in trees if len(tree.row)], self.least)
         best: dict[int, int] = {}
         for number, bound in enumerate(least.tolist()):
             row = int(trees[number].row[0])
@@ -105,28 +105,29 @@ class _Replay(LemmaLayer):
         return torch.cat([parts.bound[:0], *found]).double().cpu().numpy()
 
 
-def shared(trees: Sequence[SignLeaves], start: NDArray[np.uint8], least: Least) -> tuple[list[SignLeaves], Floats]:
+def shared(trees: Sequence[SignLeaves], least: Least) -> tuple[list[SignLeaves], Floats]:
     """Smaller trees that prove as much with fewer slopes, and what each proves: the least bound of its leaves.
 
-    A leaf that proves no less than that with the slopes ``start`` ``[U]``, or with those of its tree's worst leaf, has
-    these. What the worst leaf needs is not touched.
+    A leaf that proves no less than that with the slopes of its tree's worst leaf has these.
     """
     if not trees:
         return [], np.zeros(0)
-    _, owner = _runs(trees)
-    goal = np.full(len(trees), np.inf)
-    np.minimum.at(goal, owner, least(SignLeaves.cat(trees)))
+    runs, owner = _runs(trees)
+    bounds = least(SignLeaves.cat(trees))
+    goal = np.array([bounds[first:last].min() for first, last in runs])
     some = merged(trees, lambda leaves, number: least(leaves) >= goal[number])
-    runs, owner = _runs(some)
-    every = SignLeaves.cat(some)
-    bounds = least(every)
+    same = np.array([after is before for after, before in zip(some, trees, strict=True)])
+    held, (runs, place) = bounds[same[owner]], _runs(some)
+    every, bounds = SignLeaves.cat(some), np.empty(len(place))
+    bounds[same[place]], owner = held, place
+    changed = np.flatnonzero(~same[owner])
+    if len(changed):
+        bounds[changed] = least(every.at(changed))
     worst = np.array([first + int(bounds[first:last].argmin()) for first, last in runs])
     slopes, left = every.slopes.copy(), np.flatnonzero(bounds > bounds[worst][owner])
-    for wanted in ("start", "worst"):
-        new = np.tile(start, (len(left), 1)) if wanted == "start" else slopes[worst[owner[left]]]
-        ok = least(replace(every.at(left), slopes=new)) >= goal[owner[left]]
-        slopes[left[ok]] = new[ok]
-        left = left[~ok]
+    new = slopes[worst[owner[left]]]
+    ok = least(replace(every.at(left), slopes=new)) >= goal[owner[left]]
+    slopes[left[ok]] = new[ok]
     found = replace(every, slopes=slopes)
     return [found.at(np.arange(first, last)) for first, last in runs], goal
 

@@ -23,7 +23,14 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.compact import Compact, compact
-from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_positions, flatten_rows, unflatten_rows
+from zonocuda.bounds.dual.dual_pass import (
+    DualPass,
+    Visit,
+    convolves,
+    flatten_positions,
+    flatten_rows,
+    unflatten_rows,
+)
 from zonocuda.bounds.dual.neurons import send_unit_rows
 from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.dual.slopes import free_neurons
@@ -31,7 +38,8 @@ from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
-from zonocuda.prove.sign_bounds import LEMMA, Pace, SignBounds
+from zonocuda.prove.lemma_pieces import Helpers, LemmaPiece, LemmaTrees
+from zonocuda.prove.sign_bounds import CONVOLVED_LEMMA, LEMMA, Pace, SignBounds
 from zonocuda.prove.sign_record import Ints, LemmaProof, SignLeaves, places
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations
@@ -84,6 +92,9 @@ class Lemmas:
     searching: float = 0.0
 
 
+LEAST_ROWS = 8
+"""Of a piece."""
+
 Costs = Callable[[Mapping[str, Bounds], str], Tensor | None]
 """For bounds of the activations' inputs and the name of one, ``[features]`` in the order of the pass: what the
 relaxation of each neuron costs; None where no row is open any more."""
@@ -101,6 +112,7 @@ def find_lemmas(
     note: Callable[[Lemmas, str], None] = lambda found, layer: None,
     after: str = "",
     written: bool = False,
+    helpers: Helpers | None = None,
 ) -> Lemmas:
     """Bounds of the unstable neurons, layer by layer.
 
@@ -119,6 +131,7 @@ def find_lemmas(
         note: is given what was found so far after each layer, and the name of its activation.
         after: the activation of the layer to go on behind; empty to begin with the first one.
         written: whether bounds are those of what is written down.
+        helpers: who share the work of each layer; what they lose is done here.
     """
     known, improved, bounded = dict(inputs), 0, 0
     nodes = activations(arithmetics[0].graph)
@@ -138,6 +151,7 @@ def find_lemmas(
         go_on = partial(proceed, share)
         layer = LemmaLayer(arithmetics, boxes, left, left.graph[node.name], on_node, go_on)
         layer.recorded, layer.written = record is not None, written
+        layer.helpers, layer.share = helpers, share
         try:
             layer.climb(index)
             known = left.widen(layer.inputs)
@@ -160,6 +174,21 @@ def find_lemmas(
         known = left.widen(layer.inputs)
         note(found(False), node.name)
     return found(True)
+
+
+def bound_piece(
+    arithmetics: Sequence[Arithmetic],
+    boxes: Sequence[Bounds],
+    piece: LemmaPiece,
+    on_node: Visit,
+    proceed: Callable[[], bool],
+) -> LemmaTrees:
+    """What comes of a piece, elsewhere than its layer is; see :func:`find_lemmas`."""
+    left = compact(arithmetics[0].graph, piece.inputs)
+    layer = LemmaLayer(arithmetics, boxes, left, left.graph[piece.name], on_node, proceed)
+    layer.written = piece.written
+    layer.begin(piece.index)
+    return layer.bounds_of(piece)
 
 
 def in_dtype(inputs: Mapping[str, Bounds], dtype: torch.dtype) -> dict[str, Bounds]:
@@ -196,13 +225,17 @@ class LemmaLayer:
         self.inputs = dict(left.inputs)
         self.source = left.graph[node.inputs[0]]
         self.bounded = 0
+        self.helpers: Helpers | None = None
+        self.share = 1.0
         self.best: dict[int, tuple[float, SignParts]] = {}  # by row: its bound, and the leaves that prove it
 
     def climb(self, index: Tensor) -> None:
         """Bounds of the neurons ``index`` ``[K]`` by one row for each side, with slopes of its own."""
         self.begin(index)
         every = torch.arange(2 * len(index), device=index.device)
-        self.roots = SignParts.cat([self.bounder.roots(part, part, CLIMB) for part in torch.split(every, ROWS)])
+        parts = self.pieces(every, ROWS)
+        found = dict(self.shared_out([self.piece(part, None, 0) for part in parts]))
+        self.roots = SignParts.cat([found[number].parts for number in range(len(parts))])
         self.note(every, self.roots.bound)
         if self.recorded:
             self.keep(every, self.roots.packed(), self.roots.bound.unsqueeze(1))
@@ -211,7 +244,40 @@ class LemmaLayer:
         """The bound method of the neurons ``index`` ``[K]``: a row for each one's lower, then for its upper bound."""
         self.index = index
         judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
-        self.bounder = SignBounds(self.problem(0, index), LEMMA, judge=judge, wishes=1, written=self.written)
+        pace = CONVOLVED_LEMMA if convolves(self.left.graph) else LEMMA
+        self.bounder = SignBounds(self.problem(0, index), pace, judge=judge, wishes=1, written=self.written)
+
+    # ---- pieces ------------------------------------------------------------------------------------------------------
+
+    def pieces(self, rows: Tensor, most: int) -> Sequence[Tensor]:
+        """Rows in pieces of at most ``most``, and enough of them for all helpers."""
+        if not len(rows):
+            return ()
+        if self.helpers is not None:
+            most = min(most, max(LEAST_ROWS, -(-len(rows) // (2 * self.helpers.count))))
+        return torch.split(rows, most)
+
+    def piece(self, rows: Tensor, roots: SignParts | None, rounds: int) -> LemmaPiece:
+        """Some rows."""
+        return LemmaPiece(self.left.whole, self.node.name, self.index, rows, roots, rounds, self.written)
+
+    def shared_out(self, pieces: Sequence[LemmaPiece]) -> Iterator[tuple[int, LemmaTrees]]:
+        """What comes of pieces, as they end."""
+        if self.helpers is None or len(pieces) < 2:
+            yield from ((number, self.bounds_of(piece)) for number, piece in enumerate(pieces))
+            return
+        for number, found in self.helpers(pieces, self.share):
+            yield number, self.bounds_of(pieces[number]) if found is None else found
+
+    def bounds_of(self, piece: LemmaPiece) -> LemmaTrees:
+        """What comes of one piece, here."""
+        runs = torch.split(torch.arange(len(piece.rows), device=piece.rows.device), ROWS)
+        if piece.roots is None:
+            roots = SignParts.cat([self.bounder.roots(piece.rows[p], piece.rows[p], CLIMB) for p in runs])
+            return LemmaTrees(roots, roots.bound.unsqueeze(1), 0)
+        roots = SignParts.cat([self.bounder.climb(piece.roots.at(p), MORE).parts for p in runs])
+        found = deepen(roots, self.bounder, piece.rounds, ROWS, self.proceed)
+        return LemmaTrees(found.leaves, found.leaf_bounds, found.bounded)
 
     def problem(self, number: int, index: Tensor) -> SignProblem:
         """The rows, in one of the arithmetics."""
@@ -257,13 +323,12 @@ class LemmaLayer:
         """Small trees for some rows; returns how many bounds they improved."""
         step = max(1, BYTES // (self.roots.part_bytes * (rounds + 1)))
         improved = 0
-        for part in torch.split(rows, step) if len(rows) else ():
-            roots = SignParts.cat([self.bounder.climb(self.roots.at(p), MORE).parts for p in torch.split(part, ROWS)])
-            found = deepen(roots, self.bounder, rounds, ROWS, self.proceed)
+        parts = self.pieces(rows, step)
+        for number, found in self.shared_out([self.piece(part, self.roots.at(part), rounds) for part in parts]):
             self.bounded += found.bounded
-            improved += self.note(part, found.bound)
+            improved += self.note(parts[number], found.bounds.amin(1))
             if self.recorded:
-                self.keep(part, found.leaves, found.leaf_bounds)
+                self.keep(parts[number], found.parts, found.bounds)
         return improved
 
     # ---- what is written down ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from zonocuda.bounds.dual.compact import Compact, compact
 from zonocuda.bounds.dual.dual_pass import Visit
 from zonocuda.bounds.dual.problem import RowProblem, output_rows
 from zonocuda.bounds.dual.slopes import STARTS, Slopes, initial_slopes
+from zonocuda.bounds.dual.stops import Maxima, Stop
 from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.ledger import Ledger
@@ -91,6 +92,7 @@ class Prover:
         self.corners = box[0].new_zeros((0, *graph.input_shape), dtype=torch.float32)
         self.passed = self.is_coarse = False
         self._slopes: dict[str, Slopes] = {}
+        self._ended = torch.zeros_like(rows.constant, dtype=torch.bool)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -104,6 +106,7 @@ class Prover:
             return torch.where(t.isfinite(), t, math.nan)
 
         self.best, self.slack, self.passed = finite(other.best), other.slack.clone(), other.passed
+        self._ended = other._ended.clone()
         if other.forward is not None:
             found = finite(other.forward)
             self.forward = found if self.forward is None else torch.fmax(self.forward, found)
@@ -132,6 +135,7 @@ class Prover:
             return torch.where(there, t[index], math.nan)
 
         self.best, self.slack, self.passed = taken(other.best), taken(other.slack), other.passed
+        self._ended = there & other._ended[index]
         self.forward = None if other.forward is None else taken(other.forward)
         self.inputs, self.corners, self.climbed = dict(other.inputs), other.corners, other.climbed
         self.is_coarse = other.is_coarse
@@ -143,6 +147,11 @@ class Prover:
     def bounds(self) -> Tensor:
         """``[R]``, the best bounds of all; a NaN says nothing, and two of them leave one, which refutes nothing."""
         return self.best if self.forward is None else torch.fmax(self.forward, self.best)
+
+    @property
+    def ended(self) -> Tensor:
+        """``[R]``, whether the best bound is that of a row that ended at maxima."""
+        return self._ended if self.forward is None else self._ended & ~(self.forward >= self.best)
 
     @property
     def proven(self) -> bool:
@@ -174,12 +183,17 @@ class Prover:
         """Bounds of the rows ``index`` for each of some slopes."""
         self.corners, self.passed = self.corners[:0], True
         left = compact(self.graph, self.inputs)
+        narrow = [left.narrow_slopes(slopes) for slopes in starts]
         with torch.no_grad():
-            problem = self._problem(left, self._ledger(left), index)
-        for slopes in starts:
+            maxima = Maxima(left.graph, left.inputs, self.box, self._rounding(left))
+            problem = self._problem(left, self._ledger(left), index, maxima.stops)
+        tried = [(slopes, False) for slopes in narrow]
+        if maxima.stops:
+            tried.append((maxima.usual(narrow[STARTS.index("adaptive")]), True))
+        for slopes, ends in tried:
             with torch.no_grad():
-                lower, weight = problem.bound(_lookup(left.narrow_slopes(slopes)))
-            self._improve(index, lower.squeeze(0), problem.slack.squeeze(0))
+                lower, weight = problem.bound(_lookup(slopes), ends)
+            self._improve(index, lower.squeeze(0), problem.slack.squeeze(0), ends)
             if weight is not None:
                 self._add_corners(weight)
 
@@ -259,21 +273,28 @@ class Prover:
         now[index] = torch.fmax(now[index], best.squeeze(0).double())
         return ~self._members(self.rows.refuted(now))[index]
 
-    def _improve(self, index: Tensor, lower: Tensor, slack: Tensor) -> None:
+    def _improve(self, index: Tensor, lower: Tensor, slack: Tensor, ended: bool = False) -> None:
         """A NaN bound says nothing; where there is nothing else it stays, and refutes nothing."""
         old, lower = self.best[index], lower.double()
         better = (lower > old) | old.isnan()
         self.best[index] = torch.where(better, lower, old)
         self.slack[index] = torch.where(better, slack.double(), self.slack[index])
+        self._ended[index] = torch.where(better, ended, self._ended[index])
 
     def _ledger(self, left: Compact) -> Ledger | None:
-        return None if self.rounding is None else Ledger(self.rounding.on(left.graph), self.box, left.inputs)
+        rounding = self._rounding(left)
+        return None if rounding is None else Ledger(rounding, self.box, left.inputs)
 
-    def _problem(self, left: Compact, ledger: Ledger | None, index: Tensor) -> RowProblem:
+    def _rounding(self, left: Compact) -> Rounding | None:
+        return None if self.rounding is None else self.rounding.on(left.graph)
+
+    def _problem(
+        self, left: Compact, ledger: Ledger | None, index: Tensor, stops: Mapping[str, Stop] | None = None
+    ) -> RowProblem:
         flow = output_rows(left.graph, self.rows, 1, ledger)
         if len(index) < self.rows.count:
             flow.keep(index)
-        return RowProblem(flow, self.box, left.inputs, self.on_node)
+        return RowProblem(flow, self.box, left.inputs, self.on_node, stops)
 
     def _add_corners(self, weight: Tensor) -> None:
         corner = torch.where(weight >= 0, *self.box).float()

@@ -25,7 +25,7 @@ import math
 import torch
 from torch import Tensor
 
-from zonocuda.graph import Step
+from zonocuda.graph import Staircase
 from zonocuda.graph.elementwise import StepName
 from zonocuda.relaxations.recorded import recorded, records
 from zonocuda.relaxations.rule import Bounds, Lines, Rule, Start
@@ -47,7 +47,7 @@ class StepRule(Rule):
     is_certified = True
     limits = (0.0, math.inf)
 
-    def __init__(self, op: Step) -> None:
+    def __init__(self, op: Staircase) -> None:
         self.op = op
 
     # ---- the rule ----------------------------------------------------------------------------------------------------

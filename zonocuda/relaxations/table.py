@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zonocuda.graph import Bilinear, Elementary, Graph, Node, Op, Relu, Step
+from zonocuda.graph import Bilinear, Elementary, Graph, Node, Op, Relu, Staircase
 from zonocuda.relaxations.bilinear import BilinearRule
 from zonocuda.relaxations.elementary import elementary_rule
 from zonocuda.relaxations.relu import ReluRule
@@ -15,7 +15,7 @@ from zonocuda.relaxations.steps import StepRule
 RULES: dict[type[Op], Callable[[Any], Rule]] = {
     Elementary: elementary_rule,
     Relu: lambda op: ReluRule(),
-    Step: lambda op: StepRule(op),
+    Staircase: lambda op: StepRule(op),
     Bilinear: lambda op: BilinearRule(op.terms),
 }
 """By the type of an operator, its rule, made for the operator."""

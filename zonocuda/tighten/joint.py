@@ -120,7 +120,7 @@ def _collect(groups: dict[Symbols | str, Tensor], point: Point, symbols: Symbols
     """Puts the derivatives of a block, or of a part of one whose symbols were cut, to those of its group."""
     given = [block.symbols for block in point.zonotope.blocks]
     offset, root = 0, symbols
-    while root not in given and root.parent is not None and root.ranks is root.parent.ranks:  # not beyond a share
+    while root not in given and root.parent is not None and root.ranks == root.parent.ranks:  # not beyond a share
         offset, root = offset + root.offset, root.parent
     key = root if root in given else root.origin
     if isinstance(key, str) and key not in point.crossed:

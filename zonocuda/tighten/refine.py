@@ -196,4 +196,4 @@ class Layers:
         signs[count : 2 * count] = -1
         flow = DualPass(self.graph, like.shape[0], rows, like, self.ledger)
         send_unit_rows(flow, source, filled, signs)
-        return RowProblem(flow, self.region, self.inputs, self.on_node, self.softmax_sum)
+        return RowProblem(flow, self.region, self.inputs, self.on_node, softmax_sum=self.softmax_sum)

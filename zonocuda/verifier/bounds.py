@@ -31,8 +31,8 @@ class NetworkBounds:
 
     Attributes:
         lower, upper: bounds of the output, ``[B, *output features]``.
-        output: the zonotope that encloses the output, on the input's symbols and new ones; None where the sweep changed
-            to the dual.
+        output: the zonotope that encloses the output, on the input's symbols and new ones, with this rank's share of
+            them where they are shared out; None where the sweep changed to the dual.
         layers: bounds (lower, upper) of the value of every node, by name, where they were asked for; in round to
             nearest.
         relus: bounds of the input of every ReLU, by name.

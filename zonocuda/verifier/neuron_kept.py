@@ -20,7 +20,7 @@ class KeptSearch:
     """A search, as far as it is kept.
 
     Attributes:
-        most: bytes that it may take; 0 keeps nothing.
+        most: bytes that it may take; None keeps nothing.
         is_whole: whether all leaves of the last tree are here: not where a search went on with a state that was read,
             or others closed some of them, or they took too much memory.
         columns: places of the last tree's neurons among those of all activations.
@@ -29,7 +29,7 @@ class KeptSearch:
         bytes: that all of this takes.
     """
 
-    most: int = 0
+    most: int | None = None
     is_whole: bool = field(init=False)
     columns: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     leaves: list[SignLeaves] = field(default_factory=list)
@@ -37,7 +37,7 @@ class KeptSearch:
     bytes: int = 0
 
     def __post_init__(self) -> None:
-        self.is_whole = self.most > 0
+        self.is_whole = self.most is not None
 
     def begin(self, graph: Graph, inputs: Mapping[str, Bounds], problem: SignProblem) -> None:
         """Another tree begins, of a problem with these bounds."""
@@ -61,7 +61,7 @@ class KeptSearch:
 
     def _count(self, leaves: SignLeaves) -> None:
         self.bytes += leaves.bytes
-        if self.bytes > self.most:
+        if self.most is not None and self.bytes > self.most:
             self.give_up()
 
     def give_up(self) -> None:

@@ -28,7 +28,7 @@ from zonocuda.prove.forest import ForestRecord
 from zonocuda.prove.lemma_replay import replay_lemmas
 from zonocuda.prove.sign_bounds import ROOT, SignBounds
 from zonocuda.prove.sign_merge import lightened, merged
-from zonocuda.prove.sign_record import LemmaProof, SignLeaves, TreeWriter, firsts, known_signs, places, start_units
+from zonocuda.prove.sign_record import SignLeaves, TreeWriter, firsts, known_signs, places, start_units
 from zonocuda.prove.stages import RegionProof
 from zonocuda.prove.timeline import unwatched
 from zonocuda.relaxations import activations
@@ -87,6 +87,14 @@ def runs_of(parts: SignParts) -> list[SignParts]:
     return [parts.at(slice(first, first + BATCH)) for first in range(0, len(parts), BATCH)]
 
 
+class _Written(KeptSearch):
+    """A search of which nothing may be lost."""
+
+    def give_up(self) -> None:
+        """Raises NoCertificateError: it takes too much memory."""
+        raise NoCertificateError(f"the leaves of a proof by splitting neurons take more than {MAX_BYTES >> 20} MiB")
+
+
 class RecordedCourse(NeuronCourse):
     """A search that keeps what its last tree, and the lemmas before it, were closed with."""
 
@@ -96,7 +104,7 @@ class RecordedCourse(NeuronCourse):
         """``search`` has what was kept of another one, which is bounded once more and not searched; ``rounds`` of
         lemmas it took, of which the last one is all that is made again where nothing was kept; ``groups`` are the
         disjuncts of it, by its own numbers."""
-        self.kept = KeptSearch(MAX_BYTES)
+        self.kept = _Written(MAX_BYTES)
         super().__init__(replace(search, kept=self.kept))
         self.again, self.before, self.groups = rounds, search.kept, np.array(groups, np.int64)
 
@@ -105,28 +113,13 @@ class RecordedCourse(NeuronCourse):
         self.bounder = bounder
         super().begins(bounder, done)
 
-    def closed(self, parts: SignParts) -> None:
-        """Keeps leaves."""
-        super().closed(parts)
-        self.check_room()
-
-    def lemma(self, proof: LemmaProof) -> None:
-        """Keeps a lemma."""
-        super().lemma(proof)
-        self.check_room()
-
-    def check_room(self) -> None:
-        """Raises NoCertificateError where what is kept took too much memory."""
-        if not self.kept.is_whole:
-            raise NoCertificateError(f"the leaves of a proof by splitting neurons take more than {MAX_BYTES >> 20} MiB")
-
     def look_and_learn(self) -> SignOutcome[Counterexample]:
         """The lemmas of the other search, or others as in its last round, if it took any, and one search."""
         if self.before.proofs:
             arithmetics = self.search.arithmetics
             boxes = [arithmetic.box(self.search.region) for arithmetic in arithmetics]
             proofs = self.before.proofs
-            self.inputs = replay_lemmas(arithmetics, boxes, self.inputs, proofs, self.on_node, self.lemma)
+            self.inputs = replay_lemmas(arithmetics, boxes, self.inputs, proofs, self.on_node, self.kept.lemma)
         elif self.again:
             self.find(EFFORTS[self.again - 1])
         return self.look()

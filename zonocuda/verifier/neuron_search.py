@@ -24,17 +24,17 @@ from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.interval import Bounds, all_finite
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSearch, SignSettings, SignState, refuted
-from zonocuda.checkpoint import CheckpointError, alike, moved
+from zonocuda.checkpoint import CheckpointError, moved
 from zonocuda.graph import Graph, Node
 from zonocuda.prove.lemmas import LemmaEffort, Lemmas, find_lemmas, in_dtype
 from zonocuda.prove.sign_bounds import CHILD, ROOT, Pace, SignBounds
-from zonocuda.prove.sign_record import LemmaProof
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.prove.timeline import Watch, unwatched
 from zonocuda.specs import Region
-from zonocuda.verifier.course_state import CourseState, Stage
+from zonocuda.verifier.course_state import CourseState, Stage, checked_parts
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.leaf import Leaf, with_mixed
+from zonocuda.verifier.lemma_packets import LemmaHelpers, helping
 from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.sharing import SharedSearch
@@ -81,6 +81,7 @@ class NeuronSearch:
         keep: may write states down; is handed what makes them, until a counterexample is found.
         stopped: asked before every batch; True ends the search with what is open.
         share: shares the last search out; None goes on here.
+        helpers: share the lemmas of a search that lasts; None finds them here.
         watch: is told how far the search is.
         leaf: ``lp``: small parts may have a linear program; ``milp``: and a mixed one looks for a counterexample.
         kept: keeps the proof, where it is to be written down.
@@ -98,6 +99,7 @@ class NeuronSearch:
     keep: Callable[[Callable[[], CourseState]], None] = lambda make: None
     stopped: Callable[[], bool] = lambda: False
     share: NeuronShare | None = None
+    helpers: LemmaHelpers | None = None
     watch: Watch = unwatched
     leaf: Leaf = "lp"
     kept: KeptSearch = field(default_factory=KeptSearch)
@@ -207,24 +209,8 @@ class NeuronCourse:
         self.margin, self.brought = state.margin, state.brought
 
     def checked(self, parts: SignParts, like: SignParts) -> SignParts:
-        """Open parts that were read; ``like`` are some of this search.
-
-        Raises:
-            CheckpointError: they are none of this search.
-        """
-        if not alike(parts, like.packed()):
-            raise CheckpointError("is damaged: the parts are of another shape")
-        pairs = {(row, number) for number, rows in enumerate(self.members) for row in rows}
-        known = set(zip(parts.row.tolist(), parts.group.tolist(), strict=True)) <= pairs
-        ranges = (
-            (parts.signs, -1, 1),
-            (parts.slopes, 0, 1),
-            (parts.multipliers, 0, math.inf),
-            (parts.wishes, -1, parts.signs.shape[1] - 1),
-        )
-        if not known or not all(bool(((t >= low) & (t <= high)).all()) for t, low, high in ranges):
-            raise CheckpointError("is damaged: the parts are none of the search")
-        return parts
+        """Open parts that were read; ``like`` are some of this search. Raises CheckpointError: see there."""
+        return checked_parts(parts, like, self.members)
 
     def stats(self, still: int, worst: float, is_proven: bool) -> SplitStats:
         """What it took."""
@@ -320,10 +306,6 @@ class NeuronCourse:
         """Parts of the search were refuted."""
         self.search.kept.closed(parts)
 
-    def lemma(self, proof: LemmaProof) -> None:
-        """A bound of a neuron was found, where proofs are kept."""
-        self.search.kept.lemma(proof)
-
     def go_on(self, search: SignSearch[Counterexample], most: float) -> SignOutcome[Counterexample]:
         """A search goes on until so many parts were bounded."""
         self.counted = search.bounded
@@ -373,10 +355,11 @@ class NeuronCourse:
             self.costs,
             self.on_node,
             lambda share: time.monotonic() - begin < share * budget and not self.search.stopped(),
-            self.lemma if self.search.kept.is_whole else None,
+            self.search.kept.lemma if self.search.kept.is_whole else None,
             note,
             self.layer,
             self.written,
+            helping(self.search.helpers, self.begin, lambda share: begin + share * budget),
         )
         note(found, self.layer)
         self.lemma_parts += found.bounded

@@ -11,10 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.dual.compact import compact
+from zonocuda.bounds.dual.compact import Compact, compact
 from zonocuda.bounds.dual.dual_pass import DualPass
 from zonocuda.bounds.dual.problem import RowProblem
 from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
+from zonocuda.bounds.dual.stops import Maxima
 from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.interval import Bounds
 from zonocuda.brief import brief
@@ -40,9 +41,10 @@ class OptimizedBounds:
     """Lower bounds of an objective's rows over a set of inputs, and how they were found.
 
     Attributes:
-        lower: ``[B, R]``, the best lower bound seen of every row of objective . y.
-        slopes: by ReLU, the slopes of those bounds (in the mode ``forward``, of each batch element's smallest loss): a
-            state to save (:meth:`state`) and to begin the next search with.
+        lower: ``[B, R]``, the best lower bound seen of every row of objective . y; behind maxima it may be that of a
+            row that ends there, which has other slopes.
+        slopes: by ReLU, the slopes of the best bounds of the search (in the mode ``forward``, of each batch element's
+            smallest loss): a state to save (:meth:`state`) and to begin the next search with.
         relus: bounds ``[B, *features]`` of the input of every ReLU, by name: those that the rows' bounds rest on; in
             the mode ``forward`` the best that were seen.
         history: what was reached when: seconds since the search began, rows, the sum of bounds, the smallest one.
@@ -252,6 +254,7 @@ def _dual(
     given = {**initial_slopes(graph, relus, "adaptive"), **start}
     begin = {name: slopes.flat() for name, slopes in given.items()}
     left = compact(graph, relus)
+    lower = _ended(left, zonotope, objective, left.narrow_slopes(begin))
     best = ascend(
         RowProblem(_rows(left.graph, objective, len(zonotope.center)), zonotope, left.inputs, softmax_sum=softmax_sum),
         ascent,
@@ -262,7 +265,18 @@ def _dual(
     _lap(seconds, "ascend", clock)
     found = left.widen_slopes(best.slopes, begin)
     slopes = {name: one.shaped(graph[graph[name].inputs[0]].shape) for name, one in found.items()}
-    return OptimizedBounds(best.lower, slopes, relus, best.history, seconds)
+    lower = best.lower if lower is None else torch.fmax(best.lower, lower)
+    return OptimizedBounds(lower, slopes, relus, best.history, seconds)
+
+
+def _ended(left: Compact, zonotope: Zonotope, objective: Tensor, slopes: Mapping[str, Slopes]) -> Tensor | None:
+    """Bounds ``[B, R]`` of rows that end at maxima; None where there are none."""
+    maxima = Maxima(left.graph, left.inputs, zonotope.bounds())
+    if not maxima.stops:
+        return None
+    rows, usual = _rows(left.graph, objective, len(zonotope.center)), maxima.usual(slopes)
+    problem = RowProblem(rows, zonotope, left.inputs, stops=maxima.stops)
+    return problem.bound(lambda node: usual[node.name], ends=True)[0]
 
 
 def _lap(seconds: dict[str, float], phase: str, since: float) -> float:

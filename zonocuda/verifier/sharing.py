@@ -11,6 +11,7 @@ of it is lost where the last packets end one after the other.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -184,7 +185,7 @@ class Sharing(Generic[P]):
                 if found is not None:
                     return found
                 self.keep()
-                self.watch(sum(map(len, self._held)), lambda: min(float(p.bound.min()) for p in self._held if len(p)))
+                self.watch(sum(map(len, self._held)), lambda: self._worst)
                 if self.stopped() or time.monotonic() >= self.end:
                     return None
                 self._hand_out(shared, begin)
@@ -206,6 +207,11 @@ class Sharing(Generic[P]):
         """The same, apart."""
         packets = [packet.parts for packet in (*self._again, *self._under_way.values())]
         return [*(parts for parts, _ in self._waiting), *packets]
+
+    @property
+    def _worst(self) -> float:
+        """The smallest bound of one of them, inf where there is none."""
+        return min((float(parts.bound.min()) for parts in self._held if len(parts)), default=math.inf)
 
     # ---- packets -----------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from zonocuda.verifier.box_packets import sharer
 from zonocuda.verifier.checkpoint import NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.ground import Ground
+from zonocuda.verifier.lemma_packets import LemmaHelpers
 from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.neuron_packets import neuron_sharer
 from zonocuda.verifier.neuron_record import MAX_BYTES, record_neurons
@@ -104,8 +105,10 @@ def split_neurons(
             if run.executor is None
             else neuron_sharer(run.executor, run.subject, lambda search: _ground(run, search, start.dtypes)),
             leaf=run.leaf,
-            kept=KeptSearch(MAX_BYTES if run.certificate is not None and not run.certificate.reason else 0),
+            kept=KeptSearch(MAX_BYTES if run.certificate is not None and not run.certificate.reason else None),
         )
+        if run.executor is not None:
+            search = replace(search, helpers=LemmaHelpers(run.executor, _ground(run, search, start.dtypes)))
         course = NeuronCourse(search)
         found, stats = course.run()
         if found is None:

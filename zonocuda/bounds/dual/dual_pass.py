@@ -7,7 +7,7 @@ collects the sum of their rows. What happens at an activation is the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import prod
 
 import torch
@@ -86,13 +86,19 @@ class DualPass:
         self.constant = self.constant[:, index]
         self.tally.keep(index)
 
-    def run(self, activation: Callable[[Node, Tensor], Tensor | None], on_node: Visit = proceed) -> Tensor | None:
+    def run(
+        self,
+        activation: Callable[[Node, Tensor], Tensor | None],
+        on_node: Visit = proceed,
+        stops: Collection[str] = (),
+    ) -> Tensor | None:
         """Carries the rows to the input.
 
         Args:
             activation: gives the rows at the input of an activation for those ``[B * R, *features]`` at its output,
                 which are still pending while it runs. None ends the pass there.
             on_node: called before each node that has rows; may raise to stop the pass.
+            stops: other nodes where ``activation`` is asked, too; it gives rows of the node itself, that go on.
 
         Returns:
             The rows of the input ``[B * R, *input features]``; None where no row depends on it or the pass was ended.
@@ -103,15 +109,18 @@ class DualPass:
             on_node(node)
             if isinstance(node.op, Input):
                 break
+            if not has_rule(node) and node.name not in stops:
+                self._linear(node, self.pending.pop(node.name))
+                continue
+            result = activation(node, self.pending[node.name])
+            if result is None:
+                return None
+            del self.pending[node.name]
             if has_rule(node):
-                result = activation(node, self.pending[node.name])
-                if result is None:
-                    return None
-                del self.pending[node.name]
                 self.tally.sent(node.inputs[0], result, node.inputs[0] not in self.pending)
                 self.send(node.inputs[0], result)
             else:
-                self._linear(node, self.pending.pop(node.name))
+                self._linear(node, result)
         return self.pending.get(self.graph.nodes[0].name)
 
     def _linear(self, node: Node, v: Tensor) -> None:
@@ -149,14 +158,18 @@ def _constant(op: Affine, v: Tensor, shape: Shape) -> Tensor | None:
     return v.reshape(len(v), len(offset)) @ offset
 
 
+def convolves(graph: Graph) -> bool:
+    """Whether there are convolutions."""
+    return any(isinstance(node.op, Conv | ConvTranspose) for node in graph.nodes)
+
+
 def standard_rows(graph: Graph, device: torch.device, count: int) -> int:
     """How many rows to carry where ``count`` are wanted.
 
     On the CPU torch compiles a convolution for every number of rows that it has not seen, which can take longer than
     the convolution itself: there it is the next power of two, or three quarters of one.
     """
-    convolves = any(isinstance(node.op, Conv | ConvTranspose) for node in graph.nodes)
-    if device.type != "cpu" or not convolves or count < 3:
+    if device.type != "cpu" or count < 3 or not convolves(graph):
         return count
     power = 1 << (count - 1).bit_length()
     return power * 3 // 4 if count <= power * 3 // 4 else power

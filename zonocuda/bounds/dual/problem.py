@@ -24,6 +24,7 @@ from zonocuda.bounds.dual.dual_pass import DualPass, Visit, flatten_rows, procee
 from zonocuda.bounds.dual.input_set import InputSet
 from zonocuda.bounds.dual.shares import centred, softmax_dim
 from zonocuda.bounds.dual.slopes import Slopes, shared
+from zonocuda.bounds.dual.stops import Stop
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
@@ -55,6 +56,7 @@ class RowProblem:
     Attributes:
         flow: the rows ``[B, R]``, where the first activation waits.
         bounds: l and u ``[B, N]`` of every activation's input, in the order of the pass.
+        stops: nodes where rows may end (:mod:`zonocuda.bounds.dual.stops`).
         slack: ``[B, R]``, what counting rounding has taken off the last bounds.
     """
 
@@ -64,37 +66,42 @@ class RowProblem:
         region: Bounds | Zonotope | InputSet,
         inputs: Mapping[str, Bounds],
         on_node: Visit = proceed,
+        stops: Mapping[str, Stop] | None = None,
         softmax_sum: bool = False,
     ) -> None:
         """Takes over the rows of ``flow``, for inputs in ``region``; ``on_node`` is called before each node, and may
-        raise to stop. ``softmax_sum``: shares of a softmax sum to 1 (:mod:`zonocuda.bounds.dual.shares`).
+        raise to stop; ``stops``: where rows may end. ``softmax_sum``: shares of a softmax sum to 1
+        (:mod:`zonocuda.bounds.dual.shares`).
 
         Raises:
             ValueError: ``softmax_sum`` where rounding is counted, which does not know of it.
         """
         if softmax_sum and flow.tally.ledger is not None:
             raise ValueError("the sum of a softmax's shares is not part of bounds that count their rounding")
-        self.inputs, self.on_node, self.softmax_sum = inputs, on_node, softmax_sum
+        self.inputs, self.on_node, self.stops, self.softmax_sum = inputs, on_node, stops or {}, softmax_sum
         self.region = InputSet.of(region)
         self.bounds: dict[str, Bounds] = {}
         self.slack = torch.zeros_like(flow.constant)
-        flow.run(lambda node, v: None, on_node)
+        flow.run(lambda node, v: None, on_node, self.stops)
         self.flow = flow
 
     def keep(self, index: Tensor) -> None:
         """Goes on with the rows ``index`` alone."""
         self.flow.keep(index)
 
-    def bound(self, slopes: Callable[[Node], Slopes]) -> tuple[Tensor, Tensor | None]:
+    def bound(self, slopes: Callable[[Node], Slopes], ends: bool = False) -> tuple[Tensor, Tensor | None]:
         """Lower bounds ``[B, R]`` of the rows, and what they weigh the input with ``[B * R, *input features]``.
 
         Args:
             slopes: for an activation, its slopes ``[B, 1 or R, N]`` in the order of the pass.
+            ends: whether rows end at the stops.
         """
         flow = self.flow.fork()
         batch, rows = flow.batch, flow.rows
 
         def activation(node: Node, v: Tensor) -> Tensor:
+            if node.name in self.stops:
+                return self._stopped(flow, node, v) if ends else v
             given, counted = slopes(node), flow.tally.ledger is not None
             matrix = flatten_rows(self._centred(flow, node, v)).reshape(batch, rows, -1)
             found = rule_of(node).dual(
@@ -105,12 +112,18 @@ class RowProblem:
             flow.tally.activation(node, image, flow.measure(image), found.magnitude(both=False))
             return image
 
-        weight = flow.run(activation, self.on_node)
+        weight = flow.run(activation, self.on_node, self.stops)
         if weight is None:
             return self._proven(flow, flow.constant), None
         matrix = flatten_rows(weight).reshape(batch, rows, -1)
         flow.tally.end(flow.graph.nodes[0].name, flow.measure(weight))
         return self._proven(flow, flow.constant + self.region.least(matrix)), weight
+
+    def _stopped(self, flow: DualPass, node: Node, v: Tensor) -> Tensor:
+        rest, ended = self.stops[node.name].split(flatten_rows(v).reshape(flow.batch, flow.rows, -1))
+        flow.add(ended.sum(2))
+        flow.tally.stop(node, flow.measure(v), ended.abs().sum(2))
+        return unflatten_rows(rest.flatten(0, 1), node.shape)
 
     def _centred(self, flow: DualPass, node: Node, v: Tensor) -> Tensor:
         """Rows at an activation's output, those of shares less what costs nothing."""

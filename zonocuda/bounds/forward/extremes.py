@@ -27,10 +27,16 @@ class Extremes:
     Args:
         graph: the network.
         interval: bounds of a node's value from bounds of its inputs, proven where rounding is counted.
+        rounds: whether a machine whose values are bounded rounds a node's.
     """
 
-    def __init__(self, graph: Graph, interval: Callable[[Node, Sequence[Bounds]], Bounds]) -> None:
-        self.pairs = graph.extremes
+    def __init__(
+        self,
+        graph: Graph,
+        interval: Callable[[Node, Sequence[Bounds]], Bounds],
+        rounds: Callable[[Node], bool] = lambda node: False,
+    ) -> None:
+        self.pairs = {name: pair for name, pair in graph.extremes.items() if not _is_rounded(graph, name, rounds)}
         self._everywhere = any(rule_of(node).is_partial for node in activations(graph))
         self.is_needed = self._everywhere or bool(self.pairs)
         self._interval = interval
@@ -65,3 +71,9 @@ class Extremes:
             return bounds
         lower, upper = torch.maximum(bounds[0], self._known[name][0]), torch.minimum(bounds[1], self._known[name][1])
         return lower, torch.maximum(lower, upper)  # rounding that is not counted may have them cross
+
+
+def _is_rounded(graph: Graph, name: str, rounds: Callable[[Node], bool]) -> bool:
+    """Whether b + relu(a - b) is a machine's own sum and difference, which may exceed a and b by what they round."""
+    difference = graph[graph[graph[name].inputs[1]].inputs[0]]
+    return rounds(graph[name]) or rounds(difference)

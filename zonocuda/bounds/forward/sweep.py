@@ -166,7 +166,7 @@ class _Run:
             self.errors[graph.nodes[0].name] = self.counting.of_box(zonotope)
         self.box = self.bounds(graph.nodes[0].name, zonotope) if planner.is_box else None
         self.ledger = None if rounding is None or self.box is None else Ledger(rounding, self.box, self.inputs)
-        self.extremes = Extremes(graph, self.interval)
+        self.extremes = Extremes(graph, self.interval, rounding.rounds if rounding else lambda node: False)
         if self.box is not None:
             self.extremes.begin(graph.nodes[0].name, self.box)
 

@@ -17,6 +17,8 @@ m bounds |x| at a node:
   its terms have one sign, + N_c eta: one rounding of each product, those of the sum, and three of an offset 2 mu =
   max(-l lam, u (1 - lam)) of ReLU, computed with no underflow while -l and u are at least 4 eta (it is at least
   min(-l, u) / 2). A stable ReLU has lam = 0 or 1, and neither rounds.
+* a row v that ends at a value l <= y <= u (:mod:`zonocuda.bounds.dual.stops`): v y >= v u where v < 0, v l elsewhere.
+  The sum of these N products grows E by gamma_{N + 4} of the sum of their magnitudes + N eta.
 * a sum of rows that meet at a node: fl(a + b) is within u |fl(a + b)| of a + b; E grows by u |v| . m.
 * every new value s of the constant: E grows by u |s|.
 * a specification whose numbers the dtype does not hold: E begins with 3 u (|v| . m + |s|).

@@ -53,6 +53,9 @@ class NoTally:
     def activation(self, node: Node, image: object, measure: Measure, offsets: Tensor) -> None:
         pass
 
+    def stop(self, node: Node, measure: Measure, offsets: Tensor) -> None:
+        pass
+
     def sent(self, name: str, rows: object, alone: bool) -> None:
         pass
 
@@ -154,10 +157,7 @@ class Tally(NoTally):
         has such a sum as its magnitude.
 
         The pass tells :meth:`sent` which rows it sends to the activation's input: ``image`` itself, or others."""
-        charged = self.ledger.charged(node)
-        self._offsets.append(offsets.detach())
-        self._gamma = max(self._gamma, self.ledger.rounding.gamma(charged + EXTRA))
-        self._base = self._base + charged * self.ledger.rounding.eta
+        self._add_offsets(self.ledger.charged(node), offsets)
         if self.ledger.is_image(node.inputs[0]):
             self._images.add(node.inputs[0])
             self._image = (image, measure)
@@ -165,6 +165,19 @@ class Tally(NoTally):
         weights, constant = self.ledger.activation(node)
         self._shared.append(constant)
         self._measured.append(measure(weights))
+
+    def stop(self, node: Node, measure: Measure, offsets: Tensor) -> None:
+        """At a node where rows end: ``measure`` is that of the rows that came there, ``offsets`` ``[B, R]`` are the
+        sums of the magnitudes of what those are worth that end."""
+        if node.name in self._images:
+            self._charge_image(node.name, measure)
+        self._add_offsets(prod(node.shape), offsets)
+
+    def _add_offsets(self, count: int, offsets: Tensor) -> None:
+        """Sums of ``count`` offsets."""
+        self._offsets.append(offsets.detach())
+        self._gamma = max(self._gamma, self.ledger.rounding.gamma(count + EXTRA))
+        self._base = self._base + count * self.ledger.rounding.eta
 
     def sent(self, name: str, rows: object, alone: bool) -> None:
         """At an activation's input: the rows that a pass sends there after :meth:`activation`; ``alone``: no others
