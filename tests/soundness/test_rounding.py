@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from tests.soundness.rational import Claim, claims
 from tests.thorough import few
 from tests.verifier.graphs import NETWORKS, Builder, rand, random_box
-from zonocuda.bounds.dual import signs
+from zonocuda.bounds.dual.signs import KnownSigns
 from zonocuda.graph import Graph, Relu
 from zonocuda.specs import LinearConstraint
 
@@ -84,7 +85,9 @@ def test_no_counted_bound_of_networks_of_every_operator_exceeds_an_exact_value(n
 
 
 def test_a_multiplier_of_the_wrong_sign_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signs, "coefficients", lambda v, multiplier, sign: v * (sign > 0) + multiplier * sign)
+    right = KnownSigns.of  # whose signs multiply the multipliers, and nothing else
+    wrong_sign = staticmethod(lambda sign, slope: replace(right(sign, slope), sign=-sign))
+    monkeypatch.setattr(KnownSigns, "of", wrong_sign)
     _, wrong = count(random_chain, range(30), torch.float64, True)
     assert wrong
     assert {claim.what for claim in wrong} == {"part by signs"}

@@ -191,8 +191,8 @@ class SignBounds:
                     s.mul_(_SECOND).addcmul_(g, g, value=1 - _SECOND)
                     # Not below the normal numbers, whose roots take a hundred times as long.
                     size = (s / (1 - _SECOND**number)).clamp_(min=torch.finfo(g.dtype).tiny).sqrt_()
-                    step = rate * (pace.decay ** (number - 1) / (1 - _FIRST**number))
-                    value.addcmul_((m / size).mul_(moves), step)
+                    length = rate * (pace.decay ** (number - 1) / (1 - _FIRST**number))
+                    value.addcmul_((m / size).mul_(moves), length)
                 now[0].clamp_(0, 1)
                 now[1].clamp_(min=0)
         for kept, value in zip(best, now, strict=True):
