@@ -12,6 +12,7 @@ from benchmarks.peers import lirpa
 from benchmarks.peers.commands import Tool
 from benchmarks.peers.process import PeerError, Worker
 from benchmarks.peers.render import page
+from benchmarks.smooth import bench as smooth
 
 
 def test_a_peer_that_is_absent_says_which_variable_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +77,20 @@ def test_contradicting_verdicts_come_first() -> None:
     assert text.index("Contradicting verdicts:\n\n* i: a verified, b falsified") < text.index("| decided | 1 | 1 | 0 |")
     agreed = page(run(entry(1.0, instance="i", who="a", verdict="verified")))
     assert "Contradicting verdicts: none, of 1 instances." in agreed
+
+
+def test_of_smooth_networks_the_tightest_of_our_settings_in_a_peers_time_stands_beside_it() -> None:
+    def found(who: str, setting: str, width: float, seconds: float) -> dict[str, Any]:
+        return {"network": "n", "radius": 0.1, "who": who, "setting": setting, "width": width, "seconds": seconds}
+
+    ours = [found("zonocuda", "quick", 2.0, 0.01), found("zonocuda", "dear", 1.0, 1.0)]
+    peers = [found("auto_LiRPA", "CROWN", 2.5, 0.02), found("auto_LiRPA", "alpha-CROWN", 1.5, 0.5)]
+    document = {"torch": "2", "peer": None, "datetime": "2026-01-02", "machine_info": {"processor": "p"}}
+    text = smooth.render({**document, "entries": [*ours, *peers]})
+    assert "| 2.5 in 20 ms | 2 in 10 ms, quick | 1.5 in 500 ms | 1 in 1000 ms, dear: slower |" in text
+    assert "\nCROWN: of 1 cases 1 are no wider by one of our settings, 1 of them in its time." in text
+    assert "alpha-CROWN: of 1 cases 1 are no wider by one of our settings, 0 of them in its time." in text
+    wide = smooth.render({**document, "entries": [*ours, found("auto_LiRPA", "CROWN", 0.5, 9.0)]})
+    assert "1 in 1000 ms, dear: wider | absent |" in wide
+    failed = {**found("auto_LiRPA", "CROWN", float("nan"), 0.0), "failed": "no erf"}
+    assert "| no erf | 1 in 1000 ms |" in smooth.render({**document, "entries": [*ours, failed]})

@@ -196,6 +196,19 @@ def test_nothing_is_noted_of_a_file_that_was_exchanged_before_it_was_read(
     assert not check(cert, net, spec, resume=path).confirmed
 
 
+@pytest.mark.parametrize("payload", ["x", "9:AAAA", "1:AAAA", "0:A"])
+def test_a_line_that_holds_no_arrays_is_refused(payload: str, tmp_path: Path) -> None:
+    about = {"certificate": tmp_path / "about"}
+    about["certificate"].write_text("x")
+    journal = Journal(tmp_path / "journal", about, {})
+    journal._write(f"name {payload} {journal._sum(f'name {payload}'.encode())}\n")
+    journal.close()
+    again = Journal(tmp_path / "journal", about, {})
+    with pytest.raises(CertificateError, match="is damaged: remove it"):
+        again.known("name")
+    again.close()
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_batch_that_ends_oddly_is_not_the_last_one(jobs: int) -> None:
     def task(number: int) -> int:

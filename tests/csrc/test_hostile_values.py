@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 LIBRARY = "ops.so"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=all"]
 FLAGS = ["-std=c++20", "-O0", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas", *SANITIZERS]
-CALLS_OF_EACH_OP = 30
+CALLS_OF_EACH_OP = 60
 # Fresh memory is filled, so that a number that was never written shows; what is too large is refused as where memory is
 # short.
 ASAN = "detect_leaks=0:redzone=128:allocator_may_return_null=1:max_allocation_size_mb=64:max_malloc_fill_size=67108864"

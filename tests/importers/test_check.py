@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.importers.onnx_models import floats, model, op, save
-from zonocuda.graph import Graph, Linear, Node, Reshape, ScaleShift
+from zonocuda.graph import Elementary, Graph, Input, Linear, Node, Reshape, ScaleShift
 from zonocuda.importers import (
     Network,
     NetworkFileError,
@@ -26,7 +26,7 @@ from zonocuda.importers import (
     load_network,
     load_onnx,
 )
-from zonocuda.importers.check import finite_boxes, sample_points
+from zonocuda.importers.check import Comparison, finite_boxes, sample_points
 from zonocuda.importers.onnx import arithmetic
 from zonocuda.importers.onnx.node import OnnxNode
 from zonocuda.importers.onnx.ops import CONVERTERS
@@ -320,3 +320,19 @@ def test_a_mismatch_in_one_of_many_boxes_is_raised_though_another_one_overflows(
     lower = torch.arange(6).double().unsqueeze(1)
     with pytest.raises(NetworkMismatchError):
         finite_boxes(compare, lower, lower, (1,), 100)
+
+
+def test_where_no_bound_on_rounding_is_finite_outputs_are_still_compared() -> None:
+    """1 / sqrt(1 + (a - b)) for large a and b: what rounding may do to a - b is more than 1."""
+    layer = Linear(torch.tensor([[1e9, -1e9]]), torch.ones(1))
+    nodes = (
+        Node("x", Input(), (), (2,)),
+        Node("sum", layer, ("x",), (1,)),
+        Node("out", Elementary("rsqrt"), ("sum",), (1,)),
+    )
+    comparison = Comparison(Graph(nodes, "out"), "net", "elsewhere", torch.float32)
+    x = torch.ones(1, 2)
+    assert comparison.check_output(x, torch.tensor([[1.0005]])) == pytest.approx(0.0005, rel=1e-3)
+    for wrong in (1.01, 0.0, float("nan"), float("inf")):
+        with pytest.raises(NetworkMismatchError):
+            comparison.check_output(x, torch.tensor([[wrong]]))

@@ -97,7 +97,7 @@ class Journal:
             name, _, rest = line.partition(b" ")
             payload, _, sum_ = rest.partition(b" ")
             if sum_.decode("ascii", "replace") != self._sum(name + b" " + payload):
-                raise CertificateError(f"{self.path}: is damaged: remove it to check from the beginning")
+                raise self._damaged()
             self._known[name.decode()] = payload.decode()
         return length
 
@@ -111,18 +111,28 @@ class Journal:
         other = next((key for key, value in self.about.items() if fields.get(key) != value), "schema")
         raise CertificateError(f"{self.path}: is about another check: {other} differs; remove it, or name another file")
 
+    def _damaged(self) -> CertificateError:
+        return CertificateError(f"{self.path}: is damaged: remove it to check from the beginning")
+
     def _sum(self, text: bytes) -> str:
         seal = self._seal.copy()
         seal.update(text)
         return seal.hexdigest()[:32]
 
     def known(self, name: str) -> Arrays | None:
-        """What was found of a batch, if it is there."""
+        """What was found of a batch, if it is there.
+
+        Raises:
+            CertificateError: what is there are no arrays.
+        """
         held = self._known.get(name)
         if held is None:
             return None
-        entries = [part.split(":") for part in held.split(",")] if held != "-" else []
-        return [np.frombuffer(base64.b64decode(data), _DTYPES[int(kind)]) for kind, data in entries]
+        try:
+            entries = [part.split(":") for part in held.split(",")] if held != "-" else []
+            return [np.frombuffer(base64.b64decode(data), _DTYPES[int(kind)]) for kind, data in entries]
+        except (ValueError, IndexError) as error:
+            raise self._damaged() from error
 
     def note(self, name: str, found: Arrays) -> None:
         """Adds what was found of a batch."""

@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BYTES = 2**28
 """Of boxes that are bounded together."""
+SPARE = 2.0**-6
+"""Of what a row's linear bound varies by on a box, what its bound is to exceed zero by: who derives it anew finds other
+bounds of neurons, and other slopes where these follow from them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +45,15 @@ class Refuting:
 def refute_by(method: BoxBounder | DenseBounder, lower: Floats, upper: Floats) -> Refuting:
     """What a bound method, which says what is to be written down, finds of boxes ``[S, N]``."""
     rows, proven, best, notes = method.rows, [], [], []
-    step = method.batch(BYTES)
-    for first in range(0, len(lower), step):
-        ends = (torch.from_numpy(end[first : first + step]).to(rows.constant) for end in (lower, upper))
-        found = method.bound(*ends)
+    count = method.batch(BYTES)
+    for first in range(0, len(lower), count):
+        ends = (torch.from_numpy(end[first : first + count]).to(rows.constant) for end in (lower, upper))
+        low, high = ends
+        found = method.bound(low, high)
         assert found.notes is not None, "they are asked for"
-        proven.append(worst_bound(found.lower, rows.disjuncts) > 0)
-        best.append(best_rows(found.lower, rows.disjuncts))
+        spared = found.lower - SPARE * (found.weight.abs() @ (high - low).unsqueeze(2)).squeeze(2)
+        proven.append(worst_bound(spared, rows.disjuncts) > 0)
+        best.append(best_rows(spared, rows.disjuncts))
         notes.append(found.notes)
     told = (torch.cat(some).cpu().numpy() for some in (proven, best, notes))
     return Refuting(*told)
