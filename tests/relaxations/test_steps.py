@@ -54,7 +54,14 @@ def intervals(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     inward = torch.nextafter(near, torch.full_like(near, math.inf))
     ends = torch.cat([near, inward]).sort().values
     pairs = torch.combinations(ends, with_replacement=True)
-    far = [[-3e5, 4e5], [2.0**22 + 0.5, 2.0**22 + 8], [-1e20, 3.0], [0.75, 1e30], [-1e30, -SUBNORMAL], [SUBNORMAL, 1e30]]
+    far = [
+        [-3e5, 4e5],
+        [2.0**22 + 0.5, 2.0**22 + 8],
+        [-1e20, 3.0],
+        [0.75, 1e30],
+        [-1e30, -SUBNORMAL],
+        [SUBNORMAL, 1e30],
+    ]
     pairs = torch.cat([pairs, torch.tensor(far, dtype=dtype)])
     return pairs[:, 0], pairs[:, 1]
 
