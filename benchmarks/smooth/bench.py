@@ -42,7 +42,7 @@ Bounder = Callable[[Graph, Zonotope], tuple[Tensor, Tensor]]
 
 PAGE = Path(__file__).parents[2] / "docs" / "tightness.md"
 PEERS = {"CROWN": 0, "alpha-CROWN": 20}
-MARK, END = "<!-- table: smooth -->", "<!-- end -->"
+MARK, END = "<!-- smooth networks -->", "<!-- end -->"
 
 
 def forward(graph: Graph, zonotope: Zonotope) -> tuple[Tensor, Tensor]:

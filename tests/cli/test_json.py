@@ -131,6 +131,16 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
     spec = files.save_spec(tmp_path / "behind.vnnlib", [-1, -1], [1, 1], 1, "(< Y_0 0)")
     assert main(["verify", str(behind), str(spec), *both]) == 0
     check(document(out), "", fields, seen)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["h"], transB=1),
+        helper.make_node("ReduceMax", ["h"], ["m"], axes=[1], keepdims=1),
+        helper.make_node("Neg", ["m"], ["y"]),
+    ]
+    corners = [[1, 0], [0, 1], [-1, 0], [0, -1]]
+    maximum = files.save_model(tmp_path / "maximum.onnx", nodes, {"w": corners}, [1, 2], [1, 1])
+    spec = files.save_spec(tmp_path / "maximum.vnnlib", [-1, -1], [1, 1], 1, "(<= Y_0 -1.01)")
+    assert main(["verify", str(maximum), str(spec), "--split", "none", *both]) == 0
+    check(document(out), "", fields, seen)
     assert seen == set(fields), "described, but never written"
 
 

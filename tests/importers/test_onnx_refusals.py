@@ -18,7 +18,7 @@ SCALAR = np.float32(1).reshape(())
 OPERATORS = {
     "acos": (one("Acos", [1, 3], (3,)), "node 'y' (op Acos) is not supported; supported ops: Abs, Add, Atan,"),
     "det": (one("Det", [1, 3, 3], (1,)), "op Det) is not supported; supported ops"),
-    "rounding down": (one("Floor", [1, 3], (3,)), "on constants only; supported"),
+    "a remainder": (one("Mod", [1, 3], (3,), floats(3), fmod=1), "on constants only; supported"),
     "a threshold that jumps": (one("ThresholdedRelu", [1, 3], (3,)), "it jumps at alpha"),
     "a condition that depends on the input": (
         Case([op("Where", "x a b")], [1, 3], (3,), {"a": floats(3), "b": floats(3)}),

@@ -146,11 +146,24 @@ def test_a_property_violated_by_less_than_rounding_is_not_verified() -> None:
 
 
 def test_every_kind_of_operator_was_planted_in() -> None:
-    """But smooth functions and products, which tests/relaxations and test_smooth_networks, test_transformers attack."""
+    """But smooth functions, steps and products, which tests/relaxations, test_assumed, test_smooth_networks and
+    test_transformers attack."""
     from zonocuda import graph as ops
 
     kinds = {type(node.op).__name__ for make in (*NETWORKS.values(), casting) for node in make(0).nodes}
-    abstract = {"Bilinear", "Elementary", "Op", "Affine", "Rearrangement", "Graph", "Node", "Part"}
+    abstract = {
+        "Assumed",
+        "Bilinear",
+        "Elementary",
+        "Elementwise",
+        "Staircase",
+        "Op",
+        "Affine",
+        "Rearrangement",
+        "Graph",
+        "Node",
+        "Part",
+    }
     exported = {name for name in ops.__all__ if isinstance(getattr(ops, name), type)}
     assert kinds == exported - abstract
 

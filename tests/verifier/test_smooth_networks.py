@@ -206,7 +206,8 @@ def test_an_execution_is_refused(semantics: str) -> None:
     graph = all_of(Case("sigmoid"), fc(0))
     box = single_box(graph, 0.1, 0)
     with pytest.raises(
-        UnsupportedNetworkError, match=r"nothing is known about the rounding of node 'relu2' \(op sigmoid\)"
+        UnsupportedNetworkError,
+        match=r"node 'relu2' \(op sigmoid\) is a part of what .* nothing can be stated; use 'real'",
     ):
         verify(graph, property_of(graph, box, -100.0), semantics=semantics)  # type: ignore[arg-type]
 

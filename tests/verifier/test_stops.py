@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+pytest.importorskip("flint", reason="python-flint is not installed")
+
 from benchmarks.pooling import PROBLEMS, known_bounds, usual
 from tests.check.certificates import inline
 from tests.verifier.exact import evaluate, exactly

@@ -147,7 +147,7 @@ class Comparison:
 
 def _explained(result: Bounded, dtype: torch.dtype) -> Bounded:
     """The values, with PLAIN in place of errors that are infinite."""
-    size = 1 + result.value.abs().flatten(1).amax(1).reshape(-1, *[1] * (result.value.dim() - 1))
+    size = 1 + result.value.abs().reshape(len(result.value), -1).amax(1).reshape(-1, *[1] * (result.value.dim() - 1))
     u = unit_roundoff(dtype)
     plain = (PLAIN * u if PLAIN * u < 0.01 else math.inf) * size.expand_as(result.error)
     return Bounded(result.value, torch.where(result.error < math.inf, result.error, plain))
