@@ -54,14 +54,21 @@ def intervals(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     inward = torch.nextafter(near, torch.full_like(near, math.inf))
     ends = torch.cat([near, inward]).sort().values
     pairs = torch.combinations(ends, with_replacement=True)
-    far = torch.tensor([[-3e5, 4e5], [2.0**22 + 0.5, 2.0**22 + 8], [-1e20, 3.0], [0.75, 1e30]], dtype=dtype)
-    pairs = torch.cat([pairs, far])
+    far = [
+        [-3e5, 4e5],
+        [2.0**22 + 0.5, 2.0**22 + 8],
+        [-1e20, 3.0],
+        [0.75, 1e30],
+        [-1e30, -SUBNORMAL],
+        [SUBNORMAL, 1e30],
+    ]
+    pairs = torch.cat([pairs, torch.tensor(far, dtype=dtype)])
     return pairs[:, 0], pairs[:, 1]
 
 
 def limits(name: StepName, low: float, high: float) -> list[tuple[Fraction, Fraction]]:
-    """x and values that f has there, or comes near to, on [low, high]; between them, in order, f is constant. Of a
-    subnormal end also what f is at 0."""
+    """x and values that f has there, or comes near to, on [low, high]; between them, in order, f is constant. Of
+    subnormal numbers also what f is at 0."""
     f, a, b = STEPS[name], Fraction(low), Fraction(high)
     half = Fraction(1, 2)
     jumps = [Fraction(0)] if name == "sign" else []
@@ -78,7 +85,8 @@ def limits(name: StepName, low: float, high: float) -> list[tuple[Fraction, Frac
             found.append((p, f(p)))
         found += [(p, f(p - half * half))] if a < p <= b else []
         found += [(p, f(p + half * half))] if a <= p < b else []
-    found += [(x, f(Fraction(0))) for x in (a, b) if abs(x) < NORMAL]
+    small = Fraction(SUBNORMAL)
+    found += [(x, f(Fraction(0))) for x in (a, b, -small, small) if a <= x <= b and abs(x) < NORMAL]
     return found
 
 

@@ -61,14 +61,12 @@ def _integers(
         yield from _constants(end, upper, last)
 
     def pieces(lower: float, upper: float) -> Iterator[Piece]:
-        if max(-lower, upper) > LARGEST:
-            yield from _lines(lower, upper, least, least + 1)
-            return
+        is_wide = max(-lower, upper) > LARGEST
+        own = list(_lines(lower, upper, least, least + 1) if is_wide else plain(lower, upper))
         if flushed is None or lower >= flushed[1] or upper <= flushed[0]:
-            yield from plain(lower, upper)
+            yield from own
             return
         first, last = flushed
-        own = list(plain(lower, upper))
         yield from (replace(piece, last=min(piece.last, first)) for piece in own if piece.first < first)
         yield from _constants(first, last, value(first), value(last))
         yield from (replace(piece, first=max(piece.first, last)) for piece in own if piece.last > last)
