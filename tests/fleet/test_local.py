@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet import tasks
+from zonocuda.executors.local import _FAILED_STARTS
 from zonocuda.executors.protocol import Notice, WorkerStartError
 from zonocuda.fleet import LocalExecutor
 
@@ -137,7 +138,10 @@ def test_tasks_may_be_added_while_others_end(two: LocalExecutor) -> None:
 
 
 def test_workers_killed_at_random_moments_lose_and_confuse_nothing(seed: int) -> None:
-    """Some tasks fail for good, where both attempts were killed: they say so, and no other task has their place."""
+    """Some tasks fail for good, where both attempts were killed: they say so, and no other task has their place.
+
+    A kill follows a start that came after the last kill, so that not only workers that are starting are met.
+    """
     chance = random.Random(seed)
     pids: set[int] = set()
     started: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
@@ -149,7 +153,7 @@ def test_workers_killed_at_random_moments_lose_and_confuse_nothing(seed: int) ->
             for pid in chance.sample(now, min(1, len(now))):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            for _ in range(chance.randrange(4)):
+            for _ in range(max(chance.randrange(4), started.qsize())):
                 if started.get(timeout=60) is None:
                     return
 
@@ -204,3 +208,21 @@ def test_workers_end_with_their_block_and_with_their_parent() -> None:
 def test_a_number_of_jobs_is_a_positive_integer(jobs: int) -> None:
     with pytest.raises(ValueError, match="jobs must be a positive integer"):
         LocalExecutor(jobs)
+
+
+def test_a_worker_that_dies_while_it_is_given_a_task_had_started() -> None:
+    """Not a failed start, of which few in a row end everything: the task goes to another worker."""
+    with LocalExecutor(1) as executor:
+        for value in range(_FAILED_STARTS + 1):
+            executor.submit(tasks.double, value)
+            executor._start_workers()
+            (worker,) = executor._workers
+            while not worker.is_ready:
+                assert executor._hear(worker) is None
+            worker.process.kill()
+            worker.process.wait()
+            worker.connection.close()  # what is sent now fails at once
+            executor._hand_out()
+            assert executor._lose(worker) is None
+            assert executor._failed_starts == 0
+        assert sorted(d.value for d in executor.as_completed()) == [2 * v for v in range(_FAILED_STARTS + 1)]

@@ -38,6 +38,7 @@ class _Worker:
     connection: Connection[Any, Any]
     log: IO[bytes]
     is_ready: bool = False
+    has_started: bool = False
     task: Task | None = None
     until: float = math.inf
     known: set[int] = field(default_factory=set)
@@ -240,7 +241,7 @@ class LocalExecutor:
         except (EOFError, OSError):
             return self._lose(worker)
         if message[0] == "ready":
-            worker.is_ready = True
+            worker.is_ready = worker.has_started = True
             self._failed_starts = 0
             return None
         _, number, error, value = message
@@ -253,7 +254,7 @@ class LocalExecutor:
         """What a worker's death means for its task: another attempt, or the end."""
         task = worker.task
         why = f"the worker {self._end(worker, has_died=True)}"
-        if not worker.is_ready:
+        if not worker.has_started:
             self._failed_starts += 1
             if self._failed_starts >= _FAILED_STARTS:
                 raise WorkerStartError(f"workers cannot start: {why}")
