@@ -86,7 +86,7 @@ def forecast(node: Node, values: Sequence[Zonotope], in_place: bool, on_host: bo
             elif on_host and not isinstance(node.op, Reshape | Cast):
                 free = in_place and allocates(node.op) and copy and holders.leave(block)
                 part = part.on_host(copy + part.stored + part.scratch, _storage_bytes(block) if free else 0)
-            elif not isinstance(node.op, Reshape | Cast):
+            elif copy and not isinstance(node.op, Reshape | Cast):
                 part = replace(part, scratch=part.scratch + copy)
             parts.append(part)
     return [*parts, *_overlaps(node, values, on_host)] if isinstance(node.op, Concat) else parts

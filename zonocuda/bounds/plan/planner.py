@@ -233,13 +233,14 @@ class Planner:
             return
         grows = allocates(op) and not has_rule(layer.node)
         kinds = (Hosted, Diagonal) if grows else (Hosted,)  # whose parts lie in their memory
-        count, done = 0, False
-        while not done:
+        count = 0
+        while any(isinstance(block, kinds) for block in layer.values[0].blocks):
             value, parts = layer.values[0], self._forecast(layer)
             for block, part in zip(value.blocks, parts, strict=True):
                 if isinstance(block, kinds):
                     count += self._cut_symbols(block, max(part.stored, part.hosted))
-            done = not any(isinstance(block, kinds) and block.symbols.parts is not None for block in value.blocks)
+            if not any(isinstance(block, kinds) and block.symbols.parts is not None for block in value.blocks):
+                break
             cut = (pieces(block) if isinstance(block, kinds) else [block] for block in value.blocks)
             layer.values[0] = replace(value, blocks=tuple(piece for run in cut for piece in run))
         if count:
