@@ -6,8 +6,8 @@ import pytest
 
 from tests.fuzz.bounded import fuzz
 from tests.soundness.fuzz import CONTROLS, LARGE, SMALL, trial
+from tests.soundness.operators import kinds_of, kinds_to_attack
 from tests.soundness.random_networks import RandomNetwork
-from zonocuda import graph as ops
 
 
 def test_no_bound_and_no_verdict_on_random_networks_is_contradicted() -> None:
@@ -34,21 +34,5 @@ def test_an_unsoundness_that_is_put_in_is_found(control: str) -> None:
 
 
 def test_random_networks_have_every_operator() -> None:
-    """But smooth functions, what is stated of them, and products, which tests/relaxations, test_assumed,
-    test_smooth_networks and test_transformers attack."""
-    kinds = {type(node.op).__name__ for seed in range(60) for node in RandomNetwork(seed, LARGE).graph().nodes}
-    kinds |= {type(node.op).__name__ for seed in range(60) for node in RandomNetwork(seed, SMALL).graph().nodes}
-    abstract = {
-        "Assumed",
-        "Bilinear",
-        "Elementary",
-        "Elementwise",
-        "Op",
-        "Affine",
-        "Rearrangement",
-        "Graph",
-        "Node",
-        "Part",
-    }
-    exported = {name for name in ops.__all__ if isinstance(getattr(ops, name), type)}
-    assert kinds == exported - abstract
+    networks = (RandomNetwork(seed, size).graph() for size in (LARGE, SMALL) for seed in range(60))
+    assert kinds_of(networks) == kinds_to_attack()
