@@ -31,7 +31,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from datetime import date
+from datetime import datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -264,7 +264,7 @@ def main() -> None:
     if options.json is not None:
         document = {
             "command": f"{which} --seconds {options.seconds:g} --threads {options.threads}",
-            "date": date.today().isoformat(),
+            "datetime": datetime.now().isoformat(timespec="seconds"),
             "machine_info": machine_info(),
             "commit_info": commit_info(),
             "rows": [asdict(row) for row in rows],
