@@ -59,7 +59,6 @@ from zonocuda.verifier.sharing import PacketError
 from zonocuda.verifier.splitting import (
     SPLITS,
     Split,
-    check_split,
 )
 from zonocuda.verifier.verification import Verification
 from zonocuda.version import __version__
@@ -197,7 +196,6 @@ def verify(
     course = Course(direction, memory_budget, deadline, progress)
     dtypes = resolve_dtypes(dtype, subject.graph)
     check_sizes(subject.graph, spec)
-    check_split(split, subject.graph)
     checkpoints = Checkpoints.begin(
         checkpoint,
         resume,

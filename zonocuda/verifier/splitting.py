@@ -80,7 +80,7 @@ def wants_neurons(split: Split, region: Region, graph: Graph) -> bool:
     """Whether neurons are to be split for a region."""
     varying = _varying(region)
     wanted = varying > 0 and (split == "neuron" or (split == "auto" and varying > FEW_INPUTS))
-    return wanted and _without_signs(graph) is None
+    return wanted and bool(activations(graph))
 
 
 def box_seconds(split: Split, region: Region, graph: Graph, remaining: float) -> float:
@@ -89,17 +89,8 @@ def box_seconds(split: Split, region: Region, graph: Graph, remaining: float) ->
     return share * (SECONDS if math.isinf(remaining) else remaining)
 
 
-def check_split(split: Split, graph: Graph) -> None:
-    """Raises ValueError where neurons are to be split and some activation cannot be."""
-    node = _without_signs(graph) if split == "neuron" else None
-    if node is not None:
-        raise ValueError(
-            f"split 'neuron': node {node.name!r} (op {node.op.kind}) cannot be split; use 'input' or 'auto'"
-        )
-
-
-def _without_signs(graph: Graph) -> Node | None:
-    """An activation that cannot be split at 0, if there is one."""
+def without_signs(graph: Graph) -> Node | None:
+    """An activation that is not split by signs, if there is one."""
     return next((node for node in activations(graph) if not rule_of(node).has_signs), None)
 
 
