@@ -14,7 +14,7 @@ from zonocuda.branch.signs import SignParts
 class PointParts(SignParts):
     """S parts, each by at most D splits of one of M numbers z at a point t, both sides with the point.
 
-    ``signs`` and ``slopes`` have no columns here; ``multipliers`` are of the splits.
+    ``signs`` have no columns here; ``slopes`` are what the bound method makes of them, ``multipliers`` of the splits.
 
     Attributes:
         neuron: ``[S, D]`` (int64), which number was split, by the order of the splits; 0 beyond ``depth``.
@@ -61,4 +61,5 @@ class PointParts(SignParts):
         """Of one part."""
         size = self.lower.element_size()
         splits, wishes = self.neuron.shape[1], self.wishes.shape[1]
-        return self.lower.shape[1] * 2 * size + splits * (9 + 2 * size) + wishes * (8 + size) + 32
+        kept = self.slopes.shape[1] + 2 * self.lower.shape[1]
+        return kept * size + splits * (9 + 2 * size) + wishes * (8 + size) + 32

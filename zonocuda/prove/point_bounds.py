@@ -1,9 +1,9 @@
 """Bounds of rows on parts of a box where the inputs of neurons are split at points, for activations of any kind.
 
 On every part the bounds of all activations' inputs are found again, from those of the part that it was split from, by
-one dual row for each side where that is not too dear; then the row's slopes and multipliers climb a few steps, with
-moments as in Adam (Kingma and Ba 2015). What they end with is bounded once with rounding counted, and that bound
-counts, or that of the part before.
+one dual row for each side where that is not too dear; then the row's slopes and multipliers, which begin as those of
+that part, climb a few steps, with moments as in Adam (Kingma and Ba 2015). What they end with is bounded once with
+rounding counted, and that bound counts, or that of the part before.
 """
 
 from __future__ import annotations
@@ -15,24 +15,30 @@ from math import prod
 import torch
 from torch import Tensor
 
-from zonocuda.bounds.dual.dual_pass import Visit, flatten_rows
+from zonocuda.bounds.dual.dual_pass import Visit
 from zonocuda.bounds.dual.points import Constraints, PartRows, PointProblem, Reads
-from zonocuda.bounds.dual.slopes import Slopes, initial_slopes
+from zonocuda.bounds.dual.slopes import Slopes
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
 from zonocuda.branch import PointParts, SignBounded, SignParts, refuted
 from zonocuda.precision import summed_products
 from zonocuda.prove.stages import Arithmetic
-from zonocuda.relaxations import rule_of
-from zonocuda.tighten.ascent import Ascent, FreeSlopes
+from zonocuda.relaxations import Rule, rule_of
+from zonocuda.tighten.ascent import SIDES, Ascent, FreeSlopes
 from zonocuda.tighten.refine import refine
 
 MOST_SPLITS = 48
 """Above a part."""
 WISHES = 4
 """Numbers that a part wishes to be split at, and those of each activation that are looked at for them."""
-MOST_REFINED = 2048
-"""Numbers that activations read, behind others, up to which each part has bounds of its own of all of them."""
+MOST_REFINED = 128
+"""Numbers that activations read, behind others, up to which each part has bounds of its own of all of them: with more
+of them a split hardly changes any other's."""
+MOST_WRITTEN = 2048
+"""The same where a proof is written down, whose reader finds them again."""
+NARROW = 2.0**-12
+"""Of the bounds on the whole box, below which lines have the slopes of the least area: around a jump others are so
+steep that no input's bounds are narrow enough for them."""
 BATCH_BYTES = 2**27
 """Of the rows of a batch's bounds, about."""
 BATCH = 64
@@ -53,8 +59,16 @@ class PointPace:
 
 
 ROOT = PointPace(20)
-CHILD = PointPace(6)
-LAST = PointPace(100, decay=0.98)
+CHILD = PointPace(4)
+LAST = PointPace(100, multipliers=3.0, decay=0.98)
+
+
+@dataclass(frozen=True, eq=False)
+class _Alike:
+    """Activations that have one rule, and the places ``[n]`` of what they read."""
+
+    rule: Rule
+    columns: Tensor
 
 
 class PointBounds:
@@ -70,27 +84,32 @@ class PointBounds:
         arithmetic: Arithmetic,
         rows: Rows,
         box: Bounds,
-        inputs: Mapping[str, Bounds],
+        intermediate: Mapping[str, Bounds],
         on_node: Visit,
         written: bool = False,
         spare: float = 0.0,
     ) -> None:
-        """``inputs``: proven bounds ``[1, *features]`` on the whole box, of every activation's input; ``spare``: what a
-        bound has to exceed zero by, to count."""
+        """``intermediate``: proven bounds ``[1, *features]`` on the whole box, of every activation's input; ``spare``:
+        what a bound has to exceed zero by, to count."""
         self.arithmetic, self.rows, self.box, self.on_node = arithmetic, rows, box, on_node
         self.graph, self.rounding, self.written, self.spare = arithmetic.graph, arithmetic.rounding, written, spare
         self.reads = Reads(self.graph)
-        self.whole = self.reads.joined(inputs)
+        self.whole = self.reads.joined(intermediate)
         first = {node.name for node in self.reads.nodes[:1]}
         behind = sum(prod(self.reads.shape[node.name]) for node in self.reads.nodes if node.name not in first)
-        self.refines = behind <= MOST_REFINED
+        self.refines = behind <= (MOST_WRITTEN if written else MOST_REFINED)
         self.wishes = max(1, min(WISHES, self.reads.count))
+        self.groups = _alike(self.reads, box[0].device)
+        width = self.whole[1] - self.whole[0]
+        self.narrow = NARROW * width
 
     @property
     def batch(self) -> int:
         """How many parts are bounded together."""
         widest = max(prod(node.shape) for node in self.graph.nodes)
-        each = 8 * widest * (2 * max(map(prod, self.reads.shape.values()), default=1) if self.refines else 8)
+        each = 8 * max(widest * (2 * max(map(prod, self.reads.shape.values()), default=1)), 32 * self.reads.count)
+        if not self.refines:
+            each = 8 * max(8 * widest, 32 * self.reads.count)
         return max(2, min(BATCH, BATCH_BYTES // each))
 
     def roots(self, pairs: Sequence[tuple[int, int]]) -> PointParts:
@@ -98,12 +117,13 @@ class PointBounds:
         like, count = self.box[0], len(pairs)
         row, group = torch.tensor(pairs, device=like.device).reshape(-1, 2).T
         nothing = like.new_zeros(count, 0)
+        slopes = like.new_full((count, 0 if self.written else 2 * self.reads.count), torch.nan)
         splits = like.new_zeros(count, MOST_SPLITS)
         parts = PointParts(
             row,
             group,
             nothing.to(torch.int8),
-            nothing,
+            slopes,
             splits,
             like.new_full((count,), -torch.inf),
             torch.zeros(count, dtype=torch.int32, device=like.device),
@@ -127,25 +147,28 @@ class PointBounds:
         """Bounds by rule, of the activations' bounds as they are, whose rounding is not counted."""
         assert isinstance(parts, PointParts), "parts of this kind of search"
         with torch.no_grad():
-            inputs = self.reads.parted((parts.lower, parts.upper))
-            slopes = self._slopes(inputs)
-            return self._problem(parts, inputs).run(lambda node: slopes[node.name], parts.multipliers, False).lower
+            intermediate = self.reads.parted((parts.lower, parts.upper))
+            slopes = self._slopes(parts.lower, parts.upper)
+            return (
+                self._problem(parts, intermediate).run(lambda node: slopes[node.name], parts.multipliers, False).lower
+            )
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
     def _bound(self, parts: PointParts, pace: PointPace) -> tuple[PointParts, Tensor]:
         """The parts with what is proven of them, and points where their rows are least."""
         with torch.no_grad(), summed_products():
-            inputs, empty = self._inputs(parts)
-            problem = self._problem(parts, inputs)
-            slopes, multipliers = self._climb(problem, parts, inputs, pace)
+            intermediate, empty = self._inputs(parts)
+            problem = self._problem(parts, intermediate)
+            lower, upper = self.reads.joined(intermediate)
+            slopes, multipliers = self._climb(problem, parts, (lower, upper), pace)
             found = problem.run(lambda node: slopes[node.name], multipliers, True)
-            lower, upper = self.reads.joined(inputs)
             finite = lower.isfinite().all(1) & upper.isfinite().all(1) & found.lower.isfinite()
             bound = torch.where(finite, found.lower - self.spare, -torch.inf)
             bound = bound if self.written else torch.fmax(parts.bound, bound)
             bound = torch.where(empty, 1.0, bound)
-            told = replace(parts, bound=bound, multipliers=multipliers, lower=lower, upper=upper)
+            kept = parts.slopes if self.written else self._held(slopes)
+            told = replace(parts, bound=bound, slopes=kept, multipliers=multipliers, lower=lower, upper=upper)
             wishes, points = self._wishes(told, found)
         return replace(told, wishes=wishes, points=points), self._corners(parts, found.weight)
 
@@ -155,19 +178,19 @@ class PointBounds:
         if not self.refines:
             return self.reads.parted((lower, upper)), (lower > upper).any(1)
         given = self.reads.parted((lower, upper))
-        inputs = refine(
+        intermediate = refine(
             self.graph, self._box(len(parts)), given, _ONE_PASS, on_node=self.on_node, rounding=self.rounding
-        ).inputs
-        lower, upper = self.reads.joined(inputs)
+        ).intermediate
+        lower, upper = self.reads.joined(intermediate)
         empty = (lower > upper).any(1)
         if bool(empty.any()):
             lower, upper = (
                 torch.where(empty.unsqueeze(1), whole, end)
                 for whole, end in zip(self.whole, (lower, upper), strict=True)
             )
-            inputs = self.reads.parted((lower, upper))
+            intermediate = self.reads.parted((lower, upper))
         # A reader's bounds are others by what it rounds: that a part is empty is for its row to prove.
-        return inputs, torch.zeros_like(empty) if self.written else empty
+        return intermediate, torch.zeros_like(empty) if self.written else empty
 
     def _cut(self, parts: PointParts) -> Bounds:
         """The bounds of the whole box, and what is left of them by splits alone."""
@@ -183,7 +206,7 @@ class PointBounds:
         lower, upper = (end.expand(count, *end.shape[1:]) for end in self.box)
         return lower, upper
 
-    def _problem(self, parts: PointParts, inputs: Mapping[str, Bounds]) -> PointProblem:
+    def _problem(self, parts: PointParts, intermediate: Mapping[str, Bounds]) -> PointProblem:
         own = self.rows
         rounded = None if own.rounded is None else own.rounded[parts.row].unsqueeze(1)
         rows = Rows(
@@ -196,24 +219,54 @@ class PointBounds:
             rounded,
         )
         constraints = Constraints(parts.neuron, parts.side, parts.point)
-        return PointProblem(self.reads, rows, self._box(len(parts)), inputs, constraints, self.rounding, self.on_node)
+        return PointProblem(
+            self.reads, rows, self._box(len(parts)), intermediate, constraints, self.rounding, self.on_node
+        )
 
-    def _slopes(self, inputs: Mapping[str, Bounds]) -> dict[str, Slopes]:
-        """By rule, where v >= 0 and where v < 0, ``[S, 1, N]``."""
+    def _slopes(self, lower: Tensor, upper: Tensor) -> dict[str, Slopes]:
+        """By rule, where v >= 0 and where v < 0, ``[S, 1, N]``, for bounds ``[S, M]``."""
+        below, above = torch.empty_like(lower), torch.empty_like(lower)
+        for group in self.groups:
+            low, high = lower[:, group.columns], upper[:, group.columns]
+            area, over = group.rule.initial(low, high), group.rule.above(low, high)
+            narrow = high - low < self.narrow[:, group.columns]
+            under = torch.where(narrow, area, group.rule.initial(low, high, "adaptive"))
+            below[:, group.columns] = under
+            above[:, group.columns] = area if over is None else torch.where(narrow, area, over)
+        return {
+            node.name: Slopes(*(end[:, self.reads.of(node.name)].unsqueeze(1) for end in (above, below)))
+            for node in self.reads.nodes
+        }
+
+    def _inherited(self, parts: PointParts, start: Mapping[str, Slopes]) -> dict[str, Slopes]:
+        """Slopes of the part before, by rule at the number that was split last."""
+        last = (parts.depth.long() - 1).clamp(min=0).unsqueeze(1)
+        changed = torch.zeros_like(parts.lower, dtype=torch.bool).scatter(1, parts.neuron.gather(1, last), True)
+        sides = parts.slopes.chunk(2, 1)
         found: dict[str, Slopes] = {}
-        for name, own in initial_slopes(self.graph, inputs, "adaptive").items():
-            lower, upper = (flatten_rows(end) for end in inputs[name])
-            rule = rule_of(self.graph[name])
-            above = rule.above(lower, upper)
-            above = rule.initial(lower, upper) if above is None else above
-            found[name] = Slopes(above.unsqueeze(1), own.flat().nonnegative)
+        for name, own in start.items():
+            columns = self.reads.of(name)
+            by_rule = own.negative, own.nonnegative
+            kept = [
+                torch.where((changed | side.isnan())[:, columns].unsqueeze(1), rule, side[:, columns].unsqueeze(1))
+                for rule, side in zip(by_rule, sides, strict=True)
+                if rule is not None
+            ]
+            found[name] = Slopes(*kept)
         return found
 
+    def _held(self, slopes: Mapping[str, Slopes]) -> Tensor:
+        """Slopes as parts keep them, ``[S, 2 M]``: where v < 0, then where v >= 0."""
+        sides = [[getattr(slopes[node.name], side) for node in self.reads.nodes] for side in SIDES]
+        return torch.cat([one.squeeze(1) for side in sides for one in side], 1)
+
     def _climb(
-        self, problem: PointProblem, parts: PointParts, inputs: Mapping[str, Bounds], pace: PointPace
+        self, problem: PointProblem, parts: PointParts, bounds: Bounds, pace: PointPace
     ) -> tuple[dict[str, Slopes], Tensor]:
-        """The slopes and multipliers of the best bounds."""
-        start = self._slopes(inputs)
+        """The slopes and multipliers of the best bounds, for bounds ``[S, M]`` of what activations read."""
+        start = self._slopes(*bounds)
+        if not self.written:
+            start = self._inherited(parts, start)
         free = {} if self.written else self._free(problem, start)
         multipliers = parts.multipliers.clone()
         constrained = bool((parts.side != 0).any())
@@ -284,30 +337,23 @@ class PointBounds:
 
     def _wishes(self, parts: PointParts, found: PartRows) -> tuple[Tensor, Tensor]:
         """``[S, W]``: numbers whose splits the row gains most by, -1 where there is none, and where to split them."""
+        weight = torch.zeros_like(parts.lower)
+        for node in self.reads.nodes:
+            if node.name in found.crossing:
+                weight[:, self.reads.of(node.name)] = rule_of(node).unfold(found.crossing[node.name])
         gains: list[Tensor] = []
         points: list[Tensor] = []
         places: list[Tensor] = []
-        for node in self.reads.nodes:
-            if node.name not in found.crossing:
-                continue
-            rule, own = rule_of(node), self.reads.of(node.name)
-            lower, upper = parts.lower[:, own], parts.upper[:, own]
-            weight = found.crossing[node.name]
-            cost = rule.costs(lower, upper, weight)
-            most, index = cost.topk(min(self.wishes, cost.shape[1]), 1)
-            low, high, own_weight = (end.gather(1, index) for end in (lower, upper, rule.unfold(weight)))
-            point, gain = rule.split_at(low, high, own_weight, most)
-            gains, points = [*gains, gain], [*points, point]
-            places.append(index + own.start)
+        for group in self.groups:
+            lower, upper, own = (t[:, group.columns] for t in (parts.lower, parts.upper, weight))
+            cost = group.rule.costs(lower, upper, own)
+            most, index = cost.topk(min(2 * self.wishes, cost.shape[1]), 1)
+            low, high, some = (t.gather(1, index) for t in (lower, upper, own))
+            point, gain = group.rule.split_at(low, high, some, most)
+            gains, points, places = [*gains, gain], [*points, point], [*places, group.columns[index]]
         if not gains:
             return torch.full_like(parts.wishes, -1), torch.zeros_like(parts.points)
         gain, point, place = (torch.cat(some, 1) for some in (gains, points, places))
-        lacking = self.wishes - gain.shape[1]
-        if lacking > 0:
-            gain, point, place = (
-                torch.nn.functional.pad(some, (0, lacking), value=value)
-                for some, value in ((gain, -torch.inf), (point, 0.0), (place, 0))
-            )
         best, order = gain.topk(self.wishes, 1)
         can = (best > 0) & (parts.depth < MOST_SPLITS).unsqueeze(1)
         return torch.where(can, place.gather(1, order), -1), point.gather(1, order)
@@ -325,3 +371,14 @@ def _better(better: Tensor, slopes: Slopes, kept: Slopes) -> Slopes:
     mask = better.unsqueeze(2)
     sides = ((slopes.negative, kept.negative), (slopes.nonnegative, kept.nonnegative))
     return Slopes(*(None if new is None or old is None else torch.where(mask, new.detach(), old) for new, old in sides))
+
+
+def _alike(reads: Reads, device: torch.device) -> list[_Alike]:
+    """Activations together that are one elementwise function: rules cost calls more than numbers."""
+    found: dict[object, tuple[Rule, list[Tensor]]] = {}
+    for node in reads.nodes:
+        rule, own = rule_of(node), reads.of(node.name)
+        settings = tuple(sorted(vars(node.op).items())) if rule.terms == 1 else node.name
+        columns = torch.arange(own.start, own.stop, device=device)
+        found.setdefault((node.op.kind, settings), (rule, []))[1].append(columns)
+    return [_Alike(rule, torch.cat(columns)) for rule, columns in found.values()]

@@ -23,8 +23,8 @@ from zonocuda.verifier.result import SplitStats
 
 MEMORY = 2**30
 """Bytes of open parts, where nobody says otherwise."""
-TRIED = 3
-"""Splits whose parts are both bounded before one is taken."""
+TRIED = 1
+"""Splits whose parts are both bounded before one is taken: what points gain is known well enough."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class PointCourse:
     Attributes:
         region: the region, and its ``position`` in the specification.
         arithmetic: to compute in.
-        inputs: bounds ``[1, *features]`` of every activation's input, in its dtype.
+        intermediate: bounds ``[1, *features]`` of every activation's input, in its dtype.
         open: the disjuncts that are not refuted.
         attack: is given points ``[n, N]``; returns a counterexample, or None.
         end: when to stop, by :func:`time.monotonic`.
@@ -49,7 +49,7 @@ class PointCourse:
     region: Region
     position: int
     arithmetic: Arithmetic
-    inputs: Mapping[str, Bounds]
+    intermediate: Mapping[str, Bounds]
     open: tuple[int, ...]
     attack: Callable[[Tensor], Counterexample | None]
     end: float
@@ -65,7 +65,7 @@ class PointCourse:
         """The bound method."""
         box = self.arithmetic.box(self.region)
         rows = self.arithmetic.rows(self.region, box)
-        return PointBounds(self.arithmetic, rows, box, self.inputs, self.on_node, self.written, self.spare)
+        return PointBounds(self.arithmetic, rows, box, self.intermediate, self.on_node, self.written, self.spare)
 
     def on_node(self, node: Node) -> None:
         """Ends a pass when the time is up."""
@@ -85,7 +85,7 @@ class PointCourse:
             return SplitStats(self.position, bounded, depth, still, worst, is_proven, seconds, "neuron")
 
         nothing = None, stats(0, 0, len(self.open), -math.inf, False)
-        if not all_finite(b for bounds in self.inputs.values() for b in bounds):
+        if not all_finite(b for bounds in self.intermediate.values() for b in bounds):
             return nothing
         try:
             search = self.plant()
@@ -104,12 +104,20 @@ class PointCourse:
 
         return goes_on
 
+    @property
+    def members(self) -> list[tuple[int, ...]]:
+        """The rows of the open disjuncts."""
+        disjuncts = self.bounder.rows.disjuncts
+        return [disjuncts[group] for group in self.open]
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """All of them, each with the number of its disjunct among the open ones."""
+        return [(row, number) for number, rows in enumerate(self.members) for row in rows]
+
     def plant(self) -> SignSearch[Counterexample]:
         """A search that begins with the best row of every open disjunct."""
-        disjuncts = self.bounder.rows.disjuncts
-        members = [disjuncts[group] for group in self.open]
-        pairs = [(row, number) for number, rows in enumerate(members) for row in rows]
-        every = self.bounder.roots(pairs)
+        members, every = self.members, self.bounder.roots(self.pairs)
         best = [(every.group == number).nonzero().squeeze(1) for number in range(len(members))]
         roots = every.at(torch.stack([index[every.bound[index].argmax()] for index in best]))
         done = refuted(roots.bound)

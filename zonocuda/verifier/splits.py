@@ -12,7 +12,6 @@ import torch
 from zonocuda.checkpoint import CheckpointError
 from zonocuda.domains import Backend, current_backend
 from zonocuda.prove.certificate import RegionRecord
-from zonocuda.prove.certify import NoCertificateError
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.prover import Prover
 from zonocuda.prove.stages import RegionProof
@@ -26,6 +25,7 @@ from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.neuron_packets import neuron_sharer
 from zonocuda.verifier.neuron_record import MAX_BYTES, record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
+from zonocuda.verifier.point_record import record_points
 from zonocuda.verifier.point_search import PointCourse
 from zonocuda.verifier.result import SplitStats
 from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, box_seconds, end_of, without_signs
@@ -140,7 +140,7 @@ def split_points(
             proof.region,
             position,
             run.arithmetic(proof.dtypes[-1]),
-            prover.inputs,
+            prover.intermediate,
             tuple(still),
             attack_of(run.subject, run.search_graph, proof.region, position, prover.rows),
             end_of(run.course.deadline.remaining()),
@@ -153,10 +153,8 @@ def split_points(
             run.checkpoints.settle()
 
     def record() -> RegionRecord:
-        raise NoCertificateError(
-            "certificates of proofs that split neurons at points are not supported: "
-            "use split 'input' where a certificate is wanted"
-        )
+        end = end_of(run.course.deadline.remaining())
+        return record_points(course, run.arithmetic(torch.float64), end)
 
     return found, stats, record
 

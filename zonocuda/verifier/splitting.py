@@ -48,7 +48,8 @@ MAX_INPUTS = 20
 """Inputs that vary, up to which ``auto`` splits a box: with more of them halving one tells too little, and neurons are
 split instead."""
 FEW_INPUTS = 8
-"""Up to which it splits nothing else; with more, boxes have a share of the time, and neurons the rest of it."""
+"""Up to which it splits nothing else; with more, where neurons are split by signs, boxes have a share of the time, and
+neurons the rest of it."""
 BOX_SHARE = 0.4
 """Of the time, what boxes have where neurons have their turn after them."""
 SECONDS = 60.0
@@ -79,8 +80,8 @@ def wants_split(split: Split, region: Region) -> bool:
 def wants_neurons(split: Split, region: Region, graph: Graph) -> bool:
     """Whether neurons are to be split for a region."""
     varying = _varying(region)
-    wanted = varying > 0 and (split == "neuron" or (split == "auto" and varying > FEW_INPUTS))
-    return wanted and bool(activations(graph))
+    few = FEW_INPUTS if without_signs(graph) is None else MAX_INPUTS
+    return varying > 0 and (split == "neuron" or (split == "auto" and varying > few))
 
 
 def box_seconds(split: Split, region: Region, graph: Graph, remaining: float) -> float:

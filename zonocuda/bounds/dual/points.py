@@ -75,9 +75,9 @@ class Reads:
         """The numbers of one activation."""
         return slice(self.first[name], self.first[name] + prod(self.shape[name]))
 
-    def joined(self, inputs: Mapping[str, Bounds]) -> Bounds:
+    def joined(self, intermediate: Mapping[str, Bounds]) -> Bounds:
         """Bounds ``[S, *features]`` of every activation's input as bounds ``[S, M]``."""
-        ends = ([flatten_rows(inputs[node.name][side]) for node in self.nodes] for side in (0, 1))
+        ends = ([flatten_rows(intermediate[node.name][side]) for node in self.nodes] for side in (0, 1))
         lower, upper = (torch.cat(end, 1) for end in ends)
         return lower, upper
 
@@ -114,7 +114,7 @@ class PointProblem:
         reads: Reads,
         rows: Rows,
         box: Bounds,
-        inputs: Mapping[str, Bounds],
+        intermediate: Mapping[str, Bounds],
         constraints: Constraints,
         rounding: Rounding,
         on_node: Visit = proceed,
@@ -123,16 +123,18 @@ class PointProblem:
         reads: of the network.
         rows: one for each part, ``[S, 1, ...]``.
         box: its ends ``[S, *input features]``.
-        inputs: bounds ``[S, *features]`` of the input of every activation, that hold on the parts.
+        intermediate: bounds ``[S, *features]`` of the input of every activation, that hold on the parts.
         constraints: of the parts.
         rounding: the arithmetic.
         on_node: called before each node of a pass; may raise.
         """
         self.reads, self.graph, self.on_node, self.constraints = reads, reads.graph, on_node, constraints
         self.region = InputSet.of(box)
-        self.bounds = {name: (flatten_rows(lower), flatten_rows(upper)) for name, (lower, upper) in inputs.items()}
+        self.bounds = {
+            name: (flatten_rows(lower), flatten_rows(upper)) for name, (lower, upper) in intermediate.items()
+        }
         self.sides = [(constraints.last & (constraints.side == side)).to(box[0]) for side in (1, -1)]
-        ledger = Ledger(rounding, box, inputs)
+        ledger = Ledger(rounding, box, intermediate)
         self._flows = {
             counts: output_rows(self.graph, rows, len(box[0]), ledger if counts else None) for counts in (True, False)
         }
