@@ -2,6 +2,10 @@
 
 A row v is carried back by the adjoints of affine operators (design of CROWN, Zhang et al. 2018); what an
 activation makes of it is the business of those who know bounds of its input.
+
+Numbers of the network that are known up to an error (:func:`zonocuda.checker.arithmetic.constants`) are taken at the
+middles of their balls, and |v| (|A - A'| m + |b - b'|), for |x| <= m, is what that may cost. A row of balls that are
+wide would be multiplied by |A| layer after layer instead, and its bound fall without end.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from flint import arb
 from zonocuda.checker.arithmetic import Array, lower, upper, zeros
 from zonocuda.checker.ends import Endings
 from zonocuda.checker.maps import Ends, Maps, is_activation
-from zonocuda.graph import Add, Cast, Concat, Input
+from zonocuda.graph import Add, Cast, Concat, Input, Node
 
 
 class Passes:
@@ -34,6 +38,7 @@ class Passes:
         self.departures: dict[str, Array] = {}
         self.endings: Endings = {}
         self.passes = 0
+        self._doubts: dict[str, Array] = {}
 
     def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
         """Rows ``[R, N]`` of an activation's output as rows of its input, and the offsets ``[R]`` below and above.
@@ -41,6 +46,15 @@ class Passes:
         ``first`` is the number of the first of these rows among those of a call of :meth:`carry`.
         """
         raise NotImplementedError
+
+    def size(self, name: str) -> Array:
+        """At least the absolute values ``[N]`` of a node that rows go through."""
+        raise NotImplementedError
+
+    def _doubt(self, node: Node) -> Array:
+        if node.name not in self._doubts:
+            self._doubts[node.name] = self.maps.of(node)[0].doubt(self.size(node.inputs[0]))
+        return self._doubts[node.name]
 
     def carry(self, name: str, rows: Array, at: Sequence[tuple[str, Array]] = ()) -> Ends:
         """Exact lower and upper bounds of rows ``[R, N]`` of a node, and of rows of other nodes that are added ``at``
@@ -87,10 +101,14 @@ class Passes:
                     send(target, v[:, places])
             else:
                 map_ = self.maps.of(node)[0]
-                if map_.bias is not None:
-                    constant = v @ map_.bias
+                middle = map_.middle
+                if middle is not map_:
+                    error = np.abs(v) @ self._doubt(node)
+                    low, high = low - error, high + error
+                if middle.bias is not None:
+                    constant = v @ middle.bias
                     low, high = low + constant, high + constant
-                send(node.inputs[0], map_.adjoint(v))
+                send(node.inputs[0], middle.adjoint(v))
         if source in pending:
             v = pending[source]
             center, spread = v @ self.middle, np.abs(v) @ self.radius

@@ -192,6 +192,9 @@ class RegionCheck(Passes):
         self._pick = pick
         return self.carry(name, rows, () if at_input is None else [(self.maps.graph.nodes[0].name, at_input)])
 
+    def size(self, name: str) -> Array:
+        return self.sizes[name]
+
     def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
         """The rows before an activation, and the offsets below and above."""
         return self.relaxed[name].image(v, self._pick(name, first))
