@@ -49,7 +49,7 @@ def ours(case: Case, direction: Direction) -> tuple[Bounds, Sweep]:
     low, high = result.bounds
     if result.output is None:
         index = torch.arange(low.shape[1])
-        low, high = neuron_bounds(Relaxed(graph, box, result.inputs), graph.output, index)
+        low, high = neuron_bounds(Relaxed(graph, box, result.intermediate), graph.output, index)
     return (low[0], high[0]), result
 
 
@@ -100,7 +100,7 @@ def dual_operations(case: Case) -> dict[str, int]:
     for node in graph.nodes[1:]:
         inputs = [ranges[name] for name in node.inputs]
         if isinstance(node.op, Relu):
-            known, each = result.inputs[node.name], work.until[node.inputs[0]]
+            known, each = result.intermediate[node.name], work.until[node.inputs[0]]
             of_open += each * int(unsettled(node, *inputs[0]).sum())
             of_unstable += each * int(unsettled(node, *known).sum())
             inputs = [known]

@@ -191,7 +191,7 @@ def split_neurons(
         still = [number for number, ok in enumerate(prover.rows.refuted(prover.bounds)) if not ok]
         attack = splitting.attack_of(subject, single, region, position, prover.rows)
         used = [arithmetics[dtype] for dtype in proof.dtypes]
-        course = NeuronCourse(NeuronSearch(region, position, used, prover.inputs, still, attack, end))
+        course = NeuronCourse(NeuronSearch(region, position, used, prover.intermediate, still, attack, end))
         return *course.run(), course.lemma_parts
 
 

@@ -80,12 +80,12 @@ def dual(intermediate: int | None, steps: int, start: Start = "adaptive") -> Poi
     """A sweep, a refinement with ``intermediate`` steps (None: none), and the rows with ``steps`` steps."""
 
     def bound(case: Case) -> Tensor:
-        inputs = sweep(case.graph, Zonotope.from_box(*case.box), Means("auto")).inputs
+        inputs = sweep(case.graph, Zonotope.from_box(*case.box), Means("auto")).intermediate
         if intermediate is not None:
-            inputs = refine(case.graph, case.box, inputs, Ascent(iterations=intermediate)).inputs
+            inputs = refine(case.graph, case.box, inputs, Ascent(iterations=intermediate)).intermediate
         left = compact(case.graph, inputs)
-        problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.inputs)
-        begin = {name: slopes.flat() for name, slopes in initial_slopes(left.graph, left.inputs, start).items()}
+        problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.intermediate)
+        begin = {name: slopes.flat() for name, slopes in initial_slopes(left.graph, left.intermediate, start).items()}
         return ascend(problem, Ascent(iterations=steps), begin).lower
 
     return bound
@@ -193,7 +193,7 @@ def proven(case: Case) -> bool:
     swept = sweep(case.graph, zonotope, Means("auto"))
     rows = case.rows
     forward = None if swept.output is None else rows.image(zonotope, swept.output).bounds()[0].squeeze(0)
-    prover = Prover(case.graph, rows, case.box, swept.inputs, forward, lambda node: None)
+    prover = Prover(case.graph, rows, case.box, swept.intermediate, forward, lambda node: None)
     prover.plain()
     for rung in LADDERS["standard"]:
         if prover.proven or not prover.climb(rung):
@@ -238,11 +238,12 @@ def kinks(only: str) -> list[dict[str, Any]]:
 
 def _totals(case: Case, rule: KinkRule) -> list[float]:
     with full_precision(), torch.no_grad():
-        inputs = sweep(case.graph, Zonotope.from_box(*case.box), Means("auto")).inputs
+        inputs = sweep(case.graph, Zonotope.from_box(*case.box), Means("auto")).intermediate
         left = compact(case.graph, inputs)
-        problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.inputs)
+        problem = RowProblem(output_rows(left.graph, case.rows, 1), case.box, left.intermediate)
         begin = {
-            name: slopes.flat() for name, slopes in initial_slopes(left.graph, left.inputs, "minimum_area").items()
+            name: slopes.flat()
+            for name, slopes in initial_slopes(left.graph, left.intermediate, "minimum_area").items()
         }
         ascent = Ascent(iterations=100, patience=100, signs="both", kink=rule)
         totals = [step.total for step in ascend(problem, ascent, begin).history]

@@ -183,7 +183,7 @@ def cost() -> dict[str, Any]:
         )
         x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         zonotope = Zonotope.from_ball(x, 8 / 255)
-        inputs = sweep(graph, zonotope).inputs
+        inputs = sweep(graph, zonotope).intermediate
         rows = Rows(
             torch.eye(10), torch.zeros(10, 3072), torch.zeros(10), (1,) * 10, tuple((i,) for i in range(10)), ("",) * 10
         )

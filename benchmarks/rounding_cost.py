@@ -86,7 +86,7 @@ def prove(network: Graph, dtype: torch.dtype, regions: tuple[Region, ...], count
                 else:
                     assert result.errors is not None
                     forward = ForwardErrors(rounding).rows(rows, zonotope, result.output, result.errors).squeeze(0)
-            prover = Prover(graph, rows, (low, high), result.inputs, forward, proceed, rounding)
+            prover = Prover(graph, rows, (low, high), result.intermediate, forward, proceed, rounding)
             if forward is None or not all(rows.refuted(forward)):
                 prover.plain()
                 for rung in LADDERS["standard"]:

@@ -101,7 +101,7 @@ def test_a_refinement_waits_twice_for_each_relu_and_once_a_step(problem: tuple[G
     with PretendedDevice() as device:
         graph, box = graph.to(torch.float32, DEVICE), (lower.to(DEVICE), upper.to(DEVICE))
         with torch.no_grad():
-            inputs = sweep(graph, Zonotope.from_box(*box), Means(memory_budget=2**36)).inputs
+            inputs = sweep(graph, Zonotope.from_box(*box), Means(memory_budget=2**36)).intermediate
         device.clear()
         refine(graph, box, inputs, Ascent(iterations=steps), rounding=Rounding.of(graph, graph, torch.float32))
     open_ = RELUS * (RELUS + 1) // 2  # of each ReLU, and of those before it once for each pass

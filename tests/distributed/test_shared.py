@@ -88,7 +88,7 @@ def test_counted_bounds_enclose_exact_values(name: str, size: int) -> None:
         assert found.output is not None
         assert found.errors is not None
         proven = ForwardErrors(rounding).rows(rows, share, found.output, found.errors)
-        return dict(found.inputs), proven, sum(block.symbols.count for block in found.output.blocks)
+        return dict(found.intermediate), proven, sum(block.symbols.count for block in found.output.blocks)
 
     alone = sweep(graph, zonotope, rounding=rounding)
     results = on_ranks(size, bounded)
@@ -104,7 +104,7 @@ def test_counted_bounds_enclose_exact_values(name: str, size: int) -> None:
                     assert low <= value <= high
             for value, low in zip([*y, *[-v for v in y]], exactly(proven), strict=True):
                 assert low <= value
-    for name_, bounds in alone.inputs.items():  # and are no wider than rounding makes them
+    for name_, bounds in alone.intermediate.items():  # and are no wider than rounding makes them
         for mine, one in zip(results[0][0][name_], bounds, strict=True):
             torch.testing.assert_close(mine, one, rtol=1e-4, atol=1e-5)
 
@@ -114,7 +114,7 @@ def test_bounds_of_every_node_are_the_exact_ones_but_for_rounding(name: str) -> 
     graph = SMALL[name]()
     z = box(graph)
     first, *others = on_ranks(4, lambda ranks: sweep(graph, z.shared(ranks), all_layers=True))
-    slopes = {name: ReluRule().band(*bounds, None).slope for name, bounds in first.inputs.items()}
+    slopes = {name: ReluRule().band(*bounds, None).slope for name, bounds in first.intermediate.items()}
     exact = propagate(graph, exact_box(z), slopes)
     for node in graph.nodes:
         allowed = exact[node.name].rounding()

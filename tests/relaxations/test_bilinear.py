@@ -154,7 +154,7 @@ def test_a_learnt_r_reaches_the_best_of_mccormicks_planes(weights: tuple[float, 
         planes = planes or (yu * x + xl * y - xl * yu, yl * x + xu * y - xu * yl)
         hull = max(planes) if w > 0 else min(planes)
         best = min(best, w * hull + a * x + b * y)
-    inputs, rows = dict(sweep(net, Zonotope.from_box(*box)).inputs), both_ends(net, box[0])
+    inputs, rows = dict(sweep(net, Zonotope.from_box(*box)).intermediate), both_ends(net, box[0])
     found = ascend(RowProblem(output_rows(net, rows, 1), box, inputs), Ascent(iterations=200, signs="both")).lower
     assert best - 0.03 <= float(found[0, 0]) <= best + 1e-9
 
@@ -169,12 +169,12 @@ def test_the_dual_with_one_r_for_both_signs_is_the_forward_zonotope(terms: int) 
     result = sweep(graph, Zonotope.from_box(*box))
     assert result.output is not None
     low, high = result.output.bounds()
-    found = neuron_bounds(Relaxed(graph, box, result.inputs), graph.output, torch.arange(3))
+    found = neuron_bounds(Relaxed(graph, box, result.intermediate), graph.output, torch.arange(3))
     torch.testing.assert_close(found, (low, high), rtol=1e-11, atol=1e-11)
-    assert sum(isinstance(graph[name].op, Bilinear) for name in result.inputs) == 2
+    assert sum(isinstance(graph[name].op, Bilinear) for name in result.intermediate) == 2
     by_dual = sweep(graph, Zonotope.from_box(*box), Means("dual"))
-    for name, bounds in result.inputs.items():
-        torch.testing.assert_close(by_dual.inputs[name], bounds, rtol=1e-9, atol=1e-9)
+    for name, bounds in result.intermediate.items():
+        torch.testing.assert_close(by_dual.intermediate[name], bounds, rtol=1e-9, atol=1e-9)
 
 
 @DTYPES
@@ -191,14 +191,14 @@ def test_proven_bounds_hold_in_rational_arithmetic(terms: int, width: float, dty
 def test_refined_bounds_hold_and_are_tighter(terms: int) -> None:
     graph = network(terms, 3)
     box = random_box(graph, 1, 0.5)
-    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
     refined = refine(graph, box, inputs, Ascent(iterations=5, signs="both"))
     assert refined.width < 0.999
     values: dict[str, Tensor] = {}
     points = sample_box(*box, 500)[:, 0]
     for node in graph.nodes:
         values[node.name] = points if node.name == "x" else node.op.apply(*(values[name] for name in node.inputs))
-    for name, (low, high) in refined.inputs.items():
+    for name, (low, high) in refined.intermediate.items():
         seen = values[graph[name].inputs[0]]
         assert bool(((seen >= low - 1e-9) & (seen <= high + 1e-9)).all())
 
@@ -225,7 +225,7 @@ def test_the_adjoint_of_a_sweep_is_autograds_derivative(terms: int) -> None:
 def test_bounds_of_rows_have_the_derivative_in_r() -> None:
     graph = network(2, 6)
     box = random_box(graph, 1, 0.4)
-    inputs, rows = dict(sweep(graph, Zonotope.from_box(*box)).inputs), both_ends(graph, box[0])
+    inputs, rows = dict(sweep(graph, Zonotope.from_box(*box)).intermediate), both_ends(graph, box[0])
     start = {n: s.flat() for n, s in initial_slopes(graph, inputs, "adaptive").items()}
     names = [node.name for node in graph.nodes if isinstance(node.op, Bilinear)]
     generator = torch.Generator().manual_seed(0)

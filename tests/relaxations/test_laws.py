@@ -184,8 +184,8 @@ def test_the_dual_of_minimum_area_slopes_is_the_forward_bound(member: Member, bu
     result = sweep(graph, Zonotope.from_box(*box))
     assert result.output is not None
     rows = both_ends(graph, box[0])
-    start = {n: s.flat() for n, s in initial_slopes(graph, result.inputs, "minimum_area").items()}
-    bound, _ = RowProblem(output_rows(graph, rows, 2), box, result.inputs).bound(lambda node: start[node.name])
+    start = {n: s.flat() for n, s in initial_slopes(graph, result.intermediate, "minimum_area").items()}
+    bound, _ = RowProblem(output_rows(graph, rows, 2), box, result.intermediate).bound(lambda node: start[node.name])
     low, high = (b.flatten(1) for b in result.output.bounds())
     torch.testing.assert_close(bound, torch.cat([low, -high], 1), rtol=1e-11, atol=1e-11)
 
@@ -241,7 +241,7 @@ def test_rows_that_cancel_an_image_never_lower_what_it_is_charged(member: Member
     arithmetic = Arithmetic.of(network(fc, member, 3), torch.float64, torch.device("cpu"))
     graph = arithmetic.graph
     box = random_box(graph, 1, 0.4)
-    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
     ledger = Ledger(arithmetic.rounding, box, inputs)
     node = [n for n in graph.nodes if type(n.op) is type(member.op)][-1]
     flow, images = output_rows(graph, both_ends(graph, box[0]), 1, ledger), list[Tensor]()

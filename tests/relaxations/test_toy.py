@@ -53,14 +53,14 @@ def test_the_dual_with_minimum_area_slopes_is_the_forward_zonotope(name: str, ev
     low, high = (b.flatten(1) for b in result.output.bounds())
     for node in (graph.output, *(n.inputs[0] for n in graph.nodes if isinstance(n.op, Toy))):
         index = torch.arange(torch.Size(graph[node].shape).numel())
-        found = neuron_bounds(Relaxed(graph, box, result.inputs), node, index)
-        of_toy = [n.name for n in graph.nodes if n.inputs[:1] == (node,) and n.name in result.inputs]
-        wanted = (low, high) if node == graph.output else tuple(b.flatten(1) for b in result.inputs[of_toy[0]])
+        found = neuron_bounds(Relaxed(graph, box, result.intermediate), node, index)
+        of_toy = [n.name for n in graph.nodes if n.inputs[:1] == (node,) and n.name in result.intermediate]
+        wanted = (low, high) if node == graph.output else tuple(b.flatten(1) for b in result.intermediate[of_toy[0]])
         for one, other in zip(found, wanted, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
     rows = both_ends(graph, box[0])
-    start = {n: s.flat() for n, s in initial_slopes(graph, result.inputs, "minimum_area").items()}
-    bound, _ = RowProblem(output_rows(graph, rows, 2), box, result.inputs).bound(lambda node: start[node.name])
+    start = {n: s.flat() for n, s in initial_slopes(graph, result.intermediate, "minimum_area").items()}
+    bound, _ = RowProblem(output_rows(graph, rows, 2), box, result.intermediate).bound(lambda node: start[node.name])
     torch.testing.assert_close(bound, torch.cat([low, -high], 1), rtol=1e-11, atol=1e-11)
 
 
@@ -97,7 +97,7 @@ def test_proven_bounds_hold_in_rational_arithmetic(name: str, width: float, dtyp
 def test_ascent_improves_the_bounds(name: str) -> None:
     graph = network(name, 4)
     box = random_box(graph, 1, 0.8)
-    inputs, rows = dict(sweep(graph, Zonotope.from_box(*box)).inputs), both_ends(graph, box[0])
+    inputs, rows = dict(sweep(graph, Zonotope.from_box(*box)).intermediate), both_ends(graph, box[0])
     start = {n: s.flat() for n, s in initial_slopes(graph, inputs, "adaptive").items()}
     plain, _ = RowProblem(output_rows(graph, rows, 1), box, inputs).bound(lambda node: start[node.name])
     found = ascend(RowProblem(output_rows(graph, rows, 1), box, inputs), Ascent(signs="both"), start).lower

@@ -55,10 +55,14 @@ def claims(network: Graph, dtype: torch.dtype, box: Bounds) -> Iterator[tuple[st
     forward = sweep(graph, zonotope, rounding=rounding)
     assert forward.output is not None
     assert forward.errors is not None
-    yield "forward", dict(forward.inputs), ForwardErrors(rounding).rows(rows, zonotope, forward.output, forward.errors)
+    yield (
+        "forward",
+        dict(forward.intermediate),
+        ForwardErrors(rounding).rows(rows, zonotope, forward.output, forward.errors),
+    )
     by_dual = sweep(graph, zonotope, Means("dual"), rounding=rounding)
     reduced = reduced_bounds(graph, box, rounding)
-    for kind, inputs in (("dual", dict(by_dual.inputs)), ("reduced", reduced)):
+    for kind, inputs in (("dual", dict(by_dual.intermediate)), ("reduced", reduced)):
         for start in ("minimum_area", "adaptive"):
             ledger = Ledger(rounding, box, inputs)
             slopes = {n: s.flat() for n, s in initial_slopes(graph, inputs, start).items()}  # type: ignore[arg-type]

@@ -110,7 +110,7 @@ def worst_point(graph: Graph, box: Bounds, row: LinearConstraint, rng: random.Ra
     """The corner where the dual's bound is attained, or the best of some points of the box. Both may be far off."""
     rows = Rows.of(Region(Box.from_tensors(*box), ((row,),)), box[0].numel(), math.prod(graph.output_shape), box[0])
     if rng.random() < 0.6 and graph.relus:
-        inputs = sweep(graph, Zonotope.from_box(*box)).inputs
+        inputs = sweep(graph, Zonotope.from_box(*box)).intermediate
         corner: Tensor = dual_bound(graph, rows, box, inputs).corner.reshape(1, *graph.input_shape)
         if bool(corner.isfinite().all()):
             return corner.clamp(*box)

@@ -105,14 +105,14 @@ def claims(
         zonotope = Zonotope.from_box(*box)
         forward = sweep(graph, zonotope, rounding=rounding)
         backward = sweep(graph, zonotope, Means("dual"), rounding=rounding)
-        for name, (lower, upper) in forward.inputs.items():
+        for name, (lower, upper) in forward.intermediate.items():
             bounds.append(("forward", name, lower, upper))
-            bounds.append(("backward", name, *backward.inputs[name]))
+            bounds.append(("backward", name, *backward.intermediate[name]))
             everything = torch.arange(lower[0].numel())
             early = EarlyEnd() if name == graph.relus[-1].name else None
-            ledger = None if rounding is None else Ledger(rounding, box, forward.inputs)
+            ledger = None if rounding is None else Ledger(rounding, box, forward.intermediate)
             source = graph[name].inputs[0]
-            relaxed = Relaxed(graph, box, forward.inputs, ledger=ledger)
+            relaxed = Relaxed(graph, box, forward.intermediate, ledger=ledger)
             again = neuron_bounds(relaxed, source, everything, early=early)
             bounds.append(("neurons", name, *again))
         assert forward.output is not None
@@ -122,11 +122,11 @@ def claims(
             assert forward.errors is not None
             image = ForwardErrors(rounding).rows(matrix, zonotope, forward.output, forward.errors)
         bounds.append(("forward", "rows", image, None))
-        maxima = Maxima(graph, forward.inputs, box, rounding)
-        for kind, slopes in _starts(graph, forward.inputs, len(rows), maxima):
-            ledger = None if rounding is None else Ledger(rounding, box, forward.inputs)
+        maxima = Maxima(graph, forward.intermediate, box, rounding)
+        for kind, slopes in _starts(graph, forward.intermediate, len(rows), maxima):
+            ledger = None if rounding is None else Ledger(rounding, box, forward.intermediate)
             stops = maxima.stops if kind == "ended" else None
-            problem = RowProblem(output_rows(graph, matrix, 1, ledger), box, forward.inputs, stops=stops)
+            problem = RowProblem(output_rows(graph, matrix, 1, ledger), box, forward.intermediate, stops=stops)
             lower, weight = problem.bound(slopes, ends=kind == "ended")
             bounds.append((kind, "rows", lower, None))
             if weight is not None:
@@ -134,10 +134,10 @@ def claims(
         split: list[Bounded] = []
         parts: SignProblem | None = None
         if rounding is not None:
-            ledger = Ledger(rounding, box, forward.inputs)
+            ledger = Ledger(rounding, box, forward.intermediate)
             if all(rule_of(node).has_signs for node in activations(graph)):
                 parts = SignProblem(
-                    graph, lambda given: output_rows(graph, matrix, 1, given), box, forward.inputs, ledger
+                    graph, lambda given: output_rows(graph, matrix, 1, given), box, forward.intermediate, ledger
                 )
             for name, ends in reduced_bounds(graph, box, rounding).items():
                 bounds.append(("reduced", name, *ends))
@@ -149,7 +149,7 @@ def claims(
             if dense is not None:
                 bounder = DenseBounder(dense, matrix, lambda: general)
                 split.append(bounder.bound(*flat))
-                known = bounder.inputs(*flat)
+                known = bounder.intermediate(*flat)
                 for node, ends in zip(graph.relus, known, strict=True):
                     bounds.append(("dense", node.name, *ends))
                 again = torch.cat([ends[side] for side in (0, 1) for ends in known], 1) if known else None

@@ -39,7 +39,7 @@ def worst_vertices(graph: Graph, box: tuple[Tensor, Tensor], weights: list[Fract
     row = LinearConstraint(dict(enumerate(weights)), {}, Fraction(0))
     region = Region(Box.from_tensors(*box), ((row,),))
     rows = Rows.of(region, box[0].numel(), len(weights), box[0])
-    inputs = sweep(graph, Zonotope.from_box(*box)).inputs
+    inputs = sweep(graph, Zonotope.from_box(*box)).intermediate
     corner = dual_bound(graph, rows, box, inputs).corner.reshape(1, *graph.input_shape)
     choice = torch.rand((256, *graph.input_shape), generator=torch.Generator().manual_seed(1)) < 0.5
     vertices = torch.where(choice, box[0], box[1])

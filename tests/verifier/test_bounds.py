@@ -44,7 +44,7 @@ def forward_bound(graph: Graph, rows: Rows, box: Bounds, slopes: dict[str, Tenso
     """Lower bounds of the rows from the forward sweep, and the bounds of every ReLU's input."""
     z = Zonotope.from_box(*box)
     result = sweep(graph, z, slopes=slopes)
-    return rows.image(z, result.output).bounds()[0], dict(result.inputs)
+    return rows.image(z, result.output).bounds()[0], dict(result.intermediate)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -157,7 +157,7 @@ def test_float32_bounds_agree_with_float64_to_rounding(name: str) -> None:
     for a, b in zip(narrow.output.bounds(), wide.output.bounds(), strict=True):
         assert a.dtype == torch.float32
         assert ((a.double() - b).abs() <= tolerance).all()
-    dual = dual_bound(single, rows_of(graph, dtype=torch.float32), box32, narrow.inputs)
+    dual = dual_bound(single, rows_of(graph, dtype=torch.float32), box32, narrow.intermediate)
     assert dual.lower.dtype == torch.float32
 
 

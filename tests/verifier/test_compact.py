@@ -19,7 +19,7 @@ WIDE = (5, 30, 30, 30, 3)
 def shortened(graph: Graph, seed: int, batch: int = 2, width: float = 0.2) -> tuple[Bounds, Compact]:
     """A box, and what is left of a network on it."""
     box = random_box(graph, batch, width=width, seed=seed)
-    return box, compact(graph, sweep(graph, Zonotope.from_box(*box)).inputs)
+    return box, compact(graph, sweep(graph, Zonotope.from_box(*box)).intermediate)
 
 
 @pytest.mark.parametrize("kind", [*NETWORKS, "wide"])
@@ -30,7 +30,7 @@ def test_on_the_box_nothing_changes(kind: str, batch: int) -> None:
     for element in range(batch):
         x = sample_box(box[0][element], box[1][element], 200)
         torch.testing.assert_close(left.graph(x), graph(x), rtol=1e-12, atol=1e-12)
-    for name, (low, high) in left.inputs.items():
+    for name, (low, high) in left.intermediate.items():
         assert low.shape[1:] == left.graph[name].shape
         index = left.kept.get(name)
         whole = left.whole[name]
@@ -78,8 +78,8 @@ def test_neurons_that_others_than_linear_layers_read_stay() -> None:
 def test_bounds_and_slopes_find_back_to_their_places() -> None:
     _, left = shortened(fc(2, WIDE), 5)
     name, index = next(iter(left.kept.items()))
-    low, high = left.inputs[name]
-    tighter = {**left.inputs, name: (low + 0.5, high - 0.5)}
+    low, high = left.intermediate[name]
+    tighter = {**left.intermediate, name: (low + 0.5, high - 0.5)}
     wide = left.widen(tighter)
     assert torch.equal(wide[name][0][:, index], low + 0.5)
     dead = torch.ones(30, dtype=torch.bool)

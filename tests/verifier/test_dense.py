@@ -70,7 +70,7 @@ def test_bounds_hold_in_every_part_of_the_root_with_what_was_known_of_larger_one
     generator = torch.Generator().manual_seed(seed)
     for depth in range(0, 40, 3):
         found = bounder.bound(part.lower, part.upper, part.known)
-        inputs = bounder.inputs(part.lower, part.upper)
+        inputs = bounder.intermediate(part.lower, part.upper)
         points = [part.lower[0], part.upper[0], *sample_box(part.lower[0], part.upper[0], 2, seed=depth)]
         points += list(torch.where(found.weight[0] >= 0, part.lower, part.upper))
         for x in points:
@@ -234,7 +234,7 @@ def test_bounds_hold_for_every_network_that_the_constants_may_stand_for(
         bounder = DenseBounder(network, rows, partial(BoxBounder, arithmetic, rows))
         low = (at + b.random(3).clamp(-0.9, 0.6)).unsqueeze(0)
         high = low + width
-        found, known, signs = bounder.bound(low, high), bounder.inputs(low, high), random.Random(seed)
+        found, known, signs = bounder.bound(low, high), bounder.intermediate(low, high), random.Random(seed)
         for x in [*low, *high] * 6:
             *before, y = moved(graph, exactly(x), gamma(count), signs)
             for (below, above), values in zip(known, before, strict=True):

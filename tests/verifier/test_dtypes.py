@@ -201,7 +201,7 @@ def test_what_one_dtype_has_found_holds_in_the_other() -> None:
             other = proof._in(there)
         assert other.dtype is there
         assert torch.equal(other.bounds, found.bounds)
-        for name, (low, high) in found.inputs.items():
+        for name, (low, high) in found.intermediate.items():
             lower, upper = (b.double() for b in other.inputs[name])
             assert bool((lower <= low.double()).all())
             assert bool((upper >= high.double()).all())

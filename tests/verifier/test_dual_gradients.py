@@ -86,7 +86,7 @@ def test_gradients_in_every_slope_are_autograds_through_the_reference(name: str)
     center = torch.rand(1, *graph.input_shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     box = center - radius, center + radius
     with torch.no_grad():
-        inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+        inputs = dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
     results = []
     for backend in ("native", "reference"):
         leaves = random_leaves(inputs)
@@ -106,7 +106,7 @@ def test_on_the_kink_the_rules_left_and_right_give_the_one_sided_derivatives(
     """One slope at a time sits at u / (u - l), all others are random."""
     graph = NETWORKS[kind](4)
     box = random_box(graph, width=0.5, seed=11)
-    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
     h = 1e-6
     moved = 0
     for relu, bounds in inputs.items():
@@ -136,7 +136,7 @@ def test_from_an_adaptive_start_with_the_negative_side_tied_the_rule_has_no_effe
     """And with both sides free and on the kink it has: the test could fail."""
     graph = NETWORKS["residual"](5)
     box = random_box(graph, width=0.5, seed=12)
-    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
     for start, signs, same in (("adaptive", "nonnegative", True), ("minimum_area", "both", False)):
         begin = {name: slopes.flat() for name, slopes in initial_slopes(graph, inputs, start).items()}  # type: ignore[arg-type]
         found = [
@@ -150,7 +150,7 @@ def test_from_an_adaptive_start_with_the_negative_side_tied_the_rule_has_no_effe
 def test_no_point_that_gradient_descent_finds_lies_below_an_optimised_bound(kind: str) -> None:
     graph = NETWORKS[kind](5)
     box = random_box(graph, width=0.5, seed=12)
-    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
     weight, constant = rand(3, graph.output_shape[0], seed=70), rand(3, seed=71)
     start = {name: slopes.flat() for name, slopes in initial_slopes(graph, inputs, "adaptive").items()}
     lower = ascend(problem(graph, box, inputs), Ascent(iterations=40), start).lower[0]

@@ -66,7 +66,7 @@ def test_float64_bounds_of_every_node_agree_with_exact_ones(name: str) -> None:
     graph = NETWORKS[name]()
     z = box(graph)
     result = sweep(graph, z, all_layers=True)
-    slopes = {name: ReluRule().band(*bounds, None).slope for name, bounds in result.inputs.items()}
+    slopes = {name: ReluRule().band(*bounds, None).slope for name, bounds in result.intermediate.items()}
     exact = propagate(graph, exact_box(z), slopes)
     assert any(stats.unstable for stats in result.stats)
     for node in graph.nodes:
@@ -82,7 +82,7 @@ def test_float64_bounds_of_every_node_agree_with_exact_ones(name: str) -> None:
 def test_float64_slopes_are_the_exact_minimum_area_slopes(name: str) -> None:
     """lam = fl(u / fl(u - l)): two roundings of the exact quotient of the same l and u."""
     graph = NETWORKS[name]()
-    for low, high in sweep(graph, box(graph)).inputs.values():
+    for low, high in sweep(graph, box(graph)).intermediate.values():
         slopes = ReluRule().initial(low, high)
         for lo, up, lam in zip(low.flatten().tolist(), high.flatten().tolist(), slopes.flatten().tolist(), strict=True):
             if lo < 0 < up:
@@ -99,7 +99,7 @@ def test_every_vertex_lies_inside_the_exact_and_the_float64_bounds(name: str) ->
     low, high = exact.bounds()
     result = sweep(graph, z)
     float_low, float_high = (b.flatten().tolist() for b in result.output.bounds())
-    slopes = {name: ReluRule().band(*bounds, None).slope for name, bounds in result.inputs.items()}
+    slopes = {name: ReluRule().band(*bounds, None).slope for name, bounds in result.intermediate.items()}
     slack = propagate(graph, start, slopes)[graph.output].rounding()  # sound for these slopes, too
     radius = start.radius
     seen = []

@@ -182,7 +182,7 @@ def test_without_steps_the_dual_over_a_zonotope_is_the_forward_zonotope(kind: st
     z = correlated(graph, 30)
     swept = sweep(graph, z)
     assert swept.output is not None
-    start = initial_slopes(graph, swept.inputs, "minimum_area")
+    start = initial_slopes(graph, swept.intermediate, "minimum_area")
     found = optimize_bounds(graph, z, both_sides(3), intermediate=None, ascent=Ascent(iterations=0), start=start)
     low, high = swept.output.bounds()
     torch.testing.assert_close(found.lower, torch.cat([low, -high], 1), rtol=1e-11, atol=1e-11)
@@ -194,8 +194,8 @@ def test_a_box_written_as_a_matrix_is_refined_like_the_box(kind: str) -> None:
     box = random_box(graph, 2, width=0.5, seed=40)
     z = Zonotope.from_box(*box)
     matrix = Zonotope.from_generators(z.center, z.blocks[0].dense(z.features))
-    inputs = dict(sweep(graph, z).inputs)
-    expected, found = (refine(graph, one, inputs, Ascent(iterations=0)).inputs for one in (box, matrix))
+    inputs = dict(sweep(graph, z).intermediate)
+    expected, found = (refine(graph, one, inputs, Ascent(iterations=0)).intermediate for one in (box, matrix))
     for name, bounds in expected.items():
         for a, b in zip(bounds, found[name], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)

@@ -33,7 +33,7 @@ ENDS = torch.ones(3).double()
 def bounder_of(graph: Graph, part: Region) -> tuple[SignBounds, SignParts]:
     """The bound method, and the whole box for the first row."""
     search = course(graph, part, torch.float64)
-    bounder = search.rows_on(search.inputs)
+    bounder = search.rows_on(search.intermediate)
     return bounder, search.roots(bounder, ROOT).at(slice(1))
 
 

@@ -167,7 +167,7 @@ def test_little_memory_ends_the_search_and_proves_nothing() -> None:
 def leaves(graph: Graph, part: Region, most: float = 600) -> tuple[SignProblem, SignParts, Any]:
     """The refuted parts of a search."""
     search = course(graph, part)
-    bounder: SignBounds = search.rows_on(search.inputs)
+    bounder: SignBounds = search.rows_on(search.intermediate)
     closed: list[SignParts] = []
     roots, settings = search.roots(bounder, ROOT), SignSettings(64)
     tree = SignSearch(roots, search.members, bounder, lambda points: None, settings, closed.append)
@@ -230,15 +230,15 @@ def test_a_split_neuron_is_one_that_is_known_to_be_active_or_dead(name: str) -> 
         graph,
         lambda ledger: output_rows(graph, rows, 1, ledger),
         search.box,
-        search.inputs,
-        search.rows_on(search.inputs).problem._flows[True].tally.ledger,
+        search.intermediate,
+        search.rows_on(search.intermediate).problem._flows[True].tally.ledger,
     )
     generator = torch.Generator().manual_seed(3)
     signs = torch.randint(-1, 2, (1, whole.count), generator=generator).double()
     slopes = torch.rand(1, whole.count, generator=generator).double()
     flow = whole.flow(torch.zeros(1, dtype=torch.int64), False)
     found = whole.run(flow, whole.known(signs), slopes, torch.zeros_like(slopes))
-    known: dict[str, Bounds] = dict(search.inputs)
+    known: dict[str, Bounds] = dict(search.intermediate)
     given: dict[str, Slopes] = {}
     for layer, sign, slope in zip(whole.layers, signs[0].split(whole.sizes), slopes[0].split(whole.sizes), strict=True):
         shape = graph[layer.name].shape
@@ -293,7 +293,7 @@ def test_the_derivatives_are_those_of_the_bound() -> None:
     low, high = random_box(graph, width=0.4)
     part = region(low[0], high[0], [[constraint({0: 1.0, 1: -0.5})]])
     problem = course(graph, part, torch.float64)
-    problem = problem.rows_on(problem.inputs).problem
+    problem = problem.rows_on(problem.intermediate).problem
     generator = torch.Generator().manual_seed(3)
     signs = torch.randint(-1, 2, (3, problem.count), generator=generator).double()
     free = [torch.rand(3, problem.count, generator=generator).double().requires_grad_() for _ in range(2)]
@@ -315,7 +315,7 @@ def test_parts_that_go_together_are_bounded_as_each_alone(count: int) -> None:
     low, high = random_box(graph, width=0.4)
     part = region(low[0], high[0], [[constraint({0: 1.0, 1: -0.5})], [constraint({1: 1.0})]])
     search = course(graph, part, torch.float64)
-    bounder = search.rows_on(search.inputs)
+    bounder = search.rows_on(search.intermediate)
     roots = search.roots(bounder, ROOT)
     chosen = roots.at(torch.arange(count) % len(roots))
     neurons = torch.arange(count) % bounder.problem.count
@@ -347,14 +347,14 @@ def test_lemmas_enclose_and_are_no_looser(name: str, dtype: torch.dtype) -> None
         used, boxes = [*used, Arithmetic.of(graph, torch.float64, CPU)], [*boxes, (box[0].double(), box[1].double())]
     found = find_lemmas(used, boxes, before, LemmaEffort(8, 3), costs, lambda node: None, lambda share: True)
     assert found.finished
-    for relu, (lower, upper) in found.inputs.items():
+    for relu, (lower, upper) in found.intermediate.items():
         assert bool((lower >= before[relu][0]).all())
         assert bool((upper <= before[relu][1]).all())
     for x in sample_box(box[0][0].double(), box[1][0].double(), 6).to(dtype).clamp(box[0][0], box[1][0]):
         seen: dict[str, list[Fraction]] = {}
         evaluate_before(graph, x, seen)
         for relu, values in seen.items():
-            lower, upper = (end[0].flatten().tolist() for end in found.inputs[relu])
+            lower, upper = (end[0].flatten().tolist() for end in found.intermediate[relu])
             assert all(a <= v <= c for a, v, c in zip(lower, values, upper, strict=True)), relu
 
 
@@ -378,7 +378,7 @@ def test_lemmas_prove_what_a_relaxation_does_not_see() -> None:
 
     box = -torch.ones(1, 2), torch.ones(1, 2)
     found = find_lemmas([arithmetic], [box], before, LemmaEffort(4, 3), costs, lambda node: None, lambda share: True)
-    lower, upper = found.inputs[b.graph().relus[1].name]
+    lower, upper = found.intermediate[b.graph().relus[1].name]
     assert -0.51 <= float(lower) <= -0.5
     assert 0.5 <= float(upper) <= 0.51
     assert found.improved >= 1

@@ -35,11 +35,11 @@ def test_bounds_of_every_node_equal_the_forward_sweep(kind: str, batch: int, own
     box = random_box(graph, batch, seed=5)
     slopes = random_slopes(graph, batch) if own_slopes else None
     result = forward(graph, box, slopes)
-    assert any(bool(((low < 0) & (high > 0)).any()) for low, high in result.inputs.values())
+    assert any(bool(((low < 0) & (high > 0)).any()) for low, high in result.intermediate.values())
     for node in graph.nodes:
         expected = flat(result.layers[node.name])
         index = torch.arange(expected[0].shape[1]).flip(0)
-        actual = neuron_bounds(Relaxed(graph, box, result.inputs, slopes), node.name, index)
+        actual = neuron_bounds(Relaxed(graph, box, result.intermediate, slopes), node.name, index)
         for one, other in zip(actual, expected, strict=True):
             torch.testing.assert_close(one, other[:, index], rtol=ROUNDING, atol=ROUNDING)
 
@@ -49,7 +49,7 @@ def test_bounds_of_every_node_equal_the_forward_sweep(kind: str, batch: int, own
 def test_the_size_of_a_pass_changes_nothing_but_rounding(kind: str, rows_per_pass: int) -> None:
     graph = NETWORKS[kind](2)
     box = random_box(graph, 2, seed=7)
-    inputs = forward(graph, box).inputs
+    inputs = forward(graph, box).intermediate
     index = torch.tensor([0, 2, 1, 2])
     whole = neuron_bounds(Relaxed(graph, box, inputs), graph.output, index)
     parts = neuron_bounds(Relaxed(graph, box, inputs), graph.output, index, rows_per_pass=rows_per_pass)
@@ -61,7 +61,7 @@ def test_the_size_of_a_pass_changes_nothing_but_rounding(kind: str, rows_per_pas
 def test_known_bounds_decide_signs_and_loosen_nothing(kind: str, batch: int) -> None:
     graph = NETWORKS[kind](3)
     box = random_box(graph, batch, width=0.2, seed=11)
-    inputs = forward(graph, box).inputs
+    inputs = forward(graph, box).intermediate
     for relu in graph.relus:
         name = relu.inputs[0]
         width = graph[name].shape[0] if len(graph[name].shape) == 1 else inputs[relu.name][0].flatten(1).shape[1]
@@ -83,7 +83,7 @@ def test_known_bounds_decide_signs_and_loosen_nothing(kind: str, batch: int) -> 
 def test_bounds_enclose_every_sampled_value(kind: str, early: EarlyEnd | None) -> None:
     graph = NETWORKS[kind](4)
     lower, upper = random_box(graph, 1, seed=13)
-    inputs = forward(graph, (lower, upper)).inputs
+    inputs = forward(graph, (lower, upper)).intermediate
     points = sample_box(lower[0], upper[0], 300, seed=1)
     values: dict[str, Tensor] = {}
     interpret(graph, points, lambda node, x: node.op.apply(*x), lambda node, y: values.update({node.name: y}))
@@ -99,7 +99,7 @@ def test_bounds_enclose_every_sampled_value(kind: str, early: EarlyEnd | None) -
 def test_rows_that_are_decided_leave_the_pass() -> None:
     graph = NETWORKS["fc"](0)
     box = random_box(graph, 1, width=1e-6, seed=3)
-    inputs = forward(graph, box).inputs
+    inputs = forward(graph, box).intermediate
     visited: list[str] = []
     last = graph.relus[-1].inputs[0]
     neuron_bounds(
@@ -118,7 +118,7 @@ def test_rows_that_are_decided_leave_the_pass() -> None:
 def test_given_values_of_a_node_are_used_where_they_are_tighter() -> None:
     graph = NETWORKS["fc"](0)
     box = random_box(graph, 1, width=2.0, seed=3)
-    inputs = forward(graph, box).inputs
+    inputs = forward(graph, box).intermediate
     first, last = graph.relus[0], graph.relus[-1].inputs[0]
     point = torch.zeros(1, *first.shape, dtype=torch.float64)
     low, high = neuron_bounds(
@@ -135,7 +135,7 @@ def test_a_nan_in_the_box_is_never_a_sign(early: EarlyEnd | None) -> None:
     graph = NETWORKS["fc"](0)
     box = random_box(graph, 1, seed=3)
     nan = torch.full_like(box[0], torch.nan)
-    inputs = {name: (torch.full_like(b[0], torch.nan),) * 2 for name, b in forward(graph, box).inputs.items()}
+    inputs = {name: (torch.full_like(b[0], torch.nan),) * 2 for name, b in forward(graph, box).intermediate.items()}
     low, high = neuron_bounds(Relaxed(graph, (nan, nan), inputs), graph.output, torch.arange(3), early=early)
     assert bool((low.isnan() & high.isnan()).all())
 
@@ -143,7 +143,7 @@ def test_a_nan_in_the_box_is_never_a_sign(early: EarlyEnd | None) -> None:
 def test_no_neurons_and_no_batch_give_empty_bounds() -> None:
     graph = NETWORKS["residual"](0)
     box = random_box(graph, 2, seed=3)
-    inputs = forward(graph, box).inputs
+    inputs = forward(graph, box).intermediate
     for part, index in ((box, torch.arange(0)), ((box[0][:0], box[1][:0]), torch.arange(3))):
         low, high = neuron_bounds(Relaxed(graph, part, inputs), graph.output, index)
         assert low.shape == high.shape == (len(part[0]), len(index))

@@ -50,7 +50,7 @@ def setting(kind: str, seed: int, batch: int = 1, width: float = 0.5) -> tuple[G
     """A network, rows, a box, and the forward bounds of its ReLUs."""
     graph = NETWORKS[kind](seed)
     box = random_box(graph, batch, width=width, seed=seed + 3)
-    return graph, rows_of(graph, seed=seed), box, dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    return graph, rows_of(graph, seed=seed), box, dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
 
 
 @EACH_NETWORK

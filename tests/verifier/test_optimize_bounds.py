@@ -48,7 +48,7 @@ def test_no_bound_exceeds_the_exact_minimum(kind: str) -> None:
     """Of a mixed-integer program; both the intermediate bounds and the rows are optimised."""
     graph = NETWORKS[kind](4)
     box = random_box(graph, width=0.5, seed=6)
-    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
     found = optimize_bounds(
         graph, Zonotope.from_box(*box), both_sides(3), intermediate=20, ascent=Ascent(iterations=60)
     ).lower[0]

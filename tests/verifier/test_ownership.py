@@ -33,8 +33,8 @@ def check(graph: Graph, start: Zonotope, backend: str = "native") -> None:
         assert torch.equal(got.groups[name], rows), name
     for ours, theirs in zip(found.output.bounds(), expected.bounds(), strict=True):
         assert torch.equal(ours, theirs)
-    for name, bounds in found.inputs.items():
-        assert torch.equal(torch.stack(bounds), torch.stack(again.inputs[name]))
+    for name, bounds in found.intermediate.items():
+        assert torch.equal(torch.stack(bounds), torch.stack(again.intermediate[name]))
     tensors = [tensor for block in start.blocks for tensor in block.tensors]
     assert all(torch.equal(a, b) for a, b in zip(tensors, kept, strict=True))
 
@@ -173,7 +173,7 @@ def test_the_output_outlives_the_pool_and_later_sweeps() -> None:
 
 def _everything(found: Sweep) -> list[Tensor]:
     """Copies of all numbers of a sweep."""
-    pairs = [*found.inputs.values(), *found.layers.values(), found.output.bounds()]
+    pairs = [*found.intermediate.values(), *found.layers.values(), found.output.bounds()]
     return [t.clone() for t in (found.output.center, *generators(found.output).groups.values(), *sum(pairs, ()))]
 
 

@@ -212,7 +212,7 @@ def test_a_tree_of_maxima_knows_that_each_is_no_larger_than_its_inputs() -> None
     graph = from_module(nn.MaxPool2d(2), (1, 2, 2)).to(torch.float64)
     ends = torch.zeros(1, 1, 2, 2, dtype=torch.float64), torch.ones(1, 1, 2, 2, dtype=torch.float64)
     for direction in ("forward", "dual"):
-        inputs = sweep(graph, Zonotope.from_box(*ends), Means(direction)).inputs  # type: ignore[arg-type]
+        inputs = sweep(graph, Zonotope.from_box(*ends), Means(direction)).intermediate  # type: ignore[arg-type]
         low, high = inputs[graph.relus[-1].name]
         assert low.item() >= -1
         assert high.item() <= 1

@@ -54,7 +54,7 @@ def check_encloses(graph: Graph, box: tuple[torch.Tensor, torch.Tensor], result:
             return node.op.apply(*values)
 
         outputs = interpret(graph, points, record)
-        for name, (lower, upper) in [*result.inputs.items(), ("", result.bounds)]:
+        for name, (lower, upper) in [*result.intermediate.items(), ("", result.bounds)]:
             values = outputs if name == "" else seen[name]
             slack = 1e-12 * (1 + values.abs())
             assert bool((values >= lower[element] - slack).all()), name
@@ -70,8 +70,8 @@ def test_the_dual_settles_the_same_neurons_and_bounds_them_as_tightly(
     box = box_of(graph, seed)
     forward, other = swept(graph, box, "forward"), swept(graph, box, direction)
     check_encloses(graph, box, other)
-    assert list(forward.inputs) == list(other.inputs)
-    for relu, (lower, upper) in forward.inputs.items():
+    assert list(forward.intermediate) == list(other.inputs)
+    for relu, (lower, upper) in forward.intermediate.items():
         low, high = other.inputs[relu]
         open_here, open_there = (lower < 0) & (upper > 0), (low < 0) & (high > 0)
         if not torch.equal(open_here, open_there):  # an interval settled more: from here on the bounds may differ
@@ -146,7 +146,7 @@ def test_parts_change_nothing_but_the_order_of_sums(name: str, monkeypatch: pyte
     cut = swept(graph, box, "forward", budget)
     assert any("parts" in " ".join(step.actions) for step in cut.plan)
     assert not any("merged" in " ".join(step.actions) or "box" in step.actions for step in cut.plan)
-    for relu, bounds in whole.inputs.items():
+    for relu, bounds in whole.intermediate.items():
         for a, b in zip(bounds, cut.inputs[relu], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
@@ -240,12 +240,12 @@ def test_the_kink_is_the_same_in_both_directions(name: str, kink: KinkRule) -> N
     box = box_of(graph, 0)
     forward, dual = swept(graph, box, "forward"), swept(graph, box, "dual")
     assert all(
-        torch.equal(unsettled(graph[relu], *a), unsettled(graph[relu], *dual.inputs[relu]))
-        for relu, a in forward.inputs.items()
+        torch.equal(unsettled(graph[relu], *a), unsettled(graph[relu], *dual.intermediate[relu]))
+        for relu, a in forward.intermediate.items()
     )
     gradients = []
     for direction in ("forward", "dual"):
-        slopes = {n: ReluRule().initial(low, high).requires_grad_() for n, (low, high) in forward.inputs.items()}
+        slopes = {n: ReluRule().initial(low, high).requires_grad_() for n, (low, high) in forward.intermediate.items()}
         result = compute_bounds(
             graph,
             Zonotope.from_box(*box),

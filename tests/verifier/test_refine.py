@@ -26,7 +26,7 @@ def forward(kind: str, seed: int, batch: int = 1, width: float = 0.6) -> tuple[B
     """A box and the forward bounds of the ReLUs' inputs."""
     graph = NETWORKS[kind](seed)
     box = random_box(graph, batch, width=width, seed=seed + 3)
-    return box, dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+    return box, dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
 
 
 @EACH_NETWORK
@@ -47,7 +47,7 @@ def test_refined_bounds_are_tighter_and_enclose_every_sampled_value(kind: str, b
             lambda node, y, values=values: values.update({node.name: y}),
         )
         for relu in graph.relus:
-            low, high = (b[element] for b in refined.inputs[relu.name])
+            low, high = (b[element] for b in refined.intermediate[relu.name])
             old = [b[element] for b in inputs[relu.name]]
             assert bool((low >= old[0]).all())
             assert bool((high <= old[1]).all())
@@ -61,7 +61,7 @@ def test_refinement_pays_on_wide_boxes_and_more_with_optimised_slopes() -> None:
     for seed in range(4):
         graph = fc(seed, (5, 12, 12, 12, 3))
         box = random_box(graph, width=0.8, seed=seed)
-        inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
+        inputs = dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
         plain, learned = (refine(graph, box, inputs, Ascent(iterations=n)).width for n in (0, 20))
         assert learned <= plain + 1e-9
         widths.append((plain, learned))
@@ -72,7 +72,7 @@ def test_refinement_pays_on_wide_boxes_and_more_with_optimised_slopes() -> None:
 def test_the_first_layer_and_stable_neurons_are_left_as_they_are() -> None:
     graph = fc(0)
     box, inputs = forward("fc", 0)
-    refined = refine(graph, box, inputs, Ascent(iterations=2)).inputs
+    refined = refine(graph, box, inputs, Ascent(iterations=2)).intermediate
     first, second = (node.name for node in graph.relus)
     assert refined[first] is inputs[first]
     low, high = inputs[second]
@@ -85,7 +85,7 @@ def test_nan_bounds_stay_unproven() -> None:
     graph = fc(0)
     box, inputs = forward("fc", 0)
     nan = {name: (torch.full_like(b[0], torch.nan), torch.full_like(b[1], torch.nan)) for name, b in inputs.items()}
-    for low, high in list(refine(graph, box, nan, Ascent(iterations=2)).inputs.values())[1:]:
+    for low, high in list(refine(graph, box, nan, Ascent(iterations=2)).intermediate.values())[1:]:
         assert not bool(((low >= 0) | (high <= 0)).any())
 
 
@@ -94,8 +94,8 @@ def test_no_refined_bound_of_a_neuron_exceeds_its_exact_range(seed: int) -> None
     """The exact range by a mixed-integer program over the network up to the neuron's layer, from the first bounds."""
     graph = fc(seed, (4, 7, 7, 3))
     box = random_box(graph, width=0.7, seed=seed)
-    inputs = dict(sweep(graph, Zonotope.from_box(*box)).inputs)
-    refined = refine(graph, box, inputs, Ascent(iterations=30)).inputs
+    inputs = dict(sweep(graph, Zonotope.from_box(*box)).intermediate)
+    refined = refine(graph, box, inputs, Ascent(iterations=30)).intermediate
     second = graph.relus[1]
     position = graph.nodes.index(second)
     head = Graph(graph.nodes[:position], second.inputs[0])

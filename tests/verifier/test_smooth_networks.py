@@ -108,12 +108,12 @@ def test_the_dual_with_minimum_area_slopes_is_the_forward_zonotope(name: str, se
     assert result.output is not None
     low, high = (b.flatten(1) for b in result.output.bounds())
     index = torch.arange(low.shape[1])
-    found = neuron_bounds(Relaxed(graph, box, result.inputs), graph.output, index)
+    found = neuron_bounds(Relaxed(graph, box, result.intermediate), graph.output, index)
     for one, other in zip(found, (low, high), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     rows = both_ends(graph, box[0])
-    start = {n: s.flat() for n, s in initial_slopes(graph, result.inputs, "minimum_area").items()}
-    bound, _ = RowProblem(output_rows(graph, rows, 2), box, result.inputs).bound(lambda node: start[node.name])
+    start = {n: s.flat() for n, s in initial_slopes(graph, result.intermediate, "minimum_area").items()}
+    bound, _ = RowProblem(output_rows(graph, rows, 2), box, result.intermediate).bound(lambda node: start[node.name])
     torch.testing.assert_close(bound, torch.cat([low, -high], 1), rtol=1e-10, atol=1e-10)
 
 
@@ -122,15 +122,15 @@ def test_a_sweep_by_dual_passes_finds_the_bounds_of_the_forward_one() -> None:
     graph = all_of(Case("tanh"), fc(2, (10, 20, 20, 20, 5)))
     zonotope = Zonotope.from_box(*random_box(graph, 2, 0.1))
     forward, dual = (sweep(graph, zonotope, Means(way)) for way in ("forward", "dual"))  # type: ignore[arg-type]
-    for name, bounds in forward.inputs.items():
-        torch.testing.assert_close(dual.inputs[name], bounds, rtol=1e-10, atol=1e-10)
+    for name, bounds in forward.intermediate.items():
+        torch.testing.assert_close(dual.intermediate[name], bounds, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_ascent_improves_the_bounds_and_they_hold(seed: int) -> None:
     graph = mixed(fc(seed, (4, 8, 6, 3)), seed + 20, 1.0)
     box = random_box(graph, 1, 0.8, seed)
-    inputs, rows = dict(sweep(graph, Zonotope.from_box(*box)).inputs), both_ends(graph, box[0])
+    inputs, rows = dict(sweep(graph, Zonotope.from_box(*box)).intermediate), both_ends(graph, box[0])
     start = {n: s.flat() for n, s in initial_slopes(graph, inputs, "adaptive").items()}
     plain, _ = RowProblem(output_rows(graph, rows, 1), box, inputs).bound(lambda node: start[node.name])
     found = ascend(RowProblem(output_rows(graph, rows, 1), box, inputs), Ascent(), start).lower

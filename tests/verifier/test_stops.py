@@ -93,7 +93,7 @@ def ended(graph: Graph, box: tuple[Tensor, Tensor], rows: Rows, counted: bool) -
     """Bounds of rows that end, in float32."""
     small = graph.to(torch.float32)
     rounding = Rounding.of(graph, small, torch.float32) if counted else None
-    inputs = sweep(small, Zonotope.from_box(*box), rounding=rounding).inputs
+    inputs = sweep(small, Zonotope.from_box(*box), rounding=rounding).intermediate
     maxima = Maxima(small, inputs, box, rounding)
     start = maxima.usual({name: one.flat() for name, one in initial_slopes(small, inputs, "adaptive").items()})
     ledger = None if rounding is None else Ledger(rounding, box, inputs)
@@ -217,7 +217,7 @@ def test_a_maximum_that_the_network_itself_writes_as_a_sum_rounds_as_executed() 
     for seed in range(30):
         x = torch.randn(1, 2, generator=torch.Generator().manual_seed(seed))
         value = (x[0, 1] + torch.relu(x[0, 0] - x[0, 1])).double()
-        low, high = sweep(wide, Zonotope.from_box(x.double(), x.double()), rounding=rounding).inputs["out"]
+        low, high = sweep(wide, Zonotope.from_box(x.double(), x.double()), rounding=rounding).intermediate["out"]
         assert bool((low <= value) & (value <= high))
         exceeds += bool(value != x.double().max())
     assert exceeds

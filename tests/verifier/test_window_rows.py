@@ -80,7 +80,7 @@ def test_windows_and_whole_maps_give_the_same_bounds(
     graph = GRAPHS[name](3)
     box = random_box(graph, batch=2, seed=5)
     with torch.no_grad():
-        inputs = sweep(graph, Zonotope.from_box(*box)).inputs
+        inputs = sweep(graph, Zonotope.from_box(*box)).intermediate
         for node in graph.nodes[1:]:
             every = torch.arange(torch.Size(node.shape).numel())
             found = []

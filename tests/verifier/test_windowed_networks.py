@@ -353,7 +353,7 @@ def check_real(graph: Graph, center: Tensor, radius: Tensor) -> None:
         assert bool((slack <= 1e-3 * (dense.output.center.abs() + dense.output.radius())).all()), "it would say nothing"
         assert_close(generators(windows.output), generators(dense.output), slack)
         for node in graph.relus:
-            low, high = dense.inputs[node.name]
+            low, high = dense.intermediate[node.name]
             of_sums = gamma(dense.output.symbols + 2) * torch.maximum(low.abs(), high.abs())
             for one, two in zip(windows.inputs[node.name], (low, high), strict=True):
                 assert bool(((one - two).abs() <= 2 * (errors[node.inputs[0]] + of_sums)).all())

@@ -61,7 +61,7 @@ class BoxBounder:
         wide: Callable[[], BoxBounder] | None = None,
         on_node: Visit = proceed,
         notes: bool = False,
-        on_bounds: Callable[[Bounds, Mapping[str, Bounds]], None] = lambda box, inputs: None,
+        on_bounds: Callable[[Bounds, Mapping[str, Bounds]], None] = lambda box, intermediate: None,
     ) -> None:
         self.notes, self.on_bounds = notes, on_bounds
         self.arithmetic, self.rows, self._wide, self.on_node = arithmetic, rows, wide, on_node
@@ -80,19 +80,21 @@ class BoxBounder:
         """Bounds, and what rounding has taken off them."""
         box = self._box(lower, upper)
         with torch.no_grad(), summed_products():
-            inputs = reduced_bounds(self.graph, box, self.rounding)
-            inputs = refine(self.graph, box, inputs, _ONE_PASS, on_node=self.on_node, rounding=self.rounding).inputs
-            self.on_bounds(box, inputs)
-            left = compact(self.graph, inputs)
-            ledger = Ledger(self.rounding.on(left.graph), box, left.inputs)
+            intermediate = reduced_bounds(self.graph, box, self.rounding)
+            intermediate = refine(
+                self.graph, box, intermediate, _ONE_PASS, on_node=self.on_node, rounding=self.rounding
+            ).intermediate
+            self.on_bounds(box, intermediate)
+            left = compact(self.graph, intermediate)
+            ledger = Ledger(self.rounding.on(left.graph), box, left.intermediate)
             flow = output_rows(left.graph, self.rows, len(lower), ledger)
-            problem = RowProblem(flow, box, left.inputs, self.on_node)
-            initial = initial_slopes(self.graph, inputs, "adaptive")
+            problem = RowProblem(flow, box, left.intermediate, self.on_node)
+            initial = initial_slopes(self.graph, intermediate, "adaptive")
             slopes = left.narrow_slopes({name: slopes.flat() for name, slopes in initial.items()})
             bounds, weight = problem.bound(lambda node: slopes[node.name])
             if self.notes and self.rounding.execution is not None:
                 bounds = bounds - SPARE * problem.slack
-            bounds = bounds.masked_fill(~_is_finite(inputs, len(lower), lower.device).unsqueeze(1), -torch.inf)
+            bounds = bounds.masked_fill(~_is_finite(intermediate, len(lower), lower.device).unsqueeze(1), -torch.inf)
         shape = (len(lower), self.rows.count, lower.shape[1])
         weight = lower.new_zeros(shape) if weight is None else weight.reshape(shape)
         return Bounded(bounds, weight, self._noted(initial, len(lower)) if self.notes else None), problem.slack
@@ -112,9 +114,9 @@ class BoxBounder:
     def estimate(self, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Tensor:
         """Bounds ``[S, R]`` from reduced zonotopes alone, whose last rounding is not counted."""
         box = self._box(lower, upper)
-        inputs = reduced_bounds(self.graph, box, self.rounding)
-        problem = RowProblem(output_rows(self.graph, self.rows, len(lower)), box, inputs, self.on_node)
-        slopes = {name: one.flat() for name, one in initial_slopes(self.graph, inputs, "adaptive").items()}
+        intermediate = reduced_bounds(self.graph, box, self.rounding)
+        problem = RowProblem(output_rows(self.graph, self.rows, len(lower)), box, intermediate, self.on_node)
+        slopes = {name: one.flat() for name, one in initial_slopes(self.graph, intermediate, "adaptive").items()}
         return problem.bound(lambda node: slopes[node.name])[0]
 
     def _box(self, lower: Tensor, upper: Tensor) -> Bounds:
@@ -142,10 +144,10 @@ def with_wide(found: Bounded, slack: Tensor, lower: Tensor, upper: Tensor, make:
     return Bounded(found.lower.index_copy(0, near, proven), found.weight, notes)
 
 
-def _is_finite(inputs: Mapping[str, Bounds], batch: int, device: torch.device) -> Tensor:
+def _is_finite(intermediate: Mapping[str, Bounds], batch: int, device: torch.device) -> Tensor:
     """``[S]``: whether every neuron's bounds are numbers; the dual pass would take an overflowed bound at its word."""
     finite = torch.ones(batch, dtype=torch.bool, device=device)
-    for bounds in inputs.values():
+    for bounds in intermediate.values():
         for bound in bounds:
             finite &= bound.isfinite().reshape(batch, -1).all(1)
     return finite

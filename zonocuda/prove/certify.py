@@ -97,7 +97,7 @@ def region_record(position: int, proof: RegionProof) -> RegionRecord:
     """
     assert proof.sweep is not None, "a proof begins with a sweep"
     assert proof.prover is not None, "and goes on with a prover"
-    prover, first = proof.prover, proof.sweep.inputs
+    prover, first = proof.prover, proof.sweep.intermediate
     arithmetic = proof.arithmetic(torch.float64)
     nodes = activations(arithmetic.graph)
     if prover.climbed is None:
@@ -105,8 +105,10 @@ def region_record(position: int, proof: RegionProof) -> RegionRecord:
         ended, own, rows = prover.ended, None, []
         for r in _chosen(prover.rows, prover.bounds):
             if ended[r] and own is None:
-                inputs = {name: _wide(bounds) for name, bounds in first.items()}
-                own = _Ending(arithmetic.graph, inputs, arithmetic.box(proof.region), arithmetic.rounding, records)
+                intermediate = {name: _wide(bounds) for name, bounds in first.items()}
+                own = _Ending(
+                    arithmetic.graph, intermediate, arithmetic.box(proof.region), arithmetic.rounding, records
+                )
             way = (own.slopes, own.ends) if ended[r] and own is not None else (None, {})
             rows.append(_row(prover.rows, r, prover.bounds, prover.slack, *way))
         return RegionRecord(position, False, records, tuple(rows))
@@ -129,8 +131,8 @@ def root_record(position: int, proof: RegionProof) -> tuple[RegionRecord, dict[s
     assert proof.prover is not None, "a proof begins with a prover"
     climbed = proof.prover.climbed
     again = _Refined(proof.arithmetic(torch.float64), position, proof)
-    records, inputs = again.layers(climbed.intermediate if climbed else 0)
-    return RegionRecord(position, True, records, ()), inputs
+    records, intermediate = again.layers(climbed.intermediate if climbed else 0)
+    return RegionRecord(position, True, records, ()), intermediate
 
 
 def _wide(bounds: Bounds) -> Bounds:
@@ -240,13 +242,13 @@ class _Ending:
     def __init__(
         self,
         graph: Graph,
-        inputs: Mapping[str, Bounds],
+        intermediate: Mapping[str, Bounds],
         box: Bounds,
         rounding: Rounding,
         records: Sequence[ActivationRecord],
     ) -> None:
-        self.maxima = Maxima(graph, inputs, box, rounding.on(graph))
-        start = {name: s.flat() for name, s in initial_slopes(graph, inputs, "adaptive").items()}
+        self.maxima = Maxima(graph, intermediate, box, rounding.on(graph))
+        start = {name: s.flat() for name, s in initial_slopes(graph, intermediate, "adaptive").items()}
         self.usual = self.maxima.usual(start)
         self.slopes = _own(graph, self.usual, records, 0)
         self.ends = {
@@ -270,8 +272,8 @@ class _Recording(Layers):
 
     def finish(self, node: Node) -> None:
         super().finish(node)
-        self.listed[node.name] = free_neurons(node, self.inputs[node.name])
-        lower, upper = (flatten_rows(b)[0] for b in self.inputs[node.name])
+        self.listed[node.name] = free_neurons(node, self.intermediate[node.name])
+        lower, upper = (flatten_rows(b)[0] for b in self.intermediate[node.name])
         self.ends[node.name] = _range(rule_of(node), (lower, upper))
 
     def optimised(self, node: Node, position: Tensor) -> Bounds:
@@ -297,7 +299,7 @@ class _Recording(Layers):
     def places(self, name: str, index: Tensor) -> Tensor:
         """Places in the flattened features of the whole network for those of an activation of ``left``, in the order of
         the pass."""
-        index = flatten_positions(self.inputs[name][0].shape[1:]).to(index.device)[index]
+        index = flatten_positions(self.intermediate[name][0].shape[1:]).to(index.device)[index]
         kept = self.left.kept.get(name)
         return index if kept is None else kept[index]
 
@@ -336,7 +338,7 @@ class _Refined:
         self.position, self.graph, self.rounding = position, arithmetic.graph, arithmetic.rounding
         self.box = arithmetic.box(proof.region)
         self.rows = arithmetic.rows(proof.region, self.box)
-        self.inputs = {name: _wide(bounds) for name, bounds in proof.sweep.inputs.items()}
+        self.intermediate = {name: _wide(bounds) for name, bounds in proof.sweep.intermediate.items()}
         self.on_node: Visit = lambda node: proof.course.deadline.check()
 
     def layers(self, iterations: int) -> tuple[tuple[ActivationRecord, ...], dict[str, Bounds]]:
@@ -348,20 +350,22 @@ class _Refined:
             return made[0]
 
         ascent = Ascent(iterations=iterations)
-        inputs = refine(
-            self.graph, self.box, self.inputs, ascent, on_node=self.on_node, rounding=self.rounding, make=make
-        ).inputs
-        shown = tuple(_shared(node, self.inputs[node.name], inputs[node.name]) for node in activations(self.graph))
+        intermediate = refine(
+            self.graph, self.box, self.intermediate, ascent, on_node=self.on_node, rounding=self.rounding, make=make
+        ).intermediate
+        shown = tuple(
+            _shared(node, self.intermediate[node.name], intermediate[node.name]) for node in activations(self.graph)
+        )
         by_name = {one.name: one for one in shown}
-        return tuple(replace(one, refined=made[0].own(one.name, by_name)) for one in shown), inputs
+        return tuple(replace(one, refined=made[0].own(one.name, by_name)) for one in shown), intermediate
 
     def record(self, iterations: int) -> RegionRecord | None:
         """The proof with so many steps for the bounds of each neuron; None where it is none."""
-        shown, inputs = self.layers(iterations)
-        ledger = Ledger(self.rounding.on(self.graph), self.box, inputs)
-        shared = {name: s.flat() for name, s in initial_slopes(self.graph, inputs, "adaptive").items()}
-        ending = _Ending(self.graph, inputs, self.box, self.rounding, shown)
-        problem = self.problem(inputs, ledger, ending.maxima.stops)
+        shown, intermediate = self.layers(iterations)
+        ledger = Ledger(self.rounding.on(self.graph), self.box, intermediate)
+        shared = {name: s.flat() for name, s in initial_slopes(self.graph, intermediate, "adaptive").items()}
+        ending = _Ending(self.graph, intermediate, self.box, self.rounding, shown)
+        problem = self.problem(intermediate, ledger, ending.maxima.stops)
         best, slack = problem.bound(lambda node: shared[node.name])[0].squeeze(0), problem.slack.squeeze(0)
         own: dict[str, Slopes] = {}
         ended = torch.zeros_like(best, dtype=torch.bool)
@@ -369,7 +373,7 @@ class _Refined:
             lower = problem.bound(lambda node: ending.usual[node.name], ends=True)[0].squeeze(0)
             ended, best = lower > best, torch.fmax(best, lower)
         if not all(self.rows.refuted(best)):
-            search = self.problem(inputs, ledger)
+            search = self.problem(intermediate, ledger)
             found = ascend(search, Ascent(iterations=max(30, 2 * iterations)), shared, wants_slopes=True)
             lower = found.lower.squeeze(0)
             ended, best = ended & ~(lower > best), torch.fmax(best, lower)
@@ -384,7 +388,7 @@ class _Refined:
         return RegionRecord(self.position, True, shown, tuple(rows))
 
     def problem(
-        self, inputs: Mapping[str, Bounds], ledger: Ledger, stops: Mapping[str, Stop] | None = None
+        self, intermediate: Mapping[str, Bounds], ledger: Ledger, stops: Mapping[str, Stop] | None = None
     ) -> RowProblem:
         flow = output_rows(self.graph, self.rows, 1, ledger)
-        return RowProblem(flow, self.box, inputs, self.on_node, stops)
+        return RowProblem(flow, self.box, intermediate, self.on_node, stops)

@@ -56,20 +56,22 @@ class DenseBounder:
         anew, but with notes, which have to do without."""
         passes = self._passes
         with torch.no_grad():
-            inputs = passes.reduced(lower, upper, known)
-            found = self._said(passes, lower, upper, passes.steps(inputs))
+            intermediate = passes.reduced(lower, upper, known)
+            found = self._said(passes, lower, upper, passes.steps(intermediate))
             left = ((~(worst_bound(found.lower, self.rows.disjuncts) > 0)) | self.notes).nonzero().squeeze(1)
             if len(left):
                 low, high = lower[left], upper[left]
-                inputs, steps = passes.refined(low, high, [(below[left], above[left]) for below, above in inputs])
+                intermediate, steps = passes.refined(
+                    low, high, [(below[left], above[left]) for below, above in intermediate]
+                )
                 found = _replaced(found, left, self._said(passes, low, high, steps))
-                if not self.notes and inputs:
-                    own = torch.cat([bounds[side] for side in (0, 1) for bounds in inputs], 1)
+                if not self.notes and intermediate:
+                    own = torch.cat([bounds[side] for side in (0, 1) for bounds in intermediate], 1)
                     every = own.new_zeros(len(lower), own.shape[1])
                     found = replace(found, known=every.index_copy(0, left, own))
             return with_wide(found, self.slack.expand(found.lower.shape), lower, upper, self._wide)
 
-    def inputs(self, lower: Tensor, upper: Tensor) -> list[Bounds]:
+    def intermediate(self, lower: Tensor, upper: Tensor) -> list[Bounds]:
         """Proven bounds ``[S, N]`` of the input of every activation."""
         with torch.no_grad():
             return self._passes.refined(lower, upper, self._passes.reduced(lower, upper, None))[0]
@@ -79,8 +81,8 @@ class DenseBounder:
         zonotopes, where what is known is better, too."""
         cheap = self._cheap
         low, high = lower.float(), upper.float()
-        inputs = cheap.reduced(low, high, None if known is None else known.float())
-        return cheap.region(low, high, cheap.steps(inputs))[0].to(lower)
+        intermediate = cheap.reduced(low, high, None if known is None else known.float())
+        return cheap.region(low, high, cheap.steps(intermediate))[0].to(lower)
 
     def _said(self, passes: _Passes, lower: Tensor, upper: Tensor, steps: Sequence[_Step]) -> Bounded:
         bound, weight = passes.region(lower, upper, steps)
@@ -134,10 +136,10 @@ class _Passes:
         parts = torch.split(known, [len(layer.offset) for layer in layers] * 2, 1)
         return [((parts[k], parts[len(layers) + k]),) for k in range(len(layers))]
 
-    def refined(self, lower: Tensor, upper: Tensor, inputs: list[Bounds]) -> tuple[list[Bounds], list[_Step]]:
+    def refined(self, lower: Tensor, upper: Tensor, intermediate: list[Bounds]) -> tuple[list[Bounds], list[_Step]]:
         """The same, tightened by dual rows, layer by layer; and what dual rows of later layers go through."""
-        found, steps = inputs[:1], self.steps(inputs[:1])
-        for layer, (low, high) in zip(self.network.layers[1:-1], inputs[1:], strict=True):
+        found, steps = intermediate[:1], self.steps(intermediate[:1])
+        for layer, (low, high) in zip(self.network.layers[1:-1], intermediate[1:], strict=True):
             self.on_layer()
             index = _somewhere(~_rule(layer).settled(low, high))
             if len(index):
@@ -151,10 +153,10 @@ class _Passes:
             steps.append(_step(layer, low, high, steps))
         return found, steps
 
-    def steps(self, inputs: Sequence[Bounds]) -> list[_Step]:
+    def steps(self, intermediate: Sequence[Bounds]) -> list[_Step]:
         """What dual rows go through."""
         steps: list[_Step] = []
-        for layer, bounds in zip(self.network.layers[:-1], inputs, strict=False):
+        for layer, bounds in zip(self.network.layers[:-1], intermediate, strict=False):
             steps.append(_step(layer, *bounds, steps))
         return steps
 

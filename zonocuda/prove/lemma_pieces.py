@@ -17,7 +17,7 @@ class LemmaPiece:
     """Some rows of a layer, to be bounded by themselves: what comes of it is a function of this alone, but for time.
 
     Attributes:
-        inputs: bounds ``[1, *features]`` of the input of every activation of the network, in the first dtype.
+        intermediate: bounds ``[1, *features]`` of the input of every activation of the network, in the first dtype.
         name: the layer's activation.
         index: ``[K]``, the neurons that rows are about, of those that are left in it.
         rows: of the ``2 K``, those of this piece.
@@ -26,7 +26,7 @@ class LemmaPiece:
         written: whether proofs are to be written down.
     """
 
-    inputs: Mapping[str, Bounds]
+    intermediate: Mapping[str, Bounds]
     name: str
     index: Tensor
     rows: Tensor

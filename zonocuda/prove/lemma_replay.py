@@ -33,7 +33,7 @@ Least = Callable[[SignLeaves], Floats]
 def replay_lemmas(
     arithmetics: Sequence[Arithmetic],
     boxes: Sequence[Bounds],
-    inputs: Mapping[str, Bounds],
+    intermediate: Mapping[str, Bounds],
     proofs: Sequence[LemmaProof],
     on_node: Visit,
     record: Callable[[LemmaProof], None],
@@ -42,11 +42,11 @@ def replay_lemmas(
 
     Args:
         arithmetics, boxes, on_node: as in :func:`zonocuda.prove.lemmas.find_lemmas`.
-        inputs: bounds to begin with.
+        intermediate: bounds to begin with.
         proofs: of lemmas, in any order.
         record: is given those that improve a bound, in the order of the network.
     """
-    graph, known = arithmetics[0].graph, dict(inputs)
+    graph, known = arithmetics[0].graph, dict(intermediate)
     by_name: dict[str, list[LemmaProof]] = {}
     for proof in proofs:
         by_name.setdefault(proof.name, []).append(proof)
@@ -57,7 +57,7 @@ def replay_lemmas(
         layer = _Replay(arithmetics, boxes, left, left.graph[node.name], on_node, lambda: True)
         for found in layer.again(by_name[node.name], known_signs(graph, known)):
             record(found)
-        known = left.widen(layer.inputs)
+        known = left.widen(layer.intermediate)
     return known
 
 
@@ -68,7 +68,7 @@ class _Replay(LemmaLayer):
 
     def again(self, proofs: Sequence[LemmaProof], known: NDArray[np.int8]) -> Iterator[LemmaProof]:
         """Those of ``proofs`` that improve a bound still: for each bound the best one."""
-        free = free_neurons(self.node, self.left.inputs[self.node.name])
+        free = free_neurons(self.node, self.left.intermediate[self.node.name])
         neurons = self.neurons(free)
         index = free[torch.isin(neurons, torch.tensor([one.neuron for one in proofs], device=free.device))]
         if not len(index):
@@ -90,7 +90,7 @@ class _Replay(LemmaLayer):
         rows = sorted(best)
         bounds = torch.from_numpy(least[[best[row] for row in rows]]).to(self.bounder.problem.like)
         self.note(torch.tensor(rows, device=index.device, dtype=torch.int64), bounds)
-        lower, upper = (flatten_rows(b)[0, index].tolist() for b in self.left.inputs[self.node.name])
+        lower, upper = (flatten_rows(b)[0, index].tolist() for b in self.left.intermediate[self.node.name])
         whole, count = self.neurons(index).tolist(), len(index)
         for row, bound in zip(rows, bounds.tolist(), strict=True):
             k, is_upper = row % count, row >= count

@@ -78,14 +78,14 @@ class Lemmas:
     """What was found.
 
     Attributes:
-        inputs: bounds ``[1, *features]`` of the input of every activation, no looser than they were.
+        intermediate: bounds ``[1, *features]`` of the input of every activation, no looser than they were.
         improved: bounds of neurons that a search improved.
         bounded: parts that were bounded.
         finished: whether every layer had its turn.
         searching: the share of the seconds that searches took; the rest went to the rows that climb.
     """
 
-    inputs: dict[str, Bounds]
+    intermediate: dict[str, Bounds]
     improved: int
     bounded: int
     finished: bool
@@ -103,7 +103,7 @@ relaxation of each neuron costs; None where no row is open any more."""
 def find_lemmas(
     arithmetics: Sequence[Arithmetic],
     boxes: Sequence[Bounds],
-    inputs: Mapping[str, Bounds],
+    intermediate: Mapping[str, Bounds],
     effort: LemmaEffort,
     costs: Costs,
     on_node: Visit,
@@ -120,7 +120,7 @@ def find_lemmas(
         arithmetics: the first to climb in, the last to prove in, a wider one perhaps: what is given up for rounding in
             every layer widens all the layers behind.
         boxes: in each of them, ``[1, *input features]``.
-        inputs: bounds ``[1, *features]`` of the input of every activation, in the first.
+        intermediate: bounds ``[1, *features]`` of the input of every activation, in the first.
         effort: how much to spend.
         costs: which neurons matter.
         on_node: called before each node of each pass; may raise to stop.
@@ -133,7 +133,7 @@ def find_lemmas(
         written: whether bounds are those of what is written down.
         helpers: who share the work of each layer; what they lose is done here.
     """
-    known, improved, bounded = dict(inputs), 0, 0
+    known, improved, bounded = dict(intermediate), 0, 0
     nodes = activations(arithmetics[0].graph)
     begin, searching = time.monotonic(), 0.0
 
@@ -145,7 +145,7 @@ def find_lemmas(
     for number, node in enumerate(nodes[first:], first):
         share = (number + 1) * (number + 2) / (len(nodes) * (len(nodes) + 1))
         left = compact(arithmetics[0].graph, known)
-        index = free_neurons(node, left.inputs[node.name])
+        index = free_neurons(node, left.intermediate[node.name])
         if not len(index) or not depends_on_activation(left.graph, left.graph[node.name]):
             continue
         go_on = partial(proceed, share)
@@ -154,7 +154,7 @@ def find_lemmas(
         layer.helpers, layer.share = helpers, share
         try:
             layer.climb(index)
-            known = left.widen(layer.inputs)
+            known = left.widen(layer.intermediate)
             if not proceed(1.0):
                 return found(False)
             cost = costs(known, node.name)
@@ -164,14 +164,14 @@ def find_lemmas(
             improved += layer.search(layer.promising(_narrow(cost, left, node), effort.bounds), effort.rounds)
             searching += time.monotonic() - since
         except SearchStopped:
-            known, bounded = left.widen(layer.inputs), bounded + layer.bounded
+            known, bounded = left.widen(layer.intermediate), bounded + layer.bounded
             return found(False)
         finally:
             if record is not None:
                 for proof in layer.proofs():
                     record(proof)
         bounded += layer.bounded
-        known = left.widen(layer.inputs)
+        known = left.widen(layer.intermediate)
         note(found(False), node.name)
     return found(True)
 
@@ -184,16 +184,18 @@ def bound_piece(
     proceed: Callable[[], bool],
 ) -> LemmaTrees:
     """What comes of a piece, elsewhere than its layer is; see :func:`find_lemmas`."""
-    left = compact(arithmetics[0].graph, piece.inputs)
+    left = compact(arithmetics[0].graph, piece.intermediate)
     layer = LemmaLayer(arithmetics, boxes, left, left.graph[piece.name], on_node, proceed)
     layer.written = piece.written
     layer.begin(piece.index)
     return layer.bounds_of(piece)
 
 
-def in_dtype(inputs: Mapping[str, Bounds], dtype: torch.dtype) -> dict[str, Bounds]:
+def in_dtype(intermediate: Mapping[str, Bounds], dtype: torch.dtype) -> dict[str, Bounds]:
     """Bounds in another dtype, rounded outward."""
-    return {name: (outward(low, dtype, False), outward(high, dtype, True)) for name, (low, high) in inputs.items()}
+    return {
+        name: (outward(low, dtype, False), outward(high, dtype, True)) for name, (low, high) in intermediate.items()
+    }
 
 
 def _narrow(costs: Tensor, left: Compact, node: Node) -> Tensor:
@@ -222,7 +224,7 @@ class LemmaLayer:
     ) -> None:
         self.arithmetics, self.boxes = arithmetics, boxes
         self.left, self.node, self.on_node, self.proceed = left, node, on_node, proceed
-        self.inputs = dict(left.inputs)
+        self.intermediate = dict(left.intermediate)
         self.source = left.graph[node.inputs[0]]
         self.bounded = 0
         self.helpers: Helpers | None = None
@@ -282,8 +284,8 @@ class LemmaLayer:
     def problem(self, number: int, index: Tensor) -> SignProblem:
         """The rows, in one of the arithmetics."""
         arithmetic, box = self.arithmetics[number], self.boxes[number]
-        inputs = in_dtype(self.left.whole, arithmetic.dtype)
-        left = compact(arithmetic.graph, inputs)
+        intermediate = in_dtype(self.left.whole, arithmetic.dtype)
+        left = compact(arithmetic.graph, intermediate)
         source = left.graph[self.source.name]
         position = flatten_positions(source.shape).to(index.device)[index].repeat(2)
         signs = torch.ones(2 * len(index), dtype=arithmetic.dtype, device=index.device)
@@ -294,12 +296,12 @@ class LemmaLayer:
             send_unit_rows(flow, source, position, signs)
             return flow
 
-        ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.inputs)
-        return SignProblem(left.graph, rows, box, left.inputs, ledger, self.on_node)
+        ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.intermediate)
+        return SignProblem(left.graph, rows, box, left.intermediate, ledger, self.on_node)
 
     def note(self, rows: Tensor, bound: Tensor) -> int:
         """Takes better bounds of some rows; returns how many are better."""
-        lower, upper = (flatten_rows(b).clone() for b in self.inputs[self.node.name])
+        lower, upper = (flatten_rows(b).clone() for b in self.intermediate[self.node.name])
         count, better = len(self.index), 0
         for side, end, pick in ((rows < count, lower, torch.fmax), (rows >= count, upper, torch.fmin)):
             place = self.index[rows[side] % count]
@@ -308,12 +310,15 @@ class LemmaLayer:
             new = pick(end[0, place], value)
             better += int((new != end[0, place]).sum())
             end[0, place] = new
-        self.inputs[self.node.name] = unflatten_rows(lower, self.source.shape), unflatten_rows(upper, self.source.shape)
+        self.intermediate[self.node.name] = (
+            unflatten_rows(lower, self.source.shape),
+            unflatten_rows(upper, self.source.shape),
+        )
         return better
 
     def promising(self, costs: Tensor, most: int) -> Tensor:
         """The rows of those bounds from which most is to be gained, of neurons that are unstable and cost something."""
-        lower, upper = (flatten_rows(b)[0, self.index] for b in self.inputs[self.node.name])
+        lower, upper = (flatten_rows(b)[0, self.index] for b in self.intermediate[self.node.name])
         cost = torch.where((lower < 0) & (upper > 0), costs[self.index], 0.0)
         gain = torch.cat([cost * (upper / -lower).clamp(max=MOST), cost * (-lower / upper).clamp(max=MOST)])
         order = gain.nan_to_num(0.0).argsort(descending=True, stable=True)[:most]
@@ -346,7 +351,7 @@ class LemmaLayer:
         if not self.best:
             return
         count, columns = len(self.index), self.columns
-        lower, upper = (flatten_rows(b)[0, self.index].tolist() for b in self.left.inputs[self.node.name])
+        lower, upper = (flatten_rows(b)[0, self.index].tolist() for b in self.left.intermediate[self.node.name])
         whole = self.neurons(self.index).tolist()
         for row, (bound, leaves) in sorted(self.best.items()):
             k, is_upper = row % count, row >= count

@@ -63,7 +63,7 @@ class Prover:
     """Lower bounds of a region's rows that only improve.
 
     Attributes:
-        inputs: bounds of every activation's input, ``[1, *features]``.
+        intermediate: bounds of every activation's input, ``[1, *features]``.
         forward: ``[R]``, bounds of the rows that came with them, if any did.
         best: ``[R]``, the best bound of each row that a dual pass found so far; NaN where there is none.
         slack: ``[R]``, what rounding took off that bound; NaN where there is none.
@@ -80,13 +80,13 @@ class Prover:
         graph: Graph,
         rows: Rows,
         box: Bounds,
-        inputs: Mapping[str, Bounds],
+        intermediate: Mapping[str, Bounds],
         forward: Tensor | None,
         on_node: Visit,
         rounding: Rounding | None = None,
     ) -> None:
         self.graph, self.rows, self.box, self.on_node = graph, rows, box, on_node
-        self.inputs, self.rounding = dict(inputs), rounding
+        self.intermediate, self.rounding = dict(intermediate), rounding
         self.forward = None if forward is None else forward.double()
         self.best, self.slack = (torch.full_like(rows.constant, math.nan, dtype=torch.float64) for _ in range(2))
         self.corners = box[0].new_zeros((0, *graph.input_shape), dtype=torch.float32)
@@ -110,11 +110,14 @@ class Prover:
         if other.forward is not None:
             found = finite(other.forward)
             self.forward = found if self.forward is None else torch.fmax(self.forward, found)
-        for name, (low, high) in other.inputs.items():
+        for name, (low, high) in other.intermediate.items():
             lower, upper = (outward(finite(b), self.dtype, up) for b, up in ((low, False), (high, True)))
-            if name in self.inputs:
-                lower, upper = torch.fmax(self.inputs[name][0], lower), torch.fmin(self.inputs[name][1], upper)
-            self.inputs[name] = lower, upper
+            if name in self.intermediate:
+                lower, upper = (
+                    torch.fmax(self.intermediate[name][0], lower),
+                    torch.fmin(self.intermediate[name][1], upper),
+                )
+            self.intermediate[name] = lower, upper
         self.corners, self.climbed = other.corners, other.climbed
         for name, kept in other._slopes.items():
             assert kept.nonnegative is not None
@@ -137,7 +140,7 @@ class Prover:
         self.best, self.slack, self.passed = taken(other.best), taken(other.slack), other.passed
         self._ended = there & other._ended[index]
         self.forward = None if other.forward is None else taken(other.forward)
-        self.inputs, self.corners, self.climbed = dict(other.inputs), other.corners, other.climbed
+        self.intermediate, self.corners, self.climbed = dict(other.intermediate), other.corners, other.climbed
         self.is_coarse = other.is_coarse
         for name, kept in other._slopes.items():
             assert kept.nonnegative is not None
@@ -171,21 +174,21 @@ class Prover:
 
     def plain(self) -> None:
         """The passes with minimum-area and with adaptive slopes."""
-        self._pass(self._all(), [_flat_start(self.graph, self.inputs, start) for start in STARTS])
+        self._pass(self._all(), [_flat_start(self.graph, self.intermediate, start) for start in STARTS])
 
     def repeat(self) -> None:
         """The last passes again, for the rows that are still needed."""
         index = self._open()
-        starts = [_flat_start(self.graph, self.inputs, start) for start in STARTS]
+        starts = [_flat_start(self.graph, self.intermediate, start) for start in STARTS]
         self._pass(index, [*starts, self.start(index)] if self._slopes else starts)
 
     def _pass(self, index: Tensor, starts: Sequence[Mapping[str, Slopes]]) -> None:
         """Bounds of the rows ``index`` for each of some slopes."""
         self.corners, self.passed = self.corners[:0], True
-        left = compact(self.graph, self.inputs)
+        left = compact(self.graph, self.intermediate)
         narrow = [left.narrow_slopes(slopes) for slopes in starts]
         with torch.no_grad():
-            maxima = Maxima(left.graph, left.inputs, self.box, self._rounding(left))
+            maxima = Maxima(left.graph, left.intermediate, self.box, self._rounding(left))
             problem = self._problem(left, self._ledger(left), index, maxima.stops)
         tried = [(slopes, False) for slopes in narrow]
         if maxima.stops:
@@ -209,17 +212,17 @@ class Prover:
         refined = refine(
             self.graph,
             self.box,
-            self.inputs,
+            self.intermediate,
             ascent,
             on_node=self.on_node,
             rounding=self.rounding,
             first=self.is_coarse,
         )
-        self.inputs, self.is_coarse = refined.inputs, False
+        self.intermediate, self.is_coarse = refined.intermediate, False
         self.plain()
         open_ = self._open()
         if len(open_):
-            left, start = compact(self.graph, self.inputs), self.start(open_)
+            left, start = compact(self.graph, self.intermediate), self.start(open_)
             result = ascend(
                 self._problem(left, self._ledger(left), open_),
                 replace(ascent, iterations=rung.rows),
@@ -283,7 +286,7 @@ class Prover:
 
     def _ledger(self, left: Compact) -> Ledger | None:
         rounding = self._rounding(left)
-        return None if rounding is None else Ledger(rounding, self.box, left.inputs)
+        return None if rounding is None else Ledger(rounding, self.box, left.intermediate)
 
     def _rounding(self, left: Compact) -> Rounding | None:
         return None if self.rounding is None else self.rounding.on(left.graph)
@@ -294,7 +297,7 @@ class Prover:
         flow = output_rows(left.graph, self.rows, 1, ledger)
         if len(index) < self.rows.count:
             flow.keep(index)
-        return RowProblem(flow, self.box, left.inputs, self.on_node, stops)
+        return RowProblem(flow, self.box, left.intermediate, self.on_node, stops)
 
     def _add_corners(self, weight: Tensor) -> None:
         corner = torch.where(weight >= 0, *self.box).float()
@@ -304,7 +307,7 @@ class Prover:
 
     def start(self, index: Tensor) -> dict[str, Slopes]:
         """The slopes of the last optimisation, adaptive ones at first."""
-        start = _flat_start(self.graph, self.inputs, "adaptive")
+        start = _flat_start(self.graph, self.intermediate, "adaptive")
         for name, kept in self._slopes.items():
             start[name] = Slopes(kept.negative, None if kept.nonnegative is None else kept.nonnegative[:, index])
         return start
@@ -321,8 +324,8 @@ class Prover:
             self._slopes[name] = Slopes(None, kept)
 
 
-def _flat_start(graph: Graph, inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
-    return {name: slopes.flat() for name, slopes in initial_slopes(graph, inputs, start).items()}
+def _flat_start(graph: Graph, intermediate: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
+    return {name: slopes.flat() for name, slopes in initial_slopes(graph, intermediate, start).items()}
 
 
 def _lookup(slopes: Mapping[str, Slopes]) -> Callable[[Node], Slopes]:

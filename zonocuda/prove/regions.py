@@ -127,8 +127,8 @@ class _Batch:
             if all(own.refuted(values[: own.count]))
         ]
 
-    def _stay_in_range(self, box: Bounds, inputs: Mapping[str, Bounds]) -> None:
-        if self.arithmetic.overflow(box, inputs):
+    def _stay_in_range(self, box: Bounds, intermediate: Mapping[str, Bounds]) -> None:
+        if self.arithmetic.overflow(box, intermediate):
             raise _OutOfRangeError
 
     def _one(self, position: int, rows: Rows, bounds: Tensor, notes: Tensor | None) -> Refuted:

@@ -173,11 +173,11 @@ def places(graph: Graph, left: Compact, problem: SignProblem) -> Ints:
     return np.concatenate([np.zeros(0, np.int64), *found])
 
 
-def known_signs(graph: Graph, inputs: Mapping[str, Bounds]) -> NDArray[np.int8]:
+def known_signs(graph: Graph, intermediate: Mapping[str, Bounds]) -> NDArray[np.int8]:
     """Of all neurons of all activations the sign that bounds ``[1, *features]`` of their inputs tell: 1, -1, or 0."""
     found = [np.zeros(0, np.int8)]
     for node in activations(graph):
-        lower, upper = (flatten_rows(b)[0].cpu().numpy() for b in inputs[node.name])
+        lower, upper = (flatten_rows(b)[0].cpu().numpy() for b in intermediate[node.name])
         signs = np.zeros(len(lower), np.int8)
         signs[flatten_positions(node.shape).numpy()] = np.where(lower >= 0, 1, np.where(upper <= 0, -1, 0))
         found.append(signs)

@@ -80,19 +80,19 @@ class Arithmetic:
         lower, upper = (b.reshape(1, *self.graph.input_shape) for b in ends)
         return outward(lower, self.dtype, False).to(self.device), outward(upper, self.dtype, True).to(self.device)
 
-    def overflow(self, box: Bounds, inputs: Mapping[str, Bounds]) -> str:
+    def overflow(self, box: Bounds, intermediate: Mapping[str, Bounds]) -> str:
         """Why a value may leave the range of a type, that of a cast or of an execution, for bounds of every
         activation's input; empty if none can."""
-        node = Ledger(self.rounding, box, inputs).too_narrow()
+        node = Ledger(self.rounding, box, intermediate).too_narrow()
         if node is not None:
             assert isinstance(node.op, Cast)
             return f"values may exceed the range of {node.op.target} at the cast {node.name!r}"
         execution = self.rounding.execution
         if execution is None:
             return ""
-        if not all_finite(b for bounds in inputs.values() for b in bounds):
+        if not all_finite(b for bounds in intermediate.values() for b in bounds):
             return "a bound is NaN or infinite"
-        node = Ledger(self.rounding, box, inputs).overflow()
+        node = Ledger(self.rounding, box, intermediate).overflow()
         return (
             "" if node is None else f"executed values may exceed the range of {execution.dtype} at node {node.name!r}"
         )
@@ -212,7 +212,7 @@ class RegionProof:
         places = [before.get(row) for row in after]
         arithmetic = self.arithmetic(prover.dtype)
         self.region, self._provers, self._gap = region, {}, None
-        again = self._prover(arithmetic, arithmetic.box(region), prover.inputs, None)
+        again = self._prover(arithmetic, arithmetic.box(region), prover.intermediate, None)
         again.extend(prover, places)
         unswept = self._unswept
         self._unswept = frozenset(r for r, p in enumerate(places) if p is None or p in unswept)
@@ -306,7 +306,7 @@ class RegionProof:
         with self.course.phase("forward"), summed_products():
             zonotope = Zonotope.from_box(*box)
             swept = self.sweep = self._sweep(arithmetic, zonotope)
-            self.obstacle = arithmetic.overflow(box, swept.inputs)
+            self.obstacle = arithmetic.overflow(box, swept.intermediate)
             if self.obstacle:
                 return
             forward = None
@@ -314,13 +314,13 @@ class RegionProof:
                 rows, errors = arithmetic.rows(self.region, box), ForwardErrors(arithmetic.rounding)
                 forward = errors.rows(rows, zonotope, swept.output, swept.errors).squeeze(0)
                 self._unswept = frozenset()
-        prover = self._prover(arithmetic, box, swept.inputs, forward)
+        prover = self._prover(arithmetic, box, swept.intermediate, forward)
         if before is not None:
             prover.resume(before)
         self._note(prover)
         if prover.proven:
             return
-        if not all_finite(b for bounds in prover.inputs.values() for b in bounds):
+        if not all_finite(b for bounds in prover.intermediate.values() for b in bounds):
             self.obstacle = "a bound is NaN or infinite"  # the dual pass would take an overflowed bound at its word
             return
         with self.course.phase("dual"), summed_products():
@@ -352,14 +352,14 @@ class RegionProof:
         return prover
 
     def _prover(
-        self, arithmetic: Arithmetic, box: Bounds, inputs: Mapping[str, Bounds], forward: Tensor | None
+        self, arithmetic: Arithmetic, box: Bounds, intermediate: Mapping[str, Bounds], forward: Tensor | None
     ) -> Prover:
         def on_node(node: object) -> None:
             self.course.deadline.check()
 
         rows = arithmetic.rows(self.region, box)
         graph, rounding = arithmetic.graph, arithmetic.rounding
-        return Prover(graph, rows, box, inputs, forward, on_node, rounding)
+        return Prover(graph, rows, box, intermediate, forward, on_node, rounding)
 
     def _sweep(self, arithmetic: Arithmetic, zonotope: Zonotope) -> Sweep:
         """Bounds of every activation's input, under the deadline."""

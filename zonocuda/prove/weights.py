@@ -55,7 +55,7 @@ def optimised(
             the first ones of the prover's.
     """
     refuted, found = prover.rows.refuted(prover.bounds), []
-    left = compact(prover.graph, prover.inputs)
+    left = compact(prover.graph, prover.intermediate)
     open_ = [d for d, ok in enumerate(refuted) if not ok and 1 < len(disjuncts[d][1]) <= MAX_ROWS]
     for d in open_[:MAX_DISJUNCTS]:
         place, rows = disjuncts[d]
@@ -148,4 +148,4 @@ def _problem(prover: Prover, left: Compact, members: Sequence[int], weights: Ten
         ((0,),),
         ("",),
     )
-    return RowProblem(output_rows(left.graph, one, 1), prover.box, left.inputs, prover.on_node)
+    return RowProblem(output_rows(left.graph, one, 1), prover.box, left.intermediate, prover.on_node)

@@ -170,7 +170,7 @@ class _Slopes:
         if self.frozen:
             return
         lower, upper = self.problem.input_bounds(node)
-        index = free_neurons(node, self.problem.inputs[node.name])
+        index = free_neurons(node, self.problem.intermediate[node.name])
         if not len(index):
             return
         rule, width = rule_of(node), lower.shape[1]

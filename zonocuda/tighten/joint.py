@@ -75,7 +75,7 @@ def sweep_to(graph: Graph, zonotope: Zonotope, slopes: Mapping[str, Tensor], mem
         _refuse_coarse(result, memory_budget)
         symbols = {stats.name: sum(stats.symbols.values()) for stats in result.stats}
         crossed = {}
-        for name, (lower, upper) in result.inputs.items():
+        for name, (lower, upper) in result.intermediate.items():
             given = slopes.get(name)
             rule = rule_of(graph[name])
             slope = rule.initial(lower, upper) if given is None else given.detach().expand(lower.shape)
@@ -135,7 +135,7 @@ class JointSearch:
 
     Attributes:
         best: ``[B, R]``, the best lower bound of each row.
-        inputs: the best bounds of every activation's input, ``[B, *features]``.
+        intermediate: the best bounds of every activation's input, ``[B, *features]``.
         slopes: ``[B, *features]`` by activation, those of each batch element's smallest loss.
         seconds: time in sweeps and in their backward passes.
     """
@@ -161,7 +161,7 @@ class JointSearch:
         self.settings, self.target, self.memory_budget = settings, target, memory_budget
         self.start = {name: _shared(graph, name, slopes) for name, slopes in start.items()}
         self.best = zonotope.center.new_full((len(zonotope.center), len(objective)), -torch.inf)
-        self.inputs: dict[str, Bounds] = {}
+        self.intermediate: dict[str, Bounds] = {}
         self.slopes: dict[str, Tensor] = {}
         self.seconds = {"sweep": 0.0, "backward": 0.0}
         self._smallest = torch.full_like(self.best[:, 0], torch.inf)
@@ -174,8 +174,8 @@ class JointSearch:
     def look(self, last: bool) -> bool:
         self._point = point = self._swept(self._moved() or self.start)
         for name, crossed in point.crossed.items():
-            low, high = self.inputs.get(name, (crossed.lower, crossed.upper))
-            self.inputs[name] = torch.fmax(low, crossed.lower), torch.fmin(high, crossed.upper)
+            low, high = self.intermediate.get(name, (crossed.lower, crossed.upper))
+            self.intermediate[name] = torch.fmax(low, crossed.lower), torch.fmin(high, crossed.upper)
         self.best = torch.fmax(self.best, bounds_of_rows(self.objective, point.output))  # a NaN says nothing
         loss = self._checked(point.output).expand_as(self._smallest)
         better, old = loss < self._smallest, self._smallest

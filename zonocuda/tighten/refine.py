@@ -38,13 +38,13 @@ class Refined:
     """Bounds of every activation's input, and what they took.
 
     Attributes:
-        inputs: lower and upper ``[B, *features]``, by the activation's name; never looser than what was given.
+        intermediate: lower and upper ``[B, *features]``, by the activation's name; never looser than what was given.
         unstable: how many neurons (over the batch) were not settled before and after.
         width: the mean of upper - lower after, over that before, of the neurons that were not settled before.
         seconds: what it took.
     """
 
-    inputs: dict[str, Bounds]
+    intermediate: dict[str, Bounds]
     unstable: tuple[int, int]
     width: float
     seconds: float
@@ -53,7 +53,7 @@ class Refined:
 def refine(
     graph: Graph,
     region: Bounds | Zonotope,
-    inputs: Mapping[str, Bounds],
+    intermediate: Mapping[str, Bounds],
     ascent: Ascent,
     *,
     on_node: Visit = proceed,
@@ -71,7 +71,7 @@ def refine(
     Args:
         graph: the network.
         region: the inputs, a box (lower, upper ``[B, *input features]``) or a zonotope.
-        inputs: bounds ``[B, *features]`` of the input of every activation that hold on it.
+        intermediate: bounds ``[B, *features]`` of the input of every activation that hold on it.
         ascent: how the slopes are optimised; its seconds are those of each pass.
         on_node: called before each node of each pass; may raise to stop.
         rounding: where given, what rounding costs is part of the bounds; ``region`` is then a box.
@@ -83,7 +83,7 @@ def refine(
         ValueError: ``rounding`` for a zonotope.
     """
     with torch.no_grad():
-        left = compact(graph, dict(inputs))
+        left = compact(graph, dict(intermediate))
         layers = (make or Layers)(left, InputSet.of(region), ascent, on_node)
         layers.softmax_sum = softmax_sum
         return _refine(layers, region, rounding, first)
@@ -95,23 +95,23 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
     if rounding is not None:
         if isinstance(region, Zonotope):
             raise ValueError("refine: rounding is counted for boxes alone, and the region is a zonotope")
-        layers.ledger = Ledger(rounding.on(left.graph), region, layers.inputs)
+        layers.ledger = Ledger(rounding.on(left.graph), region, layers.intermediate)
     before = 0
     seen: list[Tensor] = []  # of every activation, on the device: width before and after, and neurons open after
     for node in activations(left.graph):
-        index = free_neurons(node, layers.inputs[node.name])
+        index = free_neurons(node, layers.intermediate[node.name])
         before += len(index)
         if len(index):
             width = layers.width(node, index)
             if first or depends_on_activation(left.graph, node):
                 layers.refine(node, index)
-            still = unsettled(node, *layers.inputs[node.name]).sum()
+            still = unsettled(node, *layers.intermediate[node.name]).sum()
             seen.append(torch.stack([width, layers.width(node, index), still.double()]))
         layers.finish(node)
     numbers = torch.stack(seen).tolist() if seen else []
     old, new, after = (sum(column) for column in zip(*numbers, strict=True)) if numbers else (0.0, 0.0, 0.0)
     share = new / old if old > 0 else 1.0
-    return Refined(left.widen(layers.inputs), (before, int(after)), share, time.monotonic() - begin)
+    return Refined(left.widen(layers.intermediate), (before, int(after)), share, time.monotonic() - begin)
 
 
 def depends_on_activation(graph: Graph, node: Node) -> bool:
@@ -132,7 +132,7 @@ class Layers:
 
     Attributes:
         left: the network without its dead neurons.
-        inputs: bounds ``[B, *features]`` of the input of every activation of it.
+        intermediate: bounds ``[B, *features]`` of the input of every activation of it.
         start: slopes to begin with of the activations that are done, in the order of the pass.
         ledger: of what rounding costs, where that is counted.
         softmax_sum: whether rows know that the shares of a softmax sum to 1.
@@ -144,22 +144,22 @@ class Layers:
     def __init__(self, left: Compact, region: InputSet, ascent: Ascent, on_node: Visit) -> None:
         self.left, self.graph = left, left.graph
         self.region, self.ascent, self.on_node = region, ascent, on_node
-        self.inputs = dict(left.inputs)
+        self.intermediate = dict(left.intermediate)
         self.start: dict[str, Slopes] = {}
 
     def finish(self, node: Node) -> None:
         """No better bounds of this activation's input will come."""
-        slopes = initial_slopes(self.graph, {node.name: self.inputs[node.name]}, "adaptive")[node.name]
+        slopes = initial_slopes(self.graph, {node.name: self.intermediate[node.name]}, "adaptive")[node.name]
         self.start[node.name] = slopes.flat()
 
     def width(self, node: Node, index: Tensor) -> Tensor:
         """The sum of upper - lower of neurons ``index``, in the order of the pass: one float64 number."""
-        lower, upper = (flatten_rows(b)[:, index] for b in self.inputs[node.name])
+        lower, upper = (flatten_rows(b)[:, index] for b in self.intermediate[node.name])
         return (upper - lower).sum().double()
 
     def refine(self, node: Node, index: Tensor) -> None:
         """Tightens the bounds of one activation's input; ``index``: its unsettled neurons, in the order of the pass."""
-        lower, upper = (flatten_rows(b).clone() for b in self.inputs[node.name])
+        lower, upper = (flatten_rows(b).clone() for b in self.intermediate[node.name])
         source = self.graph[node.inputs[0]]
         position = flatten_positions(source.shape).to(index.device)
         step = neurons_per_pass(self.graph, source, self.region.like, 2)
@@ -167,7 +167,7 @@ class Layers:
             part = index[first : first + step]
             low, high = self.optimised(node, position[part])
             lower[:, part], upper[:, part] = torch.fmax(lower[:, part], low), torch.fmin(upper[:, part], high)
-        self.inputs[node.name] = unflatten_rows(lower, source.shape), unflatten_rows(upper, source.shape)
+        self.intermediate[node.name] = unflatten_rows(lower, source.shape), unflatten_rows(upper, source.shape)
 
     def optimised(self, node: Node, position: Tensor) -> Bounds:
         """Bounds ``[B, K]`` of neurons of an activation's input, by a row with its own slopes for each of the two."""
@@ -196,4 +196,4 @@ class Layers:
         signs[count : 2 * count] = -1
         flow = DualPass(self.graph, like.shape[0], rows, like, self.ledger)
         send_unit_rows(flow, source, filled, signs)
-        return RowProblem(flow, self.region, self.inputs, self.on_node, softmax_sum=self.softmax_sum)
+        return RowProblem(flow, self.region, self.intermediate, self.on_node, softmax_sum=self.softmax_sum)

@@ -160,10 +160,10 @@ def compute_bounds(
         if result.output is None:
             everything = torch.arange(prod(graph.output_shape), device=lower.device)
             low, high = neuron_bounds(
-                Relaxed(graph, zonotope.bounds(), result.inputs, slopes), graph.output, everything
+                Relaxed(graph, zonotope.bounds(), result.intermediate, slopes), graph.output, everything
             )
             lower, upper = low.reshape(lower.shape), high.reshape(upper.shape)
-    return NetworkBounds(lower, upper, result.output, result.layers, result.inputs, result.stats, result.plan)
+    return NetworkBounds(lower, upper, result.output, result.layers, result.intermediate, result.stats, result.plan)
 
 
 def _requires_grad(graph: Graph, zonotope: Zonotope, slopes: Mapping[str, Tensor]) -> bool:

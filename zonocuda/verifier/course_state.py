@@ -21,7 +21,7 @@ class CourseState:
     """A search by signs of neurons between two batches.
 
     Attributes:
-        inputs: bounds of the input of every ReLU on the whole box, lemmas included.
+        intermediate: bounds of the input of every ReLU on the whole box, lemmas included.
         stage: see ``Stage``.
         layer: the last ReLU that the lemmas under way are done with; empty where there is none.
         rounds: of lemmas that are done.
@@ -32,7 +32,7 @@ class CourseState:
         tree: what is open; None where no search with these bounds has begun.
     """
 
-    inputs: Mapping[str, tuple[Tensor, Tensor]]
+    intermediate: Mapping[str, tuple[Tensor, Tensor]]
     stage: str
     layer: str
     rounds: int

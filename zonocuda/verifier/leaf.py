@@ -27,7 +27,7 @@ def with_mixed(course: NeuronCourse, outcome: SignOutcome[Counterexample]) -> Si
     least point, if such programs are wanted and small enough."""
     if course.search.leaf != "milp" or course.rounds or not course.goes_on(outcome):
         return outcome
-    problem = course.rows_on(course.inputs).problem
+    problem = course.rows_on(course.intermediate).problem
     if not SignForms.fit(problem):
         return outcome
     assert course.tree is not None, "a search was begun"

@@ -39,11 +39,11 @@ class KeptSearch:
     def __post_init__(self) -> None:
         self.is_whole = self.most is not None
 
-    def begin(self, graph: Graph, inputs: Mapping[str, Bounds], problem: SignProblem) -> None:
+    def begin(self, graph: Graph, intermediate: Mapping[str, Bounds], problem: SignProblem) -> None:
         """Another tree begins, of a problem with these bounds."""
         if not self.is_whole:
             return
-        self.columns = places(graph, compact(graph, inputs), problem)
+        self.columns = places(graph, compact(graph, intermediate), problem)
         self.bytes -= sum(leaves.bytes for leaves in self.leaves)
         self.leaves = []
 

@@ -29,14 +29,14 @@ class NeuronProblem:
 
     Attributes:
         ground: the region and its network.
-        inputs: bounds of the input of every ReLU on the whole box, lemmas included.
+        intermediate: bounds of the input of every ReLU on the whole box, lemmas included.
         open: the disjuncts that are not refuted.
         written: whether a proof is written down; no counterexample is sought then.
         leaf: see :class:`NeuronSearch`.
     """
 
     ground: Ground
-    inputs: Mapping[str, Bounds]
+    intermediate: Mapping[str, Bounds]
     open: tuple[int, ...]
     written: bool
     leaf: Leaf
@@ -61,13 +61,13 @@ class _PacketCourse(NeuronCourse):
         box = arithmetics[0].box(ground.region)
         rows = arithmetics[0].rows(ground.region, box)
         attack = attack_of(ground.subject, ground.search_graph, ground.region, ground.position, rows)
-        inputs = moved(dict(problem.inputs), torch.device(ground.device))
+        intermediate = moved(dict(problem.intermediate), torch.device(ground.device))
         super().__init__(
             NeuronSearch(
                 ground.region,
                 ground.position,
                 arithmetics,
-                inputs,
+                intermediate,
                 problem.open,
                 (lambda points: None) if problem.written else attack,
                 math.inf,
@@ -75,7 +75,7 @@ class _PacketCourse(NeuronCourse):
                 leaf=problem.leaf,
             )
         )
-        self.bounder: SignBounds = self.rows_on(self.inputs)
+        self.bounder: SignBounds = self.rows_on(self.intermediate)
         self.like = self.roots(self.bounder, MEASURE)
         self.kept: list[SignParts] = []
 
@@ -138,7 +138,7 @@ class _NeuronSharing:
         self.stuck, self.worst = self.begun.stuck, self.begun.worst
         search = course.search
         problem = NeuronProblem(
-            ground, moved(dict(course.inputs), CPU), tuple(search.open), course.written, search.leaf
+            ground, moved(dict(course.intermediate), CPU), tuple(search.open), course.written, search.leaf
         )
         self.sharing = Sharing(
             executor,

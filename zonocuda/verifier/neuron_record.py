@@ -54,10 +54,10 @@ def record_neurons(search: NeuronSearch, rounds: int, proof: RegionProof, end: f
     Raises:
         NoCertificateError: the proof was not found again, or takes too much memory.
     """
-    root, inputs = root_record(search.position, proof)
-    narrow = {name: _likely(bounds, search.arithmetics[0].dtype) for name, bounds in inputs.items()}
+    root, intermediate = root_record(search.position, proof)
+    narrow = {name: _likely(bounds, search.arithmetics[0].dtype) for name, bounds in intermediate.items()}
     groups = range(len(proof.region.disjuncts))
-    again = replace(search, inputs=narrow, open=groups, attack=lambda points: None, end=end, state=None)
+    again = replace(search, intermediate=narrow, open=groups, attack=lambda points: None, end=end, state=None)
     course = RecordedCourse(replace(again, keep=lambda make: None, watch=unwatched), rounds, search.open)
     _, stats = course.run()
     if not stats.is_proven:
@@ -119,7 +119,9 @@ class RecordedCourse(NeuronCourse):
             arithmetics = self.search.arithmetics
             boxes = [arithmetic.box(self.search.region) for arithmetic in arithmetics]
             proofs = self.before.proofs
-            self.inputs = replay_lemmas(arithmetics, boxes, self.inputs, proofs, self.on_node, self.kept.lemma)
+            self.intermediate = replay_lemmas(
+                arithmetics, boxes, self.intermediate, proofs, self.on_node, self.kept.lemma
+            )
         elif self.again:
             self.find(EFFORTS[self.again - 1])
         return self.look()
@@ -128,11 +130,11 @@ class RecordedCourse(NeuronCourse):
         """A search that begins with the leaves of the other one."""
         if not self.before.leaves:
             return super().plant()
-        bounder = self.rows_on(self.inputs)
+        bounder = self.rows_on(self.intermediate)
         graph, every = self.search.arithmetics[0].graph, self.roots(bounder, ROOT)
         leaves = SignLeaves.cat(self.before.leaves)
-        columns = places(graph, compact(graph, self.inputs), bounder.problem)
-        own = leaves.onto(columns, start_units(bounder.problem), known_signs(graph, self.inputs))
+        columns = places(graph, compact(graph, self.intermediate), bounder.problem)
+        own = leaves.onto(columns, start_units(bounder.problem), known_signs(graph, self.intermediate))
         own = replace(own, group=self.groups[own.group])
         parts = [bounder.as_it_is(run) for run in runs_of(own.parts(bounder.problem.like))]
         others = ~torch.isin(every.group, torch.from_numpy(self.groups).to(every.group))
@@ -161,7 +163,7 @@ class RecordedCourse(NeuronCourse):
         arithmetic = self.search.arithmetics[0]
         first = firsts(arithmetic.graph)
         crossing = [
-            flatten_positions(node.shape).numpy()[free_neurons(node, self.search.inputs[node.name]).cpu().numpy()]
+            flatten_positions(node.shape).numpy()[free_neurons(node, self.search.intermediate[node.name]).cpu().numpy()]
             + first[node.name]
             for node in activations(arithmetic.graph)
         ]

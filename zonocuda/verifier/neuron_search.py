@@ -72,7 +72,7 @@ class NeuronSearch:
     Attributes:
         region: the region, and its ``position`` in the specification.
         arithmetics: the one to compute in, and perhaps a wider one for what its rounding leaves open.
-        inputs: bounds of the input of every ReLU, in the first dtype.
+        intermediate: bounds of the input of every ReLU, in the first dtype.
         open: the disjuncts that are not refuted.
         attack: is given points ``[n, N]``; returns a counterexample, or None.
         end: when to stop, by :func:`time.monotonic`.
@@ -90,7 +90,7 @@ class NeuronSearch:
     region: Region
     position: int
     arithmetics: Sequence[Arithmetic]
-    inputs: Mapping[str, Bounds]
+    intermediate: Mapping[str, Bounds]
     open: Sequence[int]
     attack: Callable[[Tensor], Counterexample | None]
     end: float
@@ -120,7 +120,7 @@ class NeuronCourse:
     """Whether bounds are those of what a certificate can hold."""
 
     def __init__(self, search: NeuronSearch) -> None:
-        self.search, self.inputs = search, dict(search.inputs)
+        self.search, self.intermediate = search, dict(search.intermediate)
         self.begin = time.monotonic()
         self.bounded = self.depth = self.lemmas = 0
         self.lemma_parts = 0  # of those bounded
@@ -144,7 +144,7 @@ class NeuronCourse:
     def run(self) -> tuple[Counterexample | None, SplitStats]:
         """Short searches and lemmas in turn, then one search to the end."""
         nothing = None, self.stats(len(self.members), self.margin, False)
-        if not all_finite(b for bounds in self.inputs.values() for b in bounds):
+        if not all_finite(b for bounds in self.intermediate.values() for b in bounds):
             return nothing
         try:
             outcome = self.look_and_learn()
@@ -187,7 +187,7 @@ class NeuronCourse:
         tree = None if own is None or self.stage == "find" else own.state()
         bounded = self.bounded if tree is None else self.bounded + tree.bounded - self.counted
         counts = self.rounds, self.spent, bounded, self.depth, self.lemmas, self.margin, self.brought
-        return CourseState(dict(self.inputs), self.stage, self.layer, *counts, tree)
+        return CourseState(dict(self.intermediate), self.stage, self.layer, *counts, tree)
 
     def resume(self, state: CourseState) -> None:
         """Goes on with a state that was read.
@@ -196,12 +196,14 @@ class NeuronCourse:
             CheckpointError: it is none of this search.
         """
         state = moved(state, self.box[0].device)
-        if state.inputs.keys() != self.inputs.keys() or state.stage not in get_args(Stage):
+        if state.intermediate.keys() != self.intermediate.keys() or state.stage not in get_args(Stage):
             raise CheckpointError("is damaged: the search is of another kind")
-        for name, ends in state.inputs.items():
-            if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(ends, self.inputs[name], strict=True)):
+        for name, ends in state.intermediate.items():
+            if any(
+                a.shape != b.shape or a.dtype != b.dtype for a, b in zip(ends, self.intermediate[name], strict=True)
+            ):
                 raise CheckpointError(f"is damaged: the bounds of {name!r} are of another shape")
-        self.inputs, self.layer, self.begun = dict(state.inputs), state.layer, state.tree
+        self.intermediate, self.layer, self.begun = dict(state.intermediate), state.layer, state.tree
         self.search.kept.give_up()  # what was closed before is not known
         self.stage = next(stage for stage in get_args(Stage) if stage == state.stage)
         self.rounds, self.spent, self.bounded = max(0, state.rounds), state.spent, state.bounded
@@ -236,7 +238,7 @@ class NeuronCourse:
 
     # ---- rows --------------------------------------------------------------------------------------------------------
 
-    def rows_on(self, inputs: Mapping[str, Bounds]) -> SignBounds:
+    def rows_on(self, intermediate: Mapping[str, Bounds]) -> SignBounds:
         """The bound method of the region's rows, for bounds of the ReLUs' inputs in the first dtype."""
 
         @cache
@@ -244,13 +246,13 @@ class NeuronCourse:
             arithmetic = self.search.arithmetics[number]
             box = arithmetic.box(self.search.region)
             rows = arithmetic.rows(self.search.region, box)
-            left = compact(arithmetic.graph, in_dtype(inputs, arithmetic.dtype))
-            ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.inputs)
+            left = compact(arithmetic.graph, in_dtype(intermediate, arithmetic.dtype))
+            ledger = Ledger(arithmetic.rounding.on(left.graph), box, left.intermediate)
 
             def flow(counted: Ledger | None) -> DualPass:
                 return output_rows(left.graph, rows, 1, counted)
 
-            problem = SignProblem(left.graph, flow, box, left.inputs, ledger, self.on_node)
+            problem = SignProblem(left.graph, flow, box, left.intermediate, ledger, self.on_node)
             wide = (lambda: bounds(number + 1)) if number + 1 < len(self.search.arithmetics) else None
             return SignBounds(problem, CHILD, wide, written=self.written, programs=self.search.leaf != "none")
 
@@ -277,7 +279,7 @@ class NeuronCourse:
 
     def plant(self) -> SignSearch[Counterexample]:
         """A search that begins with the best row of every open disjunct."""
-        bounder = self.rows_on(self.inputs)
+        bounder = self.rows_on(self.intermediate)
         every = self.roots(bounder, ROOT)
         best = [(every.group == number).nonzero().squeeze(1) for number in range(len(self.members))]
         chosen = torch.stack([index[every.bound[index].argmax()] for index in best])
@@ -290,7 +292,7 @@ class NeuronCourse:
 
     def replant(self, state: SignState) -> SignSearch[Counterexample]:
         """A search that goes on with a state that was read."""
-        bounder = self.rows_on(self.inputs)
+        bounder = self.rows_on(self.intermediate)
         like = self.roots(bounder, MEASURE)
         parts, self.begun, self.counted = self.checked(state.parts, like).unpacked(), None, state.bounded
         search = SignSearch(parts, self.members, bounder, self.search.attack, self.settings, self.closed)
@@ -299,7 +301,7 @@ class NeuronCourse:
 
     def begins(self, bounder: SignBounds, done: SignParts) -> None:
         """A search begins, of whose roots some are refuted."""
-        self.search.kept.begin(self.search.arithmetics[0].graph, self.inputs, bounder.problem)
+        self.search.kept.begin(self.search.arithmetics[0].graph, self.intermediate, bounder.problem)
         self.closed(done)
 
     def closed(self, parts: SignParts) -> None:
@@ -343,14 +345,14 @@ class NeuronCourse:
         bounded, lemmas = self.bounded, self.lemmas
 
         def note(found: Lemmas, layer: str) -> None:
-            self.inputs, self.layer = found.inputs, layer
+            self.intermediate, self.layer = found.intermediate, layer
             self.bounded, self.lemmas = bounded + found.bounded, lemmas + found.improved
             self.search.keep(self.state)
 
         found = find_lemmas(
             arithmetics,
             boxes,
-            self.inputs,
+            self.intermediate,
             effort,
             self.costs,
             self.on_node,
@@ -367,18 +369,18 @@ class NeuronCourse:
             raise SearchStopped
         return found.searching
 
-    def costs(self, inputs: Mapping[str, Bounds], name: str) -> Tensor | None:
+    def costs(self, intermediate: Mapping[str, Bounds], name: str) -> Tensor | None:
         """What the relaxation of each neuron of a ReLU costs the open rows, at most; None where none is open."""
-        bounder = self.rows_on(inputs)
+        bounder = self.rows_on(intermediate)
         roots = self.roots(bounder, COSTS)
         still = roots.at(~refuted(roots.bound))
         if not len(still):
             return None
         found = bounder.costs(still, name)
-        kept = compact(self.search.arithmetics[0].graph, inputs).kept.get(name)
+        kept = compact(self.search.arithmetics[0].graph, intermediate).kept.get(name)
         if kept is None:
             return found
-        return found.new_zeros(inputs[name][0].shape[1]).index_copy(0, kept, found)
+        return found.new_zeros(intermediate[name][0].shape[1]).index_copy(0, kept, found)
 
 
 def batch_of(graph: Graph) -> int:

@@ -194,7 +194,7 @@ def optimize_bounds(
             subject.check(low.amin(0), high.amax(0))
         begin, clock = dict(start or {}), time.monotonic()
         if mode == "dual":
-            swept = dict(sweep(graph, zonotope, Means("auto", memory_budget)).inputs)
+            swept = dict(sweep(graph, zonotope, Means("auto", memory_budget)).intermediate)
             seconds = {"sweep": time.monotonic() - clock}
             asked = ascent or Ascent()
             return _dual(graph, zonotope, objective, asked, intermediate, target, begin, swept, seconds, softmax_sum)
@@ -210,7 +210,7 @@ def optimize_bounds(
         )
         history = climb(search, ascent or FORWARD)
     slopes = {name: Slopes(slope.unsqueeze(1)) for name, slope in search.slopes.items()}
-    return OptimizedBounds(search.best, slopes, search.inputs, history, search.seconds)
+    return OptimizedBounds(search.best, slopes, search.intermediate, history, search.seconds)
 
 
 def _resolved(objective: Any, like: Tensor) -> Tensor:
@@ -249,14 +249,16 @@ def _dual(
     clock = time.monotonic()
     if intermediate is not None:
         steps = replace(ascent, iterations=intermediate)
-        relus = refine(graph, zonotope, relus, steps, softmax_sum=softmax_sum).inputs
+        relus = refine(graph, zonotope, relus, steps, softmax_sum=softmax_sum).intermediate
     clock = _lap(seconds, "refine", clock)
     given = {**initial_slopes(graph, relus, "adaptive"), **start}
     begin = {name: slopes.flat() for name, slopes in given.items()}
     left = compact(graph, relus)
     lower = _ended(left, zonotope, objective, left.narrow_slopes(begin))
     best = ascend(
-        RowProblem(_rows(left.graph, objective, len(zonotope.center)), zonotope, left.inputs, softmax_sum=softmax_sum),
+        RowProblem(
+            _rows(left.graph, objective, len(zonotope.center)), zonotope, left.intermediate, softmax_sum=softmax_sum
+        ),
         ascent,
         left.narrow_slopes(begin),
         finished=lambda lower: (lower > target).all(0),
@@ -271,11 +273,11 @@ def _dual(
 
 def _ended(left: Compact, zonotope: Zonotope, objective: Tensor, slopes: Mapping[str, Slopes]) -> Tensor | None:
     """Bounds ``[B, R]`` of rows that end at maxima; None where there are none."""
-    maxima = Maxima(left.graph, left.inputs, zonotope.bounds())
+    maxima = Maxima(left.graph, left.intermediate, zonotope.bounds())
     if not maxima.stops:
         return None
     rows, usual = _rows(left.graph, objective, len(zonotope.center)), maxima.usual(slopes)
-    problem = RowProblem(rows, zonotope, left.inputs, stops=maxima.stops)
+    problem = RowProblem(rows, zonotope, left.intermediate, stops=maxima.stops)
     return problem.bound(lambda node: usual[node.name], ends=True)[0]
 
 

@@ -90,7 +90,7 @@ def split_neurons(
             proof.region,
             position,
             [run.arithmetic(dtype) for dtype in start.dtypes],
-            prover.inputs,
+            prover.intermediate,
             start.open,
             attack_of(run.subject, run.search_graph, proof.region, position, prover.rows),
             end_of(run.course.deadline.remaining()),

@@ -23,22 +23,22 @@ class Compact:
 
     Attributes:
         graph: the network that is left; its nodes keep their names.
-        inputs: bounds of the input of every activation, those of the neurons that are left.
+        intermediate: bounds of the input of every activation, those of the neurons that are left.
         whole: the bounds ``[B, *features]`` that were given.
         kept: by activation that has lost neurons, the positions ``[K]`` of the others.
     """
 
     graph: Graph
-    inputs: dict[str, Bounds]
+    intermediate: dict[str, Bounds]
     whole: Mapping[str, Bounds]
     kept: Mapping[str, Tensor]
 
-    def widen(self, inputs: Mapping[str, Bounds]) -> dict[str, Bounds]:
+    def widen(self, intermediate: Mapping[str, Bounds]) -> dict[str, Bounds]:
         """New bounds of the neurons that are left, with those that were given of the dead ones."""
         result = dict(self.whole)
-        for name, new in inputs.items():
+        for name, new in intermediate.items():
             index = self.kept.get(name)
-            if new is self.inputs[name]:
+            if new is self.intermediate[name]:
                 continue
             if index is None:
                 result[name] = new
@@ -70,29 +70,29 @@ class Compact:
         return result
 
 
-def compact(graph: Graph, inputs: Mapping[str, Bounds]) -> Compact:
+def compact(graph: Graph, intermediate: Mapping[str, Bounds]) -> Compact:
     """Leaves out the neurons that are 0 in every batch element, where an activation lies between linear layers.
 
     Args:
         graph: the network.
-        inputs: bounds ``[B, *features]`` of the input of every activation; a NaN is not dead.
+        intermediate: bounds ``[B, *features]`` of the input of every activation; a NaN is not dead.
     """
     kept: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}  # by linear node
     between = _between_linear_layers(graph)
-    masks = [(~rule_of(node).zero(*inputs[node.name])).any(0) for node, _ in between]
+    masks = [(~rule_of(node).zero(*intermediate[node.name])).any(0) for node, _ in between]
     for alive in masks:
         alive[0] |= ~alive.any()  # one stays
     for (node, before), alive, index in zip(between, masks, positions(masks), strict=True):
         if len(index) < len(alive):
             kept[node.name] = rows[before] = index
-    left = dict(inputs)
+    left = dict(intermediate)
     for name, index in kept.items():
-        low, high = inputs[name]
+        low, high = intermediate[name]
         left[name] = low[:, index], high[:, index]
     if kept:
         graph = Graph(tuple(_shorten(node, rows.get(node.name), kept) for node in graph.nodes), graph.output)
-    return Compact(graph, left, inputs, kept)
+    return Compact(graph, left, intermediate, kept)
 
 
 def _between_linear_layers(graph: Graph) -> list[tuple[Node, str]]:

@@ -35,14 +35,14 @@ class Relaxed:
     Attributes:
         graph: the network, in the box's dtype and on its device.
         box: lower and upper bounds of the input, ``[B, *input features]``.
-        inputs: bounds ``[B, *features]`` of the input of every activation that is reached, by the activation's name.
+        intermediate: bounds ``[B, *features]`` of the input of every activation that is reached, by its name.
         slopes: by activation, a slope that broadcasts to ``[B, *features]``; the minimum-area slope elsewhere.
         ledger: where given, what rounding costs is part of the bounds.
     """
 
     graph: Graph
     box: Bounds
-    inputs: Mapping[str, Bounds]
+    intermediate: Mapping[str, Bounds]
     slopes: Mapping[str, Tensor] | None = None
     ledger: Ledger | None = None
     _flat: dict[str, tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=dict, init=False, repr=False)
@@ -56,12 +56,12 @@ class Relaxed:
     def slope(self, node: Node) -> Tensor | None:
         """The slopes of an activation, ``[B, *features]``; None for the minimum-area ones."""
         given = (self.slopes or {}).get(node.name)
-        return None if given is None else given.expand(self.inputs[node.name][0].shape)
+        return None if given is None else given.expand(self.intermediate[node.name][0].shape)
 
     def flat(self, node: Node) -> tuple[Tensor, Tensor, Tensor | None]:
         """l and u ``[B, N]`` of an activation, in the order of the rows, and :meth:`slope` as ``[B, 1, N]``."""
         if node.name not in self._flat:
-            (lower, upper), slope = self.inputs[node.name], self.slope(node)
+            (lower, upper), slope = self.intermediate[node.name], self.slope(node)
             flat = None if slope is None else flatten_rows(slope).unsqueeze(1)
             self._flat[node.name] = (flatten_rows(lower), flatten_rows(upper), flat)
         return self._flat[node.name]
@@ -69,7 +69,7 @@ class Relaxed:
     def lines(self, node: Node) -> Lines:
         """The lines around an activation, ``[B, *features]``."""
         if node.name not in self._lines:
-            self._lines[node.name] = rule_of(node).lines(*self.inputs[node.name], self.slope(node), self.terms)
+            self._lines[node.name] = rule_of(node).lines(*self.intermediate[node.name], self.slope(node), self.terms)
         return self._lines[node.name]
 
 
@@ -158,14 +158,14 @@ class _Known:
 
     def of(self, name: str) -> Bounds | None:
         """Of a node, ``[B, *features]``; None where there are none."""
-        inputs = self.relaxed.inputs
+        intermediate = self.relaxed.intermediate
         if name == self.relaxed.graph.nodes[0].name:
             return self.relaxed.box
         if name in self.more:
             return self.more[name]
-        if name in inputs:
-            return rule_of(self.relaxed.graph[name]).range(*inputs[name])
-        return inputs.get(self._activation_of.get(name, ""))
+        if name in intermediate:
+            return rule_of(self.relaxed.graph[name]).range(*intermediate[name])
+        return intermediate.get(self._activation_of.get(name, ""))
 
 
 def send_unit_rows(flow: DualPass, node: Node, index: Tensor, signs: Tensor | None = None) -> None:

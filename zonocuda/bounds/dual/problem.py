@@ -64,7 +64,7 @@ class RowProblem:
         self,
         flow: DualPass,
         region: Bounds | Zonotope | InputSet,
-        inputs: Mapping[str, Bounds],
+        intermediate: Mapping[str, Bounds],
         on_node: Visit = proceed,
         stops: Mapping[str, Stop] | None = None,
         softmax_sum: bool = False,
@@ -78,7 +78,7 @@ class RowProblem:
         """
         if softmax_sum and flow.tally.ledger is not None:
             raise ValueError("the sum of a softmax's shares is not part of bounds that count their rounding")
-        self.inputs, self.on_node, self.stops, self.softmax_sum = inputs, on_node, stops or {}, softmax_sum
+        self.intermediate, self.on_node, self.stops, self.softmax_sum = intermediate, on_node, stops or {}, softmax_sum
         self.region = InputSet.of(region)
         self.bounds: dict[str, Bounds] = {}
         self.slack = torch.zeros_like(flow.constant)
@@ -130,7 +130,7 @@ class RowProblem:
         dim = softmax_dim(node) if self.softmax_sum else None
         if dim is None:
             return v
-        low, high = rule_of(node).range(*self.inputs[node.name])
+        low, high = rule_of(node).range(*self.intermediate[node.name])
         width = (high - low).repeat_interleave(flow.rows, 0).reshape(v.shape)
         v, constant = centred(v, width, dim)
         flow.add(constant.reshape(flow.batch, flow.rows))
@@ -144,7 +144,7 @@ class RowProblem:
     def input_bounds(self, node: Node) -> Bounds:
         """l and u ``[B, N]`` of an activation's input."""
         if node.name not in self.bounds:
-            lower, upper = self.inputs[node.name]
+            lower, upper = self.intermediate[node.name]
             self.bounds[node.name] = flatten_rows(lower), flatten_rows(upper)
         return self.bounds[node.name]
 
@@ -173,7 +173,7 @@ def dual_bound(
     graph: Graph,
     rows: Rows,
     box: Bounds,
-    inputs: Mapping[str, Bounds],
+    intermediate: Mapping[str, Bounds],
     slopes: Mapping[str, Slopes | Tensor] | None = None,
     on_node: Visit = proceed,
 ) -> DualBound:
@@ -183,7 +183,7 @@ def dual_bound(
         graph: the network.
         rows: the specification's rows, in the dtype and on the device of the network.
         box: lower and upper bounds of the input, ``[B, *input features]``.
-        inputs: bounds of the input of every activation, by node name, ``[B, *features]``.
+        intermediate: bounds of the input of every activation, by node name, ``[B, *features]``.
         slopes: by node name, one slope ``[B, *features]`` for both signs of v or :class:`Slopes`; the minimum-area
             slope elsewhere.
         on_node: called before each node; may raise to stop the pass.
@@ -195,9 +195,9 @@ def dual_bound(
     given = dict(slopes or {})
 
     def of(node: Node) -> Slopes:
-        return shared(given[node.name], inputs[node.name][0]).flat() if node.name in given else Slopes()
+        return shared(given[node.name], intermediate[node.name][0]).flat() if node.name in given else Slopes()
 
-    lower, weight = RowProblem(output_rows(graph, rows, batch), box, inputs, on_node).bound(of)
+    lower, weight = RowProblem(output_rows(graph, rows, batch), box, intermediate, on_node).bound(of)
     shape = (batch, rows.count, *graph.input_shape)
     weight = lower.new_zeros(shape) if weight is None else weight.reshape(shape)
     low, high = (b.unsqueeze(1) for b in box)

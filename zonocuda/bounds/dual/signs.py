@@ -181,17 +181,19 @@ class SignProblem:
         graph: Graph,
         rows: Callable[[Ledger | None], DualPass],
         box: Bounds,
-        inputs: Mapping[str, Bounds],
+        intermediate: Mapping[str, Bounds],
         ledger: Ledger,
         on_node: Visit = proceed,
     ) -> None:
-        """``rows`` makes a pass with the rows ``[1, R]``, which counts rounding where it is given a ledger; ``inputs``
-        are bounds ``[1, *features]`` of the input of every activation that they can reach."""
+        """``rows`` makes a pass with the rows ``[1, R]``, which counts rounding where it is given a ledger;
+        ``intermediate`` are bounds ``[1, *features]`` of the input of every activation that they can reach."""
         self.graph, self.on_node, self.like, self.box = graph, on_node, box[0], box
         self.region = InputSet.of(box)
         self._flows = {True: rows(ledger), False: rows(None)}
         reached = _before(graph, self._flows[False].pending)
-        self.layers = [SignLayer.of(node, inputs[node.name]) for node in activations(graph) if node.name in reached]
+        self.layers = [
+            SignLayer.of(node, intermediate[node.name]) for node in activations(graph) if node.name in reached
+        ]
         self.sizes = [len(layer.index) for layer in self.layers]
         self.count = sum(self.sizes)
         for flow in self._flows.values():

@@ -55,16 +55,16 @@ def shared(slope: Tensor | Slopes, like: Tensor) -> Slopes:
     return slope if isinstance(slope, Slopes) else Slopes(slope.expand(like.shape).unsqueeze(1))
 
 
-def initial_slopes(graph: Graph, inputs: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
+def initial_slopes(graph: Graph, intermediate: Mapping[str, Bounds], start: Start) -> dict[str, Slopes]:
     """Slopes to begin with, shared by all rows, for bounds of activations' inputs, by name.
 
     ``adaptive`` are those of CROWN (Zhang et al. 2018): the slopes of the upper and the lower line that waste least.
     """
     if start == "minimum_area":
-        return {name: Slopes() for name in inputs}
+        return {name: Slopes() for name in intermediate}
     return {
         name: Slopes(None, rule_of(graph[name]).initial(*bounds, "adaptive").unsqueeze(1))
-        for name, bounds in inputs.items()
+        for name, bounds in intermediate.items()
     }
 
 

@@ -57,17 +57,17 @@ class Maxima:
     """
 
     def __init__(
-        self, graph: Graph, inputs: Mapping[str, Bounds], box: Bounds, rounding: Rounding | None = None
+        self, graph: Graph, intermediate: Mapping[str, Bounds], box: Bounds, rounding: Rounding | None = None
     ) -> None:
         """Bounds by intervals, from those of the box and of activations.
 
         Args:
             graph: the network.
-            inputs: bounds ``[B, *features]`` of the input of every activation.
+            intermediate: bounds ``[B, *features]`` of the input of every activation.
             box: lower and upper bounds of the input, ``[B, *input features]``.
             rounding: where it is counted.
         """
-        self.graph, self.inputs = graph, inputs
+        self.graph, self.intermediate = graph, intermediate
         self._image = interval if rounding is None else ForwardErrors(rounding).interval
         self._known: dict[str, Bounds] = {graph.nodes[0].name: box}
         self._exact: dict[str, Tensor] = {}
@@ -122,7 +122,7 @@ class Maxima:
     def _look(self, node: Node) -> None:
         """Finds bounds of a node's value, and where it is one of the numbers that its maxima read (1, else 0)."""
         if has_rule(node):
-            self._known[node.name] = rule_of(node).range(*self.inputs[node.name])
+            self._known[node.name] = rule_of(node).range(*self.intermediate[node.name])
             return
         pair, before = self._pair(node), [self._known[name] for name in self._sources(node)]
         if pair:
@@ -138,7 +138,7 @@ class Maxima:
         (low, high), (other_low, other_high) = self._known[a], self._known[b]
         pick = torch.maximum if sign == 1 else torch.minimum
         self._known[node.name] = pick(low, other_low), pick(high, other_high)
-        less, more = self.inputs[self.graph[node.name].inputs[1]]  # of a - b
+        less, more = self.intermediate[self.graph[node.name].inputs[1]]  # of a - b
         a_is_larger, b_is_larger = (less >= 0) | (low >= other_high), (more <= 0) | (other_low >= high)
         is_a, is_b = (a_is_larger, b_is_larger) if sign == 1 else (b_is_larger, a_is_larger)
         none = torch.zeros_like(low)

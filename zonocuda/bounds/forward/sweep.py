@@ -65,7 +65,7 @@ class Sweep:
     Attributes:
         output: the zonotope of the network's output; None where the sweep changed to the dual.
         bounds: interval bounds ``[B, *output features]``, which are the zonotope's where there is one.
-        inputs: bounds (lower, upper), ``[B, *features]``, of the input of every activation, by node name.
+        intermediate: bounds (lower, upper), ``[B, *features]``, of the input of every activation, by node name.
         layers: bounds of the value of every node, where they were asked for, by node name.
         stats: one entry for each activation, in order.
         plan: what was decided, and foreseen, at each node.
@@ -74,7 +74,7 @@ class Sweep:
 
     output: Zonotope | None
     bounds: Bounds
-    inputs: Mapping[str, Bounds]
+    intermediate: Mapping[str, Bounds]
     layers: Mapping[str, Bounds]
     stats: tuple[LayerStats, ...]
     plan: tuple[Step, ...]
@@ -157,7 +157,7 @@ class _Run:
         self.means, self.slopes, self.all_layers = means, slopes, all_layers
         self.ownership = Ownership(graph, enabled=not torch.is_grad_enabled())
         self.alive: dict[str, Value] = {}
-        self.inputs: dict[str, Bounds] = {}
+        self.intermediate: dict[str, Bounds] = {}
         self.layers: dict[str, Bounds] = {}
         self.stats: list[_Seen] = []
         self.counting = None if rounding is None else ForwardErrors(rounding)
@@ -165,7 +165,7 @@ class _Run:
         if self.counting is not None:
             self.errors[graph.nodes[0].name] = self.counting.of_box(zonotope)
         self.box = self.bounds(graph.nodes[0].name, zonotope) if planner.is_box else None
-        self.ledger = None if rounding is None or self.box is None else Ledger(rounding, self.box, self.inputs)
+        self.ledger = None if rounding is None or self.box is None else Ledger(rounding, self.box, self.intermediate)
         self.extremes = Extremes(graph, self.interval, rounding.rounds if rounding else lambda node: False)
         if self.box is not None:
             self.extremes.begin(graph.nodes[0].name, self.box)
@@ -183,7 +183,7 @@ class _Run:
         counted = all(name in self.errors for name in ends)
         errors = (self.errors[ends[0]], self.errors[ends[1]]) if counted else None
         steps = tuple(self.planner.steps)
-        return Sweep(zonotope, bounds, self.inputs, self.layers, _layer_stats(self.stats), steps, errors)
+        return Sweep(zonotope, bounds, self.intermediate, self.layers, _layer_stats(self.stats), steps, errors)
 
     def bounds(self, name: str, value: Value) -> Bounds:
         """Bounds of a node's value, proven where rounding is counted."""
@@ -201,7 +201,7 @@ class _Run:
     def observe(self, node: Node, value: Value) -> None:
         """Notes a node's value."""
         if has_rule(node) and self.extremes.is_needed:
-            self.extremes.begin(node.name, rule_of(node).range(*self.inputs[node.name]))
+            self.extremes.begin(node.name, rule_of(node).range(*self.intermediate[node.name]))
         elif self.extremes.is_needed:
             self.extremes.pass_on(node)
         if self.all_layers:
@@ -298,7 +298,7 @@ class _Run:
             slope = slope if slope is None or values[0].ranks is None else band.slope
         if self.counting is not None and measured is not None:
             self.errors[node.name] = self.counting.activation(node, measured, bounds, slope, symbols, band)
-        self.inputs[node.name] = bounds
+        self.intermediate[node.name] = bounds
         seen = _Seen.of(node, bounds, values[0])
         self.stats.append(seen)
         image = rule.range(*bounds)
@@ -324,12 +324,12 @@ class _Run:
         index = unsettled(node, lower, upper).nonzero().squeeze(1)
         if len(index):
             assert self.box is not None, "the planner changes to the dual for boxes alone"
-            relaxed = Relaxed(self.graph, self.box, self.inputs, self.slopes, self.ledger)
+            relaxed = Relaxed(self.graph, self.box, self.intermediate, self.slopes, self.ledger)
             early = EarlyEnd(keep_best=False) if rule_of(node).has_signs else None  # all that is asked for is a sign
             low, high = neuron_bounds(relaxed, node.inputs[0], index, early=early, on_node=self.means.on_node)
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)
             lower, upper = self.extremes.tightened(node.inputs[0], (lower, upper))
-        self.inputs[node.name] = (lower, upper)
+        self.intermediate[node.name] = (lower, upper)
         self.stats.append(_Seen.of(node, (lower, upper), None, len(index)))
         return rule_of(node).range(lower, upper)
 

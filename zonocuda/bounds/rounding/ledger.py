@@ -58,12 +58,12 @@ class Ledger:
     Attributes:
         rounding: the arithmetic, and the network.
         box: lower and upper bounds of the input, ``[B, *input features]``.
-        inputs: proven bounds ``[B, *features]`` of the input of the activations, by name. What is charged for a node is
-            found when it is first asked for; bounds that are tightened later leave it valid.
+        intermediate: proven bounds ``[B, *features]`` of the activations' inputs, by name. What is charged for a node
+            is found when it is first asked for; bounds that are tightened later leave it valid.
     """
 
-    def __init__(self, rounding: Rounding, box: Bounds, inputs: Mapping[str, Bounds]) -> None:
-        self.rounding, self.box, self.inputs = rounding, box, inputs
+    def __init__(self, rounding: Rounding, box: Bounds, intermediate: Mapping[str, Bounds]) -> None:
+        self.rounding, self.box, self.intermediate = rounding, box, intermediate
         self.graph: Graph = rounding.graph
         self.nodes = self.graph.by_name
         self._activations = activations(self.graph)
@@ -91,7 +91,7 @@ class Ledger:
     def activation(self, node: Node) -> tuple[Tensor, Tensor]:
         """Of the image v' of rows at an activation's input."""
         if node.name not in self._images:
-            weights, reach = rule_of(node).image_charge(*self.inputs[node.name], self.rounding)
+            weights, reach = rule_of(node).image_charge(*self.intermediate[node.name], self.rounding)
             self._images[node.name] = weights, (2 * self.rounding.eta) * _flat(reach).sum(1, keepdim=True)
         return self._images[node.name]
 
@@ -146,9 +146,9 @@ class Ledger:
     def charged(self, node: Node) -> int:
         """N_c of an activation, the largest of the batch."""
         if node.name not in self._charged:  # those before it are asked for next: one transfer from a device
-            nodes = [other for other in self._activations if other.name in self.inputs]
+            nodes = [other for other in self._activations if other.name in self.intermediate]
             before = [n for n in nodes[: nodes.index(node) + 1] if n.name not in self._charged]
-            masks = [rule_of(n).charged(*self.inputs[n.name]) for n in before]
+            masks = [rule_of(n).charged(*self.intermediate[n.name]) for n in before]
             counts = torch.stack([_flat(mask).sum(1).max() for mask in masks]).tolist()
             self._charged.update(zip((n.name for n in before), counts, strict=True))
         return self._charged[node.name]
@@ -181,7 +181,7 @@ class Ledger:
     def _is_bounded(self, node: Node) -> bool:
         """Whether bounds at hand say how large a node's value is, whatever is before it."""
         known = self._activation_of.get(node.name)
-        return has_rule(node) or (known is not None and known.name in self.inputs)
+        return has_rule(node) or (known is not None and known.name in self.intermediate)
 
     # ---- how it is found ---------------------------------------------------------------------------------------------
 
@@ -190,9 +190,9 @@ class Ledger:
         if isinstance(op, Input):
             return lift(torch.maximum(self.box[0].abs(), self.box[1].abs()))
         if has_rule(node):
-            return lift(rule_of(node).magnitude(*self.inputs[node.name]))
+            return lift(rule_of(node).magnitude(*self.intermediate[node.name]))
         if self._is_bounded(node):
-            lower, upper = self.inputs[self._activation_of[node.name].name]
+            lower, upper = self.intermediate[self._activation_of[node.name].name]
             return lift(torch.maximum(lower.abs(), upper.abs()))
         before = [self.magnitude(name) for name in node.inputs]
         if isinstance(op, Affine):
