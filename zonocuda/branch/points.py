@@ -41,9 +41,14 @@ class PointParts(SignParts):
             point=self.point.scatter(1, place, point),
             depth=self.depth + 1,
         )
-        one = torch.ones_like(place, dtype=self.side.dtype)
-        above = replace(told, side=self.side.scatter(1, place, one), lower=self.lower.scatter(1, column, point))
-        below = replace(told, side=self.side.scatter(1, place, -one), upper=self.upper.scatter(1, column, point))
+        halves = []
+        for sign in (1, -1):
+            before = (self.neuron == column) & (self.side == sign)  # a constraint that the new one takes the place of
+            beta = (self.multipliers * before).amax(1, keepdim=True)
+            side = self.side.scatter(1, place, torch.full_like(place, sign, dtype=self.side.dtype))
+            halves.append(replace(told, side=side, multipliers=self.multipliers.scatter(1, place, beta)))
+        above = replace(halves[0], lower=self.lower.scatter(1, column, point))
+        below = replace(halves[1], upper=self.upper.scatter(1, column, point))
         both = SignParts.cat([above, below])
         assert isinstance(both, PointParts), "parts of one kind"
         return both

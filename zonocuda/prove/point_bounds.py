@@ -24,7 +24,8 @@ from zonocuda.branch import PointParts, SignBounded, SignParts, refuted
 from zonocuda.precision import summed_products
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import Rule, rule_of
-from zonocuda.tighten.ascent import SIDES, Ascent, FreeSlopes
+from zonocuda.tighten.ascent import Ascent
+from zonocuda.tighten.free_slopes import FreeSlopes
 from zonocuda.tighten.refine import refine
 
 MOST_SPLITS = 48
@@ -60,7 +61,7 @@ class PointPace:
 
 ROOT = PointPace(20)
 CHILD = PointPace(4)
-LAST = PointPace(100, multipliers=3.0, decay=0.98)
+LAST = PointPace(100, multipliers=1.0, decay=0.98)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +258,9 @@ class PointBounds:
 
     def _held(self, slopes: Mapping[str, Slopes]) -> Tensor:
         """Slopes as parts keep them, ``[S, 2 M]``: where v < 0, then where v >= 0."""
-        sides = [[getattr(slopes[node.name], side) for node in self.reads.nodes] for side in SIDES]
+        sides = [
+            [getattr(slopes[node.name], side) for node in self.reads.nodes] for side in ("negative", "nonnegative")
+        ]
         return torch.cat([one.squeeze(1) for side in sides for one in side], 1)
 
     def _climb(
@@ -318,9 +321,16 @@ class PointBounds:
             if not len(index) or own.negative is None or own.nonnegative is None:
                 continue
             ends = rule.reach(lower, upper)
-            reach = None if ends is None else (ends[0].unsqueeze(1), ends[1].unsqueeze(1))
+            narrow = (upper - lower < self.narrow[:, self.reads.of(node.name)]).unsqueeze(1)
             below, above = (
-                FreeSlopes(rule, slopes.nan_to_num(0.0), index, 1, lower.shape[1], reach=reach)
+                FreeSlopes(
+                    rule,
+                    slopes.nan_to_num(0.0),
+                    index,
+                    1,
+                    lower.shape[1],
+                    reach=None if ends is None else _within(ends, narrow, slopes),
+                )
                 for slopes in (own.negative, own.nonnegative)
             )
             found[node.name] = below, above
@@ -364,6 +374,12 @@ class PointBounds:
         if weight is None:
             return low.expand(len(parts), -1)
         return torch.where(weight >= 0, low, high)
+
+
+def _within(ends: Bounds, narrow: Tensor, slopes: Tensor) -> Bounds:
+    """What slopes ``[S, 1, N]`` stay within: ``ends`` ``[S, N]``, or as they are where a number is narrow."""
+    low, high = (torch.where(narrow, slopes, end.unsqueeze(1)) for end in ends)
+    return low, high
 
 
 def _better(better: Tensor, slopes: Slopes, kept: Slopes) -> Slopes:
