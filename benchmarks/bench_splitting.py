@@ -53,6 +53,7 @@ from zonocuda.prove.prover import LADDERS
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.specs import Region, load_vnnlib
 from zonocuda.verifier import neuron_search, splitting
+from zonocuda.verifier.attack import Attack
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.neuron_search import NeuronCourse, NeuronSearch
@@ -189,7 +190,7 @@ def split_neurons(
             return None, SplitStats(position, 0, 0, 0, math.inf, True, 0.0, "neuron"), 0
         prover = proof.prover_in(proof.dtypes[0])
         still = [number for number, ok in enumerate(prover.rows.refuted(prover.bounds)) if not ok]
-        attack = splitting.attack_of(subject, single, region, position, prover.rows)
+        attack = Attack(subject, single, region, position, prover.rows)
         used = [arithmetics[dtype] for dtype in proof.dtypes]
         course = NeuronCourse(NeuronSearch(region, position, used, prover.intermediate, still, attack, end))
         return *course.run(), course.lemma_parts

@@ -5,8 +5,8 @@
 
 Needs ZONOCUDA_TEST_DATA. What is timed is :func:`zonocuda.verify` with its defaults, on a network and a property that
 are read already, after a small verification that is not counted: seconds of the CPU, all threads together, and of the
-wall. ``--rows`` takes the instances of ROWS, each beside the figures of alpha-beta-CROWN, in CPU seconds on a CPU of the same
-kind, without start-up. ``--part k/n`` takes every n-th instance from the k-th on. A line for each instance:
+wall. ``--rows`` takes the instances of ROWS, each beside the figures of alpha-beta-CROWN, in CPU seconds on a CPU of
+the same kind, without start-up. ``--part k/n`` takes every n-th instance from the k-th on. A line for each instance:
 
     known      what is known of it: sat by a counterexample at hand, unsat by two tools, unsat1 by one, open by none
     parts      boxes, or parts where neurons have known signs, that were bounded
