@@ -50,6 +50,7 @@ from zonocuda.precision import full_precision
 from zonocuda.prove.dense import DenseNetwork
 from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.prover import LADDERS
+from zonocuda.prove.sign_bounds import CHILD
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.specs import Region, load_vnnlib
 from zonocuda.verifier import neuron_search, splitting
@@ -62,13 +63,15 @@ from zonocuda.verifier.splitting import RegionSearch
 
 DTYPES = (torch.float32, torch.float64)
 BOXES: dict[str, dict[str, Any]] = {choice: {"choice": choice} for choice in CHOICES}
-BOXES["alternate, no cuts"] = {"cuts": False}
+BOXES |= {f"{choice}, no cuts": {"choice": choice, "cuts": False} for choice in CHOICES}
 BOXES["alternate, nothing inherited"] = {}
 BOXES["alternate, any network"] = {}
 NEURONS: dict[str, dict[str, Any]] = {
     "neuron": {},
     "neuron, no lemmas": {"EFFORTS": ()},
     "neuron, first wish": {"TRIED": 1},
+    "neuron, 2 steps": {"CHILD": replace(CHILD, steps=2)},
+    "neuron, 10 steps": {"CHILD": replace(CHILD, steps=10)},
 }
 WAYS = [*BOXES, *NEURONS]
 INSTANCES: dict[str, list[tuple[str, str]]] = {
