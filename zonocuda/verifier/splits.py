@@ -17,6 +17,7 @@ from zonocuda.prove.combine import Combination
 from zonocuda.prove.prover import Prover
 from zonocuda.prove.stages import RegionProof
 from zonocuda.specs import Region
+from zonocuda.verifier.attack import Attack
 from zonocuda.verifier.box_packets import sharer
 from zonocuda.verifier.checkpoint import NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample
@@ -27,7 +28,7 @@ from zonocuda.verifier.neuron_packets import neuron_sharer
 from zonocuda.verifier.neuron_record import MAX_BYTES, record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.splitting import BOX_MEMORY, RECORD_MEMORY, RegionSearch, attack_of, box_seconds, end_of
+from zonocuda.verifier.splitting import BOX_MEMORY, RECORD_MEMORY, RegionSearch, box_seconds, end_of
 
 if TYPE_CHECKING:
     from zonocuda.verifier.verification import Verification
@@ -97,7 +98,7 @@ def split_neurons(
             [run.arithmetic(dtype) for dtype in start.dtypes],
             prover.intermediate,
             start.open,
-            attack_of(run.subject, run.search_graph, proof.region, position, prover.rows),
+            Attack(run.subject, run.search_graph, proof.region, position, prover.rows),
             end_of(run.course.deadline.remaining()),
             MEMORY if budget is None else min(MEMORY, budget // 2),
             state=start.course,

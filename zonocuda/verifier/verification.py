@@ -360,7 +360,7 @@ class Verification:
         if LADDERS[self.effort] and wants_split(self.split, region):
             most = self.restarts(32)
             return {"restarts": min(most, 256), "steps": 15, "candidates": 4 * most}
-        return {"restarts": self.restarts(32)}
+        return {"restarts": self.restarts(32), "steps": 20}
 
     def restarts(self, least: int) -> int:
         """Random starts of a search: more for small networks, where each costs little."""
