@@ -12,6 +12,7 @@ import torch
 from zonocuda.checkpoint import CheckpointError
 from zonocuda.domains import Backend, current_backend
 from zonocuda.prove.certificate import RegionRecord
+from zonocuda.prove.certify import NoCertificateError
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.prover import Prover
 from zonocuda.prove.stages import RegionProof
@@ -27,7 +28,7 @@ from zonocuda.verifier.neuron_packets import neuron_sharer
 from zonocuda.verifier.neuron_record import MAX_BYTES, record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, box_seconds, end_of
+from zonocuda.verifier.splitting import BOX_MEMORY, RECORD_MEMORY, RegionSearch, box_seconds, end_of
 
 if TYPE_CHECKING:
     from zonocuda.verifier.verification import Verification
@@ -36,9 +37,7 @@ Record = Callable[[], RegionRecord]
 """Writes a proof down."""
 
 
-def split_box(
-    run: Verification, position: int, proof: RegionProof
-) -> tuple[Counterexample | None, SplitStats, Record | None]:
+def split_box(run: Verification, position: int, proof: RegionProof) -> tuple[Counterexample | None, SplitStats, Record]:
     """Splits the box until every part is refuted: a counterexample, statistics, and the proof, where one is wanted."""
     known, kept = run.checkpoints.of(position), RegionState(combinations=run.combinations)
     budget = run.course.memory_budget
@@ -62,7 +61,13 @@ def split_box(
         ).run()
         if found is None:
             run.checkpoints.settle()
-    return found, stats, None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
+    if forest is None:
+        return found, stats, _too_large
+    return found, stats, partial(RegionRecord, position, False, (), (), forest=forest)
+
+
+def _too_large() -> RegionRecord:
+    raise NoCertificateError(f"the leaves of a proof by splitting the box take more than {RECORD_MEMORY >> 20} MiB")
 
 
 def _ground(run: Verification, search: RegionSearch | NeuronSearch, dtypes: Sequence[torch.dtype]) -> Ground:

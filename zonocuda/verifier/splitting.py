@@ -55,6 +55,8 @@ SECONDS = 60.0
 """Of a region's search, where no timeout says otherwise."""
 BOX_MEMORY = 2 * MEMORY
 """Bytes of a search that splits a box, where no budget says less."""
+RECORD_MEMORY = 2**29
+"""Bytes of a search that is written down: some 400 for a box where there are 300 neurons."""
 BATCH_MEMORY = 2**28
 """Bytes for boxes that are bounded together, at most."""
 
@@ -105,7 +107,7 @@ class BoxState:
         number: of the dtype that it is in.
         search: what is open, and what was bounded in this dtype.
         bounded, depth: of the dtypes before.
-        record: what is written down, where a certificate is wanted.
+        record: what is written down, where a certificate is wanted, and it takes no more than RECORD_MEMORY.
     """
 
     number: int
@@ -168,7 +170,8 @@ class RegionSearch:
         """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at.
 
         Returns:
-            The counterexample, if there is one; statistics; the proof, where there is one and it is to be recorded.
+            The counterexample, if there is one; statistics; the proof, where there is one and it is to be recorded, and
+            takes no more than RECORD_MEMORY.
         """
         begin = time.monotonic()
         methods = self.methods
@@ -176,11 +179,11 @@ class RegionSearch:
         first, bounded, depth, packets, work = methods.first, 0, 0, 0, 0.0
         disjuncts = methods.rows(first).disjuncts
         boxes, outcome = methods.whole(first), None
-        recorder = Recorder(disjuncts) if self.record else None
+        recorder = Recorder(disjuncts, most=RECORD_MEMORY) if self.record else None
         begun = None if self.state is None else self._checked(self.state, first)
         if begun is not None:
             first, bounded, depth = begun.number, begun.bounded, begun.depth
-            recorder = None if begun.record is None else Recorder.of(begun.record, disjuncts)
+            recorder = Recorder.of(begun.record, disjuncts, RECORD_MEMORY) if self.record else None
         for number in range(first, len(self.dtypes)):
             if begun is not None and number == first:
                 state = begun.search
@@ -209,7 +212,7 @@ class RegionSearch:
             packets=packets,
             work_seconds=work,
         )
-        if recorder is None or not outcome.is_proven:
+        if recorder is None or not recorder.is_whole or not outcome.is_proven:
             return outcome.found, stats, None
         return None, stats, self._forest(recorder, number)
 
@@ -239,7 +242,7 @@ class RegionSearch:
         Raises:
             CheckpointError: it is none of this search.
         """
-        if not first <= state.number < len(self.dtypes) or (state.record is not None) is not self.record:
+        if not first <= state.number < len(self.dtypes) or (state.record is not None and not self.record):
             raise CheckpointError("is damaged: the search is of another kind")
         state = moved(state, self.arithmetic(self.dtypes[state.number]).device)
         whole = self.methods.whole(state.number)
