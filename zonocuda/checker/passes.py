@@ -15,9 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 from flint import arb
 
-from zonocuda.checker.arithmetic import Array, lower, upper, zeros
+from zonocuda.checker.arithmetic import Array, as_bytes, from_bytes, lower, upper, zeros
 from zonocuda.checker.ends import Endings
+from zonocuda.checker.journal import Arrays
 from zonocuda.checker.maps import Ends, Maps, is_activation
+from zonocuda.checker.parallel import Work
 from zonocuda.graph import Add, Cast, Concat, Input, Node
 
 
@@ -30,10 +32,11 @@ class Passes:
         departures: by node, how far its value may be from that of its operator.
         endings: by node, where the rows under way end.
         passes: how many rows were carried.
+        work: who carries them.
     """
 
-    def __init__(self, maps: Maps, box: Ends) -> None:
-        self.maps, self.box = maps, box
+    def __init__(self, maps: Maps, box: Ends, work: Work | None = None) -> None:
+        self.maps, self.box, self.work = maps, box, work or Work()
         self.middle, self.radius = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
         self.departures: dict[str, Array] = {}
         self.endings: Endings = {}
@@ -59,16 +62,21 @@ class Passes:
     def carry(self, name: str, rows: Array, at: Sequence[tuple[str, Array]] = ()) -> Ends:
         """Exact lower and upper bounds of rows ``[R, N]`` of a node, and of rows of other nodes that are added ``at``
         them; upper ones hold where no slope looks at the sign of v, and are infinite where rows end."""
-        low, high = zeros(len(rows)), zeros(len(rows))
-        for first in range(0, len(rows), self.maps.rows):
-            part = slice(first, first + self.maps.rows)
-            more = [(target, v[part]) for target, v in at]
-            low[part], high[part] = self._chunk({name: rows[part]}, more, first)
+        parts = [slice(first, first + self.maps.rows) for first in range(0, len(rows), self.maps.rows)]
+        self.passes += len(rows)
+
+        def part(number: int) -> Arrays:
+            some = parts[number]
+            more = [(target, v[some]) for target, v in at]
+            return [as_bytes(end) for end in self._chunk({name: rows[some]}, more, some.start)]
+
+        found = self.work.each(part, len(parts), lambda: f"{name} {len(rows)}".encode())
+        told = [[from_bytes(end) for end in ends] for ends in found]
+        low, high = (np.concatenate([zeros(0), *(ends[side] for ends in told)]) for side in (0, 1))
         return low, high
 
     def _chunk(self, pending: dict[str, Array], more: Sequence[tuple[str, Array]], first: int) -> Ends:
         count = len(next(iter(pending.values())))
-        self.passes += count
         low, high = zeros(count), zeros(count)
 
         def send(target: str, v: Array) -> None:
