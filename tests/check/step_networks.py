@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -55,42 +55,22 @@ def property_of(graph: Graph, seed: int) -> Spec | None:
     return spec(lower.flatten(), upper.flatten(), [[constraint({0: 1.0}, -threshold)]], outputs)
 
 
-@dataclass
-class Count:
-    """What became of the networks."""
-
-    verified: int = 0
-    confirmed: int = 0
-    without: int = 0
-    open: tuple[tuple[int, str], ...] = ()
-
-
-def count(seeds: range, semantics: str = "real") -> Count:
-    """Proofs, those that a check confirms, and those without a certificate."""
-    found = Count()
-    for seed in seeds:
-        graph = stepped(seed)
-        if not any(isinstance(node.op, Staircase) for node in graph.nodes):
-            continue
-        property_ = property_of(graph, seed)
-        if property_ is None:
-            continue
-        try:
-            result = verify(graph, property_, semantics=semantics, certificate=True, split="none", dtype="float64")
-        except UnsupportedNetworkError:
-            continue
-        if result.verdict is not Verdict.VERIFIED or result.certificate is None:
-            continue
-        found.verified += 1
-        if result.certificate.reason:
-            found.without += 1
-            found.open += ((seed, result.certificate.reason),)
-            continue
-        answer = check(result, graph, property_)
-        found.confirmed += answer.confirmed
-        if not answer.confirmed:
-            found.open += ((seed, answer.reason),)
-    return found
+def outcome(seed: int, semantics: str = "real") -> str | None:
+    """What becomes of a proof: empty where a check confirms it, else why not; None where there is no proof."""
+    graph = stepped(seed)
+    property_ = property_of(graph, seed) if any(isinstance(node.op, Staircase) for node in graph.nodes) else None
+    if property_ is None:
+        return None
+    try:
+        result = verify(graph, property_, semantics=semantics, certificate=True, split="none", dtype="float64")
+    except UnsupportedNetworkError:
+        return None
+    if result.verdict is not Verdict.VERIFIED or result.certificate is None:
+        return None
+    if result.certificate.reason:
+        return f"no certificate: {result.certificate.reason}"
+    answer = check(result, graph, property_)
+    return "" if answer.confirmed else answer.reason
 
 
 def main() -> None:
@@ -100,10 +80,14 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--semantics", choices=["real", "float32", "float64"], default="real")
     options = parser.parse_args()
-    found = count(range(options.first, options.first + options.count), options.semantics)
-    for seed, reason in found.open:
-        print(f"network {seed}: {reason}")
-    print(f"{found.confirmed} of {found.verified} proofs confirmed, {found.without} without a certificate")
+    proofs = confirmed = 0
+    for seed in range(options.first, options.first + options.count):
+        found = outcome(seed, options.semantics)
+        if found:
+            print(f"network {seed}: {found}", flush=True)
+        proofs += found is not None
+        confirmed += found == ""
+    print(f"{confirmed} of {proofs} proofs confirmed")
 
 
 if __name__ == "__main__":
