@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zonocuda.bounds.deadline import TimeoutReached
-from zonocuda.bounds.forward.sweep import LayerStats
+from zonocuda.bounds.forward.seen import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
