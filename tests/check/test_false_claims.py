@@ -90,7 +90,7 @@ class _Trusting(Proof):
         return type("Checked", (), {"confirmed": True})
 
 
-@pytest.mark.parametrize("kind", ["boxes", "executed boxes", "smooth"])
+@pytest.mark.parametrize("kind", ["boxes", "executed boxes"])
 def test_false_claims_are_near(kind: str) -> None:
     """The proof's own row is moved by no more than is between it and the samples, and something: next to nothing."""
     ((seed, proof),) = proofs(kind, 1)
