@@ -36,7 +36,7 @@ def products(graph: Graph) -> list[Node]:
 
 
 def limit_of(graph: Graph) -> float:
-    ((limit,),) = [[node.op.limit for node in products(graph) if isinstance(node.op, Bilinear)]]
+    ((limit,),) = [[node.op.most for node in products(graph) if isinstance(node.op, Bilinear)]]
     return limit
 
 
@@ -75,8 +75,8 @@ def test_bounds_of_a_norm_are_what_it_comes_near_to(dtype: torch.dtype) -> None:
 def test_a_check_finds_the_limits_of_group_norms_and_layer_norms_by_itself(groups: int) -> None:
     module = nn.Sequential(nn.GroupNorm(groups, 4), nn.Flatten(), nn.Linear(12, 6), nn.LayerNorm(6)).eval()
     graph = from_module(module, (4, 3))
-    found = [node.op.limit for node in products(confined(graph)) if isinstance(node.op, Bilinear)]
-    own = [node.op.limit for node in products(graph) if isinstance(node.op, Bilinear)]
+    found = [node.op.most for node in products(confined(graph)) if isinstance(node.op, Bilinear)]
+    own = [node.op.most for node in products(graph) if isinstance(node.op, Bilinear)]
     assert found == own
     for limit, n in zip(found, (12 // groups, 6), strict=True):
         assert n - 1 <= Fraction(limit) ** 2 <= (n - 1) * (1 + Fraction(1, 2**50))

@@ -104,9 +104,9 @@ def _plane(op: Bilinear, low: Floats, high: Floats) -> Band:
     slack = above(8 * U * (np.maximum(np.abs(smallest), np.abs(largest)) + np.abs(base)), 8)
     under, over = (smallest - base) - slack, (largest - base) + slack
     under, over = np.nextafter(under, -np.inf), np.nextafter(over, np.inf)
-    if op.limit < np.inf:
-        near = np.nextafter(over - under, np.inf) <= 2 * op.limit
-        under, over = np.where(near, under, -op.limit), np.where(near, over, op.limit)
+    if op.most < np.inf:
+        near = np.nextafter(over - under, np.inf) <= 2 * op.most
+        under, over = np.where(near, under, -op.most), np.where(near, over, op.most)
         a, b = np.where(near, a, 0.0), np.where(near, b, 0.0)
     return Band(op.terms, np.concatenate([a, b], axis=1), under, over)
 
@@ -119,4 +119,4 @@ def interval(op: Smooth, low: Floats, high: Floats) -> Ends:
     smallest, largest = corners((xl, xu), (yl, yu))
     error = above(gamma(op.terms + 1) * np.maximum(np.abs(smallest), np.abs(largest)).sum(-1), op.terms + 1)
     under, over = smallest.sum(-1) - 2 * error, largest.sum(-1) + 2 * error
-    return (under, over) if op.limit == np.inf else (np.fmax(under, -op.limit), np.fmin(over, op.limit))
+    return (under, over) if op.most == np.inf else (np.fmax(under, -op.most), np.fmin(over, op.most))

@@ -217,9 +217,9 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
         (xl, yl), (xu, yu) = (split(end, op.terms) for end in before[0])
         low, high = corners((xl, xu), (yl, yu))
         low, high = lower(low.sum(1)), upper(high.sum(1))
-        if op.limit < inf:
-            low = balls(x if x >= -op.limit else arb(-op.limit) for x in low)
-            high = balls(x if x <= op.limit else arb(op.limit) for x in high)
+        if op.most < inf:
+            low = balls(x if x >= -op.most else arb(-op.most) for x in low)
+            high = balls(x if x <= op.most else arb(op.most) for x in high)
         return low, high
     if isinstance(op, Cast):
         low, high = before[0]

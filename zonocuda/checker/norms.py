@@ -19,12 +19,15 @@ def confined(graph: Graph) -> Graph:
     """The graph whose products have the limits that are found here, and no others."""
     nodes = {node.name: node for node in graph.nodes}
     own = tuple(
-        replace(node, op=Bilinear(node.op.terms, _limit(nodes, node, node.op.terms)))
-        if isinstance(node.op, Bilinear)
-        else node
+        replace(node, op=_confined(nodes, node, node.op.terms)) if isinstance(node.op, Bilinear) else node
         for node in graph.nodes
     )
     return graph if all(a is b for a, b in zip(own, graph.nodes, strict=True)) else replace(graph, nodes=own)
+
+
+def _confined(nodes: dict[str, Node], product: Node, terms: int) -> Bilinear:
+    limit = _limit(nodes, product, terms)
+    return Bilinear(terms, limit if limit < math.inf else None)
 
 
 def _limit(nodes: dict[str, Node], product: Node, terms: int) -> float:

@@ -154,7 +154,7 @@ class RelaxedProducts:
     @staticmethod
     def of(op: Bilinear, ends: Ends, listed: Any) -> RelaxedProducts:
         """``listed`` as for ReLUs; r is 1/2 for others."""
-        return RelaxedProducts(op.terms, op.limit, ends, listed)
+        return RelaxedProducts(op.terms, op.most, ends, listed)
 
     def plane(self, p: int, r: float, turned: bool) -> tuple[arb, arb, arb, arb]:
         """a, b, and the least and the largest x y - a x - b y, of pair number p."""

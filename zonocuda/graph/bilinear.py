@@ -21,11 +21,16 @@ class Bilinear(Op):
     Attributes:
         terms: see above.
         limit: |z| <= limit in the network, over the reals, as its factors depend on each other: those of a norm
-            (:func:`zonocuda.importers.lowering_normal.standardise`). Of any other factors it says nothing.
+            (:func:`zonocuda.importers.lowering_normal.standardise`); None: nothing is known.
     """
 
     terms: int = 1
-    limit: float = math.inf
+    limit: float | None = None
+
+    @property
+    def most(self) -> float:
+        """The limit, or infinity."""
+        return math.inf if self.limit is None else self.limit
 
     def apply(self, *inputs: Tensor) -> Tensor:
         x, y = inputs[0].chunk(2, 1)

@@ -22,7 +22,7 @@ MAX_FACTORS = 1 << 22
 in float32."""
 
 
-def multiply(builder: GraphBuilder, name: str, x: Value, y: Value, limit: float = math.inf) -> Value:
+def multiply(builder: GraphBuilder, name: str, x: Value, y: Value, limit: float | None = None) -> Value:
     """x * y, elementwise; they broadcast against each other. ``limit``: see :class:`zonocuda.graph.Bilinear`."""
     if x.node == y.node:
         refuse("the square of what depends on the input is not supported")
