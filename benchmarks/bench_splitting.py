@@ -55,10 +55,11 @@ from zonocuda.prove import lemmas
 from zonocuda.prove.dense import DenseNetwork
 from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.prover import LADDERS
-from zonocuda.prove.sign_bounds import LEMMA
+from zonocuda.prove.sign_bounds import CHILD, LEMMA
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.specs import Region, load_vnnlib
 from zonocuda.verifier import neuron_search, splitting
+from zonocuda.verifier.attack import Attack
 from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.neuron_search import NeuronCourse, NeuronSearch
@@ -67,13 +68,15 @@ from zonocuda.verifier.splitting import RegionSearch
 
 DTYPES = (torch.float32, torch.float64)
 BOXES: dict[str, dict[str, Any]] = {choice: {"choice": choice} for choice in CHOICES}
-BOXES["alternate, no cuts"] = {"cuts": False}
+BOXES |= {f"{choice}, no cuts": {"choice": choice, "cuts": False} for choice in CHOICES}
 BOXES["alternate, nothing inherited"] = {}
 BOXES["alternate, any network"] = {}
 NEURONS: dict[str, dict[str, Any]] = {
     "neuron": {},
     "neuron, no lemmas": {"EFFORTS": ()},
     "neuron, first wish": {"TRIED": 1},
+    "neuron, 2 steps": {"CHILD": replace(CHILD, steps=2)},
+    "neuron, 10 steps": {"CHILD": replace(CHILD, steps=10)},
     "neuron, lemmas of 3 steps": {"CONVOLVED_LEMMA": LEMMA},
     "neuron, box cut": {"SignProblem": CutProblem},
     "neuron, no lemmas, box cut": {"EFFORTS": (), "SignProblem": CutProblem},
@@ -200,7 +203,7 @@ def split_neurons(
             return None, SplitStats(position, 0, 0, 0, math.inf, True, 0.0, "neuron"), 0
         prover = proof.prover_in(proof.dtypes[0])
         still = [number for number, ok in enumerate(prover.rows.refuted(prover.bounds)) if not ok]
-        attack = splitting.attack_of(subject, single, region, position, prover.rows)
+        attack = Attack(subject, single, region, position, prover.rows)
         used = [arithmetics[dtype] for dtype in proof.dtypes]
         course = NeuronCourse(NeuronSearch(region, position, used, prover.intermediate, still, attack, end))
         return *course.run(), course.lemma_parts

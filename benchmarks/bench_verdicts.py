@@ -43,7 +43,7 @@ from zonocuda.verifier.model import Model
 
 @dataclass(frozen=True)
 class Peer:
-    """What alpha-beta-CROWN needed: subproblems, where they are known, and CPU seconds; infinite where it was open."""
+    """What alpha-beta-CROWN needed: subproblems, where they are known, and CPU seconds; None: open after 60."""
 
     parts: int | None
     seconds: float | None
@@ -170,13 +170,19 @@ def warm_up() -> None:
 
 def line(found: Found) -> str:
     """Of the table of instances."""
-    peer, names = peer_of(found), (Path(name).name.split(".onnx")[0] for name in (found.net,))
-    cells = [found.set, *names, Path(found.spec).name.removesuffix(".gz").removesuffix(".vnnlib")]
+    peer = peer_of(found)
+    cells = [found.set, Path(found.net).name.split(".onnx")[0], Path(found.spec).name.split(".vnnlib")[0]]
     cells += [found.known, found.found, f"{found.parts:,}", f"{found.seconds:.2f}", f"{found.wall:.2f}"]
     if peer is not None:
-        cells.append("" if peer.parts is None else f"{peer.parts:,}")
-        cells.append("open" if peer is OPEN else f"{peer.seconds:g}")
+        cells += cells_of(peer)
     return markdown_line(cells)
+
+
+def cells_of(peer: Peer | None) -> tuple[str, str]:
+    """Its parts and seconds."""
+    if peer is None or peer.seconds is None:
+        return "", "open"
+    return "" if peer.parts is None else f"{peer.parts:,}", f"{peer.seconds:g}"
 
 
 def markdown_line(cells: Sequence[str]) -> str:

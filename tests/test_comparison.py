@@ -85,7 +85,7 @@ def test_the_quickest_of_our_settings_that_is_as_tight_stands_beside_a_peer() ->
             entry(8.0, network="n", who="auto_LiRPA", setting="CROWN", margin=0.0),
         )
     )
-    assert "| 3 MiB | 0.50 (tight: 0.000, 3 MiB) | 0.25 (close: -0.005, 3 MiB) |" in text
+    assert "| 3.0 MiB | 0.50 (tight: 0.000, 3.0 MiB) | 0.25 (close: -0.005, 3.0 MiB) |" in text
 
 
 def test_contradicting_verdicts_come_first() -> None:

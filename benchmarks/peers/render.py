@@ -118,7 +118,7 @@ def spread(entry: Entry) -> str:
 
 def mib(entry: Entry) -> str:
     """Its memory."""
-    return f"{entry['memory'] / 2**20:.0f} MiB"
+    return f"{entry['memory'] / 2**20:.1f} MiB"
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

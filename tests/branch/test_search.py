@@ -188,11 +188,35 @@ def test_a_bound_method_may_stop_in_the_middle_of_a_batch() -> None:
             return super().bound(lower, upper, known)
 
     bounder = Late(*FAR, loss=1.0)
-    found = search(boxes(), [[0]], bounder, nothing, limited(400), Settings(1))
+    found = search(boxes(), [[0]], bounder, nothing, limited(400), Settings(1, again=0.0))
     assert len(bounder.seen) == 3
     assert found.open == 4  # each of three was split
     assert not found.is_proven
     assert found.worst <= 0
+
+
+def test_boxes_of_a_batch_that_was_stopped_are_there_once() -> None:
+    class Late(Paraboloids):
+        asked = 0
+
+        def estimate(self, lower: Tensor, upper: Tensor, known: Tensor) -> Tensor:
+            self.asked += 1
+            if self.asked == 3:
+                raise SearchStopped
+            return super().estimate(lower, upper, known)
+
+    states: list[Subproblems] = []
+    bounder = Late(*FAR, loss=1.0)
+    keep = lambda make: states.append(make().open)  # noqa: E731
+    found = search(boxes(), [[0]], bounder, nothing, limited(400), Settings(4, "lookahead"), keep=keep)
+    assert bounder.asked == 3
+    assert not found.is_proven
+    left = states[-1]
+    assert len(left) == found.open
+    for i in range(len(left)):
+        for j in range(i):
+            low, high = torch.maximum(left.lower[i], left.lower[j]), torch.minimum(left.upper[i], left.upper[j])
+            assert bool((low >= high).any())
 
 
 def test_estimates_are_asked_for_so_many_boxes_at_a_time() -> None:
@@ -203,9 +227,8 @@ def test_estimates_are_asked_for_so_many_boxes_at_a_time() -> None:
             asked.append(len(lower))
             return super().estimate(lower, upper, known)
 
-    search(
-        boxes(3, 4), [[0]], Small(torch.full((1, 4), 3.0).double(), FAR[1], loss=9.0), nothing, limited(6), Settings(4)
-    )
+    rows = Small(torch.full((1, 4), 3.0).double(), FAR[1], loss=9.0)
+    search(boxes(3, 4), [[0]], rows, nothing, limited(6), Settings(4, again=0.0))
     assert asked
     assert max(asked) <= 4
 

@@ -113,6 +113,17 @@ def test_a_proof_is_confirmed_in_floats_in_balls_and_in_rational_numbers(kind: s
     assert rational.confirmed(tmp_path / "c.zip", graph, property_)
 
 
+def test_a_tree_that_takes_too_much_memory_is_not_written_down_and_changes_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph, property_, _ = case("box")
+    monkeypatch.setattr("zonocuda.verifier.splitting.RECORD_MEMORY", 0)
+    result = verify(graph, property_, certificate=True, split="input", timeout=100.0)
+    assert result.verdict is Verdict.VERIFIED
+    assert result.certificate is not None
+    assert result.certificate.reason.startswith("the leaves of a proof by splitting the box take more than")
+
+
 def false_one(graph: Graph, property_: Spec) -> Spec:
     """A property that some sample violates by little: the same rows, moved."""
     (region,) = property_.regions

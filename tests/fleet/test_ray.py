@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -98,24 +99,25 @@ def test_one_hard_instance_is_shared_out_and_a_node_that_dies_changes_nothing(
     monkeypatch.setattr(box_packets, "HEAD", 0.0)
     for name in ("FIRST", "LEAST"):
         monkeypatch.setattr(sharing, name, 0.02)
-    node, lost, started = cluster.add_node(num_cpus=2), 0, 0
+    node, lost = cluster.add_node(num_cpus=2), 0
 
     def notify(notice: Notice) -> None:
-        nonlocal node, lost, started
-        lost, started = lost + (notice.kind == "lost"), started + (notice.kind == "started")
-        if started == 3 and node is not None:  # two of the three are for the node: one has begun where it says so
-            until = time.monotonic() + 60
-            while not (tmp_path / node.node_id).exists():
-                assert time.monotonic() < until, "no task of the search came to the node"
-                time.sleep(0.05)
-            cluster.remove_node(node, allow_graceful=False)
-            node = None
+        nonlocal lost
+        lost += notice.kind == "lost"
 
+    def kill() -> None:  # as soon as a packet's worker there says that it begins; it waits then, before the packet
+        until = time.monotonic() + 90
+        while not (tmp_path / node.node_id).exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        cluster.remove_node(node, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     graph, problem = few_inputs()
     prepare = partial(tasks.say_where, tmp_path)
     with RayExecutor(notify=notify, prepare=prepare) as executor, small_batches("input"):
         result = verify(graph, problem, device="cpu", split="input", executor=executor, certificate=True, timeout=120.0)
-    assert node is None
+    killer.join()
     assert lost > 0, "the node was idle: the test shows nothing"
     assert result.verified
     assert result.splits[0].packets > 0

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.verifier.exact import STEPS
 from tests.verifier.graphs import fc, random_box, residual, sample_box
 from zonocuda.checker.arithmetic import precisely
 from zonocuda.checker.functions import each, least, most
+from zonocuda.checker.slopes import by_rule
 from zonocuda.graph import Graph, Relu, Staircase
 from zonocuda.graph.elementwise import StepName
 from zonocuda.relaxations.steps import NORMAL, StepRule
@@ -135,6 +137,47 @@ def test_the_checker_s_own_bounds_are_those_of_rational_arithmetic(name: StepNam
                     assert max(min(rest) - Fraction(d), Fraction(e) - max(rest)) <= Fraction(1, 2**49) * (
                         20 + max(-a, b)
                     )
+
+
+@EACH
+def test_the_checker_s_images_are_exactly_the_least_and_the_largest_value(name: StepName) -> None:
+    """Also where no float lies between integers, and of numbers that a machine may take for 0."""
+    ends = [*(end.numpy() for end in intervals(torch.float64))]
+    far = [2.0**50 + 0.5, 2.0**51 + 0.5, 2.0**52 - 0.5, 2.0**52 + 1, 2.0**53 + 2, 1e30]
+    lower, upper = (np.concatenate([end, far, np.negative(far)]) for end in ends)
+    with precisely():
+        below, above = (each(bound, Staircase(name), 0.0, lower, upper) for bound in (least, most))
+    for d, e, a, b in zip(below.tolist(), above.tolist(), lower.tolist(), upper.tolist(), strict=True):
+        values = [y for _, y in limits(name, a, b)]
+        assert (Fraction(d), Fraction(e)) == (min(values), max(values)), (a, b)
+
+
+@EACH
+def test_the_checker_chooses_slopes_no_worse_than_those_that_bounds_begin_with(name: StepName) -> None:
+    lower, upper = (end[end.abs() < 1e6] for end in intervals(torch.float64))
+    lower, upper = lower[: len(upper)], upper[: len(lower)]
+    lower, upper = torch.minimum(lower, upper), torch.maximum(lower, upper)
+    op, rule = Staircase(name), StepRule(Staircase(name))
+    middle = (lower / 2 + upper / 2).numpy()
+    area, below, above = by_rule(op, lower.numpy(), upper.numpy())
+    own = [rule.initial(lower, upper), rule.initial(lower, upper, "adaptive"), rule.above(lower, upper)]
+    with precisely():
+
+        def lines(slope: Any) -> tuple[Any, Any]:
+            return each(least, op, slope, lower.numpy(), upper.numpy()), each(
+                most, op, slope, lower.numpy(), upper.numpy()
+            )
+
+        (d, e), (own_d, own_e) = lines(area), lines(own[0].numpy())
+        assert bool((e - d <= (own_e - own_d) * (1 + 1e-12) + 1e-12).all())
+        own_low, own_high = (
+            lines(own[1].numpy())[0] + own[1].numpy() * middle,
+            lines(own[2].numpy())[1] + own[2].numpy() * middle,
+        )
+        low = lines(below)[0] + below * middle
+        worse = np.flatnonzero(~(low >= own_low - 1e-9 * (1 + abs(own_low))))
+        assert not len(worse), [(lower[i], upper[i], below[i], own[1][i], low[i], own_low[i]) for i in worse]
+        assert bool((lines(above)[1] + above * middle <= own_high + 1e-9 * (1 + abs(own_high))).all())
 
 
 @EACH

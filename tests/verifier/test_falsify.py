@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Graph
 from zonocuda.specs import Box, LinearConstraint, Region
 from zonocuda.verifier import Counterexample
-from zonocuda.verifier.falsify import falsify, replay
+from zonocuda.verifier.falsify import _excess_and_loss, falsify, replay
 from zonocuda.verifier.model import Subject
 
 
@@ -176,3 +177,36 @@ def test_an_infinite_box_is_not_searched() -> None:
     graph = fc(0)
     infinite = region(torch.full((4,), -torch.inf), torch.ones(4), [[constraint({0: 1}, -1000)]])
     assert search(subject(graph), infinite) is None
+
+
+def test_the_loss_of_several_rows_is_their_largest_smoothed_and_that_of_one_is_the_row() -> None:
+    graph, x = fc(2).to(torch.float32), torch.rand(64, 4) * 2 - 1
+    rows = [constraint({i: 1}, 5.0) for i in range(2)]
+    where = unit_region(rows, [rows[1]], [constraint({0: -1}, 5.0), rows[1]])
+    held = Rows.of(where, 4, graph.output_shape[0], torch.empty(()))
+    target = torch.arange(64) % 3
+    excess, loss = _excess_and_loss(held, x, graph(x), target)
+    values = held.values(x, graph(x))
+    for point in range(64):
+        own = values[point, list(held.disjuncts[target[point]])]
+        assert excess[point, target[point]] == own.max()
+        assert own.max() > 0
+        assert own.max() <= loss[point] + 1e-5
+        assert loss[point] <= own.max() * (1 + math.log(len(own))) + 1e-5
+
+
+def test_starts_that_lack_most_leave_a_search() -> None:
+    network, single = fc(0), fc(0).to(torch.float32)
+    where = unit_region([constraint({0: 1}, 1000)])  # impossible
+    rows = Rows.of(where, 4, network.output_shape[0], torch.empty(()))
+    counts: list[int] = []
+
+    class Counting:
+        input_shape = single.input_shape
+
+        def __call__(self, x: Tensor) -> Tensor:
+            counts.append(len(x))
+            return single(x)
+
+    assert falsify(subject(network), Counting(), where, 0, rows, Deadline(60), restarts=256, steps=20) is None  # type: ignore[arg-type]
+    assert counts == [256] * 5 + [64] * 5 + [16] * 11

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,17 @@ from torch import Tensor
 
 from zonocuda.branch.subproblems import Subproblems
 
+Ints = NDArray[np.int64]
 _NONE = -1
+_COLUMNS: dict[str, tuple[type[np.generic], int]] = {
+    "inputs": (np.int32, _NONE),
+    "at": (np.float64, 0),
+    "child": (np.int64, _NONE),
+    "owner": (np.int64, _NONE),
+    "note": (np.int64, _NONE),
+    "rows": (np.int32, _NONE),
+}
+"""Of every node, what :class:`RecorderState` has of it: the type, and what is there to begin with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,39 +82,69 @@ def best_rows(lower: Tensor, disjuncts: Sequence[Sequence[int]]) -> Tensor:
 
 
 class Recorder:
-    """What a search tells about its boxes; each has a number, its ``node``."""
+    """What a search tells about its boxes; each has a number, its ``node``.
 
-    def __init__(self, disjuncts: Sequence[Sequence[int]], roots: int = 1) -> None:
+    What it was told takes ``bytes`` of memory; where that is more than ``most``, nothing is kept of it any more.
+    """
+
+    def __init__(self, disjuncts: Sequence[Sequence[int]], roots: int = 1, most: float = math.inf) -> None:
         """Of a search that begins with so many boxes, the nodes from 0 on; a tree has one."""
-        self.disjuncts = [list(rows) for rows in disjuncts]
-        self._split: list[tuple[int, float, int]] = [(_NONE, 0.0, _NONE)] * roots  # coordinate, where, lower child
-        self._leaf: list[tuple[int, int, tuple[int, ...]] | None] = [None] * roots  # node of its bounds, note, rows
-        self._notes: list[NDArray[np.uint8]] = []
+        self.disjuncts, self.most, self.is_whole = [list(rows) for rows in disjuncts], most, True
+        self._columns: dict[str, NDArray[Any]] = {}
         self._count = 0
+        self._notes: list[NDArray[np.uint8]] = []
+        self._noted = 0
+        self._grow(roots)
 
-    def state(self) -> RecorderState:
-        """All that it was told."""
-        nothing = _NONE, _NONE, (_NONE,) * len(self.disjuncts)
-        owner, note, rows = zip(*(leaf or nothing for leaf in self._leaf), strict=True)
-        inputs, at, child = zip(*self._split, strict=True)
-        notes = np.concatenate(self._notes) if self._notes else np.zeros((0, 0), np.uint8)
-        return RecorderState(
-            np.array(inputs, np.int32),
-            np.array(at, np.float64),
-            np.array(child, np.int64),
-            np.array(owner, np.int64),
-            np.array(note, np.int64),
-            np.array(rows, np.int32).reshape(len(owner), -1),
-            notes,
-        )
+    def _grow(self, more: int) -> int:
+        """Adds nodes of which nothing is known; the number of the first."""
+        first, self._count = self._count, self._count + more
+        if not self._columns or self._count > len(self._columns["child"]):
+            room = max(self._count, 2 * first, 64)
+            for name, (dtype, nothing) in _COLUMNS.items():
+                shape = (room, len(self.disjuncts)) if name == "rows" else (room,)
+                column = np.full(shape, nothing, dtype)
+                if first:
+                    column[:first] = self._columns[name][:first]
+                self._columns[name] = column
+        return first
+
+    def _put(self, nodes: Ints, **values: NDArray[Any] | int) -> None:
+        for name, value in values.items():
+            self._columns[name][nodes] = value
+
+    @property
+    def bytes(self) -> int:
+        """That all of it takes."""
+        notes = self._noted * self._notes[0].shape[1] if self._notes else 0
+        return notes + sum(column.nbytes for column in self._columns.values())
+
+    def _kept(self) -> bool:
+        """Whether it still keeps what it is told."""
+        if self.is_whole and self.bytes > self.most:
+            self.is_whole, self._columns, self._notes = False, {}, []
+        return self.is_whole
+
+    def state(self) -> RecorderState | None:
+        """All that it was told; None where it is not kept."""
+        if not self._kept():
+            return None
+        if len(self._notes) > 1:
+            self._notes = [np.concatenate(self._notes)]
+        notes = self._notes[0] if self._notes else np.zeros((0, 0), np.uint8)
+        return RecorderState(**{name: held[: self._count].copy() for name, held in self._columns.items()}, notes=notes)
 
     @staticmethod
-    def of(state: RecorderState, disjuncts: Sequence[Sequence[int]]) -> Recorder:
+    def of(state: RecorderState | None, disjuncts: Sequence[Sequence[int]], most: float = math.inf) -> Recorder:
         """One that goes on.
 
         Raises:
             ValueError: a state of no tree of so many disjuncts.
         """
+        result = Recorder(disjuncts, most=most)
+        if state is None:
+            result.is_whole = False
+            return result
         count = len(state.child)
         columns = state.inputs, state.at, state.child, state.owner, state.note
         if not count or any(column.shape != (count,) for column in columns) or state.notes.ndim != 2:
@@ -113,11 +155,10 @@ class Recorder:
         inside = np.where(split, (state.child > nodes) & (state.child < count - 1), True)
         if not (inside & (state.owner < count) & (state.note < len(state.notes))).all():
             raise ValueError("the record is no tree")
-        result = Recorder(disjuncts)
-        result._split = list(zip(state.inputs.tolist(), state.at.tolist(), state.child.tolist(), strict=True))
-        leaves = zip(state.owner.tolist(), state.note.tolist(), map(tuple, state.rows.tolist()), strict=True)
-        result._leaf = [None if leaf[0] < 0 else leaf for leaf in leaves]
-        result._notes, result._count = ([state.notes], len(state.notes)) if len(state.notes) else ([], 0)
+        result._grow(count - 1)
+        result._put(nodes, **{name: getattr(state, name) for name in _COLUMNS})
+        if len(state.notes):
+            result._keep(state.notes)
         return result
 
     def graft(self, nodes: Sequence[int], told: RecorderState) -> int:
@@ -126,27 +167,31 @@ class Recorder:
         Returns:
             What the numbers of its other nodes are larger by here.
         """
-        more, notes = len(self._split) - len(nodes), self._count
-        if len(told.notes):
-            self._notes.append(told.notes)
-            self._count += len(told.notes)
-        self._split += [(_NONE, 0.0, _NONE)] * (len(told.child) - len(nodes))
-        self._leaf += [None] * (len(told.child) - len(nodes))
-        columns = (told.inputs, told.at, told.child, told.owner, told.note, told.rows)
-        for k, (j, at, child, owner, note, rows) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
-            here = nodes[k] if k < len(nodes) else k + more
-            place = nodes[owner] if 0 <= owner < len(nodes) else owner + more
-            self._split[here] = j, at, child + more if child >= 0 else _NONE
-            self._leaf[here] = None if owner < 0 else (place, note + notes if note >= 0 else _NONE, tuple(rows))
-        return more
+        if not self._kept():
+            return 0
+        roots = np.array(nodes, np.int64)
+        first = self._keep(told.notes) if len(told.notes) else _NONE
+        shift = self._grow(len(told.child) - len(roots)) - len(roots)
+        here = np.concatenate([roots, np.arange(len(roots), len(told.child)) + shift])
+        self._put(
+            here,
+            inputs=told.inputs,
+            at=told.at,
+            child=np.where(told.child >= 0, told.child + shift, _NONE),
+            owner=np.where(told.owner >= 0, here[told.owner], _NONE),
+            note=np.where(told.note >= 0, told.note + first, _NONE),
+            rows=told.rows,
+        )
+        return shift
 
     def refuted(self, node: Tensor, lower: Tensor, notes: Tensor | None) -> None:
         """Boxes ``node`` ``[S]`` are refuted by the rows' bounds ``lower`` ``[S, R]``."""
-        best = best_rows(lower, self.disjuncts)
-        first = self._keep(notes)
-        for k, (number, rows) in enumerate(zip(node.tolist(), best.tolist(), strict=True)):
-            self._leaf[number] = (number, first + k if first >= 0 else _NONE, tuple(rows))
-            self._split[number] = _NONE, 0.0, _NONE  # a batch that was stopped in the middle may have split it
+        if not self._kept():
+            return
+        nodes, first = node.cpu().numpy(), self._keep(None if notes is None else notes.cpu().numpy())
+        note = first + np.arange(len(nodes)) if first >= 0 else _NONE
+        self._put(nodes, owner=nodes, note=note, rows=best_rows(lower, self.disjuncts).cpu().numpy())
+        self._put(nodes, inputs=_NONE, at=0, child=_NONE)  # a batch that was stopped in the middle may have split it
 
     def cut(
         self, before: Subproblems, low: Tensor, high: Tensor, lower: Tensor, weight: Tensor, notes: Tensor | None
@@ -157,54 +202,50 @@ class Recorder:
         """
         sides = torch.stack([high < before.upper, low > before.lower], 2)  # [S, N, 2]
         touched = sides.flatten(1).any(1).nonzero().squeeze(1)
-        nodes = before.node.clone()
-        if not len(touched):
-            return nodes
-        first = self._keep(None if notes is None else notes[touched])
-        far = self._far(lower[touched], weight[touched])
-        tops, bottoms = high.double().tolist(), low.double().tolist()
-        for k, s in enumerate(touched.tolist()):
-            owner = int(before.node[s])
-            note = first + k if first >= 0 else _NONE
-            here = owner
-            empty = (low[s] > high[s]).nonzero().flatten().tolist()
-            rows = far[k]
-            if empty:
-                j = empty[0]
-                child = self._children(here, j, tops[s][j])
-                self._leaf[child] = (owner, note, tuple(rows[j][1]))
-                self._leaf[child + 1] = (owner, note, tuple(rows[j][0]))
-                continue
-            for j, side in sides[s].nonzero().tolist():
-                child = self._children(here, j, (tops, bottoms)[side][s][j])
-                gone, here = (child + 1, child) if side == 0 else (child, child + 1)
-                self._leaf[gone] = (owner, note, tuple(rows[j][side]))
-            nodes[s] = here
-        return nodes
+        if not len(touched) or not self._kept():
+            return before.node
+        first = self._keep(None if notes is None else notes[touched].cpu().numpy())
+        far = self._far(lower[touched], weight[touched]).cpu().numpy()  # [T, N, 2, D]
+        nodes, at = before.node.cpu().numpy().copy(), touched.cpu().numpy()
+        ends = [end[touched].double().cpu().numpy() for end in (high, low)]
+        gone = ends[1] > ends[0]
+        empty, some = np.asarray(gone.any(1)), sides[touched].cpu().numpy()
+        some &= ~empty[:, None, None]
+        some[empty, gone[empty].argmax(1), 0] = True  # both sides of one split are empty, and that is all
+        t, j, side = some.nonzero()
+        child = self._grow(2 * len(t)) + 2 * np.arange(len(t))
+        beyond, here = child + (side == 0), child + (side == 1)
+        is_first = np.diff(t, prepend=-1) != 0
+        owner, note = nodes[at[t]], first + t if first >= 0 else _NONE
+        parent = np.where(is_first, owner, np.roll(here, 1))
+        self._put(parent, inputs=j, at=np.where(side == 0, ends[0][t, j], ends[1][t, j]), child=child)
+        self._put(beyond, owner=owner, note=note, rows=far[t, j, side])
+        both = empty[t]
+        self._put(here[both], owner=owner[both], rows=far[t, j, 1][both])
+        self._put(here[both], note=note if isinstance(note, int) else note[both])
+        last = np.append(is_first[1:], True) & ~both
+        nodes[at[t[last]]] = here[last]
+        return torch.from_numpy(nodes).to(before.node.device)
 
     def split(self, node: Tensor, dimension: Tensor, at: Tensor) -> Tensor:
         """Boxes ``node`` ``[S]`` are split; returns the nodes ``[2 S]`` of the parts, first all lower ones."""
-        told = zip(node.tolist(), dimension.tolist(), at.double().tolist(), strict=True)
-        children = torch.tensor([self._children(*one) for one in told], dtype=node.dtype, device=node.device)
-        return torch.cat([children, children + 1])
+        if not self._kept():
+            return node.repeat(2)
+        child = self._grow(2 * len(node)) + 2 * np.arange(len(node))
+        where = at.double().cpu().numpy()
+        self._put(node.cpu().numpy(), inputs=dimension.cpu().numpy(), at=where, child=child)
+        return torch.from_numpy(np.concatenate([child, child + 1])).to(node)
 
-    def _children(self, node: int, dimension: int, at: float) -> int:
-        child = len(self._split)
-        self._split[node] = dimension, at, child
-        self._split += [(_NONE, 0.0, _NONE)] * 2
-        self._leaf += [None, None]
-        return child
-
-    def _keep(self, notes: Tensor | None) -> int:
+    def _keep(self, notes: NDArray[np.uint8] | None) -> int:
         """The number of the first of some notes."""
         if notes is None:
             return _NONE
-        self._notes.append(notes.cpu().numpy())
-        self._count += len(notes)
-        return self._count - len(notes)
+        first, self._noted = self._noted, self._noted + len(notes)
+        self._notes.append(notes)
+        return first
 
-    def _far(self, lower: Tensor, weight: Tensor) -> list[list[list[list[int]]]]:
-        """``[S][N][2][D]``: what refutes a disjunct beyond a cut from above, and from below."""
+    def _far(self, lower: Tensor, weight: Tensor) -> Tensor:
+        """``[S, N, 2, D]``: what refutes a disjunct beyond a cut from above, and from below."""
         refuted = ((lower > 0) & lower.isfinite()).unsqueeze(2)
         says = lower.isfinite().unsqueeze(2) & ~refuted
         reach = -lower.double().unsqueeze(2) / weight.double().abs()  # [S, R, N]
@@ -212,43 +253,35 @@ class Recorder:
         for sign in (1, -1):
             own = torch.where(says & (weight * sign > 0), reach, torch.inf).masked_fill(refuted, -torch.inf)
             found.append(torch.stack([own[:, rows].argmin(1) for rows in self.disjuncts], 2))  # [S, N, D]
-        result: list[list[list[list[int]]]] = torch.stack(found, 2).tolist()
-        return result
+        return torch.stack(found, 2)
 
     def tree(self) -> RecordedTree:
         """The whole tree, once every box is refuted."""
-        kind: list[int] = []
-        inputs: list[int] = []
-        at: list[float] = []
-        leaves: list[tuple[int, int, tuple[int, ...]]] = []
-        depths = {0: 0}
+        state = self.state()
+        assert state is not None, "it was not kept"
+        below, order, depths = state.child.tolist(), [], [0] * len(state.child)
         stack = [0]
-        missing = tuple([_NONE] * len(self.disjuncts))
         while stack:
             node = stack.pop()
-            dimension, where, child = self._split[node]
-            depth = depths[node]
+            order.append(node)
+            child = below[node]
             if child >= 0:
-                kind.append(1)
-                inputs.append(dimension)
-                at.append(where)
-                depths[child] = depths[child + 1] = depth + 1
+                depths[child] = depths[child + 1] = depths[node] + 1
                 stack += [child + 1, child]
-            else:
-                kind.append(0)
-                owner, note, rows = self._leaf[node] or (node, _NONE, missing)
-                leaves.append((depths[owner], note, rows))
-        notes = np.concatenate(self._notes) if self._notes else np.zeros((0, 0), np.uint8)
-        used, place = np.unique(np.array([note for _, note, _ in leaves]), return_inverse=True)
+        every, depth = np.array(order), np.array(depths)
+        is_split = state.child[every] >= 0
+        splits, leaves = every[is_split], every[~is_split]
+        owner = np.where(state.owner[leaves] >= 0, state.owner[leaves], leaves)
+        used, place = np.unique(state.note[leaves], return_inverse=True)
         if len(used) and used[0] < 0:
             used, place = used[1:], place - 1
         return RecordedTree(
-            np.array(kind, np.uint8),
-            np.array(inputs, np.int32),
-            np.array(at, np.float64),
-            np.array([scope for scope, _, _ in leaves], np.int32),
+            is_split.astype(np.uint8),
+            state.inputs[splits],
+            state.at[splits],
+            depth[owner].astype(np.int32),
             place.astype(np.int32),
-            np.array([rows for _, _, rows in leaves], np.int32).reshape(len(leaves), len(self.disjuncts)),
-            notes[used] if len(used) else notes[:0],
-            max(depths.values()),
+            state.rows[leaves],
+            state.notes[used] if len(used) else state.notes[:0],
+            int(depth.max()),
         )

@@ -17,6 +17,9 @@ from zonocuda.branch.subproblems import Subproblems, middles, splittable
 
 Found = TypeVar("Found")
 
+AGAIN = 0.5
+"""Of a box: a cut that leaves no more has done what a split does, with one box in the stead of two."""
+
 
 @dataclass(frozen=True, eq=False)
 class Bounded:
@@ -58,12 +61,14 @@ class Settings:
         batch: boxes that are bounded together, by bounds and by estimates.
         choice: of the coordinate to split.
         cuts: whether open boxes are cut.
+        again: where a cut leaves no more than this part of a box, that is bounded before it is split.
         memory: bytes of open boxes that are held in memory; the rest goes to files.
     """
 
     batch: int = 512
     choice: Choice = "alternate"
     cuts: bool = True
+    again: float = AGAIN
     memory: int = MEMORY
 
 
@@ -218,16 +223,22 @@ class _Run(Generic[Found]):
         known = batch.known if result.known is None else result.known
         batch = replace(batch.at(is_open), bound=worst[is_open], known=known[is_open])
         found = self.attack(_suspects(batch, weight))
-        if found is None:
-            if self.settings.cuts:
-                recorded = self.record is not None
-                low, high = cut(batch.lower, batch.upper, lower, weight, self.disjuncts, singly=recorded)
-                if self.record is not None:
-                    own = None if notes is None else notes[is_open]
-                    batch = replace(batch, node=self.record.cut(batch, low, high, lower, weight, own))
-                batch = replace(batch, lower=low, upper=high).at(~(low > high).any(1))
-            self.split(batch)
-        return found
+        if found is not None:
+            return found
+        again = batch.at(slice(0))
+        if self.settings.cuts:
+            recorded = self.record is not None
+            low, high = cut(batch.lower, batch.upper, lower, weight, self.disjuncts, singly=recorded)
+            if self.record is not None:
+                own = None if notes is None else notes[is_open]
+                batch = replace(batch, node=self.record.cut(batch, low, high, lower, weight, own))
+            left = _left(batch, low, high)
+            batch = replace(batch, lower=low, upper=high)
+            again = batch.at((left > 0) & (left <= self.settings.again))
+            batch = batch.at(left > self.settings.again)
+        self.split(batch)
+        self.queue.push(again)  # behind a split, which may stop the search with the whole batch
+        return None
 
     def split(self, batch: Subproblems) -> None:
         """Puts the halves of open boxes into the queue."""
@@ -243,6 +254,13 @@ class _Run(Generic[Found]):
                 parts = replace(parts, node=self.record.split(left.node, chosen, at))
             self.queue.push(parts)
         self.stuck.append(batch.plain.at(~can))
+
+
+def _left(boxes: Subproblems, low: Tensor, high: Tensor) -> Tensor:
+    """Which part of each box ``[S]`` the ends ``[S, N]`` leave, about; 0 for nothing, and no other number is."""
+    width = boxes.upper.double() - boxes.lower.double()
+    share = torch.where(width > 0, (high.double() - low.double()) / width, 1.0)
+    return share.prod(1).clamp(min=2.0**-1000).masked_fill((low > high).any(1), 0.0)
 
 
 def _suspects(batch: Subproblems, weight: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from zonocuda.checker.certificate import OwnSlopes, RegionClaim, RowClaim
 from zonocuda.checker.ends import Ended, Endings
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.floats import Floats
-from zonocuda.checker.intervals import interval
+from zonocuda.checker.intervals import interval, known_of
 from zonocuda.checker.journal import Arrays
 from zonocuda.checker.lines import Lines, Smooth
 from zonocuda.checker.parallel import Work
@@ -117,11 +117,7 @@ class Derivation:
             low, high = interval(self.net, node, before, self.sets.lower, self.sets.upper, self.sets.sizes)
             if self.sample is not None and self.sample.is_whole and before:
                 self.sample.confirm_interval(node, before, low, high, self.sets.sizes)
-            if node.name in self.net.maps.extremes:
-                a, b, larger = self.net.maps.extremes[node.name]
-                pick = np.maximum if larger else np.minimum
-                low = np.maximum(low, pick(self.ends[a][0], self.ends[b][0]))
-                high = np.minimum(high, pick(self.ends[a][1], self.ends[b][1]))
+            low, high = known_of(self.net, node, (low, high), self.ends.__getitem__)
             self.ends[node.name] = low, high
             self.sets.keep(node, low, high, list(node.inputs))
         return self.sets

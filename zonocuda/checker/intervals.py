@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +29,23 @@ def interval(
     if error is None:
         return low, high
     return np.nextafter(low - error, -np.inf), np.nextafter(high + error, np.inf)
+
+
+def known_of(
+    net: FloatNet, node: Node, found: tuple[Floats, Floats], ends: Callable[[str], tuple[Floats, Floats]]
+) -> tuple[Floats, Floats]:
+    """Bounds ``[S, N]`` of a node's value, with what is known of an extreme of two, and of a magnitude; ``ends``: of
+    those before."""
+    low, high = found
+    if node.name in net.maps.extremes:
+        first, second, larger = net.maps.extremes[node.name]
+        (a, b), (c, d) = ends(first), ends(second)
+        pick = np.maximum if larger else np.minimum
+        return np.maximum(low, pick(a, c)), np.minimum(high, pick(b, d))
+    if net.maps.is_magnitude(node):
+        a, b = ends(node.inputs[1])
+        return np.maximum(low, np.maximum(np.maximum(a, -b), 0)), np.minimum(high, np.maximum(-a, b))
+    return low, high
 
 
 def _real_interval(

@@ -3,6 +3,7 @@
 slope x + low <= f(x) <= slope x + high; of a sum of products one plane for each of them, with r = 1/2
 (:mod:`zonocuda.checker.products`). Numbers that are held are proven: those of functions in balls, those of planes with
 |fl((x - b)(y - a)) - (x - b)(y - a)| <= 3 u |.| / (1 - 3 u) and one rounding each for a b and the difference.
+Of what is known to be at most L (:mod:`zonocuda.checker.norms`) -L and L are taken for planes that are farther apart.
 """
 
 from __future__ import annotations
@@ -102,8 +103,12 @@ def _plane(op: Bilinear, low: Floats, high: Floats) -> Band:
     base = a * b
     slack = above(8 * U * (np.maximum(np.abs(smallest), np.abs(largest)) + np.abs(base)), 8)
     under, over = (smallest - base) - slack, (largest - base) + slack
-    slope = np.concatenate([a, b], axis=1)
-    return Band(op.terms, slope, np.nextafter(under, -np.inf), np.nextafter(over, np.inf))
+    under, over = np.nextafter(under, -np.inf), np.nextafter(over, np.inf)
+    if op.most < np.inf:
+        near = np.nextafter(over - under, np.inf) <= 2 * op.most
+        under, over = np.where(near, under, -op.most), np.where(near, over, op.most)
+        a, b = np.where(near, a, 0.0), np.where(near, b, 0.0)
+    return Band(op.terms, np.concatenate([a, b], axis=1), under, over)
 
 
 def interval(op: Smooth, low: Floats, high: Floats) -> Ends:
@@ -113,4 +118,5 @@ def interval(op: Smooth, low: Floats, high: Floats) -> Ends:
     (xl, yl), (xu, yu) = (split(end, op.terms) for end in (low, high))
     smallest, largest = corners((xl, xu), (yl, yu))
     error = above(gamma(op.terms + 1) * np.maximum(np.abs(smallest), np.abs(largest)).sum(-1), op.terms + 1)
-    return smallest.sum(-1) - 2 * error, largest.sum(-1) + 2 * error
+    under, over = smallest.sum(-1) - 2 * error, largest.sum(-1) + 2 * error
+    return (under, over) if op.most == np.inf else (np.fmax(under, -op.most), np.fmin(over, op.most))

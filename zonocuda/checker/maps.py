@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cached_property
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from zonocuda.checker.certificate import Layer
 from zonocuda.checker.execution import Execution, sized
 from zonocuda.checker.functions import each, least, most
 from zonocuda.checker.lines import Smooth
+from zonocuda.checker.norms import confined
 from zonocuda.checker.products import corners, split
 from zonocuda.graph import (
     Add,
@@ -55,6 +56,7 @@ class Maps:
 
     def __init__(self, graph: Graph, execution: Execution | None = None) -> None:
         """``execution``: where values are those of a machine, how it computes them."""
+        graph = confined(graph)
         self.graph, self.execution = graph, execution
         self.nodes = {node.name: node for node in graph.nodes}
         self.size = {node.name: prod(node.shape) for node in graph.nodes}
@@ -214,7 +216,11 @@ def interval(maps: Maps, node: Node, before: list[Ends]) -> Ends:
     if isinstance(op, Bilinear):
         (xl, yl), (xu, yu) = (split(end, op.terms) for end in before[0])
         low, high = corners((xl, xu), (yl, yu))
-        return lower(low.sum(1)), upper(high.sum(1))
+        low, high = lower(low.sum(1)), upper(high.sum(1))
+        if op.most < inf:
+            low = balls(x if x >= -op.most else arb(-op.most) for x in low)
+            high = balls(x if x <= op.most else arb(op.most) for x in high)
+        return low, high
     if isinstance(op, Cast):
         low, high = before[0]
         error = cast_error(op, low, high)
@@ -270,6 +276,19 @@ def of_two(found: Ends, first: Ends, second: Ends, larger: bool) -> Ends:
     return low, upper(balls(x.min(y) for x, y in zip(found[1], known[1], strict=True)))
 
 
+def known_of(maps: Maps, node: Node, found: Ends, ends: Mapping[str, Ends]) -> Ends:
+    """Bounds of a node's value, with what is known of an extreme of two, and of a magnitude; ``ends``: of those
+    before."""
+    if node.name in maps.extremes:
+        first, second, larger = maps.extremes[node.name]
+        return of_two(found, ends[first], ends[second], larger)
+    if maps.is_magnitude(node):
+        low, high = ends[node.inputs[1]]
+        low, high = of_two(found, (low, high), (-high, -low), True)
+        return balls(value.max(ZERO) for value in low), high
+    return found
+
+
 def attained(maps: Maps, box: Ends) -> dict[str, Ends]:
     """Bounds of all nodes' values, or a machine's, exact where a sum reads nothing but zeros and its offset and rounds
     nothing, and for magnitudes and extremes: no middle of an interval is rounded."""
@@ -285,14 +304,7 @@ def attained(maps: Maps, box: Ends) -> dict[str, Ends]:
             found = (lower(low), upper(high)) if error is None else (lower(low - error), upper(high + error))
         else:
             found = executed_interval(maps, node, ends)
-        if node.name in maps.extremes:
-            first, second, larger = maps.extremes[node.name]
-            found = of_two(found, ends[first], ends[second], larger)
-        elif maps.is_magnitude(node):
-            low, high = before[1]
-            low, high = of_two(found, (low, high), (-high, -low), True)
-            found = balls(value.max(ZERO) for value in low), high
-        ends[node.name] = found
+        ends[node.name] = known_of(maps, node, found, ends)
     return ends
 
 

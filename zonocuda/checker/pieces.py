@@ -43,10 +43,12 @@ class Piece:
 @dataclass(frozen=True)
 class Function:
     """A function: its pieces on [l, u], from left to right, side by side or one over the other (f is between those),
-    which cover [l, u] where f is defined on all of it; and bounds of f everywhere."""
+    which cover [l, u] where f is defined on all of it; bounds of f everywhere; and of an f that nowhere falls, where
+    they are floats, its least and its largest value on [l, u]."""
 
     pieces: Callable[[float, float], Iterator[Piece]]
     image: tuple[float, float] = (-math.inf, math.inf)
+    ends: Callable[[float, float], tuple[float, float]] | None = None
 
 
 def extreme(function: Function, slope: float, lower: float, upper: float, sign: int) -> float:
@@ -54,6 +56,9 @@ def extreme(function: Function, slope: float, lower: float, upper: float, sign: 
     everywhere = function.image[0] if sign == 1 else -function.image[1]
     if not (math.isfinite(slope) and -math.inf < lower <= upper < math.inf):
         return everywhere if slope == 0 and lower <= upper else -math.inf
+    if slope == 0 and function.ends is not None:
+        least, most = function.ends(lower, upper)
+        return least if sign == 1 else -most
     s, best, reached = arb(slope), None, lower
     for piece in function.pieces(lower, upper):
         a, b = max(lower, piece.first), min(upper, piece.last)

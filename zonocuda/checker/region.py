@@ -23,7 +23,7 @@ from zonocuda.checker.arithmetic import ONE, Array, balls, lower, upper, zeros
 from zonocuda.checker.certificate import ActivationSlopes, RegionClaim, RowClaim
 from zonocuda.checker.ends import Ended
 from zonocuda.checker.execution import box_of, sized
-from zonocuda.checker.maps import Ends, Maps, cast_error, interval, is_activation, of_two, ratio
+from zonocuda.checker.maps import Ends, Maps, cast_error, interval, is_activation, known_of, ratio
 from zonocuda.checker.parallel import Work
 from zonocuda.checker.passes import Passes
 from zonocuda.checker.relaxed import Chosen, Relaxed, relaxed
@@ -84,10 +84,7 @@ class RegionCheck(Passes):
             error = cast_error(node.op, *before[0])
         if error is not None:
             self.departures[node.name] = error
-        if node.name in self.maps.extremes:
-            first, second, larger = self.maps.extremes[node.name]
-            return of_two((low, high), ends[first], ends[second], larger)
-        return low, high
+        return known_of(self.maps, node, (low, high), ends)
 
     def _tightened(self, node: Node, low: Array, high: Array) -> Ends:
         """Bounds of an activation's input: of intervals, and of passes for neurons that are open after them, or

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -141,9 +142,11 @@ class RelaxedFunction:
 class RelaxedProducts:
     """Sums of products, between planes (:mod:`zonocuda.checker.products`): of every pair x, y of factors, with the mean
     of the two numbers r that they have, a = yl + r (yu - yl) and b = xl + r (xu - xl), or for planes above, where the
-    two signs have slopes of their own, b = xu - r (xu - xl)."""
+    two signs have slopes of their own, b = xu - r (xu - xl). Of what is at most ``limit`` -limit and limit are taken
+    for planes that are farther apart."""
 
     terms: int
+    limit: float
     ends: Ends
     listed: Any
     known: dict[tuple[int, float, bool], tuple[arb, arb, arb, arb]] = field(default_factory=dict)
@@ -151,7 +154,7 @@ class RelaxedProducts:
     @staticmethod
     def of(op: Bilinear, ends: Ends, listed: Any) -> RelaxedProducts:
         """``listed`` as for ReLUs; r is 1/2 for others."""
-        return RelaxedProducts(op.terms, ends, listed)
+        return RelaxedProducts(op.terms, op.most, ends, listed)
 
     def plane(self, p: int, r: float, turned: bool) -> tuple[arb, arb, arb, arb]:
         """a, b, and the least and the largest x y - a x - b y, of pair number p."""
@@ -163,7 +166,9 @@ class RelaxedProducts:
             a = arb(near[2] + r * (near[3] - near[2]))
             b = arb(near[0] + (1 - r if turned else r) * (near[1] - near[0]))
             low, high = corners((balls([xl - b]), balls([xu - b])), (balls([yl - a]), balls([yu - a])))
-            self.known[key] = a, b, low[0] - a * b, high[0] - a * b
+            below, above = low[0] - a * b, high[0] - a * b
+            is_near = self.limit == inf or bool(above - below <= 2 * self.limit)
+            self.known[key] = (a, b, below, above) if is_near else (ZERO, ZERO, -arb(self.limit), arb(self.limit))
         return self.known[key]
 
     def image(self, v: Array, chosen: Chosen) -> Image:

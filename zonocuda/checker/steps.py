@@ -71,7 +71,13 @@ def _integers(
         yield from _constants(first, last, value(first), value(last))
         yield from (replace(piece, first=max(piece.first, last)) for piece in own if piece.last > last)
 
-    return Function(pieces)
+    def ends(lower: float, upper: float) -> tuple[float, float]:
+        if flushed is not None:
+            lower = flushed[0] if flushed[0] < lower < flushed[1] else lower
+            upper = flushed[1] if flushed[0] < upper < flushed[1] else upper
+        return float(value(lower)), float(value(upper))
+
+    return Function(pieces, ends=ends)
 
 
 STEPS: dict[str, Function] = {

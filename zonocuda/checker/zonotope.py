@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zonocuda.checker.floats import Floats, U, above, gamma
-from zonocuda.checker.intervals import interval
+from zonocuda.checker.intervals import interval, known_of
 from zonocuda.checker.lines import Band, Smooth
 from zonocuda.checker.sets import FloatNet, Relaxed, cast_error
 from zonocuda.graph import Add, Cast, Concat, Input, Node, Relu
@@ -63,6 +63,7 @@ def zonotope_bounds(net: FloatNet, lower: Floats, upper: Floats, clip: Clip) -> 
             if net.maps.execution is not None and name not in sizes:
                 sizes[name] = np.maximum(*map(np.abs, value.bounds()))
         ends = interval(net, node, [value.ends for value in before], lower, upper, sizes)
+        ends = known_of(net, node, ends, lambda name: values[name].ends)
         departure = net.departure(node, sizes, np.maximum(np.abs(ends[0]), np.abs(ends[1])))
         if isinstance(node.op, Input):
             center = lower + (upper - lower) / 2

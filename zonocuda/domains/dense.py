@@ -63,6 +63,10 @@ class Dense:
             return self
         return Dense(self.symbols, kernels().scale(self.generators, multiplier))
 
+    def without(self, mask: Tensor) -> Dense:
+        """The same generators, 0 where ``mask`` ``[B, *features]`` says so, NaN or not."""
+        return Dense(self.symbols, self.generators.masked_fill(mask.unsqueeze(1), 0))
+
     def dense(self, features: tuple[int, ...]) -> Tensor:
         """The generators as ``[B, K, *features]``."""
         return self.generators

@@ -77,6 +77,10 @@ class Diagonal:
         factors = flat_features(multiplier)[:, self.index]
         return Diagonal(self.symbols, self.coefficients * factors, self.index)
 
+    def without(self, mask: Tensor) -> Diagonal:
+        """The same generators, 0 where ``mask`` ``[B, *features]`` says so, NaN or not."""
+        return Diagonal(self.symbols, self.coefficients.masked_fill(flat_features(mask)[:, self.index], 0), self.index)
+
     def dense(self, features: tuple[int, ...]) -> Tensor:
         """The generators as ``[B, K, *features]``."""
         shape = (*self.coefficients.shape, *features)

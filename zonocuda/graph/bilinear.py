@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,9 +17,20 @@ class Bilinear(Op):
 
     With one term it is the product of x and y, elementwise. Whoever has them apart concatenates them, expanded so that
     each pair of factors is there (:mod:`zonocuda.importers.lowering_products`).
+
+    Attributes:
+        terms: see above.
+        limit: |z| <= limit in the network, over the reals, as its factors depend on each other: those of a norm
+            (:func:`zonocuda.importers.lowering_normal.standardise`); None: nothing is known.
     """
 
     terms: int = 1
+    limit: float | None = None
+
+    @property
+    def most(self) -> float:
+        """The limit, or infinity."""
+        return math.inf if self.limit is None else self.limit
 
     def apply(self, *inputs: Tensor) -> Tensor:
         x, y = inputs[0].chunk(2, 1)

@@ -129,9 +129,14 @@ def _sum_of_exp(builder: GraphBuilder, name: str, x: Value, dim: int) -> Value:
 
 
 def standardise(builder: GraphBuilder, name: str, x: Value, dims: Shape, eps: Numbers, centered: bool = True) -> Value:
-    """d / sqrt(mean d^2 + eps) over feature dimensions, for d = x - mean x, or x itself."""
+    """d / sqrt(mean d^2 + eps) over feature dimensions, for d = x - mean x, or x itself.
+
+    With eps >= 0 each of n numbers is at most sqrt n, as d_i^2 <= sum d^2 = n mean d^2; and where d is what x differs
+    from its mean by, at most sqrt(n - 1): d_i is then minus the sum of the others, of which the square is at most n - 1
+    times that of theirs (Cauchy and Schwarz), so that n d_i^2 <= (n - 1) sum d^2.
+    """
     number = float(eps.value if isinstance(eps, Enclosure) else eps)
-    if not number > 0:
+    if not number > (float(eps.error) if isinstance(eps, Enclosure) else 0):
         refuse(f"its epsilon must be positive, got {number:.3g}")
 
     def write() -> Value:
@@ -142,7 +147,9 @@ def standardise(builder: GraphBuilder, name: str, x: Value, dims: Shape, eps: Nu
         square = builder.emit(f"{name}/square", Elementary("power", 2.0), d)
         variance = reduce(builder, f"{name}/variance", square, dims, mean=True, keepdim=True)
         shifted = scale_shift(builder, f"{name}/eps", variance, None, eps)
-        return multiply(builder, name, d, _emit(builder, f"{name}/rsqrt", shifted, "rsqrt"))
+        n = math.prod(x.shape[i] for i in dims)
+        limit = math.nextafter(math.sqrt(n - 1 if centered else n), math.inf)
+        return multiply(builder, name, d, _emit(builder, f"{name}/rsqrt", shifted, "rsqrt"), limit)
 
     return written(builder, Standardise(dims, number, centered), [x], write)
 

@@ -22,8 +22,8 @@ MAX_FACTORS = 1 << 22
 in float32."""
 
 
-def multiply(builder: GraphBuilder, name: str, x: Value, y: Value) -> Value:
-    """x * y, elementwise; they broadcast against each other."""
+def multiply(builder: GraphBuilder, name: str, x: Value, y: Value, limit: float | None = None) -> Value:
+    """x * y, elementwise; they broadcast against each other. ``limit``: see :class:`zonocuda.graph.Bilinear`."""
     if x.node == y.node:
         refuse("the square of what depends on the input is not supported")
     if builder.batched and len(x.shape) != len(y.shape):
@@ -32,7 +32,7 @@ def multiply(builder: GraphBuilder, name: str, x: Value, y: Value) -> Value:
 
     def write() -> Value:
         left, right = (expand(builder, f"{name}/{side}", v, shape) for side, v in (("left", x), ("right", y)))
-        return _product(builder, name, left, right, 1, shape)
+        return _product(builder, name, left, right, Bilinear(1, limit), shape)
 
     return written(builder, Multiply(), [x, y], write)
 
@@ -56,13 +56,13 @@ def matmul(builder: GraphBuilder, name: str, x: Value, y: Value) -> Value:
         left = reshape(builder, f"{name}/rows", x, (*x.shape[:-2], rows, 1, inner))
         right = reshape(builder, f"{name}/columns", transposed, (*y.shape[:-2], 1, columns, inner))
         left, right = (expand(builder, f"{name}/{side}", v, shape) for side, v in (("left", left), ("right", right)))
-        return _product(builder, name, left, right, inner, shape[:-1])
+        return _product(builder, name, left, right, Bilinear(inner), shape[:-1])
 
     return written(builder, MatrixProduct(), [x, y], write)
 
 
-def _product(builder: GraphBuilder, name: str, x: Value, y: Value, terms: int, shape: Shape) -> Value:
-    """Sums of ``terms`` products of neighbouring elements, in a shape."""
+def _product(builder: GraphBuilder, name: str, x: Value, y: Value, op: Bilinear, shape: Shape) -> Value:
+    """Products of elements, or sums of those of neighbouring ones, in a shape."""
     count = math.prod(x.shape)
     if 2 * count > MAX_FACTORS:
         refuse(f"it would be of more than {MAX_FACTORS} factors: {count} products")
@@ -70,5 +70,5 @@ def _product(builder: GraphBuilder, name: str, x: Value, y: Value, terms: int, s
     flat: Sequence[Value] = [reshape(builder, f"{name}/{side}", v, (count,)) for side, v in sides]
     factors = concat(builder, f"{name}/factors", flat, 0)
     if len(shape) == 1:
-        return builder.emit(name, Bilinear(terms), factors)
-    return reshape(builder, name, builder.emit(f"{name}/product", Bilinear(terms), factors), shape)
+        return builder.emit(name, op, factors)
+    return reshape(builder, name, builder.emit(f"{name}/product", op, factors), shape)

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from zonocuda.branch import RecordedTree, best_rows, worst_bound
 from zonocuda.prove.boxes import BoxBounder
 from zonocuda.prove.dense_boxes import DenseBounder
-from zonocuda.prove.sign_merge import outermost
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BYTES = 2**28
 """Of boxes that are bounded together."""
+MOST = 8
+"""Leaves of what may become one: of larger parts hardly any is refuted as a whole."""
 SPARE = 2.0**-6
 """Of what a row's linear bound varies by on a box, what its bound is to exceed zero by: who derives it anew finds other
 bounds of neurons, and other slopes where these follow from them."""
@@ -62,31 +63,66 @@ def refute_by(method: BoxBounder | DenseBounder, lower: Floats, upper: Floats) -
 def merged_boxes(
     tree: RecordedTree, lower: Floats, upper: Floats, refute: Callable[[Floats, Floats], Refuting]
 ) -> RecordedTree:
-    """A tree over a box with ends ``[N]``, no larger than it is; ``refute`` bounds boxes ``[S, N]``."""
-    ends, leaf, split = _ends(tree.kind), np.cumsum(tree.kind == 0) - 1, np.cumsum(tree.kind != 0) - 1
-    candidates, boxes, depths = [], [], {}
-    stack = [(lower, upper, 0, False)]
-    for node, kind in enumerate(tree.kind.tolist()):
+    """A tree over a box with ends ``[N]``, no larger than it is; ``refute`` bounds boxes ``[S, N]``.
+
+    Larger parts are bounded first, and what lies inside one that is refuted is not.
+    """
+    ends, leaf = _ends(tree.kind), np.cumsum(tree.kind == 0) - 1
+    parts = _parts(tree, lower, upper, ends, leaf)
+    chosen: dict[int, tuple[int, int]] = {}
+    results: list[Refuting] = []
+    while parts:
+        outer: list[_Part] = []
+        inner: list[_Part] = []
+        last = 0
+        for part in parts:  # in preorder: those inside one come behind it
+            (inner if part.node < last else outer).append(part)
+            last = max(last, int(ends[part.node]))
+        found = refute(np.array([part.lower for part in outer]), np.array([part.upper for part in outer]))
+        first = sum(len(one.proven) for one in results)
+        results.append(found)
+        gone = [(part.node, int(ends[part.node])) for part, ok in zip(outer, found.proven, strict=True) if ok]
+        chosen |= {part.node: (first + k, part.depth) for k, part in enumerate(outer) if found.proven[k]}
+        starts = np.array([node for node, _ in gone], np.int64)
+        stops = np.array([stop for _, stop in gone], np.int64)
+        before = np.searchsorted(starts, [part.node for part in inner]) - 1
+        parts = [part for part, k in zip(inner, before.tolist(), strict=True) if k < 0 or part.node >= stops[k]]
+    if not chosen:
+        return tree
+    names = ("proven", "rows", "notes")
+    every = Refuting(*(np.concatenate([getattr(one, name) for one in results]) for name in names))
+    return _with_leaves(tree, ends, leaf, every, chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What a cut left, which was then split, by its node, and how many splits lie above."""
+
+    node: int
+    depth: int
+    lower: Floats
+    upper: Floats
+
+
+def _parts(tree: RecordedTree, lower: Floats, upper: Floats, ends: Ints, leaf: Ints) -> list[_Part]:
+    """What no search has bounded as a whole, of no more than MOST leaves, in preorder."""
+    split = np.cumsum(tree.kind != 0) - 1
+    is_leaf, scope = (tree.kind == 0).tolist(), tree.scope[np.maximum(leaf, 0)].tolist()
+    parts, stack = [], [(lower, upper, 0, False)]
+    for node, ends_at in enumerate(ends.tolist()):
         low, high, depth, is_cut = stack.pop()
-        if not kind:
+        if is_leaf[node]:
             continue
-        if is_cut:
-            candidates.append(node)
-            boxes.append((low, high))
-            depths[node] = depth
         j, at = tree.inputs[split[node]], tree.at[split[node]]
         below, above = high.copy(), low.copy()
         below[j], above[j] = min(high[j], at), max(low[j], at)
         first, second = node + 1, int(ends[node + 1])
         # beyond a cut lies a leaf whose bounds are those of what was cut
-        cuts = [tree.kind[other] == 0 and tree.scope[leaf[other]] <= depth for other in (second, first)]
+        cuts = [is_leaf[other] and scope[other] <= depth for other in (second, first)]
+        if is_cut and not any(cuts) and leaf[ends_at - 1] - leaf[node] <= MOST:
+            parts.append(_Part(node, depth, low, high))
         stack += [(above, high, depth + 1, cuts[1]), (low, below, depth + 1, cuts[0])]
-    if not candidates:
-        return tree
-    found = refute(np.array([low for low, _ in boxes]), np.array([high for _, high in boxes]))
-    parts = [np.arange(leaf[node] + 1, leaf[ends[node] - 1] + 1) for node in candidates]
-    chosen = outermost(parts, found.proven, tree.leaves)
-    return _with_leaves(tree, ends, leaf, found, {candidates[k]: (k, depths[candidates[k]]) for k in chosen})
+    return parts
 
 
 def _ends(kind: NDArray[np.uint8]) -> Ints:

@@ -16,21 +16,25 @@ middle, and the band around x y has half the width (xu - xl) (yu - yl) / 4, the 
 that p meets three roundings and underflows by eta, a b one and eta, and their difference one: all within
 5 u (max |p| + |a b|) + 2 eta. 8 u of the magnitudes as computed and 4 eta cover that, and their own rounding. A sum
 over t adds gamma_T of the sum of magnitudes; gamma_2T of that as computed covers its rounding and the last difference.
+
+**Limit.** Where |z| <= L is known of the network (:attr:`zonocuda.graph.Bilinear.limit`), images end there, and planes
+of slope 0 at -L and L take the place of those that are farther apart.
 """
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 
 import torch
 from torch import Tensor
 
 from zonocuda.relaxations.rule import Band, Bounds, Counted, DualImage, Growth, Lines, Rule, Start
-from zonocuda.roundoff import gamma, unit_roundoff
+from zonocuda.roundoff import gamma, outward, unit_roundoff
 
 
 class BilinearRule(Rule):
-    """The rule of sums of ``count`` products.
+    """The rule of sums of ``count`` products, of which ``limit`` bounds the magnitude.
 
     Slopes are those r: one number for either factor, of which the mean counts. Lines that one slope gives for below and
     above are parallel, with b = xl + r (xu - xl); a dual pass takes McCormick's planes where each sign has its own.
@@ -39,24 +43,30 @@ class BilinearRule(Rule):
     is_certified = True
     limits = (0.0, 1.0)
 
-    def __init__(self, count: int = 1) -> None:
-        self.count = count
+    def __init__(self, count: int = 1, limit: float = math.inf) -> None:
+        self.count, self.limit = count, limit
         self.terms = 2 * count
 
     def range(self, lower: Tensor, upper: Tensor) -> Bounds:
-        """Of the products of ends, each rounded outward; not beyond 0 where the factors' signs are known."""
+        """Of the products of ends, each rounded outward; not beyond 0 where the factors' signs are known. Factors are
+        numbers, so that beside an infinite end a product with 0 is 0."""
         (xl, yl), (xu, yu) = lower.chunk(2, -1), upper.chunk(2, -1)
-        ends = [x * y for x in (xl, xu) for y in (yl, yu)]
+        ends = [torch.where(p.isnan(), 0.0, p) for p in (x * y for x in (xl, xu) for y in (yl, yu))]
         u, eta = unit_roundoff(lower.dtype), torch.finfo(lower.dtype).tiny
-        low = reduce(torch.minimum, (p - (2 * u * p.abs() + eta) for p in ends))
-        high = reduce(torch.maximum, (p + (2 * u * p.abs() + eta) for p in ends))
+        low = reduce(torch.fmin, (p - (2 * u * p.abs() + eta) for p in ends))
+        high = reduce(torch.fmax, (p + (2 * u * p.abs() + eta) for p in ends))
         positive = ((xl >= 0) & (yl >= 0)) | ((xu <= 0) & (yu <= 0))
         negative = ((xl >= 0) & (yu <= 0)) | ((xu <= 0) & (yl >= 0))
         low = torch.where(positive, low.clamp(min=0), low)
         high = torch.where(negative, high.clamp(max=0), high)
         low, high = self._sum(low, -1), self._sum(high, 1)
         low = torch.where(self._all(positive), low.clamp(min=0), low)
-        return low, torch.where(self._all(negative), high.clamp(max=0), high)
+        high = torch.where(self._all(negative), high.clamp(max=0), high)
+        if self.limit < math.inf:
+            most = self._most(lower)
+            low, high = low.clamp(min=-most), high.clamp(max=most)
+        unknown = self._unknown(lower, upper)
+        return low.masked_fill(unknown, math.nan), high.masked_fill(unknown, math.nan)
 
     def initial(self, lower: Tensor, upper: Tensor, start: Start = "minimum_area") -> Tensor:
         """1/2: all of McCormick's planes waste the same volume."""
@@ -136,8 +146,22 @@ class BilinearRule(Rule):
         with torch.no_grad():
             size = torch.maximum(least.abs(), most.abs()) + base.abs()
             slack = 8 * unit_roundoff(lower.dtype) * size + 4 * torch.finfo(lower.dtype).tiny
-        below, above = (least - base) - slack, (most - base) + slack
-        return Lines(torch.cat([a.expand_as(base), b.expand_as(base)], -1), self._sum(below, -1), self._sum(above, 1))
+        below, above = self._sum((least - base) - slack, -1), self._sum((most - base) + slack, 1)
+        slopes = torch.cat([a.expand_as(base), b.expand_as(base)], -1)
+        if self.limit == math.inf:
+            return Lines(slopes, below, above)
+        most = self._most(lower)
+        near = ((above.detach() - below.detach()) <= 2 * most) | self._unknown(lower, upper)
+        below, above = torch.where(near, below, -most), torch.where(near, above, most)
+        return Lines(torch.where(self.unfold(near), slopes, 0.0), below, above)
+
+    def _unknown(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Values that have a factor whose bounds are NaN."""
+        return self.fold((lower.isnan() | upper.isnan()).to(torch.uint8)) > 0
+
+    def _most(self, like: Tensor) -> Tensor:
+        """The limit, rounded up."""
+        return outward(torch.tensor(self.limit, dtype=torch.float64, device=like.device), like.dtype, True)
 
     def _sum(self, ends: Tensor, sign: int) -> Tensor:
         """Sums over t of bounds ``[..., N T]``, rounded up (``sign`` 1) or down."""

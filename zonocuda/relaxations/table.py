@@ -16,7 +16,7 @@ RULES: dict[type[Op], Callable[[Any], Rule]] = {
     Elementary: elementary_rule,
     Relu: lambda op: ReluRule(),
     Staircase: lambda op: StepRule(op),
-    Bilinear: lambda op: BilinearRule(op.terms),
+    Bilinear: lambda op: BilinearRule(op.terms, op.most),
 }
 """By the type of an operator, its rule, made for the operator."""
 

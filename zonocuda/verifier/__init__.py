@@ -1,6 +1,6 @@
 """Bounds and verdicts."""
 
-from zonocuda.bounds.forward.sweep import LayerStats
+from zonocuda.bounds.forward.seen import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.prove.row_bound import RowBound
 from zonocuda.tighten.ascent import Ascent

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.neurons import Relaxed, neuron_bounds
-from zonocuda.bounds.forward.sweep import LayerStats, Means, sweep
+from zonocuda.bounds.forward.seen import LayerStats
+from zonocuda.bounds.forward.sweep import Means, sweep
 from zonocuda.bounds.plan.planner import Direction, Step
 from zonocuda.brief import brief
 from zonocuda.domains import Backend, Zonotope, use_backend

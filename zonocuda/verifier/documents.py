@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zonocuda.bounds.forward.sweep import LayerStats
+from zonocuda.bounds.forward.seen import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.prove.certificate_file import certificate_document, inline, write
 

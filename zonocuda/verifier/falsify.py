@@ -18,6 +18,8 @@ from zonocuda.verifier.model import Subject
 
 FAR, NEAR = 0.25, 0.02
 """First steps of starts, in widths of the box."""
+THINNED_AT, THINNED, LEAST_STARTS = (0.25, 0.5), 4, 16
+"""After which shares of the steps only one start of so many goes on, those that lack least; how many do at least."""
 SHARE = 0.2
 """Of the time that is left, what one search before or between proofs may take."""
 MAX_VALUES = 2**26
@@ -140,14 +142,13 @@ def falsify(
     target = number % len(rows.disjuncts)
     plain = (number // len(rows.disjuncts) % 4 == 0).reshape(-1, *[1] * len(graph.input_shape))
     mean, square = torch.zeros_like(points), torch.zeros_like(points)
-    tried = 0
+    tried, thinned = 0, {round(share * steps) for share in THINNED_AT}
     for step in range(steps + 1):
         if deadline.remaining() <= 0:
             return None
         points = points.detach().requires_grad_(step < steps)
         with torch.set_grad_enabled(step < steps):
-            per_disjunct = _excess(rows, points, graph(points))
-            loss = per_disjunct.gather(1, target.unsqueeze(1)).sum()
+            per_disjunct, loss = _excess_and_loss(rows, points, graph(points), target)
         unsafe = (per_disjunct <= 0).any(1).nonzero().squeeze(1)
         if len(unsafe) and tried < 200:
             chosen = unsafe[per_disjunct[unsafe].amin(1).argsort()[:4]]
@@ -158,7 +159,12 @@ def falsify(
         if step < steps:
             if not loss.requires_grad:  # the rows do not depend on the input
                 return None
-            (gradient,) = torch.autograd.grad(loss, points)
+            (gradient,) = torch.autograd.grad(loss.sum(), points)
+            if (step + 1) in thinned and len(points) > LEAST_STARTS:
+                lacks = per_disjunct.detach().gather(1, target.unsqueeze(1)).squeeze(1).nan_to_num(torch.inf)
+                keep = lacks.argsort(stable=True)[: max(LEAST_STARTS, len(points) // THINNED)]
+                state = points, gradient, mean, square, target, plain, reach
+                points, gradient, mean, square, target, plain, reach = (one[keep] for one in state)
             mean.mul_(0.9).add_(gradient, alpha=0.1)
             square.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
             direction = torch.where(plain, gradient.sign(), _adam(mean, square, step))
@@ -169,11 +175,30 @@ def falsify(
 
 def _excess(rows: Rows, x: Tensor, y: Tensor) -> Tensor:
     """``[n, D]``: the largest row of every disjunct."""
-    values = rows.values(x, y)
+    values, owner = _by_disjunct(rows, x, y)
+    nothing = values.new_full((len(x), len(rows.disjuncts)), -torch.inf)
+    return nothing.scatter_reduce(1, owner.expand(len(x), -1), values, "amax")
+
+
+def _by_disjunct(rows: Rows, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of all disjuncts ``[n, M]``, and whose each is, ``[M]``."""
     index = torch.tensor([r for members in rows.disjuncts for r in members], device=x.device)
     owner = torch.tensor([d for d, members in enumerate(rows.disjuncts) for _ in members], device=x.device)
-    nothing = values.new_full((len(x), len(rows.disjuncts)), -torch.inf)
-    return nothing.scatter_reduce(1, owner.expand(len(x), -1), values[:, index], "amax")
+    return rows.values(x, y)[:, index], owner
+
+
+def _excess_and_loss(rows: Rows, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`_excess`, and a loss ``[n]`` of the disjunct that each point works on: its largest row, where there are
+    several smoothed, t log sum exp(row / t) with t what it lacks, which leads along ridges where rows meet."""
+    excess = _excess(rows, x, y)
+    largest = excess.gather(1, target.unsqueeze(1))
+    if max(map(len, rows.disjuncts)) == 1:
+        return excess, largest.squeeze(1)
+    values, owner = _by_disjunct(rows, x, y)
+    top = largest.detach()
+    smooth = top.clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
+    parts = ((values - top) / smooth).masked_fill(owner != target.unsqueeze(1), -torch.inf)
+    return excess, (top + smooth * parts.logsumexp(1, keepdim=True)).squeeze(1)
 
 
 def _best(graph: Graph, rows: Rows, box: Bounds, generator: torch.Generator, count: int, kept: int) -> Tensor:

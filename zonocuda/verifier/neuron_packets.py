@@ -14,13 +14,13 @@ from zonocuda.branch import SignOutcome, SignParts, SignSearch, SignState
 from zonocuda.checkpoint import moved
 from zonocuda.executors import Executor
 from zonocuda.prove.sign_bounds import SignBounds
+from zonocuda.verifier.attack import Attack
 from zonocuda.verifier.falsify import Counterexample, replay
 from zonocuda.verifier.ground import CPU, Ground, Suspects
 from zonocuda.verifier.leaf import Leaf
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.neuron_search import MEASURE, NeuronCourse, NeuronSearch, NeuronShare
 from zonocuda.verifier.sharing import Answer, Packet, SharedSearch, Sharing
-from zonocuda.verifier.splitting import attack_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class _PacketCourse(NeuronCourse):
         arithmetics = [ground.arithmetic(dtype) for dtype in ground.dtypes]
         box = arithmetics[0].box(ground.region)
         rows = arithmetics[0].rows(ground.region, box)
-        attack = attack_of(ground.subject, ground.search_graph, ground.region, ground.position, rows)
+        attack = Attack(ground.subject, ground.search_graph, ground.region, ground.position, rows)
         intermediate = moved(dict(problem.intermediate), torch.device(ground.device))
         super().__init__(
             NeuronSearch(

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
-from zonocuda.bounds.forward.sweep import LayerStats
+from zonocuda.bounds.forward.seen import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.functions import assumption
 from zonocuda.prove.certificate import Certificate

@@ -12,10 +12,12 @@ import torch
 from zonocuda.checkpoint import CheckpointError
 from zonocuda.domains import Backend, current_backend
 from zonocuda.prove.certificate import RegionRecord
+from zonocuda.prove.certify import NoCertificateError
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.prover import Prover
 from zonocuda.prove.stages import RegionProof
 from zonocuda.specs import Region
+from zonocuda.verifier.attack import Attack
 from zonocuda.verifier.box_packets import sharer
 from zonocuda.verifier.checkpoint import NeuronState, RegionState
 from zonocuda.verifier.falsify import Counterexample
@@ -28,7 +30,7 @@ from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
 from zonocuda.verifier.point_record import record_points
 from zonocuda.verifier.point_search import PointCourse
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.splitting import BOX_MEMORY, RegionSearch, attack_of, box_seconds, end_of, without_signs
+from zonocuda.verifier.splitting import BOX_MEMORY, RECORD_MEMORY, RegionSearch, box_seconds, end_of, without_signs
 
 if TYPE_CHECKING:
     from zonocuda.verifier.verification import Verification
@@ -37,9 +39,7 @@ Record = Callable[[], RegionRecord]
 """Writes a proof down."""
 
 
-def split_box(
-    run: Verification, position: int, proof: RegionProof
-) -> tuple[Counterexample | None, SplitStats, Record | None]:
+def split_box(run: Verification, position: int, proof: RegionProof) -> tuple[Counterexample | None, SplitStats, Record]:
     """Splits the box until every part is refuted: a counterexample, statistics, and the proof, where one is wanted."""
     known, kept = run.checkpoints.of(position), RegionState(combinations=run.combinations)
     budget = run.course.memory_budget
@@ -63,7 +63,13 @@ def split_box(
         ).run()
         if found is None:
             run.checkpoints.settle()
-    return found, stats, None if forest is None else partial(RegionRecord, position, False, (), (), forest=forest)
+    if forest is None:
+        return found, stats, _too_large
+    return found, stats, partial(RegionRecord, position, False, (), (), forest=forest)
+
+
+def _too_large() -> RegionRecord:
+    raise NoCertificateError(f"the leaves of a proof by splitting the box take more than {RECORD_MEMORY >> 20} MiB")
 
 
 def _ground(run: Verification, search: RegionSearch | NeuronSearch, dtypes: Sequence[torch.dtype]) -> Ground:
@@ -97,7 +103,7 @@ def split_neurons(
             [run.arithmetic(dtype) for dtype in start.dtypes],
             prover.intermediate,
             start.open,
-            attack_of(run.subject, run.search_graph, proof.region, position, prover.rows),
+            Attack(run.subject, run.search_graph, proof.region, position, prover.rows),
             end_of(run.course.deadline.remaining()),
             MEMORY if budget is None else min(MEMORY, budget // 2),
             state=start.course,
@@ -142,7 +148,7 @@ def split_points(
             run.arithmetic(proof.dtypes[-1]),
             prover.intermediate,
             tuple(still),
-            attack_of(run.subject, run.search_graph, proof.region, position, prover.rows),
+            Attack(run.subject, run.search_graph, proof.region, position, prover.rows),
             end_of(run.course.deadline.remaining()),
             MEMORY if budget is None else min(MEMORY, budget // 2),
             run.checkpoints.is_asked,

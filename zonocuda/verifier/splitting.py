@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.deadline import Deadline
-from zonocuda.bounds.rows import Rows
 from zonocuda.branch import (
     MEMORY,
     Choice,
@@ -36,8 +35,9 @@ from zonocuda.prove.stages import Arithmetic
 from zonocuda.prove.timeline import Watch, unwatched
 from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Region
+from zonocuda.verifier.attack import Attack
 from zonocuda.verifier.box_methods import BoxMethods
-from zonocuda.verifier.falsify import Counterexample, falsify, replay
+from zonocuda.verifier.falsify import Counterexample
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats
 
@@ -56,19 +56,10 @@ SECONDS = 60.0
 """Of a region's search, where no timeout says otherwise."""
 BOX_MEMORY = 2 * MEMORY
 """Bytes of a search that splits a box, where no budget says less."""
+RECORD_MEMORY = 2**29
+"""Bytes of a search that is written down: some 400 for a box where there are 300 neurons."""
 BATCH_MEMORY = 2**28
 """Bytes for boxes that are bounded together, at most."""
-REPLAYS = 4
-"""Points of a batch that are replayed at most."""
-FIRST_DESCENT = 4096
-"""Points of open boxes that are looked at before gradients are followed."""
-DESCEND_AFTER = 4
-"""Times as many until they are followed again."""
-STARTS = 2048
-"""Random ones; from the best of the points and of CANDIDATES random ones a quarter as many each."""
-CANDIDATES = 2**14
-STEPS, MOST_STEPS = 30, 480
-"""Of the first descent, twice as many each time."""
 
 
 def wants_split(split: Split, region: Region) -> bool:
@@ -108,7 +99,7 @@ class BoxState:
         number: of the dtype that it is in.
         search: what is open, and what was bounded in this dtype.
         bounded, depth: of the dtypes before.
-        record: what is written down, where a certificate is wanted.
+        record: what is written down, where a certificate is wanted, and it takes no more than RECORD_MEMORY.
     """
 
     number: int
@@ -171,7 +162,8 @@ class RegionSearch:
         """Searches in the first dtype; in the wider one in boxes that hold no float of the first to split at.
 
         Returns:
-            The counterexample, if there is one; statistics; the proof, where there is one and it is to be recorded.
+            The counterexample, if there is one; statistics; the proof, where there is one and it is to be recorded, and
+            takes no more than RECORD_MEMORY.
         """
         begin = time.monotonic()
         methods = self.methods
@@ -179,11 +171,11 @@ class RegionSearch:
         first, bounded, depth, packets, work = methods.first, 0, 0, 0, 0.0
         disjuncts = methods.rows(first).disjuncts
         boxes, outcome = methods.whole(first), None
-        recorder = Recorder(disjuncts) if self.record else None
+        recorder = Recorder(disjuncts, most=RECORD_MEMORY) if self.record else None
         begun = None if self.state is None else self._checked(self.state, first)
         if begun is not None:
             first, bounded, depth = begun.number, begun.bounded, begun.depth
-            recorder = None if begun.record is None else Recorder.of(begun.record, disjuncts)
+            recorder = Recorder.of(begun.record, disjuncts, RECORD_MEMORY) if self.record else None
         for number in range(first, len(self.dtypes)):
             if begun is not None and number == first:
                 state = begun.search
@@ -212,7 +204,7 @@ class RegionSearch:
             packets=packets,
             work_seconds=work,
         )
-        if recorder is None or not outcome.is_proven:
+        if recorder is None or not recorder.is_whole or not outcome.is_proven:
             return outcome.found, stats, None
         return None, stats, self._forest(recorder, number)
 
@@ -242,7 +234,7 @@ class RegionSearch:
         Raises:
             CheckpointError: it is none of this search.
         """
-        if not first <= state.number < len(self.dtypes) or (state.record is not None) is not self.record:
+        if not first <= state.number < len(self.dtypes) or (state.record is not None and not self.record):
             raise CheckpointError("is damaged: the search is of another kind")
         state = moved(state, self.arithmetic(self.dtypes[state.number]).device)
         whole = self.methods.whole(state.number)
@@ -279,70 +271,6 @@ class RegionSearch:
         """What looks for counterexamples, until the methods' end."""
         deadline, rows = Deadline(self.methods.end - time.monotonic()), self.methods.rows(number)
         return Attack(self.subject, self.graph, self.region, self.position, rows, deadline, seen, seed)
-
-
-def attack_of(
-    subject: Subject, graph: Graph, region: Region, position: int, like: Rows
-) -> Callable[[Tensor], Counterexample | None]:
-    """What looks for counterexamples at points ``[n, N]``; ``like`` has the sizes and the device of the rows."""
-    return Attack(subject, graph, region, position, like)
-
-
-class Attack:
-    """Looks for counterexamples at points; where ``descents`` are wanted, by gradients from the best of them, too,
-    whenever DESCEND_AFTER times as many points have been seen as the last time."""
-
-    def __init__(
-        self,
-        subject: Subject,
-        graph: Graph,
-        region: Region,
-        position: int,
-        like: Rows,
-        deadline: Deadline | None = None,
-        seen: int = 0,
-        seed: int = 0,
-    ) -> None:
-        """``deadline``: of descents; none is made without one. ``seen``: points that others have looked at."""
-        self.subject, self.graph, self.region, self.position, self.deadline = subject, graph, region, position, deadline
-        box = region.box
-        example = torch.empty((), dtype=torch.float32, device=like.constant.device)
-        self.rows = Rows.of(region, like.input.shape[1], like.output.shape[1], example)
-        self.low, self.high = (end.to(example.device) for end in (box.float32_lower, box.float32_upper))
-        self.members = [list(disjunct) for disjunct in self.rows.disjuncts]
-        self.seen, self.next, self.descents, self.seed = seen, FIRST_DESCENT, 0, seed
-        while self.next <= seen:
-            self.next, self.descents = DESCEND_AFTER * self.next, self.descents + 1
-
-    def __call__(self, points: Tensor) -> Counterexample | None:
-        """At points ``[n, N]``."""
-        with torch.no_grad():
-            x = torch.clamp(points.float(), self.low, self.high).reshape(-1, *self.graph.input_shape)
-            values = self.rows.values(x, self.graph(x))
-            excess = torch.stack([values[:, rows_of].amax(1) for rows_of in self.members]).amin(0)
-        order = excess.nan_to_num(torch.inf).argsort(stable=True)
-        chosen = order[:REPLAYS]
-        chosen = chosen[excess[chosen] <= 0]
-        found = replay(self.subject, self.region, self.position, x[chosen].cpu()) if len(chosen) else None
-        self.seen += len(points)
-        if found is not None or self.deadline is None or self.seen < self.next:
-            return found
-        self.next = DESCEND_AFTER * self.seen
-        self.descents += 1
-        with torch.enable_grad():
-            return falsify(
-                self.subject,
-                self.graph,
-                self.region,
-                self.position,
-                self.rows,
-                self.deadline,
-                near=x[order[: STARTS // 4]],
-                candidates=CANDIDATES,
-                restarts=STARTS,
-                steps=min(MOST_STEPS, STEPS * 2 ** (self.descents - 1)),
-                seed=self.seed + self.descents,
-            )
 
 
 def _are_inside(boxes: Subproblems, whole: Subproblems, nodes: int) -> bool:

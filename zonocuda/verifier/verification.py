@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zonocuda.bounds.deadline import TimeoutReached
-from zonocuda.bounds.forward.sweep import LayerStats
+from zonocuda.bounds.forward.seen import LayerStats
 from zonocuda.bounds.plan.planner import Step
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
@@ -360,7 +360,7 @@ class Verification:
         if LADDERS[self.effort] and wants_split(self.split, region):
             most = self.restarts(32)
             return {"restarts": min(most, 256), "steps": 15, "candidates": 4 * most}
-        return {"restarts": self.restarts(32)}
+        return {"restarts": self.restarts(32), "steps": 20}
 
     def restarts(self, least: int) -> int:
         """Random starts of a search: more for small networks, where each costs little."""

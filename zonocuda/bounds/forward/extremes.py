@@ -7,17 +7,20 @@ reads, whose bounds it intersects with them.
 
 A function that is finite on a part of the line only, such as 1 / x, needs bounds on one side of its pole, which
 intervals may have where a zonotope has not: a sum of squares is positive. Where there is such a function, intervals go
-through every node.
+through every node. They also know something where numbers of a zonotope overflow: a sum of exponentials is at least
+its least one then, and 1 / x of it at least 0.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from zonocuda.bounds.interval import Bounds
-from zonocuda.graph import Add, Concat, Expand, Gather, Graph, Node, Reshape, Transpose
+from zonocuda.graph import Add, Concat, Expand, Gather, Graph, Node, Op, Reshape, Transpose
 from zonocuda.relaxations import activations, rule_of
 
 
@@ -37,8 +40,8 @@ class Extremes:
         rounds: Callable[[Node], bool] = lambda node: False,
     ) -> None:
         self.pairs = {name: pair for name, pair in graph.extremes.items() if not _is_rounded(graph, name, rounds)}
-        self._everywhere = any(rule_of(node).is_partial for node in activations(graph))
-        self.is_needed = self._everywhere or bool(self.pairs)
+        self.is_everywhere = any(rule_of(node).is_partial for node in activations(graph))
+        self.is_needed = self.is_everywhere or bool(self.pairs)
         self._interval = interval
         self._known: dict[str, Bounds] = {}
 
@@ -62,15 +65,29 @@ class Extremes:
             self._known[node.name] = op.apply(known[0][0]), op.apply(known[0][1])
         elif known and len(known) == len(node.inputs):
             difference = isinstance(op, Add) and op.sign == -1 and node.part is not None
-            if self._everywhere or difference:
-                self._known[node.name] = self._interval(node, known)
+            if self.is_everywhere or difference:
+                self._known[node.name] = _numbers(node.op, self._interval(node, known), known)
 
     def tightened(self, name: str, bounds: Bounds) -> Bounds:
-        """Bounds of a node's value and what is known of it, both of which hold."""
+        """Bounds of a node's value and what is known of it, both of which hold; a NaN among the first says nothing."""
         if name not in self._known:
             return bounds
-        lower, upper = torch.maximum(bounds[0], self._known[name][0]), torch.minimum(bounds[1], self._known[name][1])
+        (low, high), (lower, upper) = self._known[name], bounds
+        lower = torch.where(lower.isnan(), low, torch.maximum(lower, low))
+        upper = torch.where(upper.isnan(), high, torch.minimum(upper, high))
         return lower, torch.maximum(lower, upper)  # rounding that is not counted may have them cross
+
+
+def _numbers(op: Op, bounds: Bounds, before: Sequence[Bounds]) -> Bounds:
+    """Bounds of a value, infinite where they overflowed to NaN; not where NaN has another cause, in ``before`` or in a
+    constant."""
+    if not bool((bounds[0].isnan() | bounds[1].isnan()).any()):
+        return bounds
+    numbers = [end for pair in before for end in pair] + [t for t in vars(op).values() if isinstance(t, Tensor)]
+    if any(bool(t.isnan().any()) for t in numbers):
+        return bounds
+    lower, upper = bounds
+    return lower.masked_fill(lower.isnan(), -math.inf), upper.masked_fill(upper.isnan(), math.inf)
 
 
 def _is_rounded(graph: Graph, name: str, rounds: Callable[[Node], bool]) -> bool:

@@ -17,7 +17,9 @@ from torch import Tensor
 from zonocuda.bounds.dual.dual_pass import Visit, proceed
 from zonocuda.bounds.dual.neurons import EarlyEnd, Relaxed, neuron_bounds
 from zonocuda.bounds.forward.extremes import Extremes
-from zonocuda.bounds.interval import Bounds, interval, unsettled
+from zonocuda.bounds.forward.overflow import anew, lost, told
+from zonocuda.bounds.forward.seen import LayerStats, Seen, layer_stats
+from zonocuda.bounds.interval import Bounds, all_finite, interval, unsettled
 from zonocuda.bounds.plan.ownership import Ownership
 from zonocuda.bounds.plan.planner import Direction, Planner, Step, Value, Way
 from zonocuda.bounds.rounding.arithmetic import Rounding
@@ -26,36 +28,8 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.transform import transform
 from zonocuda.domains import Diagonal, Symbols, Zonotope, memory
 from zonocuda.domains.merge import merge_symbols
-from zonocuda.domains.shares import kinds
 from zonocuda.graph import Graph, Node, interpret
 from zonocuda.relaxations import Band, activations, has_rule, rule_of
-
-
-@dataclass(frozen=True)
-class LayerStats:
-    """What the sweep saw at an activation, summed over the batch.
-
-    Attributes:
-        name: the node.
-        neurons, dead, active, unstable: how many neurons; how many of them are 0 throughout, one line otherwise, and
-            neither; a neuron with NaN bounds counts as unstable.
-        symbols: how many symbols the layer's input depends on, by kind of block, all ranks' where they have shares;
-            none in the dual direction.
-        mean_width: mean of upper - lower over the neurons; in the dual direction neurons of known sign have wide
-            bounds.
-        direction: ``forward`` or ``dual``, where the bounds come from.
-        dual_rows: how many neurons a dual pass was made for.
-    """
-
-    name: str
-    neurons: int
-    dead: int
-    active: int
-    unstable: int
-    symbols: Mapping[str, int]
-    mean_width: float
-    direction: str = "forward"
-    dual_rows: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +133,7 @@ class _Run:
         self.alive: dict[str, Value] = {}
         self.intermediate: dict[str, Bounds] = {}
         self.layers: dict[str, Bounds] = {}
-        self.stats: list[_Seen] = []
+        self.stats: list[Seen] = []
         self.counting = None if rounding is None else ForwardErrors(rounding)
         self.errors: dict[str, Error] = {}
         if self.counting is not None:
@@ -175,6 +149,8 @@ class _Run:
         start: Value = self.zonotope
         output = interpret(self.graph, start, self.image, self.observe, self.alive)
         bounds = output.bounds() if isinstance(output, Zonotope) else output
+        if isinstance(output, Zonotope) and self.is_lost(output, bounds):
+            output, bounds = self.ended(output, bounds)
         if isinstance(output, Zonotope) and output.ranks is not None:
             low, high = output.ranks.agreed(*bounds)
             bounds = low, high
@@ -183,7 +159,20 @@ class _Run:
         counted = all(name in self.errors for name in ends)
         errors = (self.errors[ends[0]], self.errors[ends[1]]) if counted else None
         steps = tuple(self.planner.steps)
-        return Sweep(zonotope, bounds, self.intermediate, self.layers, _layer_stats(self.stats), steps, errors)
+        return Sweep(zonotope, bounds, self.intermediate, self.layers, layer_stats(self.stats), steps, errors)
+
+    def ended(self, output: Zonotope, found: Bounds) -> tuple[Zonotope, Bounds]:
+        """The network's output that overflowed, and bounds of it, with what is known beside."""
+        name = self.graph.output
+        error = self.errors.get(name)
+        if self.counting is not None and error is not None:
+            found, error = self.counting.bounds(output, error)
+        found = told(found)
+        bounds = self.extremes.tightened(name, found)
+        output, error = self.anew(output, error, found, bounds)
+        if error is not None:
+            self.errors[name] = error
+        return output, bounds
 
     def bounds(self, name: str, value: Value) -> Bounds:
         """Bounds of a node's value, proven where rounding is counted."""
@@ -290,16 +279,20 @@ class _Run:
                 self.errors[node.name] = self.counting.image(node, before, symbols)
             return transform(node, values, in_place)
         rule, slope, band = rule_of(node), self.slopes.get(node.name), None
-        bounds, measured = self.measured(values[0], before)
-        bounds = self.extremes.tightened(node.inputs[0], bounds)
-        if measured is not None or values[0].ranks is not None:
+        found, measured = self.measured(values[0], before)
+        bounds = self.extremes.tightened(node.inputs[0], found)
+        if self.is_lost(values[0], found):
+            band = rule.band(*bounds, slope, values[0].symbols)
+            values[0], measured = self.anew(values[0], measured, found, bounds, band.slope == 0)
+            symbols = values[0].symbols
+        elif measured is not None or values[0].ranks is not None:
             band = rule.band(*bounds, slope, values[0].symbols)
             bounds, band = agreed(values[0], bounds, band)
             slope = slope if slope is None or values[0].ranks is None else band.slope
         if self.counting is not None and measured is not None:
             self.errors[node.name] = self.counting.activation(node, measured, bounds, slope, symbols, band)
         self.intermediate[node.name] = bounds
-        seen = _Seen.of(node, bounds, values[0])
+        seen = Seen.of(node, bounds, values[0])
         self.stats.append(seen)
         image = rule.range(*bounds)
 
@@ -315,7 +308,26 @@ class _Run:
 
     def measured(self, value: Zonotope, before: Sequence[Error]) -> tuple[Bounds, Error | None]:
         """Bounds of an activation's input, and its error with the size that it turned out to have, where counted."""
-        return (value.bounds(), None) if self.counting is None else self.counting.bounds(value, before[0])
+        if self.counting is None:
+            return self.told(value.bounds()), None
+        bounds, error = self.counting.bounds(value, before[0])
+        return self.told(bounds), error
+
+    def told(self, bounds: Bounds) -> Bounds:
+        """Bounds of a zonotope, with NaN where that overflowed and more may be known."""
+        return told(bounds) if self.extremes.is_everywhere else bounds
+
+    def is_lost(self, value: Zonotope, bounds: Bounds) -> bool:
+        """Whether a zonotope of these bounds overflowed, and more may be known."""
+        return self.extremes.is_everywhere and value.ranks is None and not all_finite(bounds)
+
+    def anew(
+        self, value: Zonotope, error: Error | None, found: Bounds, bounds: Bounds, unread: Tensor | None = None
+    ) -> tuple[Zonotope, Error | None]:
+        """The zonotope with boxes where it was lost, and its error; see :mod:`zonocuda.bounds.forward.overflow`."""
+        mask = lost(found)
+        result = anew(value, mask, bounds, unread)
+        return result, None if error is None or self.counting is None else self.counting.anew(error, result, mask)
 
     def dual(self, node: Node, known: Bounds) -> Bounds:
         """Interval bounds of an activation's value; the neurons that are not settled get bounds of their own by the
@@ -330,7 +342,7 @@ class _Run:
             lower, upper = _replace(lower, index, low), _replace(upper, index, high)
             lower, upper = self.extremes.tightened(node.inputs[0], (lower, upper))
         self.intermediate[node.name] = (lower, upper)
-        self.stats.append(_Seen.of(node, (lower, upper), None, len(index)))
+        self.stats.append(Seen.of(node, (lower, upper), None, len(index)))
         return rule_of(node).range(lower, upper)
 
 
@@ -354,44 +366,3 @@ def _bounds(value: Value) -> Bounds:
 def _replace(bound: Tensor, index: Tensor, values: Tensor) -> Tensor:
     """``bound`` ``[B, *features]`` with ``values`` ``[B, K]`` at the flattened places ``index``."""
     return bound.reshape(len(bound), -1).index_copy(1, index, values).reshape(bound.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """:class:`LayerStats` of an activation, its numbers still on the device: ``[3]``, how many neurons are dead and
-    active, and the mean width."""
-
-    name: str
-    neurons: int
-    numbers: Tensor
-    symbols: Mapping[str, int]
-    direction: str
-    dual_rows: int
-
-    @staticmethod
-    def of(node: Node, bounds: Bounds, value: Zonotope | None, dual_rows: int = 0) -> _Seen:
-        lower, upper = (b.detach() for b in bounds)
-        neurons = lower.numel()
-        dead, active = rule_of(node).kinds(lower, upper)
-        width = (upper - lower).mean() if neurons else lower.new_zeros(())
-        symbols = {} if value is None else kinds(value.blocks)
-        numbers = torch.stack([dead.sum().double(), active.sum().double(), width.double()])
-        return _Seen(node.name, neurons, numbers, symbols, "dual" if value is None else "forward", dual_rows)
-
-    def unstable(self) -> int:
-        """How many neurons are open: a device is waited for."""
-        return self.neurons - int(self.numbers[:2].sum())
-
-    def stats(self, dead: float, active: float, width: float) -> LayerStats:
-        open_ = self.neurons - int(dead) - int(active)
-        return LayerStats(
-            self.name, self.neurons, int(dead), int(active), open_, self.symbols, width, self.direction, self.dual_rows
-        )
-
-
-def _layer_stats(seen: Sequence[_Seen]) -> tuple[LayerStats, ...]:
-    """All layers' numbers in one transfer."""
-    if not seen:
-        return ()
-    numbers = torch.stack([layer.numbers for layer in seen]).tolist()
-    return tuple(layer.stats(*row) for layer, row in zip(seen, numbers, strict=True))

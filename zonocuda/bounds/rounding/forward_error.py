@@ -70,6 +70,11 @@ class ForwardErrors:
         size = zonotope.center.abs() + zonotope.radius()
         return Error(torch.zeros_like(size), self.rounding.above(size, zonotope.symbols + EXTRA))
 
+    def anew(self, error: Error, zonotope: Zonotope, mask: Tensor) -> Error:
+        """Of a zonotope that is a box around proven bounds where ``mask`` says so."""
+        box = self.of_box(zonotope)
+        return Error(error.error.masked_fill(mask, 0), torch.where(mask, box.size, error.size))
+
     def image(self, node: Node, errors: Sequence[Error], symbols: int) -> Error:
         """A node that is affine in its inputs, computed with ``symbols`` symbols."""
         op, first = node.op, errors[0]
