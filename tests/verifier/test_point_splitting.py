@@ -290,6 +290,16 @@ def test_both_parts_keep_the_values_on_both_sides_of_a_jump(name: StepName) -> N
             assert not stats.is_proven
 
 
+def test_as_executed_nothing_is_split_at_points_and_the_reason_says_so() -> None:
+    graph = steps("floor", fc(0, (3, 6, 1)))
+    box = box_of(graph)
+    least = float(graph(sample_box(*box, 500)[:, 0])[:, 0].min())
+    found = verify(graph, property_of(graph, box, least - 1e-3), split="neuron", semantics="float32", timeout=5)
+    assert found.verdict is Verdict.UNKNOWN
+    assert not found.splits
+    assert "is not split as executed" in found.reason
+
+
 def test_products_are_split_at_a_factor() -> None:
     graph = products(1)
     box = box_of(graph)
