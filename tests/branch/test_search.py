@@ -219,6 +219,15 @@ def test_boxes_of_a_batch_that_was_stopped_are_there_once() -> None:
             assert bool((low >= high).any())
 
 
+def test_a_box_whose_cut_is_no_number_stays_open() -> None:
+    def lost(lower: Tensor, upper: Tensor, *rest: object, **how: object) -> tuple[Tensor, Tensor]:
+        return lower * torch.nan, upper
+
+    with patch.dict(search.__globals__, cut=lost):
+        found = search(boxes(), [[0]], Paraboloids(*FAR, loss=9.0), nothing, limited(4), Settings(1))
+    assert not found.is_proven
+
+
 def test_estimates_are_asked_for_so_many_boxes_at_a_time() -> None:
     asked = []
 

@@ -35,7 +35,7 @@ from zonocuda.graph import Cast, Graph, Staircase, interpret
 from zonocuda.importers.rounding import Bounded, transfer
 from zonocuda.relaxations import relu
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
-from zonocuda.verifier import Verdict, splitting, verification, verify
+from zonocuda.verifier import Verdict, attack, verification, verify
 
 SMALL, LARGE = 24, 600
 """Features of a value of a small and of a large network."""
@@ -216,8 +216,8 @@ def prover_only() -> Iterator[None]:
     with (
         patch.object(verification, "falsify", lambda *a, **o: None),
         patch.object(verification, "replay", lambda *a, **o: None),
-        patch.object(splitting, "replay", lambda *a, **o: None),
-        patch.object(splitting, "falsify", lambda *a, **o: None),
+        patch.object(attack, "replay", lambda *a, **o: None),
+        patch.object(attack, "falsify", lambda *a, **o: None),
     ):
         yield
 

@@ -17,7 +17,7 @@ from zonocuda import precision
 from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.bounds.interval import Bounds
 from zonocuda.bounds.rows import Rows
-from zonocuda.graph import Add, Graph, Relu, windowed_ops
+from zonocuda.graph import Add, AveragePool, Graph, Relu, Reshape, windowed_ops
 from zonocuda.precision import full_precision
 from zonocuda.prove.lemmas import LemmaEffort, find_lemmas
 from zonocuda.prove.prover import Prover, Rung
@@ -61,6 +61,27 @@ def residual_convolutions(seed: int = 0) -> Graph:
     return b.graph()
 
 
+def pools(seed: int = 0) -> Graph:
+    """Windows that overlap, behind ReLUs, and no convolution: what is carried back through them is one."""
+    b = Builder(4, seed=seed)
+    b(b.linear(4, 32))
+    b(Reshape((2, 4, 4)))
+    b(Relu())
+    b(AveragePool((3, 3), (1, 1)))
+    b.flat()
+    b(b.linear(8, 24))
+    b(Relu())
+    b(b.linear(24, 3))
+    return b.graph()
+
+
+GRAPHS: dict[str, Callable[[], Graph]] = {
+    "residual": residual_convolutions,
+    "pools": pools,
+    "everything": lambda: NETWORKS["everything"](0),
+}
+
+
 def problem(graph: Graph, dtype: torch.dtype, width: float = 0.4) -> tuple[Arithmetic, Bounds, dict[str, Bounds]]:
     """A box, and bounds of the ReLUs' inputs by reduced zonotopes."""
     arithmetic = Arithmetic.of(graph, dtype, CPU)
@@ -87,9 +108,9 @@ def violations(graph: Graph, box: Bounds, intermediate: dict[str, Bounds]) -> li
 
 
 @DTYPES
-@pytest.mark.parametrize("kind", ["residual", "everything"])
+@pytest.mark.parametrize("kind", GRAPHS)
 def test_refined_bounds_hold_whatever_the_guide_computes(kind: str, dtype: torch.dtype, lies: list[int]) -> None:
-    graph = residual_convolutions() if kind == "residual" else NETWORKS[kind](0)
+    graph = GRAPHS[kind]()
     arithmetic, box, before = problem(graph, dtype)
     with full_precision():
         found = refine(arithmetic.graph, box, before, Ascent(iterations=3), rounding=arithmetic.rounding)
@@ -98,8 +119,9 @@ def test_refined_bounds_hold_whatever_the_guide_computes(kind: str, dtype: torch
 
 
 @DTYPES
-def test_rows_hold_whatever_the_guide_computes(dtype: torch.dtype, lies: list[int]) -> None:
-    graph = residual_convolutions()
+@pytest.mark.parametrize("kind", ["residual", "pools"])
+def test_rows_hold_whatever_the_guide_computes(kind: str, dtype: torch.dtype, lies: list[int]) -> None:
+    graph = GRAPHS[kind]()
     arithmetic, box, before = problem(graph, dtype)
     ends = box[0].flatten().double(), box[1].flatten().double()
     part = region(*ends, [[constraint({0: 1.0, 1: -1.0}, -50.0)], [constraint({2: -1.0}, -50.0)]])
@@ -117,8 +139,9 @@ def test_rows_hold_whatever_the_guide_computes(dtype: torch.dtype, lies: list[in
 
 
 @DTYPES
-def test_lemmas_hold_whatever_the_guide_computes(dtype: torch.dtype, lies: list[int]) -> None:
-    graph = residual_convolutions()
+@pytest.mark.parametrize("kind", ["residual", "pools"])
+def test_lemmas_hold_whatever_the_guide_computes(kind: str, dtype: torch.dtype, lies: list[int]) -> None:
+    graph = GRAPHS[kind]()
     arithmetic, box, before = problem(graph, dtype)
 
     def costs(intermediate: Any, name: str) -> Tensor:

@@ -235,7 +235,7 @@ class _Run(Generic[Found]):
             left = _left(batch, low, high)
             batch = replace(batch, lower=low, upper=high)
             again = batch.at((left > 0) & (left <= self.settings.again))
-            batch = batch.at(left > self.settings.again)
+            batch = batch.at(~(left <= self.settings.again))  # a NaN stays
         self.split(batch)
         self.queue.push(again)  # behind a split, which may stop the search with the whole batch
         return None

@@ -30,6 +30,7 @@ from zonocuda.graph import (
     HOPELESS,
     Add,
     Affine,
+    AveragePool,
     Cast,
     Concat,
     Conv,
@@ -55,8 +56,8 @@ DOUBT = 16
 
 
 def convolves(nodes: Iterable[Node]) -> bool:
-    """Whether there are convolutions."""
-    return any(isinstance(node.op, Conv | ConvTranspose) for node in nodes)
+    """Whether there are convolutions, or pools, whose adjoint is one."""
+    return any(isinstance(node.op, AveragePool | Conv | ConvTranspose) for node in nodes)
 
 
 def counted_products(nodes: Iterable[Node]) -> AbstractContextManager[None]:
