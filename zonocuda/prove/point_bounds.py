@@ -176,13 +176,12 @@ class PointBounds:
     def _inputs(self, parts: PointParts) -> tuple[dict[str, Bounds], Tensor]:
         """Bounds of every activation's input on the parts, and which of these no input reaches."""
         lower, upper = (parts.lower, parts.upper) if not self.written else self._cut(parts)
-        if not self.refines:
-            return self.reads.parted((lower, upper)), (lower > upper).any(1)
-        given = self.reads.parted((lower, upper))
-        intermediate = refine(
-            self.graph, self._box(len(parts)), given, _ONE_PASS, on_node=self.on_node, rounding=self.rounding
-        ).intermediate
-        lower, upper = self.reads.joined(intermediate)
+        intermediate = self.reads.parted((lower, upper))
+        if self.refines:
+            box, rounding = self._box(len(parts)), self.rounding
+            found = refine(self.graph, box, intermediate, _ONE_PASS, on_node=self.on_node, rounding=rounding)
+            intermediate = dict(found.intermediate)
+            lower, upper = self.reads.joined(intermediate)
         empty = (lower > upper).any(1)
         if bool(empty.any()):
             lower, upper = (

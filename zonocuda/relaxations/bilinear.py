@@ -117,7 +117,7 @@ class BilinearRule(Rule):
         """Planes lie (xu - xl) (yu - yl) / 4 from x y in the middle; halving either factor halves that, and the wider
         one is taken."""
         width, other = upper - lower, torch.cat((upper - lower).chunk(2, -1)[::-1], -1)
-        cost = self.unfold(weight.abs()) * width * other / 4
+        cost = weight.abs() * width * other / 4
         return torch.where(width >= other, cost, 0.75 * cost).nan_to_num(0.0, 0.0, 0.0)
 
     def split_at(self, lower: Tensor, upper: Tensor, weight: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
