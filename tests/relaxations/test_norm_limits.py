@@ -98,6 +98,8 @@ def test_a_check_believes_no_limit_that_the_network_does_not_have() -> None:
     assert of(Bilinear, lambda node: replace(node, op=Bilinear(1, 0.5))) == limit_of(confined(graph))
     negative = ScaleShift(None, torch.tensor([-1e-5]))
     assert of(ScaleShift, lambda node: replace(node, op=negative)) == math.inf
+    nothing = ScaleShift(None, torch.tensor([0.0]))  # a constant input has no value then
+    assert of(ScaleShift, lambda node: replace(node, op=nothing)) == math.inf
     assert of(ScaleShift, lambda node: replace(node, op=ScaleShift(torch.ones(1), torch.ones(1)))) == math.inf
     unsure = ScaleShift(None, torch.tensor([1e-5]).double(), doubt={"shift": torch.tensor([1e-5]).double()})
     assert of(ScaleShift, lambda node: replace(node, op=unsure)) == math.inf

@@ -33,7 +33,7 @@ def test_bounds_of_a_transformer_on_few_symbols_hold_in_balls_with_their_roundin
         found = {most: sweep(graph, box, Means(symbols=most), rounding=rounding) for most in (None, 1000, 8, 0)}
     for point in (low[0], high[0]):
         seen, _ = run_in_balls(network, point)
-        for node, (lower, upper) in found[8].inputs.items():
+        for node, (lower, upper) in found[8].intermediate.items():
             exact = seen[graph[node].inputs[0]]
             for v, a, b in zip(exact, lower.flatten().tolist(), upper.flatten().tolist(), strict=True):
                 assert arb(a) <= v

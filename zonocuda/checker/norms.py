@@ -1,6 +1,6 @@
 """Products that are a norm's values, d_i / sqrt(mean d^2 + eps), and how large these can be.
 
-With n numbers and eps >= 0: d_i^2 <= sum d^2 = n mean d^2, so that |d_i| / sqrt(mean d^2 + eps) <= sqrt n. Where d sums
+With n numbers and eps > 0: d_i^2 <= sum d^2 = n mean d^2, so that |d_i| / sqrt(mean d^2 + eps) <= sqrt n. Where d sums
 to 0, d_i is minus the sum of the n - 1 others, and so d_i^2 <= (n - 1)(sum d^2 - d_i^2): at most sqrt(n - 1). Found in
 the graph by what is computed, whatever a reader says of it.
 """
@@ -43,7 +43,7 @@ def _limit(nodes: dict[str, Node], product: Node, terms: int) -> float:
         return math.inf
     shifted = nodes[root.inputs[0]]
     mean = nodes[shifted.inputs[0]]
-    if not _adds_nothing_negative(shifted.op) or not isinstance(mean.op, Reduce) or not _keeps(mean.op):
+    if not _adds_positive(shifted.op) or not isinstance(mean.op, Reduce) or not _keeps(mean.op):
         return math.inf
     square = nodes[mean.inputs[0]]
     is_square = isinstance(square.op, Elementary) and (square.op.function, square.op.parameter) == ("power", 2)
@@ -64,12 +64,12 @@ def _keeps(op: Reduce) -> bool:
     return op.mean and op.keepdim
 
 
-def _adds_nothing_negative(op: Op) -> bool:
-    """Whether it only adds numbers from 0 on, for all constants that it may stand for."""
+def _adds_positive(op: Op) -> bool:
+    """Whether it only adds numbers above 0, for all constants that it may stand for; with 0, d = 0 has no value."""
     if not isinstance(op, ScaleShift) or op.scale is not None or op.shift is None or op.roundings > 2**40:
         return False
     shift, doubt = op.shift.double(), op.doubt.get("shift", torch.zeros(()).double())
-    return bool((shift * (1 - 2.0**-10) >= doubt).all())  # gamma_k is at most 2^-12
+    return bool((shift * (1 - 2.0**-10) > doubt).all())  # gamma_k is at most 2^-12
 
 
 def _is_centered(nodes: dict[str, Node], d: Node, over: Reduce) -> bool:
