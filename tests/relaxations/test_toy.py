@@ -23,6 +23,7 @@ from zonocuda.relaxations import RULES
 from zonocuda.tighten.ascent import Ascent, ascend
 from zonocuda.tighten.joint import margin, slope_gradients, sweep_to
 from zonocuda.verifier import Verdict, optimize_bounds, verify
+from zonocuda.verifier.splitting import Split
 
 NETWORKS = {"fc": fc, "conv": conv, "residual": residual}
 EACH_NETWORK = pytest.mark.parametrize("name", NETWORKS)
@@ -150,17 +151,16 @@ def test_what_holds_is_verified_and_a_planted_violation_never_is(name: str) -> N
     assert planted.verdict in (Verdict.FALSIFIED, Verdict.UNKNOWN)
 
 
-def test_a_box_is_split_and_neurons_are_not() -> None:
+@pytest.mark.parametrize(("split", "width", "gap"), [("input", 1.5, 0.05), ("neuron", 4.0, 0.1)])
+def test_boxes_are_split_and_so_are_neurons(split: Split, width: float, gap: float) -> None:
     graph = network("fc", 8)
-    box = tuple(b.float().double() for b in random_box(graph, 1, 1.5))
+    box = tuple(b.float().double() for b in random_box(graph, 1, width))
     least = float(graph(sample_box(box[0], box[1], 5000)[:, 0])[:, 0].min())
-    question = property_of(graph, box, least - 0.05)
+    question = property_of(graph, box, least - gap)
     assert verify(graph, question, effort="fast", split="none").verdict is Verdict.UNKNOWN
-    split = verify(graph, question, split="input", timeout=30)
-    assert split.verdict is Verdict.VERIFIED
-    assert split.splits
-    with pytest.raises(ValueError, match=r"split 'neuron': node 'relu2' \(op Toy\) cannot be split"):
-        verify(graph, question, split="neuron")
+    found = verify(graph, question, split=split, timeout=30)
+    assert found.verdict is Verdict.VERIFIED
+    assert found.splits[-1].boxes > 1
 
 
 def test_an_execution_is_refused() -> None:

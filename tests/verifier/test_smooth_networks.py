@@ -188,7 +188,7 @@ def test_what_holds_is_verified_and_a_planted_violation_never_is(case: Case) -> 
     assert planted.verdict in (Verdict.FALSIFIED, Verdict.UNKNOWN)
 
 
-def test_a_box_is_split_and_neurons_are_not() -> None:
+def test_a_box_is_split() -> None:
     graph = all_of(Case("tanh"), fc(8))
     box = single_box(graph, 1.0, 0)
     least = float(graph(sample_box(box[0], box[1], 5000)[:, 0])[:, 0].min())
@@ -197,8 +197,6 @@ def test_a_box_is_split_and_neurons_are_not() -> None:
     split = verify(graph, question, split="input", timeout=60)
     assert split.verdict is Verdict.VERIFIED
     assert split.splits
-    with pytest.raises(ValueError, match=r"split 'neuron': node 'relu2' \(op tanh\) cannot be split"):
-        verify(graph, question, split="neuron")
 
 
 @pytest.mark.parametrize("semantics", ["float32", "float64"])

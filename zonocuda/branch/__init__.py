@@ -2,10 +2,11 @@
 
 from zonocuda.branch.choice import CHOICES, Choice, Estimate, worst_bound
 from zonocuda.branch.neurons import SignOutcome, SignSearch, SignSettings, SignState, deepen, refuted
+from zonocuda.branch.points import PointParts
 from zonocuda.branch.queue import MEMORY
 from zonocuda.branch.record import RecordedTree, Recorder, RecorderState, best_rows
 from zonocuda.branch.search import Bounded, Bounder, Keep, Outcome, SearchState, SearchStopped, Settings, search
-from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
+from zonocuda.branch.signs import PartBounder, SignBounded, SignBounder, SignParts
 from zonocuda.branch.subproblems import Subproblems
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Estimate",
     "Keep",
     "Outcome",
+    "PartBounder",
+    "PointParts",
     "RecordedTree",
     "Recorder",
     "RecorderState",

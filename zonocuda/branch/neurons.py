@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zonocuda.branch.pool import Pool
 from zonocuda.branch.search import SearchStopped
-from zonocuda.branch.signs import SignBounded, SignBounder, SignParts
+from zonocuda.branch.signs import PartBounder, SignBounded, SignBounder, SignParts
 
 Found = TypeVar("Found")
 
@@ -95,7 +95,7 @@ class SignSearch(Generic[Found]):
         self,
         roots: SignParts,
         members: Sequence[Sequence[int]],
-        bounder: SignBounder,
+        bounder: PartBounder,
         attack: Callable[[Tensor], Found | None],
         settings: SignSettings,
         closed: Callable[[SignParts], None] = lambda parts: None,

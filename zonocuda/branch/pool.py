@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 
@@ -54,7 +54,7 @@ class Pool:
             self._grow(max(count - len(free), min(len(self._used), self.limit - len(self._used))))
             free = (~self._used).nonzero().squeeze(1)[:count]
         packed = parts.packed()
-        for f in fields(SignParts):
+        for f in fields(packed):
             getattr(self._held, f.name)[free] = getattr(packed, f.name)
         self._used[free] = True
         self._count += count
@@ -71,6 +71,7 @@ class Pool:
         return self._held.at(index).unpacked()
 
     def _grow(self, count: int) -> None:
-        more = [getattr(self._held, f.name) for f in fields(SignParts)]
-        self._held = SignParts(*(torch.cat([t, t.new_zeros(count, *t.shape[1:])]) for t in more))
+        held = {f.name: getattr(self._held, f.name) for f in fields(self._held)}
+        grown = {name: torch.cat([t, t.new_zeros(count, *t.shape[1:])]) for name, t in held.items()}
+        self._held = replace(self._held, **grown)
         self._used = torch.cat([self._used, self._used.new_zeros(count)])

@@ -47,17 +47,17 @@ class SignParts:
 
     def at(self, index: Tensor | slice) -> SignParts:
         """Those at an index, of a slice, or where a mask holds."""
-        return SignParts(*(getattr(self, f.name)[index] for f in fields(self)))
+        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     @staticmethod
     def cat(parts: Sequence[SignParts]) -> SignParts:
-        """All of them."""
-        return SignParts(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(SignParts)))
+        """All of them, of one kind."""
+        return replace(parts[0], **{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(parts[0])})
 
     def split(self, neuron: Tensor) -> SignParts:
         """Both parts of each by the sign of the neuron ``[S]``, 0 belonging to both: first those where it is >= 0."""
         column, one = neuron.unsqueeze(1), self.signs.new_ones(len(self), 1)
-        halves = SignParts(*(torch.cat([getattr(self, f.name)] * 2) for f in fields(self)))
+        halves = SignParts.cat([self, self])
         signs = torch.cat([self.signs.scatter(1, column, one), self.signs.scatter(1, column, -one)])
         return replace(halves, signs=signs, depth=halves.depth + 1)
 
@@ -94,17 +94,21 @@ class SignBounded:
     points: Tensor
 
 
-class SignBounder(Protocol):
-    """A bound method, for batches of parts."""
+class PartBounder(Protocol):
+    """What a search asks of a bound method, for batches of parts."""
 
     def bound(self, parts: SignParts, thorough: bool = False) -> SignBounded:
         """Proven bounds; ``thorough``: with all its might, as the parts cannot be split."""
+
+    def estimate(self, parts: SignParts) -> Tensor:
+        """Cheap bounds ``[S]`` of the rows, which choose what is split and need not be proven."""
+
+
+class SignBounder(PartBounder, Protocol):
+    """A bound method that :func:`zonocuda.branch.deepen` can ask, too."""
 
     def sketch(self, parts: SignParts) -> SignParts:
         """As :meth:`bound`, but the bounds are guesses at what :meth:`as_it_is` will prove."""
 
     def as_it_is(self, parts: SignParts) -> SignBounded:
         """Proven bounds with the slopes and multipliers that parts have, and no worse than those that they have."""
-
-    def estimate(self, parts: SignParts) -> Tensor:
-        """Cheap bounds ``[S]`` of the rows, which choose what is split and need not be proven."""

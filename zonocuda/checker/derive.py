@@ -39,11 +39,11 @@ def moved(pick: Pick, first: int) -> Pick:
 
 @dataclass(frozen=True, eq=False)
 class Cuts:
-    """What neurons split above some sets leave of them: z >= t or z <= t for the input z of a neuron of a ReLU.
+    """What neurons split above some sets leave of them: z >= t or z <= t for the input z of a neuron of an activation.
 
     Attributes:
         sets: ``[M]``, which of the sets.
-        relus: ``[M]``, the ReLU, by position among those of the network.
+        relus: ``[M]``, the activation, by its number in :attr:`FloatNet.split`.
         neurons: ``[M]``, places in its flattened features.
         above: ``[M]``, whether z >= t is left.
         points: ``[M]``, t.
@@ -56,7 +56,7 @@ class Cuts:
     points: Floats
 
     def clip(self, relu: int, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-        """Bounds ``[S, N]`` of a ReLU's inputs on what is left."""
+        """Bounds ``[S, N]`` of an activation's inputs on what is left."""
         for ends, pick, side in ((low, np.maximum, self.above), (high, np.minimum, ~self.above)):
             mine = (self.relus == relu) & side
             if mine.any():
@@ -134,14 +134,17 @@ class Derivation:
 
     def clip(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """Bounds of an activation's input with those of the region, and with what splits leave."""
-        if not isinstance(node.op, Relu):
-            return low, high
-        if self.root is not None:
+        if self.root is not None and node.name in self.root.relus:
             known = self.root.relus[node.name]
             low, high = np.fmax(low, known.low), np.fmin(high, known.high)
-        if self.cuts is not None:
-            low, high = self.cuts.clip(self.net.names.index(node.name), np.array(low), np.array(high))
-        return low, high
+        if self.cuts is None:
+            return low, high
+        number = next(k for k, other in enumerate(self.net.split) if other.name == node.name)
+        less, more = self.cuts.clip(number, np.array(low), np.array(high))
+        if isinstance(node.op, Relu):
+            return less, more
+        reached = less <= more  # of an interval that is empty lines say nothing: it stays as it was
+        return np.where(reached, less, low), np.where(reached, more, high)
 
     def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """Bounds of an activation's input: those of zonotopes, and of rows for what these leave open, of ReLUs the

@@ -73,7 +73,7 @@ class Forest:
         trees: then one for each of these: the disjuncts (by position among those that are left) that it refutes.
         kind: ``[n]``, of every node, in preorder.
         inputs, at: of input splits, in that order: j and t.
-        relus, neurons, points: of neuron splits: ReLU and place, and t.
+        relus, neurons, points: of neuron splits: activation (ReLUs before the others) and place, and t.
         scope: ``[L]``, of leaves in preorder: on how many splits above bounds are derived; -1 for the region's own.
         slopes: ``[L]``, of these bounds: a row of the tables, or -1 for those by rule.
         counts: ``[P]``, of every pair of a leaf and a disjunct of its tree: how many rows are combined.
@@ -137,7 +137,9 @@ def check_shape(forest: Forest) -> None:
         raise CertificateError("forest: there is more than its trees take")
 
 
-def read_forest(fields: Mapping[str, Any], relus: Sequence[int], inputs: int, disjuncts: int) -> Forest:
+def read_forest(
+    fields: Mapping[str, Any], relus: Sequence[int], inputs: int, disjuncts: int, others: Sequence[int] = ()
+) -> Forest:
     """The object ``forest`` of a region, whose arrays were read.
 
     Args:
@@ -145,6 +147,7 @@ def read_forest(fields: Mapping[str, Any], relus: Sequence[int], inputs: int, di
         relus: how many neurons each ReLU has.
         inputs: of the network.
         disjuncts: how many are left.
+        others: how many numbers each other activation reads.
 
     Raises:
         CertificateError: a field that is missing or has another type or size, or numbers outside their range: slopes
@@ -164,19 +167,19 @@ def read_forest(fields: Mapping[str, Any], relus: Sequence[int], inputs: int, di
             raise CertificateError(f"forest: {name} holds a number outside its range")
         return values
 
-    def pairs_of(relu: str, neuron: str) -> tuple[Ints, Ints]:
-        which = ints(relu, None, 0, len(relus))
-        places = ints(neuron, len(which), 0, max(relus, default=0))
-        if not bool((places < np.array([*relus, 0])[which]).all()):
-            raise CertificateError(f"forest: {neuron} holds a place that its ReLU has not")
+    def pairs_of(relu: str, neuron: str, sizes: Sequence[int]) -> tuple[Ints, Ints]:
+        which = ints(relu, None, 0, len(sizes))
+        places = ints(neuron, len(which), 0, max(sizes, default=0))
+        if not bool((places < np.array([*sizes, 0])[which]).all()):
+            raise CertificateError(f"forest: {neuron} holds a place that its activation has not")
         return which, places
 
     kind = _array(fields, "kind", "uint8", None)
     if len(kind) > MAX_NODES:
         raise CertificateError(f"forest: has more than {MAX_NODES} nodes")
     j = ints("inputs", None, 0, inputs)
-    which, places = pairs_of("relus", "neurons")
-    of, at = pairs_of("lemma_relus", "lemma_neurons")
+    which, places = pairs_of("relus", "neurons", [*relus, *others])
+    of, at = pairs_of("lemma_relus", "lemma_neurons", relus)
     sides = _array(fields, "lemma_upper", "uint8", len(of))
     if not bool((np.diff(of) >= 0).all()) or not bool((sides <= 1).all()):
         raise CertificateError("forest: lemmas must be in the order of their ReLUs, and lemma_upper 0 or 1")

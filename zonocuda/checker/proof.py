@@ -221,7 +221,8 @@ def _split(network: Network, region: Region, entry: dict[str, Any], disjuncts: l
     box = tuple(end.numpy() for end in box_of(region.box, network.maps.execution))
     sample = Sample(network.maps, 1.0, np.inf) if sources.exact else Sample(network.maps, SHARE, MOST)
     arrays = {**forest_arrays(entry["forest"], archive), "trees": entry.get("trees")}
-    forest = read_forest(arrays, list(network.sizes.values()), len(box[0]), len(disjuncts))
+    relus, others = list(network.sizes.values()), [net.size[node.inputs[0]] for node in net.split[len(net.relus) :]]
+    forest = read_forest(arrays, relus, len(box[0]), len(disjuncts), others)
     root: Sets | None = None
     if entry.get("activations"):
         if not network.maps.is_piecewise:

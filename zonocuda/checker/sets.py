@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from zonocuda.checker.ends import Endings
 from zonocuda.checker.floats import TINY, FloatMap, Floats, U, above, gamma
-from zonocuda.checker.lines import Lines
+from zonocuda.checker.lines import Lines, Smooth
 from zonocuda.checker.maps import FORMATS, Maps
 from zonocuda.graph import Add, Affine, Cast, Concat, Input, Node, Relu
 
@@ -40,6 +40,7 @@ class FloatNet:
         maps: the same in balls.
         operations: the most roundings that a summand of a bound goes through.
         rows: how many rows go together.
+        split: the activations as splits number them: all ReLUs, then the others.
     """
 
     def __init__(self, maps: Maps) -> None:
@@ -52,6 +53,8 @@ class FloatNet:
         self.rows = max(1, NUMBERS_AT_ONCE // max(widest, spread))
         self.relus = {node.name: node for node in self.graph.relus}
         self.names = list(self.relus)
+        others = [node for node in self.graph.nodes if isinstance(node.op, Smooth)]
+        self.split = [*self.relus.values(), *others]
 
     def departure(self, node: Node, sizes: Mapping[str, Floats], own: Floats) -> Floats | None:
         """How far a machine's value may be from that of a node's operator ``[S, N]``, for values of at most the

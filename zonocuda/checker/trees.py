@@ -348,7 +348,7 @@ class Rows(Begun):
         at, constant = [*row.at], row.constant
         for cut, beta in multipliers:
             signed = Fraction(beta) if cut.above else -Fraction(beta)
-            at.append((self.check.net.relus[self.check.names[cut.relu]].inputs[0], {cut.neuron: -signed}))
+            at.append((self.check.net.split[cut.relu].inputs[0], {cut.neuron: -signed}))
             constant += signed * Fraction(cut.point)
         return replace(row, at=tuple(at), constant=constant)
 

@@ -113,6 +113,18 @@ class BilinearRule(Rule):
         """The slopes a and b move with l and u."""
         return True
 
+    def costs(self, lower: Tensor, upper: Tensor, weight: Tensor) -> Tensor:
+        """Planes lie (xu - xl) (yu - yl) / 4 from x y in the middle; halving either factor halves that, and the wider
+        one is taken."""
+        width, other = upper - lower, torch.cat((upper - lower).chunk(2, -1)[::-1], -1)
+        cost = weight.abs() * width * other / 4
+        return torch.where(width >= other, cost, 0.75 * cost).nan_to_num(0.0, 0.0, 0.0)
+
+    def split_at(self, lower: Tensor, upper: Tensor, weight: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
+        """The middle of a factor."""
+        middle = lower / 2 + upper / 2
+        return middle, torch.where((lower < middle) & (middle < upper), cost / 2, -torch.inf)
+
     def fold(self, x: Tensor) -> Tensor:
         """``[..., 2 N T]`` to ``[..., N]``: over the two factors and over t."""
         return x.reshape(*x.shape[:-1], 2, x.shape[-1] // self.terms, self.count).sum((-3, -1))

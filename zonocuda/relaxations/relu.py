@@ -133,6 +133,10 @@ class ReluRule(Rule):
         lost = ~stable & (torch.minimum(-lower, upper) < 4 * counted.eta)  # 2 mu may underflow: no claim
         return counted.gamma(2) * reach.masked_fill(lost, torch.inf), reach
 
+    def split_points(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """0 alone: both parts are lines then."""
+        return torch.zeros_like(lower).unsqueeze(0)
+
     def wants_all_symbols(self, lower: Tensor, upper: Tensor, slope: Tensor, terms: int) -> bool:
         """With the rule ``min_norm``, where a crossing neuron's slope is on its kink."""
         if _KINK.get() != "min_norm":

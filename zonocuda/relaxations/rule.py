@@ -42,6 +42,14 @@ class Lines:
     above: Tensor
 
 
+SHARES = (0.25, 0.375, 0.5, 0.625, 0.75)
+"""Of an interval, where a split of it is tried."""
+SLIVER = 2.0**-20
+"""Of an interval, a part in which a number counts as known."""
+AT_ENDS = 1 / 16
+"""How much less a line's distance from f counts at an end than in the middle."""
+
+
 class Band(NamedTuple):
     """f(x) lies in slope x + middle + [-radius, radius] for every x in [l, u]: what a zonotope goes through."""
 
@@ -289,6 +297,40 @@ class Rule(ABC):
     def wants_all_symbols(self, lower: Tensor, upper: Tensor, slope: Tensor, terms: int) -> bool:
         """Whether the derivative of :meth:`band` in l and u depends on the incoming one of the slope."""
         return False
+
+    # ---- where to split ----------------------------------------------------------------------------------------------
+
+    def costs(self, lower: Tensor, upper: Tensor, weight: Tensor) -> Tensor:
+        """About what the lines that waste least cost rows that weigh the value of f with ``weight``, for every number
+        that is read: how far they lie from f in the middle of [l, u], and a little of that at the ends, where other
+        lines may lie nearer. Only choices depend on it."""
+        under, below, _ = self._both(self.lines(lower, upper, self.initial(lower, upper, "adaptive")))
+        over = self.lines(lower, upper, self.above(lower, upper))
+        gaps = torch.zeros_like(lower), torch.zeros_like(lower)
+        for x, share in ((lower / 2 + upper / 2, 1.0), (lower, AT_ENDS), (upper, AT_ENDS)):
+            value = self.range(x, x)[0]
+            gaps[0].add_((value - (under * x + below)).clamp(min=0), alpha=share)
+            gaps[1].add_((over.slope * x + over.above - value).clamp(min=0), alpha=share)
+        cost = weight.clamp(min=0) * gaps[0] - weight.clamp(max=0) * gaps[1]
+        return cost.masked_fill(self.settled(lower, upper), 0).nan_to_num(0.0, 0.0, 0.0)
+
+    def split_points(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Where a split of [l, u] may pay, ``[C, ...]``: points that are floats of their dtype; those that do not lie
+        between l and u count for nothing."""
+        return torch.stack([lower + share * (upper - lower) for share in SHARES])
+
+    def split_at(self, lower: Tensor, upper: Tensor, weight: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the points where a number may be split that one which rows gain most by, and about how much that is in the
+        mean of both parts; -inf where there is none. ``cost``: what :meth:`costs` says of [l, u]."""
+        points = self.split_points(lower, upper)
+        inside = (lower < points) & (points < upper)
+        points = torch.where(inside, points, lower)  # whose parts are [l, l] and [l, u]
+        first, last = lower.expand_as(points), upper.expand_as(points)
+        width, left = (upper - lower) * SLIVER, torch.zeros_like(points)
+        for low, high in ((first, points), (points, last)):  # a sliver is as good as a point
+            left += self.costs(low, high, weight).masked_fill(high - low < width, 0) / 2
+        gain, which = torch.where(inside, cost - left, -math.inf).max(0)
+        return points.gather(0, which.unsqueeze(0)).squeeze(0), gain
 
     # ---- helpers -----------------------------------------------------------------------------------------------------
 

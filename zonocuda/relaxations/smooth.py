@@ -81,6 +81,11 @@ class SmoothRule(Rule):
             low, high = self._reach(lower.detach().double(), upper.detach().double())
             return self.project(low.to(lower.dtype)), self.project(high.to(lower.dtype))
 
+    def split_points(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Where f bends another way, too: behind it each part bends one way."""
+        breaks = [torch.full_like(lower, point) for point in self.curve.breaks]
+        return torch.cat([super().split_points(lower, upper), *(point.unsqueeze(0) for point in breaks)])
+
     def lines(self, lower: Tensor, upper: Tensor, slope: Tensor | None, terms: int = 0) -> Lines:
         """As the module says. On intervals that are not finite, or around a pole, the slope is 0; where f is one line
         it is that one's. A slope that :meth:`initial` finds counts as a constant of l and u."""

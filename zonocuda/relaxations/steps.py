@@ -101,6 +101,20 @@ class StepRule(Rule):
         )
         return Lines(held, below, above)
 
+    def split_points(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """The jump that is nearest to the middle of [l, u], and the floats beside it, at 0 the least that no machine
+        takes for 0. At the jump itself both values count for the closed part that ends there, unless f has no other
+        there than behind it; between it and the float beside it there is nothing but the jump."""
+        middle = lower / 2 + upper / 2
+        jump = torch.zeros_like(middle)
+        if self.op.function != "sign":
+            jump = (middle - _JUMPS[self.op.function]).round() + _JUMPS[self.op.function]
+        beside = [
+            torch.where(jump == 0, side * NORMAL, torch.nextafter(jump, torch.full_like(jump, side * math.inf)))
+            for side in (-1, 1)
+        ]
+        return torch.stack([jump, *beside])
+
     # ---- parts -------------------------------------------------------------------------------------------------------
 
     def _loose(self, lower: Tensor, upper: Tensor) -> Tensor:

@@ -27,8 +27,10 @@ from zonocuda.verifier.neuron_kept import KeptSearch
 from zonocuda.verifier.neuron_packets import neuron_sharer
 from zonocuda.verifier.neuron_record import MAX_BYTES, record_neurons
 from zonocuda.verifier.neuron_search import MEMORY, NeuronCourse, NeuronSearch
+from zonocuda.verifier.point_record import record_points
+from zonocuda.verifier.point_search import PointCourse
 from zonocuda.verifier.result import SplitStats
-from zonocuda.verifier.splitting import BOX_MEMORY, RECORD_MEMORY, RegionSearch, box_seconds, end_of
+from zonocuda.verifier.splitting import BOX_MEMORY, RECORD_MEMORY, RegionSearch, box_seconds, end_of, without_signs
 
 if TYPE_CHECKING:
     from zonocuda.verifier.verification import Verification
@@ -81,7 +83,10 @@ def _ground(run: Verification, search: RegionSearch | NeuronSearch, dtypes: Sequ
 def split_neurons(
     run: Verification, position: int, proof: RegionProof, known: NeuronState | None
 ) -> tuple[Counterexample | None, SplitStats, Record]:
-    """Splits neurons until every part is refuted, or goes on with that."""
+    """Splits neurons until every part is refuted, or goes on with that: by signs, where all activations can be split
+    so, else at points."""
+    if without_signs(run.subject.graph) is not None:
+        return split_points(run, position, proof)
     with run.checkpoints.searching():
         assert proof.prover is not None, "a proof begins with a prover"
         if known is None:
@@ -123,6 +128,39 @@ def split_neurons(
     def record() -> RegionRecord:
         end = end_of(run.course.deadline.remaining())
         return record_neurons(search, course.rounds, proof, end)
+
+    return found, stats, record
+
+
+def split_points(
+    run: Verification, position: int, proof: RegionProof
+) -> tuple[Counterexample | None, SplitStats, Record]:
+    """Splits neurons at points until every part is refuted, in the widest dtype. A search that is interrupted begins
+    anew, and none is shared out."""
+    with run.checkpoints.searching():
+        assert proof.prover is not None, "a proof begins with a prover"
+        prover = proof.prover_in(proof.dtypes[-1])
+        still = [number for number, ok in enumerate(prover.rows.refuted(prover.bounds)) if not ok]
+        budget = run.course.memory_budget
+        course = PointCourse(
+            proof.region,
+            position,
+            run.arithmetic(proof.dtypes[-1]),
+            prover.intermediate,
+            tuple(still),
+            Attack(run.subject, run.search_graph, proof.region, position, prover.rows),
+            end_of(run.course.deadline.remaining()),
+            MEMORY if budget is None else min(MEMORY, budget // 2),
+            run.checkpoints.is_asked,
+            run.course.timeline.watch("neuron"),
+        )
+        found, stats = course.run()
+        if found is None:
+            run.checkpoints.settle()
+
+    def record() -> RegionRecord:
+        end = end_of(run.course.deadline.remaining())
+        return record_points(course, run.arithmetic(torch.float64), end)
 
     return found, stats, record
 

@@ -48,7 +48,8 @@ MAX_INPUTS = 20
 """Inputs that vary, up to which ``auto`` splits a box: with more of them halving one tells too little, and neurons are
 split instead."""
 FEW_INPUTS = 8
-"""Up to which it splits nothing else; with more, boxes have a share of the time, and neurons the rest of it."""
+"""Up to which it splits nothing else; with more, where neurons are split by signs, boxes have a share of the time, and
+neurons the rest of it."""
 BOX_SHARE = 0.4
 """Of the time, what boxes have where neurons have their turn after them."""
 SECONDS = 60.0
@@ -70,8 +71,8 @@ def wants_split(split: Split, region: Region) -> bool:
 def wants_neurons(split: Split, region: Region, graph: Graph) -> bool:
     """Whether neurons are to be split for a region."""
     varying = _varying(region)
-    wanted = varying > 0 and (split == "neuron" or (split == "auto" and varying > FEW_INPUTS))
-    return wanted and _without_signs(graph) is None
+    few = FEW_INPUTS if without_signs(graph) is None else MAX_INPUTS
+    return varying > 0 and (split == "neuron" or (split == "auto" and varying > few))
 
 
 def box_seconds(split: Split, region: Region, graph: Graph, remaining: float) -> float:
@@ -80,17 +81,8 @@ def box_seconds(split: Split, region: Region, graph: Graph, remaining: float) ->
     return share * (SECONDS if math.isinf(remaining) else remaining)
 
 
-def check_split(split: Split, graph: Graph) -> None:
-    """Raises ValueError where neurons are to be split and some activation cannot be."""
-    node = _without_signs(graph) if split == "neuron" else None
-    if node is not None:
-        raise ValueError(
-            f"split 'neuron': node {node.name!r} (op {node.op.kind}) cannot be split; use 'input' or 'auto'"
-        )
-
-
-def _without_signs(graph: Graph) -> Node | None:
-    """An activation that cannot be split at 0, if there is one."""
+def without_signs(graph: Graph) -> Node | None:
+    """An activation that is not split by signs, if there is one."""
     return next((node for node in activations(graph) if not rule_of(node).has_signs), None)
 
 

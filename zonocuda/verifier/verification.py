@@ -42,7 +42,7 @@ from zonocuda.verifier.leaf import Leaf
 from zonocuda.verifier.model import Subject
 from zonocuda.verifier.result import SplitStats, Verdict
 from zonocuda.verifier.splits import read_mixtures, split_box, split_neurons
-from zonocuda.verifier.splitting import Split, wants_neurons, wants_split
+from zonocuda.verifier.splitting import Split, wants_neurons, wants_split, without_signs
 
 
 @dataclass
@@ -317,6 +317,9 @@ class Verification:
             return "counterexample found from the dual's worst corners"
         proof.climb(ladder[CHEAP:])
         if ladder and wants_neurons(self.split, region, self.subject.graph) and not proof.proven and not proof.obstacle:
+            if self.execution is not None and (node := without_signs(self.subject.graph)) is not None:
+                what = f"node {node.name!r} (op {node.op.kind})"
+                return f"{proof.reason()}; {what} is not split as executed: use split 'input'"
             return self.split_neurons(position, proof)
         return open_boxes if open_boxes and not proof.proven else proof.reason()
 

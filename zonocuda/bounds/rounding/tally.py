@@ -56,6 +56,9 @@ class NoTally:
     def stop(self, node: Node, measure: Measure, offsets: Tensor) -> None:
         pass
 
+    def constraints(self, count: int, offsets: Tensor) -> None:
+        pass
+
     def sent(self, name: str, rows: object, alone: bool) -> None:
         pass
 
@@ -172,6 +175,11 @@ class Tally(NoTally):
         if node.name in self._images:
             self._charge_image(node.name, measure)
         self._add_offsets(prod(node.shape), offsets)
+
+    def constraints(self, count: int, offsets: Tensor) -> None:
+        """A sum of ``count`` products, multipliers times points, that the constant gains; ``offsets`` ``[B, R]`` are
+        the sums of their magnitudes. The rows that begin there are told as all rows are."""
+        self._add_offsets(count, offsets)
 
     def _add_offsets(self, count: int, offsets: Tensor) -> None:
         """Sums of ``count`` offsets."""
