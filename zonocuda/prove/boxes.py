@@ -82,7 +82,7 @@ class BoxBounder:
         with torch.no_grad(), summed_products():
             intermediate = reduced_bounds(self.graph, box, self.rounding)
             intermediate = refine(
-                self.graph, box, intermediate, _ONE_PASS, on_node=self.on_node, rounding=self.rounding
+                self.graph, box, intermediate, _ONE_PASS, on_node=self.on_node, rounding=self.rounding, ends=False
             ).intermediate
             self.on_bounds(box, intermediate)
             left = compact(self.graph, intermediate)

@@ -24,10 +24,11 @@ from zonocuda.graph import Cast
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
-from zonocuda.prove.certify import MAX_BYTES, add_region, leaf_record, region_record
+from zonocuda.prove.certify import add_region, leaf_record, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
 from zonocuda.prove.ends import Ends, known_ends
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Rung
+from zonocuda.prove.recording import MAX_BYTES
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, Refuted, refuted_regions
 from zonocuda.prove.row_bound import RowBound
