@@ -1,7 +1,7 @@
 """Splitting: how many parts, and how many seconds, by what is split and how.
 
     python -m benchmarks.bench_splitting [--sets S ...] [--ways W ...] [--every 6] [--seconds T] [--json F]
-    python -m benchmarks.bench_splitting --instances [SET ...] [--ways neuron ...] [--seconds T] [--json F]
+    python -m benchmarks.bench_splitting --instances [SET ...] [--specs P ...] [--ways neuron ...] [--seconds T]
 
 Needs ZONOCUDA_TEST_DATA. Every instance is searched as :func:`zonocuda.verify` does where its bounds do not decide,
 without the search for counterexamples that comes before: float32, float64 for what rounding leaves open,
@@ -16,8 +16,11 @@ files. A line for each way:
     rate       parts a second, over all instances
     wrong      verdicts that contradict the known answer
 
-With ``--instances`` those of INSTANCES are searched, by splitting neurons, and each has a line: the known answer and
-what was found, parts, those of lemmas among them, open parts and the worst bound, seconds, parts a second.
+``neuron, box cut``: parts have boxes of their own (:mod:`benchmarks.cut_boxes`).
+
+With ``--instances`` those of INSTANCES are searched, of which ``--specs`` has a part of the property's name, by
+splitting neurons, and each has a line: the known answer and what was found, parts, those of lemmas among them, open
+parts and the worst bound, seconds, parts a second.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from benchmarks.cut_boxes import CutProblem
 from benchmarks.machine import commit_info, machine_info
 from tests.data import data_root
 from zonocuda.bounds.deadline import Deadline
@@ -47,9 +51,11 @@ from zonocuda.branch import CHOICES, Bounded, Settings
 from zonocuda.graph import Graph
 from zonocuda.importers import load_network
 from zonocuda.precision import full_precision
+from zonocuda.prove import lemmas
 from zonocuda.prove.dense import DenseNetwork
 from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.prover import LADDERS
+from zonocuda.prove.sign_bounds import LEMMA
 from zonocuda.prove.stages import Arithmetic, Course, RegionProof
 from zonocuda.specs import Region, load_vnnlib
 from zonocuda.verifier import neuron_search, splitting
@@ -68,6 +74,9 @@ NEURONS: dict[str, dict[str, Any]] = {
     "neuron": {},
     "neuron, no lemmas": {"EFFORTS": ()},
     "neuron, first wish": {"TRIED": 1},
+    "neuron, lemmas of 3 steps": {"CONVOLVED_LEMMA": LEMMA},
+    "neuron, box cut": {"SignProblem": CutProblem},
+    "neuron, no lemmas, box cut": {"EFFORTS": (), "SignProblem": CutProblem},
 }
 WAYS = [*BOXES, *NEURONS]
 INSTANCES: dict[str, list[tuple[str, str]]] = {
@@ -143,14 +152,16 @@ def decide(name: str, row: dict[str, str], way: str, seconds: float) -> Row:
         if way == "alternate, any network":
             stack.enter_context(patch.object(DenseNetwork, "of", lambda rounding, box: None))
         for constant, value in NEURONS.get(way, {}).items():
-            stack.enter_context(patch.object(neuron_search, constant, value))
+            for module in (neuron_search, lemmas):
+                if hasattr(module, constant):
+                    stack.enter_context(patch.object(module, constant, value))
         for position, region in enumerate(spec.regions):
             if way in BOXES:
                 search = RegionSearch(subject, single, region, position, DTYPES, arithmetics.__getitem__, remaining)
                 point, stats, _ = search.run()
             else:
-                point, stats, lemmas = split_neurons(subject, single, region, position, arithmetics, remaining())
-                for_lemmas += lemmas
+                point, stats, bounded = split_neurons(subject, single, region, position, arithmetics, remaining())
+                for_lemmas += bounded
             worst = min(worst, stats.worst)
             parts, depth, left = parts + stats.boxes, max(depth, stats.depth), left + stats.open
             if point is not None:
@@ -220,15 +231,18 @@ def instance_line(row: Row) -> str:
     )
 
 
-def by_instance(sets: Sequence[str], ways: Sequence[str], seconds: float) -> list[Row]:
+def by_instance(sets: Sequence[str], specs: Sequence[str], ways: Sequence[str], seconds: float) -> list[Row]:
     """Those of INSTANCES, each printed."""
     print("| set | network | property | way | truth | found | parts | of lemmas | open | worst | s | parts/s |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     rows = []
     for name, way in product(sets, ways):
-        for row in chosen(name):
+        for row in (row for row in chosen(name) if any(part in row["vnnlib"] for part in specs)):
             rows.append(decide(name, row, way, seconds))
             print(instance_line(rows[-1]), flush=True)
+        if CutProblem.asked:
+            print(f"of the side of a box that was cut {CutProblem.left / CutProblem.asked:.3f} is left in the mean")
+            CutProblem.left, CutProblem.asked = 0.0, 0
     return rows
 
 
@@ -249,6 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["acasxu"])
     parser.add_argument("--instances", nargs="*", choices=INSTANCES)
+    parser.add_argument("--specs", nargs="+", default=[""])
     parser.add_argument("--ways", nargs="+", choices=WAYS)
     parser.add_argument("--every", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -259,8 +274,10 @@ def main() -> None:
     if options.instances is None:
         rows = by_way(options.sets, options.ways or list(BOXES), options.every, options.seconds)
     else:
-        rows = by_instance(options.instances or list(INSTANCES), options.ways or ["neuron"], options.seconds)
-    which = f"--every {options.every}" if options.instances is None else "--instances"
+        rows = by_instance(
+            options.instances or list(INSTANCES), options.specs, options.ways or ["neuron"], options.seconds
+        )
+    which = f"--every {options.every}" if options.instances is None else f"--instances --specs {options.specs}"
     if options.json is not None:
         document = {
             "command": f"{which} --seconds {options.seconds:g} --threads {options.threads}",

@@ -89,7 +89,7 @@ class Runs:
         """One dual pass of all outputs, for bounds of a sweep."""
 
         def run() -> None:
-            inputs = self._sweep().inputs
+            inputs = self._sweep().intermediate
             index = torch.arange(self.graph.output_shape[0], device=DEVICE)
             self.device.clear()
             with torch.no_grad():
@@ -104,7 +104,7 @@ class Runs:
 
     def _ascent(self, steps: int) -> Count:
         def run() -> None:
-            inputs = self._sweep().inputs
+            inputs = self._sweep().intermediate
             index = torch.arange(self.graph.output_shape[0], device=DEVICE)
             flow = DualPass(self.graph, 1, len(index), self.box[0])
             with torch.no_grad():

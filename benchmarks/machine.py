@@ -80,8 +80,14 @@ def return_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     done = _mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX) and _mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
-    ctypes.CDLL(None).malloc_trim(0)
+    trim_memory()
     return done
+
+
+def trim_memory() -> None:
+    """What is free goes back to the system now, where the C library is glibc; no setting changes."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_memory_changed() -> bool:

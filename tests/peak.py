@@ -17,38 +17,38 @@ from zonocuda.domains import Hosted
 
 Result = TypeVar("Result")
 
-_STATUS = Path("/proc/self/status")
 _SECONDS = 0.001  # between two looks
 
 
-def peak_growth(call: Callable[[], Result]) -> tuple[Result, int]:
+def peak_growth(call: Callable[[], Result], process: int | None = None) -> tuple[Result, int]:
     """What ``call`` returns, and the peak of this process's anonymous resident memory during it, minus that before it,
-    in bytes.
+    in bytes; or of another ``process``, by its number.
 
     Anonymous memory alone: pages of files come and go with what else the machine does.
 
     Raises:
         OSError: not on Linux.
     """
-    done, before, peaks = threading.Event(), _anonymous(), [0]
+    status = Path("/proc") / str(process or "self") / "status"
+    done, before, peaks = threading.Event(), _anonymous(status), [0]
 
     def watch() -> None:
         while not done.wait(_SECONDS):
-            peaks.append(max(peaks.pop(), _anonymous()))
+            peaks.append(max(peaks.pop(), _anonymous(status)))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         result = call()
-        last = _anonymous()
+        last = _anonymous(status)
     finally:
         done.set()
         watcher.join()
     return result, max(*peaks, last) - before
 
 
-def _anonymous() -> int:
-    (line,) = (text for text in _STATUS.read_text().splitlines() if text.startswith("RssAnon:"))
+def _anonymous(status: Path) -> int:
+    (line,) = (text for text in status.read_text().splitlines() if text.startswith("RssAnon:"))
     return int(line.split()[1]) * 1024
 
 

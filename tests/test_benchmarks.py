@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import render, render_nonsmooth, scale_networks
+from benchmarks import render, render_nonsmooth, scale_networks, split_image
 from benchmarks.machine import peak_growth
 from benchmarks.networks import PROBLEMS, cases, margins
 from benchmarks.radius import radius_for, unstable_share
@@ -156,6 +156,13 @@ RESULT = {
         entry("network a", "auto", 1.0),
     ],
 }
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_both_ways_through_a_relu_of_neuron_splitting_give_the_same(share: float) -> None:
+    case = split_image.Case(6, 40, share)
+    for search, op in zip(case.search(), case.op_and_spread(), strict=True):
+        torch.testing.assert_close(search, op, rtol=1e-5, atol=1e-5)
 
 
 def test_tables_are_written_between_their_marks_and_nothing_else_changes() -> None:

@@ -47,13 +47,30 @@ def test_the_verdict_of_a_command_is_what_it_prints(
     script.write_text(f"print({said!r})")
     monkeypatch.setenv("SOME_TOOL", f"{sys.executable} {script}")
     tool = Tool("some tool", "SOME_TOOL", lambda net, spec, seconds, result: [], False)
-    found, seconds = tool.run(tmp_path, tmp_path, 5, tmp_path / "result", 1)
+    found, seconds, memory = tool.run(tmp_path, tmp_path, 5, tmp_path / "result", 1)
     assert found == verdict
     assert seconds > 0
+    assert memory > 2**20
+
+
+def test_the_memory_of_a_command_is_its_own_and_not_that_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "tool.py"
+    tool = Tool("some tool", "SOME_TOOL", lambda net, spec, seconds, result: [], False)
+    monkeypatch.setenv("SOME_TOOL", f"{sys.executable} {script}")
+    most = []
+    for size in (200, 0):
+        script.write_text(f"held = b'1' * ({size} * 2**20)\nprint('sat')")
+        most.append(tool.run(tmp_path, tmp_path, 5, tmp_path / "result", 1)[2])
+    assert most[0] - most[1] > 150 * 2**20
 
 
 def entry(stats: float, **facts: Any) -> dict[str, Any]:
-    return {"extra_info": {"threads": 1, **facts}, "stats": {"median": stats, "q1": stats, "q3": stats}}
+    return {
+        "extra_info": {"threads": 1, "memory": 3 * 2**20, **facts},
+        "stats": {"median": stats, "q1": stats, "q3": stats},
+    }
 
 
 def run(*benchmarks: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +85,7 @@ def test_the_quickest_of_our_settings_that_is_as_tight_stands_beside_a_peer() ->
             entry(8.0, network="n", who="auto_LiRPA", setting="CROWN", margin=0.0),
         )
     )
-    assert "| 0.50 (tight: 0.000) | 0.25 (close: -0.005) |" in text
+    assert "| 3 MiB | 0.50 (tight: 0.000, 3 MiB) | 0.25 (close: -0.005, 3 MiB) |" in text
 
 
 def test_contradicting_verdicts_come_first() -> None:

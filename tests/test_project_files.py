@@ -45,41 +45,12 @@ def test_the_hooks_before_a_commit_run_what_make_lint_runs() -> None:
     assert len(hooks) == lint[1].count("\n")
 
 
-def test_the_conda_recipe_asks_for_what_the_package_asks_for() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = project["optional-dependencies"]["check"]
-    wanted = {re.split(r"[<>=]", entry)[0] for entry in (*project["dependencies"], *extra)} - {"torch", "vnnlib"}
-    run = {entry.split()[0] for entry in read("packaging/conda/recipe.yaml")["requirements"]["run"]}
-    assert run == wanted | {"python", "pytorch"}
-    (command,) = project["scripts"].items()
-    assert read("packaging/conda/recipe.yaml")["build"]["python"]["entry_points"] == [" = ".join(command)]
-
-
 def test_the_extra_all_holds_every_extra_of_users() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (everything,) = extras["all"]
     inside = re.search(r"\[(.*)\]", everything)
     assert inside is not None
     assert set(inside[1].split(",")) == set(extras) - {"all", "test", "lint", "wheel", "docs"}
-
-
-def test_the_container_file_installs_what_it_built() -> None:
-    lines = (ROOT / "packaging" / "Containerfile").read_text().replace("\\\n", " ").splitlines()
-    words = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
-    assert {word for word, _ in words} <= {"ARG", "FROM", "RUN", "COPY", "USER", "WORKDIR", "ENTRYPOINT", "CMD"}
-    assert [word for word, _ in words].count("FROM") == 2
-    assert any("pip wheel --no-build-isolation" in rest for _, rest in words)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (entry,) = (rest for word, rest in words if word == "ENTRYPOINT")
-    assert yaml.safe_load(entry) == list(project["scripts"])
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda p: p.stem)
-def test_an_issue_form_asks_for_what_is_needed(path: Path) -> None:
-    form = read(str(path.relative_to(ROOT)))
-    assert {"name", "description", "body"} <= set(form)
-    assert all(entry["type"] == "textarea" and entry["attributes"]["label"] for entry in form["body"])
-    assert len({entry["id"] for entry in form["body"]}) == len(form["body"])
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "docs"])

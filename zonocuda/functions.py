@@ -63,8 +63,9 @@ def rounding_number(name: RoundingName) -> int:
     return ROUNDINGS.index(name)
 
 
-MOST_ULP = 2.0**16
-"""A stated error beyond is no statement about a function."""
+LEAST_ULP, MOST_ULP = 0.5, 2.0**16
+"""Stated errors that can hold: no function here has floats alone as its values at floats, and the nearest float is
+within half a unit of a value, which the best of machines returns. An error beyond the other is no statement."""
 
 
 def resolve_ulp(given: object) -> dict[str, float]:
@@ -85,8 +86,11 @@ def resolve_ulp(given: object) -> dict[str, float]:
             number = float(units)
         except OverflowError:
             number = math.inf
-        if not 0 <= number <= MOST_ULP:
-            raise ValueError(f"ulp: the units of {name} must be from 0 to {MOST_ULP:g}, got {units!s:.40}")
+        if not LEAST_ULP <= number <= MOST_ULP:
+            raise ValueError(
+                f"ulp: the units of {name} must be from {LEAST_ULP:g}, which is every value rounded correctly, to "
+                f"{MOST_ULP:g}, got {units!s:.40}"
+            )
         found[str(name)] = number
     return dict(sorted(found.items()))
 

@@ -1,4 +1,5 @@
-"""Bounds of one box, ours beside auto_LiRPA's: one group a network, time, and the smallest margin as ``margin``.
+"""Bounds of one box, ours beside auto_LiRPA's: one group a network, time, the smallest margin as ``margin``, and
+``memory``, the bytes that the process grew by in one more call, from free memory given back to the system.
 
     pytest benchmarks/peers/bench_bounds.py --benchmark-only --benchmark-json=FILE
     python -m benchmarks.peers.render FILE
@@ -18,11 +19,13 @@ import pytest
 import torch
 
 from benchmarks.bench_tightness import MODES, Point, bounds
+from benchmarks.machine import trim_memory
 from benchmarks.networks import PROBLEMS, Problem
 from benchmarks.peers import lirpa
 from benchmarks.peers.process import Worker
 from benchmarks.tightness_cases import Case
 from tests.data import data_root
+from tests.peak import peak_growth
 
 ROUNDS = 7
 OURS: dict[str, Point] = {
@@ -60,12 +63,22 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case.of(problem.name, graph, (low.unsqueeze(0), high.unsqueeze(0)))
 
 
-def measure(benchmark: Any, name: str, who: str, setting: str, call: Callable[[], list[float]]) -> None:
-    """One row of a group."""
+def measure(
+    benchmark: Any,
+    name: str,
+    who: str,
+    setting: str,
+    call: Callable[[], list[float]],
+    trim: Callable[[], object] = trim_memory,
+    process: int | None = None,
+) -> None:
+    """One row of a group; ``trim`` and ``process`` are of who computes, by default this process."""
     benchmark.group = f"bounds, {name}"
     benchmark.extra_info |= {"network": name, "who": who, "setting": setting, "threads": threads()}
     found = benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=1)
-    benchmark.extra_info["margin"] = min(found)
+    trim()
+    _, memory = peak_growth(call, process)
+    benchmark.extra_info |= {"margin": min(found), "memory": memory}
 
 
 @pytest.mark.parametrize("setting", OURS)
@@ -91,4 +104,4 @@ def bench_auto_lirpa(benchmark: Any, case: Case, peer: Worker, setting: str, tmp
         lower: list[float] = peer.ask(do="bound", method=method, iterations=iterations)["lower"]
         return lower
 
-    measure(benchmark, case.name, "auto_LiRPA", setting, call)
+    measure(benchmark, case.name, "auto_LiRPA", setting, call, lambda: peer.ask(do="trim"), peer.pid)

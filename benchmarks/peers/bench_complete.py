@@ -1,4 +1,5 @@
-"""Whole verifications as processes, start-up included: one group a property, the verdict as ``verdict``.
+"""Whole verifications as processes, start-up included: one group a property, the verdict as ``verdict``, and the
+most memory that the process held as ``memory``, in bytes.
 
     pytest benchmarks/peers/bench_complete.py --benchmark-only --benchmark-json=FILE
     python -m benchmarks.peers.render FILE
@@ -45,8 +46,8 @@ def bench_verification(benchmark: Any, net: Path, spec: Path, tool: Tool, tmp_pa
     if tool.command() is None:
         pytest.skip(f"{tool.name}: {tool.variable} names no command")
     benchmark.group = f"verification, {net.stem} {spec.stem}"
-    verdict, _ = benchmark.pedantic(
+    verdict, _, memory = benchmark.pedantic(
         tool.run, args=(net, spec, SECONDS, tmp_path / "result.txt", threads()), rounds=1, warmup_rounds=0
     )
     benchmark.extra_info |= {"instance": f"{net.stem} {spec.stem}", "who": tool.name, "verdict": verdict}
-    benchmark.extra_info["threads"] = threads()
+    benchmark.extra_info |= {"threads": threads(), "memory": memory}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,24 +40,26 @@ class Tool:
         words = shlex.split(os.environ.get(self.variable, ""))
         return words or None
 
-    def run(self, net: Path, spec: Path, seconds: int, result: Path, threads: int) -> tuple[str, float]:
-        """The verdict, in our words, and the wall time of the whole process."""
+    def run(self, net: Path, spec: Path, seconds: int, result: Path, threads: int) -> tuple[str, float, int]:
+        """The verdict, in our words, the wall time of the whole process, and the most bytes that it, or one that it
+        waited for, held in memory; it is killed two minutes after its seconds."""
         command = self.command()
         assert command is not None
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         result.unlink(missing_ok=True)
-        begin = time.perf_counter()
-        done = subprocess.run(
-            [*command, *self.arguments(net, spec, seconds, result)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=seconds + 120,
-        )
-        took = time.perf_counter() - begin
+        with tempfile.TemporaryDirectory() as folder:
+            facts = Path(folder) / "facts.json"
+            measured = [sys.executable, str(Path(__file__).with_name("measured.py")), str(facts), str(seconds + 120)]
+            done = subprocess.run(
+                [*measured, *command, *self.arguments(net, spec, seconds, result)],
+                capture_output=True,
+                text=True,
+                env=environment,
+            )
+            used = json.loads(facts.read_text())
         text = result.read_text() if self.reads_result and result.exists() else done.stdout
         found = re.findall(r"^(unsat|sat|unknown|timeout)\b", text, re.IGNORECASE | re.MULTILINE)
-        return (VERDICTS[found[-1].lower()] if found else "no verdict"), took
+        return (VERDICTS[found[-1].lower()] if found else "no verdict"), used["seconds"], used["memory"]
 
 
 TOOLS = (

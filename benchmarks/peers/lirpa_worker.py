@@ -4,12 +4,14 @@ Runs under the interpreter that has auto_LiRPA, imports nothing of zonocuda, and
 
     {"do": "load", "file": FILE.npz}                      network, box and rows (benchmarks/peers/lirpa.py writes them)
     {"do": "bound", "method": M, "iterations": n}          lower bounds of the rows
+    {"do": "trim"}                                         free memory goes back to the system (glibc)
 
 A bound is computed with C = rows, so that rows are bounded themselves, as auto_LiRPA's own verifier does.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -81,6 +83,10 @@ def main():
         asked = json.loads(line)
         if asked["do"] == "load":
             bounded, x, rows = load(asked["file"])
+            ANSWERS.write("{}\n")
+            continue
+        if asked["do"] == "trim":
+            ctypes.CDLL(None).malloc_trim(0)
             ANSWERS.write("{}\n")
             continue
         if asked["iterations"]:

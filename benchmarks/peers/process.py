@@ -45,6 +45,11 @@ class Worker:
             raise PeerError(self._last_words()) from None
         return self._answer()
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def close(self) -> None:
         """Ends the process."""
         assert self._process.stdin is not None

@@ -78,18 +78,19 @@ def bounds(entries: Sequence[Entry]) -> list[str]:
         return []
     rows = []
     for peer in peers:
-        cells = [peer["network"], peer["setting"], f"{peer['margin']:.3f}", spread(peer)]
+        cells = [peer["network"], peer["setting"], f"{peer['margin']:.3f}", spread(peer), mib(peer)]
         for tolerance in TOLERANCES:
             least = peer["margin"] - tolerance * max(abs(peer["margin"]), 1)
             ours = [e for e in measured if e["who"] == "zonocuda" and e["network"] == peer["network"]]
             tight = [entry for entry in ours if entry["margin"] >= least]
             if tight:
                 best = min(tight, key=lambda entry: entry["median"])
-                cells.append(f"{best['median'] / peer['median']:.2f} ({best['setting']}: {best['margin']:.3f})")
+                ratio = best["median"] / peer["median"]
+                cells.append(f"{ratio:.2f} ({best['setting']}: {best['margin']:.3f}, {mib(best)})")
             else:
                 cells.append("not reached")
         rows.append(cells)
-    titles = ["network", "auto_LiRPA", "margin", "median (quartiles)"]
+    titles = ["network", "auto_LiRPA", "margin", "median (quartiles)", "memory"]
     titles += [f"our time / its time, within {tolerance:g}" for tolerance in TOLERANCES]
     return ["## Bounds of one image", table(titles, rows)]
 
@@ -104,7 +105,7 @@ def verdicts(entries: Sequence[Entry]) -> list[str]:
     rows = []
     for instance in dict.fromkeys(entry["instance"] for entry in whole):
         cells = [at.get((instance, tool)) for tool in tools]
-        rows.append([instance, *("" if c is None else f"{c['verdict']}, {c['median']:.1f} s" for c in cells)])
+        rows.append([instance, *("" if c is None else f"{c['verdict']}, {c['median']:.1f} s, {mib(c)}" for c in cells)])
     decided = [sum(e["verdict"] in DECIDED for e in whole if e["who"] == tool) for tool in tools]
     rows.append(["decided", *map(str, decided)])
     return ["## Complete verification, whole processes", table(["instance", *tools], rows)]
@@ -113,6 +114,11 @@ def verdicts(entries: Sequence[Entry]) -> list[str]:
 def spread(entry: Entry) -> str:
     """The median, and between which the middle half lies."""
     return f"{entry['median'] * 1e3:.1f} ms ({entry['q1'] * 1e3:.1f} to {entry['q3'] * 1e3:.1f})"
+
+
+def mib(entry: Entry) -> str:
+    """Its memory."""
+    return f"{entry['memory'] / 2**20:.0f} MiB"
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import random
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -12,9 +15,9 @@ from flint import arb, ctx
 
 from tests.graph.test_ops import simple_cases
 from tests.verifier.exact import affine_map, exactly, multiply
-from zonocuda.checker.affine import explicit
+from zonocuda.checker.affine import Map, explicit
 from zonocuda.checker.arithmetic import balls, constants, precisely
-from zonocuda.graph import Affine, AveragePool, Conv, ConvTranspose, Linear, Pad, Reduce
+from zonocuda.graph import Affine, AveragePool, Conv, ConvTranspose, Linear, Pad, Reduce, ScaleShift
 from zonocuda.graph.ops import HOPELESS
 
 Case = tuple[Affine, tuple[int, ...]]
@@ -119,3 +122,67 @@ def test_nothing_is_claimed_of_a_constant_of_which_nothing_is_known() -> None:
         op = Linear(torch.tensor([[3.0]], dtype=torch.float64), roundings=HOPELESS)
         ((held,),) = constants(op, "weight")
         assert not held.is_finite()
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case[0].kind}-{case[1]}")
+def test_middles_and_their_doubt_enclose_every_operator_within_the_balls(case: Case) -> None:
+    op, shape = case
+    op = dataclasses.replace(op, roundings=3)
+    out_shape = tuple(op.apply(torch.zeros(1, *shape, dtype=torch.float64)).shape[1:])
+    torch.manual_seed(7)
+    x = exactly(rand(*shape))
+    with precisely():
+        map_ = explicit(op, shape, out_shape)
+        doubt = [rational(value) for value in map_.doubt(balls(map(abs, map(float, x))))]
+        middle = map_.middle
+        assert (middle is map_) == all(ball.is_exact() for ball in numbers_of(map_))
+        assert middle.middle is middle
+        held = value_of(middle, x, lambda ball: rational(ball.mid()))
+        for side in (-1, 1):  # all numbers at their ends, and each at one of its own
+            for end in (lambda ball: side, lambda ball: random.choice((-1, 1))):  # noqa: B023
+                there = value_of(map_, x, lambda ball: rational(ball.mid()) + end(ball) * rational(ball.rad()))  # noqa: B023
+                assert all(abs(a - b) <= most for a, b, most in zip(there, held, doubt, strict=True))
+
+
+def test_the_doubt_of_an_operator_is_no_more_than_its_balls_say() -> None:
+    """One number below it there are constants whose value is further away."""
+    weight, shift = torch.tensor([[3.0, -0.1]], dtype=torch.float64), torch.tensor([0.7], dtype=torch.float64)
+    error = {"bias": torch.tensor([2.0**-30], dtype=torch.float64)}
+    with precisely():
+        map_ = explicit(Linear(weight, shift, roundings=5, doubt=error), (2,), (1,))
+        (found,) = map_.doubt(balls([0.25, 2.0]))
+        a, b, c = (rational(ball.rad()) for ball in numbers_of(map_))
+        exact = a / 4 + 2 * b + c
+        assert exact <= rational(found) <= exact * (1 + Fraction(1, 2**100))
+        scaled = explicit(ScaleShift(torch.tensor([0.3], dtype=torch.float64), None, roundings=2), (1,), (1,))
+        (found,) = scaled.doubt(balls([5.0]))
+        exact = 5 * rational(next(iter(numbers_of(scaled))).rad())
+        assert exact <= rational(found) <= exact * (1 + Fraction(1, 2**100))
+
+
+def numbers_of(map_: Map) -> list[arb]:
+    """All balls of an operator."""
+    arrays = (*(block.matrix for block in map_.blocks), map_.scale, map_.bias)
+    return [ball for array in arrays if array is not None for ball in array.ravel()]
+
+
+def rational(value: arb) -> Fraction:
+    """An exact ball."""
+    assert value.is_exact()
+    mantissa, exponent = value.mid().man_exp()
+    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+
+
+def value_of(map_: Map, x: list[Fraction], number: Callable[[arb], Fraction]) -> list[Fraction]:
+    """b + s K x, with a rational ``number`` for each ball."""
+    out = [Fraction(0)] * map_.sizes[1]
+    for block in map_.blocks:
+        ones = np.array([[Fraction(1)]], dtype=object)
+        k = ones if block.matrix is None else np.vectorize(number, otypes=[object])(block.matrix)
+        for sources, targets in zip(block.inputs, block.outputs, strict=True):
+            for i, target in enumerate(targets):
+                if target >= 0:
+                    out[target] += sum(k[i, j] * x[s] for j, s in enumerate(sources) if s >= 0)
+    if map_.scale is not None:
+        out = [number(s) * y for s, y in zip(map_.scale, out, strict=True)]
+    return out if map_.bias is None else [y + number(b) for b, y in zip(map_.bias, out, strict=True)]

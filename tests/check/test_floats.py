@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from tests.check.test_affine import Case, cases
 from tests.verifier.exact import affine_map, evaluate, exactly
-from tests.verifier.graphs import NETWORKS, casting, random_box, sample_box
+from tests.verifier.graphs import NETWORKS, Builder, casting, random_box, sample_box
 from zonocuda.checker.affine import explicit
 from zonocuda.checker.arithmetic import balls, precisely
 from zonocuda.checker.derive import Derivation
@@ -20,7 +21,7 @@ from zonocuda.checker.intervals import interval
 from zonocuda.checker.maps import Maps
 from zonocuda.checker.maps import cast_error as ball_error
 from zonocuda.checker.sets import FloatNet, carry, cast_error
-from zonocuda.graph import HOPELESS, Cast, Graph, Input, Linear, Node, ScaleShift
+from zonocuda.graph import HOPELESS, Affine, Cast, Graph, Input, Linear, Node, Relu, ScaleShift
 
 U = Fraction(1, 2**53)
 
@@ -107,6 +108,31 @@ def test_every_bound_of_every_set_is_confirmed_by_balls_and_encloses_samples(nam
                 relaxed = sets.relus[relu.name]
                 assert (value >= relaxed.low[number] - 1e-9).all()
                 assert (value <= relaxed.high[number] + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", ["residual", "deep"])
+def test_constants_that_are_known_up_to_an_error_cost_balls_no_more_than_float64(name: str) -> None:
+    """Balls that are multiplied by |A| layer after layer would."""
+    graph = chain(12, 16) if name == "deep" else NETWORKS[name](1)
+    nodes = tuple(
+        replace(node, op=replace(node.op, roundings=4)) if isinstance(node.op, Affine) else node for node in graph.nodes
+    )
+    lower, upper = (b.flatten(1).numpy() for b in random_box(graph, width=0.1, seed=1))
+    with precisely(), np.errstate(all="ignore"):
+        maps = Maps(Graph(nodes, graph.output))
+        sample = Sample(maps, 1.0, np.inf)
+        Derivation(FloatNet(maps), lower, upper, sample=sample).run()
+    assert sample.confirmed
+
+
+def chain(depth: int, width: int) -> Graph:
+    """Fully connected layers, of which each grows what it is given."""
+    b = Builder(width, seed=3)
+    for _ in range(depth):
+        b(b.linear(width, width))
+        b(Relu())
+    b(b.linear(width, 1))
+    return b.graph()
 
 
 def test_a_machine_that_rounds_otherwise_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

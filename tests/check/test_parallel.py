@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,12 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flint import arb
 
-from tests.check.certificates import inline, threshold
+from tests.check.certificates import KINDS, certified, inline, threshold
 from tests.check.test_forests import case, checked, false_one
-from zonocuda.checker import trees
+from tests.check.test_smooth_proofs import whole
+from zonocuda.checker import maps, trees
+from zonocuda.checker.arithmetic import as_bytes, balls, from_bytes, lower, precisely
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.parallel import Work, in_order
+from zonocuda.checker.passes import Passes
 from zonocuda.checker.proof import Sources
 from zonocuda.checker.verdict import check, check_proof
 from zonocuda.specs import Spec
@@ -101,6 +106,47 @@ def test_a_forest_is_confirmed_alike_in_any_number_of_processes(kind: str, monke
     refused = [check_proof(inline(certificate), graph, wrong, None, Sources(work=Work(jobs))) for jobs in (1, 2)]
     assert not refused[0].confirmed
     assert refused[0] == refused[1]
+
+
+@pytest.mark.parametrize("name", ["residual", "tanh"])
+def test_rows_of_a_whole_box_are_carried_in_balls_alike_in_any_number_of_processes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them with ``exact``; about a smooth function always."""
+    monkeypatch.setattr(maps, "BALLS_AT_ONCE", 60)
+    if name == "tanh":
+        graph, property_, certificate = whole(name)
+    else:
+        graph, property_ = threshold(name, 2, KINDS[name, 2])
+        certificate = certified(graph, property_)
+    chunks, chunk = [], Passes._chunk
+
+    def counted(passes: Passes, *arguments: Any) -> Any:
+        chunks.append(arguments)
+        return chunk(passes, *arguments)
+
+    monkeypatch.setattr(Passes, "_chunk", counted)
+    found = [check_proof(certificate, graph, property_, None, Sources(exact=True, work=Work(1)))]
+    alone = len(chunks)
+    chunks.clear()
+    found += [check_proof(certificate, graph, property_, None, Sources(exact=True, work=Work(jobs))) for jobs in (2, 3)]
+    assert len(chunks) < alone, "two checks do less here than one did: but for what is a part by itself"
+    assert found[0].confirmed
+    assert found[0] == found[1] == found[2]
+
+
+def test_numbers_come_back_from_other_processes_as_they_were() -> None:
+    rng = random.Random(1)
+    with precisely():
+        some = [arb(rng.getrandbits(200)) / 3 ** rng.randrange(99) for _ in range(30)]
+        some = [one * arb(2) ** rng.randrange(-3000, 3000) for one in some]
+        values = lower(balls([*some, *(-one for one in some), arb(0), arb("inf"), arb("-inf"), arb(0, "inf")]))
+    again = from_bytes(as_bytes(values))
+    assert len(again) == len(values)
+    assert all(a == b for a, b in zip(again, values, strict=True))
+    for value in (arb("nan"), arb(1, 0.5)):  # a ball is no number, and none is made of it
+        (none,) = from_bytes(as_bytes(balls([value])))
+        assert not any((none > 0, none <= 0, none == none))
 
 
 def test_regions_are_proven_alike_in_any_number_of_processes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.check.certificates import KINDS, certified, inline, threshold
 from tests.check.test_forests import case, false_one
-from zonocuda.checker import CertificateError, Checked, check, check_proof, derive, trees, verdict
+from zonocuda.checker import CertificateError, Checked, check, check_proof, derive, maps, trees, verdict
 from zonocuda.checker.arguments import Claimed
 from zonocuda.checker.journal import Arrays, Journal
 from zonocuda.checker.parallel import Work, in_order
@@ -33,6 +33,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "SETS_AT_ONCE", 1)
     monkeypatch.setattr(trees, "LEAVES_AT_ONCE", 700)
     monkeypatch.setattr(derive, "ROWS_AT_ONCE", 60)
+    monkeypatch.setattr(maps, "BALLS_AT_ONCE", 60)
 
 
 def interrupted_after(count: int, patch: pytest.MonkeyPatch) -> list[str]:
@@ -51,11 +52,12 @@ def interrupted_after(count: int, patch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize("kind", ["box", "lemmas", "whole"])
+@pytest.mark.parametrize("kind", ["box", "lemmas", "whole", "whole, in balls"])
 def test_a_check_goes_on_where_it_was_to_the_same_answer(
     kind: str, jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind == "whole":
+    exact = kind == "whole, in balls"
+    if kind.startswith("whole"):
         graph, property_ = threshold("residual", 2, KINDS["residual", 2])
         entry = certified(graph, property_)
     else:
@@ -66,7 +68,7 @@ def test_a_check_goes_on_where_it_was_to_the_same_answer(
         files["certificate"].write_text(name)
 
         def again(journal: Journal | None) -> Checked:
-            return check_proof(entry, graph, about, None, Sources(work=Work(jobs, journal)))  # noqa: B023
+            return check_proof(entry, graph, about, None, Sources(exact=exact, work=Work(jobs, journal)))  # noqa: B023
 
         wanted = again(None)
         assert wanted.confirmed == (name == "true")

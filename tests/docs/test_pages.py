@@ -8,21 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from zonocuda.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "docs" / "index.md", *(ROOT / "docs" / "how-to").glob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", DOCS / "index.md", DOCS / "fleet.md", *(DOCS / "how-to").glob("*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a user stands: the examples beside, and the array that one page reads."""
+    """Where a user stands: the examples beside."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    np.save(tmp_path / "center.npy", np.full((1, 1, 8, 8), 0.5, dtype=np.float32))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -33,6 +32,7 @@ def run_command(line: str) -> None:
     if words[0] == "zonocuda":
         assert main(words[1:]) == 0, line
     else:
+        words[0] = sys.executable if words[0] == "python" else words[0]
         subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL)
 
 
@@ -56,6 +56,28 @@ def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
 def test_every_page_for_users_has_something_that_runs_but_the_table_of_names() -> None:
     without = {page.stem for page in PAGES if not re.search(r"^```(python|console)$", page.read_text(), re.MULTILINE)}
     assert without == {"other-tools"}
+
+
+def test_the_readme_and_the_site_have_one_table_beside_others() -> None:
+    def table(path: Path) -> list[str]:
+        (found,) = re.findall(r"^\| \| rounding of .*\n(?:\|.*\n)+", path.read_text(), re.MULTILINE)
+        return str(found).replace("](docs/", "](").splitlines()
+
+    rows = table(ROOT / "README.md")
+    assert rows == table(DOCS / "index.md")
+    for row in rows[2:]:
+        for cell in row.split("|")[2:-1]:
+            assert not cell.strip() or re.search(r"\(.*\)", cell), f"no source: {cell}"
+
+
+def test_the_script_of_several_ranks_runs_under_torchrun(tmp_path: Path) -> None:
+    page = (DOCS / "scaling.md").read_text()
+    ((_, script),) = BLOCK.findall(page)
+    assert "torchrun --nproc-per-node 4 script.py" in page
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

@@ -66,6 +66,14 @@ def where(seconds: float, value: object) -> tuple[object, str]:
     return value, ray.get_runtime_context().get_node_id()
 
 
+def say_where(folder: Path) -> None:
+    """A file named after the node of a Ray cluster, and then time for somebody to see it."""
+    import ray
+
+    (folder / ray.get_runtime_context().get_node_id()).touch()
+    time.sleep(5.0)
+
+
 def rank_and_sum(x: float) -> tuple[int, float]:
     """Which rank this is, and the sum over ranks of x."""
     import torch

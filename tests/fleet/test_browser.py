@@ -18,8 +18,8 @@ from zonocuda.fleet.page import page
 from zonocuda.verifier.documents import json_text
 
 CHROMIUM = os.environ.get("ZONOCUDA_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium")]
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium: CONTRIBUTING.md")]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_instances_are_verified_on_a_cluster(cluster: Any, small: Path, tmp_path
 
 
 def test_one_hard_instance_is_shared_out_and_a_node_that_dies_changes_nothing(
-    cluster: Any, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(box_packets, "HEAD", 0.0)
     for name in ("FIRST", "LEAST"):
@@ -102,12 +103,17 @@ def test_one_hard_instance_is_shared_out_and_a_node_that_dies_changes_nothing(
     def notify(notice: Notice) -> None:
         nonlocal node, lost, started
         lost, started = lost + (notice.kind == "lost"), started + (notice.kind == "started")
-        if started == 3 and node is not None:  # two of the three are on the node
+        if started == 3 and node is not None:  # two of the three are for the node: one has begun where it says so
+            until = time.monotonic() + 60
+            while not (tmp_path / node.node_id).exists():
+                assert time.monotonic() < until, "no task of the search came to the node"
+                time.sleep(0.05)
             cluster.remove_node(node, allow_graceful=False)
             node = None
 
     graph, problem = few_inputs()
-    with RayExecutor(notify=notify) as executor, small_batches("input"):
+    prepare = partial(tasks.say_where, tmp_path)
+    with RayExecutor(notify=notify, prepare=prepare) as executor, small_batches("input"):
         result = verify(graph, problem, device="cpu", split="input", executor=executor, certificate=True, timeout=120.0)
     assert node is None
     assert lost > 0, "the node was idle: the test shows nothing"

@@ -19,7 +19,7 @@ from tests.fleet.inline import InlineExecutor, verdict_in_the_property
 from zonocuda.executors.protocol import Done
 from zonocuda.fleet import record as lines
 from zonocuda.fleet.record import Record
-from zonocuda.fleet.runner import execute, make_plan
+from zonocuda.fleet.runner import default_threads, execute, make_plan
 from zonocuda.fleet.settings import Settings
 from zonocuda.fleet.store import Store, latest, read_records
 
@@ -236,7 +236,7 @@ PROGRAM = """
 import os, random, signal, sys, threading, time
 from pathlib import Path
 from tests.fleet.inline import InlineExecutor, verdict_in_the_property
-from zonocuda.fleet.runner import execute, make_plan
+from zonocuda.fleet.runner import default_threads, execute, make_plan
 from zonocuda.fleet.settings import Settings
 
 given, out, after = sys.argv[1:]
@@ -278,6 +278,17 @@ def test_kill_minus_nine_at_random_moments_loses_and_repeats_nothing(tmp_path: P
     for record in records:
         assert all((out / path).is_file() for path in record.files.values())
         assert ("counterexample" in record.files) == (record.verdict == "falsified")
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, [8, 4, 1]), ("", [8, 4, 1]), ("2,1", [2, 2, 1])])
+def test_workers_share_the_cores_and_take_no_more_threads_than_are_asked_for(
+    asked: str | None, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert [default_threads(workers) for workers in (1, 2, 20)] == threads
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(listed: Path, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_a_proof_says_what_it_assumes_and_so_does_its_check(model: nn.Module, tm
     for ulp, message in (
         ({"tanh": 2.0}, "nothing is known of op sigmoid"),
         ({"tanh": -1.0}, r"ran\.ulp: the units of"),
+        ({**STATED, "tanh": 0.25}, r"ran\.ulp: the units of tanh must be from 0\.5"),
     ):
         replace(own, ulp=ulp).save(file)
         with pytest.raises(CertificateError, match=message):
@@ -163,7 +164,9 @@ def test_what_is_not_stated_or_cannot_be_is_refused(model: nn.Module, tmp_path: 
         verify(graph, property_, semantics="float32", ulp={**STATED, "tanh": 1}, checkpoint=kept, resume=True)
 
 
-@pytest.mark.parametrize("text", ["exp", "exp=", "exp=x", "=2", "exp=1,exp=2", "exp=-1", "exp=nan", "exp=inf", "sn=1"])
+@pytest.mark.parametrize(
+    "text", ["exp", "exp=", "exp=x", "=2", "exp=1,exp=2", "exp=-1", "exp=nan", "exp=inf", "sn=1", "exp=0", "exp=0.49"]
+)
 def test_a_malformed_statement_is_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="ulp: "):
         parse_ulp(text)
@@ -180,5 +183,5 @@ def test_statements_go_through_texts_and_settings() -> None:
     for wrong in (None, [("exp", 2)], {"exp": "2"}, {"exp": True}):
         with pytest.raises(TypeError, match="ulp"):
             resolve_ulp(wrong)
-    with pytest.raises(ValueError, match="from 0 to 65536, got 1000"):
+    with pytest.raises(ValueError, match=r"from 0\.5, .* to 65536, got 1000"):
         resolve_ulp({"exp": 10**400})

@@ -16,7 +16,7 @@ import numpy as np
 from flint import arb_mat
 from numpy.typing import NDArray
 
-from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, constants, matrix, product, zeros
+from zonocuda.checker.arithmetic import ONE, ZERO, Array, balls, constants, matrix, product, upper, zeros
 from zonocuda.graph import (
     Affine,
     AveragePool,
@@ -94,6 +94,29 @@ class Map:
         blocks = tuple(replace(b, matrix=None if b.matrix is None else np.abs(b.matrix)) for b in self.blocks)
         return Map(blocks, None if self.scale is None else np.abs(self.scale), None, self.sizes)
 
+    @cached_property
+    def middle(self) -> Map:
+        """The operator whose numbers are the middles of the balls; itself where these are exact."""
+        if all(t is None or all(value.is_exact() for value in t.ravel()) for t in self._numbers()):
+            return self
+        blocks = tuple(replace(b, matrix=_middles(b.matrix)) for b in self.blocks)
+        return Map(blocks, _middles(self.scale), _middles(self.bias), self.sizes)
+
+    def doubt(self, size: Array) -> Array:
+        """How far y may be ``[out]`` from that of :attr:`middle`, for |x| <= ``size`` m ``[in]``.
+
+        With middles K', s' and b': |b - b'| + |s| |K - K'| m + |s - s'| |K'| m.
+        """
+        radii = tuple(replace(b, matrix=_radii(b.matrix)) for b in self.blocks if b.matrix is not None)
+        total = Map(radii, None, None, self.sizes).linear(size)
+        if self.scale is not None:
+            kept = replace(self.middle.absolute(), scale=None)
+            total = np.abs(self.scale) * total + _radii(self.scale) * kept.linear(size)
+        return upper(total if self.bias is None else total + _radii(self.bias))
+
+    def _numbers(self) -> tuple[Array | None, ...]:
+        return (*(block.matrix for block in self.blocks), self.scale, self.bias)
+
     def ends(self, low: Array, high: Array) -> tuple[Array, Array]:
         """Bounds ``[out]`` of s * sum K x for ``low`` <= x <= ``high``: each sum of products with the ends that it is
         about, so that it is exact where these are zeros."""
@@ -128,6 +151,14 @@ def _apply(blocks: list[tuple[arb_mat | None, Places, Places]], x: Array, size: 
                 for row, some in zip(out, addends, strict=True):
                     np.add.at(row, places[inside], some)
     return out[:, :size]
+
+
+def _middles(values: Array | None) -> Array | None:
+    return None if values is None else balls((value.mid() for value in values.ravel()), values.shape)
+
+
+def _radii(values: Array) -> Array:
+    return balls((value.rad() for value in values.ravel()), values.shape)
 
 
 def _distinct(places: Places) -> bool:

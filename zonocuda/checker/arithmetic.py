@@ -7,12 +7,13 @@ only where it holds for all of them, and false wherever a NaN takes part.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from flint import arb, arb_mat, ctx
+from flint import arb, arb_mat, arf, ctx
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -88,3 +89,21 @@ def lower(values: Array) -> Array:
 def upper(values: Array) -> Array:
     """Exact numbers above."""
     return balls((value.upper() for value in values.ravel()), values.shape)
+
+
+def as_bytes(values: Array) -> NDArray[np.uint8]:
+    """Exact numbers and infinities ``[n]`` as bytes, for another process or a file; what else there is, as NaN."""
+    told = json.dumps([_told(value) for value in values.tolist()])
+    return np.frombuffer(told.encode(), np.uint8)
+
+
+def _told(value: arb) -> list[int] | str:
+    if value.is_finite() and value.is_exact():
+        return [int(part) for part in value.mid().man_exp()]
+    return next((text for text in ("inf", "-inf") if value == arb(text)), "nan")
+
+
+def from_bytes(told: NDArray[np.uint8]) -> Array:
+    """The numbers, none of which is rounded."""
+    found = json.loads(told.tobytes())
+    return balls(arb(one) if isinstance(one, str) else arb(arf((one[0], one[1]))) for one in found)

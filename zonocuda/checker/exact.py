@@ -39,6 +39,9 @@ class ExactRows(Passes):
                 assert error is not None, "it rounds"
                 self.departures[node.name] = error
 
+    def size(self, name: str) -> Array:
+        return _sizes(self.sets.sizes, name, self.number)
+
     def row(self, start: Start, pick: Pick, chosen: int) -> Ends:
         """Exact lower and upper bounds of one row, which begins at several nodes (``[1, N]`` at each) and takes the
         slopes of the row ``chosen``."""

@@ -152,7 +152,7 @@ Bounds = tuple[dict[LinearConstraint, Any], str]
 
 
 def _in_balls(network: Network, region: Region, claim: RegionClaim, rows: Rows, sources: Sources) -> Bounds:
-    again = RegionCheck(network.maps, region, claim, sources.progress)
+    again = RegionCheck(network.maps, region, claim, sources.progress, sources.work)
     _refuse(again.overflow)
     bounds = {rows[number]: again.row_bound(rows[number], one) for number, one in claim.rows.items()}
     return bounds, f"{again.passes} rows carried in balls, {again.missed} {MISSED}"

@@ -24,6 +24,7 @@ from zonocuda.checker.claims import ActivationSlopes, EndClaim, OwnSlopes, Regio
 from zonocuda.checker.ends import Ended
 from zonocuda.checker.execution import box_of, sized
 from zonocuda.checker.maps import Ends, Maps, cast_error, interval, is_activation, of_two, ratio
+from zonocuda.checker.parallel import Work
 from zonocuda.checker.passes import Passes
 from zonocuda.checker.relaxed import Chosen, Relaxed, relaxed
 from zonocuda.graph import Cast, Input, Node, Relu
@@ -40,11 +41,16 @@ class RegionCheck(Passes):
     """A region under way."""
 
     def __init__(
-        self, maps: Maps, region: Region, claim: RegionClaim, progress: Progress = lambda phase, done, total: None
+        self,
+        maps: Maps,
+        region: Region,
+        claim: RegionClaim,
+        progress: Progress = lambda phase, done, total: None,
+        work: Work | None = None,
     ) -> None:
-        """Bounds every activation's input; ``progress`` is told how many nodes are done."""
+        """Bounds every activation's input; ``progress`` is told how many nodes are done, and ``work`` does the rows."""
         lower_, upper_ = box_of(region.box, maps.execution)
-        super().__init__(maps, (balls(lower_.tolist()), balls(upper_.tolist())))
+        super().__init__(maps, (balls(lower_.tolist()), balls(upper_.tolist())), work)
         self.claim = claim
         self.sizes: dict[str, Array] = {}
         self.relaxed: dict[str, Relaxed] = {}
@@ -212,6 +218,9 @@ class RegionCheck(Passes):
         """Exact lower and upper bounds of rows ``[R, N]`` of a node, by the slopes of ``pick``."""
         self._pick = pick
         return self.carry(name, rows, () if at_input is None else [(self.maps.graph.nodes[0].name, at_input)])
+
+    def size(self, name: str) -> Array:
+        return self.sizes[name]
 
     def through(self, name: str, v: Array, first: int) -> tuple[Array, Array, Array]:
         """The rows before an activation, and the offsets below and above."""

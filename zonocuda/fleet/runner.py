@@ -199,14 +199,20 @@ def default_memory(jobs: int) -> int | None:
     return None if free is None else max(1, free // jobs)
 
 
+def default_threads(workers: int) -> int:
+    """Threads of each of so many workers: an equal part of the cores, and no more than OMP_NUM_THREADS asks for."""
+    part = max(1, len(os.sched_getaffinity(0)) // workers)
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(part, max(1, int(asked))) if asked.isdecimal() else part
+
+
 def local_executor(
     plan: Plan, jobs: int | None, memory: int | None, device: str, notify: Callable[[Notice], None], pids: set[int]
 ) -> LocalExecutor:
     """Processes of this machine for a plan: no more than there is to do."""
     workers = max(1, min(jobs or default_jobs(device), len(plan.left)))
     logs = None if plan.store is None else plan.store.folder / LOGS
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    prepare = partial(_prepare, threads, memory or default_memory(workers))
+    prepare = partial(_prepare, default_threads(workers), memory or default_memory(workers))
     return LocalExecutor(workers, prepare=prepare, logs=logs, notify=notify, pids=pids)
 
 
@@ -229,8 +235,7 @@ def search_executor(
     if kind == "ray":
         return ray_executor(workers, None, device, notify)
     count = workers or default_jobs(device)
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
-    return LocalExecutor(count, prepare=partial(_prepare, threads, None), notify=notify, pids=pids)
+    return LocalExecutor(count, prepare=partial(_prepare, default_threads(count), None), notify=notify, pids=pids)
 
 
 def run(

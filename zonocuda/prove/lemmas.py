@@ -26,7 +26,6 @@ from zonocuda.bounds.dual.compact import Compact, compact
 from zonocuda.bounds.dual.dual_pass import (
     DualPass,
     Visit,
-    convolves,
     flatten_positions,
     flatten_rows,
     unflatten_rows,
@@ -35,6 +34,7 @@ from zonocuda.bounds.dual.neurons import send_unit_rows
 from zonocuda.bounds.dual.signs import SignProblem
 from zonocuda.bounds.dual.slopes import free_neurons
 from zonocuda.bounds.interval import Bounds, outward
+from zonocuda.bounds.rounding.arithmetic import convolves
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.branch import SearchStopped, SignParts, deepen
 from zonocuda.graph import Node
@@ -246,7 +246,7 @@ class LemmaLayer:
         """The bound method of the neurons ``index`` ``[K]``: a row for each one's lower, then for its upper bound."""
         self.index = index
         judge = self.problem(-1, index) if len(self.arithmetics) > 1 else None
-        pace = CONVOLVED_LEMMA if convolves(self.left.graph) else LEMMA
+        pace = CONVOLVED_LEMMA if convolves(self.left.graph.nodes) else LEMMA
         self.bounder = SignBounds(self.problem(0, index), pace, judge=judge, wishes=1, written=self.written)
 
     # ---- pieces ------------------------------------------------------------------------------------------------------

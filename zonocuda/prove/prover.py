@@ -20,8 +20,9 @@ from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rows import Rows
 from zonocuda.graph import Graph, Node
+from zonocuda.precision import summed_products
 from zonocuda.relaxations import Start
-from zonocuda.tighten.ascent import Ascent, ascend
+from zonocuda.tighten.ascent import SPARE, Ascent, ascend
 from zonocuda.tighten.refine import refine
 
 Effort = Literal["fast", "standard", "max"]
@@ -185,20 +186,19 @@ class Prover:
     def _pass(self, index: Tensor, starts: Sequence[Mapping[str, Slopes]]) -> None:
         """Bounds of the rows ``index`` for each of some slopes."""
         self.corners, self.passed = self.corners[:0], True
-        left = compact(self.graph, self.intermediate)
-        narrow = [left.narrow_slopes(slopes) for slopes in starts]
-        with torch.no_grad():
+        with torch.no_grad(), summed_products():
+            left = compact(self.graph, self.intermediate)
+            narrow = [left.narrow_slopes(slopes) for slopes in starts]
             maxima = Maxima(left.graph, left.intermediate, self.box, self._rounding(left))
             problem = self._problem(left, self._ledger(left), index, maxima.stops)
-        tried = [(slopes, False) for slopes in narrow]
-        if maxima.stops:
-            tried.append((maxima.usual(narrow[STARTS.index("adaptive")]), True))
-        for slopes, ends in tried:
-            with torch.no_grad():
+            tried = [(slopes, False) for slopes in narrow]
+            if maxima.stops:
+                tried.append((maxima.usual(narrow[STARTS.index("adaptive")]), True))
+            for slopes, ends in tried:
                 lower, weight = problem.bound(_lookup(slopes), ends)
-            self._improve(index, lower.squeeze(0), problem.slack.squeeze(0), ends)
-            if weight is not None:
-                self._add_corners(weight)
+                self._improve(index, lower.squeeze(0), problem.slack.squeeze(0), ends)
+                if weight is not None:
+                    self._add_corners(weight)
 
     def climb(self, rung: Rung) -> bool:
         """Refines the intermediate bounds, then optimises the slopes of the rows that are still needed.
@@ -222,20 +222,28 @@ class Prover:
         self.plain()
         open_ = self._open()
         if len(open_):
-            left, start = compact(self.graph, self.intermediate), self.start(open_)
-            result = ascend(
-                self._problem(left, self._ledger(left), open_),
-                replace(ascent, iterations=rung.rows),
-                left.narrow_slopes(start),
-                finished=lambda best: self._finished(open_, best),
-                wants_slopes=True,
-            )
-            self._improve(open_, result.lower.squeeze(0), result.slack.squeeze(0))
-            self._keep(open_, left.widen_slopes(result.slopes, start))
-            if result.weight is not None:
-                self._add_corners(result.weight)
+            self._ascend(open_, replace(ascent, iterations=rung.rows))
         gain = self.best - before
         return refined.unstable[1] < refined.unstable[0] or bool((gain > 0.01 * (1e-3 + before.abs())).any())
+
+    def _ascend(self, index: Tensor, ascent: Ascent) -> None:
+        """Slopes of the rows ``index`` climb by bounds that count no rounding; the best ones are proven once."""
+        left, whole = compact(self.graph, self.intermediate), self.start(index)
+        start, spare = left.narrow_slopes(whole), SPARE * self.slack[index].nan_to_num(0.0)
+        found = ascend(
+            self._problem(left, None, index),
+            ascent,
+            start,
+            finished=lambda best: self._finished(index, best.double() - spare),
+            wants_slopes=True,
+        ).slopes
+        with torch.no_grad():
+            problem = self._problem(left, self._ledger(left), index)
+            lower, weight = problem.bound(_lookup({**start, **found}))
+        self._improve(index, lower.squeeze(0), problem.slack.squeeze(0))
+        self._keep(index, left.widen_slopes(found, whole))
+        if weight is not None:
+            self._add_corners(weight)
 
     def reason(self) -> str:
         """Why the region is not proven safe; empty if it is."""

@@ -174,7 +174,7 @@ class Recording(Layers):
         if self.bytes > MAX_BYTES:
             raise NoCertificateError(f"slopes for each neuron would take more than {MAX_BYTES >> 20} MiB")
         slopes, stored = dict(self.start), {}
-        for name, own in self.ascend(node, position, wants_slopes=True).slopes.items():
+        for name, own in self.climb(node, position).items():
             if own.nonnegative is not None and name in self.listed:
                 given = {"nonnegative": own.nonnegative, "negative": own.negative}
                 sides = {side: _quantised(t, self.ends[name]) for side, t in given.items() if t is not None}
@@ -182,9 +182,8 @@ class Recording(Layers):
                 stored[name] = SidedSlopes(
                     **{side: units[0, : 2 * count][:, self.listed[name]] for side, (units, _) in sides.items()}
                 )
-        best = self.problem(node, position).bound(lambda other: slopes[other.name])[0]
         self.found.setdefault(node.name, []).append((position, stored))
-        return best[:, :count], -best[:, count : 2 * count]
+        return self.proven(node, position, slopes)
 
     def places(self, name: str, index: Tensor) -> Tensor:
         """Places in the flattened features of the whole network for those of an activation of ``left``, in the order of

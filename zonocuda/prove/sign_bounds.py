@@ -20,14 +20,11 @@ from zonocuda.branch import SignBounded, SignParts, refuted
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import UNIT
 from zonocuda.prove.leaf_program import LeafOracle
+from zonocuda.tighten.ascent import SPARE
 
 _FIRST, _SECOND = 0.9, 0.999  # how slowly the moments forget
 WISHES = 4
 """Neurons that a part wishes to be split by."""
-SPARE = 2.0
-"""How many times its own slack a bound should exceed zero by, before it is taken for one that a proof will confirm."""
-
-
 DEAR = 0.005
 """Of a bound, what rounding may take before proofs are made in wider floats: a pass more costs less than it gains."""
 

@@ -252,7 +252,7 @@ class RegionProof:
 
     def _climb(self, dtype: torch.dtype, rung: Rung) -> bool:
         prover = self._in(dtype)
-        with self.course.phase("refine"), summed_products():
+        with self.course.phase("refine"):
             worth = prover.climb(rung)
         self._note(prover)
         return worth

@@ -12,25 +12,22 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import standard_rows
 from zonocuda.bounds.dual.problem import RowProblem
-from zonocuda.bounds.dual.slopes import Slopes, free_neurons
-from zonocuda.bounds.interval import Bounds
-from zonocuda.graph import Node
+from zonocuda.bounds.dual.slopes import Slopes
 from zonocuda.kink import KinkRule
-from zonocuda.relaxations import Rule, rule_of, use_kink
+from zonocuda.relaxations import use_kink
+from zonocuda.tighten.free_slopes import RowSlopes, Signs
 from zonocuda.tighten.history import History, Step, sum_and_smallest
 
-Signs = Literal["nonnegative", "both"]
-"""Which slopes are free: those where v >= 0 alone (the others stay minimum-area ones), or all."""
-
-SIDES = ("negative", "nonnegative")
-_NEGATIVE_PACE = 0.1  # of steps where v < 0, which begin at the best slope of each neuron alone, on a kink
+SPARE = 2.0
+"""How many times its slack a bound that counts no rounding should exceed zero by, to be taken for one that a proof will
+confirm."""
 
 
 @dataclass(frozen=True)
@@ -84,156 +81,20 @@ Finished = Callable[[Tensor], Tensor]
 """Given the best bounds ``[B, R]`` of all rows: a mask ``[R]`` of those that need no better one."""
 
 
-class FreeSlopes:
-    """The free slopes of one activation on its unsettled neurons, ``[B, R, K]``, with their moments."""
-
-    def __init__(
-        self,
-        rule: Rule,
-        start: Tensor,
-        index: Tensor,
-        rows: int,
-        width: int,
-        pace: float = 1.0,
-        reach: Bounds | None = None,
-    ) -> None:
-        """``reach``: slopes ``[B, 1, N]`` to stay within, and in whose distance steps are measured."""
-        self.rule, self.index, self.width, self.pace, self.start = rule, index, width, pace, start
-        self.reach = None
-        if reach is not None:
-            low, high = (rule.project(end.nan_to_num(0.0)).index_select(2, index) for end in reach)
-            self.reach = low, high, torch.maximum(high - low, torch.zeros_like(low))
-        self.value = rule.project(start.index_select(2, index).expand(-1, rows, -1)).detach().clone().requires_grad_()
-        self.first, self.second = (torch.zeros_like(self.value, requires_grad=False) for _ in range(2))
-
-    def full(self) -> Tensor:
-        """``[B, R, N]``; what stable neurons hold is never read."""
-        value = self.value
-        return value.new_zeros(*value.shape[:2], self.width).index_copy(2, self.index, value)
-
-    def shown(self) -> Tensor:
-        """``[B, R, N]``, stable neurons with the slopes to begin with: a neighbouring input may find them crossing."""
-        value = self.value.detach()
-        start = self.rule.project(self.start).nan_to_num(0.0)
-        return start.expand(-1, value.shape[1], -1).index_copy(2, self.index, value)
-
-    def step(self, gradient: Tensor, number: int, rate: float) -> None:
-        """One step upwards, and the projection."""
-        gait = self.rule.gait
-        with torch.no_grad():
-            gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
-            self.first.lerp_(gradient, 1 - gait.first)
-            self.second.mul_(gait.second).addcmul_(gradient, gradient, value=1 - gait.second)
-            scale = (self.second / (1 - gait.second**number)).sqrt_().clamp_(min=torch.finfo(gradient.dtype).tiny)
-            pace = self.pace * gait.pace * rate / (1 - gait.first**number)
-            if self.reach is None:
-                self.value.addcdiv_(self.first, scale, value=pace).clamp_(*self.rule.limits)
-            else:
-                low, high, width = self.reach
-                moved = self.value.addcmul_(self.first / scale, width, value=pace)
-                torch.minimum(torch.maximum(moved, low), high, out=moved)
-
-    def keep(self, index: Tensor) -> None:
-        """Goes on with the rows ``index`` alone."""
-        self.value = self.value.detach().index_select(1, index).requires_grad_()
-        if self.start.shape[1] > 1:
-            self.start = self.start.index_select(1, index)
-        self.first, self.second = (t.index_select(1, index) for t in (self.first, self.second))
-
-
-class _Slopes:
-    """The slopes of all activations: made when one is first reached."""
-
-    def __init__(self, problem: RowProblem, start: Mapping[str, Slopes], signs: Signs, frozen: bool) -> None:
-        """``frozen``: nothing will be moved."""
-        self.problem, self.start, self.signs, self.frozen = problem, start, signs, frozen
-        self.rows = problem.flow.rows
-        self.free: dict[tuple[str, str], FreeSlopes] = {}
-        self.fixed: dict[str, Slopes] = {}
-
-    def of(self, node: Node) -> Slopes:
-        """What the pass asks for."""
-        if node.name not in self.fixed:
-            self._make(node)
-        return self._now(node.name, FreeSlopes.full)
-
-    def _now(self, name: str, form: Callable[[FreeSlopes], Tensor]) -> Slopes:
-        fixed, negative, nonnegative = self.fixed[name], *(self.free.get((name, side)) for side in SIDES)
-        return Slopes(
-            fixed.negative if negative is None else form(negative),
-            fixed.nonnegative if nonnegative is None else form(nonnegative),
-        )
-
-    def _make(self, node: Node) -> None:
-        start = self.start.get(node.name, Slopes())
-        self.fixed[node.name] = start
-        if self.frozen:
-            return
-        lower, upper = self.problem.input_bounds(node)
-        index = free_neurons(node, self.problem.intermediate[node.name])
-        if not len(index):
-            return
-        rule, width = rule_of(node), lower.shape[1]
-        own = None if start.nonnegative is None else rule.above(lower, upper)
-        tied = (rule.initial(lower, upper) if own is None else own).nan_to_num(0.0).unsqueeze(1)
-        below = tied if start.negative is None else start.negative
-        above = below if start.nonnegative is None else start.nonnegative
-        ends = rule.reach(lower, upper)
-        reach = None if ends is None else (ends[0].unsqueeze(1), ends[1].unsqueeze(1))
-        self.free[node.name, "nonnegative"] = FreeSlopes(rule, above, index, self.rows, width, reach=reach)
-        if self.signs == "both" or not rule.has_best_above:
-            pace = _NEGATIVE_PACE if rule.has_best_above else 1.0
-            self.free[node.name, "negative"] = FreeSlopes(rule, below, index, self.rows, width, pace, reach)
-
-    def keep(self, index: Tensor) -> None:
-        """Goes on with the rows ``index`` alone."""
-        self.rows = len(index)
-        for free in self.free.values():
-            free.keep(index)
-        for name, slopes in self.fixed.items():
-            self.fixed[name] = Slopes(_rows(slopes.negative, index), _rows(slopes.nonnegative, index))
-
-    def snapshot(self) -> dict[str, Slopes]:
-        """The slopes now, ``[B, R or 1, N]``."""
-        return {name: self._now(name, FreeSlopes.shown) for name in self.fixed}
-
-
-def _rows(t: Tensor | None, index: Tensor) -> Tensor | None:
-    return t if t is None or t.shape[1] == 1 else t.index_select(1, index)
-
-
 class _Best:
-    """The best of each row: its bound and, where wanted, the slopes."""
+    """The best bound of each row."""
 
-    def __init__(self, lower: Tensor, wants_slopes: bool) -> None:
+    def __init__(self, lower: Tensor) -> None:
         self.lower, self.slack = torch.full_like(lower, -math.inf), torch.zeros_like(lower)
-        self.slopes: dict[str, Slopes] = {}
-        self.wants_slopes = wants_slopes
 
-    def update(self, open_: Tensor, lower: Tensor, slack: Tensor, slopes: Callable[[], dict[str, Slopes]]) -> Tensor:
-        """Takes what is better, for the rows ``open_``; returns by how much each row improved ``[B, R']``."""
+    def update(self, open_: Tensor, lower: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes what is better, for the rows ``open_``; returns where that is, and by how much each row improved, both
+        ``[B, R']``."""
         old = self.lower[:, open_]
         better = (lower > old) | (lower.isnan() & old.isinf())
         self.lower[:, open_] = torch.where(better, lower, old)
         self.slack[:, open_] = torch.where(better, slack, self.slack[:, open_])
-        if self.wants_slopes:
-            for name, now in slopes().items():
-                self.slopes[name] = Slopes(
-                    *(
-                        self._merge(getattr(self.slopes.get(name), side, None), getattr(now, side), open_, better)
-                        for side in SIDES
-                    )
-                )
-        return torch.where(better, torch.where(old.isinf(), torch.inf, lower - old), 0.0)
-
-    def _merge(self, kept: Tensor | None, now: Tensor | None, open_: Tensor, better: Tensor) -> Tensor | None:
-        if now is None:
-            return kept
-        batch, rows = self.lower.shape
-        if kept is None:
-            kept = now.new_zeros(batch, rows, now.shape[2])
-        kept[:, open_] = torch.where(better.unsqueeze(2), now, kept[:, open_])
-        return kept
+        return better, torch.where(better, torch.where(old.isinf(), torch.inf, lower - old), 0.0)
 
 
 class Search(Protocol):
@@ -307,10 +168,10 @@ class _RowSearch:
     ) -> None:
         self.problem, self.settings, self.finished = problem, settings, finished
         frozen = settings.iterations == 0 and not wants_slopes
-        self.slopes = _Slopes(problem, start, settings.signs, frozen)
+        self.slopes = RowSlopes(problem, start, settings.signs, frozen)
         flow = problem.flow
         self.open = torch.arange(flow.rows, device=flow.constant.device)
-        self.best = _Best(flow.constant, wants_slopes)
+        self.best, self.wants_slopes = _Best(flow.constant), wants_slopes
         self.lower, self.weight = flow.constant, None
         self.number, self.wanted = 0, flow.rows
         self.total = self.worst = -math.inf
@@ -330,16 +191,18 @@ class _RowSearch:
         with torch.set_grad_enabled(not last):
             self.lower, self.weight = self.problem.bound(self.slopes.of)
         lower = self.lower.detach()
-        gain = self.best.update(self.open, lower, self.problem.slack, self.slopes.snapshot)
+        improved, gain = self.best.update(self.open, lower, self.problem.slack)
+        if self.wants_slopes:
+            self.slopes.note(self.open, improved)
         self.wants = torch.ones_like(self.open, dtype=torch.bool)
         if self.finished is not None and not last:
             self.wants = ~self.finished(self.best.lower)[self.open]
         better = (gain > self.settings.tolerance * (1e-2 + lower.abs())).any()
         # A device is waited for once a step: for all that decides on the next one.
         asked = [better.double(), *sum_and_smallest(self.best.lower), self.wants.sum().double()]
-        improved, self.total, self.worst, wanted = torch.stack(asked).tolist()
+        moved, self.total, self.worst, wanted = torch.stack(asked).tolist()
         self.wanted = int(wanted)
-        return bool(improved)
+        return bool(moved)
 
     def clock(self, seconds: float) -> float:
         return seconds
@@ -388,4 +251,5 @@ def ascend(
     search = _RowSearch(problem, settings, start or {}, finished, wants_slopes)
     history = climb(search, settings)
     weight = None if search.weight is None else search.weight.detach()
-    return Ascended(search.best.lower, search.best.slack, search.best.slopes, weight, history)
+    slopes = search.slopes.best() if wants_slopes else {}
+    return Ascended(search.best.lower, search.best.slack, slopes, weight, history)

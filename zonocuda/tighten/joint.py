@@ -22,7 +22,8 @@ from zonocuda.bounds.interval import Bounds
 from zonocuda.domains import Dense, Symbols, Zonotope
 from zonocuda.graph import Graph
 from zonocuda.relaxations import activations, has_rule, rule_of
-from zonocuda.tighten.ascent import Ascent, FreeSlopes
+from zonocuda.tighten.ascent import Ascent
+from zonocuda.tighten.free_slopes import FreeSlopes
 from zonocuda.tighten.history import sum_and_smallest
 
 Loss = Callable[[Zonotope], Tensor]

@@ -31,7 +31,7 @@ from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.domains import Zonotope
 from zonocuda.graph import Graph, Node
 from zonocuda.relaxations import activations, has_rule, rule_of
-from zonocuda.tighten.ascent import Ascended, Ascent, ascend
+from zonocuda.tighten.ascent import SPARE, Ascent, Finished, ascend
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ def refine(
 
     Layers are taken in order, so that each uses the tightened bounds of those before it. Each bound of a neuron is a
     row with slopes of its own, adaptive ones to begin with, that ``ascent`` optimises (or leaves as they are, with 0
-    iterations). A neuron that has become stable leaves; its bounds are what was found so far. Behind maxima rows also
-    go the usual way once, where they may end (:mod:`zonocuda.bounds.dual.stops`): no bound is worse than that gives.
+    iterations). A neuron that has become stable leaves; its bounds are what was found so far. Where rounding is
+    counted, slopes climb by bounds that do not count it, and the best ones are proven by one pass that does. Behind
+    maxima rows also go the usual way once, where they may end (:mod:`zonocuda.bounds.dual.stops`).
 
     Args:
         graph: the network.
@@ -103,6 +104,9 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
             raise ValueError("refine: rounding is counted for boxes alone, and the region is a zonotope")
         layers.rounding = rounding.on(left.graph)
         layers.ledger = Ledger(layers.rounding, region, layers.intermediate)
+        if layers.ascent.iterations and layers.region.like.dtype is torch.float64:
+            box = region[0].to(torch.float32), region[1].to(torch.float32)
+            layers.guides.insert(0, (left.graph.to(torch.float32), InputSet.of(box)))
     before = 0
     seen: list[Tensor] = []  # of every activation, on the device: width before and after, and neurons open after
     for node in activations(left.graph):
@@ -135,6 +139,8 @@ class Layers:
         intermediate: bounds ``[B, *features]`` of the input of every activation of it.
         start: slopes to begin with of the activations that are done, in the order of the pass.
         rounding, ledger: of what rounding costs, where that is counted.
+        slack: what it took off the last bounds, at most.
+        guides: networks and inputs that slopes climb on where rounding is counted, best first.
         softmax_sum: whether rows know that the shares of a softmax sum to 1.
         box: bounds of the network's input, where rows may end at maxima.
     """
@@ -149,6 +155,8 @@ class Layers:
         self.region, self.ascent, self.on_node = region, ascent, on_node
         self.intermediate = dict(left.intermediate)
         self.start: dict[str, Slopes] = {}
+        self.slack = region.like.new_zeros(())
+        self.guides = [(self.graph, region)]
 
     def begin(self, node: Node) -> Maxima | None:
         """Bounds an activation's input by intervals through maxima, and says where rows from it may end."""
@@ -193,34 +201,71 @@ class Layers:
     def ended(self, node: Node, position: Tensor, maxima: Maxima) -> Bounds:
         """Bounds ``[B, K]`` of neurons of an activation's input, by rows that go the usual way and end at maxima."""
         count, usual = len(position), maxima.usual(self.start)
-        found = self.problem(node, position, maxima.stops).bound(lambda other: usual[other.name], ends=True)[0]
+        rows = self.rows(self.graph, self.region, node, position, self.ledger)
+        problem = self.problem(rows, self.region, self.intermediate, maxima.stops)
+        found = problem.bound(lambda other: usual[other.name], ends=True)[0]
         return found[:, :count], -found[:, count : 2 * count]
 
     def optimised(self, node: Node, position: Tensor) -> Bounds:
         """Bounds ``[B, K]`` of neurons of an activation's input, by a row with its own slopes for each of the two."""
-        count = len(position)
-        best = self.ascend(node, position).lower
+        if self.ledger is not None and self.ascent.iterations:
+            return self.proven(node, position, self.climb(node, position))
+        rows, count = self.rows(self.graph, self.region, node, position, self.ledger), len(position)
+        problem = self.problem(rows, self.region, self.intermediate)
+        best = ascend(problem, self.ascent, self.start, finished=self.finished(node, count)).lower
         return best[:, :count], -best[:, count : 2 * count]
 
-    def ascend(self, node: Node, position: Tensor, wants_slopes: bool = False) -> Ascended:
-        """Optimises the slopes of the rows of :meth:`problem`."""
-        count = len(position)
+    def climb(self, node: Node, position: Tensor) -> dict[str, Slopes]:
+        """Slopes ``[B, R, N]`` of :meth:`rows`, found without counting what rounding costs: in float32 unless that is
+        too narrow for a bound, by whichever convolutions are fastest."""
+        finished, own = self.finished(node, len(position)), self.region.like.dtype
+        for graph, region in self.guides:
+            dtype = region.like.dtype
+            rows = self.rows(graph, region, node, position, None)
+            bounds = {name: (low.to(dtype), high.to(dtype)) for name, (low, high) in self.intermediate.items()}
+            start = {name: slopes.to(dtype) for name, slopes in self.start.items()}
+            problem = self.problem(rows, region, bounds)
+            found = ascend(problem, self.ascent, start, finished=finished, wants_slopes=True)
+            if dtype is own or bool(found.lower.isfinite().all()):
+                break
+        return {name: slopes.to(own) for name, slopes in found.slopes.items()}
 
-        def finished(best: Tensor) -> Tensor:
+    def proven(self, node: Node, position: Tensor, slopes: Mapping[str, Slopes]) -> Bounds:
+        """Bounds ``[B, K]`` of neurons, rounding counted, with slopes that were found, or those to begin with."""
+        rows, count = self.rows(self.graph, self.region, node, position, self.ledger), len(position)
+        problem = self.problem(rows, self.region, self.intermediate)
+        best, _ = problem.bound(lambda other: slopes.get(other.name, self.start[other.name]))
+        self.slack = problem.slack.amax()
+        return best[:, :count], -best[:, count : 2 * count]
+
+    def finished(self, node: Node, count: int) -> Finished:
+        """Of the rows of ``count`` neurons: those of stable ones, and those that nobody asked for."""
+
+        def settled(best: Tensor) -> Tensor:
+            best = best - SPARE * self.slack
             stable = rule_of(node).settled(best[:, :count], -best[:, count : 2 * count]).all(0)
             return torch.cat([stable, stable, torch.ones_like(best[0, 2 * count :], dtype=torch.bool)])
 
-        problem = self.problem(node, position)
-        return ascend(problem, self.ascent, self.start, finished=finished, wants_slopes=wants_slopes)
+        return settled
 
-    def problem(self, node: Node, position: Tensor, stops: Mapping[str, Stop] | None = None) -> RowProblem:
+    def rows(self, graph: Graph, region: InputSet, node: Node, position: Tensor, ledger: Ledger | None) -> DualPass:
         """Rows for the lower bounds of K neurons of an activation's input, then for their negated upper bounds, then
-        some more, to make up a usual number."""
-        source, like, count = self.graph[node.inputs[0]], self.region.like, len(position)
-        rows = standard_rows(self.graph, like.device, 2 * count)
+        some more, to make up a usual number; with a ledger, rounding is counted."""
+        source, like, count = graph[node.inputs[0]], region.like, len(position)
+        rows = standard_rows(graph, like.device, 2 * count)
         filled = torch.cat([position, position, position[-1:].expand(rows - 2 * count)])
         signs = torch.ones(rows, dtype=like.dtype, device=like.device)
         signs[count : 2 * count] = -1
-        flow = DualPass(self.graph, like.shape[0], rows, like, self.ledger)
+        flow = DualPass(graph, like.shape[0], rows, like, ledger)
         send_unit_rows(flow, source, filled, signs)
-        return RowProblem(flow, self.region, self.intermediate, self.on_node, stops, softmax_sum=self.softmax_sum)
+        return flow
+
+    def problem(
+        self,
+        rows: DualPass,
+        region: InputSet,
+        intermediate: Mapping[str, Bounds],
+        stops: Mapping[str, Stop] | None = None,
+    ) -> RowProblem:
+        """How the rows are bounded; ``stops``: where they may end."""
+        return RowProblem(rows, region, intermediate, self.on_node, stops, softmax_sum=self.softmax_sum)

@@ -13,9 +13,10 @@ from math import prod
 import torch
 from torch import Tensor
 
+from zonocuda.bounds.rounding.arithmetic import convolves, counted_products
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rounding.tally import Measure, tally
-from zonocuda.graph import Add, Affine, Concat, Conv, ConvTranspose, Graph, Input, Linear, Node
+from zonocuda.graph import Add, Affine, Concat, Conv, Graph, Input, Linear, Node
 from zonocuda.relaxations import has_rule
 
 PASS_BYTES = 2**24
@@ -92,7 +93,7 @@ class DualPass:
         on_node: Visit = proceed,
         stops: Collection[str] = (),
     ) -> Tensor | None:
-        """Carries the rows to the input.
+        """Carries the rows to the input; where rounding is counted, by sums of products alone.
 
         Args:
             activation: gives the rows at the input of an activation for those ``[B * R, *features]`` at its output,
@@ -103,6 +104,12 @@ class DualPass:
         Returns:
             The rows of the input ``[B * R, *input features]``; None where no row depends on it or the pass was ended.
         """
+        with counted_products(() if self.tally.ledger is None else self.graph.nodes):
+            return self._run(activation, on_node, stops)
+
+    def _run(
+        self, activation: Callable[[Node, Tensor], Tensor | None], on_node: Visit, stops: Collection[str]
+    ) -> Tensor | None:
         for node in reversed(self.graph.nodes):
             if node.name not in self.pending:
                 continue
@@ -158,18 +165,13 @@ def _constant(op: Affine, v: Tensor, shape: Shape) -> Tensor | None:
     return v.reshape(len(v), len(offset)) @ offset
 
 
-def convolves(graph: Graph) -> bool:
-    """Whether there are convolutions."""
-    return any(isinstance(node.op, Conv | ConvTranspose) for node in graph.nodes)
-
-
 def standard_rows(graph: Graph, device: torch.device, count: int) -> int:
     """How many rows to carry where ``count`` are wanted.
 
     On the CPU torch compiles a convolution for every number of rows that it has not seen, which can take longer than
     the convolution itself: there it is the next power of two, or three quarters of one.
     """
-    if device.type != "cpu" or count < 3 or not convolves(graph):
+    if device.type != "cpu" or count < 3 or not convolves(graph.nodes):
         return count
     power = 1 << (count - 1).bit_length()
     return power * 3 // 4 if count <= power * 3 // 4 else power

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+import torch
 from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import flatten_rows, unflatten_rows
@@ -32,6 +33,10 @@ class Slopes:
     nonnegative: Tensor | None = None
 
     __repr__ = brief_repr
+
+    def to(self, dtype: torch.dtype) -> Slopes:
+        """The same slopes in a dtype, rounded to nearest: whatever a slope is, its bound holds."""
+        return Slopes(*(None if t is None else t.to(dtype) for t in (self.negative, self.nonnegative)))
 
     def flat(self) -> Slopes:
         """The same slopes as ``[B, R, N]``, in the order of the pass."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zonocuda.bounds.dual.dual_pass import Visit
 from zonocuda.bounds.interval import Bounds, middle_and_radius
+from zonocuda.bounds.rounding.arithmetic import counted_products
 from zonocuda.bounds.rounding.ledger import Ledger
 from zonocuda.bounds.rounding.tally import Measure, tally
 from zonocuda.bounds.transform import geometry
@@ -78,6 +79,10 @@ class WindowRows:
         Returns:
             Whether rows are left; they are in ``pending``.
         """
+        with counted_products(() if self.tally.ledger is None else self.graph.nodes):
+            return self._run(activation, on_node)
+
+    def _run(self, activation: Callable[[Node, Windowed], Windowed | None], on_node: Visit) -> bool:
         for node in reversed(self.graph.nodes):
             block = self.pending.get(node.name)
             if block is None:

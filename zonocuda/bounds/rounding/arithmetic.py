@@ -17,7 +17,8 @@ zero exactly where it is zero by structure, and what is left is a relative error
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -31,6 +32,8 @@ from zonocuda.graph import (
     Affine,
     Cast,
     Concat,
+    Conv,
+    ConvTranspose,
     Graph,
     Input,
     Node,
@@ -40,6 +43,7 @@ from zonocuda.graph import (
     absolute,
     fan_in,
 )
+from zonocuda.precision import summed_products
 from zonocuda.relaxations import RULES
 from zonocuda.roundoff import gamma, unit_roundoff
 
@@ -48,6 +52,16 @@ EXTRA = 4
 
 DOUBT = 16
 """Roundings that stand for constants in doubt: see :class:`Rounding`."""
+
+
+def convolves(nodes: Iterable[Node]) -> bool:
+    """Whether there are convolutions."""
+    return any(isinstance(node.op, Conv | ConvTranspose) for node in nodes)
+
+
+def counted_products(nodes: Iterable[Node]) -> AbstractContextManager[None]:
+    """Inside, products of nodes are what they are charged as; whoever charges them enters."""
+    return summed_products() if convolves(nodes) else nullcontext()
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.bounds.interval import Bounds
-from zonocuda.bounds.rounding.arithmetic import Rounding
+from zonocuda.bounds.rounding.arithmetic import Rounding, counted_products
 from zonocuda.graph import Add, Affine, Cast, Concat, Graph, Input, Node, divisor, fan_out
 from zonocuda.relaxations import activations, has_rule, rule_of
 
@@ -118,7 +118,8 @@ class Ledger:
             before = [found[name] for name in node.inputs]
             summed: Tensor | None = None  # of a mean: it is divided afterwards
             if isinstance(node.op, Affine):
-                size = self.rounding.absolute(node).apply(before[0])
+                with counted_products([node]):
+                    size = self.rounding.absolute(node).apply(before[0])
                 size = self.rounding.above(size, self.rounding.terms(node) + self.rounding.extra(node))
                 summed = size * divisor(node.op, self.nodes[node.inputs[0]].shape)
             elif isinstance(node.op, Add):
@@ -212,7 +213,9 @@ class Ledger:
     def _linear_size(self, node: Node) -> Tensor:
         """At least |A| m."""
         rounding = self.rounding
-        size = rounding.absolute(node).linear(self.magnitude(node.inputs[0]))
+        m = self.magnitude(node.inputs[0])
+        with counted_products([node]):
+            size = rounding.absolute(node).linear(m)
         return rounding.above(size, rounding.terms(node) + rounding.extra(node))
 
     def _offset_size(self, node: Node) -> Tensor | None:
