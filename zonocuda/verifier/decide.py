@@ -134,10 +134,10 @@ def verify(
         ulp: about an executed network, what is assumed of its functions: by name (:data:`zonocuda.functions.FUNCTIONS`)
             within how many units in the last place of the exact value a machine computes them. Nothing guarantees it;
             the result's ``meaning``, and its certificate, repeat it.
-        split: ``input`` splits the box, ``neuron`` the inputs by the signs of neurons (at points, and over the
-            reals alone, where not all activations are ReLUs), for 60 s a region where there is no timeout; ``auto`` the box where at most 20
-            inputs vary, and neurons where more than 8 do (at points: where more than 20 do), after boxes had two fifths
-            of the time; ``none`` nothing; effort ``fast`` never does.
+        split: ``input`` splits the box, ``neuron`` the inputs by the signs of neurons (at points, and over the reals
+            alone, where not all activations are ReLUs), for 60 s a region where there is no timeout; ``auto`` the box
+            where at most 20 inputs vary, and neurons where more than 8 do (at points: where more than 20 do), after
+            boxes had two fifths of the time; ``none`` nothing; effort ``fast`` never does.
         leaf: where neurons are split: ``lp`` lets linear programs find slopes and multipliers for parts with few
             unstable neurons, ``milp`` a mixed one look for a counterexample, too, which may help with small networks;
             ``none`` does without. Nothing of what a solver says is believed (docs/splitting.md).
