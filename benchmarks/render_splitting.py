@@ -64,16 +64,20 @@ def main() -> None:
     results = [json.loads(Path(source).read_text()) for source in sys.argv[1:]]
     if not results:
         raise SystemExit(__doc__)
+    DOCUMENT.write_text(rendered(DOCUMENT.read_text(), results))
+
+
+def rendered(document: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """The document with the tables of some results, each of which says by its command what it is of."""
     kinds: dict[str, list[Mapping[str, Any]]] = {"ways": [], "neurons": [], "peers": []}
     for result in results:
         command = result["command"]
         kind = "peers" if "--rows" in command else "neurons" if "--instances" in command else "ways"
         kinds[kind] += result["rows"]
-    document = DOCUMENT.read_text()
     for kind, render in (("ways", ways), ("neurons", neurons), ("peers", peers)):
         if kinds[kind]:
             document = replaced(document, kind, render(kinds[kind]))
-    DOCUMENT.write_text(document)
+    return document
 
 
 def replaced(document: str, table: str, text: str) -> str:
