@@ -202,7 +202,7 @@ def test_what_one_dtype_has_found_holds_in_the_other() -> None:
         assert other.dtype is there
         assert torch.equal(other.bounds, found.bounds)
         for name, (low, high) in found.intermediate.items():
-            lower, upper = (b.double() for b in other.inputs[name])
+            lower, upper = (b.double() for b in other.intermediate[name])
             assert bool((lower <= low.double()).all())
             assert bool((upper >= high.double()).all())
             assert bool((lower.isfinite() & upper.isfinite()).all())

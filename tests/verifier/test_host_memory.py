@@ -56,8 +56,8 @@ def reduced(result: Sweep) -> bool:
 
 
 def same_bounds(a: Sweep, b: Sweep) -> None:
-    assert list(a.inputs) == list(b.inputs)
-    for one, other in zip([*a.inputs.values(), a.bounds], [*b.inputs.values(), b.bounds], strict=True):
+    assert list(a.intermediate) == list(b.intermediate)
+    for one, other in zip([*a.intermediate.values(), a.bounds], [*b.intermediate.values(), b.bounds], strict=True):
         for x, y in zip(one, other, strict=True):
             torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
 

@@ -70,9 +70,9 @@ def test_the_dual_settles_the_same_neurons_and_bounds_them_as_tightly(
     box = box_of(graph, seed)
     forward, other = swept(graph, box, "forward"), swept(graph, box, direction)
     check_encloses(graph, box, other)
-    assert list(forward.intermediate) == list(other.inputs)
+    assert list(forward.intermediate) == list(other.intermediate)
     for relu, (lower, upper) in forward.intermediate.items():
-        low, high = other.inputs[relu]
+        low, high = other.intermediate[relu]
         open_here, open_there = (lower < 0) & (upper > 0), (low < 0) & (high > 0)
         if not torch.equal(open_here, open_there):  # an interval settled more: from here on the bounds may differ
             assert bool((open_here | ~open_there).all())
@@ -147,7 +147,7 @@ def test_parts_change_nothing_but_the_order_of_sums(name: str, monkeypatch: pyte
     assert any("parts" in " ".join(step.actions) for step in cut.plan)
     assert not any("merged" in " ".join(step.actions) or "box" in step.actions for step in cut.plan)
     for relu, bounds in whole.intermediate.items():
-        for a, b in zip(bounds, cut.inputs[relu], strict=True):
+        for a, b in zip(bounds, cut.intermediate[relu], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 

@@ -355,7 +355,7 @@ def check_real(graph: Graph, center: Tensor, radius: Tensor) -> None:
         for node in graph.relus:
             low, high = dense.intermediate[node.name]
             of_sums = gamma(dense.output.symbols + 2) * torch.maximum(low.abs(), high.abs())
-            for one, two in zip(windows.inputs[node.name], (low, high), strict=True):
+            for one, two in zip(windows.intermediate[node.name], (low, high), strict=True):
                 assert bool(((one - two).abs() <= 2 * (errors[node.inputs[0]] + of_sums)).all())
 
 
