@@ -175,9 +175,12 @@ def falsify(
 
 def _excess(rows: Rows, x: Tensor, y: Tensor) -> Tensor:
     """``[n, D]``: the largest row of every disjunct."""
-    values, owner = _by_disjunct(rows, x, y)
-    nothing = values.new_full((len(x), len(rows.disjuncts)), -torch.inf)
-    return nothing.scatter_reduce(1, owner.expand(len(x), -1), values, "amax")
+    return _largest(rows, *_by_disjunct(rows, x, y))
+
+
+def _largest(rows: Rows, values: Tensor, owner: Tensor) -> Tensor:
+    nothing = values.new_full((len(values), len(rows.disjuncts)), -torch.inf)
+    return nothing.scatter_reduce(1, owner.expand(len(values), -1), values, "amax")
 
 
 def _by_disjunct(rows: Rows, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,11 +193,11 @@ def _by_disjunct(rows: Rows, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _excess_and_loss(rows: Rows, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`_excess`, and a loss ``[n]`` of the disjunct that each point works on: its largest row, where there are
     several smoothed, t log sum exp(row / t) with t what it lacks, which leads along ridges where rows meet."""
-    excess = _excess(rows, x, y)
+    values, owner = _by_disjunct(rows, x, y)
+    excess = _largest(rows, values, owner)
     largest = excess.gather(1, target.unsqueeze(1))
     if max(map(len, rows.disjuncts)) == 1:
         return excess, largest.squeeze(1)
-    values, owner = _by_disjunct(rows, x, y)
     top = largest.detach()
     smooth = top.clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
     parts = ((values - top) / smooth).masked_fill(owner != target.unsqueeze(1), -torch.inf)
