@@ -24,7 +24,7 @@ from benchmarks.peers.bench_bounds import threads
 from benchmarks.peers.commands import TOOLS, Tool
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SECONDS = 60
+SECONDS = 30
 SETS = {"acasxu": 24, "mnist_fc": 15}
 """Every so many instances of a set are taken."""
 
