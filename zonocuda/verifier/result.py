@@ -123,7 +123,7 @@ class VerifyResult:
         reason: one line that says why.
         margins: the bounds of every row that was looked at; a proof needs one positive row in every disjunct.
         counterexample: the point found, for ``falsified``.
-        layers: what the last forward sweep saw at each ReLU.
+        layers: what the last forward sweep saw at each activation.
         seconds: time by phase (``check``, ``falsify``, ``forward``, ``dual``, ``refine``) and in ``total``.
         ran: what it was computed with.
         plan: the planner's decisions in the last sweep, node by node.
