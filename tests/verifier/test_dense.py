@@ -157,6 +157,8 @@ def test_bounds_to_be_written_down_do_without_what_is_known_and_say_what_holds(s
             assert all(below <= value <= above for below, value, above in zip(low, values, high, strict=True))
     better = bounder.estimate(parts.lower, parts.upper, known.repeat(2, 1)) - bounder.estimate(parts.lower, parts.upper)
     assert bool((better >= -1e-4).all())
+    nothing = bounder.estimate(parts.lower, parts.upper, torch.full_like(alone.known, torch.nan))
+    assert torch.equal(nothing, bounder.estimate(parts.lower, parts.upper))
 
 
 def test_a_bound_found_again_in_another_arithmetic_keeps_what_is_known() -> None:
