@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -54,7 +55,8 @@ class Worker:
         """Ends the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it ended by itself
+            self._process.stdin.close()
         self._process.wait(timeout=60)
         self._process.stdout.close()
         self._errors.close()
