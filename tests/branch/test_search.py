@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zonocuda.branch import CHOICES, Bounded, Choice, Outcome, SearchStopped, Settings, Subproblems, search
+from zonocuda.branch.choice import without_refuting
 from zonocuda.branch.queue import Queue
 
 
@@ -281,3 +282,16 @@ def test_open_boxes_that_fit_nowhere_are_an_error_of_memory(tmp_path: Path) -> N
         queue.push(boxes(2))
         with pytest.raises(MemoryError, match="open boxes cannot be written to a file"):
             queue.push(boxes(2))
+
+
+def test_what_is_known_of_a_box_is_left_aside_where_an_estimate_refutes_with_it() -> None:
+    boxes = Subproblems.of(torch.zeros(3, 2), torch.ones(3, 2))
+    known = torch.tensor([[0.5, 2.0], [-0.5, 2.0], [0.0, 3.0]])
+
+    def estimate(lower: Tensor, upper: Tensor, held: Tensor) -> Tensor:
+        return held[:, :1]
+
+    told = without_refuting(replace(boxes, known=known), [[0]], estimate)
+    assert told.known[0].isnan().all()
+    assert torch.equal(told.known[1:], known[1:])
+    assert without_refuting(boxes, [[0]], estimate) is boxes

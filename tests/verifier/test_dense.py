@@ -14,9 +14,9 @@ from tests.verifier.exact import evaluate, exactly, gamma
 from tests.verifier.graphs import NETWORKS, Builder, constraint, fc, region, sample_box
 from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.bounds.rows import Rows
-from zonocuda.branch import Settings, Subproblems, search, worst_bound
+from zonocuda.branch import Bounded, Settings, Subproblems, search, worst_bound
 from zonocuda.graph import Cast, Elementary, Graph, Linear, Relu, Reshape, ScaleShift
-from zonocuda.prove.boxes import BoxBounder
+from zonocuda.prove.boxes import BoxBounder, with_wide
 from zonocuda.prove.dense import DenseNetwork
 from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.stages import Arithmetic
@@ -132,6 +132,53 @@ def test_what_is_known_of_a_box_makes_bounds_of_it_and_its_parts_no_worse() -> N
     alone = bounder.bound(parts.lower, parts.upper).lower
     together = bounder.bound(parts.lower, parts.upper, known.repeat(2, 1)).lower
     assert bool((together >= alone - 1e-9).all())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bounds_to_be_written_down_do_without_what_is_known_and_say_what_holds(seed: int) -> None:
+    graph = chain(seed)
+    ends = torch.full((3,), 0.7).double()
+    bounder, _ = dense(graph, -ends, ends, notes=True)
+    whole = Subproblems.of(-ends.unsqueeze(0), ends.unsqueeze(0))
+    known = bounder.bound(whole.lower, whole.upper).known
+    assert known is not None
+    parts = whole.split(torch.tensor([seed]))
+    alone, told = (bounder.bound(parts.lower, parts.upper, one) for one in (None, known.repeat(2, 1)))
+    assert alone.notes is not None
+    assert told.notes is not None
+    assert torch.equal(alone.lower, told.lower)  # whoever checks them knows nothing of the whole
+    assert torch.equal(alone.notes, told.notes)
+    assert alone.known is not None
+    for part, bounds in zip((0, 1), alone.known, strict=True):
+        low, high = (exactly(end) for end in bounds.chunk(2))
+        corners = parts.lower[part], parts.upper[part]
+        for x in [*corners, *sample_box(*corners, 3, seed=seed)]:
+            values = [value for layer in before_relus(graph, x) for value in layer]
+            assert all(below <= value <= above for below, value, above in zip(low, values, high, strict=True))
+    better = bounder.estimate(parts.lower, parts.upper, known.repeat(2, 1)) - bounder.estimate(parts.lower, parts.upper)
+    assert bool((better >= -1e-4).all())
+    nothing = bounder.estimate(parts.lower, parts.upper, torch.full_like(alone.known, torch.nan))
+    assert torch.equal(nothing, bounder.estimate(parts.lower, parts.upper))
+
+
+def test_a_bound_found_again_in_another_arithmetic_keeps_what_is_known() -> None:
+    graph = fc(1, (3, 12, 12, 2))
+    ends = torch.ones(3).double()
+    arithmetic = Arithmetic.of(graph, torch.float64, CPU)
+    _, rows = dense(graph, -ends, ends)
+    lower, upper = -ends.unsqueeze(0), ends.unsqueeze(0)
+    known = torch.arange(48.0).unsqueeze(0)
+    near = Bounded(torch.full((1, rows.count), -1e-12).double(), torch.zeros(1, rows.count, 3).double(), None, known)
+    asked = []
+
+    def wide() -> BoxBounder:
+        asked.append(1)
+        return BoxBounder(arithmetic, rows)
+
+    found = with_wide(near, torch.ones(1, rows.count).double(), lower, upper, wide)
+    assert asked
+    assert found.known is not None
+    assert torch.equal(found.known, known)
 
 
 @pytest.mark.parametrize("name", ["residual", "conv", "pooling"])

@@ -9,6 +9,7 @@ fraction of the cost. They fail on different problems: ``alternate`` takes the f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -37,6 +38,19 @@ def in_parts(estimate: Estimate, count: int) -> Estimate:
         return torch.cat([estimate(lower[run], upper[run], known[run]) for run in runs])
 
     return parts
+
+
+def without_refuting(batch: Subproblems, disjuncts: Sequence[Sequence[int]], estimate: Estimate) -> Subproblems:
+    """The boxes, without (NaN) what is known of those that an estimate refutes with it.
+
+    Where bounds have to do without, such a box is open all the same, and with what is known no split promises more than
+    any other.
+    """
+    if not batch.known.shape[1]:
+        return batch
+    with torch.no_grad():
+        refuted = worst_bound(estimate(batch.lower, batch.upper, batch.known), disjuncts) > 0
+    return replace(batch, known=batch.known.masked_fill(refuted.unsqueeze(1), torch.nan))
 
 
 def dimension_to_split(

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from zonocuda.branch.choice import Choice, Estimate, dimension_to_split, in_parts, worst_bound
+from zonocuda.branch.choice import Choice, Estimate, dimension_to_split, in_parts, without_refuting, worst_bound
 from zonocuda.branch.cut import cut
 from zonocuda.branch.queue import MEMORY, Queue
 from zonocuda.branch.record import Recorder
@@ -247,7 +247,8 @@ class _Run(Generic[Found]):
         left, free, settings = batch.at(can), free[can], self.settings
         if len(left):
             estimate = in_parts(self.bounder.estimate, settings.batch)
-            chosen = dimension_to_split(left, free, self.disjuncts, estimate, settings.choice)
+            told = left if self.record is None else without_refuting(left, self.disjuncts, estimate)
+            chosen = dimension_to_split(told, free, self.disjuncts, estimate, settings.choice)
             parts = left.split(chosen)
             if self.record is not None:
                 at = parts.lower[len(left) :].gather(1, chosen.unsqueeze(1)).squeeze(1)

@@ -7,6 +7,7 @@ and then the region's rows. One pass each: with few inputs, more boxes pay bette
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -137,7 +138,7 @@ def with_wide(found: Bounded, slack: Tensor, lower: Tensor, upper: Tensor, make:
     if notes is not None and again.notes is not None:
         helped = (better > 0).any(1)
         notes = notes.index_copy(0, near[helped], again.notes[helped])
-    return Bounded(found.lower.index_copy(0, near, proven), found.weight, notes)
+    return replace(found, lower=found.lower.index_copy(0, near, proven), notes=notes)
 
 
 def _is_finite(intermediate: Mapping[str, Bounds], batch: int, device: torch.device) -> Tensor:

@@ -28,7 +28,8 @@ class DenseBounder:
 
     ``on_layer`` is called before each layer, and may raise. With ``notes`` bounds say which slopes they had, as
     :class:`zonocuda.prove.boxes.BoxBounder` does, and no box leaves early: who checks them has the neurons' rows, and
-    better bounds of neurons may make those of the region's rows worse by chance.
+    better bounds of neurons may make those of the region's rows worse by chance. What was known of a larger box is not
+    checked, either, and serves estimates alone.
     """
 
     def __init__(
@@ -52,23 +53,19 @@ class DenseBounder:
 
     def bound(self, lower: Tensor, upper: Tensor, known: Tensor | None = None) -> Bounded:
         """Proven bounds of the rows on boxes ``[S, N]`` inside the root, with ``known`` bounds ``[S, 2 K]`` of all K
-        neurons before activations, first lower ones, that hold there (``[S, 0]``: none). What comes back says them
-        anew, but with notes, which have to do without."""
+        neurons before activations, first lower ones, that hold there (``[S, 0]``: none); with notes these are left
+        aside. What comes back says them anew."""
         passes = self._passes
         with torch.no_grad():
-            intermediate = passes.reduced(lower, upper, known)
-            found = self._said(passes, lower, upper, passes.steps(intermediate))
-            left = ((~(worst_bound(found.lower, self.rows.disjuncts) > 0)) | self.notes).nonzero().squeeze(1)
-            if len(left):
-                low, high = lower[left], upper[left]
-                intermediate, steps = passes.refined(
-                    low, high, [(below[left], above[left]) for below, above in intermediate]
-                )
-                found = _replaced(found, left, self._said(passes, low, high, steps))
-                if not self.notes and intermediate:
-                    own = torch.cat([bounds[side] for side in (0, 1) for bounds in intermediate], 1)
-                    every = own.new_zeros(len(lower), own.shape[1])
-                    found = replace(found, known=every.index_copy(0, left, own))
+            intermediate = passes.reduced(lower, upper, None if self.notes else known)
+            if self.notes:
+                found = self._refined(lower, upper, intermediate)
+            else:
+                found = self._said(passes, lower, upper, passes.steps(intermediate))
+                left = (~(worst_bound(found.lower, self.rows.disjuncts) > 0)).nonzero().squeeze(1)
+                if len(left):
+                    open_ = [(below[left], above[left]) for below, above in intermediate]
+                    found = _replaced(found, left, self._refined(lower[left], upper[left], open_))
             return with_wide(found, self.slack.expand(found.lower.shape), lower, upper, self._wide)
 
     def intermediate(self, lower: Tensor, upper: Tensor) -> list[Bounds]:
@@ -83,6 +80,12 @@ class DenseBounder:
         low, high = lower.float(), upper.float()
         intermediate = cheap.reduced(low, high, None if known is None else known.float())
         return cheap.region(low, high, cheap.steps(intermediate))[0].to(lower)
+
+    def _refined(self, lower: Tensor, upper: Tensor, intermediate: list[Bounds]) -> Bounded:
+        """With all passes."""
+        better, steps = self._passes.refined(lower, upper, intermediate)
+        known = torch.cat([bounds[side] for side in (0, 1) for bounds in better], 1) if better else None
+        return replace(self._said(self._passes, lower, upper, steps), known=known)
 
     def _said(self, passes: _Passes, lower: Tensor, upper: Tensor, steps: Sequence[_Step]) -> Bounded:
         bound, weight = passes.region(lower, upper, steps)
@@ -239,13 +242,11 @@ def _rule(layer: Layer) -> Rule:
 
 
 def _replaced(found: Bounded, index: Tensor, better: Bounded) -> Bounded:
-    """``found`` with what is ``better`` at an index of boxes."""
-    notes = found.notes
-    if notes is not None and better.notes is not None:
-        notes = notes.index_copy(0, index, better.notes)
+    """``found`` with what is ``better`` at an index of boxes, of others without what is known."""
+    known = better.known
     return replace(
         found,
         lower=found.lower.index_copy(0, index, better.lower),
         weight=found.weight.index_copy(0, index, better.weight),
-        notes=notes,
+        known=None if known is None else known.new_zeros(len(found.lower), known.shape[1]).index_copy(0, index, known),
     )
