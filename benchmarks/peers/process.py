@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,11 +16,13 @@ class PeerError(RuntimeError):
 
 
 class Worker:
-    """A script under another interpreter that answers each JSON line with one."""
+    """A script under another interpreter that answers each JSON line with one; ``path`` is a folder of its packages."""
 
-    def __init__(self, interpreter: str, script: Path, threads: int) -> None:
+    def __init__(self, interpreter: str, script: Path, threads: int, path: Path | None = None) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         environment.pop("PYTHONPATH", None)
+        if path is not None:
+            environment["PYTHONPATH"] = str(path)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # as long as the process
         self._process = subprocess.Popen(
             [interpreter, str(script)],
@@ -46,6 +49,11 @@ class Worker:
         return self._answer()
 
     @property
+    def has_ended(self) -> bool:
+        """Whether there is nobody left to ask."""
+        return self._process.poll() is not None
+
+    @property
     def pid(self) -> int:
         """Of the process."""
         return self._process.pid
@@ -54,7 +62,8 @@ class Worker:
         """Ends the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait(timeout=60)
         self._process.stdout.close()
         self._errors.close()
