@@ -99,4 +99,4 @@ TOOLS = (
         True,
     ),
 )
-"""Each with its own defaults. Seen through: zonocuda, Marabou 2.0.0. The other two by their documentation alone."""
+"""Each with its own defaults. Tried: zonocuda, Marabou 2.0.0, NeuralSAT 0.2.17. alpha-beta-CROWN by documents alone."""

@@ -62,7 +62,7 @@ class Worker:
         """Ends the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError):  # it ended by itself
             self._process.stdin.close()
         self._process.wait(timeout=60)
         self._process.stdout.close()

@@ -204,7 +204,9 @@ def seconds(entry: Entry) -> str:
 
 
 def spread(entry: Entry) -> str:
-    """The median, and between which the middle half lies."""
+    """The median, and between which the middle half lies; or the only one."""
+    if entry.get("rounds") == 1:
+        return f"{entry['median'] * 1e3:.1f} ms (one call)"
     return f"{entry['median'] * 1e3:.1f} ms ({entry['q1'] * 1e3:.1f} to {entry['q3'] * 1e3:.1f})"
 
 

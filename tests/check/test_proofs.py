@@ -11,11 +11,12 @@ from tests.check.certificates import KINDS, certified, exact_rows, inline, rando
 from tests.verifier.graphs import NETWORKS, constraint, random_box, region, sample_box, spec
 from zonocuda.checker import CertificateError, check_proof, verdict
 from zonocuda.checker.arithmetic import precisely
-from zonocuda.checker.certificate import FORMATS, OLDEST, RowClaim, region_claim
+from zonocuda.checker.certificate import FORMATS, OLDEST, region_claim
+from zonocuda.checker.claims import RowClaim
 from zonocuda.checker.maps import Maps
 from zonocuda.checker.region import RegionCheck
 from zonocuda.graph import HOPELESS, Graph, Input, Linear, Node
-from zonocuda.prove import certify
+from zonocuda.prove import recording
 from zonocuda.specs import Box, LinearConstraint, Region, Spec
 from zonocuda.verifier import verify
 
@@ -107,7 +108,7 @@ def test_a_property_without_regions_is_confirmed_by_name() -> None:
 
 
 def test_slopes_that_would_take_too_much_are_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certify, "MAX_BYTES", 10)
+    monkeypatch.setattr(recording, "MAX_BYTES", 10)
     graph, property_ = threshold("residual", 2, KINDS["residual", 2])
     certificate = certified(graph, property_)
     assert not certificate["available"]

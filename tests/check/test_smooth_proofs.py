@@ -27,7 +27,8 @@ from tests.verifier.graphs import constraint, sample_box, spec
 from tests.verifier.test_transformers import MODULES, run_in_balls
 from zonocuda.checker import check_proof
 from zonocuda.checker.arithmetic import precisely
-from zonocuda.checker.certificate import RowClaim, region_claim
+from zonocuda.checker.certificate import region_claim
+from zonocuda.checker.claims import RowClaim
 from zonocuda.checker.derive import Derivation
 from zonocuda.checker.maps import Maps
 from zonocuda.checker.region import RegionCheck

@@ -30,6 +30,14 @@ def test_a_verdict_on_the_command_line_loads_nothing_heavy(tmp_path: Path) -> No
     assert loaded("from zonocuda.cli.main import main", f"assert main({arguments!r}) == 0") == []
 
 
+def test_slopes_that_climb_load_nothing_heavy(tmp_path: Path) -> None:
+    """Not what torch loads for gradients of other than a number."""
+    net, _ = startup.problem(tmp_path)
+    bounds = "zonocuda.optimize_bounds(net, zonocuda.Zonotope.from_ball(torch.zeros(1, 3), 1.0), torch.eye(2))"
+    steps = f"best = {bounds}", "assert len(best.history) > 1"
+    assert loaded("import torch, zonocuda", f"net = zonocuda.load_onnx({net!r})", *steps) == []
+
+
 def test_the_list_names_what_can_be_loaded() -> None:
     """Guards the test above: a name that is misspelt is never loaded."""
     assert all(find_spec(name) is not None for name in HEAVY)

@@ -35,6 +35,8 @@ from zonocuda.prove.dense_boxes import DenseBounder
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations, rule_of
 from zonocuda.specs import Box, LinearConstraint, Region
+from zonocuda.tighten.ascent import Ascent
+from zonocuda.tighten.refine import refine
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,9 @@ def claims(
             assert forward.errors is not None
             image = ForwardErrors(rounding).rows(matrix, zonotope, forward.output, forward.errors)
         bounds.append(("forward", "rows", image, None))
+        refined = refine(graph, box, forward.intermediate, Ascent(iterations=0), rounding=rounding)
+        for name, ends in refined.intermediate.items():
+            bounds.append(("refined", name, *ends))
         maxima = Maxima(graph, forward.intermediate, box, rounding)
         for kind, slopes in _starts(graph, forward.intermediate, len(rows), maxima):
             ledger = None if rounding is None else Ledger(rounding, box, forward.intermediate)

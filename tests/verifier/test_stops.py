@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 pytest.importorskip("flint", reason="python-flint is not installed")
 
@@ -33,6 +33,8 @@ from zonocuda.importers.builder import GraphBuilder
 from zonocuda.importers.lowering import add, relu, select
 from zonocuda.importers.lowering_piecewise import reduce_extreme
 from zonocuda.specs import Box, LinearConstraint, Region
+from zonocuda.tighten.ascent import Ascent
+from zonocuda.tighten.refine import refine
 from zonocuda.verifier import Verdict, optimize_bounds, verify
 
 WORSE = (0, 1)
@@ -196,6 +198,72 @@ def test_a_row_that_ends_beside_one_that_was_optimised(semantics: str) -> None:
     rows = certificate["regions"][0]["rows"]
     assert [bool(row["ends"]) for row in rows] == [True, False]
     assert check_proof(certificate, small, property_, semantics=semantics).confirmed
+
+
+def two_pools(seed: int) -> tuple[nn.Sequential, tuple[Tensor, Tensor]]:
+    """Two poolings in a row, and ReLUs behind them."""
+    torch.manual_seed(seed)
+    front = [nn.Linear(16, 64), nn.Unflatten(1, (1, 8, 8)), nn.MaxPool2d(2), nn.MaxPool2d(2), nn.Flatten()]
+    model = nn.Sequential(*front, nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 4)).double()
+    x = torch.randn(16, dtype=torch.float64)
+    return model, (x - 0.5, x + 0.5)
+
+
+@torch.no_grad()
+def test_intermediate_bounds_behind_pooling_are_never_worse_than_the_usual_relaxation() -> None:
+    """Of neurons that are open; without rows that end, some are."""
+    lost = 0
+    for seed in range(3):
+        model, box = two_pools(seed)
+        low, high = known_bounds(model, box)[6]
+        graph, zonotope = from_module(model, (16,)), Zonotope.from_box(*(end.unsqueeze(0) for end in box))
+        first = sweep(graph, zonotope).intermediate
+        for ends in (True, False):
+            found = refine(graph, zonotope, first, Ascent(iterations=0), ends=ends).intermediate["relu"]
+            lower, upper = (end[0] for end in found)
+            some = (lower < 0) & (upper > 0)
+            worse = (lower < low - 1e-9) | (upper > high + 1e-9)
+            assert not ends or not bool((worse & some).any())
+            lost += 0 if ends else int((worse & some).sum())
+    assert lost > 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("semantics", ["real", "float32"])
+def test_the_certificate_of_neurons_whose_rows_end_is_confirmed(semantics: str) -> None:
+    """In float64 and in balls; not without the ends, and not of what is false."""
+    model, box = two_pools(2)
+    graph = from_module(model.float() if semantics == "float32" else model, (16,))
+    wide = graph.to(torch.float64)
+    zonotope = Zonotope.from_box(*(end.unsqueeze(0) for end in box))
+    best = optimize_bounds(wide, zonotope, torch.eye(4)[:1], intermediate=20).lower.item()
+    property_ = spec(box[0], box[1], [[constraint({0: 1.0}, -(best - 1e-2))]], 4)
+    result = verify(graph, property_, effort="max", split="none", certificate=True, semantics=semantics)
+    assert result.verdict is Verdict.VERIFIED
+    assert result.certificate is not None
+    certificate = inline(result.certificate)
+    layers = certificate["regions"][0]["activations"]
+    assert layers[-1]["ended"]["ends"][0]["side"] == "negative"
+
+    def holds(changed: dict[str, Any], about: Any = property_, exact: bool = False) -> bool:
+        try:
+            return check_proof(changed, graph, about, semantics=semantics, sources=Sources(exact=exact)).confirmed
+        except CertificateError:
+            return False
+
+    assert holds(certificate)
+    assert holds(certificate, exact=True)
+    without = copy.deepcopy(certificate)
+    for layer in without["regions"][0]["activations"]:
+        layer["ended"] = None
+    assert not holds(without)
+    points = box[0] + (box[1] - box[0]) * torch.rand(2000, 16, dtype=torch.float64)
+    least = float(wide(points)[:, 0].min())
+    assert not holds(certificate, spec(box[0], box[1], [[constraint({0: 1.0}, -least - 1e-9)]], 4))
+    for end in ({"name": "nothing"}, {"side": "both"}, {"neurons": None}):
+        edited = copy.deepcopy(certificate)
+        edited["regions"][0]["activations"][-1]["ended"]["ends"][0].update(end)
+        assert not holds(edited)
 
 
 def optimised(graph: Graph, box: tuple[Tensor, Tensor]) -> list[float]:

@@ -1,8 +1,4 @@
-"""What a certificate claims, read from what ``zonocuda verify`` wrote (docs/certificate.md).
-
-Nothing here is believed: slopes are good whatever their value (of ReLUs and products in [0, 1]), and bounds are only
-compared.
-"""
+"""Reads certificates that ``zonocuda verify`` wrote (docs/certificate.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zonocuda.archive import MAX_DOCUMENT_BYTES, Archive, ArchiveError
+from zonocuda.checker.claims import (
+    SLOPE_UNIT,
+    ActivationSlopes,
+    EndClaim,
+    EndedRows,
+    OwnSlopes,
+    Refined,
+    RegionClaim,
+    RowClaim,
+)
 
 OLDEST = "zonocuda.certificate/1"
 """Which named no operators: all were ReLUs."""
@@ -35,8 +41,6 @@ MAX_BYTES = 2**28
 MAX_ARRAY_BYTES = 2**27
 """Of the arrays of one region that are in the document, unpacked."""
 _DTYPES = ("uint8", "int32", "float64")
-SLOPE_UNIT = 1 / 128
-"""Of slopes that are stored in bytes: an exact number in every precision."""
 
 
 class CertificateError(ValueError):
@@ -51,84 +55,6 @@ class Layer:
     kind: str
     size: int
     is_limited: bool
-
-
-@dataclass(frozen=True, eq=False)
-class OwnSlopes:
-    """Slopes ``[*rows, K]`` of rows of their own: where v >= 0, and where v < 0 if they are there."""
-
-    nonnegative: NDArray[Any]
-    negative: NDArray[Any] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Refined:
-    """Slopes of rows that each have their own: for M ``neurons``, first of their lower, then of their upper bounds.
-
-    ``slopes`` holds by activation ``[2 M, K]``, in units (:meth:`ActivationSlopes.scaled`).
-    """
-
-    neurons: NDArray[np.int64]
-    slopes: Mapping[str, OwnSlopes]
-
-
-@dataclass(frozen=True, eq=False)
-class ActivationSlopes:
-    """Of the K neurons of one activation that are listed: claimed bounds, and slopes.
-
-    Attributes:
-        neurons: ``[K]``, places in the flattened features that it reads, ascending.
-        lower, upper: ``[K]``, the claim.
-        area: ``[K]``, for both signs of v, of the first pass.
-        negative, nonnegative: ``[K]``, where v < 0 and where v >= 0, of the second pass and of the rows.
-        refined: rows with slopes of their own.
-        least, largest: ``[K]``, what 0 and 1 / SLOPE_UNIT units stand for; None for 0 and 1.
-    """
-
-    neurons: NDArray[np.int64]
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    area: NDArray[np.float64]
-    negative: NDArray[np.float64]
-    nonnegative: NDArray[np.float64]
-    refined: Refined | None
-    least: NDArray[np.float64] | None = None
-    largest: NDArray[np.float64] | None = None
-
-    def scaled(self, units: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Slopes ``[..., K]`` in floats."""
-        share: NDArray[np.float64] = units * np.float64(SLOPE_UNIT)
-        if self.least is None or self.largest is None:
-            return share
-        with np.errstate(all="ignore"):
-            return np.asarray(self.least + share * (self.largest - self.least))
-
-
-@dataclass(frozen=True, eq=False)
-class EndClaim:
-    """Places ``[M]`` of a node's features at which a row ends: where v < 0 (``negative``), or where v > 0."""
-
-    negative: bool
-    neurons: NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class RowClaim:
-    """A row of the specification: the claimed bound, slopes ``[K]`` of its own, if it has any, and where it ends, by
-    node."""
-
-    lower: float
-    slopes: Mapping[str, OwnSlopes] | None
-    ends: Mapping[str, EndClaim] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class RegionClaim:
-    """Of one region: slopes by activation, rows by number, and whether neurons need the second pass."""
-
-    second_pass: bool
-    activations: Mapping[str, ActivationSlopes]
-    rows: Mapping[int, RowClaim]
 
 
 def open_regular(path: str | Path) -> BufferedReader:
@@ -242,7 +168,7 @@ class _Reader:
                 raise CertificateError(f"activations[]: op {op[:40]!r} is not supported; supported: {', '.join(kinds)}")
             if name not in layers or layers[name].kind != op or name in found:
                 raise CertificateError(f"activations[]: {name[:40]!r} is no {op} of the network, or there twice")
-            found[name] = self._activation(given, layers[name], found, layers)
+            found[name] = self._activation(given, layers[name], found, layers, sizes)
         if found.keys() != layers.keys():
             raise CertificateError("activations[]: not every one of the network is there")
         rows: dict[int, RowClaim] = {}
@@ -263,6 +189,7 @@ class _Reader:
         layer: Layer,
         before: Mapping[str, ActivationSlopes],
         layers: Mapping[str, Layer],
+        sizes: Mapping[str, int],
     ) -> ActivationSlopes:
         neurons = self._places(fields.get("neurons"), layer.size)
         shape = (len(neurons),)
@@ -276,10 +203,16 @@ class _Reader:
             entry = _object(fields["refined"], "refined")
             chosen = self._places(entry.get("neurons"), layer.size)
             refined = Refined(chosen, self._own_slopes(entry.get("slopes"), before, (2 * len(chosen),), layers))
+        ended = None
+        if fields.get("ended") is not None:
+            entry = _object(fields["ended"], "ended")
+            ended = EndedRows(
+                self._ends(entry.get("ends"), sizes), self._own_slopes(entry.get("slopes"), before, (), layers)
+            )
         ends: list[NDArray[Any] | None] = [None, None]
         if not layer.is_limited:
             ends = [self._slopes(fields.get(key), shape, "float64", False) for key in ("least", "largest")]
-        return ActivationSlopes(neurons, lower, upper, area, negative, nonnegative, refined, *ends)
+        return ActivationSlopes(neurons, lower, upper, area, negative, nonnegative, refined, ended, *ends)
 
     def _own_slopes(
         self,

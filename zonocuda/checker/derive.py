@@ -3,7 +3,7 @@ open."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zonocuda.checker.arithmetic import balls
-from zonocuda.checker.certificate import OwnSlopes, RegionClaim, RowClaim
+from zonocuda.checker.claims import EndClaim, OwnSlopes, RegionClaim, RowClaim
 from zonocuda.checker.ends import Ended, Endings
 from zonocuda.checker.exact import Sample
 from zonocuda.checker.floats import Floats
@@ -162,9 +162,18 @@ class Derivation:
         return low, high
 
     def improve(
-        self, node: Node, low: Floats, high: Floats, which: Index, neurons: Index, pick: Pick, both: bool
+        self,
+        node: Node,
+        low: Floats,
+        high: Floats,
+        which: Index,
+        neurons: Index,
+        pick: Pick,
+        both: bool,
+        endings: Endings | None = None,
     ) -> None:
-        """Bounds neurons of an activation's input by rows, and puts what is better into ``low`` and ``high``."""
+        """Bounds neurons of an activation's input by rows, which may end, and puts what is better into ``low`` and
+        ``high``."""
         name, count = node.inputs[0], len(which)
         size = self.net.size[name]
         sets = np.tile(which, 1 if both else 2)
@@ -178,7 +187,7 @@ class Derivation:
         def bounded(some: slice, sample: Sample | None) -> tuple[Floats, Floats]:
             """Of some of the rows, from below, and from above if ``both``."""
             first, own = some.start, sets[some]
-            found = carry(self.sets, own, [(name, lambda index: rows(first + index))], moved(pick, first))
+            found = carry(self.sets, own, [(name, lambda index: rows(first + index))], moved(pick, first), endings)
             lower, upper = self.sets.lower[own], self.sets.upper[own]
             least = found.least(lower, upper, self.net.operations)
             most = found.most(lower, upper, self.net.operations) if both else np.full(len(own), np.inf)
@@ -186,7 +195,7 @@ class Derivation:
                 for row in sample.chosen(len(own)):
                     unit = [(name, balls(rows(np.array([first + row]))[0].tolist(), (1, -1)))]
                     ends = lower[row], upper[row], unit, moved(pick, first), row, least[row], most[row]
-                    sample.confirm(self.sets, own, *ends)
+                    sample.confirm(self.sets, own, *ends, endings)
             return least, most
 
         least, most = self.spread(len(sets), bounded, lambda: name.encode() + neurons.astype(np.int64).tobytes())
@@ -256,25 +265,39 @@ class RootDerivation(Derivation):
         """Bounds to begin with are those of intervals."""
 
     def tightened(self, node: Node, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-        """By the first pass, and by the rows that the certificate has, or by a second pass."""
+        """By the first pass, by rows that end, and by the rows that the certificate has, or by a second pass."""
         self.progress("check", self.net.names.index(node.name), len(self.net.names))
         if self.net.maps.is_exact(node.inputs[0]):
             return low, high
         claim = self.claim.activations[node.name]
-        passes: list[tuple[Pick, bool]] = [(self.first_pass, True)]
-        if claim.refined is not None or self.claim.second_pass:
-            passes.append((self.second_pass, False))
-        for number, (pick, both) in enumerate(passes):
+
+        def improve(pick: Pick, both: bool, endings: Endings | None = None, chosen: Index | None = None) -> None:
             neurons = np.union1d(np.flatnonzero(~((low[0] >= 0) | (high[0] <= 0))), claim.neurons)
-            if number and claim.refined is not None:
-                neurons = np.intersect1d(neurons, claim.refined.neurons)
-                places = np.searchsorted(claim.refined.neurons, neurons)
-                self.rows = np.concatenate([places, places + len(claim.refined.neurons)])
-                self.own = claim.refined.slopes
-                pick = self.refined
+            if chosen is not None:
+                neurons = np.intersect1d(neurons, chosen)
+                places = np.searchsorted(chosen, neurons)
+                self.rows = np.concatenate([places, places + len(chosen)])
             if len(neurons):
-                self.improve(node, low, high, np.zeros(len(neurons), dtype=np.intp), neurons, pick, both)
+                self.improve(node, low, high, np.zeros(len(neurons), dtype=np.intp), neurons, pick, both, endings)
+
+        improve(self.first_pass, True)
+        if claim.ended is not None:
+            own = claim.ended.slopes
+            improve(lambda *asked: self._shared_or(own, *asked), False, self._endings(claim.ended.ends))
+        if claim.refined is not None:
+            self.own = claim.refined.slopes
+            improve(self.refined, False, None, claim.refined.neurons)
+        elif self.claim.second_pass:
+            improve(self.second_pass, False)
         return low, high
+
+    def _endings(self, claims: Mapping[str, EndClaim]) -> Endings:
+        """Where rows end, of nodes whose bounds are known: rows reach no others."""
+        return {
+            name: Ended.of(claim, *(end[0] for end in self.ends[name]))
+            for name, claim in claims.items()
+            if name in self.ends
+        }
 
     def spread(self, count: int, bounded: Bounded, topic: Callable[[], bytes]) -> tuple[Floats, Floats]:
         """Bounds of so many rows, whose parts are shared out."""
@@ -311,6 +334,12 @@ class RootDerivation(Derivation):
         claim = self.claim.activations[name]
         return self._with(name, (claim.negative, claim.nonnegative))
 
+    def _shared_or(self, own: Mapping[str, OwnSlopes], name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
+        """Slopes ``[K]`` of some activations, of others those of the second pass."""
+        claim = self.claim.activations[name]
+        found = own.get(name, OwnSlopes(claim.nonnegative, None))
+        return self._with(name, (claim.negative if found.negative is None else found.negative, found.nonnegative))
+
     def refined(self, name: str, which: Index, chosen: Index) -> tuple[Slopes, Floats]:
         """Each row with slopes of its own."""
         if name not in self.own:
@@ -340,8 +369,7 @@ class RootDerivation(Derivation):
             if not len(index):
                 continue
             passes = (with_own,) if own[index[0]] else (self.first_pass, self.second_pass)
-            claims = rows[int(index[0])][1].ends
-            endings = {name: Ended.of(claim, *(end[0] for end in self.ends[name])) for name, claim in claims.items()}
+            endings = self._endings(rows[int(index[0])][1].ends)
             for pick in passes:
                 begun = Begun(
                     self.net, self.sets, np.zeros(len(index), dtype=np.intp), [rows[int(k)][0] for k in index]

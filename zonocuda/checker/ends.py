@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zonocuda.checker.arithmetic import ZERO, Array, zeros
-from zonocuda.checker.certificate import EndClaim
+from zonocuda.checker.claims import EndClaim
 from zonocuda.checker.floats import Floats
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.checker.certificate import SLOPE_UNIT, CertificateError
+from zonocuda.checker.certificate import CertificateError
+from zonocuda.checker.claims import SLOPE_UNIT
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]

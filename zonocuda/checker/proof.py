@@ -13,7 +13,8 @@ from flint import arb
 
 from zonocuda.archive import Archive
 from zonocuda.checker.arithmetic import balls
-from zonocuda.checker.certificate import CertificateError, RegionClaim, forest_arrays, region_claim
+from zonocuda.checker.certificate import CertificateError, forest_arrays, region_claim
+from zonocuda.checker.claims import RegionClaim
 from zonocuda.checker.combinations import read_combinations
 from zonocuda.checker.derive import Derivation, RootDerivation
 from zonocuda.checker.exact import Disagreement, Sample

@@ -13,14 +13,14 @@ nothing else depends on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from flint import arb
 
 from zonocuda.checker.arithmetic import ONE, Array, balls, lower, upper, zeros
-from zonocuda.checker.certificate import ActivationSlopes, RegionClaim, RowClaim
+from zonocuda.checker.claims import ActivationSlopes, EndClaim, OwnSlopes, RegionClaim, RowClaim
 from zonocuda.checker.ends import Ended
 from zonocuda.checker.execution import box_of, sized
 from zonocuda.checker.maps import Ends, Maps, cast_error, interval, is_activation, known_of, ratio
@@ -55,7 +55,8 @@ class RegionCheck(Passes):
         self.sizes: dict[str, Array] = {}
         self.relaxed: dict[str, Relaxed] = {}
         self.missed = 0
-        self.ended = {name for row in claim.rows.values() for name in row.ends}
+        ended = [one.ended.ends for one in claim.activations.values() if one.ended is not None]
+        self.ended = {name for ends in [*ended, *(row.ends for row in claim.rows.values())] for name in ends}
         self.known: dict[str, Ends] = {}
         ends: dict[str, Ends] = {}
         for done, node in enumerate(maps.graph.nodes):
@@ -94,6 +95,8 @@ class RegionCheck(Passes):
         low, high = low.copy(), high.copy()
         claim = self.claim.activations[node.name]
         passes: list[Callable[[Any], tuple[Array, Array]]] = [lambda index: self._both(node, index)]
+        if claim.ended is not None:
+            passes.append(lambda index: self._ended(node, index))
         if claim.refined is not None:
             passes.append(lambda index: self._refined(node, index))
         elif self.claim.second_pass:
@@ -117,6 +120,21 @@ class RegionCheck(Passes):
     def _split(self, node: Node, index: Any) -> Ends:
         """A row for each bound, with the slopes of the second pass."""
         return self._sides(node, index, self._second)
+
+    def _ended(self, node: Node, index: Any) -> Ends:
+        """A row for each bound that ends at some nodes."""
+        ended = self.claim.activations[node.name].ended
+        assert ended is not None
+        self._end(ended.ends)
+        try:
+            return self._sides(node, index, lambda name, first: self._shared_or(ended.slopes, name, first))
+        finally:
+            self._end({})
+
+    def _end(self, claims: Mapping[str, EndClaim]) -> None:
+        """Rows to come end so, at nodes whose bounds are known: rows reach no others."""
+        known = {name: claim for name, claim in claims.items() if name in self.known}
+        self.endings = {name: Ended.of(claim, *self.known[name]) for name, claim in known.items()}
 
     def _refined(self, node: Node, index: Any) -> Ends:
         """A row for each bound, with slopes of its own."""
@@ -148,6 +166,14 @@ class RegionCheck(Passes):
         claim = self.claim.activations[name]
         return Chosen(claim.negative, claim.nonnegative)
 
+    def _shared_or(self, own: Mapping[str, OwnSlopes], name: str, first: int) -> Chosen:
+        """Slopes ``[K]`` of some activations, of others those of the second pass."""
+        if name not in own:
+            return self._second(name, first)
+        negative = own[name].negative
+        shared = self.claim.activations[name].negative
+        return Chosen(shared if negative is None else negative, own[name].nonnegative)
+
     def _units(self, node: Node, index: Any) -> Array:
         rows = zeros(len(index), self.maps.size[node.inputs[0]])
         rows[np.arange(len(index)), index] = ONE
@@ -169,12 +195,7 @@ class RegionCheck(Passes):
         graph, size, own = self.maps.graph, self.maps.size, one.slopes
 
         def own_slopes(name: str, first: int) -> Chosen:
-            if own is None or name not in own:
-                return self._second(name, first)
-            negative = own[name].negative
-            return Chosen(
-                self.claim.activations[name].negative if negative is None else negative, own[name].nonnegative
-            )
+            return self._shared_or(own or {}, name, first)
 
         best = None
         for pick in (self._area, self._second) if own is None else (own_slopes,):
@@ -183,7 +204,7 @@ class RegionCheck(Passes):
                 v[0, i] = ratio(c)
             for j, c in row.inputs.items():
                 x[0, j] = ratio(c)
-            self.endings = {name: Ended.of(claim, *self.known[name]) for name, claim in one.ends.items()}
+            self._end(one.ends)
             bound = (self._carry(graph.output, v, pick, x)[0][0] + ratio(row.constant)).lower()
             if self.maps.execution is not None:  # the output may be flushed
                 bound = (bound - np.abs(v).sum() * arb(self.maps.execution.eta)).lower()

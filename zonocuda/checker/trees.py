@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zonocuda.checker.certificate import SLOPE_UNIT, CertificateError
+from zonocuda.checker.certificate import CertificateError
+from zonocuda.checker.claims import SLOPE_UNIT
 from zonocuda.checker.derive import Cuts, Derivation, restricted
 from zonocuda.checker.exact import ExactRows, Sample
 from zonocuda.checker.floats import Floats

@@ -8,6 +8,7 @@ written, 3 for a network that is not supported, 130 and 143 after SIGINT and SIG
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import os
 import re
@@ -320,6 +321,16 @@ def _refuse_swapped(net: str | None, spec: str | None) -> None:
         raise ValueError(f"{wrong}, by its name: did you swap NET and SPEC?")
 
 
+def _load() -> None:
+    """Loads the commands, and torch, without collecting garbage: nearly all that is made then stays."""
+    gc.disable()
+    try:
+        from zonocuda.cli import commands as commands
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _run(options: argparse.Namespace, outputs: Outputs) -> int:
     if options.command in _FLEET:
         from zonocuda.cli import fleet  # which loads no torch: its workers do
@@ -327,7 +338,9 @@ def _run(options: argparse.Namespace, outputs: Outputs) -> int:
         code = {"run": fleet.run, "compare": fleet.compare, "report": fleet.report}[options.command](options, outputs)
         outputs.raise_faults()
         return code
-    from zonocuda.cli import commands  # after arguments and outputs are known to be good: it loads torch
+    if "torch" not in sys.modules:
+        _load()  # after arguments and outputs are known to be good
+    from zonocuda.cli import commands
     from zonocuda.importers import UnsupportedNetworkError
 
     run: dict[str, Callable[[argparse.Namespace, Outputs], int | None]] = {

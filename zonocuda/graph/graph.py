@@ -253,6 +253,17 @@ class Graph:
                 f"Graph: the input is {x.dtype} on {x.device} and the constants are {kinds}; Graph.to converts them"
             ) from error
 
+    def ancestors(self, name: str) -> set[str]:
+        """The nodes that a node's value depends on, without itself."""
+        found: set[str] = set()
+        pending = list(self[name].inputs)
+        while pending:
+            one = pending.pop()
+            if one not in found:
+                found.add(one)
+                pending.extend(self[one].inputs)
+        return found
+
     @cached_property
     def extremes(self) -> Mapping[str, tuple[str, str, int]]:
         """The nodes that are max(a, b) = b + relu(a - b) or min(a, b) = a - relu(a - b), by name: a, b, and 1 or -1."""

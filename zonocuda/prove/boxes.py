@@ -26,10 +26,8 @@ from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import UNIT
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import activations, rule_of
-from zonocuda.tighten.ascent import Ascent
-from zonocuda.tighten.refine import refine
+from zonocuda.tighten.refine import refine_by_rule
 
-_ONE_PASS = Ascent(iterations=0)
 SPARE = 1.0
 """Times what an execution costs a row, that a proof to be written down has to spare: others find other magnitudes, and
 bounds of neurons that are as much wider."""
@@ -81,9 +79,7 @@ class BoxBounder:
         box = self._box(lower, upper)
         with torch.no_grad(), summed_products():
             intermediate = reduced_bounds(self.graph, box, self.rounding)
-            intermediate = refine(
-                self.graph, box, intermediate, _ONE_PASS, on_node=self.on_node, rounding=self.rounding
-            ).intermediate
+            intermediate = refine_by_rule(self.graph, box, intermediate, self.on_node, self.rounding)
             self.on_bounds(box, intermediate)
             left = compact(self.graph, intermediate)
             ledger = Ledger(self.rounding.on(left.graph), box, left.intermediate)

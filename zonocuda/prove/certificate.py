@@ -45,6 +45,15 @@ class OwnSlopes:
 
 
 @dataclass(frozen=True, eq=False)
+class EndedRows:
+    """How rows of an activation's neurons go that end at maxima: where, and slopes ``[K]`` of their own by activation
+    before; the others as in the second pass."""
+
+    ends: Mapping[str, Ends]
+    slopes: Mapping[str, SidedSlopes]
+
+
+@dataclass(frozen=True, eq=False)
 class ActivationRecord:
     """The K neurons of an activation that are not settled by the bounds of the first sweep.
 
@@ -57,6 +66,7 @@ class ActivationRecord:
         negative, nonnegative: ``[K]``, slopes of the second pass and of rows.
         refined: slopes of the rows of those neurons that have their own.
         least, largest: ``[K]``, the range of slopes; None for 0 and 1.
+        ended: how rows of the neurons go that end; None where they do not.
     """
 
     name: str
@@ -70,6 +80,7 @@ class ActivationRecord:
     refined: OwnSlopes | None = None
     least: Tensor | None = None
     largest: Tensor | None = None
+    ended: EndedRows | None = None
 
 
 @dataclass(frozen=True, eq=False)

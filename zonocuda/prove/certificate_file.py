@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zonocuda.prove.certificate import ActivationRecord, Certificate, OwnSlopes, RegionRecord, RowRecord, SidedSlopes
+from zonocuda.prove.certificate import (
+    ActivationRecord,
+    Certificate,
+    EndedRows,
+    Ends,
+    OwnSlopes,
+    RegionRecord,
+    RowRecord,
+    SidedSlopes,
+)
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.forest import ForestRecord
 
@@ -98,8 +107,12 @@ class _Writer:
             "name": one.name,
             "op": one.op,
             **{name: self._maybe(getattr(one, name)) for name in arrays},
+            "ended": None if one.ended is None else self._ended(one.ended),
             "refined": None if one.refined is None else self._refined(one.refined),
         }
+
+    def _ended(self, ended: EndedRows) -> dict[str, object]:
+        return {"ends": self._ends(ended.ends), "slopes": self._slopes(ended.slopes)}
 
     def _refined(self, refined: OwnSlopes) -> dict[str, object]:
         return {"neurons": self._array(refined.neurons), "slopes": self._slopes(refined.slopes)}
@@ -111,11 +124,14 @@ class _Writer:
             "lower": _number(row.lower),
             "slack": _number(row.slack),
             "slopes": None if row.slopes is None else self._slopes(row.slopes),
-            "ends": [
-                {"name": name, "side": "negative" if one.negative else "positive", "neurons": self._array(one.neurons)}
-                for name, one in row.ends.items()
-            ],
+            "ends": self._ends(row.ends),
         }
+
+    def _ends(self, ends: Mapping[str, Ends]) -> list[dict[str, object]]:
+        return [
+            {"name": name, "side": "negative" if one.negative else "positive", "neurons": self._array(one.neurons)}
+            for name, one in ends.items()
+        ]
 
     def _slopes(self, slopes: Mapping[str, SidedSlopes]) -> list[dict[str, object]]:
         return [

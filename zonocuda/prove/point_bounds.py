@@ -24,9 +24,8 @@ from zonocuda.branch import PointParts, SignBounded, SignParts, refuted
 from zonocuda.precision import summed_products
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.relaxations import Rule, rule_of
-from zonocuda.tighten.ascent import Ascent
 from zonocuda.tighten.free_slopes import FreeSlopes
-from zonocuda.tighten.refine import refine
+from zonocuda.tighten.refine import refine_by_rule
 
 MOST_SPLITS = 48
 """Above a part."""
@@ -45,7 +44,6 @@ BATCH_BYTES = 2**27
 BATCH = 64
 """Parts that are bounded together, at most."""
 _FIRST, _SECOND = 0.9, 0.999  # how slowly the moments of multipliers forget
-_ONE_PASS = Ascent(iterations=0)
 
 
 @dataclass(frozen=True)
@@ -178,9 +176,8 @@ class PointBounds:
         lower, upper = (parts.lower, parts.upper) if not self.written else self._cut(parts)
         intermediate = self.reads.parted((lower, upper))
         if self.refines:
-            box, rounding = self._box(len(parts)), self.rounding
-            found = refine(self.graph, box, intermediate, _ONE_PASS, on_node=self.on_node, rounding=rounding)
-            intermediate = dict(found.intermediate)
+            box = self._box(len(parts))
+            intermediate = refine_by_rule(self.graph, box, intermediate, self.on_node, self.rounding)
             lower, upper = self.reads.joined(intermediate)
         empty = (lower > upper).any(1)
         if bool(empty.any()):

@@ -11,7 +11,7 @@ from zonocuda.relaxations.convex import CONVEX_OR_CONCAVE, ExpRule, ReciprocalRu
 from zonocuda.relaxations.curve import Curve
 from zonocuda.relaxations.gated import GATED, celu, elu
 from zonocuda.relaxations.rule import Rule
-from zonocuda.relaxations.s_shaped import S_SHAPED
+from zonocuda.relaxations.s_shaped import S_SHAPED, SShapedRule
 from zonocuda.relaxations.smooth import SmoothRule
 from zonocuda.relaxations.waves import COS, SIN, WaveRule
 
@@ -20,8 +20,13 @@ def _without_parameter(curve: Curve) -> Callable[[float], Rule]:
     return lambda _: SmoothRule(curve)
 
 
+def _s_shaped(curve: Curve) -> Callable[[float], Rule]:
+    return lambda _: SShapedRule(curve)
+
+
 FUNCTION_RULES: dict[FunctionName, Callable[[float], Rule]] = {
-    **{name: _without_parameter(curve) for name, curve in {**S_SHAPED, **CONVEX_OR_CONCAVE, **GATED}.items()},
+    **{name: _without_parameter(curve) for name, curve in {**CONVEX_OR_CONCAVE, **GATED}.items()},
+    **{name: _s_shaped(curve) for name, curve in S_SHAPED.items()},
     "exp": lambda _: ExpRule(),
     "reciprocal": lambda _: ReciprocalRule(),
     "power": lambda n: SmoothRule(power(n)),

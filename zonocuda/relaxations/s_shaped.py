@@ -2,19 +2,31 @@
 softsign.
 
 Their derivatives are even and fall from x = 0 on, so that a line of slope s touches at -t and t, t >= 0, f'(t) = s.
+
+Slopes to begin with on [l, u], l < 0 < u, need no search. As a line below f gets steeper, the place where it touches
+moves from l through the convex part, and from -t jumps to u, where the line through u touches at -t: with its slope, or
+that of the chord where -t <= l. A line above f jumps from t to l likewise. The distance of both is least at the first
+of the two jumps. What a line below wastes is least where it touches in the middle of [l, u], or jumps across it
+(:mod:`zonocuda.relaxations.starts`). t depends on u alone and is looked up in a table: soundness asks nothing of it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
+import torch
 from torch import Tensor
 
 from zonocuda.ops import elementary
 from zonocuda.relaxations.curve import CONCAVE, CONVEX, Curve, relative
+from zonocuda.relaxations.smooth import SmoothRule
+from zonocuda.relaxations.starts import Aim
 
 _LEAST = 1e-300
+_OCTAVES, _STEPS = (-10, 20), 16
+"""The table's powers of two, and how many places each has."""
 
 
 def _both(touching: Callable[[Tensor], Tensor]) -> Callable[[Tensor, int], Tensor]:
@@ -92,3 +104,43 @@ SOFTSIGN = Curve(
 )
 
 S_SHAPED = {curve.function: curve for curve in (SIGMOID, TANH, ERF, ATAN, SOFTSIGN)}
+
+
+class SShapedRule(SmoothRule):
+    """The rule of one of these; see the module."""
+
+    def _searched(self, lower: Tensor, upper: Tensor, aim: Aim, found: Tensor, rest: Tensor, chord: Tensor) -> Tensor:
+        if not bool(rest.any()):
+            return found
+        ends = torch.stack([upper, -lower])
+        touching = ends * _looked_up(self.curve, ends)
+        steepest = torch.where(touching >= ends.flip(0), chord, self.curve.slope(touching))  # before the jumps
+        if aim == "area":
+            return torch.where(rest, steepest.amin(0), found)
+        side = 0 if aim == "below" else 1
+        middle = (lower / 2 + upper / 2) * (2 * side - 1)  # how far on the side where the line touches
+        touches = middle >= torch.minimum(touching[side], ends[1 - side])
+        return torch.where(rest, torch.where(touches, self.curve.slope(middle), steepest[side]), found)
+
+
+def _looked_up(curve: Curve, x: Tensor) -> Tensor:
+    """About t / x, where the line through f(x) touches at -t, x > 0."""
+    table = _table(curve).to(x.device)
+    place = ((x.log2() - _OCTAVES[0]) * _STEPS).nan_to_num(0.0).clamp(0, len(table) - 1)
+    first = place.floor().clamp(max=len(table) - 2)
+    index = first.long()
+    return torch.lerp(table[index], table[index + 1], place - first)
+
+
+@cache
+def _table(curve: Curve) -> Tensor:
+    """t / x at the powers of two, by bisection: f'(t) (x + t) falls below f(x) - f(-t) at t, which lies in [0, x]."""
+    first, last = _OCTAVES
+    x = 2.0 ** torch.linspace(first, last, (last - first) * _STEPS + 1, dtype=torch.float64, device="cpu")
+    low, high = torch.zeros_like(x), torch.ones_like(x)
+    for _ in range(40):
+        ratio = (low + high) / 2
+        t = ratio * x
+        before = curve.slope(t) * (x + t) > curve.value(x) - curve.value(-t)
+        low, high = torch.where(before, ratio, low), torch.where(before, high, ratio)
+    return (low + high) / 2

@@ -263,7 +263,7 @@ class SmoothRule(Rule):
         if aim != "area":
             found = torch.where(bend == (CONVEX if aim == "below" else CONCAVE), tangent, found)
         rest = (bend == MIXED) & ~(lower.isnan() | upper.isnan() | self._unbounded(lower, upper))
-        return self._searched(lower, upper, aim, found, rest)
+        return self._searched(lower, upper, aim, found, rest, chord)
 
     def _bend(self, lower: Tensor, upper: Tensor) -> Tensor:
         """How f bends on [l, u]."""
@@ -273,8 +273,8 @@ class SmoothRule(Rule):
             bend = bend.masked_fill((lower >= first) & (upper <= last), own)
         return bend
 
-    def _searched(self, lower: Tensor, upper: Tensor, aim: Aim, found: Tensor, rest: Tensor) -> Tensor:
-        """``found``, but the slopes of a search where ``rest`` says so."""
+    def _searched(self, lower: Tensor, upper: Tensor, aim: Aim, found: Tensor, rest: Tensor, chord: Tensor) -> Tensor:
+        """``found``, but the slopes of a search where ``rest`` says so; ``chord``: that from l to u."""
         if not bool(rest.any()):
             return found
         index = rest.nonzero(as_tuple=True)

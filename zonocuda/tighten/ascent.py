@@ -216,7 +216,9 @@ class _RowSearch:
         if not free or not self.wanted:
             return False
         self.number += 1
-        gradients = torch.autograd.grad(self.lower, [f.value for f in free.values()], torch.ones_like(self.lower))
+        with torch.enable_grad():
+            total = self.lower.sum()  # for gradients of a number torch loads no sympy
+        gradients = torch.autograd.grad(total, [f.value for f in free.values()])
         for one, gradient in zip(free.values(), gradients, strict=True):
             one.step(gradient, self.number, rate)
         rest = standard_rows(self.problem.flow.graph, self.open.device, self.wanted)

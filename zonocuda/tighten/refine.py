@@ -24,6 +24,7 @@ from zonocuda.bounds.dual.input_set import InputSet
 from zonocuda.bounds.dual.neurons import send_unit_rows
 from zonocuda.bounds.dual.problem import RowProblem
 from zonocuda.bounds.dual.slopes import Slopes, free_neurons, initial_slopes
+from zonocuda.bounds.dual.stops import Maxima, Stop
 from zonocuda.bounds.interval import Bounds, unsettled
 from zonocuda.bounds.rounding.arithmetic import Rounding
 from zonocuda.bounds.rounding.ledger import Ledger
@@ -61,13 +62,15 @@ def refine(
     first: bool = False,
     make: Callable[[Compact, InputSet, Ascent, Visit], Layers] | None = None,
     softmax_sum: bool = False,
+    ends: bool = True,
 ) -> Refined:
     """Bounds the unstable neurons of every layer by the dual pass and intersects with what is known.
 
     Layers are taken in order, so that each uses the tightened bounds of those before it. Each bound of a neuron is a
     row with slopes of its own, adaptive ones to begin with, that ``ascent`` optimises (or leaves as they are, with 0
     iterations). A neuron that has become stable leaves; its bounds are what was found so far. Where rounding is
-    counted, slopes climb by bounds that do not count it, and the best ones are proven by one pass that does.
+    counted, slopes climb by bounds that do not count it, and the best ones are proven by one pass that does. Behind
+    maxima rows also go the usual way once, where they may end (:mod:`zonocuda.bounds.dual.stops`).
 
     Args:
         graph: the network.
@@ -79,6 +82,7 @@ def refine(
         first: also the neurons that no activation comes before, whose bounds a sweep finds exactly.
         make: makes the refinement; by default :class:`Layers`.
         softmax_sum: see :class:`zonocuda.bounds.dual.problem.RowProblem`.
+        ends: whether rows may end at maxima.
 
     Raises:
         ValueError: ``rounding`` for a zonotope.
@@ -87,7 +91,18 @@ def refine(
         left = compact(graph, dict(intermediate))
         layers = (make or Layers)(left, InputSet.of(region), ascent, on_node)
         layers.softmax_sum = softmax_sum
+        if ends and left.graph.maxima:
+            layers.box = region.bounds() if isinstance(region, Zonotope) else region
         return _refine(layers, region, rounding, first)
+
+
+def refine_by_rule(
+    graph: Graph, box: Bounds, intermediate: Mapping[str, Bounds], on_node: Visit, rounding: Rounding
+) -> dict[str, Bounds]:
+    """Bounds of every activation's input by one pass with adaptive slopes and no ends: those that the checker of a
+    certificate derives for each part of a search."""
+    once = Ascent(iterations=0)
+    return refine(graph, box, intermediate, once, on_node=on_node, rounding=rounding, ends=False).intermediate
 
 
 def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None, first: bool) -> Refined:
@@ -96,19 +111,21 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
     if rounding is not None:
         if isinstance(region, Zonotope):
             raise ValueError("refine: rounding is counted for boxes alone, and the region is a zonotope")
-        layers.ledger = Ledger(rounding.on(left.graph), region, layers.intermediate)
+        layers.rounding = rounding.on(left.graph)
+        layers.ledger = Ledger(layers.rounding, region, layers.intermediate)
         if layers.ascent.iterations and layers.region.like.dtype is torch.float64:
             box = region[0].to(torch.float32), region[1].to(torch.float32)
             layers.guides.insert(0, (left.graph.to(torch.float32), InputSet.of(box)))
     before = 0
     seen: list[Tensor] = []  # of every activation, on the device: width before and after, and neurons open after
     for node in activations(left.graph):
+        maxima = layers.begin(node)
         index = free_neurons(node, layers.intermediate[node.name])
         before += len(index)
         if len(index):
             width = layers.width(node, index)
             if first or depends_on_activation(left.graph, node):
-                layers.refine(node, index)
+                layers.refine(node, index, maxima)
             still = unsettled(node, *layers.intermediate[node.name]).sum()
             seen.append(torch.stack([width, layers.width(node, index), still.double()]))
         layers.finish(node)
@@ -120,15 +137,7 @@ def _refine(layers: Layers, region: Bounds | Zonotope, rounding: Rounding | None
 
 def depends_on_activation(graph: Graph, node: Node) -> bool:
     """Whether some activation comes before a node; without one its bounds are exact."""
-    pending, seen = list(node.inputs), set()
-    while pending:
-        name = pending.pop()
-        if has_rule(graph[name]):
-            return True
-        if name not in seen:
-            seen.add(name)
-            pending.extend(graph[name].inputs)
-    return False
+    return any(has_rule(graph[name]) for name in graph.ancestors(node.name))
 
 
 class Layers:
@@ -138,14 +147,17 @@ class Layers:
         left: the network without its dead neurons.
         intermediate: bounds ``[B, *features]`` of the input of every activation of it.
         start: slopes to begin with of the activations that are done, in the order of the pass.
-        ledger: of what rounding costs, where that is counted.
+        rounding, ledger: of what rounding costs, where that is counted.
         slack: what it took off the last bounds, at most.
         guides: networks and inputs that slopes climb on where rounding is counted, best first.
         softmax_sum: whether rows know that the shares of a softmax sum to 1.
+        box: bounds of the network's input, where rows may end at maxima.
     """
 
+    rounding: Rounding | None = None
     ledger: Ledger | None = None
     softmax_sum: bool = False
+    box: Bounds | None = None
 
     def __init__(self, left: Compact, region: InputSet, ascent: Ascent, on_node: Visit) -> None:
         self.left, self.graph = left, left.graph
@@ -154,6 +166,16 @@ class Layers:
         self.start: dict[str, Slopes] = {}
         self.slack = region.like.new_zeros(())
         self.guides = [(self.graph, region)]
+
+    def begin(self, node: Node) -> Maxima | None:
+        """Bounds an activation's input by intervals through maxima, and says where rows from it may end."""
+        if self.box is None:
+            return None
+        maxima = Maxima(self.graph, self.intermediate, self.box, self.rounding, node.name)
+        (low, high), (lower, upper) = maxima.bounds(node.inputs[0]), self.intermediate[node.name]
+        lower, upper = torch.fmax(lower, low), torch.fmin(upper, high)
+        self.intermediate[node.name] = lower, torch.maximum(lower, upper)  # uncounted rounding may have them cross
+        return maxima
 
     def finish(self, node: Node) -> None:
         """No better bounds of this activation's input will come."""
@@ -165,17 +187,33 @@ class Layers:
         lower, upper = (flatten_rows(b)[:, index] for b in self.intermediate[node.name])
         return (upper - lower).sum().double()
 
-    def refine(self, node: Node, index: Tensor) -> None:
-        """Tightens the bounds of one activation's input; ``index``: its unsettled neurons, in the order of the pass."""
+    def refine(self, node: Node, index: Tensor, maxima: Maxima | None = None) -> None:
+        """Tightens the bounds of one activation's input; ``index``: its unsettled neurons, in the order of the pass;
+        ``maxima``: where rows may end."""
         lower, upper = (flatten_rows(b).clone() for b in self.intermediate[node.name])
         source = self.graph[node.inputs[0]]
         position = flatten_positions(source.shape).to(index.device)
         step = neurons_per_pass(self.graph, source, self.region.like, 2)
         for first in range(0, len(index), step):
             part = index[first : first + step]
+            if maxima is not None and maxima.stops:
+                low, high = self.ended(node, position[part], maxima)
+                low, high = torch.fmax(lower[:, part], low), torch.fmin(upper[:, part], high)
+                lower[:, part], upper[:, part] = low, high
+                part = part[~rule_of(node).settled(low, high).all(0)]
+                if not len(part):
+                    continue
             low, high = self.optimised(node, position[part])
             lower[:, part], upper[:, part] = torch.fmax(lower[:, part], low), torch.fmin(upper[:, part], high)
         self.intermediate[node.name] = unflatten_rows(lower, source.shape), unflatten_rows(upper, source.shape)
+
+    def ended(self, node: Node, position: Tensor, maxima: Maxima) -> Bounds:
+        """Bounds ``[B, K]`` of neurons of an activation's input, by rows that go the usual way and end at maxima."""
+        count, usual = len(position), maxima.usual(self.start)
+        rows = self.rows(self.graph, self.region, node, position, self.ledger)
+        problem = self.problem(rows, self.region, self.intermediate, maxima.stops)
+        found = problem.bound(lambda other: usual[other.name], ends=True)[0]
+        return found[:, :count], -found[:, count : 2 * count]
 
     def optimised(self, node: Node, position: Tensor) -> Bounds:
         """Bounds ``[B, K]`` of neurons of an activation's input, by a row with its own slopes for each of the two."""
@@ -231,6 +269,12 @@ class Layers:
         send_unit_rows(flow, source, filled, signs)
         return flow
 
-    def problem(self, rows: DualPass, region: InputSet, intermediate: Mapping[str, Bounds]) -> RowProblem:
-        """How the rows are bounded."""
-        return RowProblem(rows, region, intermediate, self.on_node, softmax_sum=self.softmax_sum)
+    def problem(
+        self,
+        rows: DualPass,
+        region: InputSet,
+        intermediate: Mapping[str, Bounds],
+        stops: Mapping[str, Stop] | None = None,
+    ) -> RowProblem:
+        """How the rows are bounded; ``stops``: where they may end."""
+        return RowProblem(rows, region, intermediate, self.on_node, stops, softmax_sum=self.softmax_sum)

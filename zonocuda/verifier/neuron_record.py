@@ -23,9 +23,10 @@ from zonocuda.bounds.dual.slopes import free_neurons
 from zonocuda.bounds.interval import Bounds, outward
 from zonocuda.branch import SearchStopped, SignOutcome, SignParts, SignSearch, refuted
 from zonocuda.prove.certificate import RegionRecord
-from zonocuda.prove.certify import NoCertificateError, root_record
+from zonocuda.prove.certify import root_record
 from zonocuda.prove.forest import ForestRecord
 from zonocuda.prove.lemma_replay import replay_lemmas
+from zonocuda.prove.recording import NoCertificateError
 from zonocuda.prove.sign_bounds import ROOT, SignBounds
 from zonocuda.prove.sign_merge import lightened, merged
 from zonocuda.prove.sign_record import SignLeaves, TreeWriter, firsts, known_signs, places, start_units

@@ -18,8 +18,8 @@ from zonocuda.bounds.forward.reduced import reduced_bounds
 from zonocuda.branch import PointParts, SearchStopped, SignParts
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import RegionRecord
-from zonocuda.prove.certify import NoCertificateError
 from zonocuda.prove.forest import ForestRecord, ForestWriter, LeafRow
+from zonocuda.prove.recording import NoCertificateError
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.prove.timeline import unwatched
 from zonocuda.relaxations import rule_of

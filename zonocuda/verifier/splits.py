@@ -12,9 +12,9 @@ import torch
 from zonocuda.checkpoint import CheckpointError
 from zonocuda.domains import Backend, current_backend
 from zonocuda.prove.certificate import RegionRecord
-from zonocuda.prove.certify import NoCertificateError
 from zonocuda.prove.combine import Combination
 from zonocuda.prove.prover import Prover
+from zonocuda.prove.recording import NoCertificateError
 from zonocuda.prove.stages import RegionProof
 from zonocuda.specs import Region
 from zonocuda.verifier.attack import Attack

@@ -24,10 +24,11 @@ from zonocuda.graph import Cast
 from zonocuda.importers import NetworkOverflowError
 from zonocuda.precision import summed_products
 from zonocuda.prove.certificate import Certificate, RegionRecord
-from zonocuda.prove.certify import MAX_BYTES, add_region, leaf_record, region_record
+from zonocuda.prove.certify import add_region, leaf_record, region_record
 from zonocuda.prove.combine import Combination, contradictions, left_open, mixtures
 from zonocuda.prove.ends import Ends, known_ends
 from zonocuda.prove.prover import CHEAP, LADDERS, Effort, Rung
+from zonocuda.prove.recording import MAX_BYTES
 from zonocuda.prove.region_box import box_of
 from zonocuda.prove.regions import LEAST, Refuted, refuted_regions
 from zonocuda.prove.row_bound import RowBound
@@ -312,11 +313,12 @@ class Verification:
             self.counterexample = replay(self.subject, region, position, proof.corners)
         if self.counterexample is not None:
             return "counterexample found at the dual's worst corner"
-        starts, restarts = proof.corners, self.restarts(64)
+        by_neurons = bool(ladder) and wants_neurons(self.split, region, self.subject.graph)
+        starts, restarts = proof.corners, 64 if by_neurons else self.restarts(64)  # that search tries points, too
         if self.search(position, region, starts=starts, restarts=restarts, steps=100, seed=self.seed + 1):
             return "counterexample found from the dual's worst corners"
         proof.climb(ladder[CHEAP:])
-        if ladder and wants_neurons(self.split, region, self.subject.graph) and not proof.proven and not proof.obstacle:
+        if by_neurons and not proof.proven and not proof.obstacle:
             if self.execution is not None and (node := without_signs(self.subject.graph)) is not None:
                 what = f"node {node.name!r} (op {node.op.kind})"
                 return f"{proof.reason()}; {what} is not split as executed: use split 'input'"

@@ -57,7 +57,12 @@ class Maxima:
     """
 
     def __init__(
-        self, graph: Graph, intermediate: Mapping[str, Bounds], box: Bounds, rounding: Rounding | None = None
+        self,
+        graph: Graph,
+        intermediate: Mapping[str, Bounds],
+        box: Bounds,
+        rounding: Rounding | None = None,
+        before: str | None = None,
     ) -> None:
         """Bounds by intervals, from those of the box and of activations.
 
@@ -66,18 +71,27 @@ class Maxima:
             intermediate: bounds ``[B, *features]`` of the input of every activation.
             box: lower and upper bounds of the input, ``[B, *input features]``.
             rounding: where it is counted.
+            before: an activation: of maxima those alone that it depends on, and bounds of its input. By default all
+                maxima.
         """
         self.graph, self.intermediate = graph, intermediate
         self._image = interval if rounding is None else ForwardErrors(rounding).interval
         self._known: dict[str, Bounds] = {graph.nodes[0].name: box}
         self._exact: dict[str, Tensor] = {}
-        ends = [graph[name] for name in graph.maxima if not has_rule(graph[name])]
-        needed = self._before(ends)
+        reached = None if before is None else graph.ancestors(before)
+        ends = [
+            graph[name] for name in graph.maxima if not has_rule(graph[name]) and (reached is None or name in reached)
+        ]
+        needed = self._before(ends if before is None else [*ends, graph[graph[before].inputs[0]]])
         with torch.no_grad():
             for node in graph.nodes:
                 if node.name in needed:
                     self._look(node)
         self.stops = {node.name: self._stop(node.name) for node in ends}
+
+    def bounds(self, name: str) -> Bounds:
+        """Of a node's value."""
+        return self._known[name]
 
     def usual(self, start: Mapping[str, Slopes]) -> dict[str, Slopes]:
         """Slopes ``[B, 1, N]`` of the usual relaxation, in the order of the pass: where v >= 0 at the ReLUs of pairs;

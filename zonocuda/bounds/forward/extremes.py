@@ -2,8 +2,8 @@
 
 Written b + relu(a - b), a maximum has a zonotope that may reach beyond that: it does not know that a - b is large only
 where b is small. In a tree of maxima the next difference then looks larger than it is. So the sweep also carries
-intervals from the values of ReLUs through what moves them and through maxima and minima, to differences that a ReLU
-reads, whose bounds it intersects with them.
+intervals from the values of activations, and from the box, to what maxima and minima are of, through these and what
+moves them, and to differences; bounds of what an activation reads are intersected with them.
 
 A function that is finite on a part of the line only, such as 1 / x, needs bounds on one side of its pole, which
 intervals may have where a zonotope has not: a sum of squares is positive. Where there is such a function, intervals go
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zonocuda.bounds.interval import Bounds
 from zonocuda.graph import Add, Concat, Expand, Gather, Graph, Node, Op, Reshape, Transpose
-from zonocuda.relaxations import activations, rule_of
+from zonocuda.relaxations import activations, has_rule, rule_of
 
 
 class Extremes:
@@ -40,6 +40,7 @@ class Extremes:
         rounds: Callable[[Node], bool] = lambda node: False,
     ) -> None:
         self.pairs = {name: pair for name, pair in graph.extremes.items() if not _is_rounded(graph, name, rounds)}
+        self._compared = _before(graph, [name for pair in self.pairs.values() for name in pair[:2]])
         self.is_everywhere = any(rule_of(node).is_partial for node in activations(graph))
         self.is_needed = self.is_everywhere or bool(self.pairs)
         self._interval = interval
@@ -65,7 +66,7 @@ class Extremes:
             self._known[node.name] = op.apply(known[0][0]), op.apply(known[0][1])
         elif known and len(known) == len(node.inputs):
             difference = isinstance(op, Add) and op.sign == -1 and node.part is not None
-            if self.is_everywhere or difference:
+            if self.is_everywhere or difference or node.name in self._compared:
                 self._known[node.name] = _numbers(node.op, self._interval(node, known), known)
 
     def tightened(self, name: str, bounds: Bounds) -> Bounds:
@@ -88,6 +89,18 @@ def _numbers(op: Op, bounds: Bounds, before: Sequence[Bounds]) -> Bounds:
         return bounds
     lower, upper = bounds
     return lower.masked_fill(lower.isnan(), -math.inf), upper.masked_fill(upper.isnan(), math.inf)
+
+
+def _before(graph: Graph, names: Sequence[str]) -> set[str]:
+    """Some nodes, and those that they depend on through no activation."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in found and not has_rule(graph[name]):
+            found.add(name)
+            pending.extend(graph[name].inputs)
+    return found
 
 
 def _is_rounded(graph: Graph, name: str, rounds: Callable[[Node], bool]) -> bool:
