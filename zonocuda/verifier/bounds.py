@@ -39,6 +39,11 @@ class NetworkBounds:
         intermediate: bounds of the input of every activation, by name.
         stats: what the sweep saw at each activation.
         plan: the planner's decisions, node by node.
+
+    Examples:
+        >>> bounds = compute_bounds(torch.nn.Linear(3, 2), Zonotope.from_ball(torch.zeros(1, 3), 0.5))
+        >>> tuple(bounds.lower.shape), bool((bounds.lower <= bounds.upper).all()), bounds.output.symbols
+        ((1, 2), True, 3)
     """
 
     lower: Tensor

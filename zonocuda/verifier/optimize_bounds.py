@@ -49,6 +49,12 @@ class OptimizedBounds:
             rest on; in the mode ``forward`` the best that were seen.
         history: what was reached when: seconds since the search began, rows, the sum of bounds, the smallest one.
         seconds: time by phase: ``sweep``, ``refine``, ``ascend``; in the mode ``forward`` ``sweep`` and ``backward``.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+        >>> best = optimize_bounds(model, Zonotope.from_ball(torch.zeros(1, 2), 0.1), torch.eye(2))
+        >>> tuple(best.lower.shape), best.history[-1].worst == best.lower.min().item()
+        ((1, 2), True)
     """
 
     lower: Tensor
@@ -80,6 +86,10 @@ def slopes_of(state: Mapping[str, Tensor]) -> dict[str, Slopes]:
 
     Raises:
         ValueError: a key that is none of its.
+
+    Examples:
+        >>> slopes_of({"relu/negative": torch.zeros(1)})["relu"].negative.tolist()
+        [0.0]
     """
     result: dict[str, Slopes] = {}
     for key, value in state.items():

@@ -137,6 +137,11 @@ class VerifyResult:
         resumed: whether it goes on with a checkpoint, which is believed.
         checkpoint_fault: why no more checkpoints were written, where that is so.
         history: what was reached when: the margin and the open parts against time, a few hundred moments at most.
+
+    Examples:
+        >>> result = verify("examples/networks/fc.onnx", "examples/specs/fc_10_0.04.vnnlib")
+        >>> str(result.verdict), result.verified, result.counterexample is None
+        ('verified', True, True)
     """
 
     verdict: Verdict
