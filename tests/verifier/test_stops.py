@@ -266,6 +266,38 @@ def test_the_certificate_of_neurons_whose_rows_end_is_confirmed(semantics: str) 
         assert not holds(edited)
 
 
+class Factors(nn.Module):
+    """A product that is pooled, or a maximum of values of unlike shapes, and ReLUs behind."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.a, self.b = kind, nn.Linear(3, 8), nn.Linear(3, 8 if kind == "product" else 1)
+        self.pool, self.relus, self.last = nn.MaxPool1d(2), nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.a(x), self.b(x)
+        value = a * b if self.kind == "product" else torch.maximum(a, b)
+        found: Tensor = self.last(torch.relu(self.relus(self.pool(value.unsqueeze(1)).squeeze(1))))
+        return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["product", "unlike"])
+def test_neurons_behind_the_maximum_of_products_or_of_unlike_shapes_have_a_certificate(kind: str) -> None:
+    graph = from_module(Factors(kind).double(), (3,))
+    ends = torch.full((1, 3), -0.7, dtype=torch.float64), torch.full((1, 3), 0.7, dtype=torch.float64)
+    zonotope, row = Zonotope.from_box(*ends), torch.eye(2, dtype=torch.float64)[:1]
+    weak, best = (optimize_bounds(graph, zonotope, row, intermediate=steps).lower.item() for steps in (None, 40))
+    assert best > weak
+    wanted = weak + (best - weak) * 0.6
+    property_ = spec(ends[0][0], ends[1][0], [[constraint({0: 1.0}, -wanted)]], 2)
+    result = verify(graph, property_, effort="max", split="none", certificate=True)
+    assert result.verdict is Verdict.VERIFIED
+    assert result.certificate is not None
+    assert check_proof(inline(result.certificate), graph, property_).confirmed
+
+
 def optimised(graph: Graph, box: tuple[Tensor, Tensor]) -> list[float]:
     """What optimised slopes say of each output."""
     zonotope = Zonotope.from_box(*(end.unsqueeze(0) for end in box))

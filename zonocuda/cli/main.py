@@ -323,12 +323,14 @@ def _refuse_swapped(net: str | None, spec: str | None) -> None:
 
 def _load() -> None:
     """Loads the commands, and torch, without collecting garbage: nearly all that is made then stays."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         from zonocuda.cli import commands as commands
     finally:
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 def _run(options: argparse.Namespace, outputs: Outputs) -> int:

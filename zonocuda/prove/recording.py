@@ -41,12 +41,12 @@ def recorded(node: Node, first: Bounds, last: Bounds, whole: bool = False) -> Ac
     """What all rows share: minimum-area slopes of the first bounds and, for the second pass, slopes of the last ones.
 
     These are 1 and 0 for neurons that became active and dead, which makes the passes exact there. ``whole``: settled
-    neurons are listed, too, but those of one value; for bounds by intervals of what reads them.
+    neurons are listed, too, but those of one value, and but for products; for bounds by intervals of what reads them.
     """
     rule, index = rule_of(node), free_neurons(node, first)
-    if whole:
+    if whole and rule.terms == 1:
         low, high = (flatten_rows(end) for end in rule.range(*first))
-        index = (high > low).any(0).nonzero().squeeze(1)
+        index = (~(high <= low)).any(0).nonzero().squeeze(1)
     index = flatten_positions(first[0].shape[1:]).to(index.device)[index].sort().values
     (low, high), (lower, upper) = ([b.flatten()[index] for b in wide(bounds)] for bounds in (first, last))
     adaptive = rule.initial(*last, "adaptive").flatten().double()[index]

@@ -314,13 +314,15 @@ class Verification:
         if self.counterexample is not None:
             return "counterexample found at the dual's worst corner"
         by_neurons = bool(ladder) and wants_neurons(self.split, region, self.subject.graph)
-        starts, restarts = proof.corners, 64 if by_neurons else self.restarts(64)  # that search tries points, too
+        unsigned = None if self.execution is None else without_signs(self.subject.graph)
+        few = by_neurons and unsigned is None  # that search tries points, too
+        starts, restarts = proof.corners, 64 if few else self.restarts(64)
         if self.search(position, region, starts=starts, restarts=restarts, steps=100, seed=self.seed + 1):
             return "counterexample found from the dual's worst corners"
         proof.climb(ladder[CHEAP:])
         if by_neurons and not proof.proven and not proof.obstacle:
-            if self.execution is not None and (node := without_signs(self.subject.graph)) is not None:
-                what = f"node {node.name!r} (op {node.op.kind})"
+            if unsigned is not None:
+                what = f"node {unsigned.name!r} (op {unsigned.op.kind})"
                 return f"{proof.reason()}; {what} is not split as executed: use split 'input'"
             return self.split_neurons(position, proof)
         return open_boxes if open_boxes and not proof.proven else proof.reason()

@@ -107,8 +107,9 @@ class Maxima:
         return found
 
     def _stop(self, name: str) -> Stop:
-        sign = self.graph.maxima[name]
-        return Stop(sign, self._known[name][1 if sign == 1 else 0], 1 - self._exact[name])
+        sign, exact = self.graph.maxima[name], self._exact.get(name)  # none of a maximum of values of unlike shapes
+        bound = self._known[name][1 if sign == 1 else 0]
+        return Stop(sign, bound, torch.ones_like(bound) if exact is None else 1 - exact)
 
     # ---- what is known -----------------------------------------------------------------------------------------------
 
