@@ -156,7 +156,9 @@ class Recording(Layers):
 
     def ended(self, node: Node, position: Tensor, maxima: Maxima) -> Bounds:
         changed = {name: own for name, own in maxima.usual(self.start).items() if own is not self.start.get(name)}
-        self.usual[node.name] = ends_of(maxima), changed
+        self.usual[node.name] = ends, changed = ends_of(maxima), changed
+        self.count(4 * sum(len(one.neurons) for one in ends.values()))
+        self.count(8 * sum(own.nonnegative.shape[2] for own in changed.values() if own.nonnegative is not None))
         return super().ended(node, position, maxima)
 
     def ending(self, name: str, records: Sequence[ActivationRecord]) -> EndedRows | None:
@@ -170,9 +172,7 @@ class Recording(Layers):
         if not self.ascent.iterations:
             return super().optimised(node, position)
         count = len(position)
-        self.bytes += 4 * count * sum(map(len, self.listed.values()))
-        if self.bytes > MAX_BYTES:
-            raise NoCertificateError(f"slopes for each neuron would take more than {MAX_BYTES >> 20} MiB")
+        self.count(4 * count * sum(map(len, self.listed.values())))
         slopes, stored = dict(self.start), {}
         for name, own in self.climb(node, position).items():
             if own.nonnegative is not None and name in self.listed:
@@ -184,6 +184,16 @@ class Recording(Layers):
                 )
         self.found.setdefault(node.name, []).append((position, stored))
         return self.proven(node, position, slopes)
+
+    def count(self, size: int) -> None:
+        """Notes so many bytes more.
+
+        Raises:
+            NoCertificateError: they are too many.
+        """
+        self.bytes += size
+        if self.bytes > MAX_BYTES:
+            raise NoCertificateError(f"slopes for each neuron would take more than {MAX_BYTES >> 20} MiB")
 
     def places(self, name: str, index: Tensor) -> Tensor:
         """Places in the flattened features of the whole network for those of an activation of ``left``, in the order of
