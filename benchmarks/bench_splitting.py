@@ -16,7 +16,10 @@ files. A line for each way:
     rate       parts a second, over all instances
     wrong      verdicts that contradict the known answer
 
-``neuron, box cut``: parts have boxes of their own (:mod:`benchmarks.cut_boxes`).
+``symbols contracted``: boxes know what a row that may be violated leaves of the symbols of inputs and neurons
+(:mod:`benchmarks.contract_symbols`), and are bounded again with it, or not, before they are split; ``bounds
+contracted``: of the neurons' bounds alone. ``neuron, box cut``: parts have boxes of their own
+(:mod:`benchmarks.cut_boxes`).
 
 With ``--instances`` those of INSTANCES are searched, of which ``--specs`` has a part of the property's name, by
 splitting neurons, and each has a line: the known answer and what was found, parts, those of lemmas among them, open
@@ -43,6 +46,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from benchmarks.contract_symbols import contracting
 from benchmarks.cut_boxes import CutProblem
 from benchmarks.machine import commit_info, machine_info
 from tests.data import data_root
@@ -71,6 +75,13 @@ BOXES: dict[str, dict[str, Any]] = {choice: {"choice": choice} for choice in CHO
 BOXES |= {f"{choice}, no cuts": {"choice": choice, "cuts": False} for choice in CHOICES}
 BOXES["alternate, nothing inherited"] = {}
 BOXES["alternate, any network"] = {}
+CONTRACTED = {
+    "alternate, bounds contracted": (0, False),
+    "alternate, symbols contracted": (0, True),
+    **{f"alternate, symbols contracted, {count} more rounds": (count, True) for count in (1, 2, 3)},
+}
+"""Rounds, and whether bands are contracted, too; see :mod:`benchmarks.contract_symbols`."""
+BOXES |= {way: {} for way in CONTRACTED}
 NEURONS: dict[str, dict[str, Any]] = {
     "neuron": {},
     "neuron, no lemmas": {"EFFORTS": ()},
@@ -154,6 +165,8 @@ def decide(name: str, row: dict[str, str], way: str, seconds: float) -> Row:
             stack.enter_context(patch.object(DenseBounder, "bound", forgetful))
         if way == "alternate, any network":
             stack.enter_context(patch.object(DenseNetwork, "of", lambda rounding, box: None))
+        if way in CONTRACTED:
+            stack.enter_context(contracting(*CONTRACTED[way]))
         for constant, value in NEURONS.get(way, {}).items():
             for module in (neuron_search, lemmas):
                 if hasattr(module, constant):
@@ -250,13 +263,14 @@ def by_instance(sets: Sequence[str], specs: Sequence[str], ways: Sequence[str], 
 
 
 def by_way(sets: Sequence[str], ways: Sequence[str], every: int, seconds: float) -> list[Row]:
-    """Every so manieth instance of the sets; each way is printed."""
+    """Every so manieth instance of the sets, in all ways by turns; each way is printed."""
     print("| set | way | decided | parts | median s | 90 % | sum | parts/s | wrong |")
     print("|---|---|---|---|---|---|---|---|---|")
     rows: list[Row] = []
-    for name, way in product(sets, ways):
-        found = [decide(name, row, way, seconds) for row in instances(name, every)]
-        print(line(name, way, found), flush=True)
+    for name in sets:
+        found = [decide(name, row, way, seconds) for row in instances(name, every) for way in ways]
+        for way in ways:
+            print(line(name, way, [row for row in found if row.way == way]), flush=True)
         rows += found
     return rows
 

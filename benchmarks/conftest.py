@@ -244,6 +244,14 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         benchmark.pop("params", None)  # what the names say, and paths of this machine
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What was interrupted before its first round has no statistics, and would cost the file of all others."""
+    found = getattr(session.config, "_benchmarksession", None)
+    if found is not None:
+        found.benchmarks = [one for one in found.benchmarks if one.stats.data]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table at the end of a run."""

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from zonocuda.version import __version__
+
 ROOT = Path(__file__).parents[1]
 SOURCE_ENDINGS = {".h", ".cpp", ".cuh", ".cu"}
 
@@ -141,6 +143,7 @@ def readelf(*arguments: str | Path) -> str:
 
 def test_a_wheel_is_for_every_python_from_the_oldest_and_for_many_linuxes(wheel: Path) -> None:
     assert re.fullmatch(r"zonocuda-[\d.]+-cp311-abi3-manylinux_[\w.]+_x86_64\.whl", wheel.name)
+    assert wheel.name.split("-")[1] == __version__
 
 
 def test_a_wheel_holds_the_package_the_extension_and_the_licence_and_nothing_else(wheel_files: set[str]) -> None:

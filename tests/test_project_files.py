@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ def test_one_version_is_named_everywhere() -> None:
     assert recipe["context"]["version"] == __version__
     assert read("CITATION.cff")["version"] == __version__
     assert re.search(rf"^## \[{re.escape(__version__)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_a_commit_that_is_tagged_as_a_version_is_that_one() -> None:
+    command = ["git", "tag", "--points-at", "HEAD", "--list", "v[0-9]*"]
+    tags = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
+    if not tags:
+        pytest.skip("this commit has no tag of a version")
+    assert tags == [f"v{__version__}"]
 
 
 def test_one_licence_is_named_everywhere() -> None:

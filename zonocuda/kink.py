@@ -21,6 +21,8 @@ from typing import Literal, get_args
 
 import torch
 
+from zonocuda.roundoff import gamma, unit_roundoff
+
 KinkRule = Literal["envelope", "left", "right", "even", "min_norm"]
 KINK_RULES: tuple[KinkRule, ...] = get_args(KinkRule)
 
@@ -37,10 +39,10 @@ def kink_tolerance(dtype: torch.dtype, symbols: int) -> float:
     """
     if not dtype.is_floating_point:
         raise ValueError(f"kink_tolerance: dtype must be a floating-point one, got {dtype}")
-    roundoff = torch.finfo(dtype).eps / 2
-    if symbols * roundoff >= 1:
+    u = unit_roundoff(dtype)
+    if symbols * u >= 1:
         raise ValueError(f"kink_tolerance: {symbols} symbols are too many for {dtype}")
-    return 4 * roundoff + symbols * roundoff / (1 - symbols * roundoff) / 2
+    return 4 * u + gamma(symbols, u, limit=1) / 2
 
 
 def check_tolerance(tolerance: float | None, dtype: torch.dtype, symbols: int) -> float:

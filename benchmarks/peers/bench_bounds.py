@@ -1,5 +1,6 @@
-"""Bounds of one box, ours beside auto_LiRPA's: one group a network, time, the smallest margin as ``margin``, and
-``memory``, the bytes that the process grew by in one call, from free memory given back to the system.
+"""Bounds of one box, ours beside auto_LiRPA's and a sweep in plain torch: one group a network, time, the least margin
+as ``margin``, and ``memory``, the bytes that the process grew by in one call, from free memory given back to the
+system.
 
     pytest benchmarks/peers/bench_bounds.py --benchmark-only --benchmark-json=FILE
     python -m benchmarks.peers.render FILE
@@ -21,10 +22,11 @@ import torch
 
 from benchmarks.bench_tightness import MODES, Point, bounds
 from benchmarks.machine import trim_memory
-from benchmarks.networks import PROBLEMS, Problem
+from benchmarks.networks import PROBLEMS, Problem, margins
 from benchmarks.peers import lirpa
 from benchmarks.peers.process import PeerError, Worker
 from benchmarks.tightness_cases import Case
+from benchmarks.yardstick import dense_sweep
 from tests.data import data_root
 from tests.peak import peak_growth
 
@@ -46,13 +48,23 @@ def threads() -> int:
 
 
 @pytest.fixture(scope="module")
-def peer(case: Case) -> Iterator[Worker]:
-    """auto_LiRPA, one process a network, or a skip with the reason."""
-    found = lirpa.start(threads())
-    if isinstance(found, str):
-        pytest.skip(found)
-    yield found
-    found.close()
+def peers(case: Case) -> Iterator[list[Worker]]:
+    """auto_LiRPA's processes for a network: another one where one has ended."""
+    held: list[Worker] = []
+    yield held
+    for worker in held:
+        worker.close()
+
+
+@pytest.fixture
+def peer(peers: list[Worker]) -> Worker:
+    """auto_LiRPA, started anew where it has ended, or a skip with the reason."""
+    if not peers or peers[-1].has_ended:
+        found = lirpa.start(threads())
+        if isinstance(found, str):
+            pytest.skip(found)
+        peers.append(found)
+    return peers[-1]
 
 
 @pytest.fixture(scope="module", params=PROBLEMS, ids=lambda problem: problem.name)
@@ -100,12 +112,25 @@ def bench_ours(benchmark: Any, case: Case, setting: str) -> None:
         torch.set_num_threads(before)
 
 
+def bench_plain_torch(benchmark: Any, case: Case) -> None:
+    """The minimum-area zonotope with dense generators."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads())
+    graph = margins(case.graph, case.label)
+    try:
+        with torch.no_grad():
+            call = lambda: dense_sweep(graph, case.box[0][0], case.box[1][0])[0].tolist()  # noqa: E731
+            measure(benchmark, case.name, "plain torch", "minimum area, dense", call)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("setting", lirpa.SETTINGS)
 def bench_auto_lirpa(benchmark: Any, case: Case, peer: Worker, setting: str, tmp_path: Path) -> None:
     try:
         lirpa.tell(peer, case, tmp_path)
-    except ValueError as error:
-        pytest.skip(str(error))
+    except (ValueError, PeerError) as error:
+        pytest.skip(f"auto_LiRPA: {error}")
     method, iterations = lirpa.SETTINGS[setting]
     benchmark.extra_info |= peer.facts
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from pathlib import Path
 
 VERDICTS = {"unsat": "verified", "sat": "falsified", "timeout": "timeout", "unknown": "unknown"}
 """The words of VNN-COMP: of the violation, whether a point satisfies it."""
+START_UP = "start-up"
+"""The instance that takes next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,23 @@ class Tool:
         variable: of the environment, that holds the command to start it; empty for ourselves.
         arguments: beside that command, for a network, a property, seconds, and a file for the result.
         reads_result: whether the verdict is the first word of that file; else it is a line of the output.
+        default: the command where the variable is not set, if it is on the path.
     """
 
     name: str
     variable: str
     arguments: Callable[[Path, Path, int, Path], list[str]]
     reads_result: bool
+    default: str = ""
 
     def command(self) -> list[str] | None:
         """How it is started, or None where it is absent."""
         if not self.variable:
             return [sys.executable, "-m", "zonocuda", "verify"]
         words = shlex.split(os.environ.get(self.variable, ""))
+        if not words and self.default:
+            beside = str(Path(sys.executable).parent)
+            words = [p for p in (shutil.which(self.default, path=f"{beside}{os.pathsep}{os.environ['PATH']}"),) if p]
         return words or None
 
     def run(self, net: Path, spec: Path, seconds: int, result: Path, threads: int) -> tuple[str, float, int]:
@@ -71,6 +79,7 @@ TOOLS = (
         "ZONOCUDA_PEER_MARABOU",
         lambda n, s, t, r: [str(n), str(s), "--timeout", str(t), "--verbosity", "0"],
         False,
+        "Marabou",
     ),
     Tool(
         "alpha-beta-CROWN",

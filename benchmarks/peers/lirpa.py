@@ -1,9 +1,15 @@
-"""auto_LiRPA (https://github.com/Verified-Intelligence/auto_LiRPA), under the interpreter ZONOCUDA_PEER_AUTO_LIRPA."""
+"""auto_LiRPA (https://github.com/Verified-Intelligence/auto_LiRPA).
+
+ZONOCUDA_PEER_AUTO_LIRPA is a Python interpreter that has it, or a folder that holds it, for this interpreter; else it
+is what this interpreter has.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +32,15 @@ SETTINGS: dict[str, tuple[str, int]] = {
 
 def start(threads: int, script: Path | None = None) -> Worker | str:
     """The peer, or why it is absent; ``script`` runs there, by default that of this folder."""
-    interpreter = os.environ.get(VARIABLE)
-    if not interpreter:
-        return f"auto_LiRPA: {VARIABLE} names no Python interpreter that has it"
+    given = os.environ.get(VARIABLE, "")
+    if not given and importlib.util.find_spec("auto_LiRPA") is None:
+        return f"auto_LiRPA: not installed here, and {VARIABLE} names no interpreter that has it, nor a folder"
+    folder = Path(given) if given and Path(given).is_dir() else None
+    interpreter = given if given and folder is None else sys.executable
     try:
-        return Worker(interpreter, script or Path(__file__).with_name("lirpa_worker.py"), threads)
+        return Worker(interpreter, script or Path(__file__).with_name("lirpa_worker.py"), threads, folder)
     except (OSError, PeerError) as error:
-        return f"auto_LiRPA: {interpreter}: {error}"
+        return f"auto_LiRPA: {given or interpreter}: {error}"
 
 
 def tell(worker: Worker, case: Case, folder: Path) -> None:

@@ -16,11 +16,13 @@ class PeerError(RuntimeError):
 
 
 class Worker:
-    """A script under another interpreter that answers each JSON line with one."""
+    """A script under another interpreter that answers each JSON line with one; ``path`` is a folder of its packages."""
 
-    def __init__(self, interpreter: str, script: Path, threads: int) -> None:
+    def __init__(self, interpreter: str, script: Path, threads: int, path: Path | None = None) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         environment.pop("PYTHONPATH", None)
+        if path is not None:
+            environment["PYTHONPATH"] = str(path)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # as long as the process
         self._process = subprocess.Popen(
             [interpreter, str(script)],
@@ -45,6 +47,11 @@ class Worker:
         except BrokenPipeError:
             raise PeerError(self._last_words()) from None
         return self._answer()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nobody left to ask."""
+        return self._process.poll() is not None
 
     @property
     def pid(self) -> int:

@@ -19,12 +19,13 @@ from tests.check.test_forests import checked, forest_of
 from tests.check.test_tampering import confirmed, mutated
 from tests.relaxations.ways import property_of
 from tests.verifier.graphs import sample_box
-from tests.verifier.test_point_splitting import NETWORKS, box_of, course, least_of
+from tests.verifier.test_point_splitting import NETWORKS, box_of, course, difference, least_of
 from zonocuda.checker.arithmetic import precisely
 from zonocuda.checker.derive import Cuts, Derivation
 from zonocuda.checker.maps import Maps
 from zonocuda.checker.sets import FloatNet
 from zonocuda.graph import Graph, Node, interpret
+from zonocuda.graph.elementwise import StepName
 from zonocuda.prove.certificate import Certificate
 from zonocuda.prove.stages import Arithmetic
 from zonocuda.specs import Spec
@@ -54,6 +55,19 @@ def test_a_proof_is_confirmed_in_floats_and_in_balls(name: str, tmp_path: Path) 
     for exact in (False, True):
         result = checked(graph, question, certificate, tmp_path / "c.zip", exact=exact)
         assert result.confirmed, result
+
+
+@pytest.mark.parametrize("name", ["floor", "round"])
+def test_proofs_that_split_at_jumps_are_confirmed_and_say_nothing_else(name: StepName, tmp_path: Path) -> None:
+    graph, box = difference(name)
+    question, arithmetic = property_of(graph, box, -0.125), Arithmetic.of(graph, torch.float64, CPU)
+    search = course(graph, question.regions[0], 100.0)
+    certificate = Certificate("", (record_points(search, arithmetic, search.end),))
+    assert forest_of(certificate).leaves >= 3
+    result = checked(graph, question, certificate, tmp_path / "c.zip")
+    assert result.confirmed, result
+    document = inline(certificate)
+    assert not confirmed(document, graph, property_of(graph, box, 2.0**-40))
 
 
 def test_with_other_points_or_activations_a_proof_is_not_confirmed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -11,27 +12,46 @@ import pytest
 import torch
 
 import zonocuda
-from zonocuda import nonsmooth, ops
+from zonocuda import fleet, nonsmooth, ops, specs, verifier
 
 ROOT = Path(__file__).parents[2]
-RESULTS = {"NetworkBounds", "OptimizedBounds", "VerifyResult"}
-"""What functions return: the examples are theirs."""
+ROOMS = {
+    "zonocuda": zonocuda,
+    "ops": ops,
+    "nonsmooth": nonsmooth,
+    "fleet": fleet,
+    "specs": specs,
+    "verifier": verifier,
+}
+GIVEN = {
+    *("DualLinesOutput", "DualReluOutput", "DualSplitOutput", "Relaxation", "ReluOutput"),
+    *("AuditReport", "Certificate", "DtypeReport", "LayerReport", "SlopeAudit", "SlopeReport"),
+    *("Done", "Executor", "Record"),
+    *("Counterexample", "LayerStats", "Ran", "RowBound", "Step"),
+}
+"""What functions return inside their results, and a protocol: the examples of these functions have them."""
 
 
 def names(module: ModuleType) -> list[str]:
-    """Public functions, and classes that users make; not what functions return."""
-    listed = [name for name in module.__all__ if not name.startswith("_") and name not in RESULTS]
-    found = [name for name in listed if module is zonocuda or inspect.isfunction(getattr(module, name))]
-    return found + (["check"] if module is zonocuda else [])
+    """Public functions and classes; not errors, and not constants."""
+    found = [name for name in module.__all__ if not name.startswith("_") and name not in GIVEN]
+    callables = [name for name in found if callable(getattr(module, name))]
+    return [name for name in callables if not is_error(getattr(module, name))] + ["check"] * (module is zonocuda)
 
 
-ROOMS = {"zonocuda": zonocuda, "ops": ops, "nonsmooth": nonsmooth}
-CASES = [(room, name) for room, module in ROOMS.items() for name in names(module)]
-WITHOUT = {("nonsmooth", "html_page"), ("nonsmooth", "audit_slopes")}
-"""A page to write to a file, and what needs a verifier's sweep; docs/nonsmooth.md has both."""
+def is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Exception)
 
 
-@pytest.mark.parametrize(("room", "name"), [case for case in CASES if case not in WITHOUT])
+CASES = [
+    (room, name)
+    for room, module in ROOMS.items()
+    for name in names(module)
+    if module is zonocuda or getattr(module, name) is not getattr(zonocuda, name, None)
+]
+
+
+@pytest.mark.parametrize(("room", "name"), CASES)
 def test_the_examples_of_a_public_name_run(room: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "check":
         pytest.importorskip("flint", reason="python-flint is not installed")
@@ -44,3 +64,11 @@ def test_the_examples_of_a_public_name_run(room: str, name: str, monkeypatch: py
     assert test.examples, f"{room}.{name} has no example"
     result = doctest.DocTestRunner(verbose=False).run(test)
     assert not result.failed
+
+
+def test_every_public_name_is_on_a_page_of_the_reference() -> None:
+    pages = "".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+    listed = set(re.findall(r"^::: zonocuda\.([\w.]+)$", pages, re.MULTILINE))
+    for room, name in CASES:
+        ways = {name} if room == "zonocuda" else {room, f"{room}.{name}", name}
+        assert ways & listed, f"{room}.{name}"

@@ -53,6 +53,19 @@ def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
                 run_command(line.removeprefix("$ "))
 
 
+@pytest.mark.parametrize("name", ["math", "nonsmooth"])
+def test_the_python_of_an_explanation_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = [text for kind, text in BLOCK.findall((DOCS / f"{name}.md").read_text()) if kind == "python"]
+    assert blocks
+    for text in blocks:
+        exec(compile(text, name, "exec"), {"__name__": name})
+
+
+def test_no_page_has_python_that_nothing_runs() -> None:
+    with_python = {page for page in DOCS.rglob("*.md") if re.search(r"^```python$", page.read_text(), re.MULTILINE)}
+    assert {page.stem for page in with_python - set(PAGES)} == {"math", "nonsmooth", "scaling"}
+
+
 def test_every_page_for_users_has_something_that_runs_but_the_table_of_names() -> None:
     without = {page.stem for page in PAGES if not re.search(r"^```(python|console)$", page.read_text(), re.MULTILINE)}
     assert without == {"other-tools"}

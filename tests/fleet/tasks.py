@@ -74,6 +74,14 @@ def say_where(folder: Path) -> None:
     time.sleep(5.0)
 
 
+def resources() -> tuple[dict[str, float], str]:
+    """What this task takes of a Ray cluster, and on which node."""
+    import ray
+
+    context = ray.get_runtime_context()
+    return dict(context.get_assigned_resources()), context.get_node_id()
+
+
 def rank_and_sum(x: float) -> tuple[int, float]:
     """Which rank this is, and the sum over ranks of x."""
     import torch

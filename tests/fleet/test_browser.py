@@ -14,6 +14,8 @@ from torch import nn
 
 from tests.fleet.test_page import HOSTILE, history, image_document, record
 from zonocuda import nonsmooth
+from zonocuda.fleet.compare import Result, paired
+from zonocuda.fleet.compare_page import comparison_page
 from zonocuda.fleet.page import page
 from zonocuda.verifier.documents import json_text
 
@@ -110,7 +112,7 @@ def test_the_page_of_an_audit_fits_a_small_window(browser: Any, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1600])
+@pytest.mark.parametrize("width", [360, 500, 1600])
 def test_the_page_fits_and_shows_its_images(browser: Any, path: Path, width: int, scheme: str) -> None:
     shown, faults = opened(browser, path, width, color_scheme=scheme)
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
@@ -123,4 +125,42 @@ def test_the_page_fits_and_shows_its_images(browser: Any, path: Path, width: int
     assert images.first.is_visible()
     shown.locator("summary").click()
     assert not images.first.is_visible()
+    shown.locator("summary").click()
+    assert images.first.is_visible(), "it is opened again"
+    assert faults == []
+
+
+def test_a_counterexample_that_is_closed_at_first_is_opened(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "found.json").write_text(json_text(image_document([3, 8, 9], True)))
+    records = [record("falsified", spec=f"p{i}.vnnlib", files={"result": "found.json"}) for i in range(2)]
+    (tmp_path / "page.html").write_text(page(tmp_path, records))
+    shown, faults = opened(browser, tmp_path / "page.html")
+    assert [shown.locator("img").nth(i).is_visible() for i in (0, 3)] == [True, False]
+    shown.get_by_text("net.onnx, p1.vnnlib").click()
+    assert shown.locator("img").nth(3).is_visible()
+    assert faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 500, 1600])
+def test_a_comparison_fits_is_sorted_and_filtered(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
+    said = [("p10", "verified", "falsified"), ("p9", "verified", "unknown"), (HOSTILE, "unknown", "unknown")]
+    first, second = (
+        [Result("net.onnx", row[0], row[side], 10.0 * side + place) for place, row in enumerate(said, 1)]
+        for side in (1, 2)
+    )
+    names = "results/of/a/long/path/without/any/place/to/break/" * 3, "other"
+    (tmp_path / "page.html").write_text(comparison_page(names, paired(first, second[:2])))
+    shown, faults = opened(browser, tmp_path / "page.html", width, color_scheme=scheme)
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    assert shown.locator("polyline").count() == 2
+    strokes = shown.evaluate("[...document.querySelectorAll('polyline')].map(line => getComputedStyle(line).stroke)")
+    assert len(set(strokes)) == 2, "told apart"
+    assert column(shown, 1) == ["contradiction", "decided by one", "only in one"]
+    shown.get_by_role("button", name="property").click()
+    assert column(shown, 3) == [HOSTILE, "p9", "p10"]
+    shown.get_by_role("button", name="seconds, second").click()
+    assert column(shown, 7) == ["21.000", "22.000", ""]
+    shown.get_by_label("Difference").select_option("only in one")
+    assert column(shown, 3) == [HOSTILE]
     assert faults == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -225,6 +227,33 @@ def test_the_table_on_a_terminal_says_what_is_done_and_what_each_worker_is_at(sm
     assert first.startswith("1 of 5 done  1 verified  ")
     assert "/s, about 0:00:0" in first
     assert len(rest) == 1, "no worker is at anything"
+
+
+@pytest.mark.slow
+def test_on_a_terminal_the_table_is_shown_and_the_summary_stays(tmp_path: Path) -> None:
+    files.fc_model(tmp_path / "net.onnx", *files.DISTANCE)
+    files.save_spec(tmp_path / "safe.vnnlib", [-1, -1], [1, 1], 2, "(<= Y_0 -0.5)")
+    files.save_spec(tmp_path / "open.vnnlib", [-1, -1], [1, 1], 2, "(= Y_0 0.1)")
+    (tmp_path / "instances.csv").write_text("net.onnx,safe.vnnlib,60\nnet.onnx,open.vnnlib,2\n")
+    command = [sys.executable, "-m", "zonocuda", "run", str(tmp_path), "--jobs", "1"]
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, cwd=ROOT, env=environment
+    )
+    os.close(theirs)
+    text = b""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:  # EIO is its end
+        while piece := terminal.read(4096):
+            text += piece
+    assert process.wait(timeout=60) == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode())
+    assert "0 of 2 done" in plain
+    assert re.search(r"1 of 2 done  1 verified  [\d.]+/s, about 0:00:\d\d left", plain)
+    assert re.search(r"\b1 +\d+\.\d +net\.onnx open\.vnnlib", plain), "what the worker is at"
+    assert not re.search(r"verified +\d+\.\d\d s +net", plain), "no line for each"
+    assert re.search(r"2 instances: 1 verified, 1 timeout, in \d+\.\d s\r?\n", plain)
+    assert "undecided net.onnx open.vnnlib: not decided within 2 s" in plain
 
 
 def test_without_ray_the_remedy_is_named(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.test_page import HOSTILE, Checked
 from zonocuda.cli.main import main
-from zonocuda.fleet.compare import Result, cactus, paired, read_results
+from zonocuda.fleet.compare import KINDS, Result, cactus, paired, read_results
+from zonocuda.fleet.compare_page import comparison_page, headline
 from zonocuda.fleet.record import Record
 from zonocuda.fleet.store import Store
 
@@ -86,6 +88,62 @@ def test_the_command_prints_what_differs_and_ends_with_one_at_a_contradiction(
     assert [one["cactus"] for one in document["sets"]] == [[1.0, 2.0, 3.0, 5.0], [1.5, 2.0, 4.0]]
     assert document["kinds"]["contradiction"] == 1
     assert document["instances"][0]["verdicts"] == ["falsified", "verified"]
+
+
+def test_the_page_has_contradictions_first_then_a_curve_of_each_set_and_every_instance(
+    ours: Path, theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(ours), str(theirs), "--html", str(tmp_path / "c.html")]) == 1
+    assert "contradiction" in capsys.readouterr().out, "the lines are printed as well"
+    text = (tmp_path / "c.html").read_text()
+    parsed = Checked(text)
+    headings = [text.index(f"<h2>{title}</h2>") for title in ("Contradictions", "Decided within a time", "Instances")]
+    assert headings == sorted(headings)
+    assert f"onnx/a.onnx.gz, vnnlib/p2.vnnlib.gz: {ours} falsified; {theirs} verified" in parsed.texts
+    curves = [(curve["points"] or "").split() for curve in parsed.named("polyline")]
+    assert [len(points) - 1 for points in curves] == [4, 3], "a point for each that is decided"
+    words = [row["data-word"] for row in parsed.named("tr") if "data-word" in row]
+    assert words == ["contradiction", "decided by one", "both open", "only in one", "only in one", "same"]
+    cells = [cell["data-value"] for cell in parsed.named("td")]
+    assert cells[:7] == ["0", "onnx/a.onnx.gz", "vnnlib/p2.vnnlib.gz", "falsified", "verified", "2.0", "2.0"]
+    assert cells[21:28] == ["3", "onnx/a.onnx.gz", "vnnlib/p5.vnnlib.gz", "verified", "absent", "5.0", ""]
+    assert set(KINDS) <= set(parsed.texts), "and what each word means"
+    assert not {"src", "href", "action"} & {name for _, attributes in parsed.tags for name in attributes}
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_the_headline_counts_contradictions_and_what_each_decides(ours: Path, theirs: Path) -> None:
+    found = paired(read_results(ours), read_results(theirs))
+    assert headline(("a", "b"), found) == (
+        "Of 6 instances 1 has contradicting verdicts (1 decided by one, 1 both open, 2 only in one, 1 same). "
+        "a decides 4 of 5, in 11 seconds together. b decides 3 of 5, in 7.5 seconds together."
+    )
+    alike = paired(read_results(ours), read_results(ours))
+    assert headline(("a", "b"), alike).startswith("Of 5 instances none has contradicting verdicts (5 same).")
+    page = comparison_page(("a", "b"), alike)
+    assert "<h2>Contradictions</h2>" not in page
+    undecided = [Result("n", "p", "unknown", 1.0)]
+    assert "<svg" not in comparison_page(("a", "b"), paired(undecided, undecided)), "no empty chart"
+
+
+def test_names_of_a_comparison_are_text_whatever_they_hold() -> None:
+    first, second = [Result(HOSTILE, HOSTILE, "verified", 1.0)], [Result(HOSTILE, HOSTILE, "falsified", 2.0)]
+    parsed = Checked(comparison_page((HOSTILE, HOSTILE), paired(first, second)))
+    assert len(parsed.named("script")) == 1
+    assert not parsed.named("img")
+    assert all(not name.startswith("on") for _, attributes in parsed.tags for name in attributes)
+
+
+def test_a_page_that_cannot_be_written_is_one_line_before_anything_is_compared(
+    ours: Path, theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (tmp_path / "absent" / "c.html", theirs):
+        assert main(["compare", str(ours), str(theirs), "--html", str(path)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "cannot be written" in err
+        assert err.count("\n") == 1
+    assert theirs.read_text() == THEIRS
 
 
 def test_equal_sets_have_no_difference(ours: Path, capsys: pytest.CaptureFixture[str]) -> None:

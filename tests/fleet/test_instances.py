@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,57 @@ def test_python_gives_instances_and_tuples(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             read_instances(wrong)  # type: ignore[arg-type]
+
+
+# ---- functions of Python ---------------------------------------------------------------------------------------------
+
+
+def module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
+    """The name of a new module in a folder that is the current one."""
+    name = f"listed_{folder.name.replace('-', '_')}"
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.chdir(folder)
+    return name
+
+
+def test_a_function_of_a_module_returns_the_instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.onnx", "p.vnnlib", "q.vnnlib")
+    text = (
+        "from pathlib import Path\n"
+        "def some():\n    for name in ('p', 'q'):\n        yield Path('a.onnx'), Path(f'{name}.vnnlib'), 7\n"
+        "def folder():\n    return Path('.')\n"
+    )
+    name = module(tmp_path, monkeypatch, text)
+    path = list(sys.path)
+    found = read_instances(f"{name}:some")
+    assert pairs(found) == [("a.onnx", "p.vnnlib"), ("a.onnx", "q.vnnlib")]
+    assert {one.timeout for one in found} == {7.0}
+    assert pairs(read_instances(f"{name}:folder")) == pairs(found)
+    assert sys.path == path
+    (tmp_path / f"{name}:some").write_text("a.onnx,p.vnnlib\n")
+    assert len(read_instances(f"{name}:some")) == 1, "a file of that name is a list"
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("absent", "has no function absent"),
+        ("number", "has no function number"),
+        ("nothing", "must return a list's path or instances, got 'None'"),
+        ("empty", "there are no instances"),
+        ("wrong", r"an instance is \(net, spec\) or \(net, spec, seconds\), got 3"),
+    ],
+)
+def test_a_function_that_returns_no_instances_is_one_line(
+    function: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "number = 3\ndef nothing(): return None\ndef empty(): return []\ndef wrong(): return [3]\n"
+    name = module(tmp_path, monkeypatch, text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_instances(f"{name}:{function}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="no_such_module:f: cannot be imported: No module named 'no_such_module'"):
+        read_instances("no_such_module:f")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from zonocuda.cli.main import main
-from zonocuda.fleet.charts import cactus_plot, margin_classes, tree_plot
+from zonocuda.fleet.charts import Curve, cactus_plot, margin_classes, tree_plot
 from zonocuda.fleet.courses import course_of, course_plot
 from zonocuda.fleet.layers import layer_groups
 from zonocuda.fleet.page import headline, page
@@ -129,7 +129,7 @@ def test_unstable_neurons_are_averaged_over_networks_with_the_same_layers(tmp_pa
 
 
 def test_a_cactus_plot_has_a_point_for_each_decided_instance() -> None:
-    parsed = Checked(cactus_plot([0.01, 0.1, 10.0], 4))
+    parsed = Checked(cactus_plot([Curve("", [0.01, 0.1, 10.0])], 4))
     (curve,) = parsed.named("polyline")
     points = [tuple(map(float, p.split(","))) for p in (curve["points"] or "").split()]
     assert len(points) == 4
@@ -137,6 +137,28 @@ def test_a_cactus_plot_has_a_point_for_each_decided_instance() -> None:
     assert list(np.diff(xs)) == pytest.approx([xs[1] - xs[0]] * 3, abs=0.11)
     assert ys[1] - ys[2] == pytest.approx((ys[2] - ys[3]) / 2, abs=0.11), "decades of seconds are equally high"
     assert {"instances decided", "seconds"} <= set(parsed.texts)
+
+
+def test_two_curves_of_a_cactus_plot_have_one_axis_and_their_names() -> None:
+    parsed = Checked(cactus_plot([Curve("slow", [1.0, 10.0]), Curve("quick", [0.1])], 2))
+    slow, quick = parsed.named("polyline")
+    assert (slow["class"], quick["class"]) == ("curve", "curve other")
+
+    def point(curve: dict[str, str | None], number: int) -> tuple[float, float]:
+        x, y = (curve["points"] or "").split()[number].split(",")
+        return float(x), float(y)
+
+    (x, one), (far, ten), (near, tenth) = point(slow, 1), point(slow, 2), point(quick, 1)
+    assert near == x, "each has its first instance there"
+    assert far > x
+    assert tenth - one == pytest.approx(one - ten, abs=0.11), "decades of both are equally high"
+    assert {"slow", "quick"} <= set(parsed.texts)
+    assert "slow: 2 of 2 instances are decided, half of these within 1 s each, the last in 10 s." in parsed.texts[-1]
+    assert "quick: 1 of 2 instances are decided" in parsed.texts[-1]
+    (only,) = Checked(cactus_plot([Curve("none", []), Curve("some", [2.0])], 3)).named("polyline")
+    assert only["class"] == "curve other"
+    assert "none: 0 of 3 instances are decided." in cactus_plot([Curve("none", []), Curve("some", [2.0])], 3)
+    assert cactus_plot([Curve("a", []), Curve("b", [])], 3) == ""
 
 
 def test_margins_are_counted_by_decade() -> None:

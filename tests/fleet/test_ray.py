@@ -124,6 +124,20 @@ def test_one_hard_instance_is_shared_out_and_a_node_that_dies_changes_nothing(
     assert check(result, graph, problem).confirmed
 
 
+def test_tasks_take_the_resources_that_they_are_said_to_need(cluster: Any) -> None:
+    node = cluster.add_node(num_cpus=2, num_gpus=1)
+    with RayExecutor(cpus=0.5, gpus=1.0, memory=64 << 20) as executor:
+        assert executor.workers == 1, "there is one GPU"
+        for _ in range(3):
+            executor.submit(tasks.resources)
+        found = [done.value for done in executor.as_completed()]
+    cluster.remove_node(node)
+    assert len(found) == 3
+    for taken, where in found:
+        assert (taken["CPU"], taken["GPU"], taken["memory"]) == (0.5, 1.0, 64 << 20)
+        assert where == node.node_id, "the only one that has a GPU"
+
+
 def test_ranks_meet_on_a_cluster(cluster: Any) -> None:
     cluster.add_node(num_cpus=1)
     with RayExecutor() as executor:

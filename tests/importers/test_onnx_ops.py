@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.importers.onnx_models import Case, constant_first, floats, ints, one,
 from tests.importers.piecewise_models import PIECEWISE
 from tests.importers.smooth_models import SMOOTH
 from zonocuda.importers import load_network
+from zonocuda.importers.onnx.ops import CONVERTERS
 
 POSITIVE = np.abs(floats(3)) + np.float32(0.5)
 STATISTICS = (floats(3), floats(3, seed=1), floats(3, seed=2), POSITIVE)
@@ -274,3 +276,14 @@ def test_an_operator_computes_what_onnx_runtime_computes(name: str, tmp_path: Pa
     shape = network.graph.input_shape
     network.check(-2 * torch.ones(shape), 3 * torch.ones(shape), points=4)
     assert network.graph.output_shape == case.out
+
+
+def test_the_readme_lists_every_operator_and_every_piecewise_linear_one_has_a_case() -> None:
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    table = page.split("## What is supported", 1)[1].split("\n\n**What", 1)[0]
+    words = set(re.findall(r"\w+", table.lower()))
+    assert not [name for name in CONVERTERS if name.lower() not in words]
+    pieces = {name for name, converter in CONVERTERS.items() if converter.__module__.endswith("piecewise")}
+    cases = {node.op_type for case in PIECEWISE.values() for node in case.nodes}
+    assert {"Clip", "Where"} <= pieces
+    assert pieces | {"MaxPool", "GlobalMaxPool"} <= cases

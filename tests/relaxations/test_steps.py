@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ from zonocuda.checker.functions import each, least, most
 from zonocuda.checker.slopes import by_rule
 from zonocuda.graph import Graph, Relu, Staircase
 from zonocuda.graph.elementwise import StepName
-from zonocuda.relaxations.steps import NORMAL, StepRule
+from zonocuda.relaxations.rule import Lines
+from zonocuda.relaxations.steps import DOUBLED, NORMAL, StepRule
 from zonocuda.roundoff import unit_roundoff
 
 NAMES: tuple[StepName, ...] = ("sign", "floor", "ceil", "round")
@@ -210,3 +213,42 @@ def test_proven_bounds_hold_in_rational_arithmetic(build: Callable[[int], Graph]
         low, high = (b.to(dtype) for b in random_box(graph, 1, width))
         points = [low[0], high[0], *sample_box(low, high, 2, seed=1)[:2].reshape(2, *low[0].shape)]
         assert check_claims(graph, dtype, (low, high), points) >= 5 * 4 * 6
+
+
+# ---- where to split --------------------------------------------------------------------------------------------------
+
+
+@EACH
+def test_every_interval_with_a_jump_is_split(name: StepName) -> None:
+    """Rows of one sign at least gain by it, wherever the middle of the interval and its ends lie."""
+    lower, upper = intervals(torch.float64)
+    rule = StepRule(Staircase(name))
+    wide = (upper - lower > 1e-6) & (lower > -1e6) & (upper < 1e6) & ~rule.settled(lower, upper)
+    lower, upper = lower[wide], upper[wide]
+    gains = []
+    for sign in (1.0, -1.0):
+        weight = torch.full_like(lower, sign)
+        point, gain = rule.split_at(lower, upper, weight, rule.costs(lower, upper, weight))
+        assert bool(((lower < point) & (point < upper))[gain > 0].all())
+        gains.append(gain)
+    assert len(lower) > 100
+    assert bool((torch.maximum(*gains) > 1e-3).all())
+
+
+@EACH
+def test_lines_waste_what_they_lie_from_the_function_in_the_mean(name: StepName) -> None:
+    generator = torch.Generator().manual_seed(1)
+    ends = (torch.rand(2, 200, generator=generator, dtype=torch.float64) * 8 - 4).sort(0).values
+    rule = StepRule(Staircase(name))
+    for lower, upper in ends.T.tolist():
+        slope, below, above = random.Random(lower).uniform(0, 2), lower - 9.0, upper + 9.0
+        lines = Lines(*(torch.tensor(x, dtype=torch.float64) for x in (slope, below, above)))
+        low, high = rule.waste(*(torch.tensor(x, dtype=torch.float64) for x in (lower, upper)), lines, lines)
+        places = sorted({x for x, _ in limits(name, lower, upper)})
+        area = sum((b - a) * STEPS[name]((a + b) / 2) for a, b in pairwise(places))
+        mean = float(area / (places[-1] - places[0]))
+        middle = slope * (lower + upper) / 2
+        doubled = 0.0 if name == "sign" else math.log2(max(1, STEPS[name](places[-1]) - STEPS[name](places[0])))
+        factor = 1 + DOUBLED * doubled
+        assert float(low) == pytest.approx(factor * max(0.0, mean - middle - below), abs=1e-12)
+        assert float(high) == pytest.approx(factor * max(0.0, middle + above - mean), abs=1e-12)

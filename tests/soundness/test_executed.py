@@ -7,12 +7,16 @@ into the layers before; see :mod:`tests.soundness.executions`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
 from tests.soundness.executions import Layers, Machine
+from tests.soundness.fuzz import SMALL
+from tests.soundness.operators import wholes_of, wholes_to_attack
+from tests.soundness.random_networks import RandomNetwork
 from tests.soundness.rational import Claim, claims
 from tests.soundness.test_rounding import random_chain, some_rows
 from tests.thorough import few
@@ -21,6 +25,7 @@ from zonocuda.bounds.rounding.executed import Execution
 from zonocuda.graph import (
     Add,
     AveragePool,
+    Cast,
     Conv,
     ConvTranspose,
     Gather,
@@ -58,6 +63,15 @@ def folded(seed: int) -> Graph:
     b.flat()
     b(b.linear(b.shape()[0], 3))
     return b.graph()
+
+
+def every_operator(seed: int) -> Graph:
+    """A random network of every operator that is executed, piecewise linear ones among them: none is a cast."""
+    made = RandomNetwork(seed, SMALL)
+    made.spread = min(made.spread, 1)  # far from what float32 holds
+    graph = made.graph()
+    nodes = (replace(n, op=Reshape(n.shape)) if isinstance(n.op, Cast) else n for n in graph.nodes)
+    return Graph(tuple(nodes), graph.output)
 
 
 def single(kind: str, seed: int) -> Graph:
@@ -165,7 +179,21 @@ def test_no_execution_of_networks_of_every_operator_exceeds_a_bound(
     print(f"{total} bounds in {dtype} of {len(seeds)} networks as executed in {semantics}")
 
 
-@pytest.mark.parametrize("network", [random_chain, folded])
+@pytest.mark.parametrize(("semantics", "dtype"), PAIRS)
+@pytest.mark.parametrize("seeds", few(1, [range(10), range(10, 100)]))
+def test_no_execution_of_a_random_network_of_every_operator_exceeds_a_bound(
+    seeds: range, semantics: torch.dtype, dtype: torch.dtype
+) -> None:
+    total, wrong = count(every_operator, seeds, semantics, dtype)
+    assert not wrong, wrong[:3]
+    print(f"{total} bounds in {dtype} of {len(seeds)} networks as executed in {semantics}")
+
+
+def test_these_have_every_operator_that_is_written_with_several_nodes() -> None:
+    assert wholes_of(map(every_operator, range(100))) == wholes_to_attack()
+
+
+@pytest.mark.parametrize("network", [random_chain, folded, every_operator])
 def test_bounds_of_the_real_network_are_exceeded_by_executions(network: Callable[[int], Graph]) -> None:
     """So that the tests above can fail."""
     total, wrong = count(network, range(4), torch.float32, torch.float64, counted=False)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fuzz.bounded import fuzz
 from tests.soundness.fuzz import CONTROLS, LARGE, SMALL, trial
-from tests.soundness.operators import kinds_of, kinds_to_attack
+from tests.soundness.operators import kinds_of, kinds_to_attack, wholes_of, wholes_to_attack
 from tests.soundness.random_networks import RandomNetwork
 
 
@@ -34,5 +34,6 @@ def test_an_unsoundness_that_is_put_in_is_found(control: str) -> None:
 
 
 def test_random_networks_have_every_operator() -> None:
-    networks = (RandomNetwork(seed, size).graph() for size in (LARGE, SMALL) for seed in range(60))
+    networks = [RandomNetwork(seed, size).graph() for size in (LARGE, SMALL) for seed in range(60)]
     assert kinds_of(networks) == kinds_to_attack()
+    assert wholes_of(networks) == wholes_to_attack()

@@ -179,13 +179,13 @@ def test_bounds_report_every_relu_and_every_node_where_asked() -> None:
     z = Zonotope.from_box(*random_box(graph, 2))
     result = compute_bounds(graph, z)
     assert not result.layers
-    assert set(result.relus) == {node.name for node in graph.relus}
+    assert set(result.intermediate) == {node.name for node in graph.relus}
     assert result.lower.shape == result.upper.shape == (2, 3)
     everything = compute_bounds(graph, z, layers="all")
     assert set(everything.layers) == {node.name for node in graph.nodes}
     assert torch.equal(everything.layers[graph.output][0], result.lower)
     for stats in result.stats:
-        low, high = result.relus[stats.name]
+        low, high = result.intermediate[stats.name]
         dead, active = int((high <= 0).sum()), int((low >= 0).sum())
         assert (stats.neurons, stats.dead, stats.active) == (low.numel(), dead, active)
         assert stats.unstable == low.numel() - dead - active
@@ -198,7 +198,7 @@ def test_bounds_take_slopes_by_name() -> None:
     name = graph.relus[0].name
     tight = compute_bounds(graph, z)
     loose = compute_bounds(graph, z, slopes={name: torch.zeros((), dtype=torch.float64)})
-    best = {name: ReluRule().initial(*tight.relus[name])}
+    best = {name: ReluRule().initial(*tight.intermediate[name])}
     assert not torch.equal(loose.lower, tight.lower)
     assert torch.allclose(compute_bounds(graph, z, slopes=best).lower, tight.lower, rtol=0, atol=1e-14)
     with pytest.raises(ValueError, match=r"\['linear1'\], which are no activations"):

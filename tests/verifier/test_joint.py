@@ -73,7 +73,7 @@ def test_bounds_enclose_samples_and_what_descent_finds(kind: str, loss: str) -> 
         for row, bound in zip(both_sides(3), found.lower[element], strict=True):
             assert climbed(graph, row, low[element], high[element]) >= bound - 1e-11
     x = torch.stack([sample_box(low[e], high[e], 200) for e in range(2)])
-    for name, (lower, upper) in found.relus.items():
+    for name, (lower, upper) in found.intermediate.items():
         source = graph[name].inputs[0]
         before = Graph(tuple(n for n in graph.nodes[: [n.name for n in graph.nodes].index(name)]), source)
         for element in range(2):
@@ -90,7 +90,7 @@ def test_bounds_are_never_tighter_than_the_exact_optimum(seed: int) -> None:
         graph, Zonotope.from_box(*box), rows, mode="forward", ascent=Ascent(iterations=40, rate=0.1)
     )
     for row, bound in zip(rows, found.lower[0], strict=True):
-        assert float(bound) <= minimum(graph, box, dict(found.relus), row, exact=True) + 1e-9
+        assert float(bound) <= minimum(graph, box, dict(found.intermediate), row, exact=True) + 1e-9
 
 
 @EACH_NETWORK
@@ -124,7 +124,7 @@ def test_the_margin_of_the_minimum_area_zonotope_improves(kind: str, seed: int) 
     output = compute_bounds(graph, zonotope).output
     assert output is not None
     torch.testing.assert_close(plain.lower, output.linear(rows).bounds()[0], rtol=0, atol=1e-12)
-    if any(bool(((low < 0) & (high > 0)).any()) for low, high in plain.relus.values()):
+    if any(bool(((low < 0) & (high > 0)).any()) for low, high in plain.intermediate.values()):
         assert found.lower.amin() > plain.lower.amin() + 1e-6
     assert bool((found.lower >= plain.lower - 1e-12).all())
     totals = [step.total for step in found.history]

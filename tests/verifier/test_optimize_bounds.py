@@ -40,7 +40,7 @@ def test_bounds_enclose_samples_and_are_no_looser_than_the_sweep(kind: str, inte
     totals = [step.total for step in found.history]
     assert totals == sorted(totals)
     assert set(found.seconds) == {"sweep", "refine", "ascend"}
-    assert set(found.relus) == {node.name for node in graph.relus}
+    assert set(found.intermediate) == {node.name for node in graph.relus}
 
 
 @pytest.mark.parametrize("kind", ["fc", "residual", "concat"])
@@ -99,7 +99,7 @@ def test_slopes_of_stable_neurons_are_those_to_begin_with() -> None:
     found = optimize_bounds(graph, Zonotope.from_box(*random_box(graph, width=0.4)), both_sides(3))
     stable = 0
     for name, slopes in found.slopes.items():
-        low, high = found.relus[name]
+        low, high = found.intermediate[name]
         assert slopes.nonnegative is not None
         assert slopes.nonnegative.shape == (1, 6, *low.shape[1:])
         active, dead = low >= 0, high <= 0

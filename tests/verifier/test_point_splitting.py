@@ -249,16 +249,20 @@ def test_splitting_proves_what_bounds_of_the_whole_box_do_not(name: str) -> None
     assert planted.verdict is not Verdict.VERIFIED
 
 
-@pytest.mark.parametrize("name", ["sign", "floor", "ceil"])
-def test_splits_at_jumps_prove_what_bounds_of_the_whole_box_do_not(name: StepName) -> None:
-    """f(x) - f(x - 3/4) on [-1/2, 3/2], which is 0 somewhere and never less."""
+def difference(name: StepName) -> tuple[Graph, tuple[Tensor, Tensor]]:
+    """f(x) - f(x - 3/4), which is 0 somewhere and never less, and the box [-1/2, 3/2]."""
     graph = steps(name, fc(0, (1, 2, 1)))
     first, last = graph.nodes[1].op, graph.nodes[-1].op
     first.weight.fill_(1.0)  # type: ignore[attr-defined]
     first.bias.copy_(torch.tensor([0.0, -0.75]))  # type: ignore[attr-defined]
     last.weight.copy_(torch.tensor([[1.0, -1.0]]))  # type: ignore[attr-defined]
     last.bias.zero_()  # type: ignore[attr-defined]
-    box = torch.tensor([[-0.5]]).double(), torch.tensor([[1.5]]).double()
+    return graph, (torch.tensor([[-0.5]]).double(), torch.tensor([[1.5]]).double())
+
+
+@pytest.mark.parametrize("name", ["sign", "floor", "ceil", "round"])
+def test_splits_at_jumps_prove_what_bounds_of_the_whole_box_do_not(name: StepName) -> None:
+    graph, box = difference(name)
     question = property_of(graph, box, -0.125)
     assert verify(graph, question, split="none").verdict is Verdict.UNKNOWN
     found = verify(graph, question, split="neuron", timeout=60)

@@ -167,6 +167,74 @@ def test_every_part_is_refuted_once_whatever_is_lost(seed: int) -> None:
     assert search.packets == executor.ended
 
 
+class Watched(Unreliable):
+    """That keeps the packets, in the order in which they were handed out."""
+
+    def __init__(self, workers: int = 1) -> None:
+        super().__init__(workers=workers)
+        self.packets: list[Packet[Subproblems]] = []
+
+    def submit(self, function: Any, *arguments: Any, **how: Any) -> int:
+        self.packets.append(arguments[1])
+        return super().submit(function, *arguments, **how)
+
+
+def count_down(problem: object, packet: Packet[Subproblems]) -> Answer[Subproblems]:
+    """A worker on boxes [k, k] that never ends in time: each is [k - 1, k - 1] afterwards, and none where k was 1."""
+    left = packet.parts.at(packet.parts.lower[:, 0] > 1)
+    left = replace(left, lower=left.lower - 1, upper=left.upper - 1)
+    return Answer(packet.name, left, len(packet.parts), 0, torch.zeros(0, 1), 0, packet.seconds)
+
+
+def searched(executor: Executor, work: Any, parts: Subproblems, **more: Any) -> Sharing[Subproblems]:
+    """A search that leaves nothing open."""
+    search = Sharing(
+        executor, work, {"name": "toy"}, Subproblems.cat, lambda points: None, lambda p, a: a.open, float("inf"), **more
+    )
+    assert search.run(parts) is None
+    assert len(search.open) == 0
+    return search
+
+
+def test_packets_are_taken_near_the_root_and_where_memory_is_scarce_from_what_is_soonest_refuted() -> None:
+    chance = random.Random(0)
+    given = parts(*(float(k) for k in range(10, 50)))
+    given = replace(
+        given,
+        depth=torch.tensor(chance.sample(range(40), 40), dtype=torch.int32),
+        bound=torch.tensor(chance.sample(range(-40, 0), 40), dtype=given.bound.dtype),
+    )
+    executor = Watched()
+    searched(executor, refute, given)
+    depths = torch.cat([packet.parts.depth for packet in executor.packets])
+    assert depths.tolist() == list(range(40)), "those with the fewest splits above first"
+    assert len(executor.packets) > 3
+    executor = Watched()
+    searched(executor, refute, given, memory=given.bytes)
+    first = executor.packets[0].parts.bound
+    assert first.tolist() == [float(-k) for k in range(1, len(first) + 1)], "the best bounds first"
+
+
+def test_a_packet_that_ends_unfinished_gets_twice_the_seconds_up_to_a_share_of_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("FIRST", "LEAST"):
+        monkeypatch.setattr(sharing, name, 2.0**-6)
+    monkeypatch.setattr(sharing, "ELAPSED", 0.0)
+    executor = Watched()
+    searched(executor, count_down, parts(*[9.0] * 8))
+    assert {packet.seconds for packet in executor.packets} == {sharing.FIRST}, "the search has not lasted"
+    monkeypatch.setattr(sharing, "ELAPSED", 1e9)
+    monkeypatch.setattr(sharing, "MOST", 8 * sharing.FIRST)
+    executor = Watched()
+    search = searched(executor, count_down, parts(*[9.0] * 8))
+    seconds = [packet.seconds for packet in executor.packets]
+    assert set(seconds) == {sharing.FIRST * 2**k for k in range(4)}, "doubled, and at most MOST"
+    assert seconds[:2] == [sharing.FIRST] * 2
+    assert search.work_seconds == pytest.approx(sum(seconds))
+    assert search.packets == len(seconds)
+
+
 def test_a_point_that_the_network_does_not_confirm_ends_nothing() -> None:
     asked: list[float] = []
 

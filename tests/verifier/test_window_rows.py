@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+from tests.importers.modules import Apply
 from tests.soundness.rational import claims
 from tests.verifier.graphs import NETWORKS, Builder, constraint, random_box
 from zonocuda.bounds.dual.neurons import EarlyEnd, Relaxed, neuron_bounds
@@ -13,6 +15,7 @@ from zonocuda.bounds.forward.sweep import sweep
 from zonocuda.domains import Dense, Symbols, Windowed, Zonotope, windowed
 from zonocuda.domains.geometry import Convolution
 from zonocuda.graph import Add, Concat, Conv, Gather, Graph, Relu, ScaleShift
+from zonocuda.importers import from_module
 from zonocuda.windows import Pair
 
 FIRST = constraint({0: 1.0})
@@ -68,7 +71,17 @@ def strided(seed: int = 0) -> Graph:
     return b.graph()
 
 
-GRAPHS = {**NETWORKS, "branches": branches, "twice": twice, "strided": strided}
+def piecewise(seed: int = 0) -> Graph:
+    """Leaky ReLUs, limits, magnitudes and maxima over windows that overlap and hang over the map."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(3, 2, 2), nn.Hardtanh(-1, 1),
+        nn.Conv2d(2, 2, 2, padding=1), nn.PReLU(2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3), Apply(torch.abs),
+    ).eval()  # fmt: skip
+    return from_module(model, (2, 9, 9)).to(torch.float64)
+
+
+GRAPHS = {**NETWORKS, "branches": branches, "twice": twice, "strided": strided, "piecewise": piecewise}
 
 
 @pytest.mark.parametrize("name", sorted(GRAPHS))

@@ -85,7 +85,8 @@ class Maps:
     def of(self, node: Node) -> tuple[Map, Map]:
         """The operator of a node, and its absolute value."""
         if node.name not in self._maps:
-            assert isinstance(node.op, Affine)
+            if not isinstance(node.op, Affine):
+                raise NotImplementedError(f"zonocuda check: op {node.op.kind} is not supported")
             one = explicit(node.op, self.nodes[node.inputs[0]].shape, node.shape)
             self._maps[node.name] = one, one.absolute()
         return self._maps[node.name]

@@ -19,7 +19,7 @@ from zonocuda.checker.functions import least, most
 from zonocuda.checker.maps import Ends, floats_above, floats_below
 from zonocuda.checker.products import corners
 from zonocuda.checker.slopes import by_rule
-from zonocuda.graph import Bilinear, Elementwise
+from zonocuda.graph import Bilinear, Elementwise, Relu
 
 Image = tuple[Array, Array, Array]
 """Rows ``[R, N]`` of what an activation reads, and offsets ``[R]`` below and above."""
@@ -192,7 +192,15 @@ class RelaxedProducts:
 
 
 def relaxed(op: Any, ends: Ends, listed: Any) -> Relaxed:
-    """An activation with bounds ``ends`` of what it reads."""
+    """An activation with bounds ``ends`` of what it reads.
+
+    Raises:
+        NotImplementedError: an operator that has no lines here.
+    """
     if isinstance(op, Elementwise):
         return RelaxedFunction.of(op, ends, listed)
-    return RelaxedProducts.of(op, ends, listed) if isinstance(op, Bilinear) else RelaxedRelu.of(ends, listed)
+    if isinstance(op, Bilinear):
+        return RelaxedProducts.of(op, ends, listed)
+    if isinstance(op, Relu):
+        return RelaxedRelu.of(ends, listed)
+    raise NotImplementedError(f"zonocuda check: op {op.kind} is not supported")

@@ -16,6 +16,7 @@ from zonocuda.cli.output import Outputs, printable
 from zonocuda.cli.program import children
 from zonocuda.executors.protocol import Executor, Notice
 from zonocuda.fleet.compare import KINDS, Pair, cactus, comparison, paired, read_results
+from zonocuda.fleet.compare_page import comparison_page
 from zonocuda.fleet.page import page
 from zonocuda.fleet.record import ERROR, VERDICTS, Job, Record
 from zonocuda.fleet.runner import Plan, execute, local_executor, make_plan, ray_executor
@@ -63,9 +64,10 @@ def run(options: argparse.Namespace, outputs: Outputs) -> int:
 def compare(options: argparse.Namespace, outputs: Outputs) -> int:
     """``zonocuda compare FIRST SECOND``; 1 where the two contradict each other, else 0."""
     pairs = paired(*(read_results(Path(given)) for given in (options.first, options.second)))
-    document = comparison((options.first, options.second), pairs)
-    outputs.say(*map(printable, compared((options.first, options.second), pairs)))
-    outputs.write("--json", lambda: json.dumps(document, indent=1, allow_nan=False) + "\n")
+    names = options.first, options.second
+    outputs.say(*map(printable, compared(names, pairs)))
+    outputs.write("--json", lambda: json.dumps(comparison(names, pairs), indent=1, allow_nan=False) + "\n")
+    outputs.write("--html", lambda: comparison_page(names, pairs).encode("utf-8", "backslashreplace"))
     return FAILED if any(pair.kind == "contradiction" for pair in pairs) else 0
 
 

@@ -205,7 +205,11 @@ def build_parser() -> argparse.ArgumentParser:
     much.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
 
     run = commands.add_parser("run", parents=[shared, deciding], help="decide many properties, several at once")
-    run.add_argument("instances", metavar="INSTANCES", help="VNN-COMP's instances.csv, or a folder of files")
+    run.add_argument(
+        "instances",
+        metavar="INSTANCES",
+        help="VNN-COMP's instances.csv, a folder of files, or MODULE:FUNCTION in Python that returns pairs of files",
+    )
     run.add_argument("--out", metavar="DIR", help="write results, counterexamples and logs to DIR, as they come")
     run.add_argument("--resume", action="store_true", help="go on with the results in DIR")
     run.add_argument("--jobs", type=_count, metavar="N", help="processes (default: the cores; 1 on a GPU)")
@@ -228,6 +232,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("first", metavar="FIRST", help="folder that run wrote, or VNN-COMP's file of results")
     compare.add_argument("second", metavar="SECOND", help="another")
     compare.add_argument("--json", metavar="F", help="write the comparison and cactus data to F (docs/fleet.md)")
+    compare.add_argument("--html", metavar="F", help="write a page with contradictions first and a cactus plot to F")
 
     report = commands.add_parser("report", help="one page about a folder of results")
     report.add_argument("folder", metavar="DIR", help="folder that run wrote")

@@ -126,7 +126,7 @@ def plan_lines(plan: Iterable[Step]) -> Iterator[str]:
 
 
 def layer_lines(layers: Iterable[LayerStats]) -> Iterator[str]:
-    """One line for each ReLU."""
+    """One line for each activation."""
     for layer in layers:
         symbols = " + ".join(f"{count} {kind}" for kind, count in layer.symbols.items()) or "0"
         how = f"{symbols} symbols" if layer.direction == "forward" else f"{layer.dual_rows} dual rows"

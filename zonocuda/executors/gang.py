@@ -27,7 +27,8 @@ def run_ranks(
     Args:
         executor: local processes, or a Ray cluster.
         size: how many ranks; no more than the executor runs tasks at once.
-        function, arguments: what each rank calls; a function that a worker can import.
+        function: what each rank calls; one that a worker can import.
+        arguments: of the function.
         backend: of torch.distributed: ``gloo``, or ``nccl`` on GPUs.
         patience: seconds that a rank waits for the others.
 
@@ -37,6 +38,12 @@ def run_ranks(
     Raises:
         ValueError: more ranks than the executor has workers.
         RuntimeError: a rank failed or was lost; the others are stopped.
+
+    Examples:
+        >>> from torch.distributed import get_rank
+        >>> with LocalExecutor(2) as executor:
+        ...     run_ranks(executor, 2, get_rank)
+        [0, 1]
     """
     if not 1 <= size <= executor.workers:
         raise ValueError(

@@ -56,6 +56,13 @@ class LocalExecutor:
 
     Raises:
         ValueError: no positive number of jobs.
+
+    Examples:
+        >>> import operator
+        >>> with LocalExecutor(1) as executor:
+        ...     task = executor.submit(operator.neg, 3)
+        ...     [done.value for done in executor.as_completed()]
+        [-3]
     """
 
     def __init__(

@@ -45,7 +45,8 @@ class RayExecutor:
     """An :class:`~zonocuda.executors.protocol.Executor` on Ray; leaving its ``with`` block cancels what still runs.
 
     Args:
-        cpus, gpus: that each task takes.
+        cpus: that each task takes.
+        gpus: that each task takes.
         memory: bytes that each task takes of its node's; None for none in particular. Ray does not enforce it.
         jobs: the most tasks at once; by default as many as the cluster has CPUs, and GPUs, for.
         prepare: is called in each worker before its first task.

@@ -84,7 +84,8 @@ class Executor(Protocol):
         """Adds a task; its number.
 
         Args:
-            function, arguments: what to call.
+            function: what to call.
+            arguments: of the function.
             limit: seconds after which the worker is stopped, and the task ends as late.
             when_lost: what becomes of it if its worker is lost.
         """

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from zonocuda.pages.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, figure, line, short, text, upright
+from zonocuda.pages.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    brief_name,
+    figure,
+    line,
+    short,
+    text,
+    upright,
+)
 
 LEAST_SECONDS = 1e-3
 """Where the axis of seconds may begin at the lowest."""
 
 
-def cactus_plot(seconds: Sequence[float], total: int) -> str:
+class Curve(NamedTuple):
+    """The name of a set of results, and the seconds of its decided instances, ascending."""
+
+    name: str
+    seconds: Sequence[float]
+
+
+def cactus_plot(curves: Sequence[Curve], total: int) -> str:
     """How many instances are decided within what time.
 
     Args:
-        seconds: of the decided ones, ascending.
+        curves: one, whose name is not shown, or two.
         total: of all instances.
     """
-    if not seconds:
+    drawn = [curve for curve in curves if curve.seconds]
+    if not drawn:
         return ""
-    low = math.floor(math.log10(max(LEAST_SECONDS, seconds[0])))
-    high = max(low + 1, math.ceil(math.log10(max(LEAST_SECONDS, seconds[-1]))))
+    low = math.floor(math.log10(max(LEAST_SECONDS, min(curve.seconds[0] for curve in drawn))))
+    high = max(low + 1, math.ceil(math.log10(max(LEAST_SECONDS, *(curve.seconds[-1] for curve in drawn)))))
 
     def x(count: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * count / total
@@ -36,16 +58,30 @@ def cactus_plot(seconds: Sequence[float], total: int) -> str:
         parts += [text(LEFT - 6, y(10.0**exponent) + 4, f"{10.0**exponent:g}", "end")]
     for count in sorted({0, total // 4, total // 2, 3 * total // 4, total}):
         parts += [text(x(count), HEIGHT - BOTTOM + 16, f"{count:,}")]
-    points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(seconds, 1))
-    parts += [f'<polyline class="curve" points="{x(0):.1f},{y(seconds[0]):.1f} {points}"/>']
+    for number, curve in enumerate(curves):
+        kind, above = ("curve other" if number else "curve"), TOP + 16 * (number + 1)
+        if curve.seconds:
+            points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(curve.seconds, 1))
+            parts += [f'<polyline class="{kind}" points="{x(0):.1f},{y(curve.seconds[0]):.1f} {points}"/>']
+        if len(curves) > 1:
+            parts += [line(LEFT + 10, above - 4, LEFT + 40, above - 4, kind)]
+            parts += [text(LEFT + 48, above, brief_name(curve.name), "start")]
     parts += [text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "instances decided")]
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts += [upright(14, middle, "seconds")]
-    caption = (
-        f"{len(seconds):,} of {total:,} instances are decided, half of these within "
-        f"{short(seconds[(len(seconds) - 1) // 2])} s each, the last in {short(seconds[-1])} s."
-    )
+    caption = " ".join(_decided(curve, total) for curve in curves)
     return figure("".join(parts), "seconds against instances decided", caption)
+
+
+def _decided(curve: Curve, total: int) -> str:
+    """How many, in a sentence."""
+    count, name = len(curve.seconds), f"{curve.name}: " if curve.name else ""
+    if not count:
+        return f"{name}0 of {total:,} instances are decided."
+    return (
+        f"{name}{count:,} of {total:,} instances are decided, half of these within "
+        f"{short(curve.seconds[(count - 1) // 2])} s each, the last in {short(curve.seconds[-1])} s."
+    )
 
 
 def margin_classes(margins: Iterable[float]) -> dict[str, float]:

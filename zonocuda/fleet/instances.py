@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import math
+import os
+import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +28,11 @@ class Instance:
         net, spec: the files.
         timeout: seconds; None where the list has none.
         names: how the list calls the two files; the files' own names by default.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> str(Instance(Path("a.onnx"), Path("p.vnnlib"), 60.0))
+        'a.onnx p.vnnlib'
     """
 
     net: Path
@@ -40,7 +49,9 @@ class Instance:
 
 
 Given = str | Path | Iterable[Instance | Sequence[object]]
-"""A list's file, a folder of pairs, or instances, also as tuples (net, spec) or (net, spec, seconds)."""
+"""A list's file, a folder of pairs, ``module:function`` in Python, or instances, also as tuples (net, spec) or
+(net, spec, seconds)."""
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def read_instances(given: Given) -> list[Instance]:
@@ -52,10 +63,19 @@ def read_instances(given: Given) -> list[Instance]:
     those below it, each property belongs to the network whose name its own begins with (the longest such name; of
     networks of one name that in the same folder), or to the only network that there is.
 
+    Text such as ``module:function`` that names no file is a function without arguments, of a module that can be
+    imported from the current folder; what it returns is read in its place.
+
     Raises:
         ValueError: what is no such list, with the line or the file.
         OSError: it cannot be read.
+
+    Examples:
+        >>> [one.net.name for one in read_instances("examples/instances.csv")]
+        ['fc.onnx', 'conv.onnx', 'conv.onnx', 'residual.onnx']
     """
+    if isinstance(given, str) and _FUNCTION.fullmatch(given) and not Path(given).exists():
+        given = _called(given)
     if not isinstance(given, str | Path):
         found = [_of(entry) for entry in given]
     else:
@@ -87,6 +107,29 @@ def check_seconds(value: object, place: str) -> float:
     if not seconds > 0:
         raise ValueError(f"{place}: a time limit is a positive number of seconds, got {str(value)[:40]!r}")
     return seconds
+
+
+def _called(given: str) -> Given:
+    """What the function ``module:function`` returns; the module may lie in the current folder.
+
+    Raises:
+        ValueError: there is no such module or function, or it returns nothing that can be a list.
+    """
+    module, _, name = given.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ValueError(f"{given}: cannot be imported: {error}") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(function):
+        raise ValueError(f"{given}: {module} has no function {name}")
+    found: Given = function()
+    if not isinstance(found, Iterable | Path):
+        raise ValueError(f"{given}: must return a list's path or instances, got {str(found)[:80]!r}")
+    return found
 
 
 def _of(entry: object) -> Instance:

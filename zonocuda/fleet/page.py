@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from zonocuda.fleet.charts import cactus_plot, margin_classes, tree_plot
+from zonocuda.fleet.charts import Curve, cactus_plot, margin_classes, tree_plot
 from zonocuda.fleet.courses import course_of, course_plot
 from zonocuda.fleet.layers import MOST_GROUPS, layer_groups
-from zonocuda.fleet.page_script import SCRIPT
 from zonocuda.fleet.pictures import counterexample_images, document_of, trees_of
 from zonocuda.fleet.record import VERDICTS, Record
 from zonocuda.pages import document, meanings
 from zonocuda.pages.charts import Bar, bars, brief_name, short
+from zonocuda.pages.table import SCRIPT, Cell, Line, table
 
 MOST_COURSES = 12
 """Histories that are drawn: of the instances that took longest."""
@@ -31,7 +31,6 @@ MEANINGS = {
 }
 
 _COLUMNS = ("verdict", "network", "property", "seconds", "margin", "reason")
-_NUMBERS = ("seconds", "margin")
 
 
 def page(folder: Path, records: Sequence[Record]) -> str:
@@ -66,7 +65,7 @@ def headline(records: Sequence[Record]) -> str:
 
 def _charts(records: Sequence[Record]) -> Iterator[str]:
     decided = sorted(record.seconds for record in records if record.is_decided)
-    drawing = cactus_plot(decided, len(records))
+    drawing = cactus_plot([Curve("", decided)], len(records))
     if drawing:
         yield f"<h2>Decided within a time</h2>{drawing}"
     phases: Counter[str] = Counter()
@@ -109,32 +108,19 @@ def _layers(folder: Path, records: Sequence[Record]) -> Iterator[str]:
 
 
 def _table(records: Sequence[Record]) -> str:
-    counts = Counter(record.verdict for record in records)
-    options = "".join(f'<option value="{v}">{v} ({counts[v]:,})</option>' for v in VERDICTS if counts[v])
-    heads = "".join(f'<th scope="col" aria-sort="none"><button type="button">{name}</button></th>' for name in _COLUMNS)
-    rows = "".join(map(_row, sorted(records, key=lambda r: (VERDICTS.index(r.verdict), r.net, r.spec))))
+    ordered = sorted(records, key=lambda r: (VERDICTS.index(r.verdict), r.net, r.spec))
+    return table(_COLUMNS, [Line(record.verdict, _cells(record)) for record in ordered], "Verdict", VERDICTS)
+
+
+def _cells(record: Record) -> Sequence[Cell]:
     return (
-        '<form id="filter"><label>Text <input type="search" id="text" placeholder="network, property, reason"></label> '
-        f'<label>Verdict <select id="verdict"><option value="">all ({len(records):,})</option>{options}</select>'
-        '</label> <output id="count"></output></form>'
-        f'<div class="scroll"><table id="instances"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        Cell(record.verdict, record.verdict, record.verdict),
+        Cell(record.net, record.net),
+        Cell(record.spec, record.spec),
+        Cell.number(record.seconds, ".3f"),
+        Cell.number(record.margin, ".4g"),
+        Cell(_reason(record), record.reason),
     )
-
-
-def _row(record: Record) -> str:
-    cells = [
-        (record.verdict, record.verdict),
-        (record.net, record.net),
-        (record.spec, record.spec),
-        (f"{record.seconds:.3f}", repr(record.seconds)),
-        ("" if record.margin is None else f"{record.margin:.4g}", "" if record.margin is None else repr(record.margin)),
-        (_reason(record), record.reason),
-    ]
-    tds = []
-    for name, (shown, value) in zip(_COLUMNS, cells, strict=True):
-        kind = "number" if name in _NUMBERS else record.verdict if name == "verdict" else "text"
-        tds.append(f'<td class="{kind}" data-value="{escape(value)}">{escape(shown)}</td>')
-    return f'<tr data-verdict="{record.verdict}">{"".join(tds)}</tr>'
 
 
 def _reason(record: Record) -> str:

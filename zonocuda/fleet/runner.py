@@ -254,7 +254,8 @@ def run(
     """Verifies many instances, each in one of several warm processes; yields their records as they end.
 
     Args:
-        instances: a list's file, a folder, or instances (:func:`~zonocuda.fleet.instances.read_instances`).
+        instances: a list's file, a folder, ``module:function``, or instances
+            (:func:`~zonocuda.fleet.instances.read_instances`).
         out: folder for results (docs/fleet.md); None for none.
         jobs: how many processes; by default one a core, or one where a GPU is to be shared.
         timeout: seconds for each, instead of the list's own; None for those, inf for no limit.
@@ -265,7 +266,7 @@ def run(
         certificates: whether proofs leave certificates in ``out``.
         notify: is told when a task starts, and when a worker is lost.
         options: ``device``, ``dtype``, ``backend``, ``direction``, ``memory_budget``, ``seed``, ``effort``,
-            ``semantics`` and ``split`` of :func:`zonocuda.verify`.
+            ``semantics``, ``split``, ``leaf`` and ``ulp`` of :func:`zonocuda.verify`.
 
     Returns:
         An iterator; closing it ends the workers.

@@ -16,6 +16,10 @@ class Settings:
     Attributes:
         certificates: whether proofs are to leave certificates.
         ulp: what is stated of executed functions, as ``exp=2,tanh=3``.
+
+    Examples:
+        >>> Settings(effort="fast").to_json()["effort"]
+        'fast'
     """
 
     device: str = "auto"

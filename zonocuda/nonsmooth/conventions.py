@@ -26,6 +26,10 @@ class Convention:
         max_all: ``max(x)`` of all elements.
         max_pool: max pooling.
         beta: mixes "even" and "first" in max pooling; leave ``max_pool`` at "first".
+
+    Examples:
+        >>> Convention(relu=1.0).relu, Convention().max_pool
+        (1.0, 'first')
     """
 
     relu: float = 0.0

@@ -13,7 +13,13 @@ from zonocuda.ties import Pair, TieRule, tie_weights
 
 
 class ReLU(nn.Module):
-    """:func:`zonocuda.nonsmooth.relu`."""
+    """:func:`zonocuda.nonsmooth.relu`.
+
+    Examples:
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(ReLU(0.5)(x).sum(), x)[0].tolist()
+        [0.5]
+    """
 
     def __init__(self, alpha: float = 0.0) -> None:
         super().__init__()
@@ -27,7 +33,13 @@ class ReLU(nn.Module):
 
 
 class LeakyReLU(nn.Module):
-    """:func:`zonocuda.nonsmooth.leaky_relu`."""
+    """:func:`zonocuda.nonsmooth.leaky_relu`.
+
+    Examples:
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(LeakyReLU(0.25, alpha=0.5)(x).sum(), x)[0].tolist()
+        [0.5]
+    """
 
     def __init__(self, negative_slope: float = 0.01, alpha: float | None = None) -> None:
         super().__init__()
@@ -41,7 +53,13 @@ class LeakyReLU(nn.Module):
 
 
 class Abs(nn.Module):
-    """:func:`zonocuda.nonsmooth.abs`."""
+    """:func:`zonocuda.nonsmooth.abs`.
+
+    Examples:
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(Abs(1.0)(x).sum(), x)[0].tolist()
+        [1.0]
+    """
 
     def __init__(self, slope0: float = 0.0) -> None:
         super().__init__()
@@ -55,7 +73,13 @@ class Abs(nn.Module):
 
 
 class Maximum(nn.Module):
-    """:func:`zonocuda.nonsmooth.maximum` of two inputs."""
+    """:func:`zonocuda.nonsmooth.maximum` of two inputs.
+
+    Examples:
+        >>> a, b = (torch.ones(1, requires_grad=True) for _ in range(2))
+        >>> [grad.tolist() for grad in torch.autograd.grad(Maximum("first")(a, b).sum(), (a, b))]
+        [[1.0], [0.0]]
+    """
 
     def __init__(self, ties: Share | float = "even") -> None:
         super().__init__()
@@ -70,7 +94,13 @@ class Maximum(nn.Module):
 
 
 class Max(nn.Module):
-    """:func:`zonocuda.nonsmooth.max` along one dimension."""
+    """:func:`zonocuda.nonsmooth.max` along one dimension.
+
+    Examples:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> torch.autograd.grad(Max(0, ties="even")(x), x)[0].tolist()
+        [0.5, 0.5]
+    """
 
     def __init__(self, dim: int, ties: TieRule = "first") -> None:
         super().__init__()
@@ -85,7 +115,13 @@ class Max(nn.Module):
 
 
 class MaxPool2d(nn.Module):
-    """:func:`zonocuda.nonsmooth.max_pool2d`."""
+    """:func:`zonocuda.nonsmooth.max_pool2d`.
+
+    Examples:
+        >>> x = torch.ones(1, 1, 1, 2, requires_grad=True)
+        >>> torch.autograd.grad(MaxPool2d((1, 2), ties="even")(x).sum(), x)[0].flatten().tolist()
+        [0.5, 0.5]
+    """
 
     def __init__(
         self,

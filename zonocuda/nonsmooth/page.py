@@ -35,7 +35,14 @@ _MEANINGS = {
 
 
 def html_page(report: AuditReport) -> str:
-    """A page that needs no other file and no network."""
+    """A page that needs no other file and no network.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU())
+        >>> page = html_page(audit(model, torch.ones(8, 2), lambda y: y.sum(), progress=False))
+        >>> page.startswith("<!doctype html>"), "https:" in page
+        (True, False)
+    """
     first, second = (", ".join(f"{k} {v}" for k, v in c.items() if v is not None) for c in report.conventions)
     body = [
         f"<p>{report.samples:,} samples in minibatches of {report.batch_size:,} on {escape(report.device)}, torch "

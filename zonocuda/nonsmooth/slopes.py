@@ -100,6 +100,14 @@ def audit_slopes(
 
     Raises:
         ValueError: no device is left.
+
+    Examples:
+        >>> from zonocuda import ops
+        >>> center, generators = torch.zeros(1, 2), torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
+        >>> objective = lambda slopes: ops.relu(center, generators, slopes[0]).offset.sum()
+        >>> (report,) = audit_slopes(objective, [torch.full((1, 2), 0.5)], devices=["cpu"]).devices
+        >>> report.slopes, report.on_kink
+        (2, 2)
     """
     reports, gradients, missing = [], [], []
     for device in devices:

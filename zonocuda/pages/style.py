@@ -7,7 +7,7 @@ STYLE = """
   --curve: #7fb2e5; --green: #4ade80; --red: #f87171; --yellow: #facc15; --violet: #e879f9 } }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: var(--text);
   background: var(--ground) }
-h1, h3 { overflow-wrap: anywhere } h2 { margin-top: 2.5rem } .headline { font-size: 18px }
+h1, h3, p, li, figcaption { overflow-wrap: anywhere } h2 { margin-top: 2.5rem } .headline { font-size: 18px }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100% }
 td, th { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 td { overflow-wrap: anywhere; min-width: 4rem } td.text { min-width: 9rem }
@@ -16,7 +16,7 @@ th button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap }
 th button:focus-visible { outline: 2px solid var(--curve) }
 th[aria-sort=ascending] button::after { content: " \\2191" }
 th[aria-sort=descending] button::after { content: " \\2193" }
-.verified, .none { color: var(--green) } .falsified, .bifurcation { color: var(--red) }
+.verified, .none, .same { color: var(--green) } .falsified, .bifurcation, .contradiction { color: var(--red) }
 .unknown, .timeout, .compensation { color: var(--yellow) } .error, .not-finite { color: var(--violet) }
 dt { font-weight: 600 } dd { margin: 0 0 .6rem }
 form { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; margin-bottom: .8rem } input, select { font: inherit }
@@ -25,5 +25,6 @@ figure.picture { display: inline-block; margin-right: 1.5rem } img { image-rende
 figcaption, footer { font-size: 13px; color: var(--soft); max-width: 40rem } footer { margin-top: 3rem }
 summary { cursor: pointer; overflow-wrap: anywhere } svg text { font: 12px system-ui, sans-serif; fill: var(--text) }
 svg .grid { stroke: var(--line) } svg .curve { fill: none; stroke: var(--curve); stroke-width: 2 }
+svg .other { stroke: var(--yellow); stroke-dasharray: 7 4 }
 svg .bar, svg .node { fill: var(--curve) } svg .leaf { fill: var(--green) } svg .second { fill: var(--yellow) }
 """

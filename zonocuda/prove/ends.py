@@ -56,6 +56,9 @@ def known_ends(
     but of a chain of layers and constants, which may be executed folded into one, the signs alone are used.
 
     Overflow is another matter: that outputs are numbers at all is for others to see.
+
+    Raises:
+        NotImplementedError: a node that is neither affine nor an activation.
     """
     run = _Ends(graph, box, executed)
     try:
@@ -143,6 +146,8 @@ class _Ends:
             return _not_both(*(op.linear((end < 0).double()) == 0 for end in (before[0][0], -before[0][1])))
         elif self.attained and isinstance(op, Linear | Conv | ConvTranspose | ScaleShift) and self._is_known(node):
             return self._weighted(node, op, before[0])
+        elif not isinstance(op, Affine):
+            raise NotImplementedError(f"ends: node {node.name!r} (op {op.kind}) is not known")
         return _nothing(node)
 
     def _is_known(self, node: Node) -> bool:

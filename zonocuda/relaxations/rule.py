@@ -302,17 +302,23 @@ class Rule(ABC):
 
     def costs(self, lower: Tensor, upper: Tensor, weight: Tensor) -> Tensor:
         """About what the lines that waste least cost rows that weigh the value of f with ``weight``, for every number
-        that is read: how far they lie from f in the middle of [l, u], and a little of that at the ends, where other
-        lines may lie nearer. Only choices depend on it."""
-        under, below, _ = self._both(self.lines(lower, upper, self.initial(lower, upper, "adaptive")))
+        that is read. Only choices depend on it."""
+        under = self.lines(lower, upper, self.initial(lower, upper, "adaptive"))
         over = self.lines(lower, upper, self.above(lower, upper))
+        below, above = self.waste(lower, upper, under, over)
+        cost = weight.clamp(min=0) * below - weight.clamp(max=0) * above
+        return cost.masked_fill(self.settled(lower, upper), 0).nan_to_num(0.0, 0.0, 0.0)
+
+    def waste(self, lower: Tensor, upper: Tensor, under: Lines, over: Lines) -> Bounds:
+        """About how far a line below f and one above lie from it: in the middle of [l, u], and a little of that at the
+        ends, where other lines may lie nearer."""
+        slope, below, _ = self._both(under)
         gaps = torch.zeros_like(lower), torch.zeros_like(lower)
         for x, share in ((lower / 2 + upper / 2, 1.0), (lower, AT_ENDS), (upper, AT_ENDS)):
             value = self.range(x, x)[0]
-            gaps[0].add_((value - (under * x + below)).clamp(min=0), alpha=share)
+            gaps[0].add_((value - (slope * x + below)).clamp(min=0), alpha=share)
             gaps[1].add_((over.slope * x + over.above - value).clamp(min=0), alpha=share)
-        cost = weight.clamp(min=0) * gaps[0] - weight.clamp(max=0) * gaps[1]
-        return cost.masked_fill(self.settled(lower, upper), 0).nan_to_num(0.0, 0.0, 0.0)
+        return gaps
 
     def split_points(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Where a split of [l, u] may pay, ``[C, ...]``: points that are floats of their dtype; those that do not lie

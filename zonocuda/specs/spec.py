@@ -32,6 +32,12 @@ class Box:
     ``lower`` and ``upper`` enclose the exact (decimal) bounds: rounded down and up where float64 does not hold them.
     ``float32_lower`` and ``float32_upper`` are the exact bounds rounded to the nearest float64 and then to the
     nearest float32, the box in which a float32 counterexample counts (the judgement of VNN-COMP).
+
+    Examples:
+        >>> from fractions import Fraction
+        >>> box = Box.exact([Fraction(1, 10)], [None])
+        >>> box.lower.item() < 0.1, box.upper.item()
+        (True, inf)
     """
 
     lower: Tensor
@@ -82,7 +88,13 @@ class Box:
 
 @dataclass(frozen=True)
 class LinearConstraint:
-    """sum outputs[i] * Y_i + sum inputs[j] * X_j + constant <= 0 (or < 0 where ``strict``), coefficients exact."""
+    """sum outputs[i] * Y_i + sum inputs[j] * X_j + constant <= 0 (or < 0 where ``strict``), coefficients exact.
+
+    Examples:
+        >>> from fractions import Fraction
+        >>> str(LinearConstraint({0: Fraction(1), 4: Fraction(-1)}, {}, Fraction(1, 2)))
+        'Y_0 - Y_4 + 1/2 <= 0'
+    """
 
     outputs: Mapping[int, Fraction]
     inputs: Mapping[int, Fraction]
@@ -135,6 +147,13 @@ class Region:
 
     A counterexample is a point of ``box`` whose output satisfies every constraint of some disjunct. An empty
     conjunction is satisfied by every output, and an empty disjunction by none.
+
+    Examples:
+        >>> from fractions import Fraction
+        >>> row = LinearConstraint({0: Fraction(1)}, {}, Fraction(-2))  # Y_0 <= 2
+        >>> region = Region(Box.from_tensors(torch.zeros(1), torch.ones(1)), ((row,),))
+        >>> region.is_unsafe([0.5], [1.0]), region.is_unsafe([0.5], [3.0])
+        (True, False)
     """
 
     box: Box

@@ -46,6 +46,10 @@ class Ascent:
             does not (:attr:`zonocuda.relaxations.Rule.has_best_above`) are always free.
         kink: the derivative where a slope sits on a kink (:mod:`zonocuda.kink`); None for the rule in use.
         seconds: budget.
+
+    Examples:
+        >>> Ascent(iterations=5, rate=0.1).iterations
+        5
     """
 
     iterations: int = 20

@@ -45,7 +45,14 @@ def bounds_of_rows(objective: Tensor, output: Zonotope) -> Tensor:
 
 def margin(objective: Tensor) -> Loss:
     """The loss of a specification that needs all its rows: minus the smallest lower bound of ``objective . y``,
-    for rows ``[R, outputs]``."""
+    for rows ``[R, outputs]``.
+
+    Examples:
+        >>> from zonocuda import Zonotope
+        >>> loss = margin(torch.tensor([[1.0, -1.0]]))
+        >>> loss(Zonotope.from_generators(torch.tensor([[0.5, 0.0]]), torch.tensor([[[0.125, -0.125]]]))).tolist()
+        [-0.25]
+    """
     return lambda output: -bounds_of_rows(objective, output).amin(1)
 
 

@@ -171,7 +171,9 @@ def check_slopes(slopes: object, like: Tensor) -> None:
     if slopes is None:
         return
     if not isinstance(slopes, Mapping):
-        raise TypeError(f"compute_bounds: slopes must be tensors by the name of a ReLU, got {type(slopes).__name__}")
+        raise TypeError(
+            f"compute_bounds: slopes must be tensors by the name of an activation, got {type(slopes).__name__}"
+        )
     for name, slope in slopes.items():
         if not isinstance(slope, Tensor) or (slope.dtype, slope.device) != (like.dtype, like.device):
             found = f"{slope.dtype} on {slope.device}" if isinstance(slope, Tensor) else type(slope).__name__

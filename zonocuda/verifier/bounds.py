@@ -36,21 +36,26 @@ class NetworkBounds:
             them where they are shared out; None where the sweep changed to the dual.
         layers: bounds (lower, upper) of the value of every node, by name, where they were asked for; in round to
             nearest.
-        relus: bounds of the input of every ReLU, by name.
-        stats: what the sweep saw at each ReLU.
+        intermediate: bounds of the input of every activation, by name.
+        stats: what the sweep saw at each activation.
         plan: the planner's decisions, node by node.
+
+    Examples:
+        >>> bounds = compute_bounds(torch.nn.Linear(3, 2), Zonotope.from_ball(torch.zeros(1, 3), 0.5))
+        >>> tuple(bounds.lower.shape), bool((bounds.lower <= bounds.upper).all()), bounds.output.symbols
+        ((1, 2), True, 3)
     """
 
     lower: Tensor
     upper: Tensor
     output: Zonotope | None
     layers: Mapping[str, tuple[Tensor, Tensor]]
-    relus: Mapping[str, tuple[Tensor, Tensor]]
+    intermediate: Mapping[str, tuple[Tensor, Tensor]]
     stats: tuple[LayerStats, ...]
     plan: tuple[Step, ...]
 
     def __repr__(self) -> str:
-        kept = f"output={self.output is not None}, layers={len(self.layers)}, relus={len(self.relus)}"
+        kept = f"output={self.output is not None}, layers={len(self.layers)}, intermediate={len(self.intermediate)}"
         return f"NetworkBounds(lower={brief(self.lower)}, upper={brief(self.upper)}, {kept})"
 
     def plot(self, *, index: int = 0, axes: Any = None, **style: Any) -> Any:
@@ -97,7 +102,7 @@ def compute_bounds(
             graph on the inputs first; in a loop, import once and pass the Graph, which follows its module.
         zonotope: the inputs, ``[B, *input features]``; ``zonotope.shared(Ranks())`` where several processes make this
             call, each with a share of the symbols and of their memory (docs/scaling.md).
-        layers: ``all`` bounds the value of every node, ``output`` the output's alone (and the ReLUs' inputs').
+        layers: ``all`` bounds the value of every node, ``output`` the output's alone (and the activations' inputs').
         direction: ``forward`` carries a zonotope to the output; ``dual`` and ``auto`` may bound neurons and the output
             by dual passes instead (for a box of inputs), which is often faster and needs little memory.
         memory_budget: bytes that generators may take; by default a share of what is free. What would not fit is done
@@ -105,7 +110,7 @@ def compute_bounds(
         max_symbols: how many generators to keep where the network has a single value (between the blocks of a
             transformer, say): the least are merged there into one for each feature (Girard 2005), so that deep networks
             take the memory of one block. The output's symbols are then fresh ones. By default all are kept.
-        slopes: a slope for some of the ReLU nodes, by name; the minimum-area slope elsewhere.
+        slopes: a slope for some of the activations, by name; the minimum-area slope elsewhere.
         kink: the derivative where a slope sits on its kink.
         backend: ``native`` (which ``auto`` is) or ``reference``.
 

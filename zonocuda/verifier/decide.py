@@ -120,7 +120,7 @@ def verify(
             leaves open for want of precision (:mod:`zonocuda.prove.stages`).
         backend: ``native`` (which ``auto`` is) or ``reference``.
         input_shape: a module's input features, without the batch; by default the specification's, where it knows them.
-        direction: how the bounds of the ReLUs' inputs are found: ``forward`` (a zonotope), ``dual`` (passes for those
+        direction: how the intermediate bounds are found: ``forward`` (a zonotope), ``dual`` (passes for those
             neurons that intervals leave open), or ``auto``, whichever is expected to cost less; about an executed
             network ``dual``, whose errors do not grow by the norms of the layers behind them.
         memory_budget: bytes that generators may take; by default a share of what is free.

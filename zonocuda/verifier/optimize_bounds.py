@@ -43,17 +43,23 @@ class OptimizedBounds:
     Attributes:
         lower: ``[B, R]``, the best lower bound seen of every row of objective . y; behind maxima it may be that of a
             row that ends there, which has other slopes.
-        slopes: by ReLU, the slopes of the best bounds of the search (in the mode ``forward``, of each batch element's
-            smallest loss): a state to save (:meth:`state`) and to begin the next search with.
-        relus: bounds ``[B, *features]`` of the input of every ReLU, by name: those that the rows' bounds rest on; in
-            the mode ``forward`` the best that were seen.
+        slopes: by activation, the slopes of the best bounds of the search (in the mode ``forward``, of each batch
+            element's smallest loss): a state to save (:meth:`state`) and to begin the next search with.
+        intermediate: bounds ``[B, *features]`` of the input of every activation, by name: those that the rows' bounds
+            rest on; in the mode ``forward`` the best that were seen.
         history: what was reached when: seconds since the search began, rows, the sum of bounds, the smallest one.
         seconds: time by phase: ``sweep``, ``refine``, ``ascend``; in the mode ``forward`` ``sweep`` and ``backward``.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+        >>> best = optimize_bounds(model, Zonotope.from_ball(torch.zeros(1, 2), 0.1), torch.eye(2))
+        >>> tuple(best.lower.shape), best.history[-1].worst == best.lower.min().item()
+        ((1, 2), True)
     """
 
     lower: Tensor
     slopes: Mapping[str, Slopes]
-    relus: Mapping[str, Bounds]
+    intermediate: Mapping[str, Bounds]
     history: History
     seconds: Mapping[str, float]
 
@@ -80,6 +86,10 @@ def slopes_of(state: Mapping[str, Tensor]) -> dict[str, Slopes]:
 
     Raises:
         ValueError: a key that is none of its.
+
+    Examples:
+        >>> slopes_of({"relu/negative": torch.zeros(1)})["relu"].negative.tolist()
+        [0.0]
     """
     result: dict[str, Slopes] = {}
     for key, value in state.items():
@@ -109,8 +119,8 @@ def optimize_bounds(
 ) -> OptimizedBounds:
     """Lower bounds of the rows ``objective . y`` over a set of inputs, with optimised slopes.
 
-    ``dual``: first the sweep and, unless ``intermediate`` is None, the dual pass bound the ReLUs' inputs; then
-    every row's bound is maximised over its own slopes.
+    ``dual``: first the sweep and, unless ``intermediate`` is None, the dual pass bound the activations' inputs;
+    then every row's bound is maximised over its own slopes.
 
     ``forward``: the slopes of a forward sweep, one for each neuron and batch element, are optimised together, through
     the bounds of every layer: for the margin, which is the smallest of the rows' bounds, or for any ``loss`` of the
@@ -167,7 +177,7 @@ def optimize_bounds(
     if start is not None and not (
         isinstance(start, Mapping) and all(isinstance(slopes, Slopes) for slopes in start.values())
     ):
-        raise TypeError("optimize_bounds: start must be Slopes by the name of a ReLU, such as a result's slopes")
+        raise TypeError("optimize_bounds: start must be Slopes by the name of an activation, such as a result's slopes")
     zonotope = resolve_zonotope(zonotope, "optimize_bounds")
     objective = _resolved(objective, zonotope.center)
     subject = Subject.of(model, zonotope.features)
@@ -241,7 +251,7 @@ def _dual(
     intermediate: int | None,
     target: float,
     start: dict[str, Slopes],
-    relus: dict[str, Bounds],
+    bounds: dict[str, Bounds],
     seconds: dict[str, float],
     softmax_sum: bool,
 ) -> OptimizedBounds:
@@ -249,11 +259,11 @@ def _dual(
     clock = time.monotonic()
     if intermediate is not None:
         steps = replace(ascent, iterations=intermediate)
-        relus = refine(graph, zonotope, relus, steps, softmax_sum=softmax_sum).intermediate
+        bounds = refine(graph, zonotope, bounds, steps, softmax_sum=softmax_sum).intermediate
     clock = _lap(seconds, "refine", clock)
-    given = {**initial_slopes(graph, relus, "adaptive"), **start}
+    given = {**initial_slopes(graph, bounds, "adaptive"), **start}
     begin = {name: slopes.flat() for name, slopes in given.items()}
-    left = compact(graph, relus)
+    left = compact(graph, bounds)
     lower = _ended(left, zonotope, objective, left.narrow_slopes(begin))
     best = ascend(
         RowProblem(
@@ -268,7 +278,7 @@ def _dual(
     found = left.widen_slopes(best.slopes, begin)
     slopes = {name: one.shaped(graph[graph[name].inputs[0]].shape) for name, one in found.items()}
     lower = best.lower if lower is None else torch.fmax(best.lower, lower)
-    return OptimizedBounds(lower, slopes, relus, best.history, seconds)
+    return OptimizedBounds(lower, slopes, bounds, best.history, seconds)
 
 
 def _ended(left: Compact, zonotope: Zonotope, objective: Tensor, slopes: Mapping[str, Slopes]) -> Tensor | None:

@@ -123,7 +123,7 @@ class VerifyResult:
         reason: one line that says why.
         margins: the bounds of every row that was looked at; a proof needs one positive row in every disjunct.
         counterexample: the point found, for ``falsified``.
-        layers: what the last forward sweep saw at each ReLU.
+        layers: what the last forward sweep saw at each activation.
         seconds: time by phase (``check``, ``falsify``, ``forward``, ``dual``, ``refine``) and in ``total``.
         ran: what it was computed with.
         plan: the planner's decisions in the last sweep, node by node.
@@ -137,6 +137,11 @@ class VerifyResult:
         resumed: whether it goes on with a checkpoint, which is believed.
         checkpoint_fault: why no more checkpoints were written, where that is so.
         history: what was reached when: the margin and the open parts against time, a few hundred moments at most.
+
+    Examples:
+        >>> result = verify("examples/networks/fc.onnx", "examples/specs/fc_10_0.04.vnnlib")
+        >>> str(result.verdict), result.verified, result.counterexample is None
+        ('verified', True, True)
     """
 
     verdict: Verdict
