@@ -47,7 +47,14 @@ def test_a_proof_of_a_real_network_is_confirmed(
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("net", "prop", "semantics"),
-    [("1_2", 4, "real"), ("3_4", 1, "real"), ("2_1", 3, "real"), ("2_5", 1, "float32"), ("2_1", 4, "float64")],
+    [
+        ("1_2", 4, "real"),
+        ("3_4", 1, "real"),
+        ("2_1", 3, "real"),
+        ("4_5", 10, "real"),  # where what is known of boxes refutes parts that a leaf by itself does not
+        ("2_5", 1, "float32"),
+        ("2_1", 4, "float64"),
+    ],
 )
 def test_a_proof_that_splits_the_box_of_a_real_network_is_confirmed(
     net: str, prop: int, semantics: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
