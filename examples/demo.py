@@ -38,6 +38,7 @@ specification     network_image_radius: every pixel of that image may change by 
 verified          proven: the network recognises every such image
 falsified         a counterexample was found, and ONNX Runtime misreads it too
 unknown           neither: no counterexample was found, and the bounds are too loose for a proof
+timeout           neither, within the ten seconds that each has
 worst margin      smallest lower bound of (output of the right digit) - (another output); a proof needs all above 0
 unstable neurons  ReLUs whose input may have either sign; each adds a symbol
 symbols           noise symbols of the zonotope around the output
