@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx import helper
 
+import zonocuda
 from tests.cli import files
 from zonocuda.cli.main import main
 
@@ -81,6 +83,29 @@ def check(value: Any, path: str, fields: dict[str, str], seen: set[str]) -> None
         check(entry, name, fields, seen)
 
 
+def behind_maxima(folder: Path) -> tuple[Path, Path]:
+    """The layers of REFINED behind two maxima, and a property that takes slopes of single neurons there."""
+    layers = {f"w{i}": matrix for i, matrix in enumerate(REFINED)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "left"], ["a"], transB=1),
+        helper.make_node("Gemm", ["x", "right"], ["b"], transB=1),
+        helper.make_node("Max", ["a", "b"], ["r"]),
+        helper.make_node("Gemm", ["r", "w0"], ["h0"], transB=1),
+        helper.make_node("Relu", ["h0"], ["r0"]),
+        helper.make_node("Gemm", ["r0", "w1"], ["h1"], transB=1),
+        helper.make_node("Relu", ["h1"], ["r1"]),
+        helper.make_node("Gemm", ["r1", "w2"], ["y"], transB=1),
+    ]
+    weights: dict[str, object] = {**layers, "left": [[1.0, 0.0], [0.0, 1.0]], "right": [[0.5, 0.5], [-0.5, 0.5]]}
+    net = files.save_model(folder / "maxima.onnx", nodes, weights, [1, 2], [1, 1])
+    graph = zonocuda.load_onnx(net).to(torch.float64)
+    box, row = zonocuda.Zonotope.from_ball(torch.zeros(1, 2, dtype=torch.float64), 1.0), torch.eye(1).double()
+    weak, best = (zonocuda.optimize_bounds(graph, box, row, intermediate=steps).lower.item() for steps in (None, 40))
+    assert best > weak
+    wanted = weak + 0.6 * (best - weak)
+    return net, files.save_spec(folder / "maxima.vnnlib", [-1, -1], [1, 1], 1, f"(<= Y_0 {wanted:.6f})")
+
+
 def document(path: Path) -> dict[str, Any]:
     """A document; NaN and Infinity, which are no JSON, are refused."""
 
@@ -140,6 +165,9 @@ def test_verify_writes_the_fields_that_are_described(tmp_path: Path) -> None:
     maximum = files.save_model(tmp_path / "maximum.onnx", nodes, {"w": corners}, [1, 2], [1, 1])
     spec = files.save_spec(tmp_path / "maximum.vnnlib", [-1, -1], [1, 1], 1, "(<= Y_0 -1.01)")
     assert main(["verify", str(maximum), str(spec), "--split", "none", *both]) == 0
+    check(document(out), "", fields, seen)
+    net, spec = behind_maxima(tmp_path)
+    assert main(["verify", str(net), str(spec), "--split", "none", "--effort", "max", *both]) == 0
     check(document(out), "", fields, seen)
     assert seen == set(fields), "described, but never written"
 
